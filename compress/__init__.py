@@ -1,0 +1,7 @@
+"""Make BERT-sized models small and fast: distil, prune, quantize, export, and report honestly."""
+
+from compress.models.uneven import register
+
+register()
+
+__version__ = "0.1.0"

@@ -1,0 +1,94 @@
+"""Anything that can be run: a folder becomes a function from padded token numbers to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from compress.errors import ModelError
+from compress.models.loading import load_model
+from compress.models.onnx_folder import MODEL, import_onnxruntime
+from compress.models.outputs import INPUTS
+from compress.models.tokens import Tokens
+from compress.tasks import Array
+
+
+class Runner(Protocol):
+    """A loaded artifact."""
+
+    runtime: str
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """Inputs (batch, tokens) int64 to logits (batch, outputs) fp32; returns when the answer is there."""
+        ...
+
+
+class TorchRunner:
+    """A transformers folder in eager PyTorch, with transformers' default attention."""
+
+    runtime = "pytorch"
+
+    def __init__(self, folder: Path) -> None:
+        self.model = load_model(folder)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """Return the logits."""
+        logits: Array = self.model(**{name: torch.from_numpy(value) for name, value in inputs.items()}).logits.numpy()
+        return logits
+
+
+class OnnxRunner:
+    """An ONNX folder in ONNX Runtime on the CPU."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        ort = import_onnxruntime("Running ONNX")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            self.session = ort.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise ModelError(f"{folder / MODEL}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """Return the logits."""
+        logits: Array = self.session.run(["logits"], dict(inputs))[0]
+        return logits
+
+
+def load_runner(folder: Path, threads: int) -> Runner:
+    """Return the runner of an artifact or model folder; raises ModelError for any other folder."""
+    if (folder / MODEL).is_file():
+        return OnnxRunner(folder, threads)
+    return TorchRunner(folder)
+
+
+def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
+    """Return a padded batch as a runner takes it."""
+    return {name: value.numpy() for name, value in tokens.batch(rows).items() if name in INPUTS}
+
+
+def one_by_one(runner: Runner, tokens: Tokens, title: str | None = None) -> Array:
+    """Return the logits (rows, outputs) of a runner given one row at a time, as it is served."""
+    rows = tqdm(range(len(tokens)), desc=title, unit="row", leave=False, mininterval=1, disable=title is None)
+    return np.concatenate([runner(model_inputs(tokens, [row])) for row in rows])
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads, then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,222 @@
+"""Everything a report measures: models, artifacts and baselines, on the same rows, by running them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.benchmark.baselines import tfidf
+from compress.benchmark.int8_proof import int8_matmuls
+from compress.benchmark.latency import grid, real_rows
+from compress.benchmark.runners import load_runner, one_by_one, torch_threads
+from compress.errors import Fault, ModelError
+from compress.evaluate import predict_rows
+from compress.files import size_mib
+from compress.machine import describe
+from compress.models.families import FAMILIES, UNEVEN
+from compress.models.loading import load_model, load_tokenizer
+from compress.models.onnx_graph import input_names
+from compress.models.outputs import parameters
+from compress.models.tokens import tokenize
+from compress.models.uneven import kept_heads
+from compress.settings import Settings, at_least, positive
+from compress.state import Artifact, Model, Record, State
+from compress.tasks import Array
+from compress.train import device
+
+WEIGHTS = (".safetensors", ".onnx", ".data")
+
+
+@dataclass(kw_only=True)
+class Benchmark(Settings):
+    """What is measured, and how long."""
+
+    threads: int = 1  # of every runtime
+    rows: int = 200  # test rows timed one by one at their real lengths
+    batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # of the latency grid
+    tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
+    seconds: float = 2.0  # busy time after which a slow runner needs no 100 calls
+    tfidf: bool = True  # the baseline TF-IDF + linear model
+    labels_only: bool = True  # the baseline of the same student trained on labels alone
+
+    def faults(self) -> Iterator[Fault]:
+        """Counts are counts."""
+        yield from at_least(self, "threads", 1)
+        yield from at_least(self, "rows", 1)
+        yield from positive(self, "seconds")
+        for name in ("batches", "tokens"):
+            if any(value < 1 for value in getattr(self, name)):
+                yield Fault(name, list(getattr(self, name)), "must list whole numbers from 1")
+
+    def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
+        """Return the report's ``stages``, ``artifacts`` and ``baselines``."""
+        bench = _Bench(self, state)
+        student = bench.logits(state.given_student)
+        models = {record.name: record.model for record in state.records}
+        latency = bench.latencies(models)
+        teacher_time = _headline(latency["stages"]["teacher"])
+        stages, previous = [], bench.logits(state.given_teacher)
+        teacher_metric = bench.metric(previous)
+        for record in state.records:
+            logits = bench.logits(record.model)
+            stages.append(
+                bench.scores(logits, teacher_metric)
+                | _shape(record.model.folder)
+                | {
+                    "name": record.name, "kind": record.kind, "seconds": record.seconds, "reused": record.reused,
+                    "agreement": state.data.task.agreement(logits, bench.logits(state.given_teacher)),
+                    "latency": latency["stages"][record.name],
+                    "speedup": teacher_time / _headline(latency["stages"][record.name]),
+                    "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
+                }
+            )  # fmt: skip
+        artifacts = []
+        for artifact in state.artifacts:
+            logits = student if artifact.runtime == "pytorch" else bench.artifact_logits(artifact)
+            difference = float(np.abs(logits - student).max())
+            if difference > artifact.record.get("tolerance", np.inf):
+                raise ModelError(
+                    f"{artifact.name}: its logits differ from PyTorch's by up to {difference:.2g} on the test rows, "
+                    f"more than export.{artifact.name}.tolerance = {artifact.record['tolerance']:g}."
+                )
+            times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
+            artifacts.append(
+                bench.scores(logits, teacher_metric)
+                | {
+                    "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
+                    "path": "student" if artifact.runtime == "pytorch" else f"artifacts/{artifact.name}",
+                    "size_mib": size_mib(artifact.folder, WEIGHTS),
+                    "agreement": state.data.task.agreement(logits, student),
+                    "max_abs_difference": difference,
+                    "latency": times, "speedup": teacher_time / _headline(times),
+                    "rows_per_second": 1e3 / _headline(times),
+                    "int8_matmuls": list(int8_matmuls(artifact.folder)) if artifact.precision == "int8" else None,
+                    "seconds": artifact.record.get("seconds"), "notes": list(artifact.record.get("notes", ())),
+                }
+            )  # fmt: skip
+        baselines = list(self._baselines(bench, teacher_metric, teacher_time, label_student))
+        return {"stages": stages, "artifacts": artifacts, "baselines": baselines}
+
+    def _baselines(
+        self, bench: _Bench, teacher_metric: float, teacher_time: float, label_student: Record | None
+    ) -> Iterator[dict[str, Any]]:
+        if self.tfidf:
+            with torch_threads(self.threads):
+                record = tfidf(bench.state.data, self.rows, self.threads)
+            record["retained"] = _share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
+            record["speedup"] = teacher_time / record["latency"][0]["median_ms"]
+            yield record
+        if label_student is not None:
+            logits = bench.logits(label_student.model)
+            yield bench.scores(logits, teacher_metric) | _shape(label_student.model.folder) | {
+                "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
+                "runtime": "pytorch", "precision": "fp32", "seconds": label_student.seconds,
+                "curves": [dict(point) for point in label_student.curves],
+                "notes": ["same start, rows, steps and seed as the distilled student; its speed is that student's too"],
+            }  # fmt: skip
+
+
+class _Bench:
+    """The test rows as tokens, and logits and latencies on them from the cache."""
+
+    def __init__(self, settings: Benchmark, state: State) -> None:
+        self.settings, self.state = settings, state
+        self.tokenizer = load_tokenizer(state.given_teacher.folder)
+        self.tokens = tokenize(state.data.test, self.tokenizer, self.tokenizer.model_max_length)
+
+    def logits(self, model: Model) -> Array:
+        """Return a PyTorch model's logits on the test rows."""
+
+        def work(folder: Path) -> None:
+            loaded = load_model(model.folder).to(device())
+            np.save(folder / "logits.npy", predict_rows(loaded, self.tokens, "accuracy"))
+
+        return self._logits("torch", model.key, work)
+
+    def artifact_logits(self, artifact: Artifact) -> Array:
+        """Return an artifact's logits on the test rows, given one at a time as it is served."""
+
+        def work(folder: Path) -> None:
+            runner = load_runner(artifact.folder, self.settings.threads)
+            np.save(folder / "logits.npy", one_by_one(runner, self.tokens, f"accuracy, {artifact.name}"))
+
+        return self._logits(artifact.runtime, artifact.key, work)
+
+    def _logits(self, how: str, key: str, work: Any) -> Array:
+        product = self.state.workshop.make("logits", [how, key, self.tokens.fingerprint], work)
+        logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
+        return logits
+
+    def metric(self, logits: Array) -> float:
+        """Return the main metric."""
+        return self.state.data.task.metrics(logits, self.state.data.test.known_labels)[self.state.data.task.main_metric]
+
+    def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
+        """Return metrics, their intervals and the share of the teacher's metric."""
+        labels, task = self.state.data.test.known_labels, self.state.data.task
+        metrics = task.metrics(logits, labels)
+        return {
+            "metrics": metrics,
+            "interval": {name: list(bounds) for name, bounds in task.intervals(logits, labels).items()},
+            "retained": _share(metrics[task.main_metric], teacher_metric),
+        }
+
+    def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""
+        settings = self.settings
+        artifacts = [a for a in self.state.artifacts if a.runtime != "pytorch"]
+        test = self.state.data.test
+        texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
+
+        def work(folder: Path) -> None:
+            with torch_threads(settings.threads):
+                runners = {("stages", name): load_runner(model.folder, settings.threads) for name, model in models.items()}
+                runners |= {("artifacts", a.name): load_runner(a.folder, settings.threads) for a in artifacts}
+                named = {"/".join(key): runner for key, runner in runners.items()}
+                found = real_rows(
+                    named, self.tokens, texts, self.tokenizer,
+                    rows=settings.rows, seconds=settings.seconds, threads=settings.threads,
+                )  # fmt: skip
+                last = self.state.records[-1].name
+                in_grid = {k: r for k, r in named.items() if k in ("stages/teacher", f"stages/{last}") or k.startswith("art")}
+                more = grid(
+                    in_grid, input_names(self.tokenizer), len(self.tokenizer),
+                    batches=settings.batches, lengths=settings.tokens, seconds=settings.seconds, threads=settings.threads,
+                )  # fmt: skip
+            result: dict[str, Any] = {"stages": {}, "artifacts": {}}
+            for key, entries in found.items():
+                group, _, name = key.partition("/")
+                result[group][name] = entries + more.get(key, [])
+            (folder / "latency.json").write_text(json.dumps(result))
+
+        keys = [{name: model.key for name, model in models.items()}, {a.name: a.key for a in artifacts}]
+        timing = [settings.threads, settings.rows, list(settings.batches), list(settings.tokens), settings.seconds]
+        machine = describe(settings.threads)
+        product = self.state.workshop.make("latency", [keys, timing, machine, self.tokens.fingerprint], work)
+        loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
+        return loaded
+
+
+def _headline(latency: list[dict[str, Any]]) -> float:
+    """Return the median at batch 1 on real rows, without tokenization, in milliseconds."""
+    return float(next(e["median_ms"] for e in latency if e["tokens"] == "real" and not e["tokenization"]))
+
+
+def _share(metric: float, teacher: float) -> float | None:
+    return metric / teacher if teacher > 0 else None
+
+
+def _shape(folder: Path) -> dict[str, Any]:
+    """Return parameters, size and each layer's heads and feed-forward units of a saved model."""
+    model = load_model(folder)
+    family = FAMILIES.get(model.config.model_type.removeprefix(UNEVEN))
+    layers = []
+    if family is not None:
+        neurons = getattr(model.config, family.neurons_key)
+        layers = [{"heads": len(heads), "neurons": neurons} for heads in kept_heads(model.config)]
+    return {"parameters": parameters(model), "size_mib": size_mib(folder, WEIGHTS), "layers": layers}

@@ -1,0 +1,63 @@
+"""What a recipe can choose by name, and the settings that each choice brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from compress.data import Files, Hub, Tweets
+from compress.data.hub import PRESETS
+from compress.distill.losses import LOSSES
+from compress.export.onnx import Onnx
+from compress.prune.heads import PruneHeads
+from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.recipe import Recipe
+from compress.settings import Settings
+from compress.student.layers import Student
+
+Option = type[Settings] | Settings
+
+GROUPS: Mapping[str, Mapping[str, Option]] = {
+    "data": {
+        "tweets": Tweets,
+        "files": Files,
+        "hub": Hub,
+        **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
+    },
+    "student": {"layers": Student},
+    "distill/losses": LOSSES,
+    "prune": {"heads": PruneHeads},
+    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
+    "export": {"onnx": Onnx},
+}
+"""Group to option to settings; the only place where names are bound: ``student=layers``, ``prune=[heads]``."""
+
+
+def slot(recipe: Any, group: str) -> Any:
+    """Return what a recipe holds for a group: one part, or a dictionary of parts."""
+    for name in group.split("/"):
+        recipe = getattr(recipe, name)
+    return recipe
+
+
+def option_of(group: str, part: Settings) -> str | None:
+    """Return the option that makes parts of this class; None for a class that only Python knows."""
+    return next((name for name, option in GROUPS[group].items() if option is type(part)), None)
+
+
+DEFAULTS: Mapping[str, Any] = {
+    group: [option_of(group, part) for part in held.values()] if isinstance(held, Mapping) else option_of(group, held)
+    for group, held in ((group, slot(Recipe(), group)) for group in GROUPS)
+}
+"""What a recipe has when it does not choose: an option, or a list of them where a group takes several."""
+
+SEVERAL = frozenset(group for group, chosen in DEFAULTS.items() if isinstance(chosen, list))
+"""Groups that take a list of options."""
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known word nearest to ``word``, or all of them."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}." if known else ""

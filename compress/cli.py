@@ -1,0 +1,295 @@
+"""The command line. Heavy modules are imported by the command that needs them, so that help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from compress import recipe_files
+from compress.errors import CompressError
+
+STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "no permission",
+    errno.EROFS: "that file system is read-only",
+}
+
+OVERVIEW = """\
+usage: compress COMMAND …
+
+Make BERT-sized models small and fast: distil, prune, quantize, export, measure, report.
+
+commands:
+  run      run a recipe, from data to report; without words, the quickstart
+  compare  set finished runs side by side
+  bench    measure the latency of models and artifacts
+  predict  ask a model or an artifact about texts
+  recipes  list the recipes
+
+  compress COMMAND --help says more; `compress run --help` lists everything that can be set.
+
+examples:
+  compress run recipe=quickstart
+  compress run recipe=quickstart data=files data.train=my/train.tsv teacher.model=my/teacher
+  compress run -m recipe=quickstart prune.heads.ratio=0.1,0.3,0.5
+  compress compare runs/quickstart/*
+  compress predict runs/quickstart/NAME/student "a text"
+"""
+
+RUN = """\
+Words are choices (student=layers, prune=[heads]) and single settings (prune.heads.ratio=0.5).
+All are checked before any work starts. Finished work is kept and used again: the same command
+goes on where it was stopped, and a changed setting repeats only what depends on it.
+
+examples:
+  compress run                                              the recipe quickstart
+  compress run recipe=my/recipe.yaml seed=7                 one's own; `compress run --cfg` prints a start
+  compress run data=files data.train=train.tsv              one's own data
+  compress run 'prune=[heads]' prune.heads.ratio=0.5        brackets need quotes in most shells
+  compress run -m prune.heads.ratio=0.1,0.3 seed=1,2,3      a sweep: six runs, then a table of them
+  compress run -m hydra/launcher=joblib seed=1,2,3          side by side, by a Hydra launcher that is installed
+
+written to runs/<recipe>/<name>/, or where output= says:
+  report.html, report.md, report.json   what came of it
+  recipe.yaml                           every setting; compress run recipe=THAT/FILE repeats the run
+  student/, artifacts/<name>/           the student (transformers) and its exported forms
+  stages/<nn>-<stage>/                  the model after each stage
+
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except CompressError as error:
+        return _refused(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # as in `compress recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        said = STORAGE.get(error.errno or 0)
+        if said is None:
+            raise
+        return _refused(f"{error.filename or 'writing'}: {said}. Mend that; the same command continues where it was.")
+
+
+def _main(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        print(f"compress {metadata.version('compress')}")
+        return 0
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(OVERVIEW, end="")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        meant = f"run {name}" if "=" in name else close[0] if close else None
+        hint = f"Did you mean compress {meant}?" if meant else f"There are {', '.join(COMMANDS)}."
+        return _refused(f"{name} is no command. {hint}")
+    return COMMANDS[name](rest)
+
+
+def run(argv: Sequence[str]) -> int:
+    """``compress run``: compose a recipe from words and run it."""
+    parser = _Parser("run", "[WORD …] [-m] [--cfg]", "Run a recipe, from data to report.", RUN)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
+    parser.add_argument("--cfg", "--dry-run", action="store_true", help="check, print the whole recipe, run nothing")
+    if set(argv) & {"-h", "--help"}:
+        from compress.run_help import choices_and_settings
+
+        parser.print_help()
+        print(f"\n{choices_and_settings()}")
+        return 0
+    options = parser.parse_intermixed_args(argv)
+    if options.multirun:
+        return _sweep(options.words, dry=options.cfg)
+
+    from compress import config
+    from compress.recipe import check
+
+    recipe = config.compose(options.words)
+    if options.cfg:
+        check(recipe)
+        print(config.to_yaml(recipe), end="")
+        return 0
+
+    from rich.console import Console
+
+    from compress.report import load_report
+    from compress.report.table import print_report
+
+    recipe = replace(recipe, name=recipe.name or datetime.now().strftime("%Y%m%d-%H%M%S"))
+    recipe.run(command=shlex.join(["compress", "run", *options.words]))
+    print_report(load_report(recipe.folder), Console())
+    print(f"report: {recipe.folder / 'report.html'}")
+    return 0
+
+
+def _sweep(words: Sequence[str], *, dry: bool) -> int:
+    from compress import config
+    from compress.sweep import check_all, sweep
+
+    if dry:
+        jobs = config.combinations(words)
+        check_all(jobs)
+        print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
+        return 0
+    outcomes = sweep(words)
+    finished = [outcome for outcome in outcomes if not outcome.error]
+    _compare([str(outcome.folder) for outcome in finished], None)
+    for outcome in outcomes:
+        print(f"{outcome.label}: {outcome.error or outcome.folder}", file=sys.stderr if outcome.error else sys.stdout)
+    return 0 if len(finished) == len(outcomes) else 2
+
+
+def compare(argv: Sequence[str]) -> int:
+    """``compress compare``: set finished runs side by side."""
+    parser = _Parser("compare", "RUN RUN … [--output FILE]", "Set finished runs side by side.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run, or its report.json")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write a page with plots too, as comparison.html")
+    options = parser.parse_intermixed_args(argv)
+    _compare(options.runs, options.output)
+    return 0
+
+
+def _compare(runs: Sequence[str], output: Path | None) -> None:
+    from rich.console import Console
+
+    from compress.files import storage_faults, write_text
+    from compress.report import load_report
+    from compress.report.table import print_comparison
+
+    reports = [(run.rstrip("/").removesuffix("/report.json"), load_report(Path(run))) for run in runs]
+    if len(reports) > 1:
+        print_comparison(reports, Console())
+    if output:
+        from compress.report.compare import comparison_html
+
+        with storage_faults(output.parent):
+            write_text(output, comparison_html(reports))
+        print(f"comparison: {output}")
+
+
+def bench(argv: Sequence[str]) -> int:
+    """``compress bench``: measure latency."""
+    parser = _Parser(
+        "bench", "PATH … [options]", "Measure the latency of models and artifacts, by turns, on random tokens."
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a run, a student/ or artifacts/NAME/ folder")
+    parser.add_argument("--batch", type=_numbers, default=[1, 8, 32], metavar="1,8,32", help="rows a call")
+    parser.add_argument("--tokens", type=_numbers, default=[32, 128], metavar="32,128", help="tokens a row")
+    parser.add_argument("--threads", type=_number, default=1, metavar="1", help="threads of every runtime")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_intermixed_args(argv)
+
+    from compress.benchmark.bench import bench_paths
+
+    rows = bench_paths([Path(path) for path in options.paths], options.batch, options.tokens, options.threads)
+    print(json.dumps(rows, indent=2)) if options.json else _table(rows)
+    return 0
+
+
+def predict(argv: Sequence[str]) -> int:
+    """``compress predict``: ask a model about texts."""
+    parser = _Parser("predict", "PATH TEXT … [--pair TEXT …] [--json]", "Ask a model or an artifact about texts.")
+    parser.add_argument("path", metavar="PATH", help="a run, a student/ or artifacts/NAME/ folder")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="without any, lines of the standard input")
+    parser.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair, once for each TEXT")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_intermixed_args(argv)
+    texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+    if options.pair is not None and len(options.pair) != len(texts):
+        parser.error(f"there are {len(texts)} texts, but --pair is given {len(options.pair)} times")
+
+    from compress.predict import predict as answers
+
+    rows = answers(Path(options.path), texts, options.pair)
+    print(json.dumps(rows, indent=2, ensure_ascii=False)) if options.json else _table(rows)
+    return 0
+
+
+def recipes(argv: Sequence[str]) -> int:
+    """``compress recipes``: list the recipes."""
+    parser = _Parser("recipes", "", "List the recipes: those that come with the program, and those in ./recipes.")
+    parser.parse_args(argv)
+    found = recipe_files.known()
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        print(f"{name:<{width}}  {recipe_files.headline(path)}  [{recipe_files.shown(path)}]")
+    print("\nRun one: compress run recipe=NAME. See all of its settings: compress run recipe=NAME --cfg.")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "compare": compare,
+    "bench": bench,
+    "predict": predict,
+    "recipes": recipes,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, with the nearest option."""
+
+    def __init__(self, command: str, usage: str, description: str, more: str = "") -> None:
+        super().__init__(
+            prog=f"compress {command}",
+            usage=f"compress {command} {usage}".rstrip(),
+            description=description,
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with code 2."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+        if unknown != message.split(" ", maxsplit=1)[0]:
+            close = get_close_matches(unknown, self._option_string_actions, n=1)
+            message = f"{unknown} is no option. " + (f"Did you mean {close[0]}?" if close else "See --help.")
+        sys.exit(_refused(f"{self.prog}: {message}"))
+
+
+def _numbers(text: str) -> list[int]:
+    return [_number(one) for one in text.split(",")]
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers from 1, as 1,8,32")
+    return int(text)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print dictionaries as a table; parts of parts are left to --json."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [key for key, value in rows[0].items() if not isinstance(value, dict | list)] if rows else []
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in columns))
+    Console().print(table, markup=False)
+
+
+def _refused(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2

@@ -1,0 +1,314 @@
+"""Recipes from words and YAML: the one file that knows Hydra.
+
+The dataclasses are the schema; Hydra composes onto it what is chosen, the recipe file and the single values.
+Where it refuses something, `_piecewise` goes through the same words one by one, so that every mistake is told
+at once, in the project's words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from compress import recipe_files
+from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, option_of, slot
+from compress.data import Hub
+from compress.describe import expected, hints
+from compress.errors import Fault, RecipeError
+from compress.reading import Reading, Word, quoted
+from compress.recipe import Recipe, check
+from compress.settings import Settings, all_faults
+
+ROOT, SCHEMA = "compress", "compress_recipe"  # names in Hydra's store
+
+
+def compose(overrides: Sequence[str]) -> Recipe:
+    """Return the recipe that the words of a command line stand for: ``recipe=NAME``, choices, ``setting=value``.
+
+    Raises RecipeError with every fault: words that cannot be read, unknown settings and choices, values of a
+    wrong type or out of their range, and, when there is a fault anyway, whatever `compress.recipe.check` finds.
+    """
+    reading = _read(overrides)
+    recipe = None
+    if not reading.faults:
+        with suppress(HydraException, OmegaConfBaseException):  # `_piecewise` finds out why
+            recipe = _built(_composed(reading.words))
+            recipe = None if any(_strays(recipe)) else recipe
+    if recipe is None:
+        recipe = _piecewise(reading)
+    faults = reading.faults
+    if recipe is not None and (faults or any(all_faults(recipe))):
+        faults += faults_of(recipe)
+    if recipe is None or faults:
+        raise RecipeError({str(fault): fault for fault in faults}.values())
+    return recipe
+
+
+def faults_of(recipe: Recipe) -> tuple[Fault, ...]:
+    """Return all that `compress.recipe.check` has against a recipe."""
+    try:
+        check(recipe)
+    except RecipeError as error:
+        return error.faults
+    return ()
+
+
+def combinations(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the words of every job of a sweep, those meant for Hydra left out. Raises RecipeError."""
+    reading = _read(overrides, sweep=True)
+    if reading.faults:
+        raise RecipeError(reading.faults)
+    return [list(job) for job in itertools.product(*(word.texts for word in reading.words if not word.is_hydra))]
+
+
+def launch(overrides: Sequence[str], folder: Path, job: Callable[[Recipe, list[str]], Any]) -> list[Any]:
+    """Run ``job(recipe, its own words)`` for every combination, wherever ``hydra/launcher=`` says.
+
+    ``folder`` takes what Hydra and its launchers write. Returns what the jobs returned.
+    """
+    reading = _read(overrides, sweep=True)
+    swept = {word.setting for word in reading.words if len(word.values) > 1}
+    words = [*(word.text for word in reading.words), f"hydra.sweep.dir={quoted(str(folder))}"]
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            batches = GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
+                ROOT, partial(_job, job, swept), words, with_log_configuration=False
+            )
+    except HydraException as error:
+        raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {_line(error)}")]) from error
+    return [returned.return_value for batch in batches for returned in batch]
+
+
+def _job(job: Callable[[Recipe, list[str]], Any], swept: set[str], config: DictConfig) -> Any:
+    words = HydraConfig.get().overrides.task
+    return job(_built(config), [word for word in words if word.partition("=")[0] in swept])
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe file that composes to ``recipe`` again, but for the run's name and folder."""
+    named: list[str] = []
+    overrides: list[str] = []
+    notes: list[str] = []
+    for group in GROUPS:
+        held = slot(recipe, group)
+        parts = held if isinstance(held, Mapping) else {"": held}
+        options = {key: option_of(group, part) for key, part in parts.items()}
+        for key, option in options.items():
+            if option is None:
+                notes.append(f"# {type(parts[key]).__name__} is known to Python only: no recipe file can choose it.")
+        if not isinstance(held, Mapping):
+            overrides.append(f"override /{group}: {options['']}")
+        elif all(key == option for key, option in options.items()):
+            overrides.append(f"override /{group}: [{', '.join(options)}]")
+        else:  # an option under a name of its own
+            package = group.replace("/", ".")
+            named += [f"/{group}@{package}.{key}: {option}" for key, option in options.items()]
+            overrides.append(f"override /{group}: []")
+    values = OmegaConf.to_container(OmegaConf.structured(recipe), enum_to_str=True)
+    assert isinstance(values, dict)
+    values = {key: value for key, value in values.items() if key not in {"name", "output"}}
+    lines = [recipe_files.HEADER, "# Every setting of a run.   compress run recipe=recipe.yaml", *notes, "defaults:"]
+    lines += [f"  - {entry}" for entry in (*named, *overrides)]
+    return "\n".join([*lines, OmegaConf.to_yaml(OmegaConf.create(values))])
+
+
+def recipes() -> list[tuple[str, str, Path]]:
+    """Return name, purpose and file of every recipe that can be named."""
+    return [(name, recipe_files.headline(path), path) for name, path in recipe_files.known().items()]
+
+
+def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
+    """Read words, and store for Hydra what they name."""
+    _store_choices()
+    reading = Reading(_parse, sweep)
+    reading.read(overrides)
+    store = ConfigStore.instance()
+    for name, choices in reading.recipes.items():
+        store.store(name, choices.node(), "recipe", "_global_")
+    for hub_id in reading.hub_ids:
+        owner, _, name = hub_id.partition("/")
+        store.store(name, Hub(path=hub_id), f"data/{owner}", "data")
+    return reading
+
+
+@cache
+def _store_choices() -> None:
+    """Store the schema, every option, and the root that lists what a recipe has when it does not choose."""
+    store = ConfigStore.instance()
+    schema = OmegaConf.structured(Recipe)
+    for group, options in GROUPS.items():
+        package = group.replace("/", ".")
+        OmegaConf.update(schema, package, {} if group in SEVERAL else MISSING, merge=False)
+        for name, option in options.items():
+            store.store(name, option, group, f"{package}.{name}" if group in SEVERAL else package)
+    store.store(SCHEMA, schema)
+    defaults = [SCHEMA, *({group: chosen} for group, chosen in DEFAULTS.items()), {"recipe": "quickstart"}, "_self_"]
+    quiet = [{f"override hydra/{logging}": "none"} for logging in ("job_logging", "hydra_logging")]
+    hydra = {"output_subdir": None, "run": {"dir": "."}, "sweep": {"subdir": "."}}
+    store.store(ROOT, {"defaults": [*defaults, *quiet], "hydra": hydra})
+
+
+def _parse(text: str) -> Word | None:
+    try:
+        word = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+    key = word.key_or_group
+    if not word.is_sweep_override():
+        return Word(key, text, (word.value(),), (text,))
+    if word.is_discrete_sweep():
+        texts = tuple(f"{key}={one}" for one in word.sweep_string_iterator())
+    else:  # an interval, for sweepers that search: its two ends stand for it
+        interval: Any = word.value()
+        texts = (f"{key}={interval.start}", f"{key}={interval.end}")
+    parsed = [OverridesParser.create().parse_override(one) for one in texts]
+    return Word(key, text, tuple(one.value() for one in parsed), texts)
+
+
+def _composed(words: Iterable[Word]) -> DictConfig:
+    with initialize(version_base="1.3", config_path=None):
+        return hydra_compose(ROOT, [word.text for word in words])
+
+
+def _built(config: DictConfig) -> Recipe:
+    recipe = OmegaConf.to_object(config)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _strays(recipe: Recipe) -> Iterator[str]:
+    """Yield the parts under a name that no option has: Hydra takes `prune: {hedas: {}}` for a new stage."""
+    for group in SEVERAL:
+        for name, part in slot(recipe, group).items():
+            if option_of(group, part) is None:
+                yield f"{group}.{name}"
+
+
+def _piecewise(reading: Reading) -> Recipe | None:
+    """Compose the choices alone, then set value by value; what is refused becomes a fault and is left out.
+
+    Returns None where nothing can be composed; the reason is then among the faults.
+    """
+    if "recipe" in reading.blamed:
+        return None  # without its recipe, other words would be blamed wrongly
+    store = ConfigStore.instance()
+    for name, choices in reading.recipes.items():
+        store.store(name, choices.node(values=False), "recipe", "_global_")
+    try:
+        config = _composed(word for word in reading.words if word.is_choice)
+        for choices in reading.recipes.values():
+            config.recipe = choices.file.path.stem
+            for path, value in _leaves(choices.file.values, config):
+                _set(reading, config, path, value, f"{choices.file.line(path)}: {path}")
+        for word in reading.words:
+            if not word.is_choice and not word.is_hydra:
+                _set(reading, config, word.setting, word.values[0], word.setting)
+        return _built(config)
+    except OmegaConfBaseException as error:
+        reading.refuse(error.full_key or "recipe", None, f"cannot be resolved: {_line(error)}")
+    except HydraException as error:
+        reading.refuse("recipe", None, f"cannot be composed: {_line(error)}")
+    return None
+
+
+def _leaves(values: Mapping[Any, Any], config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield path and value of everything that a recipe file sets, as deep as the settings go."""
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and OmegaConf.is_dict(OmegaConf.select(config, path, throw_on_missing=False)):
+            yield from _leaves(value, config, f"{path}.")
+        else:
+            yield path, value
+
+
+def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str) -> None:
+    """Set one value, or note why it cannot be set; ``said`` is the setting as the fault names it."""
+    if any(path == blamed or path.startswith(f"{blamed}.") for blamed in reading.blamed):
+        return
+    owner: Any = config
+    *above, name = path.split(".")
+    for key in above:
+        owner = owner[key] if isinstance(owner, DictConfig) and key in owner else None
+    if not isinstance(owner, DictConfig) or name not in owner:
+        reading.refuse(said, value, "is not a setting", _instead(config, path), blame=path)
+        return
+    try:
+        OmegaConf.update(config, path, value)
+    except OmegaConfBaseException:
+        group = path.replace(".", "/")
+        remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""
+        reading.refuse(said, value, f"must be {expected(_type(owner, name))}", remedy, blame=path)
+
+
+def _type(owner: DictConfig, name: str) -> Any:
+    """Return the type of a setting: that of the part which stands there, or else the one that its field names."""
+    part, kind = OmegaConf.get_type(owner, name), OmegaConf.get_type(owner)
+    if isinstance(part, type) and issubclass(part, Settings):
+        return part
+    return hints(kind)[name] if isinstance(kind, type) and issubclass(kind, Settings) else Any
+
+
+def _flow(value: Any) -> str:
+    """Return an option, or a list of them, as a recipe file writes it."""
+    if isinstance(value, Mapping):
+        value = list(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value or "NAME")
+
+
+def _instead(config: DictConfig, path: str) -> str:
+    """Return a sentence that says what was probably meant by a setting that there is not."""
+    above: list[str] = []
+    owner: Any = config
+    for key in path.split("."):
+        if not isinstance(owner, DictConfig) or key not in owner:
+            break
+        owner = owner[key]
+        above.append(key)
+    group, prefix = "/".join(above), "".join(f"{part}." for part in above)
+    if not isinstance(owner, DictConfig):
+        return f"{'.'.join(above)} has no settings of its own."
+    if group in SEVERAL:
+        if key in GROUPS[group]:
+            return f"Choose it first: {group}=[{','.join([*map(str, owner), key])}]."
+        return guess(key, GROUPS[group])
+    known = [str(name) for name in owner]
+    if close := get_close_matches(key, known, n=1, cutoff=0.7):
+        return f"Did you mean {prefix}{close[0]}?"
+    for option, settings in GROUPS.get(group, {}).items():
+        if key in hints(settings if isinstance(settings, type) else type(settings)):
+            return f"It is a setting of {group}={option}."
+    name = path.rpartition(".")[2]
+    if elsewhere := [one for one in _paths(config) if one.rpartition(".")[2] == name]:
+        return f"Did you mean {' or '.join(elsewhere)}?"
+    return guess(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
+
+
+def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        path = f"{prefix}{key}"
+        part = config._get_node(key)
+        if isinstance(part, DictConfig) and not part._is_none() and not part._is_missing():
+            yield from _paths(part, f"{path}.")
+        else:
+            yield path
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of what Hydra says, without the names of exceptions."""
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).partition("\n")[0]).strip('".')

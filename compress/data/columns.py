@@ -1,0 +1,69 @@
+"""Which column of a file or set is the text, the second text and the label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.errors import DataError
+from compress.settings import nearest
+
+LABELS = ("label", "labels", "target", "score", "intent", "sentiment")
+TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence")
+PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
+
+
+def is_header(fields: Sequence[str]) -> bool:
+    """Say whether a first row holds names of columns rather than a text."""
+    return any(field.strip().casefold() in LABELS + TEXTS + PAIRS for field in fields)
+
+
+def choose(
+    names: Sequence[str],
+    text: str | None,
+    pair: str | None,
+    label: str | None,
+    *,
+    where: str,
+    labelled: bool,
+    hint: str = "",
+) -> tuple[str, str | None, str | None]:
+    """Return the columns (text, pair, label) out of ``names``; a setting that is None is recognised by name.
+
+    Where ``text`` is set, there is a second text only if ``pair`` is set too. ``hint`` ends the message
+    that there is no label.
+    """
+    for setting, name in (("text", text), ("text_pair", pair), ("label", label)):
+        if name is not None and name not in names and (labelled or setting != "label"):
+            raise DataError(
+                f"{where}: has no column {name!r} (data.{setting}); its columns are {_list(names)}. "
+                f"{nearest(name, list(names))}"
+            )
+    if text is None:
+        free = [name for name in names if name not in (pair, label)]
+        text = _first(free, TEXTS)
+        if text is None:
+            raise DataError(
+                f"{where}: no column of texts is recognised among {_list(names)}. Name it: data.text=COLUMN."
+            )
+        if pair is None:
+            second = (*PAIRS, "sentence") if text.casefold() == "question" else PAIRS
+            pair = _first([name for name in free if name != text], second)
+    if not labelled:
+        return text, pair, None
+    if label is None:
+        label = _first([name for name in names if name not in (text, pair)], LABELS)
+        if label is None:
+            raise DataError(
+                f"{where}: no column of labels is recognised among {_list(names)}. Name it: data.label=COLUMN.{hint}"
+            )
+    return text, pair, label
+
+
+def _first(names: Sequence[str], known: Sequence[str]) -> str | None:
+    by_name = {name.strip().casefold(): name for name in reversed(names)}
+    return next((by_name[word] for word in known if word in by_name), None)
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) if len(name) <= 40 else repr(name[:39] + "…") for name in names[:10])
+    return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")

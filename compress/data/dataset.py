@@ -1,0 +1,81 @@
+"""The rows of a run: three splits, perhaps unlabelled rows, and what must be said about them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from compress.tasks import Array, Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows in order. ``labels`` are encoded by the task; None for unlabelled rows."""
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None = None  # second texts, same length, for pair tasks
+    labels: Array | None = None  # (rows,), int64 for classes, float32 for scores
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of every text and label, in order."""
+        digest = hashlib.sha256()
+        for column in (self.texts, self.pairs or ()):
+            for text in column:
+                digest.update(text.encode() + b"\x00")
+            digest.update(b"\x01")
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def take(self, rows: Array) -> Split:
+        """Return the rows at these positions, in this order."""
+        return Split(
+            tuple(self.texts[i] for i in rows),
+            None if self.pairs is None else tuple(self.pairs[i] for i in rows),
+            None if self.labels is None else self.labels[rows],
+        )
+
+    @property
+    def known_labels(self) -> Array:
+        """The labels; raises ValueError on unlabelled rows."""
+        if self.labels is None:
+            raise ValueError("these rows have no labels")
+        return self.labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows of a run, with the task that their labels stand for."""
+
+    name: str
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    unlabelled: Split | None = None
+    notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
+
+    @property
+    def transfer(self) -> Split:
+        """The rows that distillation uses: training rows, then unlabelled ones (label -100 or NaN)."""
+        if self.unlabelled is None:
+            return self.train
+        labels = self.train.known_labels
+        missing = np.full(len(self.unlabelled), -100 if labels.dtype.kind == "i" else np.nan, labels.dtype)
+        pairs = None
+        if self.train.pairs is not None and self.unlabelled.pairs is not None:
+            pairs = self.train.pairs + self.unlabelled.pairs
+        return Split(self.train.texts + self.unlabelled.texts, pairs, np.concatenate([labels, missing]))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all splits and of the task."""
+        splits = [self.train, self.validation, self.test, *([self.unlabelled] if self.unlabelled else [])]
+        return hashlib.sha256("".join([repr(self.task), *(s.fingerprint for s in splits)]).encode()).hexdigest()

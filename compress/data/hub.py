@@ -1,0 +1,187 @@
+"""Rows from any data set of the Hugging Face hub, or from a local folder in one of its layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.data.columns import choose
+from compress.data.formats import kind_of
+from compress.data.rows import Rows, counted
+from compress.data.source import Data, Parts
+from compress.errors import DataError, Fault
+from compress.settings import nearest
+
+# settings of well-known sets, by the name under which a recipe chooses them
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "sst2": {"path": "nyu-mll/glue", "subset": "sst2", "text": "sentence", "label": "label"},
+    "cola": {"path": "nyu-mll/glue", "subset": "cola", "text": "sentence", "label": "label"},
+    "mrpc": {"path": "nyu-mll/glue", "subset": "mrpc", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
+    "qqp": {"path": "nyu-mll/glue", "subset": "qqp", "text": "question1", "text_pair": "question2", "label": "label"},
+    "stsb": {"path": "nyu-mll/glue", "subset": "stsb", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
+    "mnli": {
+        "path": "nyu-mll/glue",
+        "subset": "mnli",
+        "text": "premise",
+        "text_pair": "hypothesis",
+        "label": "label",
+        "validation": "validation_matched",
+        "test": "test_matched",
+    },
+    "qnli": {"path": "nyu-mll/glue", "subset": "qnli", "text": "question", "text_pair": "sentence", "label": "label"},
+    "rte": {"path": "nyu-mll/glue", "subset": "rte", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
+    "wnli": {"path": "nyu-mll/glue", "subset": "wnli", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
+    "imdb": {"path": "stanfordnlp/imdb", "text": "text", "label": "label", "unlabelled": "unsupervised"},
+    "ag_news": {"path": "fancyzhx/ag_news", "text": "text", "label": "label"},
+}
+
+USUAL = {"validation": ("validation", "validation_matched", "dev", "valid"), "test": ("test", "test_matched")}
+OFFLINE = "Without a network, use files: data=files data.train=PATH."
+
+
+@dataclass(kw_only=True)
+class Hub(Data):
+    """A data set by its hub id. Code that comes with a data set is never run.
+
+    A split whose labels are all -1, as GLUE's test splits, counts as missing; single rows without a label
+    or a text are left out and counted.
+    """
+
+    path: str = ""  # hub id, for example nyu-mll/glue, or a local folder
+    subset: str | None = None  # which part of the set, for example sst2
+    text: str | None = None  # name of the column of texts; None: recognised
+    text_pair: str | None = None  # name of the column of second texts
+    label: str | None = None  # name of the column of labels
+    train: str = "train"  # names of the splits; None: the usual ones
+    validation: str | None = None
+    test: str | None = None
+    unlabelled: str | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield faults of the counts and of names that are missing."""
+        yield from super().faults()
+        if not self.path:
+            yield Fault("path", None, "needs the id of a data set", "For example data.path=stanfordnlp/imdb.")
+        if not self.train:
+            yield Fault("train", None, "needs the name of a split", "For example data.train=train.")
+        if self.text_pair is not None and self.text is None:
+            yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
+
+    def read(self) -> Parts:
+        """Download the set, or take it from the cache, and return its rows."""
+        splits = _loaded(self.path, self.subset)
+        notes: list[str] = []
+        train = self._rows(splits, "train", notes)
+        if train is None:
+            raise DataError(f"{self._where(self.train)}: no row has a label. Name another split: data.train=SPLIT.")
+        validation, test, unlabelled = (self._rows(splits, n, notes) for n in ("validation", "test", "unlabelled"))
+        for other in (validation, test, unlabelled):
+            if other is not None and (other.pairs is None) != (train.pairs is None):
+                raise DataError(f"{other.source} and {train.source}: one has second texts, the other has none.")
+        name = f"{self.path}/{self.subset}" if self.subset else self.path
+        return Parts(
+            name=name, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
+        )
+
+    def _where(self, split: str) -> str:
+        return f"{self.path}{f' ({self.subset})' if self.subset else ''}, split {split}"
+
+    def _rows(self, splits: Mapping[str, Any], name: str, notes: list[str]) -> Rows | None:
+        asked = getattr(self, name)
+        usual = next((split for split in USUAL.get(name, ()) if split in splits), None)
+        split = asked if asked is not None else usual
+        if split is None:
+            return None
+        where = self._where(split)
+        if split not in splits:
+            raise DataError(f"{where}: there is no such split (data.{name}). {nearest(split, list(splits))}")
+        table, labelled = splits[split], name != "unlabelled"
+        columns = choose(table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled)
+        texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
+        assert texts is not None  # choose always returns a column of texts
+        for column, values in zip(columns[:2], (texts, pairs), strict=True):
+            odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
+            if odd is not None:
+                raise DataError(f"{where}: the column {column!r} holds a {kind_of(odd)}, not texts. Set data.text.")
+        names = getattr(table.features[columns[2]], "names", None) if columns[2] is not None else None
+        words = None if labels is None else [_word(label, names) for label in labels]
+        if labels is not None and all(label is None or label == -1 for label in labels):
+            if name != "train":
+                notes.append(f"The labels of split {split} are not public; it counts as missing.")
+            return None
+        kept = [
+            index
+            for index in range(len(texts))
+            if (texts[index] or "").strip()
+            and (pairs is None or (pairs[index] or "").strip())
+            and (words is None or words[index] is not None)
+        ]
+        if not kept:
+            raise DataError(f"{where}: has no rows with a text. Name another split: data.{name}=SPLIT.")
+        if left_out := len(texts) - len(kept):
+            notes.append(f"{counted(left_out, 'row')} of split {split} without a text or a label are left out.")
+        return Rows(
+            where,
+            [texts[index].strip() for index in kept],
+            None if pairs is None else [pairs[index].strip() for index in kept],
+            None if words is None else [word for index in kept if (word := words[index]) is not None],
+            [index + 1 for index in kept],
+        )
+
+
+def _word(label: object, names: list[str] | None) -> str | None:
+    """Return a label as a word, None where it is missing; ``names`` are those of a ClassLabel."""
+    if names is not None:
+        return names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return None if label is None else str(label).strip() or None
+
+
+def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
+    """Return the splits of a set; whatever goes wrong is told in one message."""
+    import datasets
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        _refuse_unreachable(path, Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")))
+    try:
+        loaded = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset)
+    except Exception as error:  # a library of libraries: it raises what pyarrow, fsspec and the hub raise
+        raise DataError(_told(path, error)) from None
+    return dict(loaded)
+
+
+def _refuse_unreachable(path: str, cached: Path) -> None:
+    """Ask the hub once, with a short limit; `load_dataset` alone tries for half a minute."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE or cached.is_dir():
+        return
+    try:
+        HfApi().dataset_info(path, timeout=10)
+    except GatedRepoError:
+        raise DataError(f"{path}: asks for your consent. Accept its terms on the hub, then: hf auth login.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise DataError(
+            f"{path}: the hub knows no data set of this id that you may read. Check data.path (owner/name), "
+            "or log in for a private one: hf auth login."
+        ) from None
+    except Exception as error:  # the HTTP library differs from version to version
+        raise DataError(_told(path, error)) from None
+
+
+def _told(path: str, error: Exception) -> str:
+    """Return a library's error as one message with a remedy."""
+    reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+    if "OfflineModeIsEnabled" in reason:
+        return f"{path}: is not in the cache, and HF_HUB_OFFLINE forbids a download. Unset it. {OFFLINE}"
+    network = isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(("http", "req"))
+    if network:
+        return f"{path}: the hub cannot be reached ({reason}). Try again with a network. {OFFLINE}"
+    if "Config" in reason and "subset" not in reason:
+        return f"{path}: {reason}. Name one: data.subset=NAME."
+    return f"{path}: cannot be loaded ({reason}). Check data.path and data.subset. {OFFLINE}"

@@ -1,0 +1,65 @@
+"""Rows as a source gives them: texts and label words, with the place where each was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from compress.tasks import Array
+
+
+def folded(text: str) -> str:
+    """Return the text with case and white space folded: what makes two texts equal here."""
+    return " ".join(text.casefold().split())
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 row" or "4,000 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split before its labels are encoded."""
+
+    source: str  # the file or split that messages name
+    texts: Sequence[str]
+    pairs: Sequence[str] | None = None
+    labels: Sequence[str] | None = None
+    numbers: Sequence[int] = ()  # 1-based line or row of each text; empty: counted from 1
+    unit: str = "row"  # what `numbers` count
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.texts)
+
+    def place(self, index: int) -> str:
+        """Return where a row came from, for a message."""
+        return f"{self.source}, {self.unit} {self.numbers[index] if self.numbers else index + 1}"
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The labels; raises ValueError on unlabelled rows."""
+        if self.labels is None:
+            raise ValueError("these rows have no labels")
+        return self.labels
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """What makes rows equal: the folded text, or both folded texts in either order."""
+        if self.pairs is None:
+            return [folded(text) for text in self.texts]
+        both = zip(self.texts, self.pairs, strict=True)
+        return ["\x00".join(sorted((folded(first), folded(second)))) for first, second in both]
+
+    def take(self, indices: Array) -> Rows:
+        """Return the rows at these positions, in this order."""
+        return Rows(
+            self.source,
+            [self.texts[i] for i in indices],
+            None if self.pairs is None else [self.pairs[i] for i in indices],
+            None if self.labels is None else [self.labels[i] for i in indices],
+            [self.numbers[i] if self.numbers else int(i) + 1 for i in indices],
+            self.unit,
+        )

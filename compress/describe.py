@@ -1,0 +1,148 @@
+"""Settings in words: what each is called, what it takes, its default, and the comment beside its field."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import tokenize
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from typing import Any, Union, get_args, get_origin
+
+from compress.settings import Settings
+
+WORDS = {
+    bool: ("true or false", "yes/no"),
+    int: ("a whole number", "int"),
+    float: ("a number", "float"),
+    str: ("text", "text"),
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """One setting, as the help shows it."""
+
+    path: str
+    kind: str  # what it takes, short: "float", "linear|cosine", "list of int"
+    default: str
+    comment: str
+
+
+def hints(settings: type) -> dict[str, Any]:
+    """Return the resolved types of a dataclass's fields."""
+    return typing.get_type_hints(settings)
+
+
+def expected(hint: Any) -> str:
+    """Return what a setting of this type takes, as the end of "must be …"."""
+    inner = _not_none(hint)
+    if len(inner) != 1:
+        return " or ".join(expected(one) for one in inner)
+    (hint,) = inner
+    if hint in WORDS:
+        return WORDS[hint][0]
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if get_origin(hint) in {list, tuple}:
+        return f"a list, as [a,b], each {expected(get_args(hint)[0])}"
+    if get_origin(hint) is dict:
+        return "a group of choices"
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return f"given by its settings ({', '.join(field.name for field in fields(hint))})"
+    return "a value of its kind"
+
+
+def short(hint: Any) -> str:
+    """Return the same in a word or two, for a table."""
+    inner = _not_none(hint)
+    if len(inner) != 1:
+        return "|".join(short(one) for one in inner)
+    (hint,) = inner
+    if hint in WORDS:
+        return WORDS[hint][1]
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "|".join(hint.__members__)
+    if get_origin(hint) in {list, tuple}:
+        return f"list of {short(get_args(hint)[0])}"
+    return "any" if hint is Any else getattr(hint, "__name__", str(hint))
+
+
+def describe(settings: type[Settings] | Settings, path: str = "") -> Iterator[Described]:
+    """Yield every setting of a dataclass, or of an instance with its values, below ``path``; parts are walked into."""
+    cls = settings if isinstance(settings, type) else type(settings)
+    said = comments(cls)
+    for field in fields(cls):
+        value = _default(field) if isinstance(settings, type) else getattr(settings, field.name)
+        where = f"{path}.{field.name}" if path else field.name
+        if isinstance(value, Settings):
+            yield from describe(value, where)
+        elif not isinstance(value, Mapping):
+            yield Described(where, short(hints(cls)[field.name]), _written(value), said.get(field.name, ""))
+
+
+def comments(settings: type) -> Mapping[str, str]:
+    """Return the comment that stands beside each field, inherited ones too; empty where there is no source."""
+    said: dict[str, str] = {}
+    for cls in reversed(settings.__mro__):
+        if "__dataclass_fields__" in vars(cls):
+            said |= _own_comments(cls)
+    return said
+
+
+def summary(settings: type[Settings] | Settings) -> str:
+    """Return the first line of a dataclass's documentation."""
+    return (inspect.getdoc(settings) or "").partition("\n")[0]
+
+
+def _own_comments(cls: type) -> dict[str, str]:
+    try:
+        source = inspect.cleandoc("\n" + inspect.getsource(cls))
+    except (OSError, TypeError):
+        return {}
+    said: dict[str, str] = {}
+    depth, field = 0, ""
+    statement: list[tokenize.TokenInfo] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.INDENT:
+            depth += 1
+        elif token.type == tokenize.DEDENT:
+            depth -= 1
+        elif depth != 1:
+            continue
+        elif token.type == tokenize.COMMENT and field:
+            said[field] = token.string.lstrip("# ")
+        elif token.type in {tokenize.NEWLINE, tokenize.NL}:
+            if token.type == tokenize.NEWLINE:
+                statement, field = [], ""
+        else:
+            statement.append(token)
+            if len(statement) == 2 and statement[1].string == ":" and statement[0].type == tokenize.NAME:
+                field = statement[0].string
+    return {name: comment for name, comment in said.items() if name in cls.__annotations__}
+
+
+def _not_none(hint: Any) -> list[Any]:
+    members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+    return [member for member in members if member is not type(None)]
+
+
+def _default(field: Any) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not MISSING else ""
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

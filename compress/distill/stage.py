@@ -1,0 +1,163 @@
+"""Distillation: train the student to say what the teacher says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from compress.data.dataset import Split
+from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
+from compress.distill.objective import Distillation, Source
+from compress.distill.teacher_outputs import FromModel, Wanted, disk_free_gib, on_disk
+from compress.errors import Fault
+from compress.evaluate import main_metric
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import Tokens, tokenize
+from compress.settings import positive
+from compress.state import SCRATCH, Model, Product, Record, State
+from compress.student.layer_map import layer_map, layer_map_faults
+from compress.tasks import Task, TaskKind
+from compress.train import Training, device, fit, same_randomness
+
+
+class Keep(Enum):
+    """auto: on disk when they fit; disk; forward: run the teacher on every batch."""
+
+    auto = "auto"
+    disk = "disk"
+    forward = "forward"
+
+
+@dataclass(kw_only=True)
+class Distill(Training):
+    """Train the student with any subset of losses, weighted and scheduled."""
+
+    losses: dict[str, Loss] = field(
+        default_factory=lambda: {
+            "soft": SoftTargets(),
+            "hidden": HiddenStates(),
+            "attention": AttentionScores(),
+            "embeddings": Embeddings(),
+        }
+    )  # by name: hard, soft, mse, hidden, embeddings, cosine, attention, attention_probabilities
+    layer_map: Any = None  # uniform, first, last, or teacher layers as [2,4,6]; default: the student's own
+    teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
+    cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+
+    def faults(self) -> Iterator[Fault]:
+        """At least one loss has weight."""
+        yield from super().faults()
+        yield from positive(self, "cache_gib")
+        if self.layer_map is not None:
+            yield from layer_map_faults("layer_map", self.layer_map)
+        if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in self.losses.values()):
+            yield Fault("losses", None, "needs at least one loss with a weight above 0", "For example soft.")
+
+    def task_faults(self, task: Task) -> Iterator[Fault]:
+        """Yield losses that the task has no use for."""
+        if task.kind is TaskKind.regression:
+            for name, loss in self.losses.items():
+                if loss.needs_classes:
+                    yield Fault(
+                        f"losses.{name}", None, "needs classes, but the labels are scores", "Use mse instead of it."
+                    )
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield losses and layer maps that the two configurations cannot serve."""
+        try:
+            self._layers(student, teacher)
+        except ValueError as error:
+            yield Fault("layer_map", self.layer_map, str(error))
+        heads = [config.num_attention_heads for config in (student, teacher)]
+        for name, loss in self.losses.items():
+            if loss.needs_scores and heads[0] != heads[1]:
+                yield Fault(
+                    f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
+                    f"Set student.heads={heads[1]}, or leave this loss out.",
+                )  # fmt: skip
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the distilled student, and a way to train it again later."""
+        product, model = self.train(state, state.given_student, self.epochs)
+        record = Record(
+            "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
+            product.record["curves"],
+        )  # fmt: skip
+        return state.with_record(record, student=model, recover=self.train)
+
+    def train(self, state: State, start: Model, epochs: float, name: str = "distill") -> tuple[Product, Model]:
+        """Train ``start`` with these losses for ``epochs`` and return what came of it."""
+        settings = replace(self, epochs=epochs)
+        teacher = state.given_teacher
+        rows = state.data.transfer if self._needs_teacher else state.data.train
+        made_with = [
+            settings.made_with(), start.key, teacher.key if self._needs_teacher else None,
+            rows.fingerprint, state.data.validation.fingerprint, state.seed,
+        ]  # fmt: skip
+
+        def work(folder: Path) -> dict[str, Any]:
+            return settings._work(state, start, rows, folder, name)
+
+        product = state.workshop.make(name, made_with, work)
+        return product, Model(product.folder, product.key)
+
+    def _work(self, state: State, start: Model, rows: Split, folder: Path, title: str) -> dict[str, Any]:
+        student, tokenizer = load_model(start.folder), load_tokenizer(start.folder)
+        tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+        validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
+        student.to(device())
+        notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
+        with same_randomness():
+            torch.manual_seed(state.seed)  # the projections start from it
+            objective = self._objective(state, student, tokens, notes)
+        curves = fit(
+            objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
+            validate=lambda: main_metric(student, validation, state.data.task),
+        )  # fmt: skip
+        save_model(student.cpu(), tokenizer, folder)
+        return {"curves": curves, "notes": notes}
+
+    def _objective(
+        self, state: State, student: PreTrainedModel, tokens: Tokens, notes: list[str]
+    ) -> Distillation:
+        if not self._needs_teacher:
+            return Distillation(student, self.losses)
+        teacher = load_model(state.given_teacher.folder).to(device())
+        layers = self._layers(student.config, teacher.config)
+        mapped = tuple(sorted({t for _, t in layers}))
+        hidden = any(loss.needs_hidden for loss in self.losses.values())
+        embeddings = any(loss.needs_embeddings for loss in self.losses.values())
+        scores = any(loss.needs_scores for loss in self.losses.values())
+        wanted = Wanted(((0,) if embeddings else ()) + (mapped if hidden else ()), mapped if scores else ())
+        size = wanted.gib(tokens, teacher.config)
+        fits = size <= self.cache_gib and size < 0.9 * disk_free_gib(state.workshop.cache)
+        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and fits):
+            source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
+            notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
+        else:
+            source = FromModel(teacher, wanted)
+            notes.append("the teacher ran on every batch; its outputs were not kept")
+        return Distillation(student, self.losses, source, teacher.config, layers)
+
+    @property
+    def _needs_teacher(self) -> bool:
+        return any(loss.needs_teacher for loss in self.losses.values())
+
+    def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
+        """Return pairs (student layer, teacher layer), both counted from 1."""
+        choice = self.layer_map
+        if choice is None:
+            choice = getattr(student, "teacher_layers", None) or "uniform"
+        count = student.num_hidden_layers
+        return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1))
+
+
+def labels_only(distill: Distill) -> Distill:
+    """Return the same training on labels alone: what the student would be without a teacher."""
+    return replace(distill, losses={"hard": HardLabels()})

@@ -1,0 +1,166 @@
+"""What the teacher says about each row: computed once and kept on disk, or computed again each step.
+
+On disk every quantity is one flat file in which a row takes only as much as its tokens need; it is read
+through a memory map, so memory does not grow with the number of rows. Logits are kept in fp32, hidden
+states and attention scores in fp16 (they are targets of squared errors; their rounding, about 1e-3 of
+their size, is far below the loss). The files are keyed by the teacher's weights, the rows' tokens and
+what is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from compress.files import write_json
+from compress.models.outputs import Outputs, observe
+from compress.models.tokens import Tokens
+from compress.state import Model, Workshop
+from compress.tasks import Array
+
+SAVE_EVERY = 50  # batches between notes of how far the work has come
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of the teacher's outputs the losses need: layers of hidden states and of attention scores."""
+
+    hidden: tuple[int, ...] = ()
+    scores: tuple[int, ...] = ()
+
+    def units(self, tokens: Tokens, config: Any) -> dict[str, tuple[Array, str]]:
+        """Return, by file name, the numbers that each row takes and their type."""
+        lengths = tokens.lengths.astype(np.int64)
+        files = {"logits": (np.full(len(lengths), config.num_labels, dtype=np.int64), "float32")}
+        files |= {f"hidden_{k}": (lengths * config.hidden_size, "float16") for k in self.hidden}
+        files |= {f"scores_{k}": (lengths**2 * config.num_attention_heads, "float16") for k in self.scores}
+        return files
+
+    def gib(self, tokens: Tokens, config: Any) -> float:
+        """Return how much disk they take, in GiB."""
+        return float(sum(units.sum() * np.dtype(kind).itemsize for units, kind in self.units(tokens, config).values()))/2**30
+
+
+class FromDisk:
+    """The teacher's outputs, read row by row from memory maps."""
+
+    def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
+        self.lengths, self.wanted, self.config = tokens.lengths, wanted, config
+        self.maps, self.starts = {}, {}
+        for name, (units, kind) in wanted.units(tokens, config).items():
+            self.maps[name] = np.memmap(folder / f"{name}.bin", dtype=kind, mode="r")
+            self.starts[name] = np.concatenate([[0], np.cumsum(units)])
+
+    def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
+        """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
+        rows = batch["rows"].cpu().numpy()
+        width = batch["attention_mask"].shape[1]
+        hidden, heads = self.config.hidden_size, self.config.num_attention_heads
+        device = batch["attention_mask"].device
+        logits = np.stack([self._row("logits", row) for row in rows])
+        states, scores = {}, {}
+        for k in self.wanted.hidden:
+            padded = np.zeros((len(rows), width, hidden), dtype=np.float32)
+            for place, row in enumerate(rows):
+                padded[place, : self.lengths[row]] = self._row(f"hidden_{k}", row).reshape(-1, hidden)
+            states[k] = torch.from_numpy(padded).to(device)
+        for k in self.wanted.scores:
+            padded = np.zeros((len(rows), heads, width, width), dtype=np.float32)
+            for place, row in enumerate(rows):
+                length = self.lengths[row]
+                padded[place, :, :length, :length] = self._row(f"scores_{k}", row).reshape(heads, length, length)
+            scores[k] = torch.from_numpy(padded).to(device)
+        return Outputs(torch.from_numpy(logits).to(device), batch["attention_mask"], states, scores)
+
+    def _row(self, name: str, row: int) -> Array:
+        return self.maps[name][self.starts[name][row] : self.starts[name][row + 1]]
+
+
+class FromModel:
+    """The teacher's outputs, from a forward pass of the teacher on each batch."""
+
+    def __init__(self, teacher: PreTrainedModel, wanted: Wanted) -> None:
+        self.teacher, self.wanted = teacher, wanted
+
+    @torch.no_grad()
+    def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
+        """Return the teacher's outputs for a batch."""
+        return observe(self.teacher, batch, hidden=bool(self.wanted.hidden), scores=bool(self.wanted.scores))
+
+
+def on_disk(
+    workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted
+) -> FromDisk:
+    """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass goes on."""
+
+    def work(folder: Path) -> dict[str, float]:
+        _compute(folder, model, tokens, wanted)
+        return {"gib": wanted.gib(tokens, model.config), "rows": len(tokens)}
+
+    made_with = [teacher.key, tokens.fingerprint, sorted(wanted.hidden), sorted(wanted.scores)]
+    product = workshop.make("teacher_outputs", made_with, work)
+    return FromDisk(product.folder, tokens, wanted, model.config)
+
+
+@torch.inference_mode()
+def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
+    units = wanted.units(tokens, model.config)
+    progress = folder / "progress.json"
+    done = json.loads(progress.read_text()) if progress.exists() else 0
+    maps, starts = {}, {}
+    for name, (numbers, kind) in units.items():
+        path, size = folder / f"{name}.bin", int(numbers.sum())
+        if not path.exists():
+            done = 0
+            _reserve(path, size * np.dtype(kind).itemsize)
+        maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
+        starts[name] = np.concatenate([[0], np.cumsum(numbers)])
+
+    def put(name: str, row: int, values: torch.Tensor) -> None:
+        maps[name][starts[name][row] : starts[name][row + 1]] = values.float().cpu().numpy().ravel()
+
+    device = next(model.parameters()).device
+    batches = list(tokens.batches(32))
+    for number in tqdm(
+        range(done, len(batches)), desc="teacher outputs", unit="batch", leave=False, mininterval=1,
+        initial=done, total=len(batches),
+    ):
+        batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
+        said = observe(model, batch, hidden=bool(wanted.hidden), scores=bool(wanted.scores))
+        for place, row in enumerate(batches[number]):
+            length = int(tokens.lengths[row])
+            put("logits", row, said.logits[place])
+            for k in wanted.hidden:
+                put(f"hidden_{k}", row, said.hidden[k][place, :length])
+            for k in wanted.scores:
+                put(f"scores_{k}", row, said.scores[k][place, :, :length, :length])
+        if number % SAVE_EVERY == SAVE_EVERY - 1:
+            for mapped in maps.values():
+                mapped.flush()
+            write_json(progress, number + 1)
+    for mapped in maps.values():
+        mapped.flush()
+    progress.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Give a file its whole size on disk now, so that a full disk is met here and not inside a memory map."""
+    import os
+
+    with path.open("wb") as file:
+        if size:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def disk_free_gib(folder: Path) -> float:
+    """Return the free disk space at ``folder`` in GiB."""
+    return shutil.disk_usage(folder).free / 2**30

@@ -1,0 +1,59 @@
+"""What can go wrong by a user's hand, in words that say how to mend it.
+
+Every class here ends the program with exit code 2 and one message, without a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CompressError(Exception):
+    """A fault that the user can mend; the message says where and how."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with one setting of a recipe."""
+
+    setting: str  # its path, for example "prune.heads.ratio"
+    value: object
+    rule: str  # what must hold, as a clause: "must lie in [0, 1)"
+    remedy: str = ""  # what to do, as a sentence
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" = {self.value!r}"
+        return f"{self.setting}{value}: {self.rule}." + (f" {self.remedy}" if self.remedy else "")
+
+    def under(self, prefix: str) -> Fault:
+        """Return the same fault with ``prefix`` before its setting."""
+        return Fault(f"{prefix}.{self.setting}", self.value, self.rule, self.remedy)
+
+
+class RecipeError(CompressError):
+    """A recipe has one or more faults; all of them are told at once."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        many = "" if len(self.faults) == 1 else f"{len(self.faults)} faults in the recipe; nothing was started.\n"
+        super().__init__(many + "\n".join(f"{'- ' if many else ''}{fault}" for fault in self.faults))
+
+
+class DataError(CompressError):
+    """A data file or set cannot be used; the message names the file and, where there is one, the line."""
+
+
+class ModelError(CompressError):
+    """A model folder or hub id cannot be used."""
+
+
+class StorageError(CompressError):
+    """A folder cannot be written to or is full; what was written before is intact."""
+
+
+class MissingPackageError(CompressError):
+    """An optional package is needed; the message says how to install it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}. Install it: pip install 'compress[{extra}]'.")

@@ -1,0 +1,40 @@
+"""Logits of a PyTorch model on many rows, and what they are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from compress.models.outputs import observe
+from compress.models.tokens import Tokens
+from compress.tasks import Array, Task
+
+TOKENS_A_BATCH = 4096
+
+
+@torch.inference_mode()
+def predict_rows(model: PreTrainedModel, tokens: Tokens, title: str | None = None) -> Array:
+    """Return the logits (rows, outputs), fp32, in the order of the rows; leaves train/eval mode as it was."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    size = max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))
+    bar: Any = tqdm(total=len(tokens), desc=title, unit="row", leave=False, mininterval=1, disable=title is None)
+    logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)
+    with bar:
+        for rows in tokens.batches(size):
+            batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
+            logits[rows] = observe(model, batch).logits.float().cpu().numpy()
+            bar.update(len(rows))
+    model.train(training)
+    return logits
+
+
+def main_metric(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[str, float]:
+    """Return the task's main metric on labelled rows; nothing when there are no rows."""
+    if not len(tokens) or tokens.labels is None:
+        return {}
+    return {task.main_metric: task.metrics(predict_rows(model, tokens), tokens.labels)[task.main_metric]}

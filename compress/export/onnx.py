@@ -1,0 +1,29 @@
+"""The student as ONNX, checked against PyTorch on real rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compress.models.onnx_folder import onnx_student
+from compress.settings import positive
+from compress.state import Artifact, Stage, State
+
+
+@dataclass(kw_only=True)
+class Onnx(Stage):
+    """Write the student in fp32 with dynamic batch and length; it needs onnxruntime and tokenizers to run."""
+
+    tolerance: float = 1e-3  # largest difference of a logit from PyTorch's on the test rows; more is an error
+
+    def faults(self) -> Iterator[Any]:
+        """The tolerance is above zero."""
+        yield from positive(self, "tolerance")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``onnx``."""
+        product = onnx_student(state)
+        record = {"notes": (), "seconds": product.seconds, "tolerance": self.tolerance}
+        artifact = Artifact("onnx", "onnxruntime", "fp32", product.folder, product.key, record)
+        return replace(state, artifacts=(*state.artifacts, artifact))

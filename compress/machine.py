@@ -1,0 +1,70 @@
+"""The machine that a figure was measured on, and which int8 arithmetic is right on it."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "compress", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "onnx", "onnxscript",
+    "onnxruntime", "hydra-core", "scikit-learn",
+)  # fmt: skip
+INTERESTING = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """Return the first processor's entries of /proc/cpuinfo; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@cache
+def instructions() -> tuple[str, ...]:
+    """Return which of the instruction sets that matter for inference this processor has."""
+    said = _cpuinfo()
+    flags = set((said.get("flags") or said.get("Features") or "").split())
+    return tuple(name for name in INTERESTING if name in flags)
+
+
+def int8_dot_product() -> bool:
+    """Return whether int8 products are summed in 32 bits (VNNI, AMX, Arm's dot product).
+
+    Without it, as on processors with AVX2 alone, pairs of u8·s8 products are summed in 16 bits and saturate
+    unless weights use 7 bits.
+    """
+    return any(name in instructions() for name in ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"))
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Return the machine as the report shows it."""
+    import torch
+
+    return {
+        "cpu": _cpuinfo().get("model name") or platform.processor() or platform.machine(),
+        "instructions": list(instructions()),
+        "cores": psutil.cpu_count(logical=True) or 1,
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that figures depend on, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

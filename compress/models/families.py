@@ -1,0 +1,90 @@
+"""Where each supported family of encoders keeps its layers, projections and sizes.
+
+One table for everything that takes a model apart: student building, head pruning, importance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Attribute paths in a transformers model, and names in its configuration."""
+
+    model_type: str
+    base: str  # the encoder inside a model with a head
+    layers: str = "encoder.layer"  # within the encoder
+    query: str = "attention.self.query"  # within a layer
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    layers_key: str = "num_hidden_layers"  # in the configuration
+    heads_key: str = "num_attention_heads"
+    hidden_key: str = "hidden_size"
+    neurons_key: str = "intermediate_size"
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family("bert", "bert"),
+        Family("roberta", "roberta"),
+        Family("electra", "electra"),
+        Family(
+            "distilbert",
+            "distilbert",
+            layers="transformer.layer",
+            query="attention.q_lin",
+            key="attention.k_lin",
+            value="attention.v_lin",
+            attention_output="attention.out_lin",
+            up="ffn.lin1",
+            down="ffn.lin2",
+            layers_key="n_layers",
+            heads_key="n_heads",
+            hidden_key="dim",
+            neurons_key="hidden_dim",
+        ),
+    )
+}
+UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
+    found = FAMILIES.get(config.model_type.removeprefix(UNEVEN))
+    if found is None:
+        raise ModelError(
+            f"{config.model_type} models cannot be taken apart here: supported are {', '.join(FAMILIES)}. "
+            "Such a model can still be a teacher whose logits are distilled (losses hard, soft, mse) into a student "
+            "of another family: set student.model to a folder or hub id."
+        )
+    return found
+
+
+def encoder_layers(model: nn.Module, family: Family) -> nn.ModuleList:
+    """Return the encoder's layers, first to last."""
+    found = model.get_submodule(f"{family.base}.{family.layers}")
+    assert isinstance(found, nn.ModuleList)
+    return found
+
+
+def linear(layer: nn.Module, path: str) -> nn.Linear:
+    """Return the linear layer at ``path`` below ``layer``."""
+    found = layer.get_submodule(path)
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def replace_linear(layer: nn.Module, path: str, new: nn.Linear) -> None:
+    """Put ``new`` at ``path`` below ``layer``."""
+    parent, _, name = path.rpartition(".")
+    setattr(layer.get_submodule(parent), name, new)

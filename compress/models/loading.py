@@ -1,0 +1,103 @@
+"""Load and save models as transformers folders: safetensors only, no pickle, no remote code unasked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from compress.errors import ModelError
+
+WEIGHTS = (".safetensors",)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' loading reports and bars off the terminal."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: bool = True) -> Any:
+    """Return the configuration of a folder or hub id; raises ModelError in plain words.
+
+    A folder must hold weights too, unless ``weights`` is off.
+    """
+    folder = Path(model)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: has no config.json. Name a folder written by transformers' save_pretrained.")
+    if weights and folder.is_dir() and not any(folder.glob("*.safetensors")):
+        has = "only pickled weights, which are never loaded" if any(folder.glob("*.bin")) else "no weights"
+        raise ModelError(f"{folder}: has {has}. Save it again with save_pretrained, which writes model.safetensors.")
+    if folder.is_file():
+        raise ModelError(f"{folder}: is a file. Name the folder that holds config.json and model.safetensors.")
+    with _plain_errors(model), quiet():
+        return AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+
+
+def load_model(
+    model: str | Path, *, trust_remote_code: bool = False, head: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """Return a classifier in evaluation mode; ``head`` gives a new head's settings, else it must have one."""
+    load_config(model, trust_remote_code=trust_remote_code)
+    with _plain_errors(model), quiet():
+        loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            str(model),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            dtype="float32",
+            ignore_mismatched_sizes=head is not None,
+            **(head or {}),
+        )
+    return loaded.eval()
+
+
+def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Return the fast tokenizer of a folder or hub id; raises ModelError where it has none."""
+    with _plain_errors(model), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{model}: has no fast tokenizer (tokenizer.json), which export and training need.")
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{model}: its tokenizer has no padding token. Set pad_token in tokenizer_config.json.")
+    return tokenizer
+
+
+def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _plain_errors(model: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, transformers.utils.hub.OfflineModeIsEnabled) as e:
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        if "trust_remote_code" in str(e):
+            first = "it ships its own code. If you trust it, set teacher.trust_remote_code=true"
+        elif not Path(model).exists():
+            first = (
+                "there is no such folder, and no such model could be fetched from the hub. "
+                "Check the spelling, or the network, or name a folder written by save_pretrained"
+            )
+        raise ModelError(f"{model}: cannot be loaded: {first}.") from e

@@ -1,0 +1,87 @@
+"""From a PyTorch classifier to an ONNX graph with dynamic batch and length."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.errors import MissingPackageError
+from compress.models.outputs import INPUTS
+
+OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
+
+
+class _Logits(nn.Module):
+    """The model as a function of its inputs in order, with the logits alone."""
+
+    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def input_names(tokenizer: Any) -> list[str]:
+    """Return the inputs that a tokenizer makes for its model, in Hugging Face's names and usual order."""
+    return [name for name in INPUTS if name in tokenizer.model_input_names]
+
+
+def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
+    """Write ``model`` to ``path``: inputs ``names`` (batch, tokens) int64, output logits (batch, outputs).
+
+    Attention is written as plain matrix products ("eager"), the form that ONNX Runtime's and TensorRT's
+    own fusions know. The model's settings are left as they were. Raises MissingPackageError.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(error.name or "onnx", "onnx", "Writing ONNX") from error
+    before = model.config._attn_implementation
+    example = tuple(torch.ones(2, 7, dtype=torch.long) for _ in names)
+    batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=2)
+    model.eval()
+    model.set_attn_implementation("eager")
+    try:
+        with _silence(), torch.no_grad():
+            program = torch.onnx.export(
+                _Logits(model, names),
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
+                verbose=False,
+            )
+            assert program is not None
+            program.save(str(path), external_data=False)
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's reports off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

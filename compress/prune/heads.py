@@ -1,0 +1,100 @@
+"""Attention heads: find those that the loss misses least, remove them physically, recover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.models.uneven import keep_heads, kept_heads
+from compress.prune.importance import head_importance, normalised
+from compress.settings import at_least, between
+from compress.state import Model, Record, Stage, State
+from compress.train import device
+
+
+class Scope(Enum):
+    """all: the least important heads of the whole model; layer: the same share of each layer."""
+
+    all = "all"
+    layer = "layer"
+
+
+@dataclass(kw_only=True)
+class PruneHeads(Stage):
+    """Remove the attention heads that the loss misses least (Michel et al., arXiv:1905.10650)."""
+
+    ratio: float = 0.3  # share of heads removed, over all layers; every layer keeps at least one
+    steps: int = 1  # rounds of measuring, removing and recovering; more is gentler
+    scope: Scope = Scope.all  # all: compare heads over the whole model; layer: same share in each layer
+    rows: int = 512  # labelled training rows on which importance is measured
+    recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
+
+    def faults(self) -> Iterator[Any]:
+        """Shares are shares, counts are counts."""
+        yield from between(self, "ratio", 0, 1, open_high=True)
+        yield from at_least(self, "steps", 1)
+        yield from at_least(self, "rows", 1)
+        yield from at_least(self, "recovery_epochs", 0)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student of fewer heads."""
+        student = state.given_student
+        before = sum(len(heads) for heads in kept_heads(load_model(student.folder).config))
+        curves: list[Any] = []
+        seconds, reused = 0.0, True
+        for step in range(1, self.steps + 1):
+            remaining = before - round(self.ratio * before * step / self.steps)
+            product = state.workshop.make(
+                "heads",
+                [student.key, remaining, self.scope.value, self.rows, state.data.train.fingerprint, state.seed],
+                lambda folder, source=student, left=remaining: self._remove(state, source, left, folder),
+            )
+            student = Model(product.folder, product.key)
+            seconds, reused = seconds + product.seconds, reused and product.reused
+            if state.recover is not None and self.recovery_epochs > 0 and remaining < before:
+                recovered, student = state.recover(state, student, self.recovery_epochs / self.steps)
+                seconds, reused = seconds + recovered.seconds, reused and recovered.reused
+                curves += recovered.record["curves"]
+        layers = [len(heads) for heads in kept_heads(load_model(student.folder).config)]
+        notes = (f"{before - sum(layers)} of {before} heads removed; heads left, layer by layer: {layers}",)
+        record = Record("heads", type(self).__name__, student, seconds, reused, notes, tuple(curves))
+        return state.with_record(record, student=student)
+
+    def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
+        model, tokenizer = load_model(student.folder), load_tokenizer(student.folder)
+        rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
+        tokens = tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
+        importance = head_importance(model.to(device()), (tokens.batch(part) for part in tokens.batches(32)))
+        keep = choose(importance, remaining, self.scope)
+        if any(len(heads) < len(scores) for heads, scores in zip(keep, importance, strict=True)):
+            model = keep_heads(model, keep)
+        save_model(model.cpu(), tokenizer, folder)
+        return {"importance": [scores.tolist() for scores in importance]}
+
+
+def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:
+    """Return, a layer, the positions of the heads to keep: the ``remaining`` most important, one a layer at least.
+
+    Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
+    same share, the rounding going to the layers with most heads.
+    """
+    keep = [{int(scores.argmax())} for scores in importance]
+    scores = normalised(importance)
+    total = sum(len(s) for s in scores)
+    order = sorted(
+        ((float(value), layer, head) for layer, s in enumerate(scores) for head, value in enumerate(s)), reverse=True
+    )
+    for _, layer, head in order:
+        if sum(map(len, keep)) >= remaining and scope is Scope.all:
+            break
+        if scope is Scope.all or len(keep[layer]) < max(1, round(remaining * len(scores[layer]) / total)):
+            keep[layer].add(head)
+    return [sorted(heads) for heads in keep]

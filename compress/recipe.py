@@ -1,0 +1,161 @@
+"""A recipe: every setting of a run, the check before it, and the run itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from compress.benchmark.stage import Benchmark
+from compress.data import Data, Dataset, Tweets
+from compress.distill.stage import Distill, labels_only
+from compress.errors import CompressError, Fault, RecipeError
+from compress.export.onnx import Onnx
+from compress.files import writable
+from compress.run_folder import report_of, write_run
+from compress.settings import Settings, all_faults
+from compress.state import Artifact, Record, Stage, State, Workshop
+from compress.student.layers import Student
+from compress.tasks import TaskKind
+from compress.teacher import Teacher
+
+
+@dataclass(kw_only=True)
+class Recipe(Settings):
+    """From a teacher and data to a deployable student with a report. Fields run in the order of the work."""
+
+    recipe: str = "custom"  # its name, the first part of the run's folder
+    name: str | None = None  # the run's name; default: the time it started
+    task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
+    data: Data = field(default_factory=Tweets)
+    teacher: Teacher = field(default_factory=Teacher)
+    student: Student = field(default_factory=Student)
+    distill: Distill = field(default_factory=Distill)
+    prune: dict[str, Stage] = field(default_factory=dict)  # in the order of their names here
+    quantize: dict[str, Stage] = field(default_factory=dict)  # side by side
+    export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
+    benchmark: Benchmark = field(default_factory=Benchmark)
+    seed: int = 13  # of every random choice
+    output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
+    cache: str = "runs/.cache"  # finished work, shared by runs
+
+    def faults(self) -> Iterator[Fault]:
+        """The seed and the names can be used."""
+        if not 0 <= self.seed < 2**32:
+            yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
+        for name in ("recipe", "name"):
+            value = getattr(self, name)
+            if value is not None and (not value or "/" in value or value.startswith(".")):
+                yield Fault(name, value, "must be a plain name, without / and not starting with a dot")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return Path(self.output) if self.output else Path("runs") / self.recipe / (self.name or _now())
+
+    def run(self, console: Console | None = None, command: str | None = None) -> State:
+        """Do everything that is not done yet, write the run's folder and return the last state.
+
+        Raises RecipeError before any work if a setting, the data or the teacher cannot be used.
+        ``command`` is what the report names as the way to repeat the run.
+        """
+        console = console or Console(stderr=True)
+        started = datetime.now().astimezone()
+        clock = time.perf_counter()
+        recipe = replace(self, name=self.name or _now())
+        data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
+        folder = recipe.folder
+        for note in data.notes:
+            console.print(f"[dim]data: {note}[/dim]", highlight=False)
+        workshop = Workshop(Path(recipe.cache), console)
+        state = State(data=data, workshop=workshop, seed=recipe.seed)
+        for title, stage in recipe.stages():
+            state = _told(console, title, state, stage)
+        state = _with_student_folder(state)
+        label_student = recipe.label_student(state, console) if recipe.benchmark.labels_only else None
+        console.print("[bold]benchmark[/bold]")
+        measured = recipe.benchmark.measure(state, label_student)
+        seconds = time.perf_counter() - clock
+        report = report_of(recipe, state, measured, started, seconds, command)
+        write_run(folder, recipe, state, report)
+        return state
+
+    def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
+        """Yield the stages in order: teacher, student, distill, prunings, exports, quantizations."""
+        yield "teacher", self.teacher
+        yield "student", self.student
+        yield "distill", self.distill
+        for group in (self.prune, self.export, self.quantize):
+            yield from group.items()
+
+    def label_student(self, state: State, console: Console) -> Record:
+        """Train the distilled student's twin on labels alone."""
+        console.print("[bold]baseline: the same student, labels alone[/bold]")
+        start = self.student(state).given_student
+        product, model = labels_only(self.distill).train(state, start, self.distill.epochs, "labels_only")
+        return Record(
+            "labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"])
+        )
+
+
+def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:
+    """Return the recipe's data set if the run can start; raises RecipeError with all that is wrong."""
+    faults: list[Fault] = list(all_faults(recipe))
+    for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
+        faults += _attempt(setting, lambda place=place: writable(place))
+    data: Dataset | None = None
+    if not any(fault.setting.startswith("data") for fault in faults):
+        say("reading the data")
+
+        def load() -> None:
+            nonlocal data
+            data = recipe.data.load(recipe.task, recipe.seed)
+
+        faults += _attempt("data", load)
+    if data is not None:
+        faults += [fault.under("distill") for fault in recipe.distill.task_faults(data.task)]
+        if not any(fault.setting.startswith("teacher") for fault in faults):
+            faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
+    if faults or data is None:
+        raise RecipeError(faults)
+    return data
+
+
+def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
+    teacher, _ = recipe.teacher.inspect(data.task)
+    faults = [fault.under("student") for fault in recipe.student.model_faults(teacher)]
+    if faults or any(recipe.student.faults()):
+        return faults
+    return [fault.under("distill") for fault in recipe.distill.model_faults(recipe.student.config(teacher), teacher)]
+
+
+def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
+    try:
+        action()
+    except CompressError as error:
+        return [Fault(setting, None, str(error).rstrip("."))]
+    return []
+
+
+def _told(console: Console, title: str, state: State, stage: Callable[[State], State]) -> State:
+    """Run a stage, saying what it is and what came of it."""
+    console.print(f"[bold]{title}[/bold]")
+    after = stage(state)
+    for record in after.records[len(state.records) :]:
+        how = "taken from the cache" if record.reused else f"{record.seconds:.0f} s"
+        console.print("".join(["  ", *(f"{note}; " for note in record.notes), how]), style="dim", highlight=False)
+    return after
+
+
+def _with_student_folder(state: State) -> State:
+    student = state.given_student
+    artifact = Artifact("student", "pytorch", "fp32", student.folder, student.key)
+    return replace(state, artifacts=(artifact, *state.artifacts))
+
+
+def _now() -> str:
+    return datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,65 @@
+"""The model card that lies beside the student: README.md in the Hugging Face format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from compress.report import formats, words
+from compress.report.columns import columns
+from compress.report.document import parse
+from compress.report.markdown import bullets, code, fenced, figures_table, text
+from compress.report.records import Report
+
+_LOADING = """import compress  # registers the student's architecture with transformers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+logits = model(**tokenizer(["a text"], return_tensors="pt")).logits"""
+_SENTENCE_TASKS = {"classification", "regression"}
+
+
+def to_model_card(report: Mapping[str, Any]) -> str:
+    """Return the student's README.md. States what the report holds and leaves out what it does not know."""
+    parsed = parse(report)
+    parts = [
+        _front_matter(parsed),
+        f"# {text(parsed.title)}",
+        "A compressed model, distilled from a larger teacher by `compress`.",
+        _student(parsed),
+        *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
+        *(["It predicts: " + ", ".join(code(label) for label in parsed.labels) + "."] if parsed.labels else []),
+        "## Figures",
+        figures_table(parsed),
+        bullets(words.method(parsed)),
+        "## Training data",
+        f"{text(parsed.dataset or 'Not recorded')} ({text(words.splits(parsed))}).",
+        bullets(parsed.notes),
+        "## What is not known",
+        "This card was written by a program from the run's measurements. Licence, languages, intended use and biases "
+        "are not recorded: those of the teacher and of the data apply, and are for its publisher to add.",
+        *(["## How it was made", fenced(parsed.command)] if parsed.command else []),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(report: Report) -> str:
+    student = report.student
+    lines = ["library_name: transformers"]
+    if report.task_kind in _SENTENCE_TASKS:
+        lines.append("pipeline_tag: text-classification")
+    lines += ["tags:", "- knowledge-distillation", "- model-compression"]
+    if student and student.metrics:
+        lines += ["metrics:", *(f"- {json.dumps(name, ensure_ascii=False)}" for name in student.metrics)]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _student(report: Report) -> str:
+    if report.student is None:
+        return ""
+    cells = [(column.title, column.cell(report.student)) for column in columns(report)]
+    told = [f"{title}: {cell}" for title, cell in cells if cell != formats.MISSING]
+    return text("The student: " + "; ".join(told) + ".") if told else ""

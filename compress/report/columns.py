@@ -1,0 +1,66 @@
+"""The columns of the one table that the terminal, Markdown, the page and the model card show alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compress.report import formats
+from compress.report.records import Entry, Report
+
+GROUPS = {
+    "stage": "After each stage",
+    "artifact": "Artifacts",
+    "baseline": "Cheap baselines",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading with its unit, and the text of an entry's cell."""
+
+    title: str
+    cell: Callable[[Entry], str]
+
+
+def columns(report: Report, *, short: bool = False) -> list[Column]:
+    """Return the figures shown for every entry; ``short`` writes intervals as ± for a terminal's width."""
+    metric = report.main_metric
+
+    def quality(entry: Entry) -> str:
+        value, interval = report.metric(entry), report.interval(entry)
+        tail = formats.plus_minus(metric, value, interval) if short else formats.brackets(metric, interval)
+        return formats.metric_value(metric, value) + (tail if value is not None else "")
+
+    def milliseconds(entry: Entry) -> str:
+        found = entry.headline(report.place)
+        elsewhere = f" ({place(found.place)})" if found and found.place != report.place else ""
+        return formats.significant(found.median_ms if found else None) + elsewhere
+
+    unit = " %" if formats.is_share(metric) else ""
+    return [
+        Column(formats.metric_title(metric) + unit, quality),
+        Column("Kept %", lambda entry: formats.percent(entry.retained)),
+        Column("MiB", lambda entry: formats.significant(entry.size_mib)),
+        Column("Params", lambda entry: formats.parameters(entry.parameters)),
+        Column("ms", milliseconds),
+        Column("Speedup", lambda entry: formats.times(entry.speedup)),
+        Column("Agree %", lambda entry: formats.percent(entry.agreement)),
+    ]
+
+
+def place(where: tuple[str, int | None] | None) -> str:
+    """Return device and threads in words: "cpu, 1 thread"."""
+    if where is None:
+        return "device not recorded"
+    device, threads = where
+    return ", ".join(
+        part for part in (device, f"{threads} thread{'s' * (threads != 1)}" if threads is not None else "") if part
+    )
+
+
+def detail(entry: Entry) -> str:
+    """Return what an entry is, beside its name: a stage's class, a baseline in words, runtime and precision."""
+    if entry.group == "baseline" and entry.kind:
+        return entry.kind
+    return " ".join(part for part in (entry.kind, entry.runtime, entry.precision) if part)

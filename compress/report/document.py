@@ -1,0 +1,185 @@
+"""Reading report.json: from plain JSON to the records of `compress.report.records`."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.errors import CompressError
+from compress.report.records import Entry, Group, Latency, Report
+
+SCHEMA = 1
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """Read report.json; ``path`` may be its run directory. Raises CompressError when it cannot be used."""
+    path = Path(path)
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CompressError(f"{path} does not exist. A finished run has a report.json; name its folder.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CompressError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise CompressError(f"{path} is not valid JSON: {error}. Run the recipe again to write it anew.") from error
+    try:
+        parse(document)
+    except CompressError as error:
+        raise CompressError(f"{path}: {error}") from None
+    result: dict[str, Any] = clean(document)
+    return result
+
+
+def clean(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: NaN and infinities become null, control characters U+FFFD."""
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return _UNPRINTABLE.sub("\ufffd", str(value))
+
+
+def parse(document: Any) -> Report:
+    """Return the report that ``document`` holds; raises CompressError where it is none of ours."""
+    if not isinstance(document, Mapping) or "schema" not in document:
+        raise CompressError("this is not a report of compress: it has no key 'schema'.")
+    if document["schema"] != SCHEMA:
+        raise CompressError(
+            f"the report has schema {document['schema']!r}, this version of compress reads schema {SCHEMA}. "
+            "Use the version that wrote it, or run the recipe again."
+        )
+    body = clean(document)
+    task, dataset = _mapping(body, "task"), _mapping(body, "dataset")
+    return Report(
+        recipe=_text(body, "recipe"),
+        name=_text(body, "name"),
+        command=_text(body, "command"),
+        settings=_mapping(body, "settings"),
+        seed=_whole(body, "seed"),
+        started=_text(body, "started"),
+        seconds=_number(body, "seconds"),
+        machine=_mapping(body, "machine"),
+        versions={key: str(value) for key, value in _mapping(body, "versions").items() if value is not None},
+        task_kind=_text(task, "kind"),
+        labels=_texts(task, "labels"),
+        main_metric=_text(task, "main_metric") or "accuracy",
+        dataset=_text(dataset, "name"),
+        rows={key: int(value) for key, value in _numbers(dataset, "rows").items()},
+        fingerprint=_text(dataset, "fingerprint"),
+        notes=_texts(dataset, "notes"),
+        stages=[_entry("stage", item) for item in _mappings(body, "stages")],
+        artifacts=[_entry("artifact", item) for item in _mappings(body, "artifacts")],
+        baselines=[_entry("baseline", item) for item in _mappings(body, "baselines")],
+        recommended=_text(body, "recommended"),
+        verdicts=_texts(body, "verdicts"),
+    )
+
+
+def _entry(group: Group, item: dict[str, Any]) -> Entry:
+    ran = [int(value) for value in _list(item, "int8_matmuls") if _is_number(value)]
+    intervals = {
+        name: (float(pair[0]), float(pair[1]))
+        for name, pair in _mapping(item, "interval").items()
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
+    }
+    return Entry(
+        group=group,
+        name=" ".join(_text(item, "name").split()) or "unnamed",
+        kind=_text(item, "kind"),
+        runtime=_text(item, "runtime"),
+        precision=_text(item, "precision"),
+        path=_text(item, "path"),
+        metrics=_numbers(item, "metrics"),
+        interval=intervals,
+        parameters=_whole(item, "parameters"),
+        size_mib=_number(item, "size_mib"),
+        seconds=_number(item, "seconds"),
+        reused=bool(item.get("reused")),
+        retained=_number(item, "retained"),
+        agreement=_number(item, "agreement"),
+        max_abs_difference=_number(item, "max_abs_difference"),
+        latency=[_latency(timing) for timing in _mappings(item, "latency")],
+        speedup=_number(item, "speedup"),
+        rows_per_second=_number(item, "rows_per_second"),
+        int8_matmuls=(ran[0], ran[1]) if len(ran) == 2 else None,
+        layers=_mappings(item, "layers"),
+        curves=_mappings(item, "curves"),
+        notes=_texts(item, "notes"),
+    )
+
+
+def _latency(item: dict[str, Any]) -> Latency:
+    tokens = item.get("tokens")
+    return Latency(
+        device=_text(item, "device"),
+        threads=_whole(item, "threads"),
+        batch=_whole(item, "batch"),
+        tokens=tokens if isinstance(tokens, str) else _whole(item, "tokens"),
+        tokenization=bool(item.get("tokenization")),
+        median_ms=_number(item, "median_ms"),
+        p90_ms=_number(item, "p90_ms"),
+        p99_ms=_number(item, "p99_ms"),
+        calls=_whole(item, "calls"),
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key)
+    return "" if value is None else str(value)
+
+
+def _number(item: Mapping[str, Any], key: str) -> float | None:
+    value = item.get(key)
+    return float(value) if value is not None and _is_number(value) else None
+
+
+def _whole(item: Mapping[str, Any], key: str) -> int | None:
+    value = _number(item, key)
+    return None if value is None else int(value)
+
+
+def _numbers(item: Mapping[str, Any], key: str) -> dict[str, float]:
+    return {name: float(value) for name, value in _mapping(item, key).items() if _is_number(value)}
+
+
+def _list(item: Mapping[str, Any], key: str) -> list[Any]:
+    return _typed(item, key, list, "a list") or []
+
+
+def _mapping(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return _typed(item, key, dict, "an object") or {}
+
+
+def _texts(item: Mapping[str, Any], key: str) -> list[str]:
+    return [str(value) for value in _list(item, key) if value is not None]
+
+
+def _mappings(item: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = _list(item, key)
+    if not all(isinstance(value, dict) for value in found):
+        raise CompressError(f"'{key}' must be a list of objects.")
+    return found
+
+
+def _typed(item: Mapping[str, Any], key: str, kind: type, name: str) -> Any:
+    value = item.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise CompressError(f"'{key}' must be {name}, not {value!r}.")
+    return value

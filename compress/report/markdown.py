@@ -1,0 +1,142 @@
+"""The whole report in Markdown, for a terminal, a pull request or an archive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from compress.report import formats, words
+from compress.report.columns import columns, detail
+from compress.report.document import parse
+from compress.report.records import Report
+from compress.report.steps import steps
+from compress.report.timings import Cell, grids
+
+_ACTIVE = re.compile(r"[\\`*|~$]|\](?=[(\[:])|^[\[#]|(?<![^\W_])_|_(?![^\W_])|^[+-](?= )|^-(?=--)|^=(?==)")
+_NUMBERED = re.compile(r"^(\d+)([.)])(?= )")
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """Return the report as GitHub-flavoured Markdown."""
+    parsed = parse(report)
+    sections = [
+        [f"# {text(parsed.title)}", sentence(parsed), bullets(parsed.verdicts)],
+        ["## Figures", figures_table(parsed), bullets(words.method(parsed))],
+        _steps(parsed),
+        _latency(parsed),
+        _data(parsed),
+        ["## Machine", table(["", ""], words.facts(parsed), left=2)],
+        ["## Again", fenced(parsed.command) if parsed.command else "The command was not recorded.", _times(parsed)],
+        ["## Settings", table(["setting", "value"], words.flat(parsed.settings), left=2)],
+    ]
+    return "\n\n".join(part for section in sections for part in section if part) + "\n"
+
+
+def text(value: object) -> str:
+    """Return ``value`` on one line, so that Markdown and HTML show it as it is."""
+    line = re.sub(r"[ \t\r\n]+", " ", str(value)).strip(" ")
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _NUMBERED.sub(r"\1\\\2", _ACTIVE.sub(r"\\\g<0>", line))
+
+
+def code(value: str) -> str:
+    """Return ``value`` as a code span; a pipe is escaped for use in tables."""
+    line = " ".join(value.split()).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}" if line else ""
+
+
+def fenced(value: str) -> str:
+    """Return ``value`` as a code block whose fence it cannot close."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", value)), default=0))
+    return f"{fence}\n{value}\n{fence}"
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]], *, left: int = 1, raw: bool = False) -> str:
+    """Return a table, the first ``left`` columns to the left; ``raw`` cells are Markdown already."""
+    shown = [[cell if raw else text(cell) for cell in line] for line in lines]
+    if not shown:
+        return ""
+    rule = ["---"] * left + ["---:"] * (len(headings) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [[text(head) for head in headings], rule, *shown])
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Return a list, one line each."""
+    return "\n".join(f"- {text(line)}" for line in lines)
+
+
+def sentence(report: Report) -> str:
+    """Return the verdict as a bold paragraph."""
+    found = words.verdict(report)
+    parts = [text(found.before), code(found.name), text(found.after)]
+    return f"**{' '.join(part for part in parts if part).replace(' .', '.')}**"
+
+
+def figures_table(report: Report) -> str:
+    """Return the one table of stages, artifacts and baselines; the recommended artifact is bold."""
+    shown = columns(report)
+    lines = []
+    for entry in report.entries:
+        name = f"**{text(entry.name)}** (recommended)" if entry is report.best else text(entry.name)
+        lines.append([entry.group, name, text(detail(entry)), *(text(column.cell(entry)) for column in shown)])
+    return table(["", "Name", "What", *(column.title for column in shown)], lines, left=3, raw=True)
+
+
+def _steps(report: Report) -> Iterator[str]:
+    metric = report.main_metric
+    lines = [
+        (
+            step.entry.name,
+            step.before.name,
+            formats.change(step.latency),
+            formats.change(step.size),
+            formats.points(metric, step.metric) + (" (may be chance)" if step.chance else ""),
+        )
+        for step in steps(report)
+    ]
+    if lines:
+        unit = ", points" if formats.is_share(metric) else ""
+        yield "## What each step did by itself"
+        yield table(["Step", "Against", "Latency", "Size", formats.metric_title(metric) + unit], lines, left=2)
+
+
+def _latency(report: Report) -> Iterator[str]:
+    for grid in grids(report):
+        yield f"## Latency: {text(grid.place)}"
+        yield "Median milliseconds; in brackets the factor against the teacher in eager PyTorch fp32, same condition."
+        lines = [[entry.name, *map(_timing, cells)] for entry, cells in grid.rows]
+        yield table(["", *(f"{batch}, {tokens}" for batch, tokens in grid.columns)], lines)
+    ran = [(entry.name, entry.int8_matmuls) for entry in report.artifacts if entry.int8_matmuls]
+    if ran:
+        yield "## What int8 ran"
+        yield bullets(f"{name}: {some} of {all_} matrix products ran in int8." for name, (some, all_) in ran)
+
+
+def _timing(cell: Cell | None) -> str:
+    if cell is None:
+        return formats.MISSING
+    return formats.significant(cell.latency.median_ms) + (f" ({formats.times(cell.speedup)})" if cell.speedup else "")
+
+
+def _data(report: Report) -> Iterator[str]:
+    yield "## Data"
+    facts = [("name", report.dataset), ("rows", words.splits(report)), ("fingerprint", report.fingerprint)]
+    labels = [("labels", ", ".join(report.labels))] if report.labels else []
+    yield table(["", ""], [(name, value or formats.MISSING) for name, value in facts + labels], left=2)
+    yield bullets(report.notes)
+    notes = [f"{entry.name}: {note}" for entry in report.entries for note in entry.notes]
+    if notes:
+        yield "## Notes"
+        yield bullets(notes)
+
+
+def _times(report: Report) -> str:
+    parts = [f"Seed {report.seed}." if report.seed is not None else ""]
+    parts.append(f"Started {report.started}." if report.started else "")
+    parts.append(f"Took {formats.duration(report.seconds)}." if report.seconds is not None else "")
+    reused = [stage.name for stage in report.stages if stage.reused]
+    parts.append(f"Reused from an earlier run: {', '.join(reused)}." if reused else "")
+    return text(" ".join(part for part in parts if part))

@@ -1,0 +1,145 @@
+"""What a report holds, as typed, frozen records; all that the writers say is read from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Group = Literal["stage", "artifact", "baseline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Timings of one model under one condition."""
+
+    device: str
+    threads: int | None
+    batch: int | None
+    tokens: int | str | None  # "real": the test rows at their own lengths
+    tokenization: bool  # whether the tokenizer's time is in the figure
+    median_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    calls: int | None
+
+    @property
+    def place(self) -> tuple[str, int | None]:
+        """Where it ran: device and threads."""
+        return self.device, self.threads
+
+    @property
+    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool]:
+        """All that must be equal for two timings to be compared."""
+        return self.device, self.threads, self.batch, self.tokens, self.tokenization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The model after a stage, an artifact or a baseline. None and empty mean: not recorded."""
+
+    group: Group
+    name: str
+    kind: str
+    runtime: str
+    precision: str
+    path: str
+    metrics: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    parameters: int | None
+    size_mib: float | None
+    seconds: float | None
+    reused: bool
+    retained: float | None
+    agreement: float | None
+    max_abs_difference: float | None
+    latency: list[Latency]
+    speedup: float | None
+    rows_per_second: float | None
+    int8_matmuls: tuple[int, int] | None
+    layers: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    notes: list[str]
+
+    def headline(self, place: tuple[str, int | None] | None = None) -> Latency | None:
+        """Return the timing quoted first: one row at its real length, no tokenization; at ``place`` if it is there."""
+        found = [
+            entry
+            for entry in self.latency
+            if entry.batch == 1 and entry.tokens == "real" and not entry.tokenization and (entry.median_ms or 0) > 0
+        ]
+        return next((entry for entry in found if entry.place == place), found[0] if found else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One run. Missing parts are empty, so that every writer can go on."""
+
+    recipe: str
+    name: str
+    command: str
+    settings: dict[str, Any]
+    seed: int | None
+    started: str
+    seconds: float | None
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    task_kind: str
+    labels: list[str]
+    main_metric: str
+    dataset: str
+    rows: dict[str, int]
+    fingerprint: str
+    notes: list[str]
+    stages: list[Entry]
+    artifacts: list[Entry]
+    baselines: list[Entry]
+    recommended: str
+    verdicts: list[str]
+
+    @property
+    def title(self) -> str:
+        """Recipe and run name, said once when they are the same."""
+        return " · ".join(dict.fromkeys(part for part in (self.recipe, self.name) if part)) or "run"
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Stages, artifacts and baselines, in that order."""
+        return [*self.stages, *self.artifacts, *self.baselines]
+
+    @property
+    def teacher(self) -> Entry | None:
+        """The stage called teacher; what speedups and `retained` are measured against."""
+        return next((stage for stage in self.stages if stage.name == "teacher"), None)
+
+    @property
+    def best(self) -> Entry | None:
+        """The recommended artifact."""
+        return next((entry for entry in self.artifacts if entry.name == self.recommended), None)
+
+    @property
+    def student(self) -> Entry | None:
+        """The PyTorch student: the artifact of that name, or the model after the last stage."""
+        named = next((entry for entry in self.artifacts if entry.name == "student"), None)
+        trained = [stage for stage in self.stages if stage.name != "teacher"]
+        return named or (trained[-1] if trained else None)
+
+    @property
+    def place(self) -> tuple[str, int | None] | None:
+        """Device and threads of the figures quoted first: those of the teacher, else of any entry."""
+        for entry in [*self.stages[:1], *self.entries]:
+            if (found := entry.headline()) is not None:
+                return found.place
+        return None
+
+    def milliseconds(self, entry: Entry) -> float | None:
+        """Return the median latency quoted first."""
+        found = entry.headline(self.place)
+        return found.median_ms if found else None
+
+    def metric(self, entry: Entry) -> float | None:
+        """Return the main metric."""
+        return entry.metrics.get(self.main_metric)
+
+    def interval(self, entry: Entry) -> tuple[float, float] | None:
+        """Return the main metric's 95 % interval."""
+        return entry.interval.get(self.main_metric)

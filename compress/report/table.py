@@ -1,0 +1,78 @@
+"""The table that ends a run in the terminal, and the one that sets runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compress.report import words
+from compress.report.columns import GROUPS, columns
+from compress.report.differences import differences, labelled, side_by_side
+from compress.report.document import parse
+from compress.report.records import Report
+
+MARK = "★"
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Print the verdict, the table of stages, artifacts and baselines, and what must be known to read it."""
+    parsed = parse(report)
+    sentence = words.verdict(parsed)
+    console.print()
+    console.print(Text.assemble(sentence.before, (sentence.name, "bold green"), sentence.after))
+    console.print(figures_table(parsed))
+    mark = f"{MARK} recommended. " if parsed.best else ""
+    console.print(
+        Text(
+            f"{mark}{words.rows(parsed)}; ± is the 95 % interval. ms: {words.condition(parsed)}, without tokenization. "
+            "Kept and speedup: against the teacher, eager PyTorch fp32. Agree: stages with the teacher, "
+            "artifacts with the PyTorch student.",
+            style="dim",
+        )
+    )
+    for line in parsed.verdicts:
+        console.print(Text(f"• {line}"))
+
+
+def figures_table(report: Report) -> Table:
+    """Return the table of all models; groups are told apart by a heading row."""
+    shown = columns(report, short=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", overflow="fold")
+    for column in shown:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for group, title in GROUPS.items():
+        entries = [entry for entry in report.entries if entry.group == group]
+        if entries:
+            table.add_row(Text(title, style="dim"))
+        for number, entry in enumerate(entries):
+            chosen = entry is report.best
+            name = Text(f"{MARK} {entry.name}" if chosen else f"  {entry.name}")
+            if group == "artifact" and entry.precision:
+                name.append(f" {entry.precision}", style="dim")
+            table.add_row(
+                name,
+                *(Text(column.cell(entry)) for column in shown),
+                style="bold green" if chosen else "",
+                end_section=number == len(entries) - 1,
+            )
+    return table
+
+
+def print_comparison(reports: Sequence[tuple[str, Mapping[str, Any]]], console: Console) -> None:
+    """Print one line for each labelled report, and a warning for all that makes them incomparable."""
+    parsed = labelled(reports)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    headings, lines = side_by_side(parsed, short=True)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold", no_wrap=number > 1)
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table)
+    for warning in differences(parsed):
+        console.print(Text(f"Warning: {warning}", style="yellow"))

@@ -1,0 +1,151 @@
+"""The sentences that Markdown, the page and the model card share; none says more than the report knows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from compress.report import formats
+from compress.report.columns import place
+from compress.report.formats import times, with_unit
+from compress.report.records import Entry, Report
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence in three parts; ``name`` is set apart so that a writer can set it as code."""
+
+    before: str
+    name: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure to be seen first, and what it is measured against."""
+
+    value: str
+    label: str
+    detail: str
+
+
+def verdict(report: Report) -> Verdict:
+    """Return the sentence that a reader who reads only one should read."""
+    best, teacher = report.best, report.teacher
+    if best is None:
+        return Verdict("No artifact is recommended" + (": see what was found below." if report.verdicts else "."))
+    clauses = [_kept(report, best)]
+    if best.speedup is not None:
+        clauses.append(f"answers {times(best.speedup)} {'faster' if best.speedup >= 1 else 'as fast, so more slowly'}")
+    if (ratio := _smaller(teacher, best)) is not None:
+        clauses.append(f"is {times(ratio)} smaller" if ratio >= 1 else f"is {times(1 / ratio)} larger")
+    clauses = [clause for clause in clauses if clause]
+    if not clauses:
+        return Verdict("The recommended artifact is ", best.name, ".")
+    *firsts, last = clauses
+    told = f"{', '.join(firsts)}{',' * (len(firsts) > 1)} and {last}" if firsts else last
+    return Verdict("The recommended artifact ", best.name, f" {told}.")
+
+
+def _kept(report: Report, entry: Entry) -> str:
+    metric, value = report.main_metric, report.metric(entry)
+    title = formats.metric_title(metric).lower() if formats.is_share(metric) else formats.metric_title(metric)
+    measured = "" if value is None else with_unit(metric, value) + formats.brackets(metric, report.interval(entry))
+    basis = f"{measured}, {rows(report)}" if measured else ""
+    if entry.retained is not None:
+        return f"keeps {formats.percent(entry.retained)}\N{NO-BREAK SPACE}% of the teacher's {title}" + (
+            f" ({basis})" if basis else ""
+        )
+    return f"reaches {title} {basis}" if basis else ""
+
+
+def _smaller(teacher: Entry | None, entry: Entry) -> float | None:
+    return teacher.size_mib / entry.size_mib if teacher and teacher.size_mib and entry.size_mib else None
+
+
+def rows(report: Report) -> str:
+    """Return the number of test rows in words."""
+    found = report.rows.get("test")
+    return "number of test rows not recorded" if found is None else f"{found:,} test rows"
+
+
+def figures(report: Report) -> list[Figure]:
+    """Return the recommended artifact's three or four great figures; none when nothing is recommended."""
+    best, teacher, metric = report.best, report.teacher, report.main_metric
+    if best is None:
+        return []
+    found = []
+    if (value := report.metric(best)) is not None:
+        interval = formats.brackets(metric, report.interval(best)).strip()
+        against = f"teacher {with_unit(metric, report.metric(teacher))}" if teacher else ""
+        detail = "; ".join(part for part in (f"95 % interval {interval}" if interval else "", against) if part)
+        found.append(
+            Figure(with_unit(metric, value), formats.metric_title(metric).lower(), f"{detail}; {rows(report)}")
+        )
+    if best.speedup is not None:
+        ours, theirs = report.milliseconds(best), report.milliseconds(teacher) if teacher else None
+        label = "as fast as the teacher" if best.speedup < 1 else "faster than the teacher"
+        timings = f"{formats.significant(ours)} ms against {formats.significant(theirs)} ms"
+        found.append(Figure(times(best.speedup), label, f"{timings}; {condition(report)}"))
+    if (ratio := _smaller(teacher, best)) is not None and teacher is not None:
+        sizes = f"{formats.significant(best.size_mib)} MiB against {formats.significant(teacher.size_mib)} MiB"
+        figure = (times(ratio), "smaller on disk") if ratio >= 1 else (times(1 / ratio), "larger on disk")
+        found.append(Figure(*figure, sizes))
+    if best.agreement is not None:
+        agreement = f"{formats.percent(best.agreement)}\N{NO-BREAK SPACE}%"
+        largest = f"; largest logit difference {formats.significant(best.max_abs_difference, 2)}"
+        tail = largest if best.max_abs_difference is not None else ""
+        found.append(Figure(agreement, "same answers", f"as the PyTorch student, on {rows(report)}{tail}"))
+    return found
+
+
+def condition(report: Report) -> str:
+    """Return what the latencies quoted first were measured on."""
+    return f"median, one row at its real length, {place(report.place)}"
+
+
+def method(report: Report) -> list[str]:
+    """Return how the figures came about and what they do not say."""
+    title = formats.metric_title(report.main_metric)
+    baseline = "the teacher in eager PyTorch, fp32, on the same device, threads and rows"
+    notes = [
+        f"{title}: measured on {rows(report)} by running each artifact itself; brackets or ± give the 95 % interval. "
+        "Differences well inside the intervals may be chance.",
+        "Kept: the metric divided by the teacher's, on the same rows.",
+        f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization stand apart.",
+        f"Speedup: against {baseline}.",
+        "Agree: share of test rows predicted alike; stages and baselines against the teacher, artifacts against the "
+        "PyTorch student.",
+    ]
+    if report.seed is not None:
+        notes.append(
+            f"One run, one seed ({report.seed}). Compare several seeds before calling one recipe better than another."
+        )
+    return notes
+
+
+def splits(report: Report) -> str:
+    """Return the rows of each split in one line: "2,600 train · 300 validation"."""
+    return " · ".join(f"{value:,} {name}" for name, value in report.rows.items()) or formats.MISSING
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Return machine and versions as (name, value), in the report's order."""
+    found = []
+    for name, value in report.machine.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else formats.MISSING if value is None else value
+        found.append((name.replace("_gib", ", GiB").replace("_", " "), str(text)))
+    return found + list(report.versions.items())
+
+
+def flat(settings: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted path, value), the form in which the command line takes them."""
+    if isinstance(settings, dict) and (settings or not prefix):
+        return [pair for key, value in settings.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
+    if isinstance(settings, list):
+        return [(prefix, "[" + ", ".join(_scalar(value) for value in settings) + "]")]
+    return [(prefix, _scalar(settings))]
+
+
+def _scalar(value: object) -> str:
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

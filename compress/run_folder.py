@@ -1,0 +1,73 @@
+"""The run's folder and its report, made from the state and from what was measured."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.files import place, storage_faults, write_text
+from compress.machine import describe, versions
+from compress.report import write_report
+from compress.report.card import to_model_card
+from compress.settings import plain
+from compress.state import State
+from compress.verdict import recommend, verdicts
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+
+
+def report_of(
+    recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str | None
+) -> dict[str, Any]:
+    """Return the content of report.json, schema 1."""
+    data = state.data
+    report = {
+        "schema": 1,
+        "recipe": recipe.recipe,
+        "name": recipe.name,
+        "command": command or f"compress run recipe={recipe.folder}/recipe.yaml",
+        "settings": plain(recipe),
+        "seed": recipe.seed,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "machine": describe(recipe.benchmark.threads),
+        "versions": versions(),
+        "task": {
+            "kind": data.task.kind.value,
+            "labels": list(getattr(data.task, "labels", [])),
+            "main_metric": data.task.main_metric,
+        },
+        "dataset": {
+            "name": data.name,
+            "rows": {
+                "train": len(data.train),
+                "validation": len(data.validation),
+                "test": len(data.test),
+                "unlabelled": len(data.unlabelled or ()),
+            },
+            "fingerprint": data.fingerprint,
+            "notes": list(data.notes),
+        },
+        **measured,
+    }
+    report["recommended"] = recommend(report)
+    report["verdicts"] = verdicts(report)
+    return report
+
+
+def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
+    """Write recipe.yaml, stages/, student/, artifacts/ and the report; each appears whole or not at all."""
+    with storage_faults(folder):
+        from compress.config import to_yaml
+
+        write_text(folder / "recipe.yaml", to_yaml(recipe))
+        for number, record in enumerate(state.records):
+            place(record.model.folder, folder / "stages" / f"{number:02d}-{record.name}")
+        for artifact in state.artifacts:
+            if artifact.runtime != "pytorch":
+                place(artifact.folder, folder / "artifacts" / artifact.name)
+        place(state.given_student.folder, folder / "student")
+        write_text(folder / "student" / "README.md", to_model_card(report))
+        write_report(report, folder)

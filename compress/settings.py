@@ -1,0 +1,89 @@
+"""Settings are dataclasses; this file says how their faults are found, all at once.
+
+A dataclass that derives from `Settings` is at once the schema of a recipe's part, its Python API and
+its documentation. `faults` yields what is wrong with its own fields; `all_faults` walks the tree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any
+
+from compress.errors import Fault
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Base of everything a recipe is made of."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield what is wrong with this object's own fields. Does not read files."""
+        yield from ()
+
+
+def all_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield the faults of ``settings`` and of every `Settings` below it, with whole paths."""
+    yield from settings.faults()
+    for name, part in children(settings):
+        for fault in all_faults(part):
+            yield fault.under(name)
+
+
+def children(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Yield (path, part) for each `Settings` held directly, or in a dictionary, by ``settings``."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Settings):
+            yield field.name, value
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if isinstance(item, Settings):
+                    yield f"{field.name}.{key}", item
+
+
+def between(
+    owner: object, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> Iterator[Fault]:
+    """Yield a fault unless ``owner.name`` is a finite number in the interval; None passes."""
+    value = getattr(owner, name)
+    if value is None:
+        return
+    inside = math.isfinite(value)
+    inside = inside and (value > low if open_low else value >= low)
+    inside = inside and (value < high if open_high else value <= high)
+    if not inside:
+        left, right = "(" if open_low else "[", ")" if open_high or math.isinf(high) else "]"
+        bound = "no limit" if math.isinf(high) else f"{high:g}"
+        yield Fault(name, value, f"must lie in {left}{low:g}, {bound}{right}")
+
+
+def at_least(owner: object, name: str, low: float) -> Iterator[Fault]:
+    """Yield a fault unless ``owner.name`` is finite and at least ``low``; None passes."""
+    return between(owner, name, low, math.inf)
+
+
+def positive(owner: object, name: str) -> Iterator[Fault]:
+    """Yield a fault unless ``owner.name`` is finite and above zero; None passes."""
+    return between(owner, name, 0, math.inf, open_low=True)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return a sentence that names the known word nearest to ``word``, or all of them."""
+    close = get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON-ready dictionaries, lists and scalars; dataclasses keep their class name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        body = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": type(value).__name__, **body}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value

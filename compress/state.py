@@ -1,0 +1,176 @@
+"""What flows through a run: the state, the verb that changes it, and the cache of what is finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from compress.data.dataset import Dataset
+from compress.files import hash_json, locked, settle, storage_faults, write_json
+from compress.settings import Settings, plain
+
+PRODUCT = "product.json"  # written last into a finished folder: its key, seconds and record
+SCRATCH = "scratch"  # below a folder in the making: what resumption needs and the finished folder does not
+
+
+@dataclass(frozen=True)
+class Product:
+    """A finished folder in the cache, and what its maker said about it."""
+
+    folder: Path
+    key: str
+    seconds: float
+    reused: bool  # it was there before this run asked for it
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where work is done once: a cache of finished folders, shared by runs and by processes.
+
+    A folder is named by what it was made with and from. Work goes on in ``<name>.partial``, under a
+    lock that dies with its process, and is renamed when it is whole: a killed run leaves a partial
+    folder, in which the same work goes on.
+    """
+
+    cache: Path
+    console: Console = field(default_factory=Console, compare=False)
+
+    def make(self, kind: str, made_with: Any, work: Callable[[Path], Mapping[str, Any] | None]) -> Product:
+        """Return the product of ``work(folder)``, done now or found finished.
+
+        ``made_with`` is everything that the result depends on, JSON-ready. ``work`` may find files of an
+        interrupted attempt in its folder; it returns a JSON-ready record. Raises StorageError.
+        """
+        key = hash_json([kind, made_with, self.version])
+        final = self.cache / f"{kind}-{key[:24]}"
+
+        def say_waiting() -> None:
+            self.console.print(f"[dim]{kind}: another run is making the same; waiting for it[/dim]")
+
+        if not final.exists():
+            with locked(self.cache / "locks" / final.name, say_waiting), storage_faults(self.cache):
+                if not final.exists():
+                    self._work(final, key, work)
+                    return self._read(final, reused=False)
+        return self._read(final, reused=True)
+
+    def _work(self, final: Path, key: str, work: Callable[[Path], Mapping[str, Any] | None]) -> None:
+        partial = final.with_name(final.name + ".partial")
+        partial.mkdir(exist_ok=True)
+        spent = partial / "seconds.json"  # of earlier, interrupted attempts
+        before = json.loads(spent.read_text()) if spent.exists() else 0.0
+        start = time.perf_counter()
+        try:
+            record = work(partial)
+        except BaseException:
+            if any(partial.iterdir()):
+                write_json(spent, before + time.perf_counter() - start)
+            else:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        seconds = before + time.perf_counter() - start
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        spent.unlink(missing_ok=True)
+        write_json(partial / PRODUCT, {"key": key, "seconds": seconds, "record": dict(record or {})})
+        settle(partial, final)
+
+    @staticmethod
+    def _read(final: Path, *, reused: bool) -> Product:
+        said = json.loads((final / PRODUCT).read_text())
+        return Product(final, said["key"], said["seconds"], reused, said["record"])
+
+    @property
+    def version(self) -> str:
+        """The versions that a result may depend on."""
+        return " ".join(f"{name} {metadata.version(name)}" for name in ("compress", "torch", "transformers"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk, as transformers saves it, with its tokenizer; ``key`` says how it was made."""
+
+    folder: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A deployable form of the student."""
+
+    name: str
+    runtime: str  # "onnxruntime" or "pytorch"
+    precision: str
+    folder: Path
+    key: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one stage did, for the report; ``model`` is what it left behind."""
+
+    name: str
+    kind: str
+    model: Model
+    seconds: float
+    reused: bool
+    notes: tuple[str, ...] = ()
+    curves: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a stage is given and returns; nothing in it changes."""
+
+    data: Dataset
+    workshop: Workshop
+    seed: int
+    teacher: Model | None = None
+    student: Model | None = None
+    recover: Recovery | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    records: tuple[Record, ...] = ()
+
+    def with_record(self, record: Record, **changes: Any) -> State:
+        """Return the state with ``record`` appended and ``changes`` made."""
+        return replace(self, records=(*self.records, record), **changes)
+
+    @property
+    def given_teacher(self) -> Model:
+        """The teacher; raises ValueError when no stage made one."""
+        if self.teacher is None:
+            raise ValueError("this stage needs a teacher; run Teacher first")
+        return self.teacher
+
+    @property
+    def given_student(self) -> Model:
+        """The student; raises ValueError when no stage made one."""
+        if self.student is None:
+            raise ValueError("this stage needs a student; run Student first")
+        return self.student
+
+
+Recovery = Callable[[State, Model, float], "tuple[Product, Model]"]
+"""Train a model again as it was distilled: (state, model, epochs) -> (product, trained model)."""
+
+
+@dataclass(kw_only=True)
+class Stage(Settings):
+    """One verb: a state in, a state out. Its fields are its settings."""
+
+    def __call__(self, state: State) -> State:
+        """Return the state after this stage."""
+        raise NotImplementedError(type(self).__name__)
+
+    def made_with(self) -> Any:
+        """The settings as they enter the fingerprint of what this stage makes."""
+        return plain(self)

