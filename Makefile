@@ -1,4 +1,4 @@
-# A fresh machine needs python3 (3.10 or newer) and make; everything else is installed into .venv.
+# A fresh machine needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -37,6 +37,6 @@ $(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "compress needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "compress needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)

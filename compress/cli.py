@@ -135,7 +135,7 @@ def run(argv: Sequence[str]) -> int:
     from compress.report import load_report
     from compress.report.table import print_report
 
-    recipe = replace(recipe, name=recipe.name or datetime.now().strftime("%Y%m%d-%H%M%S"))
+    recipe = replace(recipe, name=recipe.name or _now())
     recipe.run(command=shlex.join(["compress", "run", *options.words]))
     print_report(load_report(recipe.folder), Console())
     print(f"report: {recipe.folder / 'report.html'}")
@@ -148,7 +148,7 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
 
     if dry:
         jobs = config.combinations(words)
-        check_all(jobs)
+        check_all(jobs, _now())
         print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
         return 0
     outcomes = sweep(words)
@@ -202,7 +202,17 @@ def bench(argv: Sequence[str]) -> int:
     from compress.benchmark.bench import bench_paths
 
     rows = bench_paths([Path(path) for path in options.paths], options.batch, options.tokens, options.threads)
-    print(json.dumps(rows, indent=2)) if options.json else _table(rows)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:  # a line for each batch size and length
+        shown = ("batch", "tokens", "median_ms", "p90_ms", "p99_ms")
+        _table(
+            [
+                {"path": row["path"], "runtime": row["runtime"], **{key: one[key] for key in shown}}
+                for row in rows
+                for one in row["latency"]
+            ]
+        )
     return 0
 
 
@@ -221,7 +231,10 @@ def predict(argv: Sequence[str]) -> int:
     from compress.predict import predict as answers
 
     rows = answers(Path(options.path), texts, options.pair)
-    print(json.dumps(rows, indent=2, ensure_ascii=False)) if options.json else _table(rows)
+    if options.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _table(rows)
     return 0
 
 
@@ -278,16 +291,23 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _now() -> str:
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
 def _table(rows: Sequence[dict[str, Any]]) -> None:
     """Print dictionaries as a table; parts of parts are left to --json."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     columns = [key for key, value in rows[0].items() if not isinstance(value, dict | list)] if rows else []
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for number, key in enumerate(columns):
+        table.add_column(key, overflow="fold", no_wrap=number > 0)
     for row in rows:
-        table.add_row(*(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in columns))
-    Console().print(table, markup=False)
+        table.add_row(*(Text(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key])) for key in columns))
+    Console().print(table)
 
 
 def _refused(message: str) -> int:

@@ -72,8 +72,9 @@ def faults_of(recipe: Recipe) -> tuple[Fault, ...]:
 def combinations(overrides: Sequence[str]) -> list[list[str]]:
     """Return the words of every job of a sweep, those meant for Hydra left out. Raises RecipeError."""
     reading = _read(overrides, sweep=True)
-    if reading.faults:
-        raise RecipeError(reading.faults)
+    faults = [*reading.faults, *_plugin_faults(reading.words)]
+    if faults:
+        raise RecipeError(faults)
     return [list(job) for job in itertools.product(*(word.texts for word in reading.words if not word.is_hydra))]
 
 
@@ -98,6 +99,18 @@ def launch(overrides: Sequence[str], folder: Path, job: Callable[[Recipe, list[s
 def _job(job: Callable[[Recipe, list[str]], Any], swept: set[str], config: DictConfig) -> Any:
     words = HydraConfig.get().overrides.task
     return job(_built(config), [word for word in words if word.partition("=")[0] in swept])
+
+
+def _plugin_faults(words: Iterable[Word]) -> Iterator[Fault]:
+    """Yield words that name a launcher or sweeper which is not installed."""
+    with initialize(version_base="1.3", config_path=None):
+        loader = GlobalHydra.instance().config_loader()
+    for word in words:
+        if word.is_hydra and "/" in word.setting:
+            known = loader.get_group_options(word.setting)
+            for value in word.values:
+                if value not in known:
+                    yield Fault(word.setting, value, "is not installed", guess(str(value), known))
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens
+from compress.progress import progress
 from compress.tasks import Array, Task
 
 TOKENS_A_BATCH = 4096
@@ -22,9 +20,8 @@ def predict_rows(model: PreTrainedModel, tokens: Tokens, title: str | None = Non
     training, device = model.training, next(model.parameters()).device
     model.eval()
     size = max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))
-    bar: Any = tqdm(total=len(tokens), desc=title, unit="row", leave=False, mininterval=1, disable=title is None)
-    logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)
-    with bar:
+    logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
+    with progress(total=len(tokens), title=title, unit="row") as bar:
         for rows in tokens.batches(size):
             batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
             logits[rows] = observe(model, batch).logits.float().cpu().numpy()

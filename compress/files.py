@@ -42,10 +42,10 @@ def storage_faults(folder: Path) -> Iterator[None]:
 
 
 def writable(folder: Path) -> None:
-    """Create ``folder`` and prove that a file can be written in it; raises StorageError."""
+    """Prove that files can be written in ``folder``, or that it can be made; leaves nothing. Raises StorageError."""
     with storage_faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".probe-") as probe:
             probe.write(b"0")
 
 
@@ -59,8 +59,8 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -79,7 +79,7 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    os.rename(work, final)
+    work.rename(final)
     descriptor = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,24 +87,29 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
         os.close(descriptor)
 
 
-def place(source: Path, target: Path) -> None:
-    """Make ``target`` a copy of the folder ``source``, replacing what stood there; big files are hard links."""
+def place(source: Path, target: Path, without: str = "") -> None:
+    """Make ``target`` a copy of the folder ``source``, replacing what stood there; big files are hard links.
+
+    Files named ``without`` are left out.
+    """
     with storage_faults(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
-            shutil.copytree(source, aside, dirs_exist_ok=True, copy_function=_link_or_copy)
+            shutil.copytree(
+                source, aside, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(without)
+            )
             aside.chmod(0o755)
             if target.exists():
                 shutil.rmtree(target)
-            os.rename(aside, target)
+            aside.rename(target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
 
 
 def _link_or_copy(source: str, target: str) -> str:
-    if os.stat(source).st_size >= BIG:
+    if Path(source).stat().st_size >= BIG:
         try:
             os.link(source, target)
             return target

@@ -61,10 +61,5 @@ def describe(threads: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that figures depend on, of those that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {found.name.lower(): found.version for found in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -106,7 +107,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
     """Return the recipe's data set if the run can start; raises RecipeError with all that is wrong."""
     faults: list[Fault] = list(all_faults(recipe))
     for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
-        faults += _attempt(setting, lambda place=place: writable(place))
+        faults += _attempt(setting, partial(writable, place))
     data: Dataset | None = None
     if not any(fault.setting.startswith("data") for fault in faults):
         say("reading the data")

@@ -11,7 +11,7 @@ from compress.machine import describe, versions
 from compress.report import write_report
 from compress.report.card import to_model_card
 from compress.settings import plain
-from compress.state import State
+from compress.state import PRODUCT, State
 from compress.verdict import recommend, verdicts
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]
 
         write_text(folder / "recipe.yaml", to_yaml(recipe))
         for number, record in enumerate(state.records):
-            place(record.model.folder, folder / "stages" / f"{number:02d}-{record.name}")
+            place(record.model.folder, folder / "stages" / f"{number:02d}-{record.name}", PRODUCT)
         for artifact in state.artifacts:
             if artifact.runtime != "pytorch":
-                place(artifact.folder, folder / "artifacts" / artifact.name)
-        place(state.given_student.folder, folder / "student")
+                place(artifact.folder, folder / "artifacts" / artifact.name, PRODUCT)
+        place(state.given_student.folder, folder / "student", PRODUCT)
         write_text(folder / "student" / "README.md", to_model_card(report))
         write_report(report, folder)

@@ -56,9 +56,11 @@ def between(
     inside = inside and (value > low if open_low else value >= low)
     inside = inside and (value < high if open_high else value <= high)
     if not inside:
-        left, right = "(" if open_low else "[", ")" if open_high or math.isinf(high) else "]"
-        bound = "no limit" if math.isinf(high) else f"{high:g}"
-        yield Fault(name, value, f"must lie in {left}{low:g}, {bound}{right}")
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        rule = f"must lie in {left}{low:g}, {high:g}{right}"
+        if math.isinf(high):
+            rule = f"must be {'above' if open_low else 'at least'} {low:g}, and finite"
+        yield Fault(name, value, rule)
 
 
 def at_least(owner: object, name: str, low: float) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,21 +31,21 @@ class Outcome:
 def sweep(overrides: Sequence[str]) -> list[Outcome]:
     """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    recipes = check_all(config.combinations(overrides))
-    base = recipes[0].output
-    folder = Path(base) / ".sweep" if base else Path("runs") / ".sweeps" / stamp
+    first, *_ = check_all(config.combinations(overrides), stamp)
+    folder = Path(first.output).parent / ".sweep" if first.output else Path("runs") / ".sweeps" / stamp
     outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, stamp))
     return outcomes
 
 
-def check_all(jobs: Sequence[Sequence[str]]) -> list[Recipe]:
-    """Return the recipe of each job; raises RecipeError with every fault of any."""
+def check_all(jobs: Sequence[Sequence[str]], stamp: str) -> list[Recipe]:
+    """Return recipes of jobs, one for each data set and models; raises RecipeError with every fault of any job."""
     faults: list[Fault] = []
     recipes: dict[str, Recipe] = {}  # by what decides about data and models, which are slow to look at
     for job in jobs:
         try:
-            recipe = config.compose(job)
-        except RecipeError as error:  # noqa: PERF203, every job is to be heard
+            own = [word for word in job if any(word not in other for other in jobs)]
+            recipe, _ = named(config.compose(job), own, stamp)
+        except RecipeError as error:
             faults += error.faults
         else:
             looked_at = (recipe.data, recipe.task, recipe.seed, recipe.teacher, recipe.student, recipe.distill)
@@ -82,4 +83,7 @@ def _run(stamp: str, recipe: Recipe, words: list[str]) -> Outcome:
         recipe.run()
     except CompressError as error:
         return Outcome(label, recipe.folder, str(error))
+    except Exception as error:  # a fault of ours ends its job, not the others
+        traceback.print_exc()
+        return Outcome(label, recipe.folder, f"{type(error).__name__}: {error}")
     return Outcome(label, recipe.folder)

@@ -101,7 +101,8 @@ class Classification:
 
     def predictions(self, logits: Array) -> Array:
         """Return the index of the largest logit of each row."""
-        return logits.argmax(-1)
+        best: Array = logits.argmax(-1)
+        return best
 
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Return label and probability of each row, with all probabilities beside them."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
@@ -117,7 +118,7 @@ class Teacher(Training):
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
-        model.to(device())
+        nn.Module.to(model, device())
         curves = fit(
             Supervised(model),
             tokens,

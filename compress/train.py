@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from tqdm import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from compress.errors import Fault
 from compress.models.loading import quiet
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
+from compress.progress import progress
 from compress.settings import at_least, between, positive
 from compress.state import Stage
 
@@ -271,12 +271,10 @@ class _Bar(TrainerCallback):
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", mininterval=1, leave=False
-        )
+        self.bar = progress(total=state.max_steps, initial=state.global_step, title=self.title, unit="step")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:

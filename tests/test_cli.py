@@ -77,6 +77,7 @@ MISTAKES = [
     (["teacher.model=${oc.env:NOT_THERE}"], ["teacher.model: cannot be resolved: Environment variable 'NOT_THERE'"]),
     (["-m", "seed=1,x"], ["seed = 'x': must be a whole number."]),
     (["-m", "seed=1,2", "prune.heads.ratio=3,0.1"], ["prune.heads.ratio = 3.0: must lie in"]),
+    (["-m", "seed=1,2", "hydra/launcher=basik"], ["hydra/launcher = 'basik': is not installed. Did you mean basic?"]),
     (["-m", "recipe=quickstart,quikstart"], ["Did you mean quickstart?"]),
     (["--multrun"], ["--multrun is no option. Did you mean --multirun?"]),
 ]
@@ -236,6 +237,22 @@ def test_predictions_can_be_printed_as_json(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "compress.predict", module)
     assert main(["predict", "some/student", "é", "b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"label": "student é"}, {"label": "student b"}]
+
+
+def test_latencies_are_a_line_each(capsys, monkeypatch):
+    module = type(sys)("compress.benchmark.bench")
+    latency = [
+        {"batch": batch, "tokens": 32, "median_ms": 1.2345 * batch, "p90_ms": 2, "p99_ms": 3} for batch in (1, 8)
+    ]
+    module.bench_paths = lambda paths, *_: [{"path": str(path), "runtime": "[x]", "latency": latency} for path in paths]
+    monkeypatch.setitem(sys.modules, "compress.benchmark.bench", module)
+    assert main(["bench", "a", "b"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["a", "[x]", "1", "32", "1.23", "2", "3"],
+        ["a", "[x]", "8", "32", "9.88", "2", "3"],
+    ]
+    assert len(lines) == 5
 
 
 def test_the_module_is_the_program():

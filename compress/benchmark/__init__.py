@@ -1,0 +1,1 @@
+"""Measuring: latency, accuracy of what was exported, baselines."""

@@ -33,9 +33,7 @@ def bench_paths(
         runners = {name: load_runner(folder, threads) for name, folder in folders.items()}
         names = next(iter(takes.values()))
         vocabulary = min(len(tokenizer) for tokenizer in tokenizers.values())
-        found = grid(
-            runners, names, vocabulary, batches=batches, lengths=tokens, seconds=seconds, threads=threads
-        )
+        found = grid(runners, names, vocabulary, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
     return [
         {"path": name, "folder": str(folder), "runtime": runners[name].runtime, "latency": found[name]}
         for name, folder in folders.items()

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.benchmark.runners import Runner, model_inputs
 from compress.models.tokens import Tokens
+from compress.progress import progress
 from compress.tasks import Array
 
 WARM_UP = 3  # calls of each runner before any is timed
@@ -29,7 +29,7 @@ def time_in_turns(
             runner(feed)
     spent: dict[str, list[float]] = {name: [] for name in runners}
     busy = dict.fromkeys(runners, 0.0)
-    with tqdm(total=calls, desc=title, unit="call", leave=False, mininterval=1) as bar:
+    with progress(total=calls, title=title, unit="call") as bar:
         while any(len(spent[name]) < calls and busy[name] < seconds for name in runners):
             for feed in feeds:
                 for name, runner in runners.items():

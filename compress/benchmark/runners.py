@@ -9,13 +9,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from compress.errors import ModelError
 from compress.models.loading import load_model
 from compress.models.onnx_folder import MODEL, import_onnxruntime
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
+from compress.progress import progress
 from compress.tasks import Array
 
 
@@ -79,7 +79,7 @@ def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
 
 def one_by_one(runner: Runner, tokens: Tokens, title: str | None = None) -> Array:
     """Return the logits (rows, outputs) of a runner given one row at a time, as it is served."""
-    rows = tqdm(range(len(tokens)), desc=title, unit="row", leave=False, mininterval=1, disable=title is None)
+    rows = progress(range(len(tokens)), title=title, unit="row")
     return np.concatenate([runner(model_inputs(tokens, [row])) for row in rows])
 
 

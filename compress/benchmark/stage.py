@@ -133,7 +133,7 @@ class _Bench:
         """Return a PyTorch model's logits on the test rows."""
 
         def work(folder: Path) -> None:
-            loaded = load_model(model.folder).to(device())
+            loaded = load_model(model.folder, on=device())
             np.save(folder / "logits.npy", predict_rows(loaded, self.tokens, "accuracy"))
 
         return self._logits("torch", model.key, work)
@@ -175,7 +175,9 @@ class _Bench:
 
         def work(folder: Path) -> None:
             with torch_threads(settings.threads):
-                runners = {("stages", name): load_runner(model.folder, settings.threads) for name, model in models.items()}
+                runners = {
+                    ("stages", name): load_runner(model.folder, settings.threads) for name, model in models.items()
+                }
                 runners |= {("artifacts", a.name): load_runner(a.folder, settings.threads) for a in artifacts}
                 named = {"/".join(key): runner for key, runner in runners.items()}
                 found = real_rows(
@@ -183,10 +185,13 @@ class _Bench:
                     rows=settings.rows, seconds=settings.seconds, threads=settings.threads,
                 )  # fmt: skip
                 last = self.state.records[-1].name
-                in_grid = {k: r for k, r in named.items() if k in ("stages/teacher", f"stages/{last}") or k.startswith("art")}
+                in_grid = {
+                    k: r for k, r in named.items() if k in ("stages/teacher", f"stages/{last}") or k.startswith("art")
+                }
                 more = grid(
                     in_grid, input_names(self.tokenizer), len(self.tokenizer),
-                    batches=settings.batches, lengths=settings.tokens, seconds=settings.seconds, threads=settings.threads,
+                    batches=settings.batches, lengths=settings.tokens,
+                    seconds=settings.seconds, threads=settings.threads,
                 )  # fmt: skip
             result: dict[str, Any] = {"stages": {}, "artifacts": {}}
             for key, entries in found.items():

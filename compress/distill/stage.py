@@ -108,10 +108,9 @@ class Distill(Training):
         return product, Model(product.folder, product.key)
 
     def _work(self, state: State, start: Model, rows: Split, folder: Path, title: str) -> dict[str, Any]:
-        student, tokenizer = load_model(start.folder), load_tokenizer(start.folder)
+        student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
-        student.to(device())
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
@@ -123,12 +122,10 @@ class Distill(Training):
         save_model(student.cpu(), tokenizer, folder)
         return {"curves": curves, "notes": notes}
 
-    def _objective(
-        self, state: State, student: PreTrainedModel, tokens: Tokens, notes: list[str]
-    ) -> Distillation:
+    def _objective(self, state: State, student: PreTrainedModel, tokens: Tokens, notes: list[str]) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses)
-        teacher = load_model(state.given_teacher.folder).to(device())
+        teacher = load_model(state.given_teacher.folder, on=device())
         layers = self._layers(student.config, teacher.config)
         mapped = tuple(sorted({t for _, t in layers}))
         hidden = any(loss.needs_hidden for loss in self.losses.values())

@@ -10,6 +10,7 @@ what is kept.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from compress.files import write_json
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
+from compress.progress import progress
 from compress.state import Model, Workshop
 from compress.tasks import Array
 
@@ -47,7 +48,8 @@ class Wanted:
 
     def gib(self, tokens: Tokens, config: Any) -> float:
         """Return how much disk they take, in GiB."""
-        return float(sum(units.sum() * np.dtype(kind).itemsize for units, kind in self.units(tokens, config).values()))/2**30
+        units = self.units(tokens, config).values()
+        return float(sum(numbers.sum() * np.dtype(kind).itemsize for numbers, kind in units)) / 2**30
 
 
 class FromDisk:
@@ -97,9 +99,7 @@ class FromModel:
         return observe(self.teacher, batch, hidden=bool(self.wanted.hidden), scores=bool(self.wanted.scores))
 
 
-def on_disk(
-    workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted
-) -> FromDisk:
+def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:
     """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass goes on."""
 
     def work(folder: Path) -> dict[str, float]:
@@ -114,26 +114,24 @@ def on_disk(
 @torch.inference_mode()
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
     units = wanted.units(tokens, model.config)
-    progress = folder / "progress.json"
-    done = json.loads(progress.read_text()) if progress.exists() else 0
+    noted = folder / "progress.json"
+    done = json.loads(noted.read_text()) if noted.exists() else 0
     maps, starts = {}, {}
-    for name, (numbers, kind) in units.items():
-        path, size = folder / f"{name}.bin", int(numbers.sum())
+    for name, (counts, kind) in units.items():
+        path, size = folder / f"{name}.bin", int(counts.sum())
         if not path.exists():
             done = 0
             _reserve(path, size * np.dtype(kind).itemsize)
         maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
-        starts[name] = np.concatenate([[0], np.cumsum(numbers)])
+        starts[name] = np.concatenate([[0], np.cumsum(counts)])
 
     def put(name: str, row: int, values: torch.Tensor) -> None:
         maps[name][starts[name][row] : starts[name][row + 1]] = values.float().cpu().numpy().ravel()
 
     device = next(model.parameters()).device
     batches = list(tokens.batches(32))
-    for number in tqdm(
-        range(done, len(batches)), desc="teacher outputs", unit="batch", leave=False, mininterval=1,
-        initial=done, total=len(batches),
-    ):
+    left = range(done, len(batches))
+    for number in progress(left, title="teacher outputs", unit="batch", initial=done, total=len(batches)):
         batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
         said = observe(model, batch, hidden=bool(wanted.hidden), scores=bool(wanted.scores))
         for place, row in enumerate(batches[number]):
@@ -146,16 +144,14 @@ def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wante
         if number % SAVE_EVERY == SAVE_EVERY - 1:
             for mapped in maps.values():
                 mapped.flush()
-            write_json(progress, number + 1)
+            write_json(noted, number + 1)
     for mapped in maps.values():
         mapped.flush()
-    progress.unlink(missing_ok=True)
+    noted.unlink(missing_ok=True)
 
 
 def _reserve(path: Path, size: int) -> None:
     """Give a file its whole size on disk now, so that a full disk is met here and not inside a memory map."""
-    import os
-
     with path.open("wb") as file:
         if size:
             os.posix_fallocate(file.fileno(), 0, size)

@@ -1,0 +1,1 @@
+"""What is known of encoders: families, outputs, pruned shapes, tokens, loading, ONNX."""

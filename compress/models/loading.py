@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -51,9 +53,16 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
 
 
 def load_model(
-    model: str | Path, *, trust_remote_code: bool = False, head: Mapping[str, Any] | None = None
+    model: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    head: Mapping[str, Any] | None = None,
+    on: torch.device | None = None,
 ) -> PreTrainedModel:
-    """Return a classifier in evaluation mode; ``head`` gives a new head's settings, else it must have one."""
+    """Return a classifier in evaluation mode, on the CPU or ``on`` a device.
+
+    ``head`` gives a new head's settings; without it the model must have one.
+    """
     load_config(model, trust_remote_code=trust_remote_code)
     with _plain_errors(model), quiet():
         loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
@@ -64,7 +73,9 @@ def load_model(
             ignore_mismatched_sizes=head is not None,
             **(head or {}),
         )
-    return loaded.eval()
+    nn.Module.to(loaded, on)
+    loaded.eval()
+    return loaded
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:

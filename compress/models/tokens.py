@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
-from compress.files import hash_json
 from compress.tasks import Array
 
 CHUNK = 1000  # rows tokenized at once
@@ -42,14 +42,15 @@ class Tokens:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the token numbers and their cut into rows."""
-        return hash_json([self.offsets.tobytes().hex(), *(c.tobytes().hex() for c in self.columns.values())])
+        digest = hashlib.sha256(self.offsets.tobytes())
+        for name, column in sorted(self.columns.items()):
+            digest.update(name.encode() + column.tobytes())
+        return digest.hexdigest()
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
         """Return padded inputs (batch, tokens), the mask, the rows' numbers and their labels."""
         width = int(self.lengths[rows].max())
-        padded = {
-            name: np.full((len(rows), width), self.pad[name], dtype=np.int64) for name in self.columns
-        }
+        padded = {name: np.full((len(rows), width), self.pad[name], dtype=np.int64) for name in self.columns}
         mask = np.zeros((len(rows), width), dtype=np.int64)
         for place, row in enumerate(rows):
             start, stop = self.offsets[row], self.offsets[row + 1]

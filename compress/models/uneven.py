@@ -124,4 +124,6 @@ def keep_heads(model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel
         name = f"{prefix}{family.attention_output}.weight"
         weights[name] = weights[name][:, rows.to(weights[name].device)]
     smaller.load_state_dict(weights)
-    return smaller.to(model.device).train(model.training)
+    nn.Module.to(smaller, model.device)
+    smaller.train(model.training)
+    return smaller

@@ -1,0 +1,1 @@
+"""Removing parts of a student, physically."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class PruneHeads(Stage):
             product = state.workshop.make(
                 "heads",
                 [student.key, remaining, self.scope.value, self.rows, state.data.train.fingerprint, state.seed],
-                lambda folder, source=student, left=remaining: self._remove(state, source, left, folder),
+                partial(self._remove, state, student, remaining),
             )
             student = Model(product.folder, product.key)
             seconds, reused = seconds + product.seconds, reused and product.reused
@@ -69,10 +70,10 @@ class PruneHeads(Stage):
         return state.with_record(record, student=student)
 
     def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
-        model, tokenizer = load_model(student.folder), load_tokenizer(student.folder)
+        model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
         rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
         tokens = tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
-        importance = head_importance(model.to(device()), (tokens.batch(part) for part in tokens.batches(32)))
+        importance = head_importance(model, (tokens.batch(part) for part in tokens.batches(32)))
         keep = choose(importance, remaining, self.scope)
         if any(len(heads) < len(scores) for heads, scores in zip(keep, importance, strict=True)):
             model = keep_heads(model, keep)

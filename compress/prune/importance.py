@@ -24,14 +24,14 @@ def head_importance(model: PreTrainedModel, batches: Iterable[Mapping[str, Tenso
     model.eval()
     totals = [torch.zeros(len(heads)) for heads in kept_heads(model.config)]
     rows = 0
-    for batch in batches:
-        batch = {name: value.to(device) for name, value in batch.items()}
+    for given in batches:
+        batch = {name: value.to(device) for name, value in given.items()}
         size = len(batch["input_ids"])
         gates = [torch.ones(size, len(total), device=device, requires_grad=True) for total in totals]
         # the mean over rows times the rows: each row's own gradient lands in its own row of the gates
         loss = hard_label_loss(observe(model, batch, gates=gates).logits, batch["labels"]) * size
-        for total, gradient in zip(totals, torch.autograd.grad(loss, gates), strict=True):
-            total += gradient.abs().sum(0).cpu()
+        slopes = torch.autograd.grad(loss, gates)
+        totals = [total + slope.abs().sum(0).cpu() for total, slope in zip(totals, slopes, strict=True)]
         rows += size
     model.train(training)
     return [total / max(rows, 1) for total in totals]

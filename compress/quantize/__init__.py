@@ -1,0 +1,1 @@
+"""Low-precision candidates of a student."""

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens, tokenize
+from compress.progress import progress
 from compress.settings import at_least
 from compress.state import Artifact, Stage, State
 
@@ -136,7 +136,7 @@ class _Rows:
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
         self.waiting: Iterator[int] = iter(range(len(tokens)))
-        self.bar = tqdm(total=len(tokens), desc="calibration", unit="row", leave=False, mininterval=1)
+        self.bar = progress(total=len(tokens), title="calibration", unit="row")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -157,7 +157,9 @@ class _Rows:
 def _with_artifact(state: State, name: str, product: Any, bits: int) -> State:
     said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
     notes = (f"weights in {bits} bits; this processor {said}",)
-    artifact = Artifact(name, "onnxruntime", "int8", product.folder, product.key, {"notes": notes, "seconds": product.seconds})
+    artifact = Artifact(
+        name, "onnxruntime", "int8", product.folder, product.key, {"notes": notes, "seconds": product.seconds}
+    )
     return replace(state, artifacts=(*state.artifacts, artifact))
 
 

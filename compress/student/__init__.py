@@ -1,0 +1,1 @@
+"""Architectures of students, and what their weights start from."""

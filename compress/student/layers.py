@@ -84,7 +84,8 @@ class Student(Stage):
         with quiet():
             student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
         if not self.copy_weights:
-            return student.eval()
+            student.eval()
+            return student
         prefix = f"{family.base}.{family.layers}."
         weights = teacher.state_dict()
         own = student.state_dict()
@@ -96,7 +97,8 @@ class Student(Stage):
             if weights[twin].shape == own[name].shape:
                 own[name] = weights[twin].clone()
         student.load_state_dict(own)
-        return student.eval()
+        student.eval()
+        return student
 
     def _count(self, teacher: Any) -> int:
         return self.layers or max(1, int(teacher.num_hidden_layers) // 2)

@@ -126,8 +126,7 @@ class HiddenStates(Loss):
     def __call__(self, seen: Comparison) -> Tensor:
         """Return the sum of `hidden_state_loss` over the mapped layers."""
         return _sum(
-            hidden_state_loss(seen.student.hidden[s], seen.teacher.hidden[t], seen.student.mask)
-            for s, t in seen.layers
+            hidden_state_loss(seen.student.hidden[s], seen.teacher.hidden[t], seen.student.mask) for s, t in seen.layers
         )
 
 

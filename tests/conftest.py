@@ -1,0 +1,135 @@
+"""A tiny world that every test can afford: four families of encoders, a tokenizer, a data set, a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+from compress.models.loading import quiet, save_model
+
+torch.set_num_threads(1)  # tiny models are faster so, and tests can run side by side
+
+GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "dull")
+OTHER = ("film", "plot", "actor", "scene", "the", "a", "was", "is", "very", "so", "and", "music")
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *OTHER)
+
+CONFIGS: dict[str, Callable[..., Any]] = {
+    "bert": lambda **k: BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=64, **k,
+    ),
+    "roberta": lambda **k: RobertaConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=66, pad_token_id=0, type_vocab_size=1, **k,
+    ),
+    "electra": lambda **k: ElectraConfig(
+        vocab_size=len(VOCABULARY), embedding_size=8, hidden_size=16, num_hidden_layers=4, num_attention_heads=4,
+        intermediate_size=32, max_position_embeddings=64, **k,
+    ),
+    "distilbert": lambda **k: DistilBertConfig(
+        vocab_size=len(VOCABULARY), dim=16, n_layers=4, n_heads=4, hidden_dim=32, max_position_embeddings=64, **k,
+    ),
+}  # fmt: skip
+FAMILY_NAMES = tuple(CONFIGS)
+
+
+def tiny_tokenizer(family: str = "bert", max_tokens: int = 32) -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer over `VOCABULARY` with the inputs of a family."""
+    numbers = {word: index for index, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_tokens, pad_token="[PAD]", unk_token="[UNK]",
+        cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        model_input_names=names if family in ("distilbert", "roberta") else [*names, "token_type_ids"],
+    )  # fmt: skip
+
+
+def tiny_model(family: str = "bert", seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """Return a classifier of four layers, 16 units and four heads, with weights far from symmetric."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    with quiet():
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(CONFIGS[family](**settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    torch.set_rng_state(state)
+    return model
+
+
+def tiny_batch(rows: int = 3, tokens: int = 9, seed: int = 0, family: str = "bert") -> dict[str, torch.Tensor]:
+    """Return a batch whose rows have different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, len(VOCABULARY), (rows, tokens), generator=generator)
+    mask = torch.ones_like(ids)
+    for row in range(rows):
+        mask[row, tokens - 2 * row :] = 0
+    batch = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.arange(rows) % 2}
+    if family not in ("distilbert", "roberta"):
+        batch["token_type_ids"] = torch.zeros_like(ids)
+    return batch
+
+
+def reviews(rows: int, seed: int) -> list[tuple[str, str]]:
+    """Return (label, text) rows: made-up reviews whose label is whether good or bad words prevail."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for _ in range(rows):
+        label = int(generator.integers(2))
+        words = list(generator.choice(OTHER, int(generator.integers(3, 9))))
+        words += list(generator.choice(GOOD if label else BAD, 2))
+        made.append((("bad", "good")[label], " ".join(generator.permutation(words))))
+    return made
+
+
+def write_tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
+    """Write rows without a header."""
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Train, validation and test files of made-up reviews."""
+    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
+    return {name: write_tsv(tmp_path / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+
+
+@pytest.fixture
+def teacher_folder(tmp_path: Path) -> Path:
+    """A tiny BERT without a head for the task, saved as transformers saves it."""
+    return save_tiny(tmp_path / "tiny-teacher")
+
+
+def save_tiny(folder: Path, family: str = "bert", **settings: Any) -> Path:
+    """Save a tiny encoder of a family; without settings it has no trained head."""
+    model = tiny_model(family, **settings)
+    if not settings:
+        model = model.base_model
+    folder.mkdir()
+    save_model(model, tiny_tokenizer(family), folder)
+    return folder

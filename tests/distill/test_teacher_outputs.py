@@ -1,0 +1,64 @@
+"""The teacher's outputs: the same from disk as from the teacher, and a broken-off pass goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compress.distill import teacher_outputs
+from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.state import Model, Workshop
+from tests.conftest import tiny_model
+from tests.test_train import tokens
+
+WANTED = Wanted(hidden=(0, 2, 4), scores=(2, 4))
+TEACHER = Model(Path("unused"), "teacher-1")
+
+
+def test_disk_says_what_the_teacher_says(tmp_path: Path) -> None:
+    teacher, rows = tiny_model(), tokens(70)
+    disk = on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
+    batch = rows.batch([3, 41, 7, 69])
+    kept, said = disk.batch(batch), FromModel(teacher, WANTED).batch(batch)
+    real = batch["attention_mask"].bool()
+    assert torch.allclose(kept.logits, said.logits, atol=1e-5)
+    for layer in WANTED.hidden:
+        torch.testing.assert_close(kept.hidden[layer][real], said.hidden[layer][real], rtol=2e-3, atol=2e-3)
+    pairs = (real[:, :, None] & real[:, None, :])[:, None].expand(-1, 4, -1, -1)
+    for layer in WANTED.scores:
+        torch.testing.assert_close(kept.scores[layer][pairs], said.scores[layer][pairs], rtol=2e-3, atol=5e-3)
+
+
+def test_a_pass_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, rows = tiny_model(), tokens(200)
+    monkeypatch.setattr(teacher_outputs, "SAVE_EVERY", 2)
+    calls = 0
+    observe = teacher_outputs.observe
+
+    def interrupted(*arguments: object, **settings: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return observe(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teacher_outputs, "observe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
+    disk = on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
+    assert calls == 6 + (7 - 4)  # seven batches in all, four of them noted as done
+    batch = rows.batch(list(range(200)))
+    torch.testing.assert_close(disk.batch(batch).logits, FromModel(teacher, WANTED).batch(batch).logits)
+
+
+def test_outputs_are_keyed_by_teacher_rows_and_what_is_kept(tmp_path: Path) -> None:
+    teacher, workshop = tiny_model(), Workshop(tmp_path)
+    on_disk(workshop, TEACHER, teacher, tokens(20), WANTED)
+    on_disk(workshop, TEACHER, teacher, tokens(20), WANTED)
+    assert len(list(tmp_path.glob("teacher_outputs-*"))) == 1
+    on_disk(workshop, Model(Path("unused"), "teacher-2"), teacher, tokens(20), WANTED)
+    on_disk(workshop, TEACHER, teacher, tokens(20, seed=9), WANTED)
+    on_disk(workshop, TEACHER, teacher, tokens(20), Wanted())
+    assert len(list(tmp_path.glob("teacher_outputs-*"))) == 4

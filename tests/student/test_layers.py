@@ -1,0 +1,91 @@
+"""Students: which layers, which widths, and what they start from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compress.models.families import FAMILIES, encoder_layers
+from compress.models.outputs import observe
+from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layers import Student
+from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+
+
+@pytest.mark.parametrize(
+    ("choice", "student", "teacher", "layers"),
+    [
+        ("uniform", 6, 12, (2, 4, 6, 8, 10, 12)),
+        ("uniform", 4, 12, (3, 6, 9, 12)),
+        ("uniform", 4, 6, (2, 3, 5, 6)),
+        ("uniform", 6, 6, (1, 2, 3, 4, 5, 6)),
+        ("first", 3, 6, (1, 2, 3)),
+        ("last", 3, 6, (4, 5, 6)),
+        ([1, 3, 5], 3, 6, (1, 3, 5)),
+        ([2, 2], 2, 6, (2, 2)),
+    ],
+)
+def test_layer_maps(choice: object, student: int, teacher: int, layers: tuple[int, ...]) -> None:
+    assert layer_map(choice, student, teacher) == layers
+
+
+@pytest.mark.parametrize("choice", [[0, 1], [1, 7], [1], [1, 2, 3]])
+def test_an_explicit_map_must_fit(choice: list[int]) -> None:
+    with pytest.raises(ValueError, match="must name 2 layers, each from 1 to 6"):
+        layer_map(choice, 2, 6)
+
+
+@pytest.mark.parametrize("choice", ["unifrom", [], [1.5], [0], 3, [True]])
+def test_what_is_no_layer_map_is_refused(choice: object) -> None:
+    assert [fault.setting for fault in layer_map_faults("layer_map", choice)] == ["layer_map"]
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_a_student_with_all_layers_is_the_teacher(family: str) -> None:
+    teacher, batch = tiny_model(family), tiny_batch(family=family)
+    torch.testing.assert_close(
+        observe(Student(layers=4).build(teacher), batch).logits, observe(teacher, batch).logits, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
+    teacher = tiny_model(family)
+    student = Student(layers=2, layer_map=[1, 4]).build(teacher)
+    theirs, ours = (encoder_layers(model, FAMILIES[family]) for model in (teacher, student))
+    for place, layer in enumerate([0, 3]):
+        for (name, a), (_, b) in zip(ours[place].named_parameters(), theirs[layer].named_parameters(), strict=True):
+            assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
+    student = Student(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(tiny_model(family))
+    seen = observe(student, tiny_batch(family=family), hidden=True, scores=True)
+    assert seen.hidden[2].shape == (3, 9, 8)
+    assert seen.scores[2].shape == (3, 2, 9, 9)
+    assert getattr(student.config, FAMILIES[family].neurons_key) == 12
+
+
+def test_a_student_without_copied_weights_starts_elsewhere() -> None:
+    teacher = tiny_model()
+    student = Student(copy_weights=False).build(teacher)
+    first = encoder_layers(student, FAMILIES["bert"])[0], encoder_layers(teacher, FAMILIES["bert"])[1]
+    assert not any(
+        torch.equal(a, b) for a, b in zip(*(part.parameters() for part in first), strict=True) if a.dim() > 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("student", "setting"),
+    [
+        (Student(layers=5), "layers"),
+        (Student(layers=2, layer_map=[1, 9]), "layer_map"),
+        (Student(hidden_size=10), "hidden_size"),
+        (Student(heads=3), "hidden_size"),
+    ],
+)
+def test_what_does_not_fit_the_teacher_is_refused(student: Student, setting: str) -> None:
+    assert [fault.setting for fault in student.model_faults(tiny_model().config)] == [setting]

@@ -1,0 +1,118 @@
+"""The training engine: it learns, it resumes exactly, it leaves the world as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compress.data.dataset import Split
+from compress.evaluate import main_metric, predict_rows
+from compress.models.outputs import observe
+from compress.models.tokens import Tokens, tokenize
+from compress.tasks import Classification
+from compress.train import LengthGrouped, Supervised, Training, fit
+from tests.conftest import reviews, tiny_model, tiny_tokenizer
+
+TASK = Classification(("bad", "good"))
+
+
+def tokens(rows: int = 120, seed: int = 1) -> Tokens:
+    made = reviews(rows, seed)
+    labels = np.array([TASK.encode(label) for label, _ in made], dtype=np.int64)
+    return tokenize(Split(tuple(text for _, text in made), None, labels), tiny_tokenizer(), 32)
+
+
+def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+    """Train a tiny classifier; ``stop_at`` raises in the middle, as an interruption does."""
+    model, validation = tiny_model(), tokens(40, 2)
+    settings = Training(epochs=3, batch_size=16, learning_rate=3e-3, checkpoint_seconds=1e-9)
+    objective = Supervised(model)
+    if stop_at is not None:
+        steps = iter(range(10**6))
+
+        def interrupted(*arguments: Any, forward: Callable[..., Any] = objective.forward) -> Any:
+            if next(steps) == stop_at:
+                raise KeyboardInterrupt
+            return forward(*arguments)
+
+        objective.forward = interrupted  # type: ignore[method-assign]
+    fit(
+        objective, tokens(), settings, seed=3, folder=folder, title="test",
+        validate=lambda: main_metric(model, validation, TASK),
+    )  # fmt: skip
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("stop_at", [3, 8, 17])
+def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(stop_at: int, tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", stop_at)
+    assert list((tmp_path / "parts").rglob("whole"))
+    resumed = train(tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", 9)
+    last = max((tmp_path / "parts" / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
+    (last / "whole").unlink()
+    (last / "optimizer.pt").write_bytes(b"cut")
+    resumed = train(tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_training_learns_and_leaves_random_state_and_mode_alone(tmp_path: Path) -> None:
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    model = tiny_model(hidden_dropout_prob=0.0)
+    settings = Training(epochs=10, batch_size=16, learning_rate=1e-2)
+    fit(Supervised(model), tokens(), settings, seed=3, folder=tmp_path, title="test", validate=dict)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert not model.training
+    assert main_metric(model, tokens(60, 7), TASK)["accuracy"] >= 0.9
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    model = tiny_model()
+    said = iter([0.5, 0.9, 0.7, 0.6, 0.95])
+    at_best: list[dict[str, torch.Tensor]] = []
+
+    def validate() -> dict[str, float]:
+        at_best.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"accuracy": next(said)}
+
+    settings = Training(epochs=5, batch_size=16, learning_rate=3e-3, early_stopping=2)
+    curve = fit(Supervised(model), tokens(), settings, seed=3, folder=tmp_path, title="test", validate=validate)
+    assert [point["validation_accuracy"] for point in curve if "validation_accuracy" in point] == [0.5, 0.9, 0.7, 0.6]
+    assert all(torch.equal(at_best[1][name], value) for name, value in model.state_dict().items())
+
+
+def test_batches_hold_all_rows_once_in_similar_lengths_and_differ_by_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1000)
+    order = LengthGrouped(lengths, 10, seed=1)
+    first = list(order)
+    order.epoch = 1
+    second = list(order)
+    assert sorted(first) == list(range(1000)) == sorted(second)
+    assert first != second
+    spread = [np.ptp(lengths[first[i : i + 10]]) for i in range(0, 1000, 10)]
+    assert np.mean(spread) < 3
+
+
+def test_prediction_keeps_the_order_of_rows() -> None:
+    model, rows = tiny_model(), tokens(30)
+    logits = predict_rows(model, rows)
+    for row in (0, 13, 29):
+        with torch.no_grad():
+            single = observe(model, rows.batch([row])).logits
+        torch.testing.assert_close(torch.from_numpy(logits[row : row + 1]), single)
