@@ -42,7 +42,7 @@ def matches(job: dict[str, Any], heads: int) -> list[dict[str, Any]]:
         for s, t in ([(0, 0), *job["layers"]] if "hidden" in job["losses"] else [])
     ]
     return found + [
-        {"layer_T": t - 1, "layer_S": s - 1, "feature": "attention", "loss": "attention_mse", "weight": 1 / heads}
+        {"layer_T": t - 1, "layer_S": s - 1, "feature": "attention", "loss": "attention_mse", "weight": 1}
         for s, t in (job["layers"] if "attention" in job["losses"] else [])
     ]
 

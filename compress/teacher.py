@@ -71,6 +71,7 @@ class Teacher(Training):
     def inspect(self, task: Task) -> tuple[Any, bool]:
         """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve."""
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
+        load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")

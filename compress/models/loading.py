@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from compress.errors import ModelError
 
-WEIGHTS = (".safetensors",)
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 
 
 @contextmanager
@@ -49,6 +56,9 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
     if folder.is_file():
         raise ModelError(f"{folder}: is a file. Name the folder that holds config.json and model.safetensors.")
     with _plain_errors(model), quiet():
+        for path in folder.glob("*.safetensors") if weights else ():
+            with safe_open(path, framework="pt"):
+                pass  # reads the header, which a file cut short or of another kind fails
         return AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code)
 
 
@@ -80,6 +90,9 @@ def load_model(
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Return the fast tokenizer of a folder or hub id; raises ModelError where it has none."""
+    folder = Path(model)
+    if folder.is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError(f"{folder}: has no tokenizer. Save it beside the model: tokenizer.save_pretrained(folder).")
     with _plain_errors(model), quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
@@ -102,7 +115,7 @@ def _plain_errors(model: str | Path) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, transformers.utils.hub.OfflineModeIsEnabled) as e:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         if "trust_remote_code" in str(e):
             first = "it ships its own code. If you trust it, set teacher.trust_remote_code=true"
