@@ -32,18 +32,16 @@ def adaptor(batch: dict[str, Any], outputs: Any) -> dict[str, Any]:
     return said
 
 
-def matches(job: dict[str, Any], heads: int) -> list[dict[str, Any]]:
-    """Return the intermediate losses with the weights that make them equal to ours.
-
-    TextBrewer's attention_mse sums over heads where ours takes the mean.
-    """
-    found = [
-        {"layer_T": t, "layer_S": s, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
-        for s, t in ([(0, 0), *job["layers"]] if "hidden" in job["losses"] else [])
-    ]
-    return found + [
-        {"layer_T": t - 1, "layer_S": s - 1, "feature": "attention", "loss": "attention_mse", "weight": 1}
-        for s, t in (job["layers"] if "attention" in job["losses"] else [])
+def matches(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the layer losses; hidden 0 is the embeddings, attention 0 the first layer's."""
+    pairs = []
+    if "hidden" in job["losses"]:
+        pairs += [("hidden", s, t) for s, t in ([0, 0], *job["layers"])]
+    if "attention" in job["losses"]:
+        pairs += [("attention", s - 1, t - 1) for s, t in job["layers"]]
+    return [
+        {"layer_S": s, "layer_T": t, "feature": feature, "loss": f"{feature}_mse", "weight": 1}
+        for feature, s, t in pairs
     ]
 
 
@@ -56,13 +54,13 @@ def train(job: dict[str, Any], texts: list[str], epochs: int, folder: str) -> di
     )
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
     said = tokenizer(texts, truncation=True, max_length=job["max_tokens"])
-    rows = [{name: said[name][i] for name in said} for i in range(len(texts))]
+    rows: Any = [{name: said[name][i] for name in said} for i in range(len(texts))]
     padding = {"padding": "max_length", "max_length": job["max_tokens"]} if job["padded"] else {"padding": True}
 
     def batch_of(some: list[dict[str, Any]]) -> dict[str, Any]:
         return dict(tokenizer.pad(some, return_tensors="pt", **padding))
 
-    loader = DataLoader(rows, batch_size=job["batch_size"], shuffle=True, collate_fn=batch_of)
+    loader: DataLoader[Any] = DataLoader(rows, batch_size=job["batch_size"], shuffle=True, collate_fn=batch_of)
     steps = epochs * len(loader)
     whole = bool(set(job["losses"]) - {"soft"})  # logits alone are what TextBrewer can cache
     distiller = (GeneralDistiller if whole else BasicDistiller)(
@@ -70,7 +68,7 @@ def train(job: dict[str, Any], texts: list[str], epochs: int, folder: str) -> di
         distill_config=DistillationConfig(
             temperature=job["temperature"],
             kd_loss_weight=job["temperature"] ** 2,
-            intermediate_matches=matches(job, student.config.num_attention_heads),
+            intermediate_matches=matches(job),
             is_caching_logits=not whole,
         ),
         model_T=teacher,

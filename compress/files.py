@@ -108,6 +108,15 @@ def place(source: Path, target: Path, without: str = "") -> None:
             raise
 
 
+def sweep_up(target: Path) -> None:
+    """Remove what `place` or `write_text` left unfinished beside ``target`` when their process was killed."""
+    for path in target.parent.glob(f".{target.name}-????????"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _link_or_copy(source: str, target: str) -> str:
     if Path(source).stat().st_size >= BIG:
         try:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.files import place, storage_faults, write_text
+from compress.files import hash_json, locked, place, storage_faults, sweep_up, write_text
 from compress.machine import describe, versions
 from compress.report import write_report
 from compress.report.card import to_model_card
@@ -59,15 +59,17 @@ def report_of(
 
 def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
     """Write recipe.yaml, stages/, student/, artifacts/ and the report; each appears whole or not at all."""
-    with storage_faults(folder):
-        from compress.config import to_yaml
+    from compress.config import to_yaml  # which knows the names of what a recipe holds, and so imports recipes
 
+    lock = state.workshop.cache / "locks" / f"run-{hash_json(str(folder.absolute()))[:24]}"
+    models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
+    models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.runtime != "pytorch"}
+    models["student"] = state.given_student.folder
+    with storage_faults(folder), locked(lock):
+        for name in (*models, "recipe.yaml", "report.json", "report.md", "report.html"):
+            sweep_up(folder / name)
         write_text(folder / "recipe.yaml", to_yaml(recipe))
-        for number, record in enumerate(state.records):
-            place(record.model.folder, folder / "stages" / f"{number:02d}-{record.name}", PRODUCT)
-        for artifact in state.artifacts:
-            if artifact.runtime != "pytorch":
-                place(artifact.folder, folder / "artifacts" / artifact.name, PRODUCT)
-        place(state.given_student.folder, folder / "student", PRODUCT)
+        for name, source in models.items():
+            place(source, folder / name, PRODUCT)
         write_text(folder / "student" / "README.md", to_model_card(report))
         write_report(report, folder)

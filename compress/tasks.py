@@ -242,7 +242,7 @@ def task_of_labels(kind: TaskKind, labels: Sequence[str]) -> Task:
 
 def task_of_config(config: Any) -> Task:
     """Return the task of a saved model's transformers configuration."""
-    if config.problem_type == "regression":
+    if config.problem_type == "regression" or config.num_labels == 1:
         return Regression(*getattr(config, "label_range", (0.0, 1.0)))
     return Classification(tuple(str(config.id2label[index]) for index in range(len(config.id2label))))
 

@@ -1,0 +1,76 @@
+"""The shape of the house: what may import what, and where outside packages are known."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "compress"
+ROOMS = ("data", "teacher", "student", "distill", "prune", "quantize", "export", "benchmark", "report")
+"""The order of a recipe's fields; a later room may import an earlier one, never the other way."""
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def room(module: str) -> str | None:
+    """Return the room of a module of this package; None for the ground that all rooms stand on."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "compress" and parts[1] in ROOMS else None
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_flows_back(path: Path) -> None:
+    own = room("compress." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    if own is None:
+        return
+    later = {name for name in map(room, imports(path)) if name and ROOMS.index(name) > ROOMS.index(own)}
+    assert not later
+
+
+GROUND = ("errors", "settings", "progress", "files", "tasks", "machine", "state", "train", "evaluate", "models")
+ALLOWED = {"state": {"data"}, "models": {"data"}}  # the rows of a run, which everything is about
+
+
+@pytest.mark.parametrize("name", GROUND)
+def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
+    place = PACKAGE / name
+    for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        assert {found for found in map(room, imports(path)) if found} <= ALLOWED.get(name, set()), path
+
+
+@pytest.mark.parametrize(
+    ("package", "home"),
+    [("hydra", {"config.py"}), ("omegaconf", {"config.py"}), ("onnxscript", {"models/onnx_graph.py"})],
+)
+def test_a_package_is_known_in_one_file(package: str, home: set[str]) -> None:
+    users = {
+        str(path.relative_to(PACKAGE)) for path in FILES if any(name.split(".")[0] == package for name in imports(path))
+    }
+    assert users == home
+
+
+def test_losses_know_no_path_and_no_hub() -> None:
+    for path in (PACKAGE / "distill" / "losses").glob("*.py"):
+        assert not imports(path) & {"pathlib", "os", "huggingface_hub", "hydra", "datasets"}
+
+
+def test_no_pickle_is_loaded() -> None:
+    for path in FILES:
+        source = path.read_text()
+        assert "torch.load" not in source, path
+        assert "allow_pickle=True" not in source, path
+        assert not imports(path) & {"pickle", "joblib", "dill"}, path
