@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from compress.errors import StorageError
 
 BIG = 1 << 20  # bytes from which a file is hard-linked rather than copied
@@ -24,6 +26,10 @@ def storage_faults(folder: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into a StorageError."""
     try:
         yield
+    except SafetensorError as error:  # no OSError; its text is all that tells
+        if "os error 28" not in str(error) and "No space left" not in str(error):
+            raise
+        raise StorageError(f"{folder}: the disk is full. Free some space, then give the same command again.") from error
     except OSError as error:
         said = {
             errno.ENOSPC: "the disk is full. Free some space",
@@ -101,8 +107,12 @@ def place(source: Path, target: Path, without: str = "") -> None:
             )
             aside.chmod(0o755)
             if target.exists():
-                shutil.rmtree(target)
-            aside.rename(target)
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+                target.rename(old / target.name)
+                aside.rename(target)
+                shutil.rmtree(old)
+            else:
+                aside.rename(target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise

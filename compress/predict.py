@@ -33,9 +33,13 @@ def artifact_folder(path: Path) -> Path:
 
 def predict(path: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Return one readable prediction a text: label and probabilities, or a score. Raises ModelError."""
+    if not texts or any(not text.strip() for text in texts):
+        raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
     folder = artifact_folder(path)
     runner: Runner = load_runner(folder, threads=1)
     tokenizer = load_tokenizer(folder)
     split = Split(tuple(texts), tuple(pairs) if pairs else None)
-    logits = one_by_one(runner, tokenize(split, tokenizer, tokenizer.model_max_length))
-    return task_of_config(load_config(folder, weights=False)).describe(logits)
+    config = load_config(folder, weights=False)
+    longest = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 512)
+    logits = one_by_one(runner, tokenize(split, tokenizer, longest))
+    return task_of_config(config).describe(logits)

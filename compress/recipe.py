@@ -21,8 +21,8 @@ from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Record, Stage, State, Workshop
 from compress.student.layers import Student
-from compress.tasks import TaskKind
-from compress.teacher import Teacher
+from compress.tasks import Classification, TaskKind
+from compress.teacher import Teacher, longest_row
 
 
 @dataclass(kw_only=True)
@@ -97,7 +97,8 @@ class Recipe(Settings):
         """Train the distilled student's twin on labels alone."""
         console.print("[bold]baseline: the same student, labels alone[/bold]")
         start = self.student(state).given_student
-        product, model = labels_only(self.distill).train(state, start, self.distill.epochs, "labels_only")
+        epochs = self.distill.epochs * len(state.data.transfer) / len(state.data.train)  # as many steps
+        product, model = labels_only(self.distill).train(state, start, epochs, "labels_only")
         return Record(
             "labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"])
         )
@@ -119,6 +120,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
         faults += _attempt("data", load)
     if data is not None:
         faults += [fault.under("distill") for fault in recipe.distill.task_faults(data.task)]
+        if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
+            faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
     if faults or data is None:
@@ -129,6 +132,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, _ = recipe.teacher.inspect(data.task)
     faults = [fault.under("student") for fault in recipe.student.model_faults(teacher)]
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(teacher))]
     if faults or any(recipe.student.faults()):
         return faults
     return [fault.under("distill") for fault in recipe.distill.model_faults(recipe.student.config(teacher), teacher)]
@@ -145,11 +149,21 @@ def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
 def _told(console: Console, title: str, state: State, stage: Callable[[State], State]) -> State:
     """Run a stage, saying what it is and what came of it."""
     console.print(f"[bold]{title}[/bold]")
-    after = stage(state)
+    after = _named(stage(state), title, state)
     for record in after.records[len(state.records) :]:
         how = "taken from the cache" if record.reused else f"{record.seconds:.0f} s"
         console.print("".join(["  ", *(f"{note}; " for note in record.notes), how]), style="dim", highlight=False)
     return after
+
+
+def _named(after: State, title: str, before: State) -> State:
+    """Give what a stage added the name that the recipe has for it, so that two stages of a kind can be told apart."""
+    records, artifacts = len(before.records), len(before.artifacts)
+    return replace(
+        after,
+        records=(*after.records[:records], *(replace(r, name=title) for r in after.records[records:])),
+        artifacts=(*after.artifacts[:artifacts], *(replace(a, name=title) for a in after.artifacts[artifacts:])),
+    )
 
 
 def _with_student_folder(state: State) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,5 +72,8 @@ def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]
         write_text(folder / "recipe.yaml", to_yaml(recipe))
         for name, source in models.items():
             place(source, folder / name, PRODUCT)
+        for path in (*folder.glob("stages/*"), *folder.glob("artifacts/*")):
+            if str(path.relative_to(folder)) not in models:
+                shutil.rmtree(path)  # of an earlier recipe with the same folder
         write_text(folder / "student" / "README.md", to_model_card(report))
         write_report(report, folder)

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from rich.console import Console
 
 from compress.data.dataset import Dataset
 from compress.files import hash_json, locked, settle, storage_faults, write_json
+from compress.machine import versions
 from compress.settings import Settings, plain
 
 PRODUCT = "product.json"  # written last into a finished folder: its key, seconds and record
+MATTERS = ("compress", "torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 SCRATCH = "scratch"  # below a folder in the making: what resumption needs and the finished folder does not
 
 
@@ -66,6 +67,9 @@ class Workshop:
     def _work(self, final: Path, key: str, work: Callable[[Path], Mapping[str, Any] | None]) -> None:
         partial = final.with_name(final.name + ".partial")
         partial.mkdir(exist_ok=True)
+        if (partial / PRODUCT).exists():  # whole, but for the last step
+            self._settle(partial, final)
+            return
         spent = partial / "seconds.json"  # of earlier, interrupted attempts
         before = json.loads(spent.read_text()) if spent.exists() else 0.0
         start = time.perf_counter()
@@ -78,9 +82,14 @@ class Workshop:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         seconds = before + time.perf_counter() - start
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        spent.unlink(missing_ok=True)
         write_json(partial / PRODUCT, {"key": key, "seconds": seconds, "record": dict(record or {})})
+        self._settle(partial, final)
+
+    @staticmethod
+    def _settle(partial: Path, final: Path) -> None:
+        """Remove what only resumption needed and make the folder final."""
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        (partial / "seconds.json").unlink(missing_ok=True)
         settle(partial, final)
 
     @staticmethod
@@ -91,7 +100,7 @@ class Workshop:
     @property
     def version(self) -> str:
         """The versions that a result may depend on."""
-        return " ".join(f"{name} {metadata.version(name)}" for name in ("compress", "torch", "transformers"))
+        return " ".join(f"{name} {version}" for name, version in versions().items() if name in MATTERS)
 
 
 @dataclass(frozen=True)

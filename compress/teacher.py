@@ -52,7 +52,7 @@ class Teacher(Training):
         yield from at_least(self, "max_tokens", 4)
         if not self.model:
             yield Fault("model", self.model, "must name a folder, a hub id or minilm")
-        elif self._looks_like_a_path() and not Path(self.model).is_dir():
+        elif self._looks_like_a_path() and not Path(self.model).expanduser().is_dir():
             yield Fault("model", self.model, "is no folder", "Name a folder with config.json and model.safetensors.")
 
     def _looks_like_a_path(self) -> bool:
@@ -61,7 +61,7 @@ class Teacher(Training):
     def source(self) -> str:
         """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
         if self.model not in PACKAGED or Path(self.model).is_dir():
-            return self.model
+            return str(Path(self.model).expanduser()) if self._looks_like_a_path() else self.model
         module, folder, package = PACKAGED[self.model]
         spec = find_spec(module)
         if spec is None or spec.origin is None:
@@ -72,8 +72,8 @@ class Teacher(Training):
         """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve."""
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
         load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
-        longest = getattr(config, "max_position_embeddings", None)
-        if longest is not None and self.max_tokens > longest:
+        longest = longest_row(config)
+        if self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
         knows, why = has_head(config, task)
         if self.fine_tune is FineTune.never and not knows:
@@ -131,6 +131,12 @@ class Teacher(Training):
         )
         model.cpu()
         return curves
+
+
+def longest_row(config: Any) -> int:
+    """Return the most tokens that a model of this configuration takes."""
+    longest = int(getattr(config, "max_position_embeddings", None) or 2**20)
+    return longest - config.pad_token_id - 1 if config.model_type.endswith("roberta") else longest
 
 
 def has_head(config: Any, task: Task) -> tuple[bool, str]:

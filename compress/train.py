@@ -7,7 +7,9 @@ objective, a module that turns a batch into a loss and its named parts.
 from __future__ import annotations
 
 import json
+import math
 import random
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from compress.errors import Fault
+from compress.errors import CompressError, Fault
+from compress.files import write_json
 from compress.models.loading import quiet
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
@@ -162,6 +165,7 @@ def fit(
         save_total_limit=2,
         logging_steps=max(1, steps // CURVE_POINTS),
         report_to="none",
+        use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=seed,
@@ -182,7 +186,8 @@ def fit(
         trainer.train(resume_from_checkpoint=checkpoint)
         keeper.restore_best()
     objective.eval()
-    return [{k: float(v) for k, v in entry.items() if k != "total_flos"} for entry in trainer.state.log_history[:-1]]
+    history = trainer.state.log_history[:-1]  # the last entry is the Trainer's own summary
+    return [{name: float(value) for name, value in entry.items() if math.isfinite(value)} for entry in history]
 
 
 class _Trainer(Trainer):
@@ -202,6 +207,11 @@ class _Trainer(Trainer):
         for name, part in parts.items():
             self.parts.setdefault(name, []).append(float(part.detach()))
         assert isinstance(loss, Tensor)
+        if not bool(torch.isfinite(loss)):
+            raise CompressError(
+                f"Training diverged: the loss is {loss.item()} at step {self.state.global_step}. "
+                "Lower the stage's learning_rate, or its gradient_clip."
+            )
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -224,13 +234,19 @@ class _Keeper(TrainerCallback):
         self.objective, self.settings, self.validate, self.trainer = objective, settings, validate, trainer
         self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
         self.saved_at = time.monotonic()
+        self.steps_an_epoch = -(-len(trainer.order) // settings.batch_size)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.trainer.order.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        due = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
-        control.should_save = due and state.global_step < state.max_steps
+        if state.global_step % self.steps_an_epoch:  # the last step of an epoch is kept after its validation
+            control.should_save = self.due and state.global_step < state.max_steps
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
@@ -246,6 +262,7 @@ class _Keeper(TrainerCallback):
         )
         if self.settings.early_stopping and metrics:
             self._keep_if_best(next(iter(metrics.values())), state, control)
+        control.should_save = self.due and state.global_step < state.max_steps
 
     def _keep_if_best(self, metric: float, state: TrainerState, control: TrainerControl) -> None:
         from safetensors.torch import save_file
@@ -253,8 +270,10 @@ class _Keeper(TrainerCallback):
         best = json.loads(self.best_state.read_text()) if self.best_state.exists() else None
         if best is None or metric > best["metric"] or state.global_step <= best["step"]:
             weights = {name: value.contiguous() for name, value in self.objective.state_dict().items()}
-            save_file(weights, self.best_weights)
-            self.best_state.write_text(json.dumps({"metric": metric, "step": state.global_step, "epoch": state.epoch}))
+            aside = self.best_weights.with_suffix(".new")
+            save_file(weights, aside)
+            aside.replace(self.best_weights)
+            write_json(self.best_state, {"metric": metric, "step": state.global_step, "epoch": state.epoch})
         elif (state.epoch or 0) - best["epoch"] >= self.settings.early_stopping:
             control.should_training_stop = True
 
@@ -282,7 +301,7 @@ class _Bar(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:
@@ -297,6 +316,10 @@ def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:
 
 
 def _last_whole(checkpoints: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, and remove those that were not."""
+    for path in checkpoints.glob("checkpoint-*"):
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)  # cut short; left there, it would count among those that are kept
     found = sorted(checkpoints.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
     return str(found[-1].parent) if found else None
 

@@ -101,6 +101,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("width against heads", nothing, ["student.hidden_size=10"], ["student.hidden_size = 10", "the 4 heads"]),
     ("heads against attention", nothing, ["student.heads=2"], ["distill.losses.attention", "student 2, teacher 4"]),
     ("rows too long", nothing, ["teacher.max_tokens=999"], ["teacher.max_tokens = 999", "at most 64 tokens"]),
+    ("grid too long", nothing, ["benchmark.tokens=[8,65]"], ["benchmark.tokens = [8, 65]", "the 64 tokens"]),
     # data files
     ("no such file", nothing, ["data.train=trian.tsv"], ["trian.tsv", "train.tsv"]),
     ("no file", nothing, ["data.train="], ["data.train"]),
@@ -112,6 +113,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("unknown test label", line("test.tsv", 4, "ugly\tthe film"), [], ["test.tsv, line 4", "ugly", "bad, good"]),
     ("not UTF-8", whole("train.tsv", b"good\tfine\nbad\tcaf\xe9\n"), [], ["train.tsv, line 2", "UTF-8"]),
     ("one class", whole("train.tsv", "good\ta film\n" * 9), [], ["train.tsv", "good"]),
+    ("one row", nothing, ["data.train_rows=1"], ["data.train_rows", "one class"]),
     ("missing column", nothing, ["data.text=txt"], ["txt"]),
     ("words as scores", nothing, ["task=regression"], ["train.tsv", "number"]),
     # model folders
@@ -143,7 +145,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WORDS = [
     "recipe=quickstart", "data=files", "data.train=train.tsv", "data.validation=validation.tsv", "data.test=test.tsv",
     "data.train_rows=null", "data.validation_rows=null", "data.test_rows=null",
-    "teacher.model=./teacher", "teacher.max_tokens=32", "student.layers=2",
+    "teacher.model=./teacher", "teacher.max_tokens=32", "student.layers=2", "benchmark.tokens=[8]",
 ]  # fmt: skip
 
 

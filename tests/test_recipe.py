@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compress.benchmark.stage import Benchmark
 from compress.data import Files
-from compress.distill.losses import AttentionScores, HiddenStates, SoftTargets
+from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.prune.heads import PruneHeads
@@ -29,7 +30,7 @@ from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.student.layers import Student
 from compress.teacher import Teacher
-from tests.conftest import write_tsv
+from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
 
 
 def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
@@ -55,6 +56,11 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
     )  # fmt: skip
 
 
+def pairs(rows: int) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """Yield pairs of made-up reviews."""
+    return zip(reviews(rows, rows), reviews(rows, rows + 1), strict=True)
+
+
 def report(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "run" / "report.json").read_text())
     return found
@@ -68,8 +74,6 @@ def made(folder: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with its files beside it."""
-    from tests.conftest import reviews, save_tiny
-
     folder = tmp_path_factory.mktemp("chain")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
     files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
@@ -187,6 +191,25 @@ def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, 
         fault.setting for fault in told.value.faults
     }
     assert made(tmp_path) == set() if (tmp_path / "cache").exists() else True
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, rows in (("train", 60), ("validation", 16), ("test", 24)):
+        made = [(f"{generator.random() * 5:.2f}", first, second) for (_, first), (_, second) in pairs(rows)]
+        write_tsv(tmp_path / f"{name}.tsv", made)
+    losses = {"mse": LogitsMSE(), "hard": HardLabels(), "attention": AttentionScores(weight=0.1)}
+    distill = Distill(losses=losses, epochs=1, learning_rate=1e-3, batch_size=16)
+    files = {name: tmp_path / f"{name}.tsv" for name in ("train", "validation", "test")}
+    save_tiny(tmp_path / "teacher", family)
+    twice = {"first": PruneHeads(ratio=0.2, rows=16), "second": PruneHeads(ratio=0.4, rows=16, steps=2)}
+    recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=twice).run()
+    said = report(tmp_path)
+    assert said["task"]["kind"] == "regression"
+    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "first", "second"]
+    assert all(-1 <= entry["metrics"]["pearson"] <= 1 for entry in said["stages"] + said["artifacts"])
+    assert [sum(layer["heads"] for layer in stage["layers"]) for stage in said["stages"]] == [16, 8, 6, 4]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from compress.data.dataset import Split
+from compress.errors import CompressError
 from compress.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
@@ -95,6 +97,39 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     curve = fit(Supervised(model), tokens(), settings, seed=3, folder=tmp_path, title="test", validate=validate)
     assert [point["validation_accuracy"] for point in curve if "validation_accuracy" in point] == [0.5, 0.9, 0.7, 0.6]
     assert all(torch.equal(at_best[1][name], value) for name, value in model.state_dict().items())
+
+
+def test_a_diverging_training_is_stopped_in_plain_words(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(CompressError, match="Training diverged: the loss is nan at step 0"):
+        fit(Supervised(model), tokens(), Training(), seed=3, folder=tmp_path, title="test", validate=dict)
+
+
+@pytest.mark.parametrize("stop_at", [0, 8, 16])
+def test_early_stopping_resumes_as_if_nothing_had_happened(stop_at: int, tmp_path: Path) -> None:
+    def run(folder: Path, interrupted_after: int | None) -> tuple[list[Any], dict[str, torch.Tensor]]:
+        model, validation = tiny_model(), tokens(40, 2)
+        calls = iter(range(10**6))
+
+        def validate() -> dict[str, float]:
+            if next(calls) == (interrupted_after if interrupted_after is None else interrupted_after // 8):
+                raise KeyboardInterrupt
+            return main_metric(model, validation, TASK)
+
+        settings = Training(
+            epochs=4, batch_size=16, learning_rate=3e-3, early_stopping=1, checkpoint_seconds=1e-9
+        )  # fmt: skip
+        curve = fit(Supervised(model), tokens(), settings, seed=3, folder=folder, title="test", validate=validate)
+        return [p["validation_accuracy"] for p in curve if "validation_accuracy" in p], model.state_dict()
+
+    whole, weights = run(tmp_path / "whole", None)
+    with suppress(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_at)
+    again, same = run(tmp_path / "parts", None)
+    assert again == whole
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 def test_batches_hold_all_rows_once_in_similar_lengths_and_differ_by_epoch() -> None:

@@ -14,7 +14,7 @@ IN_FLOAT = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul"}
 def int8_matmuls(folder: Path) -> tuple[int, int]:
     """Return (matrix products that run in int8, all matrix products) of the optimized graph.
 
-    The products of attention itself, Q·Kᵀ and P·V, count too; they have no weights and stay in float here.
+    The products of attention itself, Q·Kᵀ and P·V, which have no weights, count too.
     """
     ort = import_onnxruntime("Reading the optimized graph")
     import onnx

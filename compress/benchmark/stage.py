@@ -17,7 +17,7 @@ from compress.benchmark.runners import load_runner, one_by_one, torch_threads
 from compress.errors import Fault, ModelError
 from compress.evaluate import predict_rows
 from compress.files import size_mib
-from compress.machine import describe
+from compress.machine import describe, instructions
 from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.onnx_graph import input_names
@@ -52,6 +52,11 @@ class Benchmark(Settings):
         for name in ("batches", "tokens"):
             if any(value < 1 for value in getattr(self, name)):
                 yield Fault(name, list(getattr(self, name)), "must list whole numbers from 1")
+
+    def model_faults(self, longest: int) -> Iterator[Fault]:
+        """Yield lengths of the grid above the ``longest`` rows that the teacher takes."""
+        if max(self.tokens, default=0) > longest:
+            yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the teacher takes")
 
     def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
         """Return the report's ``stages``, ``artifacts`` and ``baselines``."""
@@ -117,7 +122,7 @@ class Benchmark(Settings):
                 "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
                 "runtime": "pytorch", "precision": "fp32", "seconds": label_student.seconds,
                 "curves": [dict(point) for point in label_student.curves],
-                "notes": ["same start, rows, steps and seed as the distilled student; its speed is that student's too"],
+                "notes": ["same start, labelled rows, steps and seed as the distilled student, and its speed"],
             }  # fmt: skip
 
 
@@ -145,7 +150,7 @@ class _Bench:
             runner = load_runner(artifact.folder, self.settings.threads)
             np.save(folder / "logits.npy", one_by_one(runner, self.tokens, f"accuracy, {artifact.name}"))
 
-        return self._logits(artifact.runtime, artifact.key, work)
+        return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, work)
 
     def _logits(self, how: str, key: str, work: Any) -> Array:
         product = self.state.workshop.make("logits", [how, key, self.tokens.fingerprint], work)

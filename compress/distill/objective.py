@@ -42,7 +42,7 @@ class Distillation(nn.Module):
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
         self.scores = any(loss.needs_scores for loss in losses.values())
-        self.kept = kept_heads(student.config) if self.scores else []
+        self.heads = _heads_of_teacher(student.config, teacher_config, layers) if self.scores else []
         self.projections = nn.ModuleDict()
         if self.hidden and student.config.hidden_size != teacher_config.hidden_size:
             for name in ("states", "embeddings"):
@@ -68,9 +68,15 @@ class Distillation(nn.Module):
         return Outputs(outputs.logits, outputs.mask, hidden, outputs.scores)
 
     def _fitting(self, outputs: Outputs) -> Outputs:
-        """Return the teacher's outputs with, of each mapped layer's heads, those that the student keeps."""
-        scores = dict(outputs.scores)
-        for (_, layer), kept in zip(self.layers, self.kept, strict=False):
-            if layer in scores and len(kept) != scores[layer].shape[1]:
-                scores[layer] = scores[layer][:, kept]
+        """Return the teacher's outputs with scores by student layer, of the heads that the student keeps."""
+        scores = {}
+        for (ours, theirs), heads in zip(self.layers, self.heads, strict=False):
+            known = outputs.scores[theirs]
+            scores[ours] = known if heads == list(range(known.shape[1])) else known[:, heads]
         return Outputs(outputs.logits, outputs.mask, outputs.hidden, scores)
+
+
+def _heads_of_teacher(student: Any, teacher: Any, layers: tuple[tuple[int, int], ...]) -> list[list[int]]:
+    """Return, by student layer, where the teacher's layer has the heads that the student keeps."""
+    ours, theirs = kept_heads(student), kept_heads(teacher)
+    return [[theirs[t - 1].index(head) for head in ours[s - 1]] for s, t in layers]

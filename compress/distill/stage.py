@@ -14,11 +14,12 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Split
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import FromModel, Wanted, disk_free_gib, on_disk
+from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
 from compress.errors import Fault
 from compress.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import Tokens, tokenize
+from compress.models.uneven import kept_heads
 from compress.settings import positive
 from compress.state import SCRATCH, Model, Product, Record, State
 from compress.student.layer_map import layer_map, layer_map_faults
@@ -75,12 +76,18 @@ class Distill(Training):
         except ValueError as error:
             yield Fault("layer_map", self.layer_map, str(error))
         heads = [config.num_attention_heads for config in (student, teacher)]
+        theirs = kept_heads(teacher)
         for name, loss in self.losses.items():
             if loss.needs_scores and heads[0] != heads[1]:
                 yield Fault(
                     f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
                     f"Set student.heads={heads[1]}, or leave this loss out.",
                 )  # fmt: skip
+            elif loss.needs_scores and any(
+                not set(ours) <= set(theirs[t - 1])
+                for ours, (_, t) in zip(kept_heads(student), self._layers(student, teacher), strict=True)
+            ):
+                yield Fault(f"losses.{name}", None, "needs heads that the teacher no longer has", "Leave it out.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -133,8 +140,7 @@ class Distill(Training):
         scores = any(loss.needs_scores for loss in self.losses.values())
         wanted = Wanted(((0,) if embeddings else ()) + (mapped if hidden else ()), mapped if scores else ())
         size = wanted.gib(tokens, teacher.config)
-        fits = size <= self.cache_gib and size < 0.9 * disk_free_gib(state.workshop.cache)
-        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and fits):
+        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
             source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
             notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
         else:
@@ -157,4 +163,11 @@ class Distill(Training):
 
 def labels_only(distill: Distill) -> Distill:
     """Return the same training on labels alone: what the student would be without a teacher."""
-    return replace(distill, losses={"hard": HardLabels()})
+    plain = Distill()
+    return replace(
+        distill,
+        losses={"hard": HardLabels()},
+        layer_map=None,
+        teacher_outputs=plain.teacher_outputs,
+        cache_gib=plain.cache_gib,
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel
 from compress.files import write_json
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
+from compress.models.uneven import kept_heads
 from compress.progress import progress
 from compress.state import Model, Workshop
 from compress.tasks import Array
@@ -43,7 +43,7 @@ class Wanted:
         lengths = tokens.lengths.astype(np.int64)
         files = {"logits": (np.full(len(lengths), config.num_labels, dtype=np.int64), "float32")}
         files |= {f"hidden_{k}": (lengths * config.hidden_size, "float16") for k in self.hidden}
-        files |= {f"scores_{k}": (lengths**2 * config.num_attention_heads, "float16") for k in self.scores}
+        files |= {f"scores_{k}": (lengths**2 * len(kept_heads(config)[k - 1]), "float16") for k in self.scores}
         return files
 
     def gib(self, tokens: Tokens, config: Any) -> float:
@@ -66,7 +66,7 @@ class FromDisk:
         """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
         rows = batch["rows"].cpu().numpy()
         width = batch["attention_mask"].shape[1]
-        hidden, heads = self.config.hidden_size, self.config.num_attention_heads
+        hidden = self.config.hidden_size
         device = batch["attention_mask"].device
         logits = np.stack([self._row("logits", row) for row in rows])
         states, scores = {}, {}
@@ -76,6 +76,7 @@ class FromDisk:
                 padded[place, : self.lengths[row]] = self._row(f"hidden_{k}", row).reshape(-1, hidden)
             states[k] = torch.from_numpy(padded).to(device)
         for k in self.wanted.scores:
+            heads = len(kept_heads(self.config)[k - 1])
             padded = np.zeros((len(rows), heads, width, width), dtype=np.float32)
             for place, row in enumerate(rows):
                 length = self.lengths[row]
@@ -121,7 +122,9 @@ def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wante
         path, size = folder / f"{name}.bin", int(counts.sum())
         if not path.exists():
             done = 0
-            _reserve(path, size * np.dtype(kind).itemsize)
+            aside = path.with_suffix(".new")
+            _reserve(aside, size * np.dtype(kind).itemsize)
+            aside.replace(path)
         maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
         starts[name] = np.concatenate([[0], np.cumsum(counts)])
 
@@ -155,8 +158,3 @@ def _reserve(path: Path, size: int) -> None:
     with path.open("wb") as file:
         if size:
             os.posix_fallocate(file.fileno(), 0, size)
-
-
-def disk_free_gib(folder: Path) -> float:
-    """Return the free disk space at ``folder`` in GiB."""
-    return shutil.disk_usage(folder).free / 2**30

@@ -64,8 +64,7 @@ def family_of(config: Any) -> Family:
     if found is None:
         raise ModelError(
             f"{config.model_type} models cannot be taken apart here: supported are {', '.join(FAMILIES)}. "
-            "Such a model can still be a teacher whose logits are distilled (losses hard, soft, mse) into a student "
-            "of another family: set student.model to a folder or hub id."
+            "Name a teacher of one of these families."
         )
     return found
 

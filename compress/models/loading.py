@@ -73,7 +73,9 @@ def load_model(
 
     ``head`` gives a new head's settings; without it the model must have one.
     """
-    load_config(model, trust_remote_code=trust_remote_code)
+    config = load_config(model, trust_remote_code=trust_remote_code)
+    for name, value in sorted((head or {}).items(), reverse=True):  # num_labels would overwrite the labels' names
+        setattr(config, name, value)
     with _plain_errors(model), quiet():
         loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             str(model),
@@ -81,7 +83,7 @@ def load_model(
             use_safetensors=True,
             dtype="float32",
             ignore_mismatched_sizes=head is not None,
-            **(head or {}),
+            config=config,
         )
     nn.Module.to(loaded, on)
     loaded.eval()

@@ -85,17 +85,27 @@ def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[
     """Return, a layer, the positions of the heads to keep: the ``remaining`` most important, one a layer at least.
 
     Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
-    same share, the rounding going to the layers with most heads.
+    same share, the largest remainders rounded up.
     """
-    keep = [{int(scores.argmax())} for scores in importance]
     scores = normalised(importance)
-    total = sum(len(s) for s in scores)
+    share = _shares([len(layer) for layer in scores], remaining) if scope is Scope.layer else None
+    keep = [{int(layer.argmax())} for layer in scores]
     order = sorted(
         ((float(value), layer, head) for layer, s in enumerate(scores) for head, value in enumerate(s)), reverse=True
     )
     for _, layer, head in order:
-        if sum(map(len, keep)) >= remaining and scope is Scope.all:
+        if share is None and sum(map(len, keep)) >= remaining:
             break
-        if scope is Scope.all or len(keep[layer]) < max(1, round(remaining * len(scores[layer]) / total)):
+        if share is None or head in keep[layer] or len(keep[layer]) < share[layer]:
             keep[layer].add(head)
     return [sorted(heads) for heads in keep]
+
+
+def _shares(sizes: list[int], remaining: int) -> list[int]:
+    """Return how many heads each layer keeps: its proportion, at least one, largest remainders rounded up."""
+    exact = [remaining * size / sum(sizes) for size in sizes]
+    share = [max(1, int(value)) for value in exact]
+    for layer in sorted(range(len(sizes)), key=lambda i: int(exact[i]) - exact[i]):
+        if sum(share) < remaining and share[layer] < sizes[layer]:
+            share[layer] += 1
+    return share

@@ -61,9 +61,12 @@ class Student(Stage):
             family.hidden_key: self.hidden_size or teacher.hidden_size,
             family.heads_key: self.heads or teacher.num_attention_heads,
             family.neurons_key: self.intermediate_size or getattr(teacher, family.neurons_key),
-            "teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),
         }
-        return type(teacher)(**(teacher.to_dict() | sizes))
+        layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
+        origin: dict[str, Any] = {"teacher_layers": list(layers)}
+        if getattr(teacher, "kept_heads", None):
+            origin["kept_heads"] = [teacher.kept_heads[layer - 1] for layer in layers]
+        return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
     def __call__(self, state: State) -> State:
         """Return the state with a student that has not been trained yet."""
@@ -94,7 +97,7 @@ class Student(Stage):
             if name.startswith(prefix):
                 index, _, rest = name.removeprefix(prefix).partition(".")
                 twin = f"{prefix}{config.teacher_layers[int(index)] - 1}.{rest}"
-            if weights[twin].shape == own[name].shape:
+            if twin in weights and weights[twin].shape == own[name].shape:
                 own[name] = weights[twin].clone()
         student.load_state_dict(own)
         student.eval()

@@ -43,8 +43,8 @@ def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Mask (batch, tokens), nonzero on real tokens. One layer's L_hidn or L_embd of TinyBERT (arXiv:1909.10351).
     """
-    errors = ((student - teacher) ** 2).mean(-1)
-    return _masked_mean(errors, mask)
+    real = mask.bool()
+    return ((student[real] - teacher[real]) ** 2).mean()
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -53,9 +53,10 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Given scores before the softmax it is one layer's L_attn of TinyBERT (arXiv:1909.10351, eq. 7); given
     probabilities it compares what each head looks at. A pair counts where both positions are real.
     """
-    errors = ((student - teacher) ** 2).mean(1)
     real = mask.bool()
-    return _masked_mean(errors, real[:, :, None] & real[:, None, :])
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    errors = torch.where(pairs, student, 0.0) - torch.where(pairs, teacher, 0.0)
+    return (errors**2).sum() / (pairs.sum() * student.shape[1]).clamp(min=1)
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -63,10 +64,5 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     DistilBERT's alignment of directions (Sanh et al., arXiv:1910.01108).
     """
-    return _masked_mean(1 - functional.cosine_similarity(student, teacher, dim=-1), mask)
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values`` where ``mask``, of the same shape, is nonzero; padding never enters, NaN or not."""
     real = mask.bool()
-    return torch.where(real, values, 0.0).sum() / real.sum().clamp(min=1)
+    return 1 - functional.cosine_similarity(student[real], teacher[real], dim=-1).mean()

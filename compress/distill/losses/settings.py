@@ -27,9 +27,9 @@ from compress.settings import Settings, at_least, between, positive
 class Comparison:
     """One batch as a loss sees it.
 
-    Layers are paired: (student layer, teacher layer). The teacher's tensors already have the student's
-    shape: its states are projected to nothing (the student's are projected to the teacher's width), and of
-    its heads only those are left that the student keeps.
+    ``layers`` pairs (student layer, teacher layer). The student's states are projected to the teacher's
+    width where that differs. The teacher's states are by its own layers; its scores are by the student's
+    layers, and only of the heads that the student keeps.
     """
 
     student: Outputs
@@ -163,7 +163,7 @@ class AttentionScores(Loss):
     def __call__(self, seen: Comparison) -> Tensor:
         """Return the sum of `attention_loss` over the mapped layers."""
         return _sum(
-            attention_loss(seen.student.scores[s], seen.teacher.scores[t], seen.student.mask) for s, t in seen.layers
+            attention_loss(seen.student.scores[s], seen.teacher.scores[s], seen.student.mask) for s, _ in seen.layers
         )
 
 
@@ -178,10 +178,10 @@ class AttentionProbabilities(Loss):
         return _sum(
             attention_loss(
                 _probabilities(seen.student.scores[s], seen.student.mask),
-                _probabilities(seen.teacher.scores[t], seen.student.mask),
+                _probabilities(seen.teacher.scores[s], seen.student.mask),
                 seen.student.mask,
             )
-            for s, t in seen.layers
+            for s, _ in seen.layers
         )
 
 

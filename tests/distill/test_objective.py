@@ -1,0 +1,69 @@
+"""The objective: which tensors meet which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenStates, attention_loss
+from compress.distill.objective import Distillation
+from compress.distill.stage import Distill
+from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.models.outputs import observe
+from compress.models.uneven import keep_heads
+from compress.student.layers import Student
+from tests.conftest import tiny_batch, tiny_model
+
+ALL = Wanted(hidden=(0, 1, 2, 3, 4), scores=(1, 2, 3, 4))
+
+
+@torch.no_grad()
+def test_a_pruned_student_is_compared_with_the_heads_it_keeps_also_when_layers_share_a_teacher_layer() -> None:
+    teacher, batch = tiny_model(), tiny_batch()
+    keep = [[0, 1], [0, 2, 3]]
+    student = keep_heads(Student(layers=2, layer_map=[2, 2]).build(teacher), keep)
+    layers = ((1, 2), (2, 2))
+    objective = Distillation(student, {"a": AttentionScores()}, FromModel(teacher, ALL), teacher.config, layers)
+    _, parts = objective(batch, 0.0)
+    ours, theirs = observe(student, batch, scores=True).scores, observe(teacher, batch, scores=True).scores
+    mask = batch["attention_mask"]
+    expected = sum(attention_loss(ours[s], theirs[2][:, keep[s - 1]], mask) for s in (1, 2))
+    torch.testing.assert_close(parts["a"], expected)
+
+
+@torch.no_grad()
+def test_a_pruned_teacher_can_teach_the_heads_it_has() -> None:
+    teacher, batch = keep_heads(tiny_model(), [[0, 1, 3], [1, 2], [0, 3], [2]]), tiny_batch()
+    student = Student(layers=2, layer_map=[2, 4]).build(teacher)
+    losses = {"a": AttentionScores(), "h": HiddenStates()}
+    objective = Distillation(student, losses, FromModel(teacher, ALL), teacher.config, ((1, 2), (2, 4)))
+    loss, _ = objective(batch, 0.0)
+    assert torch.isfinite(loss)
+    assert student.config.kept_heads == [[1, 2], [2]]
+    fewer = keep_heads(student, [[1], [0]])
+    assert not list(Distill(losses=losses).model_faults(fewer.config, teacher.config))
+
+
+def test_a_narrow_student_is_projected_to_the_teachers_width_and_the_projection_learns() -> None:
+    teacher, batch = tiny_model(), tiny_batch()
+    student = Student(layers=2, hidden_size=8, heads=2).build(teacher)
+    losses = {"h": HiddenStates(), "e": Embeddings(), "c": Cosine()}
+    objective = Distillation(student, losses, FromModel(teacher, ALL), teacher.config, ((1, 2), (2, 4)))
+    loss, _ = objective(batch, 0.0)
+    loss.backward()
+    assert {name: p.weight.shape for name, p in objective.projections.items()} == {
+        "states": (16, 8),
+        "embeddings": (16, 8),
+    }
+    assert all(float(p.weight.grad.norm()) > 0 for p in objective.projections.values())
+
+
+def test_weights_move_with_training() -> None:
+    from compress.distill.losses import HardLabels
+    from compress.distill.schedules import Schedule
+
+    falling = HardLabels(weight=1.0, weight_end=0.0, weight_schedule=Schedule.linear)
+    assert [falling.weight_at(p) for p in (0, 0.25, 1)] == pytest.approx([1, 0.75, 0])
+    stepping = HardLabels(weight=0.2, weight_end=0.8, weight_schedule=Schedule.step, step_at=0.5)
+    assert [stepping.weight_at(p) for p in (0, 0.49, 0.5, 1)] == [0.2, 0.2, 0.8, 0.8]
+    assert HardLabels(weight=0.3).weight_at(0.9) == 0.3
