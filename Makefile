@@ -15,7 +15,7 @@ demo: $(VENV)/demo ## distil, prune, quantize and measure a small model, with al
 	$(BIN)/compress run recipe=quickstart
 
 test: $(VENV)/dev ## run the tests, without those that are slow or need a GPU
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
 
 check: $(VENV)/dev ## lint, check the formatting and the types
 	$(BIN)/ruff check .

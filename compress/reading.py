@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ class Choices:
         body = {"recipe": self.file.path.stem, **self.file.values} if values else {}
         return {"defaults": [*self.includes, *self.named, "_self_", *overrides], **body}
 
+    def without(self, group: str, dropped: set[str]) -> Choices:
+        """Return the choices without values for options that the command line does not choose."""
+        *above, last = group.split("/")
+        values = deepcopy(dict(self.file.values))
+        owner: Any = values
+        for key in above:
+            owner = owner.get(key) if isinstance(owner, Mapping) else None
+        held = owner.get(last) if isinstance(owner, Mapping) else None
+        if not isinstance(held, Mapping) or not dropped & set(held):
+            return self
+        left = {name: value for name, value in held.items() if name not in dropped}
+        owner.pop(last)
+        if left:
+            owner[last] = left
+        return replace(self, file=replace(self.file, values=values))
+
 
 @dataclass
 class Reading:
@@ -77,6 +94,11 @@ class Reading:
                 self.words.append(word)
         if "recipe" not in self.blamed and not any(word.setting == "recipe" for word in self.words):
             self._recipe(QUICKSTART, QUICKSTART, "recipe", ())
+        for word in self.words:
+            if word.setting in SEVERAL:
+                chosen = {str(option) for value in word.values for option in (value or ())}
+                dropped = set(GROUPS[word.setting]) - chosen
+                self.recipes = {name: found.without(word.setting, dropped) for name, found in self.recipes.items()}
 
     def refuse(self, setting: str, value: object, rule: str, remedy: str = "", *, blame: str = "") -> None:
         """Note a fault; settings from ``blame`` on down are not looked at any more."""

@@ -125,7 +125,7 @@ class Classification:
         return {
             "accuracy": float((predicted == labels).mean()),
             "f1": float(f1_score(labels, predicted, average="macro", labels=range(self.outputs), zero_division=0)),
-            "mcc": float(matthews_corrcoef(labels, predicted)),
+            "mcc": float(matthews_corrcoef(labels, predicted)) if len({*labels, *predicted}) > 1 else 0.0,
         }
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:

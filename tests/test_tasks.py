@@ -42,6 +42,7 @@ def test_metrics_of_classes() -> None:
     logits, labels = np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2])
     assert task.metrics(logits, labels)["accuracy"] == 0.75
     assert task.metrics(logits, labels)["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert task.metrics(np.eye(3)[[1, 1]], np.array([1, 1]))["mcc"] == 0
     assert task.agreement(logits, np.eye(3)[[0, 1, 2, 2]]) == 0.75
     low, high = task.intervals(logits, labels)["accuracy"]
     assert low < 0.75 < high
