@@ -48,7 +48,7 @@ from compress.machine import describe, versions
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.state import Model, Workshop
-from compress.student.layers import Student
+from compress.student.bert import Bert
 from compress.train import LengthGrouped, Training, fit
 
 WORKER = Path(__file__).with_name("throughput_textbrewer.py")
@@ -262,7 +262,7 @@ def job_of(given: argparse.Namespace) -> Iterator[Job]:
         teacher, tokenizer = load_model(given.teacher), load_tokenizer(given.teacher)
     except ModelError as error:
         refuse(f"--teacher {error}")
-    student = Student().build(teacher)
+    student = Bert().build(teacher)
     layers = tuple(enumerate(student.config.teacher_layers, start=1))
     with tempfile.TemporaryDirectory() as folder:
         save_model(student, tokenizer, Path(folder))

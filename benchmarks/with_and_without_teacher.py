@@ -27,7 +27,7 @@ from compress.machine import describe, versions
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.state import Model, State, Workshop
-from compress.student.layers import Student
+from compress.student.bert import Bert
 from compress.tasks import TaskKind, wilson
 from compress.teacher import FineTune, Teacher
 
@@ -61,7 +61,7 @@ def main() -> None:
     data = source.load(TaskKind.auto, seed=13)
     state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
-    student = Student(layers=given.layers)
+    student = Bert(layers=given.layers)
     found: dict[str, list[float]] = {}
     for arm in given.arms:
         for seed in given.seeds:

@@ -1,6 +1,6 @@
 """Make BERT-sized models small and fast: distil, prune, quantize, export, and report honestly."""
 
-from compress.models.uneven import register
+from compress.models.registration import register
 
 register()
 

@@ -14,7 +14,7 @@ from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
-from compress.student.layers import Student
+from compress.student.bert import Bert
 
 Option = type[Settings] | Settings
 
@@ -25,13 +25,14 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
-    "student": {"layers": Student},
+    "student": {"bert": Bert},
+    "prepare": {},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
     "export": {"onnx": Onnx},
 }
-"""Group to option to settings; the only place where names are bound: ``student=layers``, ``prune=[heads]``."""
+"""Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
 
 
 def slot(recipe: Any, group: str) -> Any:

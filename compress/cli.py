@@ -49,7 +49,7 @@ examples:
 """
 
 RUN = """\
-Words are choices (student=layers, prune=[heads]) and single settings (prune.heads.ratio=0.5).
+Words are choices (student=bert, prune=[heads]) and single settings (prune.heads.ratio=0.5).
 All are checked before any work starts. Finished work is kept and used again: the same command
 goes on where it was stopped, and a changed setting repeats only what depends on it.
 

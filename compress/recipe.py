@@ -20,7 +20,8 @@ from compress.files import writable
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Record, Stage, State, Workshop
-from compress.student.layers import Student
+from compress.student.base import Student
+from compress.student.bert import Bert
 from compress.tasks import Classification, TaskKind
 from compress.teacher import Teacher, longest_row
 
@@ -34,7 +35,8 @@ class Recipe(Settings):
     task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
-    student: Student = field(default_factory=Student)
+    student: Student = field(default_factory=Bert)
+    prepare: dict[str, Stage] = field(default_factory=dict)  # training before distillation, in the order of their names
     distill: Distill = field(default_factory=Distill)
     prune: dict[str, Stage] = field(default_factory=dict)  # in the order of their names here
     quantize: dict[str, Stage] = field(default_factory=dict)  # side by side
@@ -86,12 +88,19 @@ class Recipe(Settings):
         return state
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
-        """Yield the stages in order: teacher, student, distill, prunings, exports, quantizations."""
+        """Yield the stages in order: teacher, student, preparations, distill, prunings, exports, quantizations."""
         yield "teacher", self.teacher
         yield "student", self.student
+        yield from self.prepare.items()
         yield "distill", self.distill
         for group in (self.prune, self.export, self.quantize):
             yield from group.items()
+
+    def trained(self) -> Iterator[tuple[str, Stage]]:
+        """Yield what changes the student after it was built, by its path: preparations, distill, prunings."""
+        yield from ((f"prepare.{name}", stage) for name, stage in self.prepare.items())
+        yield "distill", self.distill
+        yield from ((f"prune.{name}", stage) for name, stage in self.prune.items())
 
     def label_student(self, state: State, console: Console) -> Record:
         """Train the distilled student's twin on labels alone."""
@@ -119,7 +128,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
         faults += _attempt("data", load)
     if data is not None:
-        faults += [fault.under("distill") for fault in recipe.distill.task_faults(data.task)]
+        for path, stage in recipe.trained():
+            faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
             faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
@@ -131,11 +141,12 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, _ = recipe.teacher.inspect(data.task)
-    faults = [fault.under("student") for fault in recipe.student.model_faults(teacher)]
+    faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher)]
     faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(teacher))]
     if faults or any(recipe.student.faults()):
         return faults
-    return [fault.under("distill") for fault in recipe.distill.model_faults(recipe.student.config(teacher), teacher)]
+    student = recipe.student.config(teacher)
+    return [fault.under(path) for path, stage in recipe.trained() for fault in stage.model_faults(student, teacher)]
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from compress.data.dataset import Dataset
+from compress.errors import Fault
 from compress.files import hash_json, locked, settle, storage_faults, write_json
 from compress.machine import versions
 from compress.settings import Settings, plain
+from compress.tasks import Task
 
 PRODUCT = "product.json"  # written last into a finished folder: its key, seconds and record
 MATTERS = ("compress", "torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
@@ -179,6 +181,14 @@ class Stage(Settings):
     def __call__(self, state: State) -> State:
         """Return the state after this stage."""
         raise NotImplementedError(type(self).__name__)
+
+    def task_faults(self, task: Task) -> Iterator[Fault]:
+        """Yield settings that do not fit the task."""
+        yield from ()
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
+        yield from ()
 
     def made_with(self) -> Any:
         """The settings as they enter the fingerprint of what this stage makes."""

@@ -58,7 +58,7 @@ MISTAKES = [
     (["prune.heads.ratio=3"], ["prune.heads.ratio = 3.0: must lie in [0, 1)."]),
     (["seed=-1"], ["seed = -1: must lie in"]),
     (["name=a/b"], ["name = 'a/b': must be a plain name"]),
-    (["student=layer"], ["student = 'layer': is not a choice.", "Did you mean layers?"]),
+    (["student=brt"], ["student = 'layer': is not a choice.", "Did you mean bert?"]),
     (["student=null"], ["is not a choice"]),
     (["data=imbd"], ["Did you mean imdb?", "data=hub data.path=ID"]),
     (["prune=[haeds]"], ["prune = 'haeds': is not a choice.", "Did you mean heads?"]),
@@ -108,7 +108,7 @@ FILES = [
     ("defaults: [quikstart]\n", ["Did you mean quickstart?"]),
     ("defaults: [own.yaml]\n", ["builds on itself"]),
     ("prune: [heads]\n", ["own.yaml:1: prune = ['heads']", "`- override /prune: [heads]`"]),
-    ("student: layers\n", ["`- override /student: layers`"]),
+    ("student: bert\n", ["`- override /student: bert`"]),
     ("prune: {hedas: {}}\n", ["own.yaml:1: prune.hedas"]),
     ("seed: ${nope}\n", ["seed: cannot be resolved: Interpolation key 'nope' not found."]),
     ("hydra: {x: 1}\n", ["own.yaml:1: hydra"]),
@@ -128,7 +128,7 @@ def test_a_mistake_in_a_recipe_file_is_told_with_file_and_line(text, fragments, 
 
 def test_mistakes_are_told_at_once(capsys, quick_check, elsewhere):
     (elsewhere / "own.yaml").write_text("teacher: {epocs: 1}\nseed: x\ndefaults:\n  - override /prune: [heads]\n")
-    assert main(["run", "recipe=own.yaml", "prune.heads.ratio=3", "student=layer", "teacher.epochs=0", "=5"]) == 2
+    assert main(["run", "recipe=own.yaml", "prune.heads.ratio=3", "student=brt", "teacher.epochs=0", "=5"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "6 faults in the recipe; nothing was started."
     assert len(said) == 7

@@ -28,7 +28,7 @@ from compress.errors import RecipeError
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
-from compress.student.layers import Student
+from compress.student.bert import Bert
 from compress.teacher import Teacher
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
 
@@ -41,7 +41,7 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             name="run",
             data=Files(train=str(files["train"]), validation=str(files["validation"]), test=str(files["test"])),
             teacher=Teacher(model=str(teacher), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32),
-            student=Student(layers=2),
+            student=Bert(layers=2),
             distill=Distill(
                 losses={"soft": SoftTargets(), "hidden": HiddenStates(), "attention": AttentionScores()},
                 epochs=2, learning_rate=5e-3, batch_size=16,
@@ -167,7 +167,7 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
         ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
         ({"benchmark": Benchmark(rows=6, batches=[1], tokens=[8], seconds=0.02)}, set()),
         (
-            {"student": Student(layers=1)},
+            {"student": Bert(layers=1)},
             {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},
         ),
     ],

@@ -10,30 +10,21 @@ from compress.benchmark.latency import grid
 from compress.benchmark.runners import load_runner, torch_threads
 from compress.errors import CompressError
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_graph import input_names
 from compress.predict import artifact_folder
 
 
 def bench_paths(
     paths: Sequence[Path], batches: Sequence[int], tokens: Sequence[int], threads: int, seconds: float = 2.0
 ) -> list[dict[str, Any]]:
-    """Return a record a path, with `latency` entries; all are called in turns. Raises CompressError.
-
-    Paths must take the same inputs, since they are given the same.
-    """
+    """Return a record a path, with `latency` entries; all are called in turns. Raises CompressError."""
     folders = {str(path): artifact_folder(path) for path in paths}
     tokenizers = {name: load_tokenizer(folder) for name, folder in folders.items()}
-    takes = {name: tuple(input_names(tokenizer)) for name, tokenizer in tokenizers.items()}
-    if len(set(takes.values())) > 1:
-        raise CompressError(f"The models take different inputs ({takes}); measure them in separate calls.")
     longest = min(tokenizer.model_max_length for tokenizer in tokenizers.values())
     if max(tokens) > longest:
         raise CompressError(f"--tokens {max(tokens)}: these models take at most {longest} tokens.")
     with torch_threads(threads):
         runners = {name: load_runner(folder, threads) for name, folder in folders.items()}
-        names = next(iter(takes.values()))
-        vocabulary = min(len(tokenizer) for tokenizer in tokenizers.values())
-        found = grid(runners, names, vocabulary, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
+        found = grid(runners, tokenizers, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
     return [
         {"path": name, "folder": str(folder), "runtime": runners[name].runtime, "latency": found[name]}
         for name, folder in folders.items()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from compress.benchmark.runners import Runner, model_inputs
+from compress.models.onnx_graph import input_names
 from compress.models.tokens import Tokens
 from compress.progress import progress
 from compress.tasks import Array
@@ -16,23 +18,35 @@ from compress.tasks import Array
 WARM_UP = 3  # calls of each runner before any is timed
 
 
-def time_in_turns(
-    runners: Mapping[str, Runner], feeds: Sequence[Mapping[str, Array]], calls: int, seconds: float, title: str
-) -> dict[str, list[float]]:
-    """Return seconds a call for each runner, called in turn (A B A B …) on one feed after the other.
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads texts: its tokenizer, and the texts as its tokens."""
 
-    It ends after a whole pass over the feeds when each runner has been called ``calls`` times, or, for slow
-    ones, been busy for ``seconds``; so a drifting machine touches all alike.
+    tokenizer: Any
+    tokens: Tokens
+
+
+def time_in_turns(
+    runners: Mapping[str, Runner],
+    feeds: Mapping[str, Sequence[Mapping[str, Array]]],
+    calls: int,
+    seconds: float,
+    title: str,
+) -> dict[str, list[float]]:
+    """Return seconds a call for each runner, called in turn (A B A B …) on one of its feeds after the other.
+
+    All runners have equally many feeds. It ends after a whole pass over them when each runner has been called
+    ``calls`` times, or, for slow ones, been busy for ``seconds``; so a drifting machine touches all alike.
     """
-    for runner in runners.values():
-        for feed in list(feeds[:WARM_UP]) or feeds:
+    for name, runner in runners.items():
+        for feed in feeds[name][:WARM_UP]:
             runner(feed)
     spent: dict[str, list[float]] = {name: [] for name in runners}
     busy = dict.fromkeys(runners, 0.0)
     with progress(total=calls, title=title, unit="call") as bar:
         while any(len(spent[name]) < calls and busy[name] < seconds for name in runners):
-            for feed in feeds:
-                for name, runner in runners.items():
+            for turn in zip(*(feeds[name] for name in runners), strict=True):
+                for (name, runner), feed in zip(runners.items(), turn, strict=True):
                     start = time.perf_counter()
                     runner(feed)
                     spent[name].append(time.perf_counter() - start)
@@ -52,25 +66,25 @@ def entry(spent: Sequence[float], *, threads: int, batch: int, tokens: int | str
 
 
 def real_rows(
-    runners: Mapping[str, Runner], tokens: Tokens, texts: Sequence[tuple[str, ...]], tokenizer: Any,
+    runners: Mapping[str, Runner], readers: Mapping[str, Reader], texts: Sequence[tuple[str, ...]],
     *, rows: int, seconds: float, threads: int,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """Return latencies at batch 1 on real rows at their real lengths, without and with tokenization.
 
-    ``rows`` rows are taken evenly from all. Tokenization is timed on the same rows and added.
+    ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed on the same rows and added.
     """
-    chosen = np.linspace(0, len(tokens) - 1, min(rows, len(tokens))).round().astype(int).tolist()
-    feeds = [model_inputs(tokens, [row]) for row in chosen]
-    spent = time_in_turns(runners, feeds, max(100, len(feeds)), seconds, "latency, real rows")
-    tokenizer(*texts[chosen[0]], truncation=True)
-    tokenizing = []
-    for row in chosen:
-        start = time.perf_counter()
-        tokenizer(*texts[row], truncation=True)
-        tokenizing.append(time.perf_counter() - start)
+    chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int).tolist()
+    different = {id(reader): reader for reader in readers.values()}
+    inputs = {key: [model_inputs(reader.tokens, [row]) for row in chosen] for key, reader in different.items()}
+    feeds = {name: inputs[id(readers[name])] for name in runners}
+    spent = time_in_turns(runners, feeds, max(100, len(chosen)), seconds, "latency, real rows")
+    tokenizing = {
+        key: _tokenizing(reader.tokenizer, [texts[row] for row in chosen]) for key, reader in different.items()
+    }
     result = {}
     for name, times in spent.items():
-        whole = [t + tokenizing[i % len(tokenizing)] for i, t in enumerate(times)]
+        more = tokenizing[id(readers[name])]
+        whole = [t + more[i % len(more)] for i, t in enumerate(times)]
         result[name] = [
             entry(times, threads=threads, batch=1, tokens="real", tokenization=False),
             entry(whole, threads=threads, batch=1, tokens="real", tokenization=True),
@@ -78,21 +92,34 @@ def real_rows(
     return result
 
 
+def _tokenizing(tokenizer: Any, texts: Sequence[tuple[str, ...]]) -> list[float]:
+    """Return the seconds that each text takes, after one call to warm up."""
+    tokenizer(*texts[0], truncation=True)
+    spent = []
+    for text in texts:
+        start = time.perf_counter()
+        tokenizer(*text, truncation=True)
+        spent.append(time.perf_counter() - start)
+    return spent
+
+
 def grid(
-    runners: Mapping[str, Runner], names: Sequence[str], vocabulary: int,
+    runners: Mapping[str, Runner], tokenizers: Mapping[str, Any],
     *, batches: Sequence[int], lengths: Sequence[int], seconds: float, threads: int,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """Return latencies for every batch size and length, on random token numbers without padding."""
     generator = np.random.default_rng(0)
+    vocabulary = min(map(len, tokenizers.values()))
     result: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     for batch in batches:
         for length in lengths:
             numbers = generator.integers(0, vocabulary, (batch, length))
-            feed = {
-                name: {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}.get(name, np.zeros_like(numbers))
-                for name in names
+            known = {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}
+            feeds = {
+                name: [{one: known.get(one, np.zeros_like(numbers)) for one in input_names(tokenizers[name])}]
+                for name in runners
             }
-            spent = time_in_turns(runners, [feed], 100, seconds, f"latency, {batch} × {length} tokens")
+            spent = time_in_turns(runners, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
             for name, times in spent.items():
                 result[name].append(entry(times, threads=threads, batch=batch, tokens=length, tokenization=False))
     return result

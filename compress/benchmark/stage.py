@@ -12,17 +12,16 @@ import numpy as np
 
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.int8_proof import int8_matmuls
-from compress.benchmark.latency import grid, real_rows
+from compress.benchmark.latency import Reader, grid, real_rows
 from compress.benchmark.runners import load_runner, one_by_one, torch_threads
 from compress.errors import Fault, ModelError
 from compress.evaluate import predict_rows
-from compress.files import size_mib
+from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
 from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import load_model, load_tokenizer
-from compress.models.onnx_graph import input_names
 from compress.models.outputs import parameters
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import Settings, at_least, positive
 from compress.state import Artifact, Model, Record, State
@@ -127,33 +126,43 @@ class Benchmark(Settings):
 
 
 class _Bench:
-    """The test rows as tokens, and logits and latencies on them from the cache."""
+    """The test rows as each model's tokens, and logits and latencies on them from the cache."""
 
     def __init__(self, settings: Benchmark, state: State) -> None:
         self.settings, self.state = settings, state
-        self.tokenizer = load_tokenizer(state.given_teacher.folder)
-        self.tokens = tokenize(state.data.test, self.tokenizer, self.tokenizer.model_max_length)
+        self.known: dict[str, Reader] = {}
+
+    def reader(self, folder: Path) -> Reader:
+        """Return how a model reads the test rows; models with the same tokenizer share one."""
+        key = hash_file(folder / "tokenizer.json") + hash_file(folder / "tokenizer_config.json")
+        if key not in self.known:
+            tokenizer = load_tokenizer(folder)
+            tokens = tokenize(self.state.data.test, tokenizer, tokenizer.model_max_length)
+            self.known[key] = Reader(tokenizer, tokens)
+        return self.known[key]
 
     def logits(self, model: Model) -> Array:
         """Return a PyTorch model's logits on the test rows."""
 
         def work(folder: Path) -> None:
             loaded = load_model(model.folder, on=device())
-            np.save(folder / "logits.npy", predict_rows(loaded, self.tokens, "accuracy"))
+            np.save(folder / "logits.npy", predict_rows(loaded, tokens, "accuracy"))
 
-        return self._logits("torch", model.key, work)
+        tokens = self.reader(model.folder).tokens
+        return self._logits("torch", model.key, tokens, work)
 
     def artifact_logits(self, artifact: Artifact) -> Array:
         """Return an artifact's logits on the test rows, given one at a time as it is served."""
 
         def work(folder: Path) -> None:
             runner = load_runner(artifact.folder, self.settings.threads)
-            np.save(folder / "logits.npy", one_by_one(runner, self.tokens, f"accuracy, {artifact.name}"))
+            np.save(folder / "logits.npy", one_by_one(runner, tokens, f"accuracy, {artifact.name}"))
 
-        return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, work)
+        tokens = self.reader(artifact.folder).tokens
+        return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, tokens, work)
 
-    def _logits(self, how: str, key: str, work: Any) -> Array:
-        product = self.state.workshop.make("logits", [how, key, self.tokens.fingerprint], work)
+    def _logits(self, how: str, key: str, tokens: Tokens, work: Any) -> Array:
+        product = self.state.workshop.make("logits", [how, key, tokens.fingerprint], work)
         logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
         return logits
 
@@ -180,21 +189,19 @@ class _Bench:
 
         def work(folder: Path) -> None:
             with torch_threads(settings.threads):
-                runners = {
-                    ("stages", name): load_runner(model.folder, settings.threads) for name, model in models.items()
-                }
-                runners |= {("artifacts", a.name): load_runner(a.folder, settings.threads) for a in artifacts}
-                named = {"/".join(key): runner for key, runner in runners.items()}
+                folders = {f"stages/{name}": model.folder for name, model in models.items()}
+                folders |= {f"artifacts/{artifact.name}": artifact.folder for artifact in artifacts}
+                named = {name: load_runner(folder, settings.threads) for name, folder in folders.items()}
+                readers = {name: self.reader(folder) for name, folder in folders.items()}
                 found = real_rows(
-                    named, self.tokens, texts, self.tokenizer,
-                    rows=settings.rows, seconds=settings.seconds, threads=settings.threads,
-                )  # fmt: skip
+                    named, readers, texts, rows=settings.rows, seconds=settings.seconds, threads=settings.threads
+                )
                 last = self.state.records[-1].name
                 in_grid = {
                     k: r for k, r in named.items() if k in ("stages/teacher", f"stages/{last}") or k.startswith("art")
                 }
                 more = grid(
-                    in_grid, input_names(self.tokenizer), len(self.tokenizer),
+                    in_grid, {name: readers[name].tokenizer for name in in_grid},
                     batches=settings.batches, lengths=settings.tokens,
                     seconds=settings.seconds, threads=settings.threads,
                 )  # fmt: skip
@@ -207,7 +214,7 @@ class _Bench:
         keys = [{name: model.key for name, model in models.items()}, {a.name: a.key for a in artifacts}]
         timing = [settings.threads, settings.rows, list(settings.batches), list(settings.tokens), settings.seconds]
         machine = describe(settings.threads)
-        product = self.state.workshop.make("latency", [keys, timing, machine, self.tokens.fingerprint], work)
+        product = self.state.workshop.make("latency", [keys, timing, machine, self.state.data.test.fingerprint], work)
         loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
         return loaded
 

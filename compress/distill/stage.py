@@ -17,8 +17,9 @@ from compress.distill.objective import Distillation, Source
 from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
 from compress.errors import Fault
 from compress.evaluate import main_metric
+from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import Tokens, tokenize
+from compress.models.tokens import tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import positive
 from compress.state import SCRATCH, Model, Product, Record, State
@@ -71,10 +72,17 @@ class Distill(Training):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
+        if not layer_count(student):
+            for name, loss in self.losses.items():
+                if loss.needs_hidden or loss.needs_embeddings or loss.needs_scores:
+                    rule = f"compares layers, and a student of type {student.model_type} has none"
+                    yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
+            return
         try:
             self._layers(student, teacher)
         except ValueError as error:
             yield Fault("layer_map", self.layer_map, str(error))
+            return
         heads = [config.num_attention_heads for config in (student, teacher)]
         theirs = kept_heads(teacher)
         for name, loss in self.losses.items():
@@ -121,7 +129,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, tokens, notes)
+            objective = self._objective(state, student, rows, notes)
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
@@ -129,10 +137,12 @@ class Distill(Training):
         save_model(student.cpu(), tokenizer, folder)
         return {"curves": curves, "notes": notes}
 
-    def _objective(self, state: State, student: PreTrainedModel, tokens: Tokens, notes: list[str]) -> Distillation:
+    def _objective(self, state: State, student: PreTrainedModel, rows: Split, notes: list[str]) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses)
         teacher = load_model(state.given_teacher.folder, on=device())
+        tokenizer = load_tokenizer(state.given_teacher.folder)
+        tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         layers = self._layers(student.config, teacher.config)
         mapped = tuple(sorted({t for _, t in layers}))
         hidden = any(loss.needs_hidden for loss in self.losses.values())
@@ -144,7 +154,7 @@ class Distill(Training):
             source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
             notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
         else:
-            source = FromModel(teacher, wanted)
+            source = FromModel(teacher, wanted, tokens)
             notes.append("the teacher ran on every batch; its outputs were not kept")
         return Distillation(student, self.losses, source, teacher.config, layers)
 
@@ -157,8 +167,8 @@ class Distill(Training):
         choice = self.layer_map
         if choice is None:
             choice = getattr(student, "teacher_layers", None) or "uniform"
-        count = student.num_hidden_layers
-        return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1))
+        count = layer_count(student)
+        return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1)) if count else ()
 
 
 def labels_only(distill: Distill) -> Distill:

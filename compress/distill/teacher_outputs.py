@@ -65,7 +65,7 @@ class FromDisk:
     def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
         """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
         rows = batch["rows"].cpu().numpy()
-        width = batch["attention_mask"].shape[1]
+        width = int(self.lengths[rows].max())
         hidden = self.config.hidden_size
         device = batch["attention_mask"].device
         logits = np.stack([self._row("logits", row) for row in rows])
@@ -89,14 +89,21 @@ class FromDisk:
 
 
 class FromModel:
-    """The teacher's outputs, from a forward pass of the teacher on each batch."""
+    """The teacher's outputs, from a forward pass of the teacher on each batch.
 
-    def __init__(self, teacher: PreTrainedModel, wanted: Wanted) -> None:
-        self.teacher, self.wanted = teacher, wanted
+    ``tokens`` are the rows as the teacher's tokens, where those are not the student's.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, wanted: Wanted, tokens: Tokens | None = None) -> None:
+        self.teacher, self.wanted, self.tokens = teacher, wanted, tokens
 
     @torch.no_grad()
     def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
-        """Return the teacher's outputs for a batch."""
+        """Return the teacher's outputs for the rows of a batch."""
+        if self.tokens is not None:
+            device = batch["attention_mask"].device
+            own = self.tokens.batch(batch["rows"].cpu().numpy())
+            batch = {name: value.to(device) for name, value in own.items()}
         return observe(self.teacher, batch, hidden=bool(self.wanted.hidden), scores=bool(self.wanted.scores))
 
 

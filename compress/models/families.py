@@ -58,6 +58,16 @@ FAMILIES = {
 UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
 
 
+def can_be_taken_apart(config: Any) -> bool:
+    """Return whether a configuration is of a family in the table."""
+    return config.model_type.removeprefix(UNEVEN) in FAMILIES
+
+
+def layer_count(config: Any) -> int:
+    """Return how many layers a configuration has whose states can be compared; 0 for models without any."""
+    return int(getattr(config, "num_hidden_layers", 0))
+
+
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
     found = FAMILIES.get(config.model_type.removeprefix(UNEVEN))

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -74,13 +72,6 @@ def _resize(layer: nn.Module, config: Any, heads: int) -> None:
 
 
 UNEVEN_CLASSES = {name: _uneven(name, *classes) for name, classes in STOCK.items()}
-
-
-def register() -> None:
-    """Make transformers' `Auto*` classes know the uneven models."""
-    for config_class, model_class in UNEVEN_CLASSES.values():
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        AutoModelForSequenceClassification.register(config_class, model_class, exist_ok=True)
 
 
 def head_size(config: Any) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from compress.errors import Fault
+from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.models.uneven import keep_heads, kept_heads
@@ -44,6 +46,12 @@ class PruneHeads(Stage):
         yield from at_least(self, "steps", 1)
         yield from at_least(self, "rows", 1)
         yield from at_least(self, "recovery_epochs", 0)
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Heads are removed from families that are known."""
+        if not can_be_taken_apart(student):
+            rule = f"cannot remove heads from a student of type {student.model_type}"
+            yield Fault("ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave heads out of prune.")
 
     def __call__(self, state: State) -> State:
         """Return the state with a student of fewer heads."""

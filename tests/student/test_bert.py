@@ -7,8 +7,8 @@ import torch
 
 from compress.models.families import FAMILIES, encoder_layers
 from compress.models.outputs import observe
+from compress.student.bert import Bert
 from compress.student.layer_map import layer_map, layer_map_faults
-from compress.student.layers import Student
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 
@@ -45,14 +45,14 @@ def test_what_is_no_layer_map_is_refused(choice: object) -> None:
 def test_a_student_with_all_layers_is_the_teacher(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
     torch.testing.assert_close(
-        observe(Student(layers=4).build(teacher), batch).logits, observe(teacher, batch).logits, rtol=0, atol=0
+        observe(Bert(layers=4).build(teacher), batch).logits, observe(teacher, batch).logits, rtol=0, atol=0
     )
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
     teacher = tiny_model(family)
-    student = Student(layers=2, layer_map=[1, 4]).build(teacher)
+    student = Bert(layers=2, layer_map=[1, 4]).build(teacher)
     theirs, ours = (encoder_layers(model, FAMILIES[family]) for model in (teacher, student))
     for place, layer in enumerate([0, 3]):
         for (name, a), (_, b) in zip(ours[place].named_parameters(), theirs[layer].named_parameters(), strict=True):
@@ -62,7 +62,7 @@ def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
-    student = Student(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(tiny_model(family))
+    student = Bert(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(tiny_model(family))
     seen = observe(student, tiny_batch(family=family), hidden=True, scores=True)
     assert seen.hidden[2].shape == (3, 9, 8)
     assert seen.scores[2].shape == (3, 2, 9, 9)
@@ -71,7 +71,7 @@ def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
 
 def test_a_student_without_copied_weights_starts_elsewhere() -> None:
     teacher = tiny_model()
-    student = Student(copy_weights=False).build(teacher)
+    student = Bert(copy_weights=False).build(teacher)
     first = encoder_layers(student, FAMILIES["bert"])[0], encoder_layers(teacher, FAMILIES["bert"])[1]
     assert not any(
         torch.equal(a, b) for a, b in zip(*(part.parameters() for part in first), strict=True) if a.dim() > 1
@@ -81,11 +81,11 @@ def test_a_student_without_copied_weights_starts_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("student", "setting"),
     [
-        (Student(layers=5), "layers"),
-        (Student(layers=2, layer_map=[1, 9]), "layer_map"),
-        (Student(hidden_size=10), "hidden_size"),
-        (Student(heads=3), "hidden_size"),
+        (Bert(layers=5), "layers"),
+        (Bert(layers=2, layer_map=[1, 9]), "layer_map"),
+        (Bert(hidden_size=10), "hidden_size"),
+        (Bert(heads=3), "hidden_size"),
     ],
 )
-def test_what_does_not_fit_the_teacher_is_refused(student: Student, setting: str) -> None:
-    assert [fault.setting for fault in student.model_faults(tiny_model().config)] == [setting]
+def test_what_does_not_fit_the_teacher_is_refused(student: Bert, setting: str) -> None:
+    assert [fault.setting for fault in student.teacher_faults(tiny_model().config)] == [setting]

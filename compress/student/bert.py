@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.errors import Fault
 from compress.models.families import family_of
-from compress.models.loading import load_model, load_tokenizer, quiet, save_model
+from compress.models.loading import quiet
 from compress.settings import at_least
-from compress.state import Model, Stage, State
+from compress.student.base import Student
 from compress.student.layer_map import layer_map, layer_map_faults
-from compress.train import same_randomness
 
 
 @dataclass(kw_only=True)
-class Student(Stage):
-    """Build a smaller model of the teacher's family."""
+class Bert(Student):
+    """A model of the teacher's family, BERT or its like: fewer layers, narrower layers."""
 
     layers: int | None = None  # how many; default: half of the teacher's
     layer_map: Any = "uniform"  # which teacher layers it starts from: uniform, first, last, or a list as [2,4,6]
@@ -38,7 +35,7 @@ class Student(Stage):
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
 
-    def model_faults(self, teacher: Any) -> Iterator[Fault]:
+    def teacher_faults(self, teacher: Any) -> Iterator[Fault]:
         """Yield sizes that do not fit the teacher's configuration."""
         count, most = self._count(teacher), teacher.num_hidden_layers
         if count > most:
@@ -68,20 +65,7 @@ class Student(Stage):
             origin["kept_heads"] = [teacher.kept_heads[layer - 1] for layer in layers]
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
-    def __call__(self, state: State) -> State:
-        """Return the state with a student that has not been trained yet."""
-        teacher = state.given_teacher
-
-        def work(folder: Path) -> None:
-            with same_randomness():
-                torch.manual_seed(state.seed)
-                student = self.build(load_model(teacher.folder))
-            save_model(student, load_tokenizer(teacher.folder), folder)
-
-        product = state.workshop.make("student", [self.made_with(), teacher.key, state.seed], work)
-        return replace(state, student=Model(product.folder, product.key))
-
-    def build(self, teacher: PreTrainedModel) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, teacher_tokenizer: Any = None, tokenizer: Any = None) -> PreTrainedModel:
         """Return a new student; every tensor whose mapped twin in the teacher has its shape starts from it."""
         family, config = family_of(teacher.config), self.config(teacher.config)
         with quiet():

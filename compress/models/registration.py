@@ -1,0 +1,17 @@
+"""The model types of this package, made known to transformers' `Auto*` classes."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from compress.models.uneven import UNEVEN_CLASSES
+
+CLASSIFIERS = (*UNEVEN_CLASSES.values(),)
+"""(configuration class, model class) of every model type that is ours."""
+
+
+def register() -> None:
+    """Make `AutoConfig` and `AutoModelForSequenceClassification` know every type in `CLASSIFIERS`."""
+    for config_class, model_class in CLASSIFIERS:
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoModelForSequenceClassification.register(config_class, model_class, exist_ok=True)

@@ -1,0 +1,61 @@
+"""What every student is: an architecture, and what its weights start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from compress.data.dataset import Split
+from compress.errors import Fault
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.state import Model, Stage, State
+from compress.train import same_randomness
+
+
+@dataclass(kw_only=True)
+class Student(Stage):
+    """Make a smaller model that has not been trained yet."""
+
+    own_tokens: ClassVar[bool] = False  # whether it may cut texts otherwise than the teacher does
+
+    def teacher_faults(self, teacher: Any) -> Iterator[Fault]:
+        """Yield settings that do not fit the teacher's configuration. Does not read files."""
+        yield from ()
+
+    def config(self, teacher: Any) -> Any:
+        """Return the student's configuration; ``teacher``, a configuration, is left as it was."""
+        raise NotImplementedError
+
+    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+        """Return the student's tokenizer, made of the teacher's and, where it is its own, of training texts."""
+        return teacher
+
+    def build(self, teacher: PreTrainedModel, teacher_tokenizer: Any = None, tokenizer: Any = None) -> PreTrainedModel:
+        """Return a new student in evaluation mode, its weights random or from the teacher's.
+
+        The tokenizers, both or none, let a student with tokens of its own start from the teacher's embeddings.
+        """
+        raise NotImplementedError
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student that has not been trained yet."""
+        teacher = state.given_teacher
+        made_with = [self.made_with(), teacher.key, state.seed]
+
+        def work(folder: Path) -> None:
+            theirs = load_tokenizer(teacher.folder)
+            with same_randomness():
+                torch.manual_seed(state.seed)
+                ours = self.tokenizer(theirs, state.data.train)
+                student = self.build(load_model(teacher.folder), theirs, ours)
+            save_model(student, ours, folder)
+
+        if self.own_tokens:
+            made_with.append(state.data.train.fingerprint)
+        product = state.workshop.make("student", made_with, work)
+        return replace(state, student=Model(product.folder, product.key))
