@@ -58,7 +58,7 @@ MISTAKES = [
     (["prune.heads.ratio=3"], ["prune.heads.ratio = 3.0: must lie in [0, 1)."]),
     (["seed=-1"], ["seed = -1: must lie in"]),
     (["name=a/b"], ["name = 'a/b': must be a plain name"]),
-    (["student=brt"], ["student = 'layer': is not a choice.", "Did you mean bert?"]),
+    (["student=brt"], ["student = 'brt': is not a choice.", "Did you mean bert?"]),
     (["student=null"], ["is not a choice"]),
     (["data=imbd"], ["Did you mean imdb?", "data=hub data.path=ID"]),
     (["prune=[haeds]"], ["prune = 'haeds': is not a choice.", "Did you mean heads?"]),

@@ -1,0 +1,250 @@
+"""Every method on the same rows: is it better than the same student trained on labels alone?
+
+    python benchmarks/methods.py --train sst2/train.tsv --test sst2/dev.tsv --teacher minilm-sst2
+
+Within a student all methods see the same teacher, training rows, number of steps, batch size and highest
+learning rate, over the same seeds; preparations take their steps from the same budget. The test file is
+measured whole and never used to choose anything. What is done is kept in ``--results``, a line a run: the same
+command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from compress.benchmark.latency import Reader, real_rows
+from compress.benchmark.runners import load_runner, torch_threads
+from compress.data import Files
+from compress.distill.losses import (
+    AttentionScores,
+    Cosine,
+    Embeddings,
+    HardLabels,
+    HiddenStates,
+    LogitsMSE,
+    Loss,
+    SoftTargets,
+)
+from compress.distill.schedules import Schedule
+from compress.distill.stage import Distill
+from compress.evaluate import predict_rows
+from compress.machine import describe, versions
+from compress.models.loading import load_model, load_tokenizer
+from compress.models.onnx_folder import onnx_student
+from compress.models.outputs import parameters
+from compress.models.tokens import tokenize
+from compress.state import Model, Stage, State, Workshop
+from compress.student.base import Student
+from compress.student.bert import Bert
+from compress.tasks import TaskKind, wilson
+from compress.teacher import FineTune, Teacher
+
+LABELS = "labels alone"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table: what trains the student within the budget of ``epochs``."""
+
+    student: str  # a name in STUDENTS
+    losses: Mapping[str, Loss]
+    prepare: Mapping[str, Stage] = field(default_factory=dict)
+    prepared: float = 0.0  # share of the budget that the preparations take
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A student, and the learning rate that all methods train it with."""
+
+    student: Student
+    learning_rate: float
+
+
+STUDENTS: Mapping[str, Kind] = {
+    "3 layers": Kind(Bert(layers=3), 2e-4),
+}
+
+HARD: Mapping[str, Loss] = {"hard": HardLabels()}
+SOFT: Mapping[str, Loss] = {"soft": SoftTargets(), "hard": HardLabels()}
+TINYBERT: Mapping[str, Loss] = {
+    "hidden": HiddenStates(),
+    "embeddings": Embeddings(),
+    "attention": AttentionScores(weight=0.1),
+}
+LINEAR = Schedule.linear
+
+METHODS: Mapping[str, Method] = {
+    LABELS: Method("3 layers", HARD),
+    "soft targets, T = 1": Method("3 layers", {"soft": SoftTargets(temperature=1.0)}),
+    "soft targets, T = 2": Method("3 layers", {"soft": SoftTargets()}),
+    "soft targets, T = 8": Method("3 layers", {"soft": SoftTargets(temperature=8.0)}),
+    "soft + labels (Hinton)": Method("3 layers", SOFT),
+    "soft + labels, T from 8 to 1": Method(
+        "3 layers",
+        {
+            "soft": SoftTargets(temperature=8.0, temperature_end=1.0, temperature_schedule=LINEAR),
+            "hard": HardLabels(),
+        },
+    ),
+    "logits' squared error": Method("3 layers", {"mse": LogitsMSE()}),
+    "teacher annealing (BAM)": Method(
+        "3 layers",
+        {
+            "soft": SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=LINEAR),
+            "hard": HardLabels(weight=0.0, weight_end=1.0, weight_schedule=LINEAR),
+        },
+    ),
+    "cosine (DistilBERT) + soft + labels": Method("3 layers", {**SOFT, "cosine": Cosine()}),
+    "TinyBERT's layer losses + soft + labels": Method("3 layers", {**SOFT, **TINYBERT}),
+}
+
+
+def main() -> None:
+    """Train what is not trained yet, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="label<TAB>text rows")
+    parser.add_argument("--test", required=True, help="rows that are measured")
+    parser.add_argument("--teacher", required=True, help="a folder with a head for these labels")
+    parser.add_argument("--rows", type=int, default=4_000, help="training rows, a stratified sample")
+    parser.add_argument("--epochs", type=float, default=3, help="the budget of every method, over these rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--methods", nargs="+", metavar="TEXT", help="only those whose name or student has one of these"
+    )
+    parser.add_argument("--results", type=Path, default=Path("runs/methods.jsonl"))
+    parser.add_argument("--cache", default="runs/.cache")
+    parser.add_argument("--table", action="store_true", help="train nothing; measure and print what is done")
+    given = parser.parse_args()
+
+    console = Console(stderr=True)
+    source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
+    data = source.load(TaskKind.auto, seed=13)
+    state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
+    budget = {"rows": given.rows, "epochs": given.epochs}
+    if not given.table:
+        for seed in given.seeds:
+            for name, method in chosen(given.methods):
+                about = {"method": name, "student": method.student, "seed": seed} | budget
+                if not any(about.items() <= done.items() for done in read(given.results)):
+                    found = train(method, replace(state, seed=seed), given.epochs)
+                    given.results.parent.mkdir(parents=True, exist_ok=True)
+                    with given.results.open("a") as file:
+                        file.write(json.dumps(about | found) + "\n")
+                    console.print(f"{method.student}, {name}, seed {seed}: {found['accuracy']:.4f}")
+    runs = [run for run in read(given.results) if budget.items() <= run.items() and run["seed"] in given.seeds]
+    times = latencies(runs, state)
+    teacher = accuracy(state.given_teacher, state)
+    print(table(runs, times, teacher, len(data.test)))
+    files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
+    said = {"teacher_accuracy": teacher, "latency_ms": times, "machine": describe(1), "versions": versions()}
+    shown = [{name: value for name, value in run.items() if name not in ("folder", "key")} for run in runs]
+    print(json.dumps({**files, **budget, **said, "runs": shown}))
+
+
+def chosen(texts: list[str] | None) -> Iterator[tuple[str, Method]]:
+    """Yield the methods that were asked for; labels alone is one of each student's."""
+    for name, method in METHODS.items():
+        if texts is None or any(text in name or text == method.student for text in texts):
+            yield name, method
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return what is done."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def train(method: Method, state: State, epochs: float) -> dict[str, Any]:
+    """Return accuracy, parameters, seconds and the trained student's place."""
+    kind = STUDENTS[method.student]
+    state = kind.student(state)
+    before = len(state.records)
+    shares = len(method.prepare)
+    for stage in method.prepare.values():
+        training = {"epochs": epochs * method.prepared / shares, "learning_rate": kind.learning_rate}
+        state = replace(stage, **training)(state)
+    left = epochs * (1 - method.prepared)
+    state = Distill(losses=dict(method.losses), epochs=left, learning_rate=kind.learning_rate)(state)
+    student = state.given_student
+    return {
+        "accuracy": accuracy(student, state),
+        "parameters": parameters(load_model(student.folder)),
+        "seconds": sum(record.seconds for record in state.records[before:]),
+        "folder": str(student.folder),
+        "key": student.key,
+    }
+
+
+def accuracy(model: Model, state: State) -> float:
+    """Return the share of test rows that a model labels rightly."""
+    tokenizer = load_tokenizer(model.folder)
+    tokens = tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
+    logits = predict_rows(load_model(model.folder), tokens)
+    return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"]
+
+
+def latencies(runs: list[dict[str, Any]], state: State) -> dict[str, float]:
+    """Return the median milliseconds of a row in ONNX Runtime fp32, one thread, batch 1, real lengths, by student.
+
+    All students and the teacher take turns. Methods leave a student's shape, and so its latency, alone.
+    """
+    first = {run["student"]: Model(Path(run["folder"]), run["key"]) for run in reversed(runs)}
+    models = {"teacher": state.given_teacher, **first}
+    folders = {name: onnx_student(replace(state, student=model)).folder for name, model in models.items()}
+    readers = {}
+    for name, folder in folders.items():
+        tokenizer = load_tokenizer(folder)
+        readers[name] = Reader(tokenizer, tokenize(state.data.test, tokenizer, tokenizer.model_max_length))
+    texts = [(text,) for text in state.data.test.texts]
+    with torch_threads(1):
+        runners = {name: load_runner(folder, 1) for name, folder in folders.items()}
+        found = real_rows(runners, readers, texts, rows=200, seconds=60.0, threads=1)
+    return {name: entries[0]["median_ms"] for name, entries in found.items()}
+
+
+def table(runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float, rows: int) -> str:
+    """Return the Markdown table: a student's methods under the same student trained on labels alone."""
+    head = ("student", "method", "accuracy by seed", "mean", "sd", "95 % interval, rows", "against labels", "kept",
+            "parameters", "ms", "training s")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["student"], run["method"]), []).append(run)
+    order = {(method.student, name): place for place, (name, method) in enumerate(METHODS.items())}
+    for (student, name), group in sorted(groups.items(), key=lambda item: order.get(item[0], len(order))):
+        values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
+        mean = float(np.mean(values))
+        low, high = wilson(round(mean * rows), rows)
+        cells = (
+            student, name, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
+            f"{np.std(values, ddof=1) * 100:.2f}" if len(values) > 1 else "-",
+            f"{low * 100:.1f} to {high * 100:.1f}",
+            against(values, [run["accuracy"] for run in groups.get((student, LABELS), [])]) if name != LABELS else "",
+            f"{mean / teacher:.1%}", f"{group[0]['parameters'] / 1e6:.2f} M", f"{times[student]:.2f}",
+            f"{np.median([run['seconds'] for run in group]):.0f}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def against(values: list[float], labels: list[float]) -> str:
+    """Return the difference of the means in points, with its standard error over the seeds."""
+    if not labels:
+        return "-"
+    said = f"{(np.mean(values) - np.mean(labels)) * 100:+.2f}"
+    if min(len(values), len(labels)) < 2:
+        return said
+    error = np.sqrt(np.var(values, ddof=1) / len(values) + np.var(labels, ddof=1) / len(labels))
+    return f"{said} ± {error * 100:.2f}"
+
+
+if __name__ == "__main__":
+    main()
