@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.settings import Comparison, Loss
+from compress.distill.losses.settings import Comparison, Loss, Pairs
+from compress.models.families import layer_count
 from compress.models.outputs import Outputs, observe
 from compress.models.uneven import kept_heads
 
@@ -36,13 +38,19 @@ class Distillation(nn.Module):
         losses: Mapping[str, Loss],
         teacher: Source | None = None,
         teacher_config: Any = None,
-        layers: tuple[tuple[int, int], ...] = (),
+        layers: Pairs = (),
     ) -> None:
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
         self.scores = any(loss.needs_scores for loss in losses.values())
-        self.heads = _heads_of_teacher(student.config, teacher_config, layers) if self.scores else []
+        self.relations = any(loss.needs_relations for loss in losses.values())
+        self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)
+        self.teacher_heads = int(getattr(teacher_config, "num_attention_heads", 1))
+        self.heads: dict[tuple[int, int], list[int]] = {}
+        for loss in losses.values():
+            if loss.needs_scores:
+                self.heads |= _fewer_heads(student.config, teacher_config, loss.pairs(layers, self.last))
         self.projections = nn.ModuleDict()
         if self.hidden and student.config.hidden_size != teacher_config.hidden_size:
             for name in ("states", "embeddings"):
@@ -51,9 +59,12 @@ class Distillation(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses and each one's own value."""
-        student = observe(self.student, batch, hidden=self.hidden, scores=self.scores)
-        teacher = self._fitting(self.teacher.batch(batch)) if self.teacher is not None else student
-        seen = Comparison(self._projected(student), teacher, batch.get("labels"), self.layers, progress)
+        student = observe(self.student, batch, hidden=self.hidden, scores=self.scores, relations=self.relations)
+        teacher = self.teacher.batch(batch) if self.teacher is not None else student
+        seen = Comparison(
+            self._projected(student), teacher, batch.get("labels"), self.layers, progress,
+            self.last, self.teacher_heads, self.heads,
+        )  # fmt: skip
         parts = {name: loss(seen) for name, loss in self.losses.items()}
         weighted = [self.losses[name].weight_at(progress) * part for name, part in parts.items()]
         return torch.stack(weighted).sum(), parts
@@ -65,18 +76,11 @@ class Distillation(nn.Module):
             layer: self.projections["states" if layer else "embeddings"](state)
             for layer, state in outputs.hidden.items()
         }
-        return Outputs(outputs.logits, outputs.mask, hidden, outputs.scores)
-
-    def _fitting(self, outputs: Outputs) -> Outputs:
-        """Return the teacher's outputs with scores by student layer, of the heads that the student keeps."""
-        scores = {}
-        for (ours, theirs), heads in zip(self.layers, self.heads, strict=False):
-            known = outputs.scores[theirs]
-            scores[ours] = known if heads == list(range(known.shape[1])) else known[:, heads]
-        return Outputs(outputs.logits, outputs.mask, outputs.hidden, scores)
+        return replace(outputs, hidden=hidden)
 
 
-def _heads_of_teacher(student: Any, teacher: Any, layers: tuple[tuple[int, int], ...]) -> list[list[int]]:
-    """Return, by student layer, where the teacher's layer has the heads that the student keeps."""
+def _fewer_heads(student: Any, teacher: Any, pairs: Pairs) -> dict[tuple[int, int], list[int]]:
+    """Return, by pair of layers, where the teacher has the heads that the student keeps; nothing where it has all."""
     ours, theirs = kept_heads(student), kept_heads(teacher)
-    return [[theirs[t - 1].index(head) for head in ours[s - 1]] for s, t in layers]
+    places = {(s, t): [theirs[t - 1].index(head) for head in ours[s - 1]] for s, t in pairs}
+    return {pair: heads for pair, heads in places.items() if heads != list(range(len(theirs[pair[1] - 1])))}

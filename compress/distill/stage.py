@@ -47,8 +47,8 @@ class Distill(Training):
             "attention": AttentionScores(),
             "embeddings": Embeddings(),
         }
-    )  # by name: hard, soft, mse, hidden, embeddings, cosine, attention, attention_probabilities
-    layer_map: Any = None  # uniform, first, last, or teacher layers as [2,4,6]; default: the student's own
+    )  # by name; the README lists them
+    layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
 
@@ -74,7 +74,7 @@ class Distill(Training):
         """Yield losses and layer maps that the two configurations cannot serve."""
         if not layer_count(student):
             for name, loss in self.losses.items():
-                if loss.needs_hidden or loss.needs_embeddings or loss.needs_scores:
+                if loss.compares_layers:
                     rule = f"compares layers, and a student of type {student.model_type} has none"
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
             return
@@ -84,17 +84,20 @@ class Distill(Training):
             yield Fault("layer_map", self.layer_map, str(error))
             return
         heads = [config.num_attention_heads for config in (student, teacher)]
-        theirs = kept_heads(teacher)
+        last, theirs = (layer_count(student), layer_count(teacher)), kept_heads(teacher)
         for name, loss in self.losses.items():
-            if loss.needs_scores and heads[0] != heads[1]:
+            pairs = loss.pairs(self._layers(student, teacher), last)
+            if loss.compares_layers and not pairs:
+                yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
+            elif any(t > last[1] for _, t in pairs):
+                rule = f"must be at most the teacher's {last[1]} layers"
+                yield Fault(f"losses.{name}.teacher_layer", pairs[0][1], rule)
+            elif loss.needs_scores and heads[0] != heads[1]:
                 yield Fault(
                     f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
                     f"Set student.heads={heads[1]}, or leave this loss out.",
                 )  # fmt: skip
-            elif loss.needs_scores and any(
-                not set(ours) <= set(theirs[t - 1])
-                for ours, (_, t) in zip(kept_heads(student), self._layers(student, teacher), strict=True)
-            ):
+            elif loss.needs_scores and any(not set(kept_heads(student)[s - 1]) <= set(theirs[t - 1]) for s, t in pairs):
                 yield Fault(f"losses.{name}", None, "needs heads that the teacher no longer has", "Leave it out.")
 
     def __call__(self, state: State) -> State:
@@ -144,11 +147,18 @@ class Distill(Training):
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         layers = self._layers(student.config, teacher.config)
-        mapped = tuple(sorted({t for _, t in layers}))
-        hidden = any(loss.needs_hidden for loss in self.losses.values())
-        embeddings = any(loss.needs_embeddings for loss in self.losses.values())
-        scores = any(loss.needs_scores for loss in self.losses.values())
-        wanted = Wanted(((0,) if embeddings else ()) + (mapped if hidden else ()), mapped if scores else ())
+        last = layer_count(student.config), layer_count(teacher.config)
+
+        def of(need: str) -> set[int]:
+            losses = [loss for loss in self.losses.values() if getattr(loss, need)]
+            return {t for loss in losses for _, t in loss.pairs(layers, last)}
+
+        embeddings = {0} if any(loss.needs_embeddings for loss in self.losses.values()) else set()
+        wanted = Wanted(
+            tuple(sorted(of("needs_hidden") | embeddings)),
+            tuple(sorted(of("needs_scores"))),
+            tuple(sorted(of("needs_relations"))),
+        )
         size = wanted.gib(tokens, teacher.config)
         if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
             source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)

@@ -23,20 +23,22 @@ from transformers import PreTrainedModel
 from compress.files import write_json
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
-from compress.models.uneven import kept_heads
+from compress.models.uneven import head_size, kept_heads
 from compress.progress import progress
 from compress.state import Model, Workshop
 from compress.tasks import Array
 
+RELATIONS = ("queries", "keys", "values")
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which of the teacher's outputs the losses need: layers of hidden states and of attention scores."""
+    """Which of the teacher's outputs the losses need, by layer; relations are queries, keys and values."""
 
     hidden: tuple[int, ...] = ()
     scores: tuple[int, ...] = ()
+    relations: tuple[int, ...] = ()
 
     def units(self, tokens: Tokens, config: Any) -> dict[str, tuple[Array, str]]:
         """Return, by file name, the numbers that each row takes and their type."""
@@ -44,7 +46,16 @@ class Wanted:
         files = {"logits": (np.full(len(lengths), config.num_labels, dtype=np.int64), "float32")}
         files |= {f"hidden_{k}": (lengths * config.hidden_size, "float16") for k in self.hidden}
         files |= {f"scores_{k}": (lengths**2 * len(kept_heads(config)[k - 1]), "float16") for k in self.scores}
+        for k in self.relations:
+            width = len(kept_heads(config)[k - 1]) * head_size(config)
+            files |= {f"{part}_{k}": (lengths * width, "float16") for part in RELATIONS}
         return files
+
+    def observe(self, teacher: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Outputs:
+        """Run the teacher on a batch of its own tokens."""
+        return observe(
+            teacher, batch, hidden=bool(self.hidden), scores=bool(self.scores), relations=bool(self.relations)
+        )
 
     def gib(self, tokens: Tokens, config: Any) -> float:
         """Return how much disk they take, in GiB."""
@@ -66,23 +77,38 @@ class FromDisk:
         """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
         rows = batch["rows"].cpu().numpy()
         width = int(self.lengths[rows].max())
-        hidden = self.config.hidden_size
         device = batch["attention_mask"].device
         logits = np.stack([self._row("logits", row) for row in rows])
-        states, scores = {}, {}
-        for k in self.wanted.hidden:
-            padded = np.zeros((len(rows), width, hidden), dtype=np.float32)
-            for place, row in enumerate(rows):
-                padded[place, : self.lengths[row]] = self._row(f"hidden_{k}", row).reshape(-1, hidden)
-            states[k] = torch.from_numpy(padded).to(device)
+        real = np.arange(width) < self.lengths[rows][:, None]
+
+        def padded(name: str, size: int) -> torch.Tensor:
+            flat = np.concatenate([self._row(name, row) for row in rows]).reshape(-1, size)
+            filled = np.zeros((len(rows), width, size), dtype=np.float32)
+            filled[real] = flat
+            return torch.from_numpy(filled).to(device)
+
+        scores = {}
         for k in self.wanted.scores:
             heads = len(kept_heads(self.config)[k - 1])
-            padded = np.zeros((len(rows), heads, width, width), dtype=np.float32)
+            square = np.zeros((len(rows), heads, width, width), dtype=np.float32)
             for place, row in enumerate(rows):
                 length = self.lengths[row]
-                padded[place, :, :length, :length] = self._row(f"scores_{k}", row).reshape(heads, length, length)
-            scores[k] = torch.from_numpy(padded).to(device)
-        return Outputs(torch.from_numpy(logits).to(device), batch["attention_mask"], states, scores)
+                square[place, :, :length, :length] = self._row(f"scores_{k}", row).reshape(heads, length, length)
+            scores[k] = torch.from_numpy(square).to(device)
+        size = head_size(self.config) if self.wanted.relations else 0
+        relations = {
+            part: {k: padded(f"{part}_{k}", len(kept_heads(self.config)[k - 1]) * size) for k in self.wanted.relations}
+            for part in RELATIONS
+        }
+        return Outputs(
+            logits=torch.from_numpy(logits).to(device),
+            mask=batch["attention_mask"],
+            hidden={k: padded(f"hidden_{k}", self.config.hidden_size) for k in self.wanted.hidden},
+            scores=scores,
+            queries=relations["queries"],
+            keys=relations["keys"],
+            values=relations["values"],
+        )
 
     def _row(self, name: str, row: int) -> Array:
         return self.maps[name][self.starts[name][row] : self.starts[name][row + 1]]
@@ -104,7 +130,7 @@ class FromModel:
             device = batch["attention_mask"].device
             own = self.tokens.batch(batch["rows"].cpu().numpy())
             batch = {name: value.to(device) for name, value in own.items()}
-        return observe(self.teacher, batch, hidden=bool(self.wanted.hidden), scores=bool(self.wanted.scores))
+        return self.wanted.observe(self.teacher, batch)
 
 
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:
@@ -114,7 +140,13 @@ def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: 
         _compute(folder, model, tokens, wanted)
         return {"gib": wanted.gib(tokens, model.config), "rows": len(tokens)}
 
-    made_with = [teacher.key, tokens.fingerprint, sorted(wanted.hidden), sorted(wanted.scores)]
+    made_with = [
+        teacher.key,
+        tokens.fingerprint,
+        sorted(wanted.hidden),
+        sorted(wanted.scores),
+        sorted(wanted.relations),
+    ]
     product = workshop.make("teacher_outputs", made_with, work)
     return FromDisk(product.folder, tokens, wanted, model.config)
 
@@ -143,7 +175,8 @@ def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wante
     left = range(done, len(batches))
     for number in progress(left, title="teacher outputs", unit="batch", initial=done, total=len(batches)):
         batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
-        said = observe(model, batch, hidden=bool(wanted.hidden), scores=bool(wanted.scores))
+        said = wanted.observe(model, batch)
+        relations = {"queries": said.queries, "keys": said.keys, "values": said.values}
         for place, row in enumerate(batches[number]):
             length = int(tokens.lengths[row])
             put("logits", row, said.logits[place])
@@ -151,6 +184,9 @@ def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wante
                 put(f"hidden_{k}", row, said.hidden[k][place, :length])
             for k in wanted.scores:
                 put(f"scores_{k}", row, said.scores[k][place, :, :length, :length])
+            for k in wanted.relations:
+                for part, states in relations.items():
+                    put(f"{part}_{k}", row, states[k][place, :length])
         if number % SAVE_EVERY == SAVE_EVERY - 1:
             for mapped in maps.values():
                 mapped.flush()

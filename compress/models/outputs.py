@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,12 +29,16 @@ class Outputs:
     mask: Tensor  # (batch, tokens), 1 on real tokens
     hidden: Mapping[int, Tensor]  # 0 … layers -> (batch, tokens, hidden)
     scores: Mapping[int, Tensor]  # 1 … layers -> (batch, heads, tokens, tokens), before masking and softmax
+    queries: Mapping[int, Tensor] = field(default_factory=dict)  # 1 … layers -> (batch, tokens, heads * head size)
+    keys: Mapping[int, Tensor] = field(default_factory=dict)  # as the queries
+    values: Mapping[int, Tensor] = field(default_factory=dict)  # as the queries
 
 
 @dataclass
 class _Observer:
     gates: list[Tensor] | None
     scores: list[Tensor]
+    projections: list[tuple[Tensor, Tensor, Tensor]]
 
 
 _observer: ContextVar[_Observer | None] = ContextVar("observer", default=None)
@@ -61,6 +65,7 @@ def _observed_attention(
         if observer.gates is not None:
             context = context * observer.gates[len(observer.scores)][:, :, None, None]
         observer.scores.append(scores)
+        observer.projections.append((query, key, value))
     return context.transpose(1, 2).contiguous(), probabilities
 
 
@@ -69,13 +74,12 @@ AttentionMaskInterface.register(OBSERVED, eager_mask)
 
 
 @contextmanager
-def _observed(model: PreTrainedModel, gates: list[Tensor] | None) -> Iterator[_Observer]:
+def _observed(model: PreTrainedModel, observer: _Observer) -> Iterator[None]:
     before = model.config._attn_implementation
-    observer = _Observer(gates, [])
     token = _observer.set(observer)
     model.set_attn_implementation(OBSERVED)
     try:
-        yield observer
+        yield
     finally:
         model.set_attn_implementation(before)
         _observer.reset(token)
@@ -87,28 +91,41 @@ def observe(
     *,
     hidden: bool = False,
     scores: bool = False,
+    relations: bool = False,
     gates: list[Tensor] | None = None,
 ) -> Outputs:
     """Run ``model`` on a batch and return what is asked for.
 
     ``gates``, one tensor (batch, heads) a layer, multiplies what each head adds, row by row; with it the
-    gradient of a loss in the gates can be taken. Gates and scores run attention in plain matrix products.
+    gradient of a loss in the gates can be taken. ``relations`` asks for queries, keys and values. Gates, scores
+    and relations run attention in plain matrix products.
     """
     inputs = {name: batch[name] for name in INPUTS if name in batch}
-    if not scores and gates is None:
+    observer = _Observer(gates, [], [])
+    if not scores and not relations and gates is None:
         said = model(**inputs, output_hidden_states=hidden)
-        seen: list[Tensor] = []
     else:
-        with _observed(model, gates) as observer:
+        with _observed(model, observer):
             said = model(**inputs, output_hidden_states=hidden)
-        seen = observer.scores
+    queries, keys, values = (
+        {layer: _joined(said[part]) for layer, said in enumerate(observer.projections, start=1)} if relations else {}
+        for part in range(3)
+    )
     states = said.hidden_states if hidden else ()
     return Outputs(
         logits=said.logits,
         mask=batch["attention_mask"],
         hidden=dict(enumerate(states)),
-        scores=dict(enumerate(seen, start=1)),
+        scores=dict(enumerate(observer.scores, start=1)),
+        queries=queries,
+        keys=keys,
+        values=values,
     )
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """(batch, heads, tokens, size) to (batch, tokens, heads * size)."""
+    return heads.transpose(1, 2).flatten(2)
 
 
 @torch.no_grad()

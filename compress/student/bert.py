@@ -21,7 +21,7 @@ class Bert(Student):
     """A model of the teacher's family, BERT or its like: fewer layers, narrower layers."""
 
     layers: int | None = None  # how many; default: half of the teacher's
-    layer_map: Any = "uniform"  # which teacher layers it starts from: uniform, first, last, or a list as [2,4,6]
+    layer_map: Any = "uniform"  # teacher layers it starts from: uniform, skip, first, last, or a list as [2,4,6]
     hidden_size: int | None = None  # width; default: the teacher's
     heads: int | None = None  # attention heads a layer; default: the teacher's
     intermediate_size: int | None = None  # feed-forward units a layer; default: the teacher's

@@ -8,18 +8,21 @@ from typing import Any
 from compress.errors import Fault
 from compress.settings import nearest
 
-NAMED = ("uniform", "first", "last")
+NAMED = ("uniform", "skip", "first", "last")
 
 
 def layer_map(choice: Any, student: int, teacher: int) -> tuple[int, ...]:
     """Return, for each of ``student`` layers, a teacher layer out of 1 … ``teacher``.
 
     ``uniform`` is TinyBERT's g(m) = m · teacher / student, rounded up where that is no whole number
-    (arXiv:1909.10351); ``first`` and ``last`` are runs of adjacent layers (Sun et al., arXiv:1908.09355,
-    compare them); a list names the layers. Raises ValueError where the list does not fit.
+    (arXiv:1909.10351); ``skip`` is every ⌊teacher / student⌋-th layer and ``last`` the last ones, PKD-Skip and
+    PKD-Last (Sun et al., arXiv:1908.09355); ``first`` are the first ones; a list names the layers. Raises
+    ValueError where the list does not fit.
     """
     if choice == "uniform":
         return tuple(-(-m * teacher // student) for m in range(1, student + 1))
+    if choice == "skip":
+        return tuple(m * (teacher // student) for m in range(1, student + 1))
     if choice == "first":
         return tuple(range(1, student + 1))
     if choice == "last":

@@ -13,7 +13,7 @@ from compress.state import Model, Workshop
 from tests.conftest import tiny_model
 from tests.test_train import tokens
 
-WANTED = Wanted(hidden=(0, 2, 4), scores=(2, 4))
+WANTED = Wanted(hidden=(0, 2, 4), scores=(2, 4), relations=(3,))
 TEACHER = Model(Path("unused"), "teacher-1")
 
 
@@ -26,6 +26,9 @@ def test_disk_says_what_the_teacher_says(tmp_path: Path) -> None:
     assert torch.allclose(kept.logits, said.logits, atol=1e-5)
     for layer in WANTED.hidden:
         torch.testing.assert_close(kept.hidden[layer][real], said.hidden[layer][real], rtol=2e-3, atol=2e-3)
+    for part in ("queries", "keys", "values"):
+        ours, theirs = getattr(kept, part)[3][real], getattr(said, part)[3][real]
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)
     pairs = (real[:, :, None] & real[:, None, :])[:, None].expand(-1, 4, -1, -1)
     for layer in WANTED.scores:
         torch.testing.assert_close(kept.scores[layer][pairs], said.scores[layer][pairs], rtol=2e-3, atol=5e-3)

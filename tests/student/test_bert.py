@@ -19,6 +19,7 @@ from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
         ("uniform", 4, 12, (3, 6, 9, 12)),
         ("uniform", 4, 6, (2, 3, 5, 6)),
         ("uniform", 6, 6, (1, 2, 3, 4, 5, 6)),
+        ("skip", 5, 12, (2, 4, 6, 8, 10)),
         ("first", 3, 6, (1, 2, 3)),
         ("last", 3, 6, (4, 5, 6)),
         ([1, 3, 5], 3, 6, (1, 3, 5)),

@@ -66,3 +66,63 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """
     real = mask.bool()
     return 1 - functional.cosine_similarity(student[real], teacher[real], dim=-1).mean()
+
+
+def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """`soft_target_loss` of each real token's own logits (batch, tokens, tags), mean over real tokens.
+
+    For tagging (Tsai et al., multilingual MiniBERT, arXiv:1909.00100). Mask (batch, tokens), nonzero on real tokens.
+    """
+    real = mask.bool()
+    return soft_target_loss(student[real], teacher[real], temperature)
+
+
+def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of normalised [CLS] states (layers, batch, hidden), mean over all three.
+
+    Each state is divided by its l2 norm: L_PT of BERT-PKD (Sun et al., arXiv:1908.09355, eq. 7).
+    """
+    return functional.mse_loss(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
+
+
+def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """KL(teacher || student) in nats of attention distributions, mean over heads and real queries.
+
+    Probabilities (batch, heads, tokens, tokens), zero on padded keys; mask (batch, tokens). L_AT of MiniLM
+    (Wang et al., arXiv:2002.10957, eq. 5), and the attention transfer of MobileBERT (arXiv:2004.02984, eq. 3).
+    """
+    smallest = torch.finfo(student.dtype).tiny
+    terms = torch.where(
+        teacher > 0, teacher * (teacher.clamp(min=smallest).log() - student.clamp(min=smallest).log()), 0.0
+    )
+    real = mask.bool()
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    return torch.where(pairs, terms, 0.0).sum() / (real.sum() * student.shape[1]).clamp(min=1)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """KL(teacher || student) in nats of scaled dot-product relations, mean over heads and real positions.
+
+    Queries, keys or values (batch, tokens, width) of any two widths, each cut into ``heads`` relation heads;
+    the relation of a head is softmax(A Aᵀ / sqrt(width / heads)) over real positions. The value relation of
+    MiniLM (arXiv:2002.10957) and all relations of MiniLMv2 (Wang et al., arXiv:2012.15828, eq. 4-7). Raises
+    ValueError where a width is no multiple of ``heads``.
+    """
+    for width in (student.shape[-1], teacher.shape[-1]):
+        if heads < 1 or width % heads:
+            raise ValueError(f"a width of {width} cannot be cut into {heads} relation heads")
+    real = mask.bool()
+    log_q, log_p = (_relation(states, heads, real) for states in (student, teacher))
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    terms = log_p.exp() * (log_p - log_q)
+    return torch.where(pairs, terms, 0.0).sum() / (real.sum() * heads).clamp(min=1)
+
+
+def _relation(states: Tensor, heads: int, real: Tensor) -> Tensor:
+    """Log-softmax of scaled products (batch, heads, tokens, tokens) over real positions."""
+    batch, tokens, width = states.shape
+    split = torch.where(real[:, :, None], states, 0.0).view(batch, tokens, heads, width // heads).transpose(1, 2)
+    scores = split @ split.transpose(2, 3) * (width // heads) ** -0.5
+    lowest = torch.finfo(states.dtype).min
+    relation: Tensor = scores.masked_fill(~real[:, None, None, :], lowest).log_softmax(-1)
+    return relation
