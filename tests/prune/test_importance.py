@@ -100,6 +100,7 @@ def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
         assert losses[layer].item() == pytest.approx(loss_of(without, batch), rel=1e-4)
 
 
+@torch.no_grad()
 def test_block_influence_is_one_minus_the_cosine_of_what_goes_in_and_comes_out() -> None:
     model, batch = tiny_model(), tiny_batch()
     found = layer_importance(model, [batch], Importance.activation)
