@@ -11,6 +11,9 @@ from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
+from compress.prune.layers import PruneLayers
+from compress.prune.neurons import PruneNeurons
+from compress.prune.vocabulary import PruneVocabulary
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
@@ -28,7 +31,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
     "student": {"bert": Bert},
     "prepare": {},
     "distill/losses": LOSSES,
-    "prune": {"heads": PruneHeads},
+    "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
     "export": {"onnx": Onnx},
 }

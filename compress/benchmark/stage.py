@@ -18,11 +18,11 @@ from compress.errors import Fault, ModelError
 from compress.evaluate import predict_rows
 from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
-from compress.models.families import FAMILIES, UNEVEN
+from compress.models.families import can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import kept_heads
+from compress.models.uneven import kept_heads, neurons
 from compress.settings import Settings, at_least, positive
 from compress.state import Artifact, Model, Record, State
 from compress.tasks import Array
@@ -231,9 +231,8 @@ def _share(metric: float, teacher: float) -> float | None:
 def _shape(folder: Path) -> dict[str, Any]:
     """Return parameters, size and each layer's heads and feed-forward units of a saved model."""
     model = load_model(folder)
-    family = FAMILIES.get(model.config.model_type.removeprefix(UNEVEN))
     layers = []
-    if family is not None:
-        neurons = getattr(model.config, family.neurons_key)
-        layers = [{"heads": len(heads), "neurons": neurons} for heads in kept_heads(model.config)]
+    if can_be_taken_apart(model.config):
+        shapes = zip(kept_heads(model.config), neurons(model.config), strict=True)
+        layers = [{"heads": len(heads), "neurons": width} for heads, width in shapes]
     return {"parameters": parameters(model), "size_mib": size_mib(folder, WEIGHTS), "layers": layers}

@@ -1,7 +1,7 @@
-"""Encoders whose layers keep different attention heads, as transformers models that save and reload.
+"""Encoders whose layers differ in heads and feed-forward width, as transformers models that save and reload.
 
-transformers 5 removed head pruning (`prune_heads`, `config.pruned_heads`). Here the kept heads are part
-of the configuration, so `save_pretrained` and the `Auto*` classes work: a model type ``compress_bert``
+transformers 5 removed head pruning (`prune_heads`, `config.pruned_heads`). Here the shape of every layer is
+part of the configuration, so `save_pretrained` and the `Auto*` classes work: a model type ``compress_bert``
 is registered for each family when `compress` is imported.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from compress.models.families import FAMILIES, UNEVEN, encoder_layers, family_of, linear, replace_linear
+from compress.models.loading import quiet
 
 STOCK: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "bert": (BertConfig, BertForSequenceClassification),
@@ -40,35 +41,47 @@ def _uneven(
     """Return the configuration and model classes of one family's uneven form."""
 
     class Config(config_class):  # type: ignore[misc,valid-type]
-        """The family's configuration, with the kept heads of each layer (numbers in the unpruned model)."""
+        """The family's configuration, with the shape of each layer.
+
+        ``kept_heads``: numbers of the heads in the unpruned model; ``neurons``: feed-forward units; None: all.
+        """
 
         model_type = UNEVEN + name
         kept_heads: list[list[int]] | None = None
+        neurons: list[int] | None = None
 
     class Model(model_class):  # type: ignore[misc,valid-type]
-        """The family's classifier, with as many heads in each layer as its configuration keeps."""
+        """The family's classifier, its layers in the shapes that its configuration says."""
 
         config_class: ClassVar[type] = Config
 
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            for layer, kept in zip(encoder_layers(self, FAMILIES[name]), config.kept_heads or [], strict=False):
-                _resize(layer, config, len(kept))
+            layers = encoder_layers(self, FAMILIES[name])
+            for layer, heads, width in zip(layers, kept_heads(config), neurons(config), strict=True):
+                _resize(layer, config, len(heads), width)
 
     Config.__name__ = Config.__qualname__ = f"Uneven{config_class.__name__}"
     Model.__name__ = Model.__qualname__ = f"Uneven{model_class.__name__}"
     return Config, Model
 
 
-def _resize(layer: nn.Module, config: Any, heads: int) -> None:
-    """Give a layer fresh attention projections for ``heads`` heads; checkpoint values are loaded later."""
+def _resize(layer: nn.Module, config: Any, heads: int, width: int) -> None:
+    """Give a layer fresh projections for ``heads`` heads and ``width`` units; checkpoint values are loaded later."""
     family = family_of(config)
-    width = heads * head_size(config)
+    inner = heads * head_size(config)
     for path in (family.query, family.key, family.value):
-        old = linear(layer, path)
-        replace_linear(layer, path, nn.Linear(old.in_features, width, dtype=old.weight.dtype))
-    old = linear(layer, family.attention_output)
-    replace_linear(layer, family.attention_output, nn.Linear(width, old.out_features, dtype=old.weight.dtype))
+        _replace(layer, path, outputs=inner)
+    _replace(layer, family.attention_output, inputs=inner)
+    _replace(layer, family.up, outputs=width)
+    _replace(layer, family.down, inputs=width)
+
+
+def _replace(layer: nn.Module, path: str, inputs: int | None = None, outputs: int | None = None) -> None:
+    old = linear(layer, path)
+    inputs, outputs = inputs or old.in_features, outputs or old.out_features
+    if (inputs, outputs) != (old.in_features, old.out_features):
+        replace_linear(layer, path, nn.Linear(inputs, outputs, dtype=old.weight.dtype))
 
 
 UNEVEN_CLASSES = {name: _uneven(name, *classes) for name, classes in STOCK.items()}
@@ -85,36 +98,72 @@ def kept_heads(config: Any) -> list[list[int]]:
     return kept or [list(range(config.num_attention_heads)) for _ in range(config.num_hidden_layers)]
 
 
-def keep_heads(model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
-    """Return a model with only these heads, physically smaller; ``model`` is left as it was.
+def neurons(config: Any) -> list[int]:
+    """Return each layer's feed-forward units."""
+    kept = getattr(config, "neurons", None)
+    return kept or [int(getattr(config, family_of(config).neurons_key))] * int(config.num_hidden_layers)
 
-    ``keep`` lists, a layer, positions among the heads that ``model`` has now. A kept head computes exactly
-    what it did. Raises ValueError where a layer would be left without heads.
+
+def shrink(
+    model: PreTrainedModel,
+    *,
+    heads: list[list[int]] | None = None,
+    units: list[list[int]] | None = None,
+    layers: list[int] | None = None,
+) -> PreTrainedModel:
+    """Return a model with only these parts, physically smaller; ``model`` is left as it was.
+
+    All are positions in ``model`` as it is now: ``layers`` of all layers; ``heads`` and feed-forward ``units``
+    by layer, of all its layers. None keeps all. What is kept computes exactly what it did; with nothing
+    removed the model is the same. Raises ValueError where a layer would be left without heads or units, or the
+    model without layers.
     """
-    config = model.config
-    family = family_of(config)
-    if any(not heads for heads in keep):
-        raise ValueError("every layer must keep at least one head")
-    before = kept_heads(config)
-    config_class, model_class = UNEVEN_CLASSES[family.model_type]
-    settings = config.to_dict() | {
-        "kept_heads": [[names[i] for i in heads] for names, heads in zip(before, keep, strict=True)]
+    config, family = model.config, family_of(model.config)
+    before = kept_heads(config), neurons(config)
+    heads = heads if heads is not None else [list(range(len(names))) for names in before[0]]
+    units = units if units is not None else [list(range(width)) for width in before[1]]
+    layers = layers if layers is not None else list(range(len(heads)))
+    if not layers or any(not heads[i] or not units[i] for i in layers):
+        raise ValueError("a model must keep a layer, and every layer at least one head and one feed-forward unit")
+    shape: dict[str, Any] = {
+        "kept_heads": [[before[0][i][head] for head in heads[i]] for i in layers],
+        "neurons": [len(units[i]) for i in layers],
+        family.layers_key: len(layers),
     }
+    if getattr(config, "teacher_layers", None):
+        shape["teacher_layers"] = [config.teacher_layers[i] for i in layers]
+    config_class, model_class = UNEVEN_CLASSES[family.model_type]
+    settings = config.to_dict() | shape
     settings.pop("model_type")
-    smaller = model_class(config_class(**settings))
+    with quiet():
+        smaller = model_class(config_class(**settings))
     smaller.set_attn_implementation(config._attn_implementation)
-    weights = model.state_dict()
-    size = head_size(config)
-    for index, heads in enumerate(keep):
-        rows = torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads])
-        prefix = f"{family.base}.{family.layers}.{index}."
-        for path in (family.query, family.key, family.value):
-            for part in ("weight", "bias"):
-                name = f"{prefix}{path}.{part}"
-                weights[name] = weights[name][rows.to(weights[name].device)]
-        name = f"{prefix}{family.attention_output}.weight"
-        weights[name] = weights[name][:, rows.to(weights[name].device)]
-    smaller.load_state_dict(weights)
+    smaller.load_state_dict(_kept_weights(model, heads, units, layers))
     nn.Module.to(smaller, model.device)
     smaller.train(model.training)
     return smaller
+
+
+def _kept_weights(
+    model: PreTrainedModel, heads: list[list[int]], units: list[list[int]], layers: list[int]
+) -> dict[str, Tensor]:
+    """Return the state dictionary of the smaller model."""
+    family, size = family_of(model.config), head_size(model.config)
+    prefix = f"{family.base}.{family.layers}."
+    weights = model.state_dict()
+    kept = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+    for place, index in enumerate(layers):
+        inner = torch.tensor([head * size + i for head in heads[index] for i in range(size)], device=model.device)
+        wide = torch.tensor(units[index], device=model.device)
+        rows = dict.fromkeys((family.query, family.key, family.value), inner) | {family.up: wide}
+        columns = {family.attention_output: inner, family.down: wide}
+        own = f"{prefix}{index}."
+        for name in (name for name in weights if name.startswith(own)):
+            path, _, part = name.removeprefix(own).rpartition(".")
+            value = weights[name]
+            if path in rows:
+                value = value[rows[path]]
+            elif path in columns and part == "weight":
+                value = value[:, columns[path]]
+            kept[f"{prefix}{place}.{path}.{part}"] = value
+    return kept

@@ -61,8 +61,9 @@ class Bert(Student):
         }
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
         origin: dict[str, Any] = {"teacher_layers": list(layers)}
-        if getattr(teacher, "kept_heads", None):
-            origin["kept_heads"] = [teacher.kept_heads[layer - 1] for layer in layers]
+        for shape in ("kept_heads", "neurons"):
+            if getattr(teacher, shape, None):
+                origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
     def build(self, teacher: PreTrainedModel, teacher_tokenizer: Any = None, tokenizer: Any = None) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted
 from compress.models.outputs import observe
-from compress.models.uneven import keep_heads
+from compress.models.uneven import shrink
 from compress.student.bert import Bert
 from tests.conftest import tiny_batch, tiny_model
 
@@ -21,7 +21,7 @@ ALL = Wanted(hidden=(0, 1, 2, 3, 4), scores=(1, 2, 3, 4))
 def test_a_pruned_student_is_compared_with_the_heads_it_keeps_also_when_layers_share_a_teacher_layer() -> None:
     teacher, batch = tiny_model(), tiny_batch()
     keep = [[0, 1], [0, 2, 3]]
-    student = keep_heads(Bert(layers=2, layer_map=[2, 2]).build(teacher), keep)
+    student = shrink(Bert(layers=2, layer_map=[2, 2]).build(teacher), heads=keep)
     layers = ((1, 2), (2, 2))
     objective = Distillation(student, {"a": AttentionScores()}, FromModel(teacher, ALL), teacher.config, layers)
     _, parts = objective(batch, 0.0)
@@ -33,14 +33,14 @@ def test_a_pruned_student_is_compared_with_the_heads_it_keeps_also_when_layers_s
 
 @torch.no_grad()
 def test_a_pruned_teacher_can_teach_the_heads_it_has() -> None:
-    teacher, batch = keep_heads(tiny_model(), [[0, 1, 3], [1, 2], [0, 3], [2]]), tiny_batch()
+    teacher, batch = shrink(tiny_model(), heads=[[0, 1, 3], [1, 2], [0, 3], [2]]), tiny_batch()
     student = Bert(layers=2, layer_map=[2, 4]).build(teacher)
     losses = {"a": AttentionScores(), "h": HiddenStates()}
     objective = Distillation(student, losses, FromModel(teacher, ALL), teacher.config, ((1, 2), (2, 4)))
     loss, _ = objective(batch, 0.0)
     assert torch.isfinite(loss)
     assert student.config.kept_heads == [[1, 2], [2]]
-    fewer = keep_heads(student, [[1], [0]])
+    fewer = shrink(student, heads=[[1], [0]])
     assert not list(Distill(losses=losses).model_faults(fewer.config, teacher.config))
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe, parameters
-from compress.models.uneven import keep_heads, kept_heads
+from compress.models.uneven import kept_heads, neurons, shrink
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 KEEP = [[0, 2], [1], [0, 1, 2, 3], [3]]
@@ -31,7 +31,7 @@ def gated_logits(model: PreTrainedModel, keep: list[list[int]], batch: dict[str,
 @torch.no_grad()
 def test_removed_heads_add_nothing_and_the_others_what_they_did(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    smaller = keep_heads(model, KEEP)
+    smaller = shrink(model, heads=KEEP)
     torch.testing.assert_close(observe(smaller, batch).logits, gated_logits(model, KEEP, batch))
     assert kept_heads(smaller.config) == KEEP
     # a head has 16 inputs, 4 units, three projections with biases, and 4 columns of the output matrix
@@ -41,7 +41,7 @@ def test_removed_heads_add_nothing_and_the_others_what_they_did(family: str) -> 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_a_pruned_model_reloads_to_the_bit_in_a_fresh_process(family: str, tmp_path: Path) -> None:
-    model, batch = keep_heads(tiny_model(family), KEEP), tiny_batch(family=family)
+    model, batch = shrink(tiny_model(family), heads=KEEP), tiny_batch(family=family)
     save_model(model, tiny_tokenizer(family), tmp_path)
     torch.save({"batch": batch, "logits": observe(model, batch).logits}, tmp_path / "said.pt")
     code = (
@@ -61,8 +61,8 @@ def test_a_pruned_model_reloads_to_the_bit_in_a_fresh_process(family: str, tmp_p
 @torch.no_grad()
 def test_pruning_twice_names_heads_by_their_first_numbers() -> None:
     model, batch = tiny_model(), tiny_batch()
-    once = keep_heads(model, [[1, 2, 3], [0, 3], [0, 1, 2, 3], [2, 3]])
-    twice = keep_heads(once, [[0, 2], [1], [3], [0]])
+    once = shrink(model, heads=[[1, 2, 3], [0, 3], [0, 1, 2, 3], [2, 3]])
+    twice = shrink(once, heads=[[0, 2], [1], [3], [0]])
     assert kept_heads(twice.config) == [[1, 3], [3], [3], [2]]
     torch.testing.assert_close(observe(twice, batch).logits, gated_logits(model, [[1, 3], [3], [3], [2]], batch))
 
@@ -71,21 +71,75 @@ def test_a_layer_without_heads_is_refused_and_the_model_left_alone() -> None:
     model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match="at least one head"):
-        keep_heads(model, [[0], [], [1], [2]])
-    keep_heads(model, KEEP)
+        shrink(model, heads=[[0], [], [1], [2]])
+    shrink(model, heads=KEEP)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+UNITS = [[0, 5, 31], list(range(32)), [7], [1, 2, 3, 30]]
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_removed_units_add_nothing_and_the_others_what_they_did(family: str) -> None:
+    from compress.models.families import FAMILIES, encoder_layers, linear
+
+    model, batch = tiny_model(family), tiny_batch(family=family)
+    smaller = shrink(model, units=UNITS)
+    names = FAMILIES[family]
+    for layer, units in zip(encoder_layers(model, names), UNITS, strict=True):
+        gone = [unit for unit in range(32) if unit not in units]
+        linear(layer, names.down).weight[:, gone] = 0
+    torch.testing.assert_close(observe(smaller, batch).logits, observe(model, batch).logits)
+    assert neurons(smaller.config) == [3, 32, 1, 4]
+    gone_units = 3 * 32 - 8
+    assert parameters(model) - parameters(smaller) == gone_units * (16 + 1 + 16)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_removed_layers_are_passed_by(family: str) -> None:
+    from compress.models.families import FAMILIES, encoder_layers
+
+    model, batch = tiny_model(family), tiny_batch(family=family)
+    smaller = shrink(shrink(model, heads=KEEP, units=UNITS), layers=[0, 3])
+    assert kept_heads(smaller.config) == [KEEP[0], KEEP[3]]
+    assert neurons(smaller.config) == [3, 4]
+    both = shrink(model, heads=KEEP, units=UNITS)
+    names = FAMILIES[family]
+    stack = model.get_submodule(f"{names.base}.{names.layers.rpartition('.')[0]}")
+    stack.layer = torch.nn.ModuleList([encoder_layers(both, names)[i] for i in (0, 3)])
+    torch.testing.assert_close(observe(smaller, batch).logits, observe(model, batch).logits)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_nothing_removed_gives_the_same_logits_to_the_bit(family: str) -> None:
+    model, batch = tiny_model(family), tiny_batch(family=family)
+    assert torch.equal(observe(shrink(model), batch).logits, observe(model, batch).logits)
 
 
 HEADS = st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True).map(sorted)
 
 
 @settings(max_examples=15, deadline=None)
-@given(keep=st.lists(HEADS, min_size=4, max_size=4))
+@given(
+    keep=st.lists(HEADS, min_size=4, max_size=4),
+    units=st.lists(st.lists(st.integers(0, 31), min_size=1, unique=True).map(sorted), min_size=4, max_size=4),
+    layers=st.lists(st.integers(0, 3), min_size=1, unique=True).map(sorted),
+    family=st.sampled_from(FAMILY_NAMES),
+)
 @torch.no_grad()
-def test_any_uneven_shape_reloads_to_the_bit(keep: list[list[int]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder, batch = tmp_path_factory.mktemp("pruned"), tiny_batch()
-    model = keep_heads(tiny_model(), keep)
-    save_model(model, tiny_tokenizer(), folder)
+def test_any_uneven_shape_reloads_to_the_bit(
+    keep: list[list[int]],
+    units: list[list[int]],
+    layers: list[int],
+    family: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder, batch = tmp_path_factory.mktemp("pruned"), tiny_batch(family=family)
+    model = shrink(tiny_model(family), heads=keep, units=units, layers=layers)
+    save_model(model, tiny_tokenizer(family), folder)
     assert load_tokenizer(folder).is_fast
     assert torch.equal(observe(load_model(folder), batch).logits, observe(model, batch).logits)
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from compress.distill.losses import hard_label_loss
 from compress.models.outputs import observe
-from compress.prune.heads import PruneHeads, Scope, choose
+from compress.prune.heads import PruneHeads
 from compress.prune.importance import head_importance, normalised
+from compress.prune.rounds import Scope, choose
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 

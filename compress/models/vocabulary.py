@@ -1,0 +1,122 @@
+"""A smaller vocabulary: the tokenizer without the pieces that texts never use, and the model's rows that go with it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from compress.errors import ModelError
+from compress.models.loading import load_tokenizer, quiet
+
+TOKENIZER = "tokenizer.json"
+
+
+def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]]) -> set[int]:
+    """Return the token numbers that must stay for the same texts to be cut into the same pieces.
+
+    ``columns`` are the token numbers of those texts. Special and added tokens stay; of WordPiece every single
+    character, so that other words can still be spelt; of BPE the whole alphabet and every piece that a used one
+    is merged from. Raises ModelError for other kinds of tokenizers.
+    """
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    model, numbers = said["model"], said["model"]["vocab"]
+    keep = {token["id"] for token in said["added_tokens"]} | set(tokenizer.all_special_ids)
+    for column in columns:
+        keep |= set(np.unique(column).tolist())
+    if model["type"] == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        return keep | {number for piece, number in numbers.items() if len(piece.removeprefix(prefix)) == 1}
+    if model["type"] == "WordLevel":
+        return keep
+    if model["type"] != "BPE":
+        raise ModelError(
+            f"pieces of a {model['type']} tokenizer cannot be dropped: supported are WordPiece, BPE and WordLevel."
+        )
+    keep |= {number for piece, number in numbers.items() if len(piece) == 1}
+    parents: dict[str, tuple[str, str]] = {}
+    for left, right in map(_pair, model["merges"]):
+        parents.setdefault(left + right, (left, right))
+    pieces = {number: piece for piece, number in numbers.items()}
+    waiting = [pieces[number] for number in keep if number in pieces]
+    while waiting:
+        for part in parents.get(waiting.pop(), ()):
+            if numbers[part] not in keep:
+                keep.add(numbers[part])
+                waiting.append(part)
+    return keep
+
+
+def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
+    """Return a tokenizer of the pieces with these numbers, in this order; they are numbered from 0 again."""
+    place = {old: new for new, old in enumerate(keep)}
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside)
+        with quiet():
+            tokenizer.save_pretrained(folder)
+        said = json.loads((folder / TOKENIZER).read_text())
+        model = said["model"]
+        model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
+        if "merges" in model:
+            model["merges"] = [merge for merge in model["merges"] if "".join(_pair(merge)) in model["vocab"]]
+        for token in said["added_tokens"]:
+            token["id"] = place[token["id"]]
+        said["post_processor"] = _renumbered(said["post_processor"], place)
+        (folder / TOKENIZER).write_text(json.dumps(said, ensure_ascii=False))
+        beside = folder / "tokenizer_config.json"
+        settings = json.loads(beside.read_text())
+        if "added_tokens_decoder" in settings:
+            decoder = settings["added_tokens_decoder"]
+            settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in decoder.items()}
+            beside.write_text(json.dumps(settings))
+        for other in ("vocab.txt", "vocab.json", "merges.txt"):
+            (folder / other).unlink(missing_ok=True)
+        return load_tokenizer(folder)
+
+
+def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:
+    """Leave these rows of the model's word embeddings, in this order, in place."""
+    old = model.get_input_embeddings()
+    assert isinstance(old, nn.Embedding)
+    padding = None if old.padding_idx is None else keep.index(old.padding_idx)
+    new = nn.Embedding(len(keep), old.embedding_dim, padding_idx=padding, device=old.weight.device)
+    with torch.no_grad():
+        new.weight.copy_(old.weight[torch.tensor(keep, device=old.weight.device)])
+    model.set_input_embeddings(new)
+    model.config.vocab_size = len(keep)
+    for name in ("pad", "bos", "eos", "cls", "sep"):
+        number = getattr(model.config, f"{name}_token_id", None)
+        if number is not None:
+            setattr(model.config, f"{name}_token_id", keep.index(number) if number in keep else None)
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    """Return the two halves of a merge, which older files write as one string."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _renumbered(processor: Any, place: dict[int, int]) -> Any:
+    """Return a post-processor with its special tokens' numbers changed."""
+    if processor is None:
+        return None
+    if processor["type"] == "Sequence":
+        return processor | {"processors": [_renumbered(one, place) for one in processor["processors"]]}
+    if processor["type"] == "TemplateProcessing":
+        special = {
+            name: token | {"ids": [place[number] for number in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+        return processor | {"special_tokens": special}
+    changed = {
+        end: [token, place[number]] for end in ("sep", "cls") if end in processor for token, number in [processor[end]]
+    }
+    return processor | changed

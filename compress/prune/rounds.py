@@ -1,0 +1,156 @@
+"""Pruning in rounds: measure, remove, recover, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.prune.importance import Batches, Importance, normalised
+from compress.settings import at_least, between
+from compress.state import Model, Record, Stage, State
+from compress.train import device
+
+
+class Scope(Enum):
+    """all: the least important of the whole model; layer: the same share of each layer."""
+
+    all = "all"
+    layer = "layer"
+
+
+class Rounds(Enum):
+    """linear: as many each round; cubic: most of them early (Zhu & Gupta, arXiv:1710.01878)."""
+
+    linear = "linear"
+    cubic = "cubic"
+
+
+@dataclass(kw_only=True)
+class InRounds(Stage):
+    """Remove what the loss misses least, in one round or several, with recovery after each."""
+
+    ratio: float = 0.3  # share removed, over all layers; every layer keeps at least one
+    steps: int = 1  # rounds of measuring, removing and recovering; 1: one-shot, more is gentler
+    rounds: Rounds = Rounds.linear  # linear: as many each round; cubic: most of them early
+    scope: Scope = Scope.all  # all: compare over the whole model; layer: same share in each layer
+    importance: Importance = Importance.gradient  # which estimate
+    rows: int = 512  # labelled training rows on which importance is measured
+    recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
+
+    what: ClassVar[str]  # what is removed, in the plural: "heads"
+    measures: ClassVar[tuple[Importance, ...]]  # those that are defined for it
+
+    def faults(self) -> Iterator[Fault]:
+        """Shares are shares, counts are counts."""
+        yield from between(self, "ratio", 0, 1, open_high=True)
+        yield from at_least(self, "steps", 1)
+        yield from at_least(self, "rows", 1)
+        yield from at_least(self, "recovery_epochs", 0)
+        if self.rounds is not Rounds.linear and self.steps == 1:
+            yield Fault("rounds", self.rounds.value, "has no effect on one round", "Set steps above 1.")
+        if self.importance not in self.measures:
+            known = ", ".join(measure.value for measure in self.measures)
+            yield Fault("importance", self.importance.value, f"is not defined for {self.what}", f"Use one of {known}.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Only families that are known can be taken apart."""
+        if not can_be_taken_apart(student):
+            rule = f"cannot remove {self.what} from a student of type {student.model_type}"
+            yield Fault("ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.what} out of prune.")
+
+    def sizes(self, config: Any) -> list[int]:
+        """Return how many there are in each layer."""
+        raise NotImplementedError
+
+    def measure(self, model: PreTrainedModel, batches: Batches) -> list[Tensor]:
+        """Return the importance of each, one tensor a layer."""
+        raise NotImplementedError
+
+    def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
+        """Return the smaller model."""
+        raise NotImplementedError
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the smaller student."""
+        student = state.given_student
+        before = sum(self.sizes(load_model(student.folder).config))
+        curves: list[Any] = []
+        seconds, reused = 0.0, True
+        for step in range(1, self.steps + 1):
+            remaining = before - round(self.ratio * before * self._done(step))
+            measured = [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
+            product = state.workshop.make(
+                self.what, [student.key, remaining, self.scope.value, measured],
+                partial(self._remove, state, student, remaining),
+            )  # fmt: skip
+            student = Model(product.folder, product.key)
+            seconds, reused = seconds + product.seconds, reused and product.reused
+            if state.recover is not None and self.recovery_epochs > 0 and remaining < before:
+                recovered, student = state.recover(state, student, self.recovery_epochs / self.steps)
+                seconds, reused = seconds + recovered.seconds, reused and recovered.reused
+                curves += recovered.record["curves"]
+        left = self.sizes(load_model(student.folder).config)
+        removed = f"{before - sum(left):,} of {before:,} {self.what} removed"
+        notes = (f"{removed}; left, layer by layer: {left}",)
+        record = Record(self.what, type(self).__name__, student, seconds, reused, notes, tuple(curves))
+        return state.with_record(record, student=student)
+
+    def _done(self, step: int) -> float:
+        share = step / self.steps
+        return share if self.rounds is Rounds.linear else 1 - (1 - share) ** 3
+
+    def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
+        model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
+        rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
+        tokens = tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
+        importance = self.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
+        keep = choose(importance, remaining, self.scope)
+        if any(len(kept) < len(scores) for kept, scores in zip(keep, importance, strict=True)):
+            model = self.without(model, keep)
+        save_model(model.cpu(), tokenizer, folder)
+        return {"importance": [scores.tolist() for scores in importance]}
+
+
+def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:
+    """Return, a layer, the positions to keep: the ``remaining`` most important, one a layer at least.
+
+    Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
+    same share, the largest remainders rounded up.
+    """
+    scores = normalised(importance)
+    share = _shares([len(layer) for layer in scores], remaining) if scope is Scope.layer else None
+    keep = [{int(layer.argmax())} for layer in scores]
+    order = sorted(
+        ((value, layer, place) for layer, s in enumerate(scores) for place, value in enumerate(s.tolist())),
+        reverse=True,
+    )
+    left = remaining - len(keep)
+    for _, layer, place in order:
+        if place in keep[layer]:
+            continue
+        if left > 0 if share is None else len(keep[layer]) < share[layer]:
+            keep[layer].add(place)
+            left -= 1
+    return [sorted(kept) for kept in keep]
+
+
+def _shares(sizes: list[int], remaining: int) -> list[int]:
+    """Return how many each layer keeps: its proportion, at least one, largest remainders rounded up."""
+    exact = [remaining * size / sum(sizes) for size in sizes]
+    share = [max(1, int(value)) for value in exact]
+    for layer in sorted(range(len(sizes)), key=lambda i: int(exact[i]) - exact[i]):
+        if sum(share) < remaining and share[layer] < sizes[layer]:
+            share[layer] += 1
+    return share
