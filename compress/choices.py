@@ -18,6 +18,8 @@ from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
 
 Option = type[Settings] | Settings
 
@@ -28,7 +30,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
-    "student": {"bert": Bert},
+    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
     "prepare": {},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},

@@ -7,14 +7,18 @@ from pathlib import Path
 
 from compress.models.onnx_folder import MODEL, import_onnxruntime
 
-IN_INT8 = {"MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention"}
-IN_FLOAT = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul"}
+IN_INT8 = {
+    "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention",
+    "DynamicQuantizeLSTM",
+}  # fmt: skip
+IN_FLOAT = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul", "LSTM", "Conv", "FusedConv"}
 
 
 def int8_matmuls(folder: Path) -> tuple[int, int]:
     """Return (matrix products that run in int8, all matrix products) of the optimized graph.
 
-    The products of attention itself, Q·Kᵀ and P·V, which have no weights, count too.
+    The products of attention itself, Q·Kᵀ and P·V, which have no weights, count too; so do a convolution and an
+    LSTM direction, as one each.
     """
     ort = import_onnxruntime("Reading the optimized graph")
     import onnx

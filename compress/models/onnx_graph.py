@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import compress.models.lstm  # noqa: F401  # defines the operator that is translated below
 from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
 
@@ -63,12 +64,22 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
                 input_names=names,
                 output_names=["logits"],
                 dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
+                custom_translation_table={torch.ops.compress.lstm.default: _lstm_node},
                 verbose=False,
             )
             assert program is not None
             program.save(str(path), external_data=False)
     finally:
         model.set_attn_implementation(before)
+
+
+def _lstm_node(states: Any, weight: Any, recurrence: Any, bias: Any) -> Any:
+    """Write `compress.models.lstm.Lstm` as ONNX's own operator."""
+    from onnxscript import opset20 as op
+
+    hidden, _, _ = op.LSTM(states, weight, recurrence, bias, hidden_size=recurrence.shape[2])
+    directions: Any = op.Constant(value_ints=[1])
+    return op.Squeeze(hidden, directions)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.models.uneven import UNEVEN_CLASSES
 
-CLASSIFIERS = (*UNEVEN_CLASSES.values(),)
+CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
+    *UNEVEN_CLASSES.values(),
+    (BiLstmConfig, BiLstmForSequenceClassification),
+    (CnnConfig, CnnForSequenceClassification),
+)
 """(configuration class, model class) of every model type that is ours."""
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
@@ -79,6 +81,37 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
         for other in ("vocab.txt", "vocab.json", "merges.txt"):
             (folder / other).unlink(missing_ok=True)
         return load_tokenizer(folder)
+
+
+def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> Any:
+    """Return a tokenizer of whole words, cut and cleaned as ``tokenizer`` does before it looks for pieces.
+
+    Its vocabulary is the special tokens and the ``most`` most frequent words that occur ``at_least`` so often.
+    """
+    backend = tokenizer.backend_tokenizer
+    counts: Counter[str] = Counter()
+    for text in texts:
+        clean = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(clean))
+    special = [tokenizer.convert_ids_to_tokens(number) for number in sorted(set(tokenizer.all_special_ids))]
+    words = sorted(
+        (word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word)
+    )
+    words = special + [word for word in words[:most] if word not in special]
+    said = json.loads(backend.to_str())
+    place = {tokenizer.convert_tokens_to_ids(word): number for number, word in enumerate(special)}
+    vocabulary = {word: number for number, word in enumerate(words)}
+    said["model"] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}
+    said["added_tokens"] = [
+        token | {"id": place[token["id"]]} for token in said["added_tokens"] if token["id"] in place
+    ]
+    said["post_processor"] = _renumbered(said["post_processor"], place)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(said)),
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:

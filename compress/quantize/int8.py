@@ -27,6 +27,7 @@ from compress.settings import at_least
 from compress.state import Artifact, Stage, State
 
 MATRIX_PRODUCTS = ("MatMul", "Gemm")
+RECURRENT = ("LSTM",)  # only in the dynamic form
 TABLES = ("Gather",)  # embedding tables: most of a small student's size
 
 
@@ -64,7 +65,7 @@ class DynamicInt8(Stage):
                 quantize_dynamic(
                     graph.folder / MODEL,
                     folder / MODEL,
-                    op_types_to_quantize=[*MATRIX_PRODUCTS, *(TABLES if self.embeddings else ())],
+                    op_types_to_quantize=[*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())],
                     per_channel=self.per_channel,
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,

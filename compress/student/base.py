@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -17,11 +17,23 @@ from compress.state import Model, Stage, State
 from compress.train import same_randomness
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How teacher and student read the rows: their tokenizers, and whether a row is a pair of texts."""
+
+    teacher: Any
+    student: Any
+    pairs: bool
+
+
 @dataclass(kw_only=True)
 class Student(Stage):
     """Make a smaller model that has not been trained yet."""
 
-    own_tokens: ClassVar[bool] = False  # whether it may cut texts otherwise than the teacher does
+    @property
+    def own_tokens(self) -> bool:
+        """Whether the student cuts texts otherwise than the teacher does."""
+        return False
 
     def teacher_faults(self, teacher: Any) -> Iterator[Fault]:
         """Yield settings that do not fit the teacher's configuration. Does not read files."""
@@ -35,24 +47,22 @@ class Student(Stage):
         """Return the student's tokenizer, made of the teacher's and, where it is its own, of training texts."""
         return teacher
 
-    def build(self, teacher: PreTrainedModel, teacher_tokenizer: Any = None, tokenizer: Any = None) -> PreTrainedModel:
-        """Return a new student in evaluation mode, its weights random or from the teacher's.
-
-        The tokenizers, both or none, let a student with tokens of its own start from the teacher's embeddings.
-        """
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+        """Return a new student in evaluation mode, its weights random or from the teacher's."""
         raise NotImplementedError
 
     def __call__(self, state: State) -> State:
         """Return the state with a student that has not been trained yet."""
         teacher = state.given_teacher
-        made_with = [self.made_with(), teacher.key, state.seed]
+        made_with = [self.made_with(), teacher.key, state.data.train.pairs is not None, state.seed]
 
         def work(folder: Path) -> None:
             theirs = load_tokenizer(teacher.folder)
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                student = self.build(load_model(teacher.folder), theirs, ours)
+                reading = Reading(theirs, ours, state.data.train.pairs is not None)
+                student = self.build(load_model(teacher.folder), reading)
             save_model(student, ours, folder)
 
         if self.own_tokens:

@@ -12,7 +12,7 @@ from compress.errors import Fault
 from compress.models.families import family_of
 from compress.models.loading import quiet
 from compress.settings import at_least
-from compress.student.base import Student
+from compress.student.base import Reading, Student
 from compress.student.layer_map import layer_map, layer_map_faults
 
 
@@ -66,7 +66,7 @@ class Bert(Student):
                 origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
-    def build(self, teacher: PreTrainedModel, teacher_tokenizer: Any = None, tokenizer: Any = None) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a new student; every tensor whose mapped twin in the teacher has its shape starts from it."""
         family, config = family_of(teacher.config), self.config(teacher.config)
         with quiet():

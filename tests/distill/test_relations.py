@@ -25,7 +25,7 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted
 from compress.models.outputs import observe
-from compress.models.uneven import keep_heads
+from compress.models.uneven import shrink
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
@@ -155,7 +155,7 @@ def test_equal_inputs_have_no_loss() -> None:
 def test_queries_keys_and_values_are_those_of_the_layer(family: str) -> None:
     from compress.models.families import FAMILIES, encoder_layers, linear
 
-    model, batch = keep_heads(tiny_model(family), [[0, 1], [3], [0, 1, 2, 3], [1, 2]]), tiny_batch(family=family)
+    model, batch = shrink(tiny_model(family), heads=[[0, 1], [3], [0, 1, 2, 3], [1, 2]]), tiny_batch(family=family)
     seen = observe(model, batch, hidden=True, relations=True)
     names = FAMILIES[family]
     for index, layer in enumerate(encoder_layers(model, names), start=1):
@@ -207,7 +207,7 @@ def test_each_loss_compares_the_layers_that_its_paper_compares() -> None:
 def test_pruned_and_narrow_students_are_compared_with_what_they_have() -> None:
     teacher, batch = tiny_model(), tiny_batch()
     mask = batch["attention_mask"]
-    fewer = keep_heads(Bert(layers=2, layer_map=[2, 4]).build(teacher), [[0, 1], [1, 3]])
+    fewer = shrink(Bert(layers=2, layer_map=[2, 4]).build(teacher), heads=[[0, 1], [1, 3]])
     ours, theirs = (
         observe(fewer, batch, scores=True, relations=True),
         observe(teacher, batch, scores=True, relations=True),

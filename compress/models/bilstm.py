@@ -1,0 +1,94 @@
+"""A BiLSTM classifier as a transformers model that saves and reloads (Tang et al., arXiv:1903.12136)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from compress.models.lstm import Lstm
+from compress.models.segments import classification_loss, compared, segments, taken
+
+
+class BiLstmConfig(PreTrainedConfig):
+    """Sizes of a BiLSTM classifier; ``hidden_size`` is that of one direction."""
+
+    model_type = "compress_bilstm"
+    vocab_size: int = 30522
+    embedding_size: int = 300
+    hidden_size: int = 150
+    lstm_layers: int = 1
+    fully_connected_size: int = 200
+    dropout: float = 0.1
+    pairs: bool = False
+    sep_token_id: int | None = None
+    max_position_embeddings: int = 512
+
+
+class BiLstmForSequenceClassification(PreTrainedModel):
+    """Embeddings, BiLSTM, the last states of both directions, a layer with ReLU, the output.
+
+    The backward direction is a second LSTM over the row's own tokens in reverse, so padding is never read and
+    the graph needs no packing. Of pairs each text is read by itself and the two are compared.
+    """
+
+    config: BiLstmConfig
+    config_class = BiLstmConfig
+    base_model_prefix = "bilstm"
+
+    def __init__(self, config: BiLstmConfig) -> None:
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        sizes = [config.embedding_size, *[2 * config.hidden_size] * (config.lstm_layers - 1)]
+        self.forwards, self.backwards = (
+            nn.ModuleList(Lstm(size, config.hidden_size) for size in sizes) for _ in range(2)
+        )
+        width = 2 * config.hidden_size * (4 if config.pairs else 1)
+        self.fully_connected = nn.Linear(width, config.fully_connected_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.fully_connected_size, int(config.num_labels or 1))
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings."""
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings."""
+        assert isinstance(value, nn.Embedding)
+        self.embeddings = value
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every part as PyTorch starts it."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Token numbers (batch, tokens) to logits (batch, outputs)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.dropout(self.embeddings(input_ids))
+        separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
+        parts = segments(input_ids, mask, token_type_ids, separator, self.config.pairs)
+        texts = [self._read(taken(states, start, length), length) for start, length in parts]
+        hidden = self.dropout(self.fully_connected(compared(texts)).relu())
+        logits = self.classifier(hidden)
+        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
+
+    def _read(self, states: Tensor, length: Tensor) -> Tensor:
+        """Return the last states of both directions (batch, 2 * hidden) of texts that lie at the front."""
+        start = torch.zeros_like(length)
+        rows = torch.arange(length.shape[0], device=length.device)
+        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+            onward = forwards(states.transpose(0, 1)).transpose(0, 1)
+            back = backwards(taken(states, start, length, backwards=True).transpose(0, 1)).transpose(0, 1)
+            last = torch.cat([onward[rows, length - 1], back[rows, length - 1]], dim=-1)
+            states = self.dropout(torch.cat([onward, taken(back, start, length, backwards=True)], dim=-1))
+        return last

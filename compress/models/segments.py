@@ -1,0 +1,58 @@
+"""What the small students share: the two texts of a row told apart, sequences read from either end, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def segments(
+    ids: Tensor, mask: Tensor, types: Tensor | None, separator: int, pairs: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (start, length), each (batch,), of the texts of each row: one, or two where rows are pairs.
+
+    The first text ends with the first separator. Where the model has token types (batch, tokens), the second
+    text is what has type 1; else it is what comes after. A text has at least length 1.
+    """
+    whole = mask.sum(1)
+    if not pairs:
+        return [(torch.zeros_like(whole), whole.clamp(min=1))]
+    if types is not None:
+        second = (types * mask).sum(1)
+    else:
+        ended = ((ids == separator) & mask.bool()).cumsum(1)
+        first = (mask.bool() & ((ended == 0) | ((ended == 1) & (ids == separator)))).sum(1)
+        second = whole - first
+    first = whole - second
+    return [(torch.zeros_like(whole), first.clamp(min=1)), (first, second.clamp(min=1))]
+
+
+def taken(states: Tensor, start: Tensor, length: Tensor, *, backwards: bool = False) -> Tensor:
+    """Return each row's part (batch, tokens, width), moved to the front, first to last or last to first.
+
+    What lies behind a part is arbitrary.
+    """
+    steps = torch.arange(states.shape[1], device=states.device)[None]
+    steps = torch.minimum(steps, length[:, None] - 1)
+    places = start[:, None] + (length[:, None] - 1 - steps if backwards else steps)
+    places = places.clamp(max=states.shape[1] - 1)
+    return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[2]))
+
+
+def compared(texts: list[Tensor]) -> Tensor:
+    """Return one text's representation, or of two [a, b, a * b, |a - b|] (Tang et al., arXiv:1903.12136)."""
+    if len(texts) == 1:
+        return texts[0]
+    a, b = texts
+    return torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
+
+
+def classification_loss(logits: Tensor, labels: Tensor | None, config: Any) -> Tensor | None:
+    """Return cross-entropy, or squared error of scores, as transformers' heads do; None without labels."""
+    if labels is None:
+        return None
+    if config.problem_type == "regression":
+        return nn.functional.mse_loss(logits[:, 0], labels.to(logits.dtype))
+    return nn.functional.cross_entropy(logits, labels)

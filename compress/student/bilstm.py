@@ -1,0 +1,43 @@
+"""A BiLSTM student (Tang et al., arXiv:1903.12136)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from compress.settings import at_least
+from compress.student.base import Reading
+from compress.student.words import OfEmbeddings
+
+
+@dataclass(kw_only=True)
+class BiLstm(OfEmbeddings):
+    """A bidirectional LSTM over word embeddings (Tang et al., arXiv:1903.12136)."""
+
+    layers: int = 1  # LSTM layers
+    hidden_size: int = 150  # units of one direction
+    fully_connected_size: int = 200  # units between the LSTM and the output
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are at least 1."""
+        yield from super().faults()
+        for name in ("layers", "hidden_size", "fully_connected_size"):
+            yield from at_least(self, name, 1)
+
+    def config(self, teacher: Any, reading: Reading | None = None) -> BiLstmConfig:
+        """Return the student's configuration."""
+        return BiLstmConfig(
+            **self.sizes(teacher, reading),
+            lstm_layers=self.layers,
+            hidden_size=self.hidden_size,
+            fully_connected_size=self.fully_connected_size,
+        )
+
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+        """Return a BiLSTM whose embeddings start as `start` says."""
+        return self.started(BiLstmForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)

@@ -1,0 +1,50 @@
+"""A convolutional student (Kim 2014, arXiv:1408.5882)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.settings import at_least
+from compress.student.base import Reading
+from compress.student.words import OfEmbeddings
+
+
+class Pooling(Enum):
+    """max: the strongest answer of a filter (Kim); mean: their mean, as spaCy's text classifier pools."""
+
+    max = "max"
+    mean = "mean"
+
+
+@dataclass(kw_only=True)
+class Cnn(OfEmbeddings):
+    """Convolutions over word embeddings, TextCNN (Kim 2014, arXiv:1408.5882)."""
+
+    widths: list[int] = field(default_factory=lambda: [3, 4, 5])  # tokens that a filter sees
+    filters: int = 100  # of each width
+    pooling: Pooling = Pooling.max  # over time: max (Kim) or mean (spaCy's classifier; with widths=[3])
+    dropout: float = 0.5  # share of pooled features left out in training
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are at least 1."""
+        yield from super().faults()
+        yield from at_least(self, "filters", 1)
+        if not self.widths or any(width < 1 for width in self.widths):
+            yield Fault("widths", list(self.widths), "must list whole numbers from 1", "For example [3,4,5].")
+
+    def config(self, teacher: Any, reading: Reading | None = None) -> CnnConfig:
+        """Return the student's configuration."""
+        return CnnConfig(
+            **self.sizes(teacher, reading), widths=list(self.widths), filters=self.filters, pooling=self.pooling.value
+        )
+
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+        """Return a convolutional classifier whose embeddings start as `start` says."""
+        return self.started(CnnForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)

@@ -1,0 +1,125 @@
+"""Students that are embeddings and something small: their tokens, and where their embeddings start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.data.dataset import Split
+from compress.errors import Fault
+from compress.models.vocabulary import of_words
+from compress.settings import at_least, between
+from compress.student.base import Reading, Student
+
+
+class Pieces(Enum):
+    """sub_words: the teacher's word pieces; words: whole words of the training texts."""
+
+    sub_words = "sub_words"
+    words = "words"
+
+
+class Start(Enum):
+    """teacher: the teacher's word embeddings; random."""
+
+    teacher = "teacher"
+    random = "random"
+
+
+@dataclass(kw_only=True)
+class OfEmbeddings(Student):
+    """What students share that are no transformers."""
+
+    tokens: Pieces = Pieces.sub_words  # sub_words: the teacher's; words: those of the training texts
+    vocabulary: int = 30000  # most frequent words kept, where tokens are words
+    min_count: int = 2  # a rarer word is unknown, where tokens are words
+    embedding_size: int | None = None  # default: that of the teacher's word embeddings
+    start: Start = Start.teacher  # of the embeddings: teacher or random; the rest is random
+    dropout: float = 0.1  # share of units left out in training
+
+    @property
+    def own_tokens(self) -> bool:
+        """Whether the student cuts texts otherwise than the teacher does."""
+        return self.tokens is Pieces.words
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are at least 1."""
+        for name in ("vocabulary", "min_count", "embedding_size"):
+            yield from at_least(self, name, 1)
+        yield from between(self, "dropout", 0, 1, open_high=True)
+
+    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+        """Return the teacher's tokenizer, or one of the words of ``texts``."""
+        if self.tokens is Pieces.sub_words:
+            return teacher
+        return of_words(teacher, chain(texts.texts, texts.pairs or ()), self.vocabulary, self.min_count)
+
+    def sizes(self, teacher: Any, reading: Reading | None) -> dict[str, Any]:
+        """Return what the configurations of all such students have."""
+        heads = ("id2label", "label2id", "problem_type", "label_range")
+        tokenizer = None if reading is None else reading.student
+        return {name: getattr(teacher, name) for name in heads if hasattr(teacher, name)} | {
+            "vocab_size": teacher.vocab_size if tokenizer is None else len(tokenizer),
+            "embedding_size": self.embedding_size or _width(teacher),
+            "dropout": self.dropout,
+            "pairs": reading is not None and reading.pairs,
+            "pad_token_id": teacher.pad_token_id if tokenizer is None else tokenizer.pad_token_id,
+            "sep_token_id": None if tokenizer is None else tokenizer.sep_token_id,
+            "max_position_embeddings": getattr(teacher, "max_position_embeddings", 512),
+        }
+
+    def started(self, student: PreTrainedModel, teacher: PreTrainedModel, reading: Reading | None) -> PreTrainedModel:
+        """Return the student with its embeddings as `start` says, in evaluation mode."""
+        student.eval()
+        if self.start is Start.random:
+            return student
+        known = teacher.get_input_embeddings()
+        own = student.get_input_embeddings()
+        assert isinstance(known, nn.Embedding)
+        assert isinstance(own, nn.Embedding)
+        weight = known.weight.detach()
+        if self.own_tokens and reading is not None:
+            weight = _of_words(weight, reading)
+        with torch.no_grad():
+            own.weight.copy_(narrowed(weight, own.embedding_dim))
+            if own.padding_idx is not None:
+                own.weight[own.padding_idx] = 0
+        return student
+
+
+def narrowed(weight: Tensor, width: int) -> Tensor:
+    """Return embeddings (words, width): as they are, cut to their first principal directions, or followed by zeros.
+
+    The directions are the right singular vectors of (words, given width) with the largest singular values, so
+    inner products change least.
+    """
+    given = weight.shape[1]
+    if width >= given:
+        return nn.functional.pad(weight, (0, width - given))
+    _, vectors = torch.linalg.eigh((weight.T @ weight).double())  # ascending
+    first: Tensor = vectors.flip(1)[:, :width].to(weight.dtype)
+    return weight @ first
+
+
+def _of_words(weight: Tensor, reading: Reading) -> Tensor:
+    """Return an embedding a word: the mean of its pieces' in the teacher's embeddings."""
+    words = reading.student.convert_ids_to_tokens(list(range(len(reading.student))))
+    backend = reading.teacher.backend_tokenizer
+    rows = []
+    for word in words:
+        number = backend.token_to_id(word)
+        pieces = [number] if number is not None else [token.id for token in backend.model.tokenize(word)]
+        rows.append(weight[pieces].mean(0))
+    return torch.stack(rows)
+
+
+def _width(teacher: Any) -> int:
+    """Return the width of the teacher's word embeddings."""
+    return int(getattr(teacher, "embedding_size", None) or teacher.hidden_size)
