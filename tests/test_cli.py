@@ -212,7 +212,7 @@ def test_help_of_run_lists_every_choice_and_setting(capsys):
     said = capsys.readouterr().out
     for fragment in (
         "prune.heads.ratio=0.3",
-        "share of heads removed",
+        "share removed, over all layers",
         "distill/losses=[NAME,…]",
         "runs/<recipe>/",
         "-m",

@@ -216,7 +216,7 @@ def test_every_setting_has_words_beside_it():
     told = {one.path: one for one in describe(PruneHeads, "prune.heads")}
     ratio = told["prune.heads.ratio"]
     assert (ratio.kind, ratio.default) == ("float", "0.3")
-    assert ratio.comment.startswith("share of heads removed")
+    assert ratio.comment.startswith("share removed, over all layers")
 
 
 def test_comments_are_found_in_their_field_and_only_there():
