@@ -146,6 +146,7 @@ class State:
     workshop: Workshop
     seed: int
     teacher: Model | None = None
+    pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
     recover: Recovery | None = None
     artifacts: tuple[Artifact, ...] = ()

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
-from compress.files import hash_folder
-from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
@@ -81,6 +80,9 @@ class Teacher(Training):
                 f"teacher.fine_tune = never, but {self.model} {why}. "
                 "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
             )
+        headed = type(config)(**(config.to_dict() | task.head_config()))
+        for fault in self.parameter_faults(headed):
+            raise ModelError(str(fault.under("teacher")))
         return config, self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
 
     def __call__(self, state: State) -> State:
@@ -90,7 +92,7 @@ class Teacher(Training):
         if not must_train:
             data = replace(data, **_in_order_of(config, data))
         made_with = [
-            getattr(config, "_commit_hash", None) or hash_folder(Path(self.source())),
+            content_of(self.source(), config),
             self.max_tokens,
             data.task.head_config(),
             [self.made_with(), data.train.fingerprint, data.validation.fingerprint, state.seed] if must_train else None,
@@ -114,7 +116,8 @@ class Teacher(Training):
         record = Record(
             "teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), product.record["curves"]
         )
-        return replace(state, data=data).with_record(record, teacher=model)
+        pretrained = self.source() if must_train else None
+        return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
 
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)

@@ -21,7 +21,7 @@ from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.models.uneven import kept_heads
-from compress.settings import positive
+from compress.settings import at_least, positive
 from compress.state import SCRATCH, Model, Product, Record, State
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.tasks import Task, TaskKind
@@ -38,7 +38,11 @@ class Keep(Enum):
 
 @dataclass(kw_only=True)
 class Distill(Training):
-    """Train the student with any subset of losses, weighted and scheduled."""
+    """Train the student with any subset of losses, weighted and scheduled.
+
+    With several generations each starts from the same weights and learns from the one before (born-again
+    networks, Furlanello et al., arXiv:1805.04770). What is trained again later learns from the first teacher.
+    """
 
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
@@ -51,11 +55,13 @@ class Distill(Training):
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+    generations: int = 1  # born again: each trained student is the next one's teacher
 
     def faults(self) -> Iterator[Fault]:
         """At least one loss has weight."""
         yield from super().faults()
         yield from positive(self, "cache_gib")
+        yield from at_least(self, "generations", 1)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in self.losses.values()):
@@ -72,6 +78,7 @@ class Distill(Training):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
+        yield from self.parameter_faults(student)
         if not layer_count(student):
             for name, loss in self.losses.items():
                 if loss.compares_layers:
@@ -102,16 +109,21 @@ class Distill(Training):
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
-        product, model = self.train(state, state.given_student, self.epochs)
-        record = Record(
-            "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
-            product.record["curves"],
-        )  # fmt: skip
-        return state.with_record(record, student=model, recover=self.train)
+        teaching, start = state, state.given_student
+        for generation in range(self.generations):
+            losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
+            product, model = losses.train(replace(teaching, seed=state.seed + generation), start, self.epochs)
+            record = Record(
+                "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
+                product.record["curves"],
+            )  # fmt: skip
+            state = state.with_record(record, student=model)
+            teaching = replace(teaching, teacher=model)
+        return replace(state, recover=replace(self, generations=1).train)
 
     def train(self, state: State, start: Model, epochs: float, name: str = "distill") -> tuple[Product, Model]:
         """Train ``start`` with these losses for ``epochs`` and return what came of it."""
-        settings = replace(self, epochs=epochs)
+        settings = replace(self, epochs=epochs, generations=1)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         made_with = [
@@ -188,6 +200,7 @@ def labels_only(distill: Distill) -> Distill:
         distill,
         losses={"hard": HardLabels()},
         layer_map=None,
+        generations=1,
         teacher_outputs=plain.teacher_outputs,
         cache_gib=plain.cache_gib,
     )

@@ -68,6 +68,18 @@ def layer_count(config: Any) -> int:
     return int(getattr(config, "num_hidden_layers", 0))
 
 
+def layers_below_top(name: str, config: Any) -> int:
+    """Return how many steps below the head a parameter of a classifier lies.
+
+    The head and pooler 0, the last layer 1, the first as many as there are layers, the embeddings one more.
+    """
+    family, count = family_of(config), layer_count(config)
+    prefix = f"{family.base}.{family.layers}."
+    if name.startswith(prefix):
+        return count - int(name.removeprefix(prefix).partition(".")[0])
+    return count + 1 if name.startswith(f"{family.base}.embeddings") else 0
+
+
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
     found = FAMILIES.get(config.model_type.removeprefix(UNEVEN))

@@ -8,12 +8,14 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from compress.errors import Fault
-from compress.models.families import family_of
-from compress.models.loading import quiet
+from compress.errors import Fault, ModelError
+from compress.models.families import UNEVEN, family_of, layer_count
+from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import layer_map, layer_map_faults
+
+NAMED_STARTS = ("teacher", "pretrained", "random")
 
 
 @dataclass(kw_only=True)
@@ -25,7 +27,9 @@ class Bert(Student):
     hidden_size: int | None = None  # width; default: the teacher's
     heads: int | None = None  # attention heads a layer; default: the teacher's
     intermediate_size: int | None = None  # feed-forward units a layer; default: the teacher's
-    copy_weights: bool = True  # start from the teacher's weights where shapes allow; else at random
+    start: str = (
+        "teacher"  # weights, where shapes allow: teacher, pretrained (what it was fine-tuned from), random, or a model
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are at least 1 and the layer map is known."""
@@ -35,7 +39,7 @@ class Bert(Student):
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
 
-    def teacher_faults(self, teacher: Any) -> Iterator[Fault]:
+    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
         """Yield sizes that do not fit the teacher's configuration."""
         count, most = self._count(teacher), teacher.num_hidden_layers
         if count > most:
@@ -48,6 +52,25 @@ class Bert(Student):
         width, heads = self.hidden_size or teacher.hidden_size, self.heads or teacher.num_attention_heads
         if width % heads:
             yield Fault("hidden_size", width, f"must be a multiple of the {heads} heads", "Set student.heads too.")
+        if self.start == "pretrained" and not fine_tuned:
+            rule = "is not known: the teacher has its head already and is not fine-tuned here"
+            yield Fault("start", self.start, rule, "Name the folder or hub id of the pretrained model.")
+        elif self.start not in NAMED_STARTS:
+            try:
+                kind = load_config(self.start).model_type
+            except ModelError as error:
+                yield Fault("start", self.start, str(error), f"Or use one of {', '.join(NAMED_STARTS)}.")
+                return
+            if kind.removeprefix(UNEVEN) != teacher.model_type.removeprefix(UNEVEN):
+                yield Fault("start", self.start, f"is a {kind} where the teacher is a {teacher.model_type}")
+
+    def started_from(self, pretrained: str | None) -> str | None:
+        """Return the content of the model that weights start from, where that is not the teacher."""
+        source = self._source(pretrained)
+        return None if source is None else content_of(source, load_config(source))
+
+    def _source(self, pretrained: str | None) -> str | None:
+        return pretrained if self.start == "pretrained" else None if self.start in NAMED_STARTS else self.start
 
     def config(self, teacher: Any) -> Any:
         """Return the student's configuration; ``teacher`` is left as it was."""
@@ -67,25 +90,32 @@ class Bert(Student):
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
-        """Return a new student; every tensor whose mapped twin in the teacher has its shape starts from it."""
+        """Return a new student; every tensor whose twin in the model that it starts from has its shape is that one's.
+
+        A layer's twin is the mapped one, or, where both have as many layers, the one in its place.
+        """
         family, config = family_of(teacher.config), self.config(teacher.config)
         with quiet():
             student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-        if not self.copy_weights:
-            student.eval()
+        student.eval()
+        if self.start == "random":
             return student
+        source = self._source(None if reading is None else reading.pretrained)
+        given = teacher if source is None else load_model(source, head={"num_labels": config.num_labels})
+        mapped = config.teacher_layers
+        if source is not None and layer_count(given.config) != layer_count(teacher.config):
+            mapped = range(1, layer_count(given.config) + 1)
         prefix = f"{family.base}.{family.layers}."
-        weights = teacher.state_dict()
+        weights = given.state_dict()
         own = student.state_dict()
         for name in own:
             twin = name
             if name.startswith(prefix):
                 index, _, rest = name.removeprefix(prefix).partition(".")
-                twin = f"{prefix}{config.teacher_layers[int(index)] - 1}.{rest}"
+                twin = f"{prefix}{mapped[int(index)] - 1}.{rest}" if int(index) < len(mapped) else ""
             if twin in weights and weights[twin].shape == own[name].shape:
                 own[name] = weights[twin].clone()
         student.load_state_dict(own)
-        student.eval()
         return student
 
     def _count(self, teacher: Any) -> int:
