@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,11 +31,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 from compress.errors import CompressError, Fault
 from compress.files import write_json
 from compress.models.families import can_be_taken_apart, layers_below_top
-from compress.models.loading import parameter_names, quiet
+from compress.models.loading import parameter_shapes, quiet
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
 from compress.progress import progress
-from compress.settings import at_least, between, nearest, positive
+from compress.settings import at_least, between, positive
 from compress.state import Stage
 
 WHOLE = "whole"  # marks a checkpoint that was written to its end
@@ -93,14 +94,17 @@ class Training(Stage):
         if self.layer_decay != 1 and not can_be_taken_apart(config):
             rule = f"needs layers that are known, and a {config.model_type} has none"
             yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
-        if not self.freeze:
-            return
-        names = parameter_names(config)
+        if self.freeze:
+            yield from self.freeze_faults(list(parameter_shapes(config)))
+
+    def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
+        """Yield patterns that match none of the parameters ``names`` that would learn, or all of them together."""
+        modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
         for pattern in self.freeze:
             if not any(fnmatchcase(name, pattern) for name in names):
-                remedy = nearest(pattern, names) if "*" not in pattern else f"There are {names[0]}, {names[-1]}, …"
-                yield Fault("freeze", pattern, "matches no parameter of the model", remedy)
-        if all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
+                close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
+                yield Fault("freeze", pattern, "matches no parameter that would learn", f"Nearest: {', '.join(close)}.")
+        if self.freeze and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
             yield Fault("freeze", list(self.freeze), "leaves nothing to train")
 
     def made_with(self) -> Any:
@@ -381,12 +385,11 @@ def _last_whole(checkpoints: Path) -> str | None:
 
 @contextmanager
 def _frozen(model: PreTrainedModel, patterns: list[str]) -> Iterator[None]:
-    """Let the parameters whose names match learn nothing, for a time."""
-    still = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and any(fnmatchcase(name, pattern) for pattern in patterns)
-    ]
+    """Let the parameters whose names match learn nothing, for a time; raises CompressError where none would be left."""
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    still = [p for name, p in learning.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if still and len(still) == len(learning):
+        raise CompressError(f"freeze = {patterns} leaves nothing to train.")
     for parameter in still:
         parameter.requires_grad_(False)
     try:

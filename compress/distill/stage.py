@@ -78,7 +78,12 @@ class Distill(Training):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
-        yield from self.parameter_faults(student)
+        faults = [*self.parameter_faults(student), *self._comparison_faults(student, teacher)]
+        if self.generations > 1 and not faults:
+            faults += replace(self, layer_map="uniform")._comparison_faults(student, student)
+        yield from faults
+
+    def _comparison_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         if not layer_count(student):
             for name, loss in self.losses.items():
                 if loss.compares_layers:
@@ -112,7 +117,8 @@ class Distill(Training):
         teaching, start = state, state.given_student
         for generation in range(self.generations):
             losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
-            product, model = losses.train(replace(teaching, seed=state.seed + generation), start, self.epochs)
+            seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
+            product, model = losses.train(replace(teaching, seed=seed), start, self.epochs)
             record = Record(
                 "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
                 product.record["curves"],

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from compress.distill.losses.functions import hard_label_loss
 from compress.errors import Fault
 from compress.evaluate import main_metric
-from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
 from compress.settings import between
@@ -40,13 +40,16 @@ class Theseus(Training):
         yield from between(self, "full_at", 0, 1, open_low=True)
         if self.rate == self.rate_end == 0:
             yield Fault("rate", self.rate, "never replaces anything", "Set rate_end above 0.")
+        elif self.rate_end < self.rate:
+            yield Fault("rate_end", self.rate_end, f"must be at least rate = {self.rate:g}")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """The student's layers must fit into the teacher, as many teacher layers for each."""
-        yield from self.parameter_faults(student)
-        if not can_be_taken_apart(student) or not can_be_taken_apart(teacher):
+        if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
             yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
             return
+        shapes, known, layers = parameter_shapes(student), parameter_shapes(teacher), layers_prefix(student)
+        yield from self.freeze_faults([name for name in shapes if name.startswith(layers)])
         ours, theirs = layer_count(student), layer_count(teacher)
         if theirs % ours:
             rule = f"needs a student whose layers divide the teacher's {theirs}; it has {ours}"
@@ -56,6 +59,9 @@ class Theseus(Training):
         if student.hidden_size != teacher.hidden_size:
             rule = f"needs equal widths; student {student.hidden_size}, teacher {teacher.hidden_size}"
             yield Fault("rate", self.rate, rule, "Leave student.hidden_size out.")
+        elif other := [n for n, shape in shapes.items() if not n.startswith(layers) and known.get(n) != shape]:
+            rule = f"shares the teacher's embeddings and head, and the student's {other[0]} has another shape"
+            yield Fault("rate", self.rate, rule)
 
     def rate_at(self, progress: float) -> float:
         """Return the probability of a replacement when a share ``progress`` of training is done."""
@@ -91,15 +97,17 @@ class Theseus(Training):
 class Replacement(Objective):
     """The teacher with some runs of its layers replaced by the student's, and the loss on labels.
 
-    Which runs is drawn anew for every batch, each with the same probability. The teacher, whose embeddings and
-    head serve both, is frozen but works as in training, dropout included, as in the authors' code; of the student
-    only the layers learn.
+    Which runs is drawn anew for every batch, each with the same probability. The teacher is frozen but works as in
+    training, dropout included, as in the authors' code. Its embeddings and head serve both: the student takes them
+    over at once, and of the student only the layers learn. A layer that was not drawn has a gradient of zero.
     """
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, settings: Theseus) -> None:
         super().__init__()
         self.student, self.settings = student, settings
         self.frozen = (teacher.requires_grad_(False),)  # in a tuple: no part of this module, not trained, not saved
+        shared = {n: v for n, v in teacher.state_dict().items() if not n.startswith(layers_prefix(student.config))}
+        student.load_state_dict(student.state_dict() | shared)
         student.requires_grad_(False)
         encoder_layers(student, family_of(student.config)).requires_grad_(True)
 
@@ -110,9 +118,12 @@ class Replacement(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss on labels of a mixture of both."""
-        count = layer_count(self.student.config)
-        replaced = torch.rand(count) < self.settings.rate_at(progress)
+        layers = encoder_layers(self.student, family_of(self.student.config))
+        replaced = torch.rand(len(layers)) < self.settings.rate_at(progress)
         loss = hard_label_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
+        for layer, drawn in zip(layers, replaced, strict=True):
+            if not drawn:  # nothing at all may have been drawn; the loss has a gradient then too
+                loss = loss + 0 * torch.stack([p.sum() for p in layer.parameters()]).sum()
         return loss, {"hard": loss, "replaced": replaced.float().mean()}
 
     def mixed(self, batch: Mapping[str, Tensor], replaced: list[bool]) -> Tensor:

@@ -68,13 +68,17 @@ def layer_count(config: Any) -> int:
     return int(getattr(config, "num_hidden_layers", 0))
 
 
+def layers_prefix(config: Any) -> str:
+    """Return how the names of the layers' parameters begin."""
+    return f"{family_of(config).base}.{family_of(config).layers}."
+
+
 def layers_below_top(name: str, config: Any) -> int:
     """Return how many steps below the head a parameter of a classifier lies.
 
     The head and pooler 0, the last layer 1, the first as many as there are layers, the embeddings one more.
     """
-    family, count = family_of(config), layer_count(config)
-    prefix = f"{family.base}.{family.layers}."
+    family, count, prefix = family_of(config), layer_count(config), layers_prefix(config)
     if name.startswith(prefix):
         return count - int(name.removeprefix(prefix).partition(".")[0])
     return count + 1 if name.startswith(f"{family.base}.embeddings") else 0

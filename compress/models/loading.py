@@ -91,11 +91,11 @@ def load_model(
     return loaded
 
 
-def parameter_names(config: Any) -> list[str]:
-    """Return the names of a classifier's parameters, without making their values."""
+def parameter_shapes(config: Any) -> dict[str, torch.Size]:
+    """Return the shapes of a classifier's parameters by name, without making their values."""
     with torch.device("meta"), quiet():
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-    return [name for name, _ in model.named_parameters()]
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def content_of(model: str | Path, config: Any) -> str:
