@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,14 +13,16 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.distill.cheaper import faster_on_disk, measured
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import KIND, FromModel, Wanted, made_with, on_disk
 from compress.errors import Fault
 from compress.evaluate import main_metric
+from compress.files import write_json
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import at_least, positive
 from compress.state import SCRATCH, Model, Product, Record, State
@@ -29,7 +32,7 @@ from compress.train import Training, device, fit, same_randomness
 
 
 class Keep(Enum):
-    """auto: on disk when they fit; disk; forward: run the teacher on every batch."""
+    """auto: what is measured to be faster; disk: computed once; forward: run the teacher on every batch."""
 
     auto = "auto"
     disk = "disk"
@@ -53,7 +56,7 @@ class Distill(Training):
         }
     )  # by name; the README lists them
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
     generations: int = 1  # born again: each trained student is the next one's teacher
 
@@ -132,7 +135,7 @@ class Distill(Training):
         settings = replace(self, epochs=epochs, generations=1)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
-        made_with = [
+        depends_on = [
             settings.made_with(), start.key, teacher.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.seed,
         ]  # fmt: skip
@@ -140,7 +143,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name)
 
-        product = state.workshop.make(name, made_with, work)
+        product = state.workshop.make(name, depends_on, work)
         return product, Model(product.folder, product.key)
 
     def _work(self, state: State, start: Model, rows: Split, folder: Path, title: str) -> dict[str, Any]:
@@ -150,7 +153,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, notes)
+            objective = self._objective(state, student, rows, folder / SCRATCH, notes)
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
@@ -158,7 +161,9 @@ class Distill(Training):
         save_model(student.cpu(), tokenizer, folder)
         return {"curves": curves, "notes": notes}
 
-    def _objective(self, state: State, student: PreTrainedModel, rows: Split, notes: list[str]) -> Distillation:
+    def _objective(
+        self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
+    ) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses)
         teacher = load_model(state.given_teacher.folder, on=device())
@@ -177,14 +182,40 @@ class Distill(Training):
             tuple(sorted(of("needs_scores"))),
             tuple(sorted(of("needs_relations"))),
         )
-        size = wanted.gib(tokens, teacher.config)
-        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
+        keep, why = self._keep(state, teacher, tokens, wanted, folder)
+        if keep is Keep.disk:
             source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
-            notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
         else:
             source = FromModel(teacher, wanted, tokens)
-            notes.append("the teacher ran on every batch; its outputs were not kept")
+        notes.append(why)
         return Distillation(student, self.losses, source, teacher.config, layers)
+
+    def _keep(
+        self, state: State, teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, folder: Path
+    ) -> tuple[Keep, str]:
+        """Return where the teacher's outputs come from, and why, as a note; a resumed run stays with its choice."""
+        size = wanted.gib(tokens, teacher.config)
+        disk = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
+        forward = "the teacher runs on every batch"
+        if self.teacher_outputs is not Keep.auto:
+            return self.teacher_outputs, disk if self.teacher_outputs is Keep.disk else forward
+        noted = folder / "teacher_outputs.json"
+        if not noted.exists():
+            if state.workshop.has(KIND, made_with(state.given_teacher, tokens, wanted)):
+                choice = Keep.disk.value, f"{disk}, where they were already"
+            elif size > self.cache_gib:
+                choice = Keep.forward.value, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                took = measured(teacher, tokens, wanted, folder)
+                ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
+                on_disk_is_faster = faster_on_disk(took, self.epochs)
+                how = disk if on_disk_is_faster else forward
+                keep = Keep.disk if on_disk_is_faster else Keep.forward
+                choice = keep.value, f"{how}, which is faster over {self.epochs:g} epochs (ms a row: {ms})"
+            write_json(noted, choice)
+        value, why = json.loads(noted.read_text())
+        return Keep(value), str(why)
 
     @property
     def _needs_teacher(self) -> bool:
