@@ -9,12 +9,15 @@ from typing import Any
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
+from compress.distill.progressive import Progressive
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
+from compress.student.mobile import Mobile
+from compress.student.shared import Shared
 
 Option = type[Settings] | Settings
 
@@ -25,8 +28,8 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
-    "student": {"bert": Bert},
-    "prepare": {},
+    "student": {"bert": Bert, "mobile": Mobile, "shared": Shared},
+    "prepare": {"progressive": Progressive},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

@@ -141,12 +141,14 @@ def fit(
     folder: Path,
     title: str,
     validate: Callable[[], Mapping[str, float]],
+    shares: Mapping[Tensor, float] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
-    metric it returns decides early stopping. Random state and global settings are left as they were.
+    metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where
+    it is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as they were.
     """
     steps = max(1, round(settings.epochs * -(-len(tokens) // settings.batch_size)))
     arguments = TrainingArguments(
@@ -181,6 +183,7 @@ def fit(
             data_collator=tokens.batch,
         )
         trainer.order = LengthGrouped(tokens.lengths, settings.batch_size, seed)
+        trainer.shares = shares or {}
         keeper = _Keeper(objective, settings, folder, validate, trainer)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, _Bar(title)]
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -191,9 +194,10 @@ def fit(
 
 
 class _Trainer(Trainer):
-    """Trainer with our batch order and with the parts of the loss in its log."""
+    """Trainer with our batch order, learning rates by parameter, and the parts of the loss in its log."""
 
     order: LengthGrouped
+    shares: Mapping[Tensor, float]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -201,6 +205,16 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
+        optimizer = super().create_optimizer(*arguments, **named)
+        for group in list(optimizer.param_groups) if self.shares else ():
+            slow = [p for p in group["params"] if p in self.shares]
+            group["params"] = [p for p in group["params"] if p not in self.shares]
+            for share in sorted({self.shares[p] for p in slow}):
+                part = [p for p in slow if self.shares[p] == share]
+                optimizer.add_param_group({**group, "params": part, "lr": group["lr"] * share})
+        return optimizer
 
     def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
         loss, parts = model(inputs, self.state.global_step / self.state.max_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -13,8 +14,8 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
-from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.objective import Distillation
+from compress.distill.teacher_outputs import Wanted, source_of
 from compress.errors import Fault
 from compress.evaluate import main_metric
 from compress.models.families import layer_count
@@ -23,7 +24,7 @@ from compress.models.tokens import tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import positive
 from compress.state import SCRATCH, Model, Product, Record, State
-from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
 from compress.train import Training, device, fit, same_randomness
 
@@ -34,6 +35,10 @@ class Keep(Enum):
     auto = "auto"
     disk = "disk"
     forward = "forward"
+
+    def most_gib(self, cache_gib: float) -> float:
+        """Return how large outputs may be to be kept on disk, where ``auto`` allows ``cache_gib``."""
+        return {Keep.auto: cache_gib, Keep.disk: math.inf, Keep.forward: -math.inf}[self]
 
 
 @dataclass(kw_only=True)
@@ -149,13 +154,9 @@ class Distill(Training):
         embeddings = any(loss.needs_embeddings for loss in self.losses.values())
         scores = any(loss.needs_scores for loss in self.losses.values())
         wanted = Wanted(((0,) if embeddings else ()) + (mapped if hidden else ()), mapped if scores else ())
-        size = wanted.gib(tokens, teacher.config)
-        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
-            source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
-            notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
-        else:
-            source = FromModel(teacher, wanted, tokens)
-            notes.append("the teacher ran on every batch; its outputs were not kept")
+        most = self.teacher_outputs.most_gib(self.cache_gib)
+        source, note = source_of(state.workshop, state.given_teacher, teacher, tokens, wanted, most)
+        notes.append(note)
         return Distillation(student, self.losses, source, teacher.config, layers)
 
     @property
@@ -164,11 +165,7 @@ class Distill(Training):
 
     def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
         """Return pairs (student layer, teacher layer), both counted from 1."""
-        choice = self.layer_map
-        if choice is None:
-            choice = getattr(student, "teacher_layers", None) or "uniform"
-        count = layer_count(student)
-        return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1)) if count else ()
+        return layer_pairs(self.layer_map, student, teacher)
 
 
 def labels_only(distill: Distill) -> Distill:

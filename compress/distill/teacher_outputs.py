@@ -119,6 +119,20 @@ def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: 
     return FromDisk(product.folder, tokens, wanted, model.config)
 
 
+def source_of(
+    workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted, most_gib: float
+) -> tuple[FromDisk | FromModel, str]:
+    """Return the teacher's outputs, on disk if they take at most ``most_gib``, and a note that says how.
+
+    ``tokens`` are the rows as the teacher's tokens.
+    """
+    size = wanted.gib(tokens, model.config)
+    if size <= most_gib:
+        kept = on_disk(workshop, teacher, model, tokens, wanted)
+        return kept, f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB"
+    return FromModel(model, wanted, tokens), "the teacher ran on every batch; its outputs were not kept"
+
+
 @torch.inference_mode()
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
     units = wanted.units(tokens, model.config)

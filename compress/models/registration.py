@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from compress.models.shared import SHARED_CLASSES
 from compress.models.uneven import UNEVEN_CLASSES
 
-CLASSIFIERS = (*UNEVEN_CLASSES.values(),)
+CLASSIFIERS = (*UNEVEN_CLASSES.values(), *SHARED_CLASSES.values())
 """(configuration class, model class) of every model type that is ours."""
 
 
