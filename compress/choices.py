@@ -9,6 +9,7 @@ from typing import Any
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
+from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
@@ -21,6 +22,8 @@ from compress.settings import Settings
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
+from compress.student.mobile import Mobile
+from compress.student.shared import Shared
 
 Option = type[Settings] | Settings
 
@@ -31,8 +34,8 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
-    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {"theseus": Theseus},
+    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared},
+    "prepare": {"theseus": Theseus, "progressive": Progressive},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

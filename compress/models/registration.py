@@ -6,10 +6,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.shared import SHARED_CLASSES
 from compress.models.uneven import UNEVEN_CLASSES
 
 CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
     *UNEVEN_CLASSES.values(),
+    *SHARED_CLASSES.values(),
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
 )
