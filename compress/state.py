@@ -158,6 +158,7 @@ class State:
     recover: Recovery | None = None
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
+    augmentations: tuple[Mapping[str, Any], ...] = ()  # what was added to the unlabelled rows, for the report
 
     def with_record(self, record: Record, **changes: Any) -> State:
         """Return the state with ``record`` appended and ``changes`` made."""
