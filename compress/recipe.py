@@ -93,7 +93,7 @@ class Recipe(Settings):
         return state
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
-        """Yield the stages: teacher, augmentations, student, preparations, distill, prunings, exports, quantizations."""
+        """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations."""
         yield "teacher", self.teacher
         yield from self.augment.items()
         yield "student", self.student
