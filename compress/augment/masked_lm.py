@@ -78,13 +78,18 @@ class MaskedLm:
         return self.allowed[self.marks[piece]]
 
 
+def source(name: str) -> str:
+    """Return the folder or hub id that a name stands for."""
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
 def load(name: str) -> MaskedLm:
     """Return the masked language model of a folder or hub id; raises ModelError where it cannot fill masks."""
-    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source(name))
     if tokenizer.mask_token_id is None:
         raise ModelError(f"{name}: its tokenizer has no mask token, so it cannot fill masks.")
-    return MaskedLm(load_masked_lm(source, on=device()), tokenizer)
+    return MaskedLm(load_masked_lm(source(name), on=device()), tokenizer)
 
 
 def mark(piece: str) -> str:

@@ -17,8 +17,8 @@ from compress.augment.vectors import Vectors, read_vectors
 from compress.augment.words import cut, is_word, joined, written_as
 from compress.data.dataset import Split
 from compress.errors import Fault
-from compress.files import hash_file, hash_folder
-from compress.models.loading import load_config
+from compress.files import hash_file
+from compress.models.loading import content_of, load_config
 from compress.settings import at_least, between
 from compress.state import State
 
@@ -74,8 +74,8 @@ class Substitute(Augmentation):
         """Return hashes of what the sources hold, by name."""
         found: dict[str, str] = {}
         if self.mlm:
-            folder = Path(self.mlm).expanduser()
-            found["mlm"] = hash_folder(folder) if folder.is_dir() else load_config(self.mlm)._commit_hash
+            source = masked_lm.source(self.mlm)
+            found["mlm"] = content_of(source, load_config(source))
         return found | {
             name: hash_file(Path(path).expanduser()) for name in FILES if (path := getattr(self, name)) is not None
         }

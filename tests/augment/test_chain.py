@@ -11,7 +11,7 @@ import pytest
 from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
-from compress.distill.stage import Distill
+from compress.distill.stage import Distill, Keep
 from compress.errors import RecipeError
 from compress.recipe import Recipe
 from tests.conftest import save_tiny
@@ -19,7 +19,10 @@ from tests.report.test_html import Page
 from tests.test_recipe import made, pairs, recipe, report
 from tests.test_recipe import write_tsv as write
 
-LOGITS = Distill(losses={"soft": SoftTargets(), "mse": LogitsMSE()}, epochs=1, learning_rate=5e-3, batch_size=16)
+LOGITS = Distill(
+    losses={"soft": SoftTargets(), "mse": LogitsMSE()}, epochs=1, learning_rate=5e-3, batch_size=16,
+    teacher_outputs=Keep.disk,
+)  # fmt: skip
 
 
 def augmented(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:

@@ -81,6 +81,7 @@ def test_a_section_of_another_shape_is_refused(report: dict[str, Any], section: 
 def test_any_part_of_a_section_may_be_missing(augmented: dict[str, Any]) -> None:
     made = augmented["augmentation"][0]
     for key in list(made):
-        Page(to_html(augmented | {"augmentation": [{name: made[name] for name in made if name != key}]}))
-    Page(to_html(augmented | {"augmentation": [{}]}))
-    assert to_markdown(augmented | {"augmentation": [{}]})
+        part = {name: made[name] for name in made if name != key}
+        assert "Augmentation" in Page(to_html({"schema": 1, "augmentation": [part]})).text
+        assert "Augmentation" in to_markdown({"schema": 1, "augmentation": [part]})
+    assert "Augmentation" in Page(to_html({"schema": 1, "augmentation": [{}]})).text
