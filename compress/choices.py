@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from compress.augment.perturb import Perturb
+from compress.augment.substitute import Substitute
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
@@ -34,6 +36,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
+    "augment": {"perturb": Perturb, "substitute": Substitute},
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared},
     "prepare": {"theseus": Theseus, "progressive": Progressive},
     "distill/losses": LOSSES,

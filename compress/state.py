@@ -159,6 +159,7 @@ class State:
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
+    augmentations: tuple[Mapping[str, Any], ...] = ()  # what was added to the unlabelled rows, for the report
 
     def with_record(self, record: Record, **changes: Any) -> State:
         """Return the state with ``record`` appended and ``changes`` made."""
