@@ -8,7 +8,10 @@ from typing import Any
 
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
+from compress.distill.general import General
+from compress.distill.layers import Layers
 from compress.distill.losses import LOSSES
+from compress.distill.masked_lm import MaskedLM
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
@@ -32,7 +35,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {"theseus": Theseus},
+    "prepare": {"theseus": Theseus, "general": General, "masked_lm": MaskedLM, "layers": Layers},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

@@ -19,10 +19,10 @@ from compress.errors import Fault
 from compress.evaluate import main_metric
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import at_least, positive
-from compress.state import SCRATCH, Model, Product, Record, State
+from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.tasks import Task, TaskKind
 from compress.train import Training, device, fit, same_randomness
@@ -84,6 +84,12 @@ class Distill(Training):
                 if loss.compares_layers:
                     rule = f"compares layers, and a student of type {student.model_type} has none"
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
+            return
+        if getattr(student, "own_tokens", False):
+            for name, loss in self.losses.items():
+                if loss.compares_layers:
+                    rule = "compares layers token by token, and the student has word pieces of its own"
+                    yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
             return
         try:
             self._layers(student, teacher)
@@ -158,6 +164,18 @@ class Distill(Training):
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+        return self.comparison(state.workshop, state.given_teacher, teacher, tokens, student, notes)
+
+    def comparison(
+        self,
+        workshop: Workshop,
+        origin: Model,
+        teacher: PreTrainedModel,
+        tokens: Tokens,
+        student: PreTrainedModel,
+        notes: list[str],
+    ) -> Distillation:
+        """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is."""
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
 
@@ -173,7 +191,7 @@ class Distill(Training):
         )
         size = wanted.gib(tokens, teacher.config)
         if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
-            source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
+            source: Source = on_disk(workshop, origin, teacher, tokens, wanted)
             notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
         else:
             source = FromModel(teacher, wanted, tokens)

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from compress.data.corpus import corpus_faults, read_corpus
+from compress.data.dataset import Split
 from compress.errors import Fault, ModelError
 from compress.models.families import UNEVEN, family_of, layer_count
 from compress.models.loading import content_of, load_config, load_model, quiet
+from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import layer_map, layer_map_faults
@@ -30,11 +35,17 @@ class Bert(Student):
     start: str = (
         "teacher"  # weights, where shapes allow: teacher, pretrained (what it was fine-tuned from), random, or a model
     )
+    vocabulary: int | None = None  # word pieces of its own, about so many, learned from texts; default: the teacher's
+    vocabulary_corpus: str | None = None  # text file, a row a line, to learn them from; default: the training rows
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are at least 1 and the layer map is known."""
-        for name in ("layers", "hidden_size", "heads", "intermediate_size"):
+        for name in ("layers", "hidden_size", "heads", "intermediate_size", "vocabulary"):
             yield from at_least(self, name, 1)
+        if self.vocabulary_corpus is not None:
+            yield from corpus_faults("vocabulary_corpus", self.vocabulary_corpus)
+            if self.vocabulary is None:
+                yield Fault("vocabulary_corpus", self.vocabulary_corpus, "has no effect without student.vocabulary")
         if self.hidden_size and self.heads and self.hidden_size % self.heads:
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
@@ -64,6 +75,26 @@ class Bert(Student):
             if kind.removeprefix(UNEVEN) != teacher.model_type.removeprefix(UNEVEN):
                 yield Fault("start", self.start, f"is a {kind} where the teacher is a {teacher.model_type}")
 
+    @property
+    def own_tokens(self) -> bool:
+        """Whether the student cuts texts otherwise than the teacher does."""
+        return self.vocabulary is not None
+
+    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+        """Return the teacher's tokenizer, or one of word pieces of ``texts`` or of the corpus."""
+        if self.vocabulary is None:
+            return teacher
+        if self.vocabulary_corpus is not None:
+            texts = read_corpus(self.vocabulary_corpus)
+        return trained_pieces(teacher, [*texts.texts, *(texts.pairs or ())], self.vocabulary)
+
+    def made_with(self) -> Any:
+        """Of a corpus its content counts, not where it lies."""
+        said: dict[str, Any] = super().made_with()
+        if self.vocabulary_corpus is not None:
+            said["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
+        return said
+
     def started_from(self, pretrained: str | None) -> str | None:
         """Return the content of the model that weights start from, where that is not the teacher."""
         source = self._source(pretrained)
@@ -87,6 +118,8 @@ class Bert(Student):
         for shape in ("kept_heads", "neurons"):
             if getattr(teacher, shape, None):
                 origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
+        if self.vocabulary is not None:
+            origin |= {"own_tokens": True, "vocab_size": self.vocabulary}
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
@@ -95,6 +128,10 @@ class Bert(Student):
         A layer's twin is the mapped one, or, where both have as many layers, the one in its place.
         """
         family, config = family_of(teacher.config), self.config(teacher.config)
+        if self.own_tokens:
+            if reading is None:
+                raise ValueError("a student with a vocabulary of its own needs both tokenizers")
+            _numbered(config, reading)
         with quiet():
             student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
         student.eval()
@@ -113,10 +150,35 @@ class Bert(Student):
             if name.startswith(prefix):
                 index, _, rest = name.removeprefix(prefix).partition(".")
                 twin = f"{prefix}{mapped[int(index)] - 1}.{rest}" if int(index) < len(mapped) else ""
+            if self.own_tokens and name.endswith("word_embeddings.weight"):
+                continue  # its rows mean other pieces, also where there are as many
             if twin in weights and weights[twin].shape == own[name].shape:
                 own[name] = weights[twin].clone()
         student.load_state_dict(own)
+        if self.own_tokens and reading is not None:
+            _start_pieces(student, given, reading)
         return student
 
     def _count(self, teacher: Any) -> int:
         return self.layers or max(1, int(teacher.num_hidden_layers) // 2)
+
+
+def _numbered(config: Any, reading: Reading) -> None:
+    """Set a configuration's vocabulary size and special tokens to those of the student's tokenizer."""
+    config.vocab_size = len(reading.student)
+    for name in ("bos", "eos", "cls", "sep"):
+        number = getattr(config, f"{name}_token_id", None)
+        if number is not None:
+            token = reading.teacher.convert_ids_to_tokens(number)
+            setattr(config, f"{name}_token_id", reading.student.get_vocab().get(token))
+    config.pad_token_id = reading.student.pad_token_id
+
+
+def _start_pieces(student: PreTrainedModel, given: PreTrainedModel, reading: Reading) -> None:
+    """Start the word embeddings of a student with pieces of its own, where widths allow."""
+    own, known = student.get_input_embeddings(), given.get_input_embeddings()
+    assert isinstance(own, nn.Embedding)
+    assert isinstance(known, nn.Embedding)
+    if own.embedding_dim == known.embedding_dim and known.num_embeddings >= len(reading.teacher):
+        with torch.no_grad():
+            own.weight.copy_(started_pieces(known.weight, reading.teacher, reading.student))
