@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
+from compress.distill.dual import Dual
 from compress.distill.general import General
 from compress.distill.layers import Layers
 from compress.distill.losses import LOSSES
@@ -35,7 +36,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {"theseus": Theseus, "general": General, "masked_lm": MaskedLM, "layers": Layers},
+    "prepare": {"theseus": Theseus, "general": General, "masked_lm": MaskedLM, "layers": Layers, "dual": Dual},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from compress.data.dataset import Split
-from compress.data.formats import READERS, Bad, read_txt
+from compress.data.formats import READERS, Bad, lines_of
 from compress.errors import DataError, Fault
 
 REMEDY = "Name a text file with a row a line, or leave it out to use the run's own rows."
@@ -31,10 +31,11 @@ def corpus_faults(setting: str, name: str) -> Iterator[Fault]:
 def read_corpus(name: str) -> Split:
     """Return the lines of a text file that are not empty; raises DataError where there are none, or one is no text."""
     texts: list[str] = []
-    for number, record in read_txt(Path(name).expanduser()):
-        if isinstance(record, Bad):
-            raise DataError(f"{name}, line {number}: {record.reason}")
-        texts.append(record[0].strip())  # type: ignore[index]
+    for number, line in lines_of(Path(name).expanduser()):
+        if isinstance(line, Bad):
+            raise DataError(f"{name}, line {number}: {line.reason}")
+        if line.strip():
+            texts.append(line.strip())
     if not texts:
         raise DataError(f"{name}: has no rows. {REMEDY}")
     return Split(tuple(texts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,11 @@ class LanguageTraining(OnCorpus):
             yield Fault("teacher", self.teacher, str(error).rstrip("."))
 
     def language_teacher(
-        self, state: State, source: str, tokens: Tokens, tokenizer: Any, notes: list[str]
+        self, state: State, source: str, texts: Callable[[], Tokens], tokenizer: Any, notes: list[str]
     ) -> tuple[PreTrainedModel, LanguageHead]:
         """Return the pretrained encoder and its head, on the device; where it has none, one that is trained now.
 
-        ``tokens`` are the texts as ``tokenizer``, the teacher's, cuts them. Raises ModelError where there is no
+        ``texts`` gives them as ``tokenizer``, the teacher's, cuts them. Raises ModelError where there is no
         head and none is to be trained.
         """
         with same_randomness():
@@ -67,6 +67,8 @@ class LanguageTraining(OnCorpus):
             return encoder, head
         if self.head_epochs == 0:
             raise ModelError(f"{source} has no masked-language-model head. Set head_epochs to train one first.")
+
+        tokens = texts()
 
         def work(folder: Path) -> dict[str, Any]:
             objective = HeadTraining(encoder, head, masking_of(tokenizer, self.masked_share, state.seed))

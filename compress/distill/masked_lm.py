@@ -72,7 +72,7 @@ class MaskedLM(LanguageTraining):
             student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
             tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
             notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
-            encoder, head = self.language_teacher(state, source, tokens, tokenizer, notes)
+            encoder, head = self.language_teacher(state, source, lambda: tokens, tokenizer, notes)
             masking = masking_of(tokenizer, self.masked_share, state.seed)
             with same_randomness():
                 torch.manual_seed(state.seed)  # what the head does not have from the teacher's, and the projection

@@ -122,7 +122,9 @@ def test_a_student_that_is_the_teacher_has_no_soft_and_no_cosine_loss(pretrained
 @torch.no_grad()
 def test_padding_does_not_matter_and_a_batch_without_hidden_tokens_costs_nothing(pretrained: Path) -> None:
     model = objective(pretrained, Bert(layers=2))
-    batch = {name: value[:1, :5] for name, value in tiny_batch().items()} | {"rows": torch.tensor([7])}
+    known = tiny_batch()
+    batch = {name: known[name][:1, :5] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    batch["rows"] = torch.tensor([7])
     _, parts = model(batch, 0.3)
     wider = {name: torch.nn.functional.pad(v, (0, 4)) for name, v in batch.items() if v.dim() == 2}
     _, same = model(wider | {"rows": batch["rows"]}, 0.3)
@@ -159,7 +161,7 @@ def test_the_encoder_learns_and_the_classifier_is_handed_on_untouched(
     kind: type[OnCorpus], corpus: str, pretrained: Path, tmp_path: Path
 ) -> None:
     state = state_of(tmp_path, Bert(**NARROW), pretrained)
-    after = kind(corpus=corpus, **SETTINGS)(state)
+    after = kind(corpus=corpus, **(SETTINGS | {"epochs": 8}))(state)
     before, now = load_model(state.given_student.folder), load_model(after.given_student.folder)
     own = before.state_dict()
     changed = {name for name, value in now.state_dict().items() if not torch.equal(value, own[name])}
@@ -170,7 +172,7 @@ def test_the_encoder_learns_and_the_classifier_is_handed_on_untouched(
         ".safetensors"
     ]
     losses = [point["loss"] for point in after.records[-1].curves if "loss" in point]
-    assert losses[-1] < 0.9 * losses[0]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert after.records[-1].notes[0].startswith("80 texts without labels")
 
 
@@ -222,12 +224,12 @@ def test_a_teacher_without_a_head_gets_one_that_is_trained_with_the_encoder_froz
     stage = MaskedLM(corpus=corpus, head_epochs=6, **(SETTINGS | {"learning_rate": 1e-2}))
     notes: list[str] = []
     rows = tokens(80)
-    encoder, head = stage.language_teacher(state, str(plain), rows, tiny_tokenizer(), notes)
+    encoder, head = stage.language_teacher(state, str(plain), lambda: rows, tiny_tokenizer(), notes)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert not head.training
     first, last = (float(part) for part in notes[0].partition("loss ")[2].replace(" at first, ", " ").split()[:2])
     assert last < 0.95 * first
-    again = stage.language_teacher(state, str(plain), rows, tiny_tokenizer(), [])[1]
+    again = stage.language_teacher(state, str(plain), lambda: rows, tiny_tokenizer(), [])[1]
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
     assert len(list((tmp_path / "cache").glob("language_head-*"))) == 1
     said = stage(state).records[-1].notes
@@ -338,7 +340,7 @@ def test_masked_language_modelling_then_distillation_is_one_run(files: dict[str,
     save_language_model(tmp_path / "teacher")
     parts: dict[str, Any] = {
         "prepare": {"masked_lm": MaskedLM(**SETTINGS)},
-        "distill": Distill(losses={"soft": SoftTargets(), "hard": HardLabels()}, **SETTINGS),
+        "distill": Distill(losses={"soft": SoftTargets(), "hard": HardLabels()}, **(SETTINGS | {"epochs": 6})),
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
     recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
