@@ -156,7 +156,11 @@ def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    return [fault.under(path) for path, stage in recipe.trained() for fault in stage.model_faults(student, teacher)]
+    for path, stage in recipe.trained():
+        found = list(stage.model_faults(student, teacher))
+        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned)
+        faults += [fault.under(path) for fault in found]
+    return faults
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
