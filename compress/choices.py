@@ -9,6 +9,7 @@ from typing import Any
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
+from compress.distill.multi_task import MultiTask
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
@@ -31,7 +32,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {},
+    "prepare": {"multi_task": MultiTask},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

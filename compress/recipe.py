@@ -17,13 +17,14 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
+from compress.models.loading import load_tokenizer
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Record, Stage, State, Workshop
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.tasks import Classification, TaskKind
-from compress.teacher import Teacher, longest_row
+from compress.teacher import Teacher
 
 
 @dataclass(kw_only=True)
@@ -142,11 +143,15 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, _ = recipe.teacher.inspect(data.task)
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher)]
-    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(teacher))]
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens())]
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    return [fault.under(path) for path, stage in recipe.trained() for fault in stage.model_faults(student, teacher)]
+    tokenizer = load_tokenizer(recipe.teacher.source(), trust_remote_code=recipe.teacher.trust_remote_code)
+    for path, stage in recipe.trained():
+        faults += [fault.under(path) for fault in stage.model_faults(student, teacher)]
+        faults += [fault.under(path) for fault in stage.file_faults(tokenizer, recipe.seed)]
+    return faults
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:

@@ -190,6 +190,13 @@ class Stage(Settings):
         """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
         yield from ()
 
+    def file_faults(self, tokenizer: Any, seed: int) -> Iterator[Fault]:
+        """Yield what is wrong with the files and models that only this stage reads.
+
+        ``tokenizer`` is the teacher's; data is cut and sampled with ``seed``.
+        """
+        yield from ()
+
     def made_with(self) -> Any:
         """The settings as they enter the fingerprint of what this stage makes."""
         return plain(self)

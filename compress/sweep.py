@@ -48,7 +48,9 @@ def check_all(jobs: Sequence[Sequence[str]], stamp: str) -> list[Recipe]:
         except RecipeError as error:
             faults += error.faults
         else:
-            looked_at = (recipe.data, recipe.task, recipe.seed, recipe.teacher, recipe.student, recipe.distill)
+            looked_at = (
+                recipe.data, recipe.task, recipe.seed, recipe.teacher, recipe.student, recipe.prepare, recipe.distill,
+            )  # fmt: skip
             recipes.setdefault(repr(plain(looked_at)), recipe)
     if not faults:
         for recipe in recipes.values():

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.files import write_json
+from compress.models.families import principal_config
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
 from compress.models.uneven import head_size, kept_heads
@@ -148,7 +149,7 @@ def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: 
         sorted(wanted.relations),
     ]
     product = workshop.make("teacher_outputs", made_with, work)
-    return FromDisk(product.folder, tokens, wanted, model.config)
+    return FromDisk(product.folder, tokens, wanted, principal_config(model.config))
 
 
 @torch.inference_mode()

@@ -6,12 +6,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
+from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
 from compress.models.uneven import UNEVEN_CLASSES
 
 CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
     *UNEVEN_CLASSES.values(),
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
+    (EnsembleConfig, EnsembleForSequenceClassification),
+    (MultiTaskConfig, MultiTaskForSequenceClassification),
 )
 """(configuration class, model class) of every model type that is ours."""
 
