@@ -36,7 +36,7 @@ class MultiTaskConfig(Principal, PreTrainedConfig):
         if name == "task" and value is not None:
             heads = self.heads or {}
             if value not in heads:
-                raise ValueError(f"task = {value!r}: this model has heads for {', '.join(heads)}")
+                raise ValueError(f"task = {value!r}: this model has heads for {', '.join(sorted(heads))}")
             for key, entry in _head(heads[value]).items():
                 super().__setattr__(key, entry)  # type: ignore[no-untyped-call]
         super().__setattr__(name, value)  # type: ignore[no-untyped-call]

@@ -171,7 +171,9 @@ def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path
         "assert model.config.id2label == {0: 'bad', 1: 'good'}\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".safetensors"}] == ["model.safetensors"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".safetensors"}] == [
+        "model.safetensors"
+    ]
 
 
 def test_its_outputs_are_kept_on_disk_as_any_teachers(tmp_path: Path) -> None:
