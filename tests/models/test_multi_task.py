@@ -49,12 +49,12 @@ def test_the_main_task_is_answered_as_by_the_student_and_others_by_their_own_hea
 @torch.no_grad()
 def test_a_head_taken_out_is_a_stock_classifier_that_says_the_same(family: str) -> None:
     model, batch = several(family), tiny_batch(family=family)
-    for name in TASKS:
+    for name, task in TASKS.items():
         alone = classifier_of(model, name)
         assert type(alone) is type(tiny_model(family))
         with model.answering(name):
             assert torch.equal(observe(alone, batch).logits, observe(model, batch).logits)
-        assert alone.config.num_labels == TASKS[name].outputs
+        assert alone.config.num_labels == task.outputs
     assert parameters(classifier_of(model, "main")) == parameters(tiny_model(family))
 
 
