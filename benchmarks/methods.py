@@ -25,86 +25,109 @@ from compress.benchmark.runners import load_runner, torch_threads
 from compress.data import Files
 from compress.distill.losses import (
     AttentionScores,
+    AttentionTransfer,
     Cosine,
     Embeddings,
     HardLabels,
     HiddenStates,
     LogitsMSE,
     Loss,
+    MiniLM,
+    Patient,
+    Relations,
     SoftTargets,
 )
 from compress.distill.schedules import Schedule
 from compress.distill.stage import Distill
+from compress.distill.theseus import Theseus
 from compress.evaluate import predict_rows
 from compress.machine import describe, versions
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.onnx_folder import onnx_student
 from compress.models.outputs import parameters
 from compress.models.tokens import tokenize
-from compress.state import Model, Stage, State, Workshop
+from compress.state import Model, State, Workshop
 from compress.student.base import Student
 from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
+from compress.student.words import Pieces
 from compress.tasks import TaskKind, wilson
 from compress.teacher import FineTune, Teacher
+from compress.train import Training
 
 LABELS = "labels alone"
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table: what trains the student within the budget of ``epochs``."""
+    """One row of the table: what trains the student within its budget."""
 
     student: str  # a name in STUDENTS
+    name: str
     losses: Mapping[str, Loss]
-    prepare: Mapping[str, Stage] = field(default_factory=dict)
+    prepare: Mapping[str, Training] = field(default_factory=dict)
     prepared: float = 0.0  # share of the budget that the preparations take
+    generations: int = 1  # each takes the whole budget
+    layer_map: Any = None
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A student, and the learning rate that all methods train it with."""
+    """A student, and the learning rate and the share of the budget that all methods train it with."""
 
     student: Student
     learning_rate: float
+    epochs: float = 1.0  # times the budget: small students are cheap
 
 
 STUDENTS: Mapping[str, Kind] = {
     "3 layers": Kind(Bert(layers=3), 2e-4),
+    "3 first layers": Kind(Bert(layers=3, layer_map="first"), 2e-4),
+    "BiLSTM": Kind(BiLstm(), 2e-3, epochs=2.0),
+    "CNN, words": Kind(Cnn(tokens=Pieces.words), 2e-3, epochs=2.0),
 }
 
 HARD: Mapping[str, Loss] = {"hard": HardLabels()}
 SOFT: Mapping[str, Loss] = {"soft": SoftTargets(), "hard": HardLabels()}
+MSE: Mapping[str, Loss] = {"mse": LogitsMSE()}
 TINYBERT: Mapping[str, Loss] = {
     "hidden": HiddenStates(),
     "embeddings": Embeddings(),
     "attention": AttentionScores(weight=0.1),
 }
-LINEAR = Schedule.linear
-
-METHODS: Mapping[str, Method] = {
-    LABELS: Method("3 layers", HARD),
-    "soft targets, T = 1": Method("3 layers", {"soft": SoftTargets(temperature=1.0)}),
-    "soft targets, T = 2": Method("3 layers", {"soft": SoftTargets()}),
-    "soft targets, T = 8": Method("3 layers", {"soft": SoftTargets(temperature=8.0)}),
-    "soft + labels (Hinton)": Method("3 layers", SOFT),
-    "soft + labels, T from 8 to 1": Method(
-        "3 layers",
-        {
-            "soft": SoftTargets(temperature=8.0, temperature_end=1.0, temperature_schedule=LINEAR),
-            "hard": HardLabels(),
-        },
-    ),
-    "logits' squared error": Method("3 layers", {"mse": LogitsMSE()}),
-    "teacher annealing (BAM)": Method(
-        "3 layers",
-        {
-            "soft": SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=LINEAR),
-            "hard": HardLabels(weight=0.0, weight_end=1.0, weight_schedule=LINEAR),
-        },
-    ),
-    "cosine (DistilBERT) + soft + labels": Method("3 layers", {**SOFT, "cosine": Cosine()}),
-    "TinyBERT's layer losses + soft + labels": Method("3 layers", {**SOFT, **TINYBERT}),
+FALLING = SoftTargets(temperature=8.0, temperature_end=1.0, temperature_schedule=Schedule.linear)
+ANNEALED: Mapping[str, Loss] = {
+    "soft": SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=Schedule.linear),
+    "hard": HardLabels(weight=0.0, weight_end=1.0, weight_schedule=Schedule.linear),
 }
+
+METHODS = (
+    Method("3 layers", LABELS, HARD),
+    Method("3 layers", "soft targets, T = 1", {"soft": SoftTargets(temperature=1.0)}),
+    Method("3 layers", "soft targets, T = 2", {"soft": SoftTargets()}),
+    Method("3 layers", "soft targets, T = 8", {"soft": SoftTargets(temperature=8.0)}),
+    Method("3 layers", "soft + labels (Hinton)", SOFT),
+    Method("3 layers", "soft + labels, T from 8 to 1", {"soft": FALLING, "hard": HardLabels()}),
+    Method("3 layers", "logits' squared error", MSE),
+    Method("3 layers", "teacher annealing (BAM)", ANNEALED),
+    Method("3 layers", "cosine (DistilBERT) + soft + labels", {**SOFT, "cosine": Cosine()}),
+    Method("3 layers", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
+    Method("3 layers", "attention transfer + hidden (MobileBERT's) + soft + labels",
+           {**SOFT, "attention_transfer": AttentionTransfer(), "hidden": HiddenStates()}),
+    Method("3 layers", "MiniLM + soft + labels", {**SOFT, "minilm": MiniLM()}),
+    Method("3 layers", "MiniLMv2 + soft + labels", {**SOFT, "relations": Relations()}),
+    Method("3 layers", "born again, second generation", SOFT, generations=2),
+    Method("3 layers", "Theseus, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
+    Method("3 first layers", LABELS, HARD),
+    Method("3 first layers", "PKD-Skip", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="skip"),
+    Method("3 first layers", "PKD-Last", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="last"),
+    Method("BiLSTM", LABELS, HARD),
+    Method("BiLSTM", "logits' squared error (Tang et al.)", MSE),
+    Method("BiLSTM", "soft + labels (Hinton)", SOFT),
+    Method("CNN, words", LABELS, HARD),
+    Method("CNN, words", "logits' squared error", MSE),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -132,14 +155,14 @@ def main() -> None:
     budget = {"rows": given.rows, "epochs": given.epochs}
     if not given.table:
         for seed in given.seeds:
-            for name, method in chosen(given.methods):
-                about = {"method": name, "student": method.student, "seed": seed} | budget
+            for method in chosen(given.methods):
+                about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
                     found = train(method, replace(state, seed=seed), given.epochs)
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
-                    console.print(f"{method.student}, {name}, seed {seed}: {found['accuracy']:.4f}")
+                    console.print(f"{method.student}, {method.name}, seed {seed}: {found['accuracy']:.4f}")
     runs = [run for run in read(given.results) if budget.items() <= run.items() and run["seed"] in given.seeds]
     times = latencies(runs, state)
     teacher = accuracy(state.given_teacher, state)
@@ -150,11 +173,11 @@ def main() -> None:
     print(json.dumps({**files, **budget, **said, "runs": shown}))
 
 
-def chosen(texts: list[str] | None) -> Iterator[tuple[str, Method]]:
-    """Yield the methods that were asked for; labels alone is one of each student's."""
-    for name, method in METHODS.items():
-        if texts is None or any(text in name or text == method.student for text in texts):
-            yield name, method
+def chosen(texts: list[str] | None) -> Iterator[Method]:
+    """Yield the methods that were asked for, by a text in their name or by their student."""
+    for method in METHODS:
+        if texts is None or any(text in method.name or text == method.student for text in texts):
+            yield method
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -166,13 +189,14 @@ def train(method: Method, state: State, epochs: float) -> dict[str, Any]:
     """Return accuracy, parameters, seconds and the trained student's place."""
     kind = STUDENTS[method.student]
     state = kind.student(state)
-    before = len(state.records)
-    shares = len(method.prepare)
+    before, budget = len(state.records), epochs * kind.epochs
     for stage in method.prepare.values():
-        training = {"epochs": epochs * method.prepared / shares, "learning_rate": kind.learning_rate}
-        state = replace(stage, **training)(state)
-    left = epochs * (1 - method.prepared)
-    state = Distill(losses=dict(method.losses), epochs=left, learning_rate=kind.learning_rate)(state)
+        share = budget * method.prepared / len(method.prepare)
+        state = replace(stage, epochs=share, learning_rate=kind.learning_rate)(state)
+    state = Distill(
+        losses=dict(method.losses), epochs=budget * (1 - method.prepared), learning_rate=kind.learning_rate,
+        generations=method.generations, layer_map=method.layer_map,
+    )(state)  # fmt: skip
     student = state.given_student
     return {
         "accuracy": accuracy(student, state),
@@ -218,7 +242,7 @@ def table(runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["student"], run["method"]), []).append(run)
-    order = {(method.student, name): place for place, (name, method) in enumerate(METHODS.items())}
+    order = {(method.student, method.name): place for place, method in enumerate(METHODS)}
     for (student, name), group in sorted(groups.items(), key=lambda item: order.get(item[0], len(order))):
         values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
         mean = float(np.mean(values))

@@ -10,6 +10,7 @@ from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
 from compress.distill.multi_task import MultiTask
+from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
@@ -32,7 +33,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {"multi_task": MultiTask},
+    "prepare": {"theseus": Theseus, "multi_task": MultiTask},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

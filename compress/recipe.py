@@ -141,8 +141,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
 
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
-    teacher, _ = recipe.teacher.inspect(data.task)
-    faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher)]
+    teacher, fine_tuned = recipe.teacher.inspect(data.task)
+    faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
     faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens())]
     if faults or any(recipe.student.faults()):
         return faults
@@ -175,9 +175,10 @@ def _told(console: Console, title: str, state: State, stage: Callable[[State], S
 def _named(after: State, title: str, before: State) -> State:
     """Give what a stage added the name that the recipe has for it, so that two stages of a kind can be told apart."""
     records, artifacts = len(before.records), len(before.artifacts)
+    new = enumerate(after.records[records:], start=1)
     return replace(
         after,
-        records=(*after.records[:records], *(replace(r, name=title) for r in after.records[records:])),
+        records=(*after.records[:records], *(replace(r, name=title if i == 1 else f"{title}-{i}") for i, r in new)),
         artifacts=(*after.artifacts[:artifacts], *(replace(a, name=title) for a in after.artifacts[artifacts:])),
     )
 

@@ -53,8 +53,7 @@ class Workshop:
         ``made_with`` is everything that the result depends on, JSON-ready. ``work`` may find files of an
         interrupted attempt in its folder; it returns a JSON-ready record. Raises StorageError.
         """
-        key = hash_json([kind, made_with, self.version])
-        final = self.cache / f"{kind}-{key[:24]}"
+        key, final = self._place(kind, made_with)
 
         def say_waiting() -> None:
             self.console.print(f"[dim]{kind}: another run is making the same; waiting for it[/dim]")
@@ -65,6 +64,14 @@ class Workshop:
                     self._work(final, key, work)
                     return self._read(final, reused=False)
         return self._read(final, reused=True)
+
+    def has(self, kind: str, made_with: Any) -> bool:
+        """Return whether that product is finished."""
+        return self._place(kind, made_with)[1].exists()
+
+    def _place(self, kind: str, made_with: Any) -> tuple[str, Path]:
+        key = hash_json([kind, made_with, self.version])
+        return key, self.cache / f"{kind}-{key[:24]}"
 
     def _work(self, final: Path, key: str, work: Callable[[Path], Mapping[str, Any] | None]) -> None:
         partial = final.with_name(final.name + ".partial")
@@ -146,6 +153,7 @@ class State:
     workshop: Workshop
     seed: int
     teacher: Model | None = None
+    pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
     recover: Recovery | None = None
     artifacts: tuple[Artifact, ...] = ()

@@ -48,9 +48,8 @@ def check_all(jobs: Sequence[Sequence[str]], stamp: str) -> list[Recipe]:
         except RecipeError as error:
             faults += error.faults
         else:
-            looked_at = (
-                recipe.data, recipe.task, recipe.seed, recipe.teacher, recipe.student, recipe.prepare, recipe.distill,
-            )  # fmt: skip
+            models = (recipe.teacher, recipe.student, recipe.prepare, recipe.distill)
+            looked_at = (recipe.data, recipe.task, recipe.seed, models)
             recipes.setdefault(repr(plain(looked_at)), recipe)
     if not faults:
         for recipe in recipes.values():

@@ -17,11 +17,10 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Dataset
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
-from compress.files import hash_folder
 from compress.members import Combine, Member, check_together, member_faults, together
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import principal_config
-from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
@@ -85,12 +84,13 @@ class Teacher(Training):
     def inspect(self, task: Task) -> tuple[Any, bool]:
         """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve.
 
-        Of several members the configuration is the chosen one's, and one that must be fine-tuned is enough.
+        Of several members both are said of the chosen one.
         """
         found = [member._inspect(task) for member in self.each()]
         if len(found) > 1:
             check_together(self, found, task)
-        return principal_config(found[self.chosen - 1].config), any(member.must_train for member in found)
+        chosen = found[self.chosen - 1]
+        return principal_config(chosen.config), chosen.must_train
 
     def most_tokens(self) -> int:
         """Return the longest row, in tokens, that every member takes; raises ModelError."""
@@ -109,6 +109,9 @@ class Teacher(Training):
                 f"teacher.fine_tune = never, but {self.model} {why}. "
                 "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
             )
+        headed = type(config)(**(config.to_dict() | task.head_config()))
+        for fault in self.parameter_faults(headed):
+            raise ModelError(str(fault.under("teacher")))
         must_train = self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
         if must_train and isinstance(config, EnsembleConfig):
             raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned, and {why or 'is told to be'}.")
@@ -141,7 +144,7 @@ class Teacher(Training):
         if not must_train:
             data = replace(data, **_in_order_of(config, data))
         made_with = [
-            getattr(config, "_commit_hash", None) or hash_folder(Path(self.source())),
+            content_of(self.source(), config),
             self.max_tokens,
             data.task.head_config(),
             [self.made_with(), data.train.fingerprint, data.validation.fingerprint, state.seed] if must_train else None,
@@ -165,7 +168,8 @@ class Teacher(Training):
         record = Record(
             "teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), product.record["curves"]
         )
-        return replace(state, data=data).with_record(record, teacher=model)
+        pretrained = self.source() if must_train else None
+        return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
 
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)

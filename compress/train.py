@@ -12,10 +12,13 @@ import random
 import shutil
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +30,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 
 from compress.errors import CompressError, Fault
 from compress.files import write_json
-from compress.models.loading import quiet
+from compress.models.families import can_be_taken_apart, layers_below_top
+from compress.models.loading import parameter_shapes, quiet
 from compress.models.outputs import INPUTS
 from compress.progress import progress
 from compress.settings import at_least, between, positive
@@ -64,6 +68,8 @@ class Training(Stage):
     warmup: float = 0.1  # share of steps during which the learning rate rises
     weight_decay: float = 0.01  # AdamW's
     gradient_clip: float = 1.0  # largest norm of the gradient
+    layer_decay: float = 1.0  # factor on the learning rate, once for each layer that lies deeper; 1: the same for all
+    freeze: list[str] = field(default_factory=list)  # parameters that stay, by name or pattern: ["*.embeddings.*"]
     precision: Precision = Precision.fp32  # fp32, bf16 or fp16 (mixed)
     early_stopping: int = 0  # epochs without a better validation metric before it stops; 0: never, last epoch kept
     checkpoint_seconds: float = 60.0  # time between checkpoints
@@ -76,10 +82,29 @@ class Training(Stage):
         yield from between(self, "warmup", 0, 1)
         yield from at_least(self, "weight_decay", 0)
         yield from positive(self, "gradient_clip")
+        yield from between(self, "layer_decay", 0, 1, open_low=True)
         yield from at_least(self, "early_stopping", 0)
         yield from positive(self, "checkpoint_seconds")
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
             yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 where the processor has it.")
+
+    def parameter_faults(self, config: Any) -> Iterator[Fault]:
+        """Yield settings that do not fit the parameters of a classifier of this configuration."""
+        if self.layer_decay != 1 and not can_be_taken_apart(config):
+            rule = f"needs layers that are known, and a {config.model_type} has none"
+            yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
+        if self.freeze:
+            yield from self.freeze_faults(list(parameter_shapes(config)))
+
+    def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
+        """Yield patterns that match none of the parameters ``names`` that would learn, or all of them together."""
+        modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
+        for pattern in self.freeze:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
+                yield Fault("freeze", pattern, "matches no parameter that would learn", f"Nearest: {', '.join(close)}.")
+        if self.freeze and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
+            yield Fault("freeze", list(self.freeze), "leaves nothing to train")
 
     def made_with(self) -> Any:
         """Leave out what does not change the result."""
@@ -144,16 +169,26 @@ class Rows(Protocol):
         ...
 
 
-Objective = nn.Module
-"""A module whose call ``(batch, progress)`` returns (loss, {part: loss}); progress is 0 to 1."""
+class Objective(nn.Module, ABC):
+    """A module whose call ``(batch, progress)`` returns (loss, {part: loss}); progress is 0 to 1."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> PreTrainedModel:
+        """The model that learns."""
 
 
-class Supervised(nn.Module):
+class Supervised(Objective):
     """The objective of fine-tuning: the loss that the model's own head defines for labels."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The model that learns."""
+        return self.model
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; it has no parts."""
@@ -205,7 +240,7 @@ def fit(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _last_whole(folder / "checkpoints")
-    with same_randomness(), quiet(), warnings.catch_warnings():
+    with same_randomness(), quiet(), warnings.catch_warnings(), _frozen(objective.trained, settings.freeze):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer = _Trainer(
             model=objective,
@@ -214,6 +249,7 @@ def fit(
             data_collator=tokens.batch,
         )
         trainer.order = order
+        trainer.layer_decay = settings.layer_decay
         keeper = _Keeper(objective, settings, folder, validate, trainer)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, _Bar(title)]
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -227,10 +263,33 @@ class _Trainer(Trainer):
     """Trainer with our batch order and with the parts of the loss in its log."""
 
     order: Order
+    layer_decay: float = 1.0
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.parts: dict[str, list[float]] = {}
+
+    def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
+        """Make the Trainer's own optimizer; with layer decay, each of its groups is split by depth."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
+        if self.layer_decay == 1:
+            return optimizer
+        assert isinstance(self.model, Objective)
+        trained = self.model.trained
+        depths = {
+            id(parameter): layers_below_top(name, trained.config) for name, parameter in trained.named_parameters()
+        }
+        groups = []
+        for group in optimizer.param_groups:
+            depth_of = {id(parameter): depths.get(id(parameter), 0) for parameter in group["params"]}
+            for depth in sorted(set(depth_of.values())):
+                own = [parameter for parameter in group["params"] if depth_of[id(parameter)] == depth]
+                rate = group["lr"] * self.layer_decay**depth
+                groups.append({**group, "params": own, "lr": rate, "initial_lr": rate})
+        optimizer.param_groups.clear()
+        for group in groups:
+            optimizer.add_param_group(group)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
@@ -355,6 +414,22 @@ def _last_whole(checkpoints: Path) -> str | None:
             shutil.rmtree(path)  # cut short; left there, it would count among those that are kept
     found = sorted(checkpoints.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
     return str(found[-1].parent) if found else None
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel, patterns: list[str]) -> Iterator[None]:
+    """Let the parameters whose names match learn nothing, for a time; raises CompressError where none would be left."""
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    still = [p for name, p in learning.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if still and len(still) == len(learning):
+        raise CompressError(f"freeze = {patterns} leaves nothing to train.")
+    for parameter in still:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in still:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

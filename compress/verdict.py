@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 WORSE_BY = 0.01  # an artifact that loses more than this of the student's metric is not recommended for its speed
@@ -33,7 +34,8 @@ def verdicts(report: dict[str, Any]) -> list[str]:
                 f"{tfidf['kind']} reaches {metric} {theirs:.3f}, no less than the recommended artifact's {ours:.3f}: "
                 "on these rows the cheap model is enough."
             )
-    distilled = next((s for s in report["stages"] if s["name"] == "distill"), None)
+    generations = (s for s in reversed(report["stages"]) if re.fullmatch(r"distill(-\d+)?", s["name"]))
+    distilled = next(generations, None)
     twin = baselines.get("labels_only")
     if distilled and twin:
         gain = distilled["metrics"][metric] - twin["metrics"][metric]

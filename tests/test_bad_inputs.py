@@ -102,6 +102,12 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("heads against attention", nothing, ["student.heads=2"], ["distill.losses.attention", "student 2, teacher 4"]),
     ("rows too long", nothing, ["teacher.max_tokens=999"], ["teacher.max_tokens = 999", "at most 64 tokens"]),
     ("grid too long", nothing, ["benchmark.tokens=[8,65]"], ["benchmark.tokens = [8, 65]", "the 64 tokens"]),
+    ("misspelt start", nothing, ["student.start=techer"], ["student.start = 'techer'", "Did you mean teacher?"]),
+    ("start that is not there", nothing, ["student.start=./earlier"], ["student.start = './earlier'", "is no folder"]),
+    ("layers in words", nothing, ["student.layers=most"], ["student.layers = 'most'", "a whole number, or all"]),
+    ("freezing what is not there", nothing, ["distill.freeze=[bert.layer.*]"], ["distill.freeze = 'bert.layer.*'"]),
+    ("modules of odd sizes", nothing, ["prepare=[theseus]", "student.layers=3"], ["divide the teacher's 4; it has 3"]),
+    ("falling rate", nothing, ["prepare=[theseus]", "prepare.theseus.rate_end=0.1"], ["prepare.theseus.rate_end"]),
     # data files
     ("no such file", nothing, ["data.train=trian.tsv"], ["trian.tsv", "train.tsv"]),
     ("no file", nothing, ["data.train="], ["data.train"]),

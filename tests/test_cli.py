@@ -50,7 +50,7 @@ MISTAKES = [
     (["seed=null"], ["seed: must be a whole number."]),
     (["seed="], ["seed", "must be a whole number."]),
     (["teacher.epochs=long"], ["teacher.epochs = 'long': must be a number."]),
-    (["student.copy_weights=perhaps"], ["must be true or false."]),
+    (["teacher.trust_remote_code=perhaps"], ["must be true or false."]),
     (["distill.decay=lineer"], ["must be one of linear, cosine, constant."]),
     (["benchmark.tokens=32"], ["benchmark.tokens = 32: must be a list, as [a,b], each a whole number."]),
     (["benchmark.tokens=[a]"], ["must be a list", "each a whole number."]),

@@ -263,6 +263,9 @@ def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
     monkeypatch.setattr(config, "check", looked.append)
     check_all(config.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2"]), "now")
     assert [recipe.name for recipe in looked] == ["now-heads.ratio=0.1-seed=1", "now-heads.ratio=0.1-seed=2"]
+    looked.clear()
+    check_all(config.combinations(["prepare=[],[theseus]"]), "now")
+    assert [list(recipe.prepare) for recipe in looked] == [[], ["theseus"]]
 
 
 def test_every_setting_has_words_beside_it():

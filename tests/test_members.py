@@ -14,6 +14,7 @@ import torch
 from compress.data import Files
 from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
 from compress.distill.stage import Distill
+from compress.distill.theseus import Theseus
 from compress.errors import RecipeError
 from compress.members import Combine
 from compress.models.loading import load_model, save_model
@@ -79,6 +80,15 @@ def test_a_student_of_an_ensemble_is_of_its_chosen_member(world: Path, tmp_path:
     student, member = load_model(after.given_student.folder), load_model(world / "electra")
     ours, theirs = student.state_dict(), member.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_modules_are_replaced_in_the_chosen_member(world: Path, tmp_path: Path) -> None:
+    after = Bert(layers=2)(known(world, chosen=2)(state(world, tmp_path)))
+    trained = load_model(Theseus(epochs=1, batch_size=16)(after).given_student.folder)
+    member = load_model(world / "known2").state_dict()
+    shared = [name for name in trained.state_dict() if ".layer." not in name]
+    assert shared
+    assert all(torch.equal(trained.state_dict()[name], member[name]) for name in shared)
 
 
 def test_its_notes_say_how_each_member_does_on_validation_rows(world: Path, tmp_path: Path) -> None:

@@ -21,14 +21,19 @@ from compress.errors import CompressError, Fault
 from compress.evaluate import main_metric
 from compress.members import reading
 from compress.models.families import FAMILIES, can_be_taken_apart
-from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
+from compress.models.multi_task import (
+    MultiTaskForSequenceClassification,
+    classifier_of,
+    config_with_heads,
+    with_heads,
+)
 from compress.models.tokens import Tokens, tokenize
 from compress.settings import Settings, all_faults, at_least
 from compress.state import SCRATCH, Model, Record, State
 from compress.tasks import Task, TaskKind
 from compress.teacher import Teacher
-from compress.train import Training, device, fit, same_randomness
+from compress.train import Objective, Training, device, fit, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -103,11 +108,13 @@ class MultiTask(Training):
             yield Fault("main", self.main, f"knows classes and scores only, and the task is {task.kind.value}")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """The student has an encoder that heads can share."""
-        yield from super().model_faults(student, teacher)
+        """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
         if not can_be_taken_apart(student):
             rule = f"needs an encoder that heads can share, and the student is of type {student.model_type}"
             yield Fault("main", self.main, rule, f"Supported: {', '.join(FAMILIES)}.")
+        elif self.freeze:
+            heads = dict.fromkeys((self.main, *self.tasks), student.to_dict())
+            yield from self.freeze_faults(list(parameter_shapes(config_with_heads(student, heads, self.main))))
 
     def file_faults(self, tokenizer: Any, seed: int) -> Iterator[Fault]:
         """Every task's rows can be read, and its teacher knows them, or can be trained, and reads as the student."""
@@ -218,7 +225,7 @@ class MultiTask(Training):
         return {"soft": soft, "hard": self.hard}
 
 
-class MultiTaskDistillation(nn.Module):
+class MultiTaskDistillation(Objective):
     """The distillation of whichever task a batch is of.
 
     Call: (batch, progress) -> (loss, {task and loss: unweighted loss}). ``parts`` distil into the heads of
@@ -229,6 +236,11 @@ class MultiTaskDistillation(nn.Module):
         super().__init__()
         self.model = model
         self.parts = tuple(parts.items())  # not modules of this one: their weights are the model's
+
+    @property
+    def trained(self) -> MultiTaskForSequenceClassification:
+        """The model that learns."""
+        return self.model
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the batch's task."""

@@ -14,6 +14,7 @@ from compress.distill.losses.settings import Comparison, Loss, Pairs
 from compress.models.families import layer_count
 from compress.models.outputs import Outputs, observe
 from compress.models.uneven import kept_heads
+from compress.train import Objective
 
 
 class Source(Protocol):
@@ -24,7 +25,7 @@ class Source(Protocol):
         ...
 
 
-class Distillation(nn.Module):
+class Distillation(Objective):
     """A student, its losses, and the projections that bring its states to the teacher's width.
 
     Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections W_h (one for all layers)
@@ -56,6 +57,11 @@ class Distillation(nn.Module):
             for name in ("states", "embeddings"):
                 projection = nn.Linear(student.config.hidden_size, teacher_config.hidden_size, bias=False)
                 self.projections[name] = projection.to(student.device)
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The model that learns."""
+        return self.student
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses and each one's own value."""

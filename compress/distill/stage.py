@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,16 +13,18 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.distill.cheaper import faster_on_disk, measured
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import KIND, FromModel, Wanted, made_with, on_disk
 from compress.errors import Fault
 from compress.evaluate import main_metric
+from compress.files import write_json
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
-from compress.settings import positive
+from compress.settings import at_least, positive
 from compress.state import SCRATCH, Model, Product, Record, State
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.tasks import Task, TaskKind
@@ -29,7 +32,7 @@ from compress.train import Training, device, fit, same_randomness
 
 
 class Keep(Enum):
-    """auto: on disk when they fit; disk; forward: run the teacher on every batch."""
+    """auto: what is measured to be faster; disk: computed once; forward: run the teacher on every batch."""
 
     auto = "auto"
     disk = "disk"
@@ -38,7 +41,11 @@ class Keep(Enum):
 
 @dataclass(kw_only=True)
 class Distill(Training):
-    """Train the student with any subset of losses, weighted and scheduled."""
+    """Train the student with any subset of losses, weighted and scheduled.
+
+    With several generations each starts from the same weights and learns from the one before (born-again
+    networks, Furlanello et al., arXiv:1805.04770). What is trained again later learns from the first teacher.
+    """
 
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
@@ -49,13 +56,15 @@ class Distill(Training):
         }
     )  # by name; the README lists them
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+    generations: int = 1  # born again: each trained student is the next one's teacher
 
     def faults(self) -> Iterator[Fault]:
         """At least one loss has weight."""
         yield from super().faults()
         yield from positive(self, "cache_gib")
+        yield from at_least(self, "generations", 1)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in self.losses.values()):
@@ -72,6 +81,12 @@ class Distill(Training):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
+        faults = [*self.parameter_faults(student), *self._comparison_faults(student, teacher)]
+        if self.generations > 1 and not faults:
+            faults += replace(self, layer_map="uniform")._comparison_faults(student, student)
+        yield from faults
+
+    def _comparison_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         if not layer_count(student):
             for name, loss in self.losses.items():
                 if loss.compares_layers:
@@ -102,19 +117,25 @@ class Distill(Training):
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
-        product, model = self.train(state, state.given_student, self.epochs)
-        record = Record(
-            "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
-            product.record["curves"],
-        )  # fmt: skip
-        return state.with_record(record, student=model, recover=self.train)
+        teaching, start = state, state.given_student
+        for generation in range(self.generations):
+            losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
+            seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
+            product, model = losses.train(replace(teaching, seed=seed), start, self.epochs)
+            record = Record(
+                "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
+                product.record["curves"],
+            )  # fmt: skip
+            state = state.with_record(record, student=model)
+            teaching = replace(teaching, teacher=model)
+        return replace(state, recover=replace(self, generations=1).train)
 
     def train(self, state: State, start: Model, epochs: float, name: str = "distill") -> tuple[Product, Model]:
         """Train ``start`` with these losses for ``epochs`` and return what came of it."""
-        settings = replace(self, epochs=epochs)
+        settings = replace(self, epochs=epochs, generations=1)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
-        made_with = [
+        depends_on = [
             settings.made_with(), start.key, teacher.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.seed,
         ]  # fmt: skip
@@ -122,7 +143,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name)
 
-        product = state.workshop.make(name, made_with, work)
+        product = state.workshop.make(name, depends_on, work)
         return product, Model(product.folder, product.key)
 
     def _work(self, state: State, start: Model, rows: Split, folder: Path, title: str) -> dict[str, Any]:
@@ -132,7 +153,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, notes)
+            objective = self._objective(state, student, rows, folder / SCRATCH, notes)
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
@@ -140,7 +161,9 @@ class Distill(Training):
         save_model(student.cpu(), tokenizer, folder)
         return {"curves": curves, "notes": notes}
 
-    def _objective(self, state: State, student: PreTrainedModel, rows: Split, notes: list[str]) -> Distillation:
+    def _objective(
+        self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
+    ) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses)
         teacher = load_model(state.given_teacher.folder, on=device())
@@ -159,14 +182,40 @@ class Distill(Training):
             tuple(sorted(of("needs_scores"))),
             tuple(sorted(of("needs_relations"))),
         )
-        size = wanted.gib(tokens, teacher.config)
-        if self.teacher_outputs is Keep.disk or (self.teacher_outputs is Keep.auto and size <= self.cache_gib):
+        keep, why = self._keep(state, teacher, tokens, wanted, folder)
+        if keep is Keep.disk:
             source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
-            notes.append(f"the teacher's outputs were computed once and kept on disk, {size * 1024:,.0f} MiB")
         else:
             source = FromModel(teacher, wanted, tokens)
-            notes.append("the teacher ran on every batch; its outputs were not kept")
+        notes.append(why)
         return Distillation(student, self.losses, source, teacher.config, layers)
+
+    def _keep(
+        self, state: State, teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, folder: Path
+    ) -> tuple[Keep, str]:
+        """Return where the teacher's outputs come from, and why, as a note; a resumed run stays with its choice."""
+        size = wanted.gib(tokens, teacher.config)
+        disk = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
+        forward = "the teacher runs on every batch"
+        if self.teacher_outputs is not Keep.auto:
+            return self.teacher_outputs, disk if self.teacher_outputs is Keep.disk else forward
+        noted = folder / "teacher_outputs.json"
+        if not noted.exists():
+            if state.workshop.has(KIND, made_with(state.given_teacher, tokens, wanted)):
+                choice = Keep.disk.value, f"{disk}, where they were already"
+            elif size > self.cache_gib:
+                choice = Keep.forward.value, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                took = measured(teacher, tokens, wanted, folder)
+                ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
+                on_disk_is_faster = faster_on_disk(took, self.epochs)
+                how = disk if on_disk_is_faster else forward
+                keep = Keep.disk if on_disk_is_faster else Keep.forward
+                choice = keep.value, f"{how}, which is faster over {self.epochs:g} epochs (ms a row: {ms})"
+            write_json(noted, choice)
+        value, why = json.loads(noted.read_text())
+        return Keep(value), str(why)
 
     @property
     def _needs_teacher(self) -> bool:
@@ -188,6 +237,7 @@ def labels_only(distill: Distill) -> Distill:
         distill,
         losses={"hard": HardLabels()},
         layer_map=None,
+        generations=1,
         teacher_outputs=plain.teacher_outputs,
         cache_gib=plain.cache_gib,
     )

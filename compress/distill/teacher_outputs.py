@@ -30,6 +30,8 @@ from compress.state import Model, Workshop
 from compress.tasks import Array
 
 RELATIONS = ("queries", "keys", "values")
+KIND = "teacher_outputs"  # of the product in the cache
+ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 
 
@@ -68,7 +70,7 @@ class FromDisk:
     """The teacher's outputs, read row by row from memory maps."""
 
     def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
-        self.lengths, self.wanted, self.config = tokens.lengths, wanted, config
+        self.lengths, self.wanted, self.config = tokens.lengths, wanted, principal_config(config)
         self.maps, self.starts = {}, {}
         for name, (units, kind) in wanted.units(tokens, config).items():
             self.maps[name] = np.memmap(folder / f"{name}.bin", dtype=kind, mode="r")
@@ -141,59 +143,72 @@ def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: 
         _compute(folder, model, tokens, wanted)
         return {"gib": wanted.gib(tokens, model.config), "rows": len(tokens)}
 
-    made_with = [
-        teacher.key,
-        tokens.fingerprint,
-        sorted(wanted.hidden),
-        sorted(wanted.scores),
-        sorted(wanted.relations),
-    ]
-    product = workshop.make("teacher_outputs", made_with, work)
-    return FromDisk(product.folder, tokens, wanted, principal_config(model.config))
+    product = workshop.make(KIND, made_with(teacher, tokens, wanted), work)
+    return FromDisk(product.folder, tokens, wanted, model.config)
+
+
+def made_with(teacher: Model, tokens: Tokens, wanted: Wanted) -> list[Any]:
+    """Return what the kept outputs depend on."""
+    layers = [sorted(wanted.hidden), sorted(wanted.scores), sorted(wanted.relations)]
+    return [teacher.key, tokens.fingerprint, *layers]
+
+
+class Files:
+    """The flat files of a folder, open for writing, row by row."""
+
+    def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
+        self.lengths, self.wanted = tokens.lengths, wanted
+        self.maps, self.starts = {}, {}
+        self.fresh = False  # whether a file had to be made
+        for name, (counts, kind) in wanted.units(tokens, config).items():
+            path, size = folder / f"{name}.bin", int(counts.sum())
+            if not path.exists():
+                self.fresh = True
+                aside = path.with_suffix(".new")
+                _reserve(aside, size * np.dtype(kind).itemsize)
+                aside.replace(path)
+            self.maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
+            self.starts[name] = np.concatenate([[0], np.cumsum(counts)])
+
+    def put(self, rows: Array, said: Outputs) -> None:
+        """Write what the teacher said about rows."""
+        relations = {"queries": said.queries, "keys": said.keys, "values": said.values}
+        for place, row in enumerate(rows):
+            length = int(self.lengths[row])
+            self._put("logits", row, said.logits[place])
+            for k in self.wanted.hidden:
+                self._put(f"hidden_{k}", row, said.hidden[k][place, :length])
+            for k in self.wanted.scores:
+                self._put(f"scores_{k}", row, said.scores[k][place, :, :length, :length])
+            for k in self.wanted.relations:
+                for part, states in relations.items():
+                    self._put(f"{part}_{k}", row, states[k][place, :length])
+
+    def _put(self, name: str, row: int, values: torch.Tensor) -> None:
+        start, end = self.starts[name][row : row + 2]
+        self.maps[name][start:end] = values.float().cpu().numpy().ravel()
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        for mapped in self.maps.values():
+            mapped.flush()
 
 
 @torch.inference_mode()
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
-    units = wanted.units(tokens, model.config)
     noted = folder / "progress.json"
-    done = json.loads(noted.read_text()) if noted.exists() else 0
-    maps, starts = {}, {}
-    for name, (counts, kind) in units.items():
-        path, size = folder / f"{name}.bin", int(counts.sum())
-        if not path.exists():
-            done = 0
-            aside = path.with_suffix(".new")
-            _reserve(aside, size * np.dtype(kind).itemsize)
-            aside.replace(path)
-        maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
-        starts[name] = np.concatenate([[0], np.cumsum(counts)])
-
-    def put(name: str, row: int, values: torch.Tensor) -> None:
-        maps[name][starts[name][row] : starts[name][row + 1]] = values.float().cpu().numpy().ravel()
-
+    files = Files(folder, tokens, wanted, model.config)
+    done = json.loads(noted.read_text()) if noted.exists() and not files.fresh else 0
     device = next(model.parameters()).device
-    batches = list(tokens.batches(32))
+    batches = list(tokens.batches(ROWS))
     left = range(done, len(batches))
     for number in progress(left, title="teacher outputs", unit="batch", initial=done, total=len(batches)):
         batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
-        said = wanted.observe(model, batch)
-        relations = {"queries": said.queries, "keys": said.keys, "values": said.values}
-        for place, row in enumerate(batches[number]):
-            length = int(tokens.lengths[row])
-            put("logits", row, said.logits[place])
-            for k in wanted.hidden:
-                put(f"hidden_{k}", row, said.hidden[k][place, :length])
-            for k in wanted.scores:
-                put(f"scores_{k}", row, said.scores[k][place, :, :length, :length])
-            for k in wanted.relations:
-                for part, states in relations.items():
-                    put(f"{part}_{k}", row, states[k][place, :length])
+        files.put(batches[number], wanted.observe(model, batch))
         if number % SAVE_EVERY == SAVE_EVERY - 1:
-            for mapped in maps.values():
-                mapped.flush()
+            files.flush()
             write_json(noted, number + 1)
-    for mapped in maps.values():
-        mapped.flush()
+    files.flush()
     noted.unlink(missing_ok=True)
 
 

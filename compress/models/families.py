@@ -105,6 +105,22 @@ def principal_config(config: Any) -> Any:
     return config
 
 
+def layers_prefix(config: Any) -> str:
+    """Return how the names of the layers' parameters begin."""
+    return f"{family_of(config).base}.{family_of(config).layers}."
+
+
+def layers_below_top(name: str, config: Any) -> int:
+    """Return how many steps below the head a parameter of a classifier lies.
+
+    The head and pooler 0, the last layer 1, the first as many as there are layers, the embeddings one more.
+    """
+    family, count, prefix = family_of(config), layer_count(config), layers_prefix(config)
+    if name.startswith(prefix):
+        return count - int(name.removeprefix(prefix).partition(".")[0])
+    return count + 1 if name.startswith(f"{family.base}.embeddings") else 0
+
+
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
     config = principal_config(config)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging
 
 from compress.errors import ModelError
+from compress.files import hash_folder
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -88,6 +89,18 @@ def load_model(
     nn.Module.to(loaded, on)
     loaded.eval()
     return loaded
+
+
+def parameter_shapes(config: Any) -> dict[str, torch.Size]:
+    """Return the shapes of a classifier's parameters by name, without making their values."""
+    with torch.device("meta"), quiet():
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def content_of(model: str | Path, config: Any) -> str:
+    """Return what tells one version of a model from another: the hub's commit, or a hash of the folder."""
+    return getattr(config, "_commit_hash", None) or hash_folder(Path(model))
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:

@@ -113,6 +113,13 @@ class MultiTaskForSequenceClassification(PreTrainedModel):
         return self.head(str(self.config.task))(input_ids=input_ids, attention_mask=attention_mask, **inputs)
 
 
+def config_with_heads(student: Any, heads: Mapping[str, Mapping[str, Any]], task: str) -> MultiTaskConfig:
+    """Return the configuration of a student, given as one, with these heads; see `with_heads`."""
+    body = {name: value for name, value in student.to_dict().items() if name not in HEAD}
+    made = {name: {key: head[key] for key in HEAD if key in head} for name, head in heads.items()}
+    return MultiTaskConfig(student=body, heads=made, task=task)
+
+
 def with_heads(
     student: PreTrainedModel, heads: Mapping[str, Mapping[str, Any]], task: str
 ) -> MultiTaskForSequenceClassification:
@@ -121,10 +128,8 @@ def with_heads(
     ``heads`` gives the entries of a configuration that make each head; ``task`` names the student's own, whose
     weights are kept. The others start at random.
     """
-    body = {name: value for name, value in student.config.to_dict().items() if name not in HEAD}
-    made = {name: {key: head[key] for key in HEAD if key in head} for name, head in heads.items()}
     with quiet():
-        model = MultiTaskForSequenceClassification(MultiTaskConfig(student=body, heads=made, task=task))
+        model = MultiTaskForSequenceClassification(config_with_heads(student.config, heads, task))
     prefix = f"{model.encoder_name}."
     weights = student.state_dict()
     model.encoder.load_state_dict(student.base_model.state_dict())

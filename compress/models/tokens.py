@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,16 @@ class Tokens:
         for name, column in sorted(self.columns.items()):
             digest.update(name.encode() + column.tobytes())
         return digest.hexdigest()
+
+    def take(self, rows: Array) -> Tokens:
+        """Return the rows at these positions, in this order."""
+        places = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
+        return replace(
+            self,
+            columns={name: column[places] for name, column in self.columns.items()},
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
+            labels=None if self.labels is None else self.labels[rows],
+        )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
         """Return padded inputs (batch, tokens), the mask, the rows' numbers and their labels."""

@@ -20,11 +20,12 @@ from compress.train import same_randomness
 
 @dataclass(frozen=True)
 class Reading:
-    """How teacher and student read the rows: their tokenizers, and whether a row is a pair of texts."""
+    """What a student is built with beside the teacher: both tokenizers, and whether rows are pairs of texts."""
 
     teacher: Any
     student: Any
     pairs: bool
+    pretrained: str | None = None  # what the teacher was fine-tuned from
 
 
 @dataclass(kw_only=True)
@@ -36,8 +37,8 @@ class Student(Stage):
         """Whether the student cuts texts otherwise than the teacher does."""
         return False
 
-    def teacher_faults(self, teacher: Any) -> Iterator[Fault]:
-        """Yield settings that do not fit the teacher's configuration. Does not read files."""
+    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
+        """Yield settings that do not fit the teacher's configuration, or whether it is fine-tuned in this run."""
         yield from ()
 
     def config(self, teacher: Any) -> Any:
@@ -48,6 +49,10 @@ class Student(Stage):
         """Return the student's tokenizer, made of the teacher's and, where it is its own, of training texts."""
         return teacher
 
+    def started_from(self, pretrained: str | None) -> str | None:
+        """Return what tells apart versions of a model, other than the teacher, that weights start from."""
+        return None
+
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a new student in evaluation mode, its weights random or from the teacher's."""
         raise NotImplementedError
@@ -56,13 +61,14 @@ class Student(Stage):
         """Return the state with a student that has not been trained yet."""
         teacher = state.given_teacher
         made_with = [self.made_with(), teacher.key, state.data.train.pairs is not None, state.seed]
+        made_with.append(self.started_from(state.pretrained))
 
         def work(folder: Path) -> None:
             theirs = load_tokenizer(teacher.folder)
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                reading = Reading(theirs, ours, state.data.train.pairs is not None)
+                reading = Reading(theirs, ours, state.data.train.pairs is not None, state.pretrained)
                 student = self.build(principal(load_model(teacher.folder)), reading)
             save_model(student, ours, folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,7 @@ CASES: dict[str, tuple[str, Change]] = {
     "main's name": ("main", lambda *_: {"main": "topic"}),
     "exponent": ("exponent", lambda *_: {"exponent": -1.0}),
     "no weight": ("soft.weight", lambda *_: {"soft": SoftTargets(weight=0), "hard": HardLabels(weight=0)}),
+    "freeze": ("freeze", lambda *_: {"freeze": ["bert.*", "classifier.*"]}),
     "no file": ("tasks.topic.data.train", lambda _, tasks: topic_with(tasks, data=Files())),
     "no folder": ("tasks.topic.teacher.model", lambda _, tasks: topic_with(tasks, teacher=Teacher(model="./nowhere"))),
     "one class": ("tasks.topic.data", lambda folder, tasks: topic_with(tasks, data=one_class(folder))),
@@ -329,6 +331,26 @@ def test_what_cannot_be_is_refused_before_any_work(name: str, world: Path, tmp_p
     wrong = chain(world, **change(tmp_path, others(world, files)))
     faults = refused(replace(wrong, cache=str(tmp_path / "cache"), output=str(tmp_path / "run")))
     assert f"prepare.multi_task.{setting}" in {fault.setting for fault in faults}
+
+
+def test_layers_below_can_learn_more_slowly_and_heads_be_frozen(tmp_path: Path) -> None:
+    """Layer-wise decay is what BAM fine-tunes with; the heads are not below the top."""
+    model, rows = student(), TaskRows(rows_of())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = Training(
+        epochs=0.1, batch_size=16, learning_rate=1e-3, warmup=0.0, weight_decay=0.0, layer_decay=0.1,
+        freeze=["heads.topic_head.*"],
+    )  # fmt: skip
+    order = ByTask([tokens.lengths for tokens in rows.tasks], 16, 0.75, seed=3)
+    fit(
+        distillation(model, MultiTask()), rows, settings, seed=3, folder=tmp_path, title="test", validate=dict,
+        order=order,
+    )  # fmt: skip
+    moved = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items()}
+    by_layer = [moved[f"bert.encoder.layer.{layer}.intermediate.dense.weight"] for layer in range(4)]
+    assert all(below < 0.2 * above for below, above in pairwise(by_layer))
+    assert moved["heads.topic_head.classifier.weight"] == 0
+    assert max(value for name, value in moved.items() if name.startswith("heads.")) > by_layer[-1]
 
 
 def test_a_student_without_an_encoder_is_refused(world: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
 
 def test_a_student_without_copied_weights_starts_elsewhere() -> None:
     teacher = tiny_model()
-    student = Bert(copy_weights=False).build(teacher)
+    student = Bert(start="random").build(teacher)
     first = encoder_layers(student, FAMILIES["bert"])[0], encoder_layers(teacher, FAMILIES["bert"])[1]
     assert not any(
         torch.equal(a, b) for a, b in zip(*(part.parameters() for part in first), strict=True) if a.dim() > 1

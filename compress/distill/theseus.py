@@ -1,0 +1,154 @@
+"""Module replacement: the teacher's layers are replaced, one run at a time, by the student's (BERT-of-Theseus)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.distill.losses.functions import hard_label_loss
+from compress.errors import Fault
+from compress.evaluate import main_metric
+from compress.models.ensemble import principal
+from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
+from compress.models.outputs import observe
+from compress.models.tokens import tokenize
+from compress.settings import between
+from compress.state import SCRATCH, Model, Record, State
+from compress.train import Objective, Training, device, fit
+
+
+@dataclass(kw_only=True)
+class Theseus(Training):
+    """Replace runs of the teacher's layers by the student's at random (BERT-of-Theseus, arXiv:2002.02925)."""
+
+    rate: float = 0.5  # probability of a replacement at the start: b in p = min(1, k t + b)
+    rate_end: float = 1.0  # at the share of training that `full_at` says; the same as rate: constant
+    full_at: float = 0.5  # share of training after which the probability stays at rate_end
+
+    def faults(self) -> Iterator[Fault]:
+        """Rates are probabilities."""
+        yield from super().faults()
+        yield from between(self, "rate", 0, 1)
+        yield from between(self, "rate_end", 0, 1)
+        yield from between(self, "full_at", 0, 1, open_low=True)
+        if self.rate == self.rate_end == 0:
+            yield Fault("rate", self.rate, "never replaces anything", "Set rate_end above 0.")
+        elif self.rate_end < self.rate:
+            yield Fault("rate_end", self.rate_end, f"must be at least rate = {self.rate:g}")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """The student's layers must fit into the teacher, as many teacher layers for each."""
+        if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
+            yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
+            return
+        shapes, known, layers = parameter_shapes(student), parameter_shapes(teacher), layers_prefix(student)
+        yield from self.freeze_faults([name for name in shapes if name.startswith(layers)])
+        ours, theirs = layer_count(student), layer_count(teacher)
+        if theirs % ours:
+            rule = f"needs a student whose layers divide the teacher's {theirs}; it has {ours}"
+            yield Fault("rate", self.rate, rule, "Set student.layers.")
+        elif ours == theirs:
+            yield Fault("rate", self.rate, "needs a student with fewer layers than the teacher", "Set student.layers.")
+        if student.hidden_size != teacher.hidden_size:
+            rule = f"needs equal widths; student {student.hidden_size}, teacher {teacher.hidden_size}"
+            yield Fault("rate", self.rate, rule, "Leave student.hidden_size out.")
+        elif other := [n for n, shape in shapes.items() if not n.startswith(layers) and known.get(n) != shape]:
+            rule = f"shares the teacher's embeddings and head, and the student's {other[0]} has another shape"
+            yield Fault("rate", self.rate, rule)
+
+    def rate_at(self, progress: float) -> float:
+        """Return the probability of a replacement when a share ``progress`` of training is done."""
+        return self.rate + (self.rate_end - self.rate) * min(1.0, progress / self.full_at)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student whose layers have worked among the teacher's."""
+        start, teacher, rows = state.given_student, state.given_teacher, state.data.train
+
+        def work(folder: Path) -> dict[str, Any]:
+            student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+            tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+            validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
+            objective = Replacement(student, principal(load_model(teacher.folder, on=device())), self)
+            curves = fit(
+                objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="theseus",
+                validate=lambda: main_metric(student, validation, state.data.task),
+            )  # fmt: skip
+            save_model(student.cpu(), tokenizer, folder)
+            return {"curves": curves}
+
+        made_with = [
+            self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint, state.seed,
+        ]  # fmt: skip
+        product = state.workshop.make("theseus", made_with, work)
+        model = Model(product.folder, product.key)
+        notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
+        curves = tuple(product.record["curves"])
+        record = Record("theseus", "Theseus", model, product.seconds, product.reused, notes, curves)
+        return replace(state.with_record(record), student=model)
+
+
+class Replacement(Objective):
+    """The teacher with some runs of its layers replaced by the student's, and the loss on labels.
+
+    Which runs is drawn anew for every batch, each with the same probability. The teacher is frozen but works as in
+    training, dropout included, as in the authors' code. Its embeddings and head serve both: the student takes them
+    over at once, and of the student only the layers learn. A layer that was not drawn has a gradient of zero.
+    """
+
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, settings: Theseus) -> None:
+        super().__init__()
+        self.student, self.settings = student, settings
+        self.frozen = (teacher.requires_grad_(False),)  # in a tuple: no part of this module, not trained, not saved
+        shared = {n: v for n, v in teacher.state_dict().items() if not n.startswith(layers_prefix(student.config))}
+        student.load_state_dict(student.state_dict() | shared)
+        student.requires_grad_(False)
+        encoder_layers(student, family_of(student.config)).requires_grad_(True)
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The student."""
+        return self.student
+
+    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss on labels of a mixture of both."""
+        layers = encoder_layers(self.student, family_of(self.student.config))
+        replaced = torch.rand(len(layers)) < self.settings.rate_at(progress)
+        loss = hard_label_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
+        for layer, drawn in zip(layers, replaced, strict=True):
+            if not drawn:  # nothing at all may have been drawn; the loss has a gradient then too
+                loss = loss + 0 * torch.stack([p.sum() for p in layer.parameters()]).sum()
+        return loss, {"hard": loss, "replaced": replaced.float().mean()}
+
+    def mixed(self, batch: Mapping[str, Tensor], replaced: list[bool]) -> Tensor:
+        """Return the logits (batch, outputs) of the teacher with these of its runs replaced."""
+        (teacher,) = self.frozen
+        teacher.train(self.training)
+        ours, theirs = (encoder_layers(model, family_of(model.config)) for model in (self.student, teacher))
+        run = len(theirs) // len(ours)
+        layers: list[nn.Module] = []
+        for index, layer in enumerate(ours):
+            layers += [layer] if replaced[index] else list(theirs[index * run : (index + 1) * run])
+        with _layers(teacher, layers):
+            return observe(teacher, batch).logits
+
+
+@contextmanager
+def _layers(model: PreTrainedModel, layers: list[nn.Module]) -> Iterator[None]:
+    """Let a model run through other layers, for a time."""
+    family = family_of(model.config)
+    above, _, name = f"{family.base}.{family.layers}".rpartition(".")
+    parent = model.get_submodule(above)
+    own = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList(layers))
+    try:
+        yield
+    finally:
+        setattr(parent, name, own)

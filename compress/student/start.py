@@ -1,0 +1,129 @@
+"""What a student's weights start from: tensors by name, layers by a map, and why a model cannot give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from compress.errors import Fault, ModelError
+from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
+from compress.models.loading import VOCABULARIES, load_config, load_tokenizer, parameter_shapes
+from compress.student.layer_map import layer_map
+
+NAMED = ("teacher", "pretrained", "random")
+
+
+def where(start: str) -> str:
+    """Return the folder or hub id that ``start``, none of `NAMED`, stands for."""
+    return str(Path(start).expanduser()) if start.startswith("~") else start
+
+
+def name_faults(start: str) -> Iterator[Fault]:
+    """Yield a fault where ``start`` is empty, a misspelt word, or a folder that is not there."""
+    if start in NAMED or (start and Path(where(start)).is_dir()):
+        return
+    remedy = f"{', '.join(NAMED)}, or a folder with config.json and model.safetensors, or a hub id."
+    if not start:
+        yield Fault("start", start, "must name what the weights start from", remedy.capitalize())
+    elif start.startswith((".", "/", "~")) or start.count("/") > 1:
+        yield Fault("start", start, "is no folder", f"Take {remedy}")
+    elif close := get_close_matches(start, NAMED, n=1, cutoff=0.7):
+        yield Fault("start", start, "is no start", f"Did you mean {close[0]}?")
+
+
+def layers_of(source: Any, student: Any, choice: Any) -> tuple[int, ...]:
+    """Return, for each student layer, the source's layer that it starts from, counted from 1.
+
+    Each its own where both configurations have as many; else by the layer map ``choice``, which raises
+    ValueError where it does not fit.
+    """
+    ours, theirs = int(student.num_hidden_layers), int(source.num_hidden_layers)
+    return tuple(range(1, ours + 1)) if ours == theirs else layer_map(choice, ours, theirs)
+
+
+def twin_of(name: str, config: Any, layers: Sequence[int]) -> str:
+    """Return the name that a student's tensor has in its source; ``layers`` as `layers_of` gives them."""
+    prefix = layers_prefix(config)
+    if not name.startswith(prefix):
+        return name
+    index, _, rest = name.removeprefix(prefix).partition(".")
+    return f"{prefix}{layers[int(index)] - 1}.{rest}"
+
+
+def copy_weights(
+    source: PreTrainedModel, student: PreTrainedModel, layers: Sequence[int], *, head: bool = True
+) -> None:
+    """Give each tensor of ``student`` the values of its twin in ``source``, where that has its shape.
+
+    Without ``head`` only the encoder's tensors, embeddings and pooler with it.
+    """
+    base = f"{family_of(student.config).base}."
+    weights, own = source.state_dict(), student.state_dict()
+    for name in own:
+        twin = twin_of(name, student.config, layers)
+        if (head or name.startswith(base)) and twin in weights and weights[twin].shape == own[name].shape:
+            own[name] = weights[twin].clone()
+    student.load_state_dict(own)
+
+
+def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterator[Fault]:
+    """Yield why the folder or hub id ``start`` cannot give a student its weights; the others are configurations.
+
+    It must be of the student's family, with enough layers, with the student's sizes, and read the teacher's tokens.
+    """
+    place = where(start)
+    try:
+        source, tokens = load_config(place), _tokens(place)
+    except ModelError as error:
+        remedy = f"Or use one of {', '.join(NAMED)}."
+        yield Fault("start", start, str(error).removeprefix(f"{place}: ").rstrip("."), remedy)
+        return
+    if not can_be_taken_apart(source) or family_of(source) != family_of(student):
+        rule = f"is of type {source.model_type}, where the teacher is of type {teacher.model_type}"
+        yield Fault("start", start, rule, f"It must be one family of {', '.join(FAMILIES)}.")
+        return
+    if tokens and _tokens_of(teacher) not in ({}, tokens):
+        yield Fault("start", start, "has another vocabulary than the teacher", "Its embeddings mean other tokens.")
+    if source.num_hidden_layers < student.num_hidden_layers:
+        rule = f"has fewer layers, {source.num_hidden_layers}, than the student, {student.num_hidden_layers}"
+        yield Fault("start", start, rule, "Set student.layers.")
+        return
+    try:
+        layers = layers_of(source, student, choice)
+    except ValueError as error:
+        yield Fault("layer_map", choice, f"{error}, the layers of start = {start}")
+        return
+    base, ours, theirs = f"{family_of(student).base}.", parameter_shapes(student), parameter_shapes(source)
+    for name, shape in ours.items():
+        found = theirs.get(twin_of(name, student, layers))
+        if name.startswith(base) and found != shape:
+            rule = f"does not have the student's shapes: {name} is {_said(found)}, the student's {_said(shape)}"
+            yield Fault("start", start, rule, "Set the student's sizes to its own.")
+            return
+    if source.num_attention_heads != student.num_attention_heads:
+        rule = f"has {source.num_attention_heads} heads a layer, where the student has {student.num_attention_heads}"
+        yield Fault("start", start, rule, "Set student.heads.")
+
+
+def _tokens(model: str) -> dict[str, int]:
+    """Return the number of each token; empty for a folder without a tokenizer."""
+    if Path(model).is_dir() and not any((Path(model) / name).is_file() for name in VOCABULARIES):
+        return {}
+    numbers: dict[str, int] = load_tokenizer(model).get_vocab()
+    return numbers
+
+
+def _tokens_of(teacher: Any) -> dict[str, int]:
+    """Return the teacher's tokens; empty where its configuration does not say where they are."""
+    try:
+        return _tokens(teacher.name_or_path) if teacher.name_or_path else {}
+    except ModelError:
+        return {}
+
+
+def _said(shape: Any) -> str:
+    return "missing" if shape is None else " × ".join(map(str, shape))
