@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from compress.augment.perturb import Perturb
+from compress.augment.substitute import Substitute
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
 from compress.distill.losses import LOSSES
 from compress.distill.multi_task import MultiTask
+from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
 from compress.prune.heads import PruneHeads
@@ -22,6 +25,8 @@ from compress.settings import Settings
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
+from compress.student.mobile import Mobile
+from compress.student.shared import Shared
 
 Option = type[Settings] | Settings
 
@@ -32,8 +37,9 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "hub": Hub,
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
-    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn},
-    "prepare": {"theseus": Theseus, "multi_task": MultiTask},
+    "augment": {"perturb": Perturb, "substitute": Substitute},
+    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared},
+    "prepare": {"theseus": Theseus, "progressive": Progressive, "multi_task": MultiTask},
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from compress.augment.base import Augmentation
 from compress.benchmark.stage import Benchmark
 from compress.data import Data, Dataset, Tweets
 from compress.distill.stage import Distill, labels_only
@@ -36,6 +37,7 @@ class Recipe(Settings):
     task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
+    augment: dict[str, Augmentation] = field(default_factory=dict)  # more rows for the teacher to label
     student: Student = field(default_factory=Bert)
     prepare: dict[str, Stage] = field(default_factory=dict)  # training before distillation, in the order of their names
     distill: Distill = field(default_factory=Distill)
@@ -55,6 +57,9 @@ class Recipe(Settings):
             value = getattr(self, name)
             if value is not None and (not value or "/" in value or value.startswith(".")):
                 yield Fault(name, value, "must be a plain name, without / and not starting with a dot")
+        if self.augment and not any(loss.needs_teacher for loss in self.distill.losses.values()):
+            rule = "adds rows that only the teacher labels, and no loss asks it"
+            yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
 
     @property
     def folder(self) -> Path:
@@ -89,8 +94,9 @@ class Recipe(Settings):
         return state
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
-        """Yield the stages in order: teacher, student, preparations, distill, prunings, exports, quantizations."""
+        """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations."""
         yield "teacher", self.teacher
+        yield from self.augment.items()
         yield "student", self.student
         yield from self.prepare.items()
         yield "distill", self.distill
@@ -107,7 +113,8 @@ class Recipe(Settings):
         """Train the distilled student's twin on labels alone."""
         console.print("[bold]baseline: the same student, labels alone[/bold]")
         start = self.student(state).given_student
-        epochs = self.distill.epochs * len(state.data.transfer) / len(state.data.train)  # as many steps
+        steps = [-(-len(rows) // self.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
+        epochs = self.distill.epochs * steps[0] / steps[1]  # as many steps
         product, model = labels_only(self.distill).train(state, start, epochs, "labels_only")
         return Record(
             "labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"])
@@ -119,6 +126,9 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
     faults: list[Fault] = list(all_faults(recipe))
     for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
         faults += _attempt(setting, partial(writable, place))
+    for name, augmentation in recipe.augment.items():
+        if not any(augmentation.faults()):
+            faults += _attempt(f"augment.{name}", augmentation.look)
     data: Dataset | None = None
     if not any(fault.setting.startswith("data") for fault in faults):
         say("reading the data")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from compress.data.dataset import Dataset
 from compress.files import hash_json, locked, place, storage_faults, sweep_up, write_text
 from compress.machine import describe, versions
 from compress.report import write_report
@@ -23,7 +27,7 @@ def report_of(
     recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str | None
 ) -> dict[str, Any]:
     """Return the content of report.json, schema 1."""
-    data = state.data
+    data, added = _given(state)
     report = {
         "schema": 1,
         "recipe": recipe.recipe,
@@ -47,15 +51,27 @@ def report_of(
                 "validation": len(data.validation),
                 "test": len(data.test),
                 "unlabelled": len(data.unlabelled or ()),
+                **({"augmented": added} if state.augmentations else {}),
             },
             "fingerprint": data.fingerprint,
             "notes": list(data.notes),
         },
+        **({"augmentation": [dict(one) for one in state.augmentations]} if state.augmentations else {}),
         **measured,
     }
     report["recommended"] = recommend(report)
     report["verdicts"] = verdicts(report)
     return report
+
+
+def _given(state: State) -> tuple[Dataset, int]:
+    """Return the data set without what augmentations added to its unlabelled rows, and how many those are."""
+    added = sum(one["counts"]["kept"] for one in state.augmentations)
+    unlabelled = state.data.unlabelled
+    if unlabelled is None or not state.augmentations:
+        return state.data, 0
+    given = unlabelled.take(np.arange(len(unlabelled) - added))
+    return replace(state.data, unlabelled=given if len(given) else None), added
 
 
 def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]) -> None:

@@ -158,10 +158,13 @@ class State:
     recover: Recovery | None = None
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
+    notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
+    augmentations: tuple[Mapping[str, Any], ...] = ()  # what was added to the unlabelled rows, for the report
 
     def with_record(self, record: Record, **changes: Any) -> State:
         """Return the state with ``record`` appended and ``changes`` made."""
-        return replace(self, records=(*self.records, record), **changes)
+        record = replace(record, notes=(*self.notes, *record.notes))
+        return replace(self, records=(*self.records, record), notes=(), **changes)
 
     @property
     def given_teacher(self) -> Model:

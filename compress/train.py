@@ -206,6 +206,7 @@ def fit(
     title: str,
     validate: Callable[[], Mapping[str, float]],
     order: Order | None = None,
+    shares: Mapping[Tensor, float] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
@@ -213,7 +214,9 @@ def fit(
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
-    metric it returns decides early stopping. Random state and global settings are left as they were.
+    metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where it
+    is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as
+    they were.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
@@ -249,7 +252,7 @@ def fit(
             data_collator=tokens.batch,
         )
         trainer.order = order
-        trainer.layer_decay = settings.layer_decay
+        trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         keeper = _Keeper(objective, settings, folder, validate, trainer)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, _Bar(title)]
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -259,40 +262,42 @@ def fit(
     return [{name: float(value) for name, value in entry.items() if math.isfinite(value)} for entry in history]
 
 
+def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, float]) -> Mapping[Tensor, float]:
+    """Return, by parameter, its share of the learning rate; nothing where all have the whole of it."""
+    if layer_decay == 1:
+        return shares
+    decayed = {one: layer_decay ** layers_below_top(name, model.config) for name, one in model.named_parameters()}
+    return {one: share * shares.get(one, 1.0) for one, share in decayed.items()}
+
+
 class _Trainer(Trainer):
-    """Trainer with our batch order and with the parts of the loss in its log."""
+    """Trainer with our batch order, learning rates by parameter, and the parts of the loss in its log."""
 
     order: Order
-    layer_decay: float = 1.0
+    shares: Mapping[Tensor, float]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.parts: dict[str, list[float]] = {}
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.order
+
     def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
-        """Make the Trainer's own optimizer; with layer decay, each of its groups is split by depth."""
+        """Make the Trainer's own optimizer; its groups are split where parameters have a share of the rate."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
-        if self.layer_decay == 1:
+        if not self.shares:
             return optimizer
-        assert isinstance(self.model, Objective)
-        trained = self.model.trained
-        depths = {
-            id(parameter): layers_below_top(name, trained.config) for name, parameter in trained.named_parameters()
-        }
         groups = []
         for group in optimizer.param_groups:
-            depth_of = {id(parameter): depths.get(id(parameter), 0) for parameter in group["params"]}
-            for depth in sorted(set(depth_of.values())):
-                own = [parameter for parameter in group["params"] if depth_of[id(parameter)] == depth]
-                rate = group["lr"] * self.layer_decay**depth
-                groups.append({**group, "params": own, "lr": rate, "initial_lr": rate})
+            share_of = {id(parameter): self.shares.get(parameter, 1.0) for parameter in group["params"]}
+            for share in sorted(set(share_of.values()), reverse=True):
+                own = [parameter for parameter in group["params"] if share_of[id(parameter)] == share]
+                groups.append({**group, "params": own, "lr": group["lr"] * share, "initial_lr": group["lr"] * share})
         optimizer.param_groups.clear()
         for group in groups:
             optimizer.add_param_group(group)
         return optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
 
     def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
         loss, parts = model(inputs, self.state.global_step / self.state.max_steps)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "compress"
-ROOMS = ("data", "teacher", "student", "distill", "prune", "quantize", "export", "benchmark", "report")
+ROOMS = ("data", "teacher", "augment", "student", "distill", "prune", "quantize", "export", "benchmark", "report")
 """The order of a recipe's fields; a later room may import an earlier one, never the other way."""
 
 
@@ -54,7 +54,12 @@ def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("package", "home"),
-    [("hydra", {"config.py"}), ("omegaconf", {"config.py"}), ("onnxscript", {"models/onnx_graph.py"})],
+    [
+        ("hydra", {"config.py"}),
+        ("omegaconf", {"config.py"}),
+        ("onnxscript", {"models/onnx_graph.py"}),
+        ("spacy", {"augment/tagger.py"}),
+    ],
 )
 def test_a_package_is_known_in_one_file(package: str, home: set[str]) -> None:
     users = {

@@ -66,7 +66,11 @@ def test_what_a_recipe_does_not_choose_is_what_python_gives(elsewhere):
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
 def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
     (elsewhere / "x.tsv").write_text("label\ttext\n")
-    needed = {"files": ["data.train=x.tsv"], "hub": ["data.path=owner/name"]}.get(option, [])
+    needed = {
+        "files": ["data.train=x.tsv"],
+        "hub": ["data.path=owner/name"],
+        "substitute": ["augment.substitute.synonyms=x.tsv"],
+    }.get(option, [])
     chosen = f"[{option}]" if group in SEVERAL else option
     recipe = config.compose([f"{group}={chosen}", *needed])
     part = slot(recipe, group)[option] if group in SEVERAL else slot(recipe, group)

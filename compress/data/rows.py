@@ -14,6 +14,11 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def key_of(first: str, second: str | None = None) -> str:
+    """Return what makes rows equal: the folded text, or both folded texts in either order."""
+    return folded(first) if second is None else "\x00".join(sorted((folded(first), folded(second))))
+
+
 def counted(number: int, noun: str) -> str:
     """Return "1 row" or "4,000 rows"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -47,11 +52,9 @@ class Rows:
 
     @cached_property
     def keys(self) -> list[str]:
-        """What makes rows equal: the folded text, or both folded texts in either order."""
-        if self.pairs is None:
-            return [folded(text) for text in self.texts]
-        both = zip(self.texts, self.pairs, strict=True)
-        return ["\x00".join(sorted((folded(first), folded(second)))) for first, second in both]
+        """What makes rows equal, by row."""
+        second = self.pairs if self.pairs is not None else [None] * len(self)
+        return [key_of(*both) for both in zip(self.texts, second, strict=True)]
 
     def take(self, indices: Array) -> Rows:
         """Return the rows at these positions, in this order."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,21 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
-from compress.distill.cheaper import faster_on_disk, measured
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
-from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import KIND, FromModel, Wanted, made_with, on_disk
+from compress.distill.objective import Distillation
+from compress.distill.source import Keep, Taught, source_of
+from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.evaluate import main_metric
-from compress.files import write_json
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import Tokens, tokenize
+from compress.models.tokens import tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import at_least, positive
 from compress.state import SCRATCH, Model, Product, Record, State
-from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
 from compress.train import Training, device, fit, same_randomness
-
-
-class Keep(Enum):
-    """auto: what is measured to be faster; disk: computed once; forward: run the teacher on every batch."""
-
-    auto = "auto"
-    disk = "disk"
-    forward = "forward"
 
 
 @dataclass(kw_only=True)
@@ -182,40 +171,11 @@ class Distill(Training):
             tuple(sorted(of("needs_scores"))),
             tuple(sorted(of("needs_relations"))),
         )
-        keep, why = self._keep(state, teacher, tokens, wanted, folder)
-        if keep is Keep.disk:
-            source: Source = on_disk(state.workshop, state.given_teacher, teacher, tokens, wanted)
-        else:
-            source = FromModel(teacher, wanted, tokens)
-        notes.append(why)
+        taught = Taught(state.given_teacher, teacher, tokens, wanted)
+        keep = self.teacher_outputs, self.cache_gib, self.epochs
+        source, note = source_of(taught, *keep, state.workshop, folder)
+        notes.append(note)
         return Distillation(student, self.losses, source, teacher.config, layers)
-
-    def _keep(
-        self, state: State, teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, folder: Path
-    ) -> tuple[Keep, str]:
-        """Return where the teacher's outputs come from, and why, as a note; a resumed run stays with its choice."""
-        size = wanted.gib(tokens, teacher.config)
-        disk = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
-        forward = "the teacher runs on every batch"
-        if self.teacher_outputs is not Keep.auto:
-            return self.teacher_outputs, disk if self.teacher_outputs is Keep.disk else forward
-        noted = folder / "teacher_outputs.json"
-        if not noted.exists():
-            if state.workshop.has(KIND, made_with(state.given_teacher, tokens, wanted)):
-                choice = Keep.disk.value, f"{disk}, where they were already"
-            elif size > self.cache_gib:
-                choice = Keep.forward.value, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                took = measured(teacher, tokens, wanted, folder)
-                ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
-                on_disk_is_faster = faster_on_disk(took, self.epochs)
-                how = disk if on_disk_is_faster else forward
-                keep = Keep.disk if on_disk_is_faster else Keep.forward
-                choice = keep.value, f"{how}, which is faster over {self.epochs:g} epochs (ms a row: {ms})"
-            write_json(noted, choice)
-        value, why = json.loads(noted.read_text())
-        return Keep(value), str(why)
 
     @property
     def _needs_teacher(self) -> bool:
@@ -223,11 +183,7 @@ class Distill(Training):
 
     def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
         """Return pairs (student layer, teacher layer), both counted from 1."""
-        choice = self.layer_map
-        if choice is None:
-            choice = getattr(student, "teacher_layers", None) or "uniform"
-        count = layer_count(student)
-        return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1)) if count else ()
+        return layer_pairs(self.layer_map, student, teacher)
 
 
 def labels_only(distill: Distill) -> Distill:

@@ -6,12 +6,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from compress.errors import ModelError
@@ -101,6 +107,23 @@ def parameter_shapes(config: Any) -> dict[str, torch.Size]:
 def content_of(model: str | Path, config: Any) -> str:
     """Return what tells one version of a model from another: the hub's commit, or a hash of the folder."""
     return getattr(config, "_commit_hash", None) or hash_folder(Path(model))
+
+
+def load_masked_lm(model: str | Path, *, on: torch.device | None = None) -> PreTrainedModel:
+    """Return a masked language model in evaluation mode; raises ModelError where its head was not trained."""
+    config = load_config(model)
+    with _plain_errors(model), quiet():
+        loaded, said = AutoModelForMaskedLM.from_pretrained(
+            str(model), use_safetensors=True, dtype="float32", config=config, output_loading_info=True
+        )
+    if said["missing_keys"]:
+        raise ModelError(
+            f"{model}: has no trained head of a masked language model. Name one that was trained to fill masks "
+            "(its config.json says ForMaskedLM)."
+        )
+    nn.Module.to(loaded, on)
+    loaded.eval()
+    return cast("PreTrainedModel", loaded)
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:

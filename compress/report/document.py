@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.report.records import Entry, Group, Latency, Report
+from compress.report.records import Augmentation, Entry, Group, Latency, Report
 
 SCHEMA = 1
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -85,6 +85,21 @@ def parse(document: Any) -> Report:
         baselines=[_entry("baseline", item) for item in _mappings(body, "baselines")],
         recommended=_text(body, "recommended"),
         verdicts=_texts(body, "verdicts"),
+        augmentations=[_augmentation(item) for item in _mappings(body, "augmentation")],
+    )
+
+
+def _augmentation(item: dict[str, Any]) -> Augmentation:
+    return Augmentation(
+        kind=_text(item, "kind"),
+        settings={name: value for name, value in _mapping(item, "settings").items() if name != "kind"},
+        counts={name: int(value) for name, value in _numbers(item, "counts").items()},
+        examples=[
+            (" | ".join(_texts(example, "original")), " | ".join(_texts(example, "augmented")))
+            for example in _mappings(item, "examples")
+        ],
+        seconds=_number(item, "seconds"),
+        reused=bool(item.get("reused")),
     )
 
 

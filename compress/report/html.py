@@ -47,6 +47,7 @@ def to_html(report: Mapping[str, Any]) -> str:
         int8=[entry for entry in parsed.artifacts if entry.int8_matmuls or "int8" in entry.precision],
         entry_notes=[entry for entry in parsed.entries if entry.notes],
         splits=words.splits(parsed),
+        augmentations=[(made, words.augmented(made), words.augmentation_facts(made)) for made in parsed.augmentations],
         facts=words.facts(parsed),
         settings=words.flat(parsed.settings),
         condition=words.condition(parsed),

@@ -26,6 +26,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         _steps(parsed),
         _latency(parsed),
         _data(parsed),
+        _augmentation(parsed),
         ["## Machine", table(["", ""], words.facts(parsed), left=2)],
         ["## Again", fenced(parsed.command) if parsed.command else "The command was not recorded.", _times(parsed)],
         ["## Settings", table(["setting", "value"], words.flat(parsed.settings), left=2)],
@@ -131,6 +132,14 @@ def _data(report: Report) -> Iterator[str]:
     if notes:
         yield "## Notes"
         yield bullets(notes)
+
+
+def _augmentation(report: Report) -> Iterator[str]:
+    for made in report.augmentations:
+        yield f"## Augmentation: {text(made.kind)}"
+        yield text(words.augmented(made))
+        yield table(["", ""], words.augmentation_facts(made), left=2)
+        yield table(["Original", "Augmented"], made.examples, left=2)
 
 
 def _times(report: Report) -> str:

@@ -71,6 +71,18 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What one augmentation added to the rows that the teacher labels."""
+
+    kind: str
+    settings: dict[str, Any]
+    counts: dict[str, int]  # by name; copies made, kept and dropped, and what was done to them
+    examples: list[tuple[str, str]]  # (original, augmented); the texts of a pair in one, divided by |
+    seconds: float | None
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One run. Missing parts are empty, so that every writer can go on."""
 
@@ -95,6 +107,7 @@ class Report:
     baselines: list[Entry]
     recommended: str
     verdicts: list[str]
+    augmentations: list[Augmentation]
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from compress.report import formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.records import Entry, Report
+from compress.report.records import Augmentation, Entry, Report
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,24 @@ def method(report: Report) -> list[str]:
 def splits(report: Report) -> str:
     """Return the rows of each split in one line: "2,600 train · 300 validation"."""
     return " · ".join(f"{value:,} {name}" for name, value in report.rows.items()) or formats.MISSING
+
+
+def augmented(made: Augmentation) -> str:
+    """Return what came of an augmentation, in a sentence or two."""
+    counts = made.counts
+    said = f"{counts.get('kept', 0):,} rows of {counts.get('copies', 0):,} copies of training rows were added"
+    dropped = f"{counts.get('duplicates', 0):,} copies were equal to another row and were dropped"
+    measured = f"{counts.get('measured', 0):,} were equal to a validation or test row and were dropped"
+    when = ", in an earlier run" if made.reused else ""
+    spent = "" if made.seconds is None else f" Made in {formats.duration(made.seconds)}{when}."
+    return f"{said}; only the teacher labels them. Of the others {dropped}, {measured}.{spent}"
+
+
+def augmentation_facts(made: Augmentation) -> list[tuple[str, str]]:
+    """Return the settings of an augmentation and what it did to words and texts, as (name, value)."""
+    told = {"copies", "kept", "duplicates", "measured"}  # in the sentence
+    settings = [(name, _scalar(value)) for name, value in made.settings.items()]
+    return settings + [(name.replace("_", " "), f"{n:,}") for name, n in made.counts.items() if name not in told]
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -57,6 +57,10 @@ class Student(Stage):
         """Return a new student in evaluation mode, its weights random or from the teacher's."""
         raise NotImplementedError
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what the report must say about this architecture; the first stage that trains it says so."""
+        return ()
+
     def __call__(self, state: State) -> State:
         """Return the state with a student that has not been trained yet."""
         teacher = state.given_teacher
@@ -75,4 +79,4 @@ class Student(Stage):
         if self.own_tokens:
             made_with.append(state.data.train.fingerprint)
         product = state.workshop.make("student", made_with, work)
-        return replace(state, student=Model(product.folder, product.key))
+        return replace(state, student=Model(product.folder, product.key), notes=self.notes())

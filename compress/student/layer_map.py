@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compress.errors import Fault
+from compress.models.families import layer_count
 from compress.settings import nearest
 
 NAMED = ("uniform", "skip", "first", "last")
@@ -31,6 +32,17 @@ def layer_map(choice: Any, student: int, teacher: int) -> tuple[int, ...]:
     if len(layers) != student or not all(1 <= layer <= teacher for layer in layers):
         raise ValueError(f"{list(layers)} must name {student} layers, each from 1 to {teacher}")
     return layers
+
+
+def layer_pairs(choice: Any, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
+    """Return pairs (student layer, teacher layer), counted from 1, of two configurations; none without layers.
+
+    Without a ``choice`` it is the student's own map, or uniform. Raises ValueError where the map does not fit.
+    """
+    if choice is None:
+        choice = getattr(student, "teacher_layers", None) or "uniform"
+    count = layer_count(student)
+    return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1)) if count else ()
 
 
 def layer_map_faults(name: str, choice: Any) -> Iterator[Fault]:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
-from compress.distill.stage import Distill
+from compress.distill.stage import Distill, Keep
 from compress.prune.heads import PruneHeads
 from compress.recipe import Recipe
 from compress.state import State, Workshop
@@ -24,7 +24,10 @@ LOSSES = {"soft": SoftTargets(temperature=1.0), "hidden": HiddenStates(), "hard"
 
 
 def again(folder: Path, generations: int = 2, **changes: Any) -> Recipe:
-    distill = Distill(losses=dict(LOSSES), epochs=1, learning_rate=5e-3, batch_size=16, generations=generations)
+    distill = Distill(
+        losses=dict(LOSSES), epochs=1, learning_rate=5e-3, batch_size=16, generations=generations,
+        teacher_outputs=Keep.disk,
+    )  # fmt: skip
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
     parts: dict[str, Any] = {"student": Bert(layers=2), "distill": distill, "quantize": {}, "export": {}, **changes}
     return recipe(files, folder / "teacher", folder, **parts)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from compress.distill import source as source_module
 from compress.distill import stage as stage_module
-from compress.distill.cheaper import faster_on_disk, measured
 from compress.distill.losses import HiddenStates, SoftTargets
+from compress.distill.source import faster_on_disk, measured
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import Wanted
 from compress.state import Workshop
@@ -61,7 +62,7 @@ def test_the_choice_is_said_with_its_figures_and_stays_when_work_goes_on(
     losses = {"soft": SoftTargets(), "hidden": HiddenStates()}
     distill = Distill(losses=losses, epochs=2, learning_rate=5e-3, batch_size=16)
     whole = recipe(files, tmp_path / "teacher", tmp_path, distill=distill, quantize={}, prune={}, export={})
-    monkeypatch.setattr(stage_module, "faster_on_disk", lambda seconds, epochs: disk)
+    monkeypatch.setattr(source_module, "faster_on_disk", lambda seconds, epochs: disk)
     fit = stage_module.fit
 
     def interrupted(*_: object, **__: object) -> None:
@@ -71,7 +72,7 @@ def test_the_choice_is_said_with_its_figures_and_stays_when_work_goes_on(
     with pytest.raises(KeyboardInterrupt):
         whole.run(Console(quiet=True))
     monkeypatch.setattr(stage_module, "fit", fit)
-    monkeypatch.setattr(stage_module, "faster_on_disk", lambda seconds, epochs: not disk)  # the machine has changed
+    monkeypatch.setattr(source_module, "faster_on_disk", lambda seconds, epochs: not disk)  # the machine has changed
     whole.run(Console(quiet=True))
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     (note,) = [note for note in report["stages"][1]["notes"] if "the teacher" in note]

@@ -1,0 +1,1 @@
+"""More rows for the teacher to label, made of the training rows."""

@@ -1,0 +1,167 @@
+"""What all augmentations share: copies of training rows, written one by one, that only the teacher labels.
+
+A row's copies depend on the seed and the row alone, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from compress.data.dataset import Dataset, Split
+from compress.data.rows import counted, key_of
+from compress.errors import Fault
+from compress.files import write_json
+from compress.progress import progress
+from compress.settings import at_least
+from compress.state import Stage, State
+
+ROWS = "rows.jsonl"  # a line a row: its one or two texts
+NOTED = "progress.json"  # how far the work has come; gone when it is done
+SAVE_EVERY = 500  # training rows between notes
+EXAMPLES = 20  # rows that are kept for the report
+
+Texts = tuple[str, ...]  # one text, or the two of a pair
+
+
+class Maker(Protocol):
+    """Makes copies of rows."""
+
+    def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
+        """Yield copies of a training row, counting by name what was done to them."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Augmentation(Stage):
+    """Add changed copies of the training rows to the rows that the teacher labels.
+
+    Copies equal to another row (case and white space folded) are dropped, and so are those equal to a
+    validation or test row.
+    """
+
+    copies: int = 20  # made of each training row, before duplicates are dropped
+    rows: int | None = None  # most rows added: training rows are taken in a random order until then; default: all
+
+    def faults(self) -> Iterator[Fault]:
+        """At least one copy, and one row."""
+        yield from at_least(self, "copies", 1)
+        yield from at_least(self, "rows", 1)
+
+    def look(self) -> None:
+        """Raise CompressError if something that this augmentation reads cannot be used."""
+
+    def sources(self, state: State) -> Any:
+        """Return what the copies depend on beside the settings and the rows, JSON-ready."""
+        raise NotImplementedError(type(self).__name__)
+
+    def maker(self, state: State) -> Maker:
+        """Return what makes the copies."""
+        raise NotImplementedError(type(self).__name__)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with more unlabelled rows, and a record of them for the report."""
+        data = state.data
+        splits = (data.train, data.validation, data.test, data.unlabelled)
+        made_with = [
+            self.made_with(), self.sources(state), [s and s.fingerprint for s in splits], state.seed,
+        ]  # fmt: skip
+
+        def work(folder: Path) -> dict[str, Any]:
+            return produce(self.maker(state), data, self.copies, self.rows, state.seed, folder)
+
+        product = state.workshop.make("augmentation", made_with, work)
+        said = {
+            "kind": type(self).__name__, "settings": self.made_with(), **product.record,
+            "seconds": product.seconds, "reused": product.reused,
+        }  # fmt: skip
+        counts = said["counts"]
+        state.workshop.console.print(
+            f"  {counted(counts['kept'], 'row')} made of {len(data.train):,}; dropped: {counts['duplicates']:,} "
+            f"duplicates, {counts['measured']:,} equal to a validation or test row; "
+            + ("taken from the cache" if product.reused else f"{product.seconds:.0f} s"),
+            style="dim", highlight=False,
+        )  # fmt: skip
+        added = read(product.folder / ROWS, data.train.pairs is not None)
+        more = replace(data, unlabelled=_together(data.unlabelled, added))
+        return replace(state, data=more, augmentations=(*state.augmentations, said))
+
+
+def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Write the copies of all training rows, or as many as ``most``, to ``folder``; return counts and examples."""
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    measured = {_digest(texts) for split in (data.validation, data.test) for texts in _rows(split)}
+    known = {_digest(texts) for split in (data.train, data.unlabelled) if split for texts in _rows(split)}
+    noted = folder / NOTED
+    said: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []}
+    said |= json.loads(noted.read_text()) if noted.exists() else {}
+    counts = Counter({"copies": 0, "kept": 0, "duplicates": 0, "measured": 0} | said["counts"])
+    examples: list[dict[str, Any]] = said["examples"]
+    with (folder / ROWS).open("a+b") as file:
+        file.truncate(said["size"])  # what was written after the last note is made again
+        file.seek(0)
+        known |= {_digest(tuple(json.loads(line))) for line in file}
+        left = range(said["done"], len(order))
+        for place in progress(left, title="augmentation", unit="row", initial=said["done"], total=len(order)):
+            if most is not None and counts["kept"] >= most:
+                break
+            row = int(order[place])
+            original = texts_of(data.train, row)
+            kept: list[Texts] = []
+            for texts in maker.copies(row, copies, np.random.default_rng([seed, row]), counts):
+                counts["copies"] += 1
+                digest = _digest(texts)
+                if digest in measured:
+                    counts["measured"] += 1
+                elif digest in known:
+                    counts["duplicates"] += 1
+                elif most is None or counts["kept"] < most:
+                    known.add(digest)
+                    counts["kept"] += 1
+                    kept.append(texts)
+            file.writelines(json.dumps(texts, ensure_ascii=False).encode() + b"\n" for texts in kept)
+            if kept and len(examples) < EXAMPLES:
+                chosen = kept[len(examples) % len(kept)]  # not always the first copy
+                examples.append({"original": list(original), "augmented": list(chosen)})
+            if place % SAVE_EVERY == SAVE_EVERY - 1:
+                file.flush()
+                os.fsync(file.fileno())
+                write_json(noted, said | {"done": place + 1, "size": file.tell(), "counts": counts})
+    noted.unlink(missing_ok=True)
+    return {"counts": dict(counts), "examples": examples}
+
+
+def read(path: Path, pairs: bool) -> Split:
+    """Return the rows of a file that `produce` wrote."""
+    with path.open(encoding="utf-8") as file:
+        rows = [tuple(json.loads(line)) for line in file]
+    return Split(tuple(row[0] for row in rows), tuple(row[1] for row in rows) if pairs else None)
+
+
+def texts_of(split: Split, row: int) -> Texts:
+    """Return a row's one or two texts."""
+    return (split.texts[row],) if split.pairs is None else (split.texts[row], split.pairs[row])
+
+
+def _rows(split: Split) -> Iterator[Texts]:
+    return (texts_of(split, row) for row in range(len(split)))
+
+
+def _digest(texts: Texts) -> bytes:
+    """Return what makes two rows equal, short, so that millions of them fit into memory."""
+    return hashlib.blake2b(key_of(*texts).encode(), digest_size=16).digest()
+
+
+def _together(first: Split | None, second: Split) -> Split:
+    if first is None:
+        return second
+    pairs = None if first.pairs is None or second.pairs is None else first.pairs + second.pairs
+    return Split(first.texts + second.texts, pairs)

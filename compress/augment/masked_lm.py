@@ -1,0 +1,114 @@
+"""Words that a masked language model expects in a place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from compress.augment.words import Words, cut, is_word
+from compress.errors import ModelError
+from compress.models.loading import load_masked_lm, load_tokenizer
+from compress.teacher import longest_row
+from compress.train import device
+
+TOKENS = 1024  # tokens of a batch at most: its logits, 30,000 a token, stay near 120 MB
+STARTS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece mark a piece that begins a word after a space
+INSIDE = "##"  # how WordPiece marks one that goes on
+
+
+class MaskedLm:
+    """A model with a masked-language head, and which of its pieces are words."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.longest = min(tokenizer.model_max_length, longest_row(model.config))
+        self.words: list[str] = []  # by piece; "" for what is no whole word
+        self.marks: list[str] = []
+        special = set(tokenizer.all_special_ids)
+        for number, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
+            word = "" if number in special else tokenizer.convert_tokens_to_string([piece]).strip()
+            whole = not piece.startswith(INSIDE) and is_word(word) and cut(word).words == [word]
+            self.words.append(word if whole else "")
+            self.marks.append(mark(piece))
+        outputs = int(model.config.vocab_size)
+        self.allowed = {
+            start: torch.tensor(
+                [bool(word) and own == start for word, own in zip(self.words, self.marks, strict=True)][:outputs]
+                + [False] * (outputs - len(self.words))
+            )
+            for start in set(self.marks)
+        }
+
+    @torch.inference_mode()
+    def candidates(self, texts: Sequence[str], sides: Sequence[Words], number: int) -> dict[tuple[int, int], list[str]]:
+        """Return, by (side, place), the ``number`` most probable words at each word that is a single piece.
+
+        The word is masked alone; the model reads the rest of the row, both texts of a pair. Special tokens,
+        pieces that continue a word and punctuation are no words. A piece that begins a word after a space
+        is replaced by such pieces. Words of several pieces, unknown ones, and those beyond the model's longest
+        row are left out.
+        """
+        said = self.tokenizer(*texts, truncation=True, max_length=self.longest, return_offsets_mapping=True)
+        pieces = _single_pieces(said.encodings[0], sides)
+        pieces = {key: at for key, at in pieces.items() if said["input_ids"][at] != self.tokenizer.unk_token_id}
+        inputs = {name: torch.tensor([said[name]]) for name in self.tokenizer.model_input_names}
+        found: dict[tuple[int, int], list[str]] = {}
+        keys = [key for key, at in pieces.items() if self._allowed(said["input_ids"][at]).any()]
+        size = max(1, TOKENS // inputs["input_ids"].shape[1])
+        for start in range(0, len(keys), size):
+            part = keys[start : start + size]
+            rows, places = torch.arange(len(part)), torch.tensor([pieces[key] for key in part])
+            batch = {name: value.repeat(len(part), 1) for name, value in inputs.items()}
+            before = batch["input_ids"][rows, places]
+            batch["input_ids"][rows, places] = self.tokenizer.mask_token_id
+            on = self.model.device
+            logits = self.model(**{name: value.to(on) for name, value in batch.items()}).logits[rows, places].cpu()
+            allowed = torch.stack([self._allowed(int(piece)) for piece in before])
+            best = logits.masked_fill(~allowed, -torch.inf).topk(min(number, logits.shape[1]))
+            for key, scores, chosen in zip(part, best.values, best.indices, strict=True):
+                found[key] = [self.words[piece] for piece in chosen[scores.isfinite()].tolist()]
+        return found
+
+    def _allowed(self, piece: int) -> torch.Tensor:
+        """Return which pieces may stand for a piece: words that begin as it does."""
+        return self.allowed[self.marks[piece]]
+
+
+def source(name: str) -> str:
+    """Return the folder or hub id that a name stands for."""
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+def load(name: str) -> MaskedLm:
+    """Return the masked language model of a folder or hub id; raises ModelError where it cannot fill masks."""
+    tokenizer = load_tokenizer(source(name))
+    if tokenizer.mask_token_id is None:
+        raise ModelError(f"{name}: its tokenizer has no mask token, so it cannot fill masks.")
+    return MaskedLm(load_masked_lm(source(name), on=device()), tokenizer)
+
+
+def mark(piece: str) -> str:
+    """Return how a piece says that it begins a word after a space; "" where it does not."""
+    return piece[0] if piece[:1] in STARTS else ""
+
+
+def _single_pieces(encoding: Any, sides: Sequence[Words]) -> dict[tuple[int, int], int]:
+    """Return, by (side, place), the position of the one piece that is exactly a word."""
+    spans: dict[tuple[int, int], int] = {}
+    for position, (side, (_, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
+        if side is not None:
+            spans[side, end] = -1 if (side, end) in spans else position
+    found = {}
+    for side, words in enumerate(sides):
+        for place, (word, start) in enumerate(zip(words.words, words.starts, strict=True)):
+            position = spans.get((side, start + len(word)), -1)
+            if position >= 0 and is_word(word):
+                begin = encoding.offsets[position][0]  # some tokenizers count the space before
+                if start - len(words.gaps[place]) <= begin <= start:
+                    found[side, place] = position
+    return found

@@ -1,0 +1,135 @@
+"""Replacing words by what a language model, word vectors or a thesaurus give (TinyBERT, arXiv:1909.10351)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.augment import masked_lm
+from compress.augment.base import Augmentation, Texts, texts_of
+from compress.augment.lexicon import read_synonyms
+from compress.augment.vectors import Vectors, read_vectors
+from compress.augment.words import cut, is_word, joined, written_as
+from compress.data.dataset import Split
+from compress.errors import Fault
+from compress.files import hash_file
+from compress.models.loading import content_of, load_config
+from compress.settings import at_least, between
+from compress.state import State
+
+SOURCES = ("mlm", "vectors", "synonyms")
+FILES = ("vectors", "synonyms")
+LOOKED_AT = 10  # lines of a file of vectors that are read before any work
+
+
+@dataclass(kw_only=True)
+class Substitute(Augmentation):
+    """Replace words by a language model's, by similar ones, or by synonyms (TinyBERT, arXiv:1909.10351).
+
+    Algorithm 1: of each word, candidates are the K most probable words of a masked language model where the
+    word is a single piece to it, the K most similar by word vectors where it is several; each is replaced with
+    probability p_t by one of its candidates, drawn uniformly. As in the authors' program, candidates come
+    from the row as it stands, once for all copies, and only words have any: punctuation, handles, hashtags and
+    links stay. Beyond the paper: a word that these sources have nothing for takes synonyms of a thesaurus,
+    all of them, in whatever part of speech; and a replacement has a capital where its word had one.
+    """
+
+    rate: float = 0.4  # p_t, probability that a word with candidates is replaced
+    candidates: int = 15  # K, most probable or most similar words
+    mlm: str | None = None  # a folder or hub id of a masked language model, for words that are one piece to it
+    vectors: str | None = None  # a text file of word vectors (word2vec, GloVe), for the other words
+    synonyms: str | None = None  # a .tsv file (word, synonym, or word, part of speech, synonyms), for the rest
+
+    def faults(self) -> Iterator[Fault]:
+        """There is a source, the files exist, and something is replaced."""
+        yield from super().faults()
+        yield from between(self, "rate", 0, 1, open_low=True)
+        yield from at_least(self, "candidates", 1)
+        if not any(getattr(self, name) for name in SOURCES):
+            yield Fault("mlm", None, "needs a source of words", "Set mlm, vectors or synonyms.")
+        for name in FILES:
+            value = getattr(self, name)
+            if value and not Path(value).expanduser().is_file():
+                yield Fault(name, value, "is no file", "Name a file.")
+
+    def look(self) -> None:
+        """Raise ModelError or DataError if a source cannot be used."""
+        if self.mlm:
+            masked_lm.load(self.mlm)
+        if self.vectors:
+            read_vectors(Path(self.vectors).expanduser(), LOOKED_AT)
+        if self.synonyms:
+            read_synonyms(Path(self.synonyms).expanduser())
+
+    def made_with(self) -> Any:
+        """Leave out where the sources lie; their content counts."""
+        return {name: value for name, value in super().made_with().items() if name not in SOURCES}
+
+    def sources(self, state: State) -> Any:
+        """Return hashes of what the sources hold, by name."""
+        found: dict[str, str] = {}
+        if self.mlm:
+            source = masked_lm.source(self.mlm)
+            found["mlm"] = content_of(source, load_config(source))
+        return found | {
+            name: hash_file(Path(path).expanduser()) for name in FILES if (path := getattr(self, name)) is not None
+        }
+
+    def maker(self, state: State) -> Substituter:
+        """Read the sources and return what makes the copies."""
+        return Substituter(
+            self,
+            state.data.train,
+            masked_lm.load(self.mlm) if self.mlm else None,
+            read_vectors(Path(self.vectors).expanduser()) if self.vectors else None,
+            read_synonyms(Path(self.synonyms).expanduser()) if self.synonyms else {},
+        )
+
+
+@dataclass(frozen=True)
+class Substituter:
+    """Makes the copies of `Substitute`."""
+
+    settings: Substitute
+    rows: Split
+    mlm: masked_lm.MaskedLm | None
+    vectors: Vectors | None
+    synonyms: dict[str, list[str]]
+
+    def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
+        """Yield copies of a row, counting words seen, those without candidates, and what each source replaced."""
+        originals = texts_of(self.rows, row)
+        sides = [cut(text) for text in originals]
+        expected = self.mlm.candidates(originals, sides, self.settings.candidates) if self.mlm else {}
+        known: dict[tuple[int, int], tuple[str, list[str]]] = {}
+        words = 0
+        for side, text in enumerate(sides):
+            for place, word in enumerate(text.words):
+                if is_word(word):
+                    words += 1
+                    if found := self._candidates(word, expected.get((side, place), [])):
+                        known[side, place] = found
+        counts["words"] += number * words
+        counts["without_candidates"] += number * (words - len(known))
+        for _ in range(number):
+            changed = [list(text.words) for text in sides]
+            for (side, place), (source, candidates) in known.items():
+                if generator.random() < self.settings.rate:
+                    word = candidates[int(generator.integers(len(candidates)))]
+                    changed[side][place] = written_as(word, like=sides[side].words[place])
+                    counts[f"by_{source}"] += 1
+            yield tuple(joined(new, text.gaps) for new, text in zip(changed, sides, strict=True))
+
+    def _candidates(self, word: str, expected: list[str]) -> tuple[str, list[str]] | None:
+        """Return the first source that has candidates for a word, and them."""
+        if expected:
+            return "mlm", expected
+        if self.vectors is not None and (similar := self.vectors.nearest(word, self.settings.candidates)):
+            return "vectors", similar
+        synonyms = self.synonyms.get(word.casefold())
+        return ("synonyms", synonyms) if synonyms else None

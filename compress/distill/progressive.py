@@ -1,0 +1,211 @@
+"""Progressive knowledge transfer: the student's layers learn one after the other, from the first to the last."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.distill.losses.settings import AttentionTransfer, HiddenStates, Loss
+from compress.distill.objective import Distillation, Source
+from compress.distill.source import Keep, Taught, source_of
+from compress.distill.teacher_outputs import Wanted
+from compress.errors import Fault
+from compress.files import write_json
+from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import Tokens, tokenize
+from compress.models.uneven import kept_heads
+from compress.settings import at_least, between, positive
+from compress.state import SCRATCH, Model, Record, State
+from compress.student.layer_map import layer_map_faults, layer_pairs
+from compress.train import Training, device, fit, same_randomness
+
+
+@dataclass(kw_only=True)
+class Progressive(Training):
+    """Train layer by layer before distillation (MobileBERT, arXiv:2004.02984, section 3.4).
+
+    While a layer is in turn, its hidden states (eq. 2) and its attention (eq. 3) are brought to those of the
+    teacher's layer that it is mapped to; the layers above it wait, those below it are frozen or move slowly.
+    """
+
+    epochs: float = 3.0  # passes over the rows, for all layers together
+    hidden_weight: float = 1.0  # factor of the squared error of hidden states
+    attention_weight: float = 1.0  # factor of the divergence of attention, teacher from student
+    lower_learning_rate: float = 0.0  # learning rate of layers below the one in turn, as a share of its; 0: frozen
+    embeddings: bool = False  # embeddings learn with the first layer; needed where they are not the teacher's own
+    layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
+    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+
+    def faults(self) -> Iterator[Fault]:
+        """Something is compared, and nothing is asked of validation."""
+        yield from super().faults()
+        yield from at_least(self, "hidden_weight", 0)
+        yield from at_least(self, "attention_weight", 0)
+        yield from between(self, "lower_learning_rate", 0, 1)
+        yield from positive(self, "cache_gib")
+        if self.layer_map is not None:
+            yield from layer_map_faults("layer_map", self.layer_map)
+        if self.hidden_weight == 0 and self.attention_weight == 0:
+            yield Fault(
+                "hidden_weight", 0, "leaves nothing to learn where attention_weight is 0 too", "Set one of them."
+            )
+        if self.early_stopping:
+            rule = "has nothing to look at: the head is not trained here, so no metric gets better"
+            yield Fault("early_stopping", self.early_stopping, rule, "Leave it at 0.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield what keeps the student's layers from being trained one by one against the teacher's."""
+        if getattr(student, "share", None):
+            rule = "cannot train one layer after the other where layers share weights"
+            yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare, or choose another student.")
+            return
+        if not layer_count(student) or not (can_be_taken_apart(student) or student.model_type == "mobilebert"):
+            rule = f"cannot train a student of type {student.model_type} layer by layer"
+            yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
+            return
+        try:
+            layers = layer_pairs(self.layer_map, student, teacher)
+        except ValueError as error:
+            yield Fault("layer_map", self.layer_map, str(error))
+            return
+        heads = student.num_attention_heads, teacher.num_attention_heads
+        if not self.attention_weight:
+            return
+        if heads[0] != heads[1]:
+            rule = f"needs equal head counts; student {heads[0]}, teacher {heads[1]}"
+            remedy = f"Set student.heads={heads[1]}, or attention_weight=0."
+            yield Fault("attention_weight", self.attention_weight, rule, remedy)
+        elif any(not set(kept_heads(student)[s - 1]) <= set(kept_heads(teacher)[t - 1]) for s, t in layers):
+            yield Fault(
+                "attention_weight", self.attention_weight, "needs heads that the teacher no longer has", "Set 0."
+            )
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student whose layers have learned in turn; its head has not."""
+        start, teacher, rows = state.given_student, state.given_teacher, state.data.transfer
+        product = state.workshop.make(
+            "progressive",
+            [self.made_with(), start.key, teacher.key, rows.fingerprint, state.seed],
+            lambda folder: self._work(state, start, folder),
+        )
+        model = Model(product.folder, product.key)
+        record = Record(
+            "progressive", "Progressive", model, product.seconds, product.reused, tuple(product.record["notes"]),
+            tuple(product.record["curves"]),
+        )  # fmt: skip
+        return state.with_record(record, student=model)
+
+    def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
+        student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+        teacher, theirs = (
+            load_model(state.given_teacher.folder, on=device()),
+            load_tokenizer(state.given_teacher.folder),
+        )
+        tokens = tokenize(state.data.transfer, tokenizer, tokenizer.model_max_length)
+        pairs = layer_pairs(self.layer_map, student.config, teacher.config)
+        mapped = tuple(sorted({t for _, t in pairs}))
+        wanted = Wanted(mapped if self.hidden_weight else (), mapped if self.attention_weight else ())
+        taught_tokens = tokenize(state.data.transfer, theirs, theirs.model_max_length)
+        taught = Taught(state.given_teacher, teacher, taught_tokens, wanted)
+        keep = self.teacher_outputs, self.cache_gib, self.epochs
+        source, note = source_of(taught, *keep, state.workshop, folder / SCRATCH)
+        curves = self.train(student, source, teacher.config, pairs, tokens, state.seed, folder / SCRATCH)
+        save_model(student.cpu(), tokenizer, folder)
+        rate = f"at {self.lower_learning_rate:g} of its learning rate" if self.lower_learning_rate else "frozen"
+        return {
+            "curves": curves,
+            "notes": [f"{len(pairs)} layers trained in turn, those below {rate}; the head is not trained yet", note],
+        }
+
+    def train(
+        self, student: PreTrainedModel, teacher: Source, teacher_config: Any, pairs: tuple[tuple[int, int], ...],
+        tokens: Tokens, seed: int, folder: Path,
+    ) -> list[dict[str, float]]:  # fmt: skip
+        """Train ``student`` in place, layer by layer; return the layers' training curves, one after the other.
+
+        ``pairs`` are (student layer, teacher layer). What is done is kept in ``folder``: a call that finds it
+        there goes on at the layer, and within it at the step, where an earlier one was interrupted.
+        """
+        noted = folder / "layers.json"
+        done: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {"layer": 0, "curves": []}
+        weights = folder / f"layer-{done['layer']}.safetensors"
+        if done["layer"]:
+            student.load_state_dict(load_file(weights))
+        settings = replace(self, epochs=self.epochs / len(pairs))
+        for layer, theirs in pairs[done["layer"] :]:
+            slow = self.choose(student, layer)
+            with same_randomness():
+                torch.manual_seed(seed + layer)  # the projection starts from it
+                objective = Distillation(student, self.losses(), teacher, teacher_config, ((layer, theirs),))
+            curve = fit(
+                objective, tokens, settings, seed=(seed + layer) % 2**32, folder=folder / f"layer-{layer}",
+                title=f"layer {layer} of {len(pairs)}", validate=dict, shares=slow,
+            )  # fmt: skip
+            aside = folder / "layer.new"
+            save_file({name: value.contiguous() for name, value in student.state_dict().items()}, aside)
+            aside.replace(folder / f"layer-{layer}.safetensors")
+            done = {"layer": layer, "curves": done["curves"] + curve}
+            write_json(noted, done)
+            _forget(folder, layer)
+        for parameter in student.parameters():
+            parameter.requires_grad = True
+        curves: list[dict[str, float]] = done["curves"]
+        return curves
+
+    def losses(self) -> dict[str, Loss]:
+        """Return what is compared, with its weight."""
+        losses: dict[str, Loss] = {
+            "hidden": HiddenStates(weight=self.hidden_weight),
+            "attention": AttentionTransfer(weight=self.attention_weight),
+        }
+        return {name: loss for name, loss in losses.items() if loss.weight}
+
+    def choose(self, student: PreTrainedModel, layer: int) -> dict[Tensor, float]:
+        """Let only what moves in a layer's turn take gradients; return, by parameter, the lower layers' share."""
+        layers = _layers(student)
+        below = [layers[index] for index in range(layer - 1)]
+        now: list[nn.Module] = [layers[layer - 1]]
+        if self.embeddings:
+            (now if layer == 1 else below).extend(_embeddings(student))
+        for parameter in student.parameters():
+            parameter.requires_grad = False
+        moving = now + (below if self.lower_learning_rate else [])
+        for module in moving:
+            for parameter in module.parameters():
+                parameter.requires_grad = True
+        slow = below if self.lower_learning_rate else []
+        return {parameter: self.lower_learning_rate for module in slow for parameter in module.parameters()}
+
+
+def _layers(student: PreTrainedModel) -> nn.ModuleList:
+    """Return a student's layers, first to last."""
+    if can_be_taken_apart(student.config):
+        return encoder_layers(student, family_of(student.config))
+    layers = student.base_model.get_submodule("encoder.layer")
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def _embeddings(student: PreTrainedModel) -> list[nn.Module]:
+    """Return what comes before the first layer; an ELECTRA may project its embeddings."""
+    names = ("embeddings", "embeddings_project")
+    return [getattr(student.base_model, name) for name in names if hasattr(student.base_model, name)]
+
+
+def _forget(folder: Path, layer: int) -> None:
+    """Remove what resumption no longer needs when ``layer`` is done: checkpoints, and the weights before it."""
+    for number in range(1, layer + 1):
+        shutil.rmtree(folder / f"layer-{number}", ignore_errors=True)
+        if number < layer:
+            (folder / f"layer-{number}.safetensors").unlink(missing_ok=True)

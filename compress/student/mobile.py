@@ -1,0 +1,190 @@
+"""A MobileBERT student: as deep as the teacher, its layers narrow inside and as wide as the teacher's between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, MobileBertConfig, PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.families import family_of
+from compress.models.loading import quiet
+from compress.models.low_rank import low_rank
+from compress.settings import at_least
+from compress.student.base import Reading, Student
+from compress.student.layer_map import layer_map, layer_map_faults
+from compress.teacher import longest_row
+
+HEADS = {
+    "bert": ("bert.pooler.dense", "classifier"),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+}
+"""The two linear layers of heads that compute what MobileBERT's does: first token, dense, tanh, dense."""
+
+
+class Normalization(Enum):
+    """no_norm: an element-wise scale and shift, which is faster; layer_norm: as in BERT."""
+
+    no_norm = "no_norm"
+    layer_norm = "layer_norm"
+
+
+@dataclass(kw_only=True)
+class Mobile(Student):
+    """MobileBERT (Sun et al., arXiv:2004.02984): bottlenecks and stacked feed-forward networks in every layer."""
+
+    layers: int | None = None  # how many; default: the teacher's
+    layer_map: Any = "uniform"  # which teacher layers they are compared with: uniform, first, last, or a list
+    bottleneck: int | None = None  # width inside layers; default: a quarter of the teacher's, a multiple of heads
+    heads: int | None = None  # attention heads a layer; default: the teacher's
+    feed_forward_networks: int = 4  # stacked in each layer
+    intermediate_size: int | None = None  # units of each feed-forward network; default: 4 times the bottleneck
+    normalization: Normalization = Normalization.no_norm  # no_norm (scale and shift alone, faster) or layer_norm
+    trigram: bool = True  # a position's embedding sees the words beside it
+    embedding_size: int | None = None  # width of word embeddings; default: a quarter of the teacher's hidden size
+    narrow_attention: bool = False  # attention reads the bottleneck alone, as in MobileBERT-tiny
+    copy_weights: bool = True  # embeddings and head start from the teacher's; else at random
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are at least 1 and the layer map is known."""
+        for name in ("layers", "bottleneck", "heads", "feed_forward_networks", "intermediate_size", "embedding_size"):
+            yield from at_least(self, name, 1)
+        yield from layer_map_faults("layer_map", self.layer_map)
+
+    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
+        """Yield sizes that do not fit the teacher's configuration; raises ModelError for an unsupported teacher."""
+        family_of(teacher)
+        count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
+        if count > most:
+            yield Fault("layers", count, f"must be at most the teacher's {most}")
+        else:
+            try:
+                layer_map(self.layer_map, count, most)
+            except ValueError as error:
+                yield Fault("layer_map", self.layer_map, str(error))
+        if self._bottleneck(teacher) % self._heads(teacher):
+            rule = f"must be a multiple of the {self._heads(teacher)} heads"
+            yield Fault("bottleneck", self._bottleneck(teacher), rule, "Set student.heads too.")
+        if self._embedding_size(teacher) > teacher.hidden_size:
+            yield Fault("embedding_size", self.embedding_size, f"must be at most the teacher's {teacher.hidden_size}")
+        if self.trigram and teacher.pad_token_id is None:
+            rule = (
+                "needs a teacher whose configuration has a pad_token_id, so that padding says nothing to its neighbour"
+            )
+            yield Fault("trigram", True, rule, "Set student.trigram=false.")
+
+    def config(self, teacher: Any) -> Any:
+        """Return the student's configuration; ``teacher`` is left as it was."""
+        count, bottleneck = self.layers or teacher.num_hidden_layers, self._bottleneck(teacher)
+        return MobileBertConfig(
+            vocab_size=teacher.vocab_size,
+            hidden_size=teacher.hidden_size,
+            num_hidden_layers=count,
+            num_attention_heads=self._heads(teacher),
+            intra_bottleneck_size=bottleneck,
+            intermediate_size=self.intermediate_size or 4 * bottleneck,
+            num_feedforward_networks=self.feed_forward_networks,
+            normalization_type=self.normalization.value,
+            trigram_input=self.trigram,
+            embedding_size=self._embedding_size(teacher),
+            use_bottleneck_attention=self.narrow_attention,
+            key_query_shared_bottleneck=True,
+            max_position_embeddings=longest_row(teacher),
+            type_vocab_size=max(1, getattr(teacher, "type_vocab_size", 1)),
+            initializer_range=teacher.initializer_range,
+            pad_token_id=teacher.pad_token_id,
+            id2label=dict(teacher.id2label),
+            label2id=dict(teacher.label2id),
+            problem_type=teacher.problem_type,
+            teacher_layers=list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),  # type: ignore[call-arg]
+        )
+
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+        """Return a new student: random layers between embeddings and, for BERT and RoBERTa, a head from the teacher.
+
+        Word embeddings start from the truncated singular value decomposition of the teacher's; of a trigram's
+        three words, only the middle one counts at first. Where normalisation is no_norm, the teacher's
+        layer normalisation of embeddings is replaced by its mean effect. The padding word's embedding is zero
+        and stays so, as a trigram at a text's end must not see whether padding follows.
+        """
+        config = self.config(teacher.config)
+        if reading is not None:
+            config.pad_token_id = reading.student.pad_token_id
+        with quiet():
+            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        if self.copy_weights:
+            own = student.state_dict()
+            own |= _embeddings(teacher, config)
+            for ours, theirs in zip(("mobilebert.pooler.dense", "classifier"), _head(teacher), strict=False):
+                own |= {
+                    f"{ours}.{part}": teacher.state_dict()[f"{theirs}.{part}"].clone() for part in ("weight", "bias")
+                }
+            student.load_state_dict(own)
+        student.eval()
+        return student
+
+    def _heads(self, teacher: Any) -> int:
+        return self.heads or int(teacher.num_attention_heads)
+
+    def _bottleneck(self, teacher: Any) -> int:
+        heads = self._heads(teacher)
+        return self.bottleneck or max(int(teacher.hidden_size) // 4 // heads, 1) * heads
+
+    def _embedding_size(self, teacher: Any) -> int:
+        return self.embedding_size or max(int(teacher.hidden_size) // 4, 1)
+
+
+def _head(teacher: PreTrainedModel) -> tuple[str, ...]:
+    return HEADS.get(family_of(teacher.config).model_type, ())
+
+
+@torch.no_grad()
+def _embeddings(teacher: PreTrainedModel, config: Any) -> dict[str, Tensor]:
+    """Return what the student's embeddings start from, by name."""
+    family = family_of(teacher.config)
+    theirs = teacher.get_submodule(f"{family.base}.embeddings")
+    weights = {name: value.clone() for name, value in theirs.state_dict().items()}
+    words, positions = weights["word_embeddings.weight"], weights["position_embeddings.weight"]
+    positions = positions[-config.max_position_embeddings :]  # RoBERTa's first ones are never used
+    types = weights.get("token_type_embeddings.weight", torch.zeros(1, words.shape[1]))
+    scale, shift = weights["LayerNorm.weight"], weights["LayerNorm.bias"]
+    project = getattr(getattr(teacher, family.base), "embeddings_project", None)  # ELECTRA's, after normalisation
+    matrix = torch.eye(words.shape[1]) if project is None else project.weight
+    if config.normalization_type == "no_norm":
+        spread = _spread(words, positions, types)
+        words, positions, types = (
+            ((x - x.mean(-1, keepdim=True)) * scale) @ matrix.T for x in (words, positions, types)
+        )
+        shift = shift if project is None else matrix @ shift + project.bias
+        norm = torch.full_like(shift, 1 / spread), shift
+    else:
+        words, positions, types = (x @ matrix.T for x in (words, positions, types))
+        norm = (scale, shift) if project is None else (torch.ones(config.hidden_size), torch.zeros(config.hidden_size))
+    if config.pad_token_id is not None:
+        words[config.pad_token_id] = 0
+    left, right = low_rank(words, config.embedding_size)
+    beside = (config.embedding_size,) * 2 if config.trigram_input else (0, 0)  # the next word's, the one's before
+    if not config.trigram_input and config.embedding_size == config.hidden_size:
+        left = words  # transformers leaves the transformation out then
+    names = {
+        "word_embeddings.weight": left,
+        "position_embeddings.weight": positions,
+        "token_type_embeddings.weight": types,
+        "embedding_transformation.weight": functional.pad(right.T, beside).contiguous(),
+        "embedding_transformation.bias": torch.zeros(config.hidden_size),
+        "LayerNorm.weight": norm[0],
+        "LayerNorm.bias": norm[1],
+    }
+    return {f"mobilebert.embeddings.{name}": value for name, value in names.items()}
+
+
+def _spread(words: Tensor, positions: Tensor, types: Tensor) -> float:
+    """Return the mean standard deviation by which layer normalisation would divide a word at some position."""
+    places = torch.arange(len(words)) % len(positions)
+    return float((words + positions[places] + types[0]).std(-1, correction=0).mean())

@@ -1,0 +1,135 @@
+"""A student whose layers share weights, as ALBERT's do: a small file, not a faster model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from compress.errors import Fault
+from compress.models.families import can_be_taken_apart, family_of
+from compress.models.loading import quiet
+from compress.models.low_rank import low_rank
+from compress.models.shared import SHARED_CLASSES, shared_parts
+from compress.settings import at_least
+from compress.student.base import Reading, Student
+from compress.student.layer_map import layer_map, layer_map_faults
+
+
+class Share(Enum):
+    """What all layers have in common."""
+
+    all = "all"
+    attention = "attention"
+    feed_forward = "feed_forward"
+
+
+class Start(Enum):
+    """first: the first mapped layer of the teacher; mean: the mean of all mapped layers."""
+
+    first = "first"
+    mean = "mean"
+
+
+@dataclass(kw_only=True)
+class Shared(Student):
+    """Layers that share weights, factorised word embeddings (ALBERT, arXiv:1909.11942): smaller, not faster."""
+
+    share: Share = Share.all  # what is one for all layers: all, attention or feed_forward
+    layers: int | None = None  # how often the shared layer is applied; default: the teacher's layers
+    layer_map: Any = "uniform"  # which teacher layers they start from: uniform, first, last, or a list as [2,4,6]
+    start: Start = Start.first  # what is shared starts from the first of those layers, or from their mean
+    embedding_size: int | None = None  # rank of word embeddings; default: a third of the width, 0: not factorised
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are sizes and the layer map is known."""
+        yield from at_least(self, "layers", 1)
+        yield from at_least(self, "embedding_size", 0)
+        yield from layer_map_faults("layer_map", self.layer_map)
+
+    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
+        """Yield sizes that do not fit the teacher's configuration."""
+        if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
+            rule = f"cannot start from a teacher of type {teacher.model_type}"
+            remedy = f"Name an unpruned teacher of a type in {', '.join(SHARED_CLASSES)}."
+            yield Fault("share", self.share.value, rule, remedy)
+            return
+        count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
+        if count > most:
+            yield Fault("layers", count, f"must be at most the teacher's {most}")
+        else:
+            try:
+                layer_map(self.layer_map, count, most)
+            except ValueError as error:
+                yield Fault("layer_map", self.layer_map, str(error))
+        width = _width(teacher)
+        if (self.embedding_size or 0) >= width:
+            rule = f"must be below the teacher's {width}; a product of that rank saves nothing"
+            yield Fault("embedding_size", self.embedding_size, rule, "0 leaves word embeddings as they are.")
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what sharing does not give."""
+        return (
+            "layers share weights: parameters and file shrink, latency does not, since every layer is still computed",
+        )
+
+    def config(self, teacher: Any) -> Any:
+        """Return the student's configuration; ``teacher`` is left as it was."""
+        family = family_of(teacher)
+        count = self.layers or teacher.num_hidden_layers
+        settings = teacher.to_dict() | {
+            family.layers_key: count,
+            "teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),
+            "share": self.share.value,
+            "word_embedding_size": self._rank(teacher),
+        }
+        settings.pop("model_type")
+        return SHARED_CLASSES[family.model_type][0](**settings)
+
+    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+        """Return a new student; what its layers share starts as ``start`` says, all else from the teacher's twin.
+
+        Factorised word embeddings start from the truncated singular value decomposition of the teacher's.
+        """
+        config, family = self.config(teacher.config), family_of(teacher.config)
+        with quiet():
+            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        prefix, words = f"{family.base}.{family.layers}.", f"{family.base}.embeddings.word_embeddings."
+        shared = shared_parts(family.model_type, config.share)
+        mapped = [layer - 1 for layer in config.teacher_layers]
+        weights, own = teacher.state_dict(), student.state_dict()
+        for name in own:
+            if name.startswith(prefix):
+                index, _, rest = name.removeprefix(prefix).partition(".")
+                if rest.partition(".")[0] in shared:
+                    own[name] = self._start([weights[f"{prefix}{layer}.{rest}"] for layer in mapped])
+                else:
+                    own[name] = weights[f"{prefix}{mapped[int(index)]}.{rest}"].clone()
+            elif name in weights:
+                own[name] = weights[name].clone()
+        if config.word_embedding_size:
+            left, right = low_rank(weights[f"{words}weight"], config.word_embedding_size)
+            own[f"{words}table.weight"], own[f"{words}project.weight"] = left, right.T.contiguous()
+        student.load_state_dict(own)
+        student.eval()
+        return student
+
+    def _start(self, layers: list[Tensor]) -> Tensor:
+        return layers[0].clone() if self.start is Start.first else torch.stack(layers).mean(0)
+
+    def _rank(self, teacher: Any) -> int:
+        """Return the rank of the word embeddings; an ELECTRA's that are factorised already stay as they are."""
+        if self.embedding_size is not None:
+            return self.embedding_size
+        width = _width(teacher)
+        return max(8 * round(width / 24), 1) if width == teacher.hidden_size and width > 1 else 0
+
+
+def _width(teacher: Any) -> int:
+    """Return the width of the teacher's word embeddings."""
+    return int(getattr(teacher, "embedding_size", None) or teacher.hidden_size)
