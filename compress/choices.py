@@ -15,6 +15,7 @@ from compress.distill.general import General
 from compress.distill.layers import Layers
 from compress.distill.losses import LOSSES
 from compress.distill.masked_lm import MaskedLM
+from compress.distill.multi_task import MultiTask
 from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
@@ -49,6 +50,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "layers": Layers,
         "progressive": Progressive,
         "theseus": Theseus,
+        "multi_task": MultiTask,
     },
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},

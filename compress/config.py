@@ -14,7 +14,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from hydra import compose as hydra_compose
 from hydra import initialize
@@ -231,7 +231,11 @@ def _piecewise(reading: Reading) -> Recipe | None:
                 _set(reading, config, path, value, f"{choices.file.line(path)}: {path}")
         for word in reading.words:
             if not word.is_choice and not word.is_hydra:
-                _set(reading, config, word.setting, word.values[0], word.setting)
+                value = word.values[0]
+                listed = isinstance(value, Mapping) and _entry(config, word.setting)
+                leaves = _leaves(value, config, f"{word.setting}.") if listed else [(word.setting, value)]
+                for path, one in leaves:
+                    _set(reading, config, path, one, path)
         return _built(config)
     except OmegaConfBaseException as error:
         reading.refuse(error.full_key or "recipe", None, f"cannot be resolved: {_line(error)}")
@@ -244,6 +248,7 @@ def _leaves(values: Mapping[Any, Any], config: DictConfig, prefix: str = "") -> 
     """Yield path and value of everything that a recipe file sets, as deep as the settings go."""
     for key, value in values.items():
         path = f"{prefix}{key}"
+        _open(config, path)
         if isinstance(value, Mapping) and OmegaConf.is_dict(OmegaConf.select(config, path, throw_on_missing=False)):
             yield from _leaves(value, config, f"{path}.")
         else:
@@ -254,6 +259,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
     """Set one value, or note why it cannot be set; ``said`` is the setting as the fault names it."""
     if any(path == blamed or path.startswith(f"{blamed}.") for blamed in reading.blamed):
         return
+    _open(config, path)
     owner: Any = config
     *above, name = path.split(".")
     for key in above:
@@ -267,6 +273,28 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
         group = path.replace(".", "/")
         remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""
         reading.refuse(said, value, f"must be {expected(_type(owner, name))}", remedy, blame=path)
+
+
+def _open(config: DictConfig, path: str) -> None:
+    """Make the entries that a path goes through, of dictionaries that hold settings under names of one's own."""
+    keys = path.split(".")
+    for count in range(1, len(keys)):
+        above, entry = ".".join(keys[:count]), ".".join(keys[: count + 1])
+        kind = _entry(config, above)
+        if kind is not None and OmegaConf.select(config, entry, throw_on_missing=False) is None:
+            OmegaConf.update(config, entry, OmegaConf.structured(kind), force_add=True)
+
+
+def _entry(config: DictConfig, path: str) -> type[Settings] | None:
+    """Return what is held by a dictionary of settings that is no group of choices; None for anything else."""
+    above, _, name = path.rpartition(".")
+    owner = OmegaConf.select(config, above, throw_on_missing=False) if above else config
+    kind = OmegaConf.get_type(owner) if isinstance(owner, DictConfig) else None
+    if path.replace(".", "/") in GROUPS or not (isinstance(kind, type) and issubclass(kind, Settings)):
+        return None
+    hint = hints(kind).get(name)
+    held = get_args(hint)[1] if get_origin(hint) is dict else None
+    return held if isinstance(held, type) and issubclass(held, Settings) else None
 
 
 def _type(owner: DictConfig, name: str) -> Any:

@@ -24,7 +24,7 @@ from compress.state import Artifact, Record, Stage, State, Workshop
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.tasks import Classification, TaskKind
-from compress.teacher import Teacher, longest_row
+from compress.teacher import Teacher
 
 
 @dataclass(kw_only=True)
@@ -152,13 +152,13 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, fine_tuned = recipe.teacher.inspect(data.task)
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
-    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(teacher))]
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens())]
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
     for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
-        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned)
+        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
         faults += [fault.under(path) for fault in found]
     return faults
 

@@ -1,9 +1,9 @@
-"""The teacher: a model that already answers the task's question, or one fine-tuned here until it does."""
+"""The teacher: a model that already answers the task's question, one fine-tuned here until it does, or several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from compress.data.dataset import Dataset
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
+from compress.members import Combine, Member, check_together, member_faults, together
+from compress.models.ensemble import EnsembleConfig
+from compress.models.families import principal_config
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.settings import at_least
@@ -37,30 +41,40 @@ class FineTune(Enum):
 
 @dataclass(kw_only=True)
 class Teacher(Training):
-    """Load a model, and fine-tune it where it does not know the task yet."""
+    """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 2.0  # passes over the training rows, when fine-tuned
     fine_tune: FineTune = FineTune.auto  # auto: only without a head for the task's labels; always; never
     max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
     trust_remote_code: bool = False  # run code that the model's folder ships
+    members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
+    copies: int = 1  # fine-tune `model` so many times, with seeds one apart, as one teacher
+    combine: Combine = Combine.probabilities  # mean of the members' probabilities, logits, or by confidence
+    weights: list[float] | None = None  # of `model` and each of the others, in this order; default: all alike
+    chosen: int = 1  # the member whose layers are compared and whose weights a student starts from; 1: `model`
 
     def faults(self) -> Iterator[Fault]:
-        """A model is named, and rows can have at least a few tokens."""
+        """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
         yield from super().faults()
         yield from at_least(self, "max_tokens", 4)
-        if not self.model:
-            yield Fault("model", self.model, "must name a folder, a hub id or minilm")
-        elif self._looks_like_a_path() and not Path(self.model).expanduser().is_dir():
-            yield Fault("model", self.model, "is no folder", "Name a folder with config.json and model.safetensors.")
+        yield from at_least(self, "copies", 1)
+        for name, model in (("model", self.model), *(("members", member) for member in self.members)):
+            if not model:
+                yield Fault(name, model, "must name a folder, a hub id or minilm")
+            elif _looks_like_a_path(model) and not Path(model).expanduser().is_dir():
+                yield Fault(name, model, "is no folder", "Name a folder with config.json and model.safetensors.")
+        yield from member_faults(self)
 
-    def _looks_like_a_path(self) -> bool:
-        return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1 or self.model.endswith("/")
+    def each(self) -> list[Teacher]:
+        """Return the settings of each member; of a teacher of one model, that one."""
+        alone = replace(self, members=[], copies=1, combine=Combine.probabilities, weights=None, chosen=1)
+        return [alone] * self.copies + [replace(alone, model=model) for model in self.members]
 
     def source(self) -> str:
         """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
         if self.model not in PACKAGED or Path(self.model).is_dir():
-            return str(Path(self.model).expanduser()) if self._looks_like_a_path() else self.model
+            return str(Path(self.model).expanduser()) if _looks_like_a_path(self.model) else self.model
         module, folder, package = PACKAGED[self.model]
         spec = find_spec(module)
         if spec is None or spec.origin is None:
@@ -68,9 +82,24 @@ class Teacher(Training):
         return str(Path(spec.origin).parent / folder)
 
     def inspect(self, task: Task) -> tuple[Any, bool]:
-        """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve."""
+        """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve.
+
+        Of several members both are said of the chosen one.
+        """
+        found = [member._inspect(task) for member in self.each()]
+        if len(found) > 1:
+            check_together(self, found, task)
+        chosen = found[self.chosen - 1]
+        return principal_config(chosen.config), chosen.must_train
+
+    def most_tokens(self) -> int:
+        """Return the longest row, in tokens, that every member takes; raises ModelError."""
+        trust = self.trust_remote_code
+        return min(longest_row(load_config(member.source(), trust_remote_code=trust)) for member in self.each())
+
+    def _inspect(self, task: Task) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
-        load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
         longest = longest_row(config)
         if self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
@@ -83,12 +112,35 @@ class Teacher(Training):
         headed = type(config)(**(config.to_dict() | task.head_config()))
         for fault in self.parameter_faults(headed):
             raise ModelError(str(fault.under("teacher")))
-        return config, self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
+        must_train = self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
+        if must_train and isinstance(config, EnsembleConfig):
+            raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned, and {why or 'is told to be'}.")
+        return Member(self.model, config, tokenizer, must_train, why)
 
     def __call__(self, state: State) -> State:
         """Return the state with a teacher that knows the task."""
-        config, must_train = self.inspect(state.data.task)
-        data = state.data
+        each = self.each()
+        if len(each) == 1:
+            return self._alone(state)
+        self.inspect(state.data.task)
+        trained = [member._inspect(state.data.task).must_train for member in each]
+
+        def member(number: int, data: Dataset) -> State:
+            """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
+            seed = (state.seed + (number if self.copies > 1 else 0)) % 2**32
+            return each[number]._alone(
+                replace(state, data=data if trained[number] else state.data, seed=seed, records=())
+            )
+
+        chosen = member(self.chosen - 1, state.data)
+        made = [chosen if n == self.chosen - 1 else member(n, chosen.data) for n in range(len(each))]
+        names = [f"{one.model}, seed {after.seed}" for one, after in zip(each, made, strict=True)]
+        record = together(self, state, made, names)
+        return replace(chosen, seed=state.seed, records=state.records).with_record(record, teacher=record.model)
+
+    def _alone(self, state: State) -> State:
+        found = self._inspect(state.data.task)
+        config, must_train, data = found.config, found.must_train, state.data
         if not must_train:
             data = replace(data, **_in_order_of(config, data))
         made_with = [
@@ -136,8 +188,14 @@ class Teacher(Training):
         return curves
 
 
+def _looks_like_a_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/")
+
+
 def longest_row(config: Any) -> int:
     """Return the most tokens that a model of this configuration takes."""
+    if isinstance(config, EnsembleConfig):
+        return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
     longest = int(getattr(config, "max_position_embeddings", None) or 2**20)
     return longest - config.pad_token_id - 1 if config.model_type.endswith("roberta") else longest
 

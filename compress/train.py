@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from compress.files import write_json
 from compress.models.families import can_be_taken_apart, layers_below_top
 from compress.models.loading import parameter_shapes, quiet
 from compress.models.outputs import INPUTS
-from compress.models.tokens import Tokens
 from compress.progress import progress
 from compress.settings import at_least, between, positive
 from compress.state import Stage
@@ -112,32 +111,62 @@ class Training(Stage):
         return {name: value for name, value in super().made_with().items() if name != "checkpoint_seconds"}
 
 
-class LengthGrouped(Sampler[int]):
+class Order(Sampler[int]):
+    """The order of rows in an epoch, a batch after the other; it must depend on what it was made with and ``epoch``."""
+
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError(type(self).__name__)
+
+
+class LengthGrouped(Order):
     """All rows once an epoch: shuffled, then sorted by length within groups of 50 batches, batches shuffled.
 
     The order depends on the seed and the epoch alone, so a resumed run sees the same batches.
     """
 
     def __init__(self, lengths: np.ndarray[Any, Any], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
-        group = 50 * self.batch_size
-        batches: list[Any] = []
-        for start in range(0, len(order), group):
-            part = order[start : start + group]
-            part = part[np.argsort(-self.lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        short = [batch for batch in batches if len(batch) < self.batch_size]  # at most one; it comes last
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        generator.shuffle(full)
-        for batch in full + short:
-            yield from (int(row) for row in batch)
+        return grouped_by_length(self.lengths, self.batch_size, np.random.default_rng([self.seed, self.epoch]))
+
+
+def grouped_by_length(lengths: np.ndarray[Any, Any], batch_size: int, generator: np.random.Generator) -> Iterator[int]:
+    """Yield all rows once, in the order that `LengthGrouped` describes."""
+    order = generator.permutation(len(lengths))
+    group = 50 * batch_size
+    batches: list[Any] = []
+    for start in range(0, len(order), group):
+        part = order[start : start + group]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    short = [batch for batch in batches if len(batch) < batch_size]  # at most one; it comes last
+    full = [batch for batch in batches if len(batch) == batch_size]
+    generator.shuffle(full)
+    for batch in full + short:
+        yield from (int(row) for row in batch)
+
+
+class Rows(Protocol):
+    """What is trained on: rows by number, and a batch of them."""
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens a row."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> int: ...
+
+    def batch(self, rows: list[int]) -> dict[str, Tensor]:
+        """Return what the objective is given for these rows."""
+        ...
 
 
 class Objective(nn.Module, ABC):
@@ -169,16 +198,19 @@ class Supervised(Objective):
 
 def fit(
     objective: Objective,
-    tokens: Tokens,
+    tokens: Rows,
     settings: Training,
     *,
     seed: int,
     folder: Path,
     title: str,
     validate: Callable[[], Mapping[str, float]],
+    order: Order | None = None,
     shares: Mapping[Tensor, float] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
+
+    ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
@@ -186,7 +218,8 @@ def fit(
     is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as
     they were.
     """
-    steps = max(1, round(settings.epochs * -(-len(tokens) // settings.batch_size)))
+    order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
+    steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
@@ -218,7 +251,7 @@ def fit(
             train_dataset=tokens,
             data_collator=tokens.batch,
         )
-        trainer.order = LengthGrouped(tokens.lengths, settings.batch_size, seed)
+        trainer.order = order
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         keeper = _Keeper(objective, settings, folder, validate, trainer)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, _Bar(title)]
@@ -240,7 +273,7 @@ def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, 
 class _Trainer(Trainer):
     """Trainer with our batch order, learning rates by parameter, and the parts of the loss in its log."""
 
-    order: LengthGrouped
+    order: Order
     shares: Mapping[Tensor, float]
 
     def __init__(self, **arguments: Any) -> None:

@@ -15,11 +15,13 @@ from compress.choices import DEFAULTS, GROUPS, SEVERAL, slot
 from compress.data import Files, Hub
 from compress.describe import describe
 from compress.distill.losses import SoftTargets
+from compress.distill.multi_task import OtherTask
 from compress.errors import Fault, ModelError, RecipeError
 from compress.prune.heads import PruneHeads
 from compress.recipe import Recipe
 from compress.settings import all_faults
 from compress.sweep import check_all, named, sweep
+from compress.teacher import Teacher
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -154,6 +156,57 @@ def test_yaml_keeps_parts_under_names_of_their_own_and_their_order(elsewhere):
     back = config.compose(["recipe=recipe.yaml"])
     assert back == replace(recipe, output=None, name=None)
     assert list(back.prune) == list(prune)
+
+
+TASKS = "prepare.multi_task.tasks"
+OWN_TASKS = """defaults: [multi_task]
+prepare: {multi_task: {tasks: {rte: {data: {train: a.tsv, validation: b.tsv}, teacher: {model: ./t, epochs: 1}}}}}
+"""
+
+
+@pytest.fixture
+def task_files(elsewhere):
+    (elsewhere / "a.tsv").write_text("x")
+    (elsewhere / "b.tsv").write_text("x")
+    (elsewhere / "t").mkdir()
+    (elsewhere / "own.yaml").write_text(OWN_TASKS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recipe=own.yaml"],
+        ["recipe=multi_task", f"{TASKS}={{rte: {{data: {{train: a.tsv, validation: b.tsv}}, "
+         "teacher: {model: ./t, epochs: 1}}}"],
+        ["recipe=multi_task", f"{TASKS}.rte.data.train=a.tsv", f"{TASKS}.rte.data.validation=b.tsv",
+         f"{TASKS}.rte.teacher.model=./t", f"{TASKS}.rte.teacher.epochs=1"],
+    ],
+    ids=["file", "one word", "words"],
+)  # fmt: skip
+def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check, elsewhere):
+    (own,) = config.compose(words).prepare["multi_task"].tasks.items()
+    assert own == (
+        "rte",
+        OtherTask(data=Files(train="a.tsv", validation="b.tsv"), teacher=Teacher(model="./t", epochs=1)),
+    )
+    (elsewhere / "back.yaml").write_text(config.to_yaml(config.compose(words)))
+    assert dict([own]) == config.compose(["recipe=back.yaml"]).prepare["multi_task"].tasks
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("seed=x", "seed = 'x': must be a whole number"),
+        (f"{TASKS}.rte.teacher.epocs=2", f"{TASKS}.rte.teacher.epocs = 2: is not a setting"),
+        (f"{TASKS}.rte=5", f"{TASKS}.rte = 5: must be given by its settings (data, teacher, kind)"),
+        (f"{TASKS}.mrpc.data.train=a.tzv", f"{TASKS}.mrpc.data.train = 'a.tzv': does not exist"),
+    ],
+)
+def test_a_fault_beside_listed_tasks_is_the_only_one(word, said, task_files, quick_check):
+    with pytest.raises(RecipeError) as caught:
+        config.compose(["recipe=own.yaml", word])
+    (fault,) = caught.value.faults
+    assert str(fault).startswith(said)
 
 
 def test_yaml_says_what_only_python_knows():

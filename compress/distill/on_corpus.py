@@ -50,7 +50,7 @@ class OnCorpus(Training):
             return
         yield from self.parameter_faults(student)
 
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool) -> Iterator[Fault]:
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
         """Yield why the corpus cannot be read, or the pretrained model cannot teach this student."""
         if student.model_type.removeprefix(UNEVEN) not in FAMILIES:
             return

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.files import write_json
+from compress.models.families import principal_config
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
 from compress.models.uneven import head_size, kept_heads
@@ -69,7 +70,7 @@ class FromDisk:
     """The teacher's outputs, read row by row from memory maps."""
 
     def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
-        self.lengths, self.wanted, self.config = tokens.lengths, wanted, config
+        self.lengths, self.wanted, self.config = tokens.lengths, wanted, principal_config(config)
         self.maps, self.starts = {}, {}
         for name, (units, kind) in wanted.units(tokens, config).items():
             self.maps[name] = np.memmap(folder / f"{name}.bin", dtype=kind, mode="r")

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compress.distill.losses.functions import hard_label_loss
 from compress.errors import Fault
 from compress.evaluate import main_metric
+from compress.models.ensemble import principal
 from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
@@ -75,7 +76,7 @@ class Theseus(Training):
             student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
             validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
-            objective = Replacement(student, load_model(teacher.folder, on=device()), self)
+            objective = Replacement(student, principal(load_model(teacher.folder, on=device())), self)
             curves = fit(
                 objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="theseus",
                 validate=lambda: main_metric(student, validation, state.data.task),

@@ -58,6 +58,33 @@ FAMILIES = {
 UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
 
 
+class Principal:
+    """What the configuration of a composite model says of layers: that of its ``principal``, one classifier's."""
+
+    principal: Any
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+        return int(self.principal.hidden_size)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are."""
+        return int(self.principal.num_hidden_layers)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads a layer, before any pruning."""
+        return int(self.principal.num_attention_heads)
+
+    @property
+    def kept_heads(self) -> list[list[int]] | None:
+        """Heads that each layer keeps; None: all."""
+        kept: list[list[int]] | None = getattr(self.principal, "kept_heads", None)
+        return kept
+
+
 def can_be_taken_apart(config: Any) -> bool:
     """Return whether a configuration is of a family in the table."""
     return config.model_type.removeprefix(UNEVEN) in FAMILIES
@@ -66,6 +93,16 @@ def can_be_taken_apart(config: Any) -> bool:
 def layer_count(config: Any) -> int:
     """Return how many layers a configuration has whose states can be compared; 0 for models without any."""
     return int(getattr(config, "num_hidden_layers", 0))
+
+
+def principal_config(config: Any) -> Any:
+    """Return the configuration of one classifier whose layers stand for a model's: mostly the model's own.
+
+    That of an ensemble's chosen member; that of the student in a model with a head for each of several tasks.
+    """
+    while isinstance(config, Principal):
+        config = config.principal
+    return config
 
 
 def layers_prefix(config: Any) -> str:
@@ -86,6 +123,7 @@ def layers_below_top(name: str, config: Any) -> int:
 
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
+    config = principal_config(config)
     found = FAMILIES.get(config.model_type.removeprefix(UNEVEN))
     if found is None:
         raise ModelError(

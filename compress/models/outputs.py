@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from compress.models.ensemble import principal
+
 OBSERVED = "compress_observed"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -98,14 +100,14 @@ def observe(
 
     ``gates``, one tensor (batch, heads) a layer, multiplies what each head adds, row by row; with it the
     gradient of a loss in the gates can be taken. ``relations`` asks for queries, keys and values. Gates, scores
-    and relations run attention in plain matrix products.
+    and relations run attention in plain matrix products. Of an ensemble all but the logits are its chosen member's.
     """
     inputs = {name: batch[name] for name in INPUTS if name in batch}
     observer = _Observer(gates, [], [])
     if not scores and not relations and gates is None:
         said = model(**inputs, output_hidden_states=hidden)
     else:
-        with _observed(model, observer):
+        with _observed(principal(model), observer):
             said = model(**inputs, output_hidden_states=hidden)
     queries, keys, values = (
         {layer: _joined(said[part]) for layer, said in enumerate(observer.projections, start=1)} if relations else {}

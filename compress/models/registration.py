@@ -6,6 +6,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
+from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
 from compress.models.shared import SHARED_CLASSES
 from compress.models.uneven import UNEVEN_CLASSES
 
@@ -14,6 +16,8 @@ CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = 
     *SHARED_CLASSES.values(),
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
+    (EnsembleConfig, EnsembleForSequenceClassification),
+    (MultiTaskConfig, MultiTaskForSequenceClassification),
 )
 """(configuration class, model class) of every model type that is ours."""
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.state import Model, Stage, State
 from compress.train import same_randomness
@@ -72,7 +73,7 @@ class Student(Stage):
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
                 reading = Reading(theirs, ours, state.data.train.pairs is not None, state.pretrained)
-                student = self.build(load_model(teacher.folder), reading)
+                student = self.build(principal(load_model(teacher.folder)), reading)
             save_model(student, ours, folder)
 
         if self.own_tokens:

@@ -240,7 +240,7 @@ def faults(stage: OnCorpus, teacher: Path, *, student: Any = None, fine_tuned: b
     config = student or Bert(layers=2).config(load_config(teacher))
     return [
         *stage.faults(), *stage.model_faults(config, load_config(teacher)),
-        *stage.origin_faults(config, str(teacher), fine_tuned),
+        *stage.origin_faults(config, str(teacher), fine_tuned, 1),
     ]  # fmt: skip
 
 

@@ -1,0 +1,250 @@
+"""Multi-task distillation: a teacher a task, one student with a head for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.data import Dataset, Files
+from compress.data.source import assemble
+from compress.distill.losses.settings import HardLabels, LogitsMSE, Loss, SoftTargets
+from compress.distill.objective import Distillation
+from compress.distill.schedules import Schedule
+from compress.distill.task_batches import ByTask, TaskRows, shares
+from compress.distill.teacher_outputs import Wanted, on_disk
+from compress.errors import CompressError, Fault
+from compress.evaluate import main_metric
+from compress.members import reading
+from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
+from compress.models.multi_task import (
+    MultiTaskForSequenceClassification,
+    classifier_of,
+    config_with_heads,
+    with_heads,
+)
+from compress.models.tokens import Tokens, tokenize
+from compress.settings import Settings, all_faults, at_least
+from compress.state import SCRATCH, Model, Record, State
+from compress.tasks import Task, TaskKind
+from compress.teacher import Teacher
+from compress.train import Objective, Training, device, fit, same_randomness
+
+
+@dataclass(kw_only=True)
+class OtherTask(Settings):
+    """A task that the student learns beside the recipe's own: its rows, and a teacher that knows it."""
+
+    data: Files = field(default_factory=Files)
+    teacher: Teacher = field(default_factory=Teacher)
+    kind: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
+
+    def load(self, seed: int) -> Dataset:
+        """Read the rows; raises DataError. Given validation rows are validation rows, for no test is made here."""
+        parts = self.data.read()
+        if parts.test is None:
+            parts = replace(parts, test=parts.validation)
+        return assemble(parts, self.data, self.kind, seed)
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """One task in the work: its rows, and who teaches it."""
+
+    name: str
+    data: Dataset
+    teacher: Model
+
+    @property
+    def key(self) -> list[Any]:
+        rows = self.data.transfer.fingerprint, self.data.validation.fingerprint
+        return [self.name, self.teacher.key, *rows, self.data.task.head_config()]
+
+
+@dataclass(kw_only=True)
+class MultiTask(Training):
+    """Learn other tasks too, each from a teacher of its own (BAM, Clark et al., arXiv:1907.04829).
+
+    A batch is of one task, drawn with probability proportional to rows^exponent. Its loss moves from the
+    task's teacher to its labels (teacher annealing): cross-entropy for classes, squared error for scores.
+    The encoder is shared, each task has a head. What comes after goes on with the recipe's own task.
+    """
+
+    tasks: dict[str, OtherTask] = field(
+        default_factory=dict, metadata={"listed": True}
+    )  # by name, in a recipe file: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}
+    main: str = "main"  # what the recipe's own task is called beside them
+    exponent: float = 0.75  # of a task's rows in the probability of its batches; 0: all alike, 1: by rows
+    soft: SoftTargets = field(
+        default_factory=lambda: SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=Schedule.linear)
+    )
+    hard: HardLabels = field(
+        default_factory=lambda: HardLabels(weight=0.0, weight_end=1.0, weight_schedule=Schedule.linear)
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Names are plain, and a loss has weight."""
+        yield from super().faults()
+        yield from at_least(self, "exponent", 0)
+        for name in (self.main, *self.tasks):
+            if not name.replace("_", "a").replace("-", "a").isalnum():
+                yield Fault("main" if name == self.main else "tasks", name, "must be of letters, digits, _ and -")
+        if self.main in self.tasks:
+            yield Fault("main", self.main, "is the name of another task", "Give the recipe's own task another name.")
+        if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in (self.soft, self.hard)):
+            yield Fault("soft.weight", self.soft.weight, "must be above 0, or hard.weight must")
+
+    def task_faults(self, task: Task) -> Iterator[Fault]:
+        """There is another task, and the recipe's own has one answer a row."""
+        if not self.tasks:
+            example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
+            yield Fault("tasks", None, "needs at least one more task", f"In a recipe file: `prepare: {example}`.")
+        if task.kind not in (TaskKind.classification, TaskKind.regression):
+            yield Fault("main", self.main, f"knows classes and scores only, and the task is {task.kind.value}")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
+        if not can_be_taken_apart(student):
+            rule = f"needs an encoder that heads can share, and the student is of type {student.model_type}"
+            yield Fault("main", self.main, rule, f"Supported: {', '.join(FAMILIES)}.")
+        elif self.freeze:
+            heads = dict.fromkeys((self.main, *self.tasks), student.to_dict())
+            yield from self.freeze_faults(list(parameter_shapes(config_with_heads(student, heads, self.main))))
+
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
+        """Every task's rows can be read, and its teacher knows them, or can be trained, and reads as the student."""
+        own = reading(load_tokenizer(teacher))
+        for name, other in self.tasks.items():
+            if any(all_faults(other)):
+                continue
+            try:
+                data = other.load(seed)
+            except CompressError as error:
+                yield Fault(f"tasks.{name}.data", None, str(error).rstrip("."))
+                continue
+            try:
+                other.teacher.inspect(data.task)
+                theirs = load_tokenizer(other.teacher.source(), trust_remote_code=other.teacher.trust_remote_code)
+            except CompressError as error:
+                yield Fault(f"tasks.{name}.teacher", None, str(error).rstrip("."))
+                continue
+            if reading(theirs) != own:
+                rule = "has another tokenizer than the student"
+                yield Fault(f"tasks.{name}.teacher.model", other.teacher.model, rule, "Name one with the same.")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a student of the recipe's own task that has learned the others beside it."""
+        student, learnt = state.given_student, [_Learnt(self.main, state.data, state.given_teacher)]
+        seconds, reused = 0.0, True
+        for name, other in self.tasks.items():
+            taught = other.teacher(State(data=other.load(state.seed), workshop=state.workshop, seed=state.seed))
+            learnt.append(_Learnt(name, taught.data, taught.given_teacher))
+            seconds, reused = seconds + taught.records[-1].seconds, reused and taught.records[-1].reused
+        settings = {name: value for name, value in self.made_with().items() if name != "tasks"}
+        made_with = [settings, student.key, [task.key for task in learnt], state.seed]
+
+        def work(folder: Path) -> dict[str, Any]:
+            return self._work(state, student, learnt, folder)
+
+        def extract(folder: Path) -> None:
+            model = load_model(product.folder)
+            assert isinstance(model, MultiTaskForSequenceClassification)
+            save_model(classifier_of(model, self.main), load_tokenizer(product.folder), folder)
+
+        product = state.workshop.make("multi_task", made_with, work)
+        alone = state.workshop.make("main_task", [product.key], extract)
+        record = Record(
+            "multi_task", "MultiTask", Model(product.folder, product.key), seconds + product.seconds,
+            reused and product.reused, tuple(product.record["notes"]), product.record["curves"],
+        )  # fmt: skip
+        return state.with_record(record, student=Model(alone.folder, alone.key))
+
+    def _work(self, state: State, student: Model, learnt: list[_Learnt], folder: Path) -> dict[str, Any]:
+        tokenizer = load_tokenizer(student.folder)
+        with same_randomness():
+            torch.manual_seed(state.seed)  # the other tasks' heads start from it
+            heads = {task.name: task.data.task.head_config() for task in learnt}
+            model = with_heads(load_model(student.folder), heads, self.main)
+        nn.Module.to(model, device())
+        parts: dict[str, Distillation] = {}
+        rows: list[Tokens] = []
+        validation: dict[str, Tokens] = {}
+        notes: list[str] = []
+        teachers: dict[str, float] = {}
+        for task in learnt:
+            teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
+            own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
+            source = on_disk(state.workshop, task.teacher, teacher, own, Wanted())
+            parts[task.name] = Distillation(model.head(task.name), self._losses(task.data.task), source)
+            rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
+            validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
+            held = tokenize(task.data.validation, theirs, theirs.model_max_length)
+            teachers[task.name] = main_metric(teacher, held, task.data.task)[task.data.task.main_metric]
+
+        def measured() -> dict[str, float]:
+            found: dict[str, float] = {}
+            for task in learnt:
+                with model.answering(task.name):
+                    metrics = main_metric(model, validation[task.name], task.data.task)
+                found[task.name] = metrics[task.data.task.main_metric]
+            return found
+
+        def validate() -> dict[str, float]:
+            found = measured()  # the mean decides early stopping; the recipe's own task is told by its metric
+            return {"mean": sum(found.values()) / len(found), state.data.task.main_metric: found[self.main]} | {
+                name: value for name, value in found.items() if name != self.main
+            }
+
+        curves = fit(
+            MultiTaskDistillation(model, parts), TaskRows(rows), self, seed=state.seed, folder=folder / SCRATCH,
+            title="multi_task", validate=validate,
+            order=ByTask([tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed),
+        )  # fmt: skip
+        found = measured()
+        save_model(model.cpu(), tokenizer, folder)
+        for task, share in zip(learnt, shares([len(tokens) for tokens in rows], self.exponent), strict=True):
+            notes.append(
+                f"{task.name}: {task.data.task.main_metric} {found[task.name]:.4f}, its teacher "
+                f"{teachers[task.name]:.4f}, on {len(task.data.validation):,} validation rows; "
+                f"{share:.0%} of the batches"
+            )
+        return {"curves": curves, "notes": notes}
+
+    def _losses(self, task: Task) -> dict[str, Loss]:
+        """Return the two terms for a task: scores are compared by squared error on both sides."""
+        soft: Loss = self.soft
+        if task.kind is TaskKind.regression:
+            soft = LogitsMSE(
+                weight=soft.weight, weight_end=soft.weight_end, weight_schedule=soft.weight_schedule,
+                step_at=soft.step_at,
+            )  # fmt: skip
+        return {"soft": soft, "hard": self.hard}
+
+
+class MultiTaskDistillation(Objective):
+    """The distillation of whichever task a batch is of.
+
+    Call: (batch, progress) -> (loss, {task and loss: unweighted loss}). ``parts`` distil into the heads of
+    ``model``, which alone holds weights.
+    """
+
+    def __init__(self, model: MultiTaskForSequenceClassification, parts: Mapping[str, Distillation]) -> None:
+        super().__init__()
+        self.model = model
+        self.parts = tuple(parts.items())  # not modules of this one: their weights are the model's
+
+    @property
+    def trained(self) -> MultiTaskForSequenceClassification:
+        """The model that learns."""
+        return self.model
+
+    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the batch's task."""
+        name, part = self.parts[int(batch["task"][0])]
+        loss, terms = part(batch, progress)
+        return loss, {f"{name}_{term}": value for term, value in terms.items()}

@@ -1,0 +1,203 @@
+"""Several models as one: its logits against loops, its layers against the chosen member's, its folder reloaded."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
+from compress.models.families import family_of
+from compress.models.loading import load_model, save_model
+from compress.models.outputs import observe, parameters
+from compress.models.uneven import kept_heads, shrink
+from compress.state import Model, Workshop
+from compress.tasks import Classification, Regression
+from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
+from tests.test_train import tokens
+
+LABELS = Classification(("bad", "good"))
+WEIGHTS = [1.0, 3.0, 0.5]
+
+
+def members() -> list[PreTrainedModel]:
+    """Return three members of different families and shapes."""
+    pruned = shrink(tiny_model("electra", seed=2), heads=[[0, 2], [1], [0, 1, 2, 3], [3]])
+    return [tiny_model("bert", seed=1), pruned, tiny_model("bert", seed=3)]
+
+
+def joined(how: str = "probabilities", chosen: int = 1, **changes: Any) -> EnsembleForSequenceClassification:
+    """Return them as one; the second numbers the labels the other way round."""
+    settings = {"orders": [[0, 1], [1, 0], [0, 1]], "head": LABELS.head_config(), "weights": WEIGHTS} | changes
+    return ensemble(members(), combine=how, chosen=chosen, **settings)
+
+
+def softmax(logits: list[float]) -> list[float]:
+    return [math.exp(x) / sum(math.exp(y) for y in logits) for x in logits]
+
+
+def naive(how: str, logits: list[list[float]]) -> list[float]:
+    """Return the combined logits of one row, its members' given, by loops."""
+    outputs = range(len(logits[0]))
+    weights = WEIGHTS
+    if how == "logits":
+        return [sum(w * own[c] for w, own in zip(weights, logits, strict=True)) / sum(weights) for c in outputs]
+    probabilities = [softmax(own) for own in logits]
+    if how == "confidence":
+        weights = [w * max(own) for w, own in zip(weights, probabilities, strict=True)]
+    mean = [sum(w * own[c] for w, own in zip(weights, probabilities, strict=True)) / sum(weights) for c in outputs]
+    return [math.log(share) for share in mean]
+
+
+@pytest.mark.parametrize("how", ["probabilities", "logits", "confidence"])
+def test_logits_are_those_of_loops_over_rows_and_members(how: str) -> None:
+    logits = torch.randn(3, 7, 4, dtype=torch.float64) * 3
+    found = combined(logits, torch.tensor(WEIGHTS), how)
+    for row in range(7):
+        expected = torch.tensor(naive(how, logits[:, row].tolist()), dtype=torch.float64)
+        torch.testing.assert_close(found[row], expected)
+
+
+def test_the_softmax_of_a_mean_of_probabilities_is_that_mean() -> None:
+    logits = torch.randn(3, 5, 4)
+    mean = logits.softmax(-1).mean(0)
+    torch.testing.assert_close(combined(logits, torch.ones(3), "probabilities").softmax(-1), mean)
+
+
+def test_equally_sure_members_count_alike_and_a_sure_one_more() -> None:
+    alike = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]])
+    torch.testing.assert_close(combined(alike, torch.ones(2), "confidence").softmax(-1), torch.full((1, 2), 0.5))
+    surer = torch.tensor([[[9.0, 0.0]], [[0.0, 1.0]]])
+    by_confidence, plain = (combined(surer, torch.ones(2), how).softmax(-1) for how in ("confidence", "probabilities"))
+    assert by_confidence[0, 0] > plain[0, 0]
+
+
+def test_very_sure_members_give_finite_logits() -> None:
+    logits = torch.tensor([[[200.0, -200.0]], [[190.0, -300.0]]])
+    assert combined(logits, torch.ones(2), "probabilities").isfinite().all()
+
+
+@pytest.mark.parametrize("how", ["probabilities", "logits", "confidence"])
+def test_gradients_are_right(how: str) -> None:
+    logits = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: combined(x, weights, how), logits)
+
+
+@pytest.mark.parametrize("how", ["probabilities", "logits", "confidence"])
+@torch.no_grad()
+def test_the_model_says_what_its_members_say_in_one_order_of_labels(how: str) -> None:
+    batch = tiny_batch()
+    said = [observe(member, batch).logits for member in members()]
+    said[1] = said[1].flip(-1)
+    expected = combined(torch.stack(said), torch.tensor(WEIGHTS), how)
+    torch.testing.assert_close(observe(joined(how), batch).logits, expected)
+
+
+@torch.no_grad()
+def test_scores_are_averaged() -> None:
+    models, batch = [tiny_model(seed=seed, num_labels=1) for seed in range(3)], tiny_batch()
+    head = Regression(0.0, 5.0).head_config()
+    one = ensemble(models, [[0]] * 3, head, combine="probabilities", weights=WEIGHTS, chosen=1)
+    said = [observe(model, batch).logits for model in models]
+    mean = sum(w * s for w, s in zip(WEIGHTS, said, strict=True)) / sum(WEIGHTS)
+    torch.testing.assert_close(observe(one, batch).logits, mean)
+
+
+@pytest.mark.parametrize("chosen", [1, 2, 3])
+@torch.no_grad()
+def test_layers_are_the_chosen_members_alone(chosen: int) -> None:
+    one, own, batch = joined(chosen=chosen), members()[chosen - 1], tiny_batch()
+    plain = observe(one, batch).logits
+    seen = observe(one, batch, hidden=True, scores=True, relations=True)
+    expected = observe(own, batch, hidden=True, scores=True, relations=True)
+    torch.testing.assert_close(seen.logits, plain)
+    for name in ("hidden", "scores", "queries", "keys", "values"):
+        ours, theirs = getattr(seen, name), getattr(expected, name)
+        assert sorted(ours) == sorted(theirs)
+        assert all(torch.equal(ours[layer], theirs[layer]) for layer in theirs)
+    assert torch.equal(observe(one, batch).logits, plain)  # attention is as it was
+
+
+def test_its_configuration_describes_the_chosen_members_layers() -> None:
+    models = [tiny_model("bert"), members()[1]]
+    settings = {"orders": [[0, 1]] * 2, "head": LABELS.head_config(), "weights": [1, 1], "combine": "logits"}
+    config = ensemble(models, chosen=2, **settings).config  # type: ignore[arg-type]
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (16, 4, 4)
+    assert kept_heads(config) == [[0, 2], [1], [0, 1, 2, 3], [3]]
+    assert family_of(config).model_type == "electra"
+    assert config.id2label == {0: "bad", 1: "good"}
+    assert kept_heads(ensemble(models, chosen=1, **settings).config) == [[0, 1, 2, 3]] * 4  # type: ignore[arg-type]
+
+
+def test_its_size_is_the_sum_and_its_principal_is_a_member() -> None:
+    one = joined(chosen=2)
+    assert parameters(one) == sum(map(parameters, members()))
+    assert principal(one) is one.members[1]
+    alone = tiny_model()
+    assert principal(alone) is alone
+
+
+@torch.no_grad()
+def test_padding_changes_nothing() -> None:
+    one, batch = joined("confidence"), tiny_batch(rows=3, tokens=9)
+    whole = observe(one, batch).logits
+    for row in range(3):
+        length = int(batch["attention_mask"][row].sum())
+        alone = {name: value[row : row + 1, :length] for name, value in batch.items() if name != "labels"}
+        torch.testing.assert_close(observe(one, alone).logits[0], whole[row])
+
+
+@torch.no_grad()
+def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path) -> None:
+    one, batch = joined("confidence", chosen=2), tiny_batch()
+    save_model(one, tiny_tokenizer(), tmp_path)
+    torch.save({"batch": batch, "logits": observe(one, batch).logits}, tmp_path / "said.pt")
+    code = (
+        "import sys, torch, compress\n"
+        "from transformers import AutoModelForSequenceClassification\n"
+        "said = torch.load(sys.argv[1] + '/said.pt')\n"
+        "model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()\n"
+        "inputs = {k: v for k, v in said['batch'].items() if k != 'labels'}\n"
+        "with torch.no_grad():\n"
+        "    assert torch.equal(model(**inputs).logits, said['logits'])\n"
+        "assert model.config.id2label == {0: 'bad', 1: 'good'}\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".safetensors"}] == [
+        "model.safetensors"
+    ]
+
+
+def test_its_outputs_are_kept_on_disk_as_any_teachers(tmp_path: Path) -> None:
+    save_model(joined(chosen=2), tiny_tokenizer(), tmp_path / "one")
+    one, rows, wanted = load_model(tmp_path / "one"), tokens(20), Wanted(hidden=(0, 2), scores=(3,), relations=(4,))
+    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), one, rows, wanted)
+    batch = rows.batch([3, 11, 7])
+    kept, said = disk.batch(batch), FromModel(one, wanted).batch(batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(kept.logits, said.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept.hidden[2][real], said.hidden[2][real], rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(kept.keys[4][real], said.keys[4][real], rtol=2e-3, atol=5e-3)
+    assert kept.scores[3].shape == said.scores[3].shape
+
+
+@torch.no_grad()
+def test_an_ensemble_of_ensembles_answers_and_shows_one_members_layers() -> None:
+    inner, batch = joined(chosen=2), tiny_batch()
+    outer = ensemble(
+        [tiny_model(), inner], [[0, 1]] * 2, LABELS.head_config(), combine="logits", weights=[1, 1], chosen=2
+    )
+    mean = (observe(tiny_model(), batch).logits + observe(inner, batch).logits) / 2
+    seen = observe(outer, batch, hidden=True, scores=True)
+    torch.testing.assert_close(seen.logits, mean)
+    assert torch.equal(seen.hidden[4], observe(members()[1], batch, hidden=True, scores=True).hidden[4])
+    assert sorted(seen.scores) == [1, 2, 3, 4]
+    assert family_of(outer.config).model_type == "electra"

@@ -1,0 +1,150 @@
+"""One encoder, a head a task: each head answers with the shared encoder, from one folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from compress.models.families import encoder_layers, family_of
+from compress.models.loading import quiet, save_model
+from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
+from compress.models.outputs import observe, parameters
+from compress.models.uneven import shrink
+from compress.tasks import Classification, Regression, task_of_config
+from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+
+TASKS = {
+    "main": Classification(("bad", "good")),
+    "topic-3": Classification(("film", "music", "other")),
+    "score": Regression(0.0, 5.0),
+}
+HEADS = {name: task.head_config() for name, task in TASKS.items()}
+
+
+def several(family: str = "bert") -> MultiTaskForSequenceClassification:
+    return with_heads(tiny_model(family), HEADS, "main")
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_the_main_task_is_answered_as_by_the_student_and_others_by_their_own_heads(family: str) -> None:
+    student, batch = tiny_model(family), tiny_batch(family=family)
+    model = several(family)
+    own, seen = observe(student, batch, hidden=True), observe(model, batch, hidden=True)
+    assert torch.equal(own.logits, seen.logits)
+    assert all(torch.equal(own.hidden[layer], seen.hidden[layer]) for layer in own.hidden)
+    for name, outputs in (("topic-3", 3), ("score", 1)):
+        with model.answering(name):
+            assert observe(model, batch).logits.shape == (3, outputs)
+            assert task_of_config(model.config) == TASKS[name]
+    assert torch.equal(observe(model, batch).logits, own.logits)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_a_head_taken_out_is_a_stock_classifier_that_says_the_same(family: str) -> None:
+    model, batch = several(family), tiny_batch(family=family)
+    for name, task in TASKS.items():
+        alone = classifier_of(model, name)
+        assert type(alone) is type(tiny_model(family))
+        with model.answering(name):
+            assert torch.equal(observe(alone, batch).logits, observe(model, batch).logits)
+        assert alone.config.num_labels == task.outputs
+    assert parameters(classifier_of(model, "main")) == parameters(tiny_model(family))
+
+
+def test_the_encoder_is_there_once_and_all_heads_train_it() -> None:
+    model, batch = several(), tiny_batch()
+    encoder = parameters(tiny_model().base_model)
+    assert parameters(model) == encoder + (2 + 3 + 1) * 17
+    assert len({name.partition(".")[0] for name in model.state_dict()}) == 2
+    for name in TASKS:
+        model.zero_grad()
+        observe(model.head(name), batch).logits.sum().backward()
+        assert model.encoder.get_input_embeddings().weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
+        trained = [other for other in TASKS if any(p.grad is not None for p in model.head(other).parameters())]
+        assert trained == [name]
+
+
+def test_training_mode_reaches_the_encoder() -> None:
+    model = several()
+    model.train()
+    assert model.encoder.training
+    model.eval()
+    assert not model.encoder.training
+
+
+@torch.no_grad()
+def test_layers_can_be_observed_and_attention_is_put_back() -> None:
+    model, batch = several(), tiny_batch()
+    before = observe(model, batch).logits
+    with quiet():
+        seen = observe(model, batch, scores=True)
+    expected = observe(tiny_model(), batch, scores=True)
+    assert all(torch.equal(seen.scores[layer], expected.scores[layer]) for layer in expected.scores)
+    assert torch.equal(observe(model, batch).logits, before)
+    assert len(encoder_layers(model, family_of(model.config))) == 4
+
+
+@torch.no_grad()
+def test_a_pruned_student_can_share_its_encoder() -> None:
+    pruned, batch = shrink(tiny_model(), heads=[[0, 2], [1], [0, 1, 2, 3], [3]], layers=[0, 1, 3]), tiny_batch()
+    model = with_heads(pruned, HEADS, "main")
+    assert torch.equal(observe(model, batch).logits, observe(pruned, batch).logits)
+    assert classifier_of(model, "score").config.model_type == "compress_bert"
+
+
+@torch.no_grad()
+def test_every_head_reloads_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
+    for family in FAMILY_NAMES:
+        model, batch = several(family), tiny_batch(family=family)
+        save_model(model, tiny_tokenizer(family), tmp_path / family)
+        logits = {}
+        for name in TASKS:
+            with model.answering(name):
+                logits[name] = observe(model, batch).logits
+        torch.save({"batch": batch, "weights": model.state_dict(), "logits": logits}, tmp_path / family / "said.pt")
+    code = (
+        "import sys, pathlib, torch, compress\n"
+        "from transformers import AutoModelForSequenceClassification as Auto\n"
+        "for folder in pathlib.Path(sys.argv[1]).iterdir():\n"
+        "    said = torch.load(folder / 'said.pt')\n"
+        "    inputs = {k: v for k, v in said['batch'].items() if k != 'labels'}\n"
+        "    default = Auto.from_pretrained(folder).eval()\n"
+        "    for name, expected in said['logits'].items():\n"
+        "        model = Auto.from_pretrained(folder, task=name).eval()\n"
+        "        known = model.state_dict()\n"
+        "        assert all(torch.equal(known[key], said['weights'][key]) for key in known | said['weights']), name\n"
+        "        with torch.no_grad():\n"
+        "            logits, plain = model(**inputs).logits, default(**inputs).logits\n"
+        "        if name == 'score':  # a product with one column rounds by where in memory its weights lie\n"
+        "            torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-8)\n"
+        "        else:\n"
+        "            assert torch.equal(logits, expected), (folder, name)\n"
+        "        assert torch.equal(plain, said['logits']['main'])\n"
+        "        assert model.config.num_labels == expected.shape[1]\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_a_task_without_a_head_is_refused_by_name(tmp_path: Path) -> None:
+    save_model(several(), tiny_tokenizer(), tmp_path)
+    for auto in (AutoConfig, AutoModelForSequenceClassification):
+        with pytest.raises(ValueError, match="task = 'rte': this model has heads for main, score, topic-3"):
+            auto.from_pretrained(tmp_path, task="rte")
+
+
+def test_the_student_is_left_as_it_was() -> None:
+    student = tiny_model()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    model = with_heads(student, HEADS, "main")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
