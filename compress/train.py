@@ -148,7 +148,8 @@ def fit(
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
     metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where
-    it is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as they were.
+    it is not 1; those that require no gradient stay as they are. Random state and global settings are left
+    as they were.
     """
     steps = max(1, round(settings.epochs * -(-len(tokens) // settings.batch_size)))
     arguments = TrainingArguments(
