@@ -43,7 +43,7 @@ class Dual(LanguageTraining):
     learning_rate: float = 1e-4  # AdamW's, at its highest
     student_words: float = 0.5  # p_DT, the probability that the teacher reads a word in the student's pieces
     projected: Projected = Projected.up  # which parameters are projected in the loss on parameters: up, down, none
-    masked_lm_weight: float = 1.0  # epsilon, the weight of both models' masked-LM losses beside the projection loss
+    masked_lm_weight: float = 100.0  # epsilon, of both masked-LM losses; the projection loss sums over all parameters
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
 
     def faults(self) -> Iterator[Fault]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
-from compress.errors import Fault
+from compress.errors import DataError, Fault
 from compress.models.families import family_of
 from compress.models.language_head import word_embeddings
 from compress.models.loading import content_of, load_config, load_model, quiet
@@ -57,6 +57,11 @@ class Bert(Student):
         """Yield sizes that do not fit the teacher's configuration, and weights that cannot be started from."""
         faults = list(self._size_faults(teacher))
         yield from faults
+        if self.vocabulary_corpus is not None and not any(corpus_faults("vocabulary_corpus", self.vocabulary_corpus)):
+            try:
+                read_corpus(self.vocabulary_corpus)
+            except DataError as error:
+                yield Fault("vocabulary_corpus", self.vocabulary_corpus, str(error).rstrip("."))
         if self.start == "pretrained" and not fine_tuned:
             rule = "is not known: the teacher has its head already and is not fine-tuned here"
             yield Fault("start", self.start, rule, "Name the folder or hub id of the pretrained model.")

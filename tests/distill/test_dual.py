@@ -275,6 +275,10 @@ def test_what_cannot_be_mixed_or_compared_is_refused(files: dict[str, Path], tmp
         (Bert(vocabulary=50, vocabulary_corpus=str(tmp_path / "nowhere.txt")), "vocabulary_corpus"),
     ):
         assert setting in [fault.setting for fault in student.faults()]
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    student = Bert(vocabulary=50, vocabulary_corpus=str(tmp_path / "latin.txt"))
+    (fault,) = student.teacher_faults(load_config(tmp_path / "teacher"))
+    assert (fault.setting, "UTF-8" in fault.rule) == ("vocabulary_corpus", True)
 
 
 def test_a_vocabulary_can_be_learned_from_a_corpus_whose_content_counts(tmp_path: Path) -> None:
