@@ -16,7 +16,7 @@ from compress.models.families import FAMILIES, can_be_taken_apart, encoder_layer
 from compress.models.onnx_graph import write_onnx
 from compress.models.outputs import observe, parameters
 from compress.models.shared import shared_parts
-from compress.models.uneven import keep_heads
+from compress.models.uneven import shrink
 from compress.student.shared import Share, Shared, Start
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 from tests.student.reloading import check_reloading
@@ -134,7 +134,7 @@ def test_what_does_not_fit_the_teacher_is_refused(student: Shared, setting: str)
 
 
 def test_a_pruned_teacher_and_one_that_shares_itself_are_refused() -> None:
-    pruned = keep_heads(tiny_model(), [[0, 1], [1], [2], [3]]).config
+    pruned = shrink(tiny_model(), heads=[[0, 1], [1], [2], [3]]).config
     shared = Shared().build(tiny_model()).config
     assert not can_be_taken_apart(shared)
     for teacher in (pruned, shared):
