@@ -51,7 +51,8 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
 
     from compress.data.dataset import Dataset, Split
     from compress.distill.losses import AttentionScores, HiddenStates, SoftTargets
-    from compress.distill.stage import Distill, Keep
+    from compress.distill.source import Keep
+    from compress.distill.stage import Distill
     from compress.state import State, Workshop
     from compress.student.bert import Bert
     from compress.tasks import Classification

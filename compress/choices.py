@@ -10,7 +10,11 @@ from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
+from compress.distill.dual import Dual
+from compress.distill.general import General
+from compress.distill.layers import Layers
 from compress.distill.losses import LOSSES
+from compress.distill.masked_lm import MaskedLM
 from compress.distill.multi_task import MultiTask
 from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
@@ -39,7 +43,15 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
     },
     "augment": {"perturb": Perturb, "substitute": Substitute},
     "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared},
-    "prepare": {"theseus": Theseus, "progressive": Progressive, "multi_task": MultiTask},
+    "prepare": {
+        "general": General,
+        "masked_lm": MaskedLM,
+        "dual": Dual,
+        "layers": Layers,
+        "progressive": Progressive,
+        "theseus": Theseus,
+        "multi_task": MultiTask,
+    },
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},

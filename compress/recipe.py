@@ -18,7 +18,6 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
-from compress.models.loading import load_tokenizer
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Record, Stage, State, Workshop
@@ -157,10 +156,10 @@ def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    tokenizer = load_tokenizer(recipe.teacher.source(), trust_remote_code=recipe.teacher.trust_remote_code)
     for path, stage in recipe.trained():
-        faults += [fault.under(path) for fault in stage.model_faults(student, teacher)]
-        faults += [fault.under(path) for fault in stage.file_faults(tokenizer, recipe.seed)]
+        found = list(stage.model_faults(student, teacher))
+        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
+        faults += [fault.under(path) for fault in found]
     return faults
 
 

@@ -201,10 +201,11 @@ class Stage(Settings):
         """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
         yield from ()
 
-    def file_faults(self, tokenizer: Any, seed: int) -> Iterator[Fault]:
-        """Yield what is wrong with the files and models that only this stage reads.
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
+        """Yield why other models or texts than the recipe's cannot serve; these may be read.
 
-        ``tokenizer`` is the teacher's; data is cut and sampled with ``seed``.
+        ``student`` is a configuration, ``teacher`` the folder or hub id that the teacher is loaded from, which
+        is a pretrained model where it is ``fine_tuned`` in this run; data is cut and sampled with ``seed``.
         """
         yield from ()
 

@@ -23,7 +23,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from compress.benchmark.stage import Benchmark
 from compress.data import Files
 from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
-from compress.distill.stage import Distill, Keep
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8

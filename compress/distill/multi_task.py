@@ -116,8 +116,9 @@ class MultiTask(Training):
             heads = dict.fromkeys((self.main, *self.tasks), student.to_dict())
             yield from self.freeze_faults(list(parameter_shapes(config_with_heads(student, heads, self.main))))
 
-    def file_faults(self, tokenizer: Any, seed: int) -> Iterator[Fault]:
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
         """Every task's rows can be read, and its teacher knows them, or can be trained, and reads as the student."""
+        own = reading(load_tokenizer(teacher))
         for name, other in self.tasks.items():
             if any(all_faults(other)):
                 continue
@@ -132,7 +133,7 @@ class MultiTask(Training):
             except CompressError as error:
                 yield Fault(f"tasks.{name}.teacher", None, str(error).rstrip("."))
                 continue
-            if reading(theirs) != reading(tokenizer):
+            if reading(theirs) != own:
                 rule = "has another tokenizer than the student"
                 yield Fault(f"tasks.{name}.teacher.model", other.teacher.model, rule, "Name one with the same.")
 

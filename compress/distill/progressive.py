@@ -57,9 +57,8 @@ class Progressive(Training):
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
         if self.hidden_weight == 0 and self.attention_weight == 0:
-            yield Fault(
-                "hidden_weight", 0, "leaves nothing to learn where attention_weight is 0 too", "Set one of them."
-            )
+            rule = "leaves nothing to learn where attention_weight is 0 too"
+            yield Fault("hidden_weight", self.hidden_weight, rule, "Set one of them.")
         if self.early_stopping:
             rule = "has nothing to look at: the head is not trained here, so no metric gets better"
             yield Fault("early_stopping", self.early_stopping, rule, "Leave it at 0.")
@@ -87,9 +86,8 @@ class Progressive(Training):
             remedy = f"Set student.heads={heads[1]}, or attention_weight=0."
             yield Fault("attention_weight", self.attention_weight, rule, remedy)
         elif any(not set(kept_heads(student)[s - 1]) <= set(kept_heads(teacher)[t - 1]) for s, t in layers):
-            yield Fault(
-                "attention_weight", self.attention_weight, "needs heads that the teacher no longer has", "Set 0."
-            )
+            rule = "needs heads that the teacher no longer has"
+            yield Fault("attention_weight", self.attention_weight, rule, "Set it to 0.")
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose layers have learned in turn; its head has not."""
@@ -108,10 +106,8 @@ class Progressive(Training):
 
     def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
-        teacher, theirs = (
-            load_model(state.given_teacher.folder, on=device()),
-            load_tokenizer(state.given_teacher.folder),
-        )
+        origin = state.given_teacher
+        teacher, theirs = load_model(origin.folder, on=device()), load_tokenizer(origin.folder)
         tokens = tokenize(state.data.transfer, tokenizer, tokenizer.model_max_length)
         pairs = layer_pairs(self.layer_map, student.config, teacher.config)
         mapped = tuple(sorted({t for _, t in pairs}))

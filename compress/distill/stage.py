@@ -19,10 +19,10 @@ from compress.errors import Fault
 from compress.evaluate import main_metric
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import at_least, positive
-from compress.state import SCRATCH, Model, Product, Record, State
+from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
 from compress.train import Training, device, fit, same_randomness
@@ -81,6 +81,12 @@ class Distill(Training):
                 if loss.compares_layers:
                     rule = f"compares layers, and a student of type {student.model_type} has none"
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
+            return
+        if getattr(student, "own_tokens", False):
+            for name, loss in self.losses.items():
+                if loss.compares_layers:
+                    rule = "compares layers token by token, and the student has word pieces of its own"
+                    yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
             return
         try:
             self._layers(student, teacher)
@@ -158,6 +164,22 @@ class Distill(Training):
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+        return self.comparison(state.workshop, state.given_teacher, teacher, tokens, student, folder, notes)
+
+    def comparison(
+        self,
+        workshop: Workshop,
+        origin: Model,
+        teacher: PreTrainedModel,
+        tokens: Tokens,
+        student: PreTrainedModel,
+        folder: Path,
+        notes: list[str],
+    ) -> Distillation:
+        """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
+
+        ``folder`` keeps what a resumed run must do as before.
+        """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
 
@@ -171,9 +193,8 @@ class Distill(Training):
             tuple(sorted(of("needs_scores"))),
             tuple(sorted(of("needs_relations"))),
         )
-        taught = Taught(state.given_teacher, teacher, tokens, wanted)
-        keep = self.teacher_outputs, self.cache_gib, self.epochs
-        source, note = source_of(taught, *keep, state.workshop, folder)
+        taught = Taught(origin, teacher, tokens, wanted)
+        source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
         return Distillation(student, self.losses, source, teacher.config, layers)
 

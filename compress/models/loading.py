@@ -62,7 +62,7 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
         raise ModelError(f"{folder}: has {has}. Save it again with save_pretrained, which writes model.safetensors.")
     if folder.is_file():
         raise ModelError(f"{folder}: is a file. Name the folder that holds config.json and model.safetensors.")
-    with _plain_errors(model), quiet():
+    with plain_errors(model), quiet():
         for path in folder.glob("*.safetensors") if weights else ():
             with safe_open(path, framework="pt"):
                 pass  # reads the header, which a file cut short or of another kind fails
@@ -83,7 +83,7 @@ def load_model(
     config = load_config(model, trust_remote_code=trust_remote_code)
     for name, value in sorted((head or {}).items(), reverse=True):  # num_labels would overwrite the labels' names
         setattr(config, name, value)
-    with _plain_errors(model), quiet():
+    with plain_errors(model), quiet():
         loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             str(model),
             trust_remote_code=trust_remote_code,
@@ -112,7 +112,7 @@ def content_of(model: str | Path, config: Any) -> str:
 def load_masked_lm(model: str | Path, *, on: torch.device | None = None) -> PreTrainedModel:
     """Return a masked language model in evaluation mode; raises ModelError where its head was not trained."""
     config = load_config(model)
-    with _plain_errors(model), quiet():
+    with plain_errors(model), quiet():
         loaded, said = AutoModelForMaskedLM.from_pretrained(
             str(model), use_safetensors=True, dtype="float32", config=config, output_loading_info=True
         )
@@ -131,7 +131,7 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
     folder = Path(model)
     if folder.is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(f"{folder}: has no tokenizer. Save it beside the model: tokenizer.save_pretrained(folder).")
-    with _plain_errors(model), quiet():
+    with plain_errors(model), quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{model}: has no fast tokenizer (tokenizer.json), which export and training need.")
@@ -148,7 +148,8 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(model: str | Path) -> Iterator[None]:
+def plain_errors(model: str | Path) -> Iterator[None]:
+    """Turn what transformers and safetensors raise for a model into a ModelError in plain words."""
     try:
         yield
     except ModelError:

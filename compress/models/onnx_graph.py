@@ -47,6 +47,7 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
+        from onnx_ir.passes.common import DeduplicateInitializersPass
     except ImportError as error:
         raise MissingPackageError(error.name or "onnx", "onnx", "Writing ONNX") from error
     before = model.config._attn_implementation
@@ -68,6 +69,10 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
                 verbose=False,
             )
             assert program is not None
+            # the exporter stores a small weight once for each layer that shares it, as it transposes each use
+            DeduplicateInitializersPass(size_limit=2**31)(program.model)
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # each node's Python stack, which together outweigh a small model
             program.save(str(path), external_data=False)
     finally:
         model.set_attn_implementation(before)

@@ -98,10 +98,15 @@ def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> 
         (word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word)
     )
     words = special + [word for word in words[:most] if word not in special]
-    said = json.loads(backend.to_str())
-    place = {tokenizer.convert_tokens_to_ids(word): number for number, word in enumerate(special)}
     vocabulary = {word: number for number, word in enumerate(words)}
-    said["model"] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}
+    return with_model(tokenizer, {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}, special)
+
+
+def with_model(tokenizer: Any, model: dict[str, Any], special: list[str]) -> Any:
+    """Return ``tokenizer`` with another model; ``special`` tokens come first in its vocabulary, in this order."""
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    place = {tokenizer.convert_tokens_to_ids(word): number for number, word in enumerate(special)}
+    said["model"] = model
     said["added_tokens"] = [
         token | {"id": place[token["id"]]} for token in said["added_tokens"] if token["id"] in place
     ]

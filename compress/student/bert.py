@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from compress.data.corpus import corpus_faults, read_corpus
+from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.models.families import family_of
+from compress.models.language_head import word_embeddings
 from compress.models.loading import content_of, load_config, load_model, quiet
+from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import layer_map, layer_map_faults
@@ -29,14 +34,20 @@ class Bert(Student):
     heads: int | None = None  # attention heads a layer; default: the teacher's
     intermediate_size: int | None = None  # feed-forward units a layer; default: the teacher's
     start: str = "teacher"  # weights: teacher, pretrained (what it was fine-tuned from), random, or a folder or hub id
+    vocabulary: int | None = None  # word pieces of its own, about so many, learned from texts; default: the teacher's
+    vocabulary_corpus: str | None = None  # text file, a row a line, to learn them from; default: the training rows
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are at least 1 and the layer map is known."""
         if isinstance(self.layers, str) and self.layers != ALL:
             yield Fault("layers", self.layers, f"must be a whole number, or {ALL}")
-        for name in ("layers", "hidden_size", "heads", "intermediate_size"):
+        for name in ("layers", "hidden_size", "heads", "intermediate_size", "vocabulary"):
             if not isinstance(getattr(self, name), str):
                 yield from at_least(self, name, 1)
+        if self.vocabulary_corpus is not None:
+            yield from corpus_faults("vocabulary_corpus", self.vocabulary_corpus)
+            if self.vocabulary is None:
+                yield Fault("vocabulary_corpus", self.vocabulary_corpus, "has no effect without student.vocabulary")
         if self.hidden_size and self.heads and self.hidden_size % self.heads:
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
@@ -65,9 +76,25 @@ class Bert(Student):
         if width % heads:
             yield Fault("hidden_size", width, f"must be a multiple of the {heads} heads", "Set student.heads too.")
 
+    @property
+    def own_tokens(self) -> bool:
+        """Whether the student cuts texts otherwise than the teacher does."""
+        return self.vocabulary is not None
+
+    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+        """Return the teacher's tokenizer, or one of word pieces of ``texts`` or of the corpus."""
+        if self.vocabulary is None:
+            return teacher
+        if self.vocabulary_corpus is not None:
+            texts = read_corpus(self.vocabulary_corpus)
+        return trained_pieces(teacher, [*texts.texts, *(texts.pairs or ())], self.vocabulary)
+
     def made_with(self) -> Any:
-        """A model that weights start from counts by its content, not by its name."""
-        return super().made_with() | {"start": self.start if self.start in NAMED else "model"}
+        """Of a corpus and of a model that weights start from the content counts, not where they lie."""
+        said: dict[str, Any] = super().made_with() | {"start": self.start if self.start in NAMED else "model"}
+        if self.vocabulary_corpus is not None:
+            said["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
+        return said
 
     def started_from(self, pretrained: str | None) -> str | None:
         """Return the content of the model that weights start from, where that is not the teacher."""
@@ -92,6 +119,8 @@ class Bert(Student):
         for shape in ("kept_heads", "neurons"):
             if getattr(teacher, shape, None):
                 origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
+        if self.vocabulary is not None:
+            origin |= {"own_tokens": True, "vocab_size": self.vocabulary}
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
@@ -101,10 +130,16 @@ class Bert(Student):
         the one in its place. A head is taken over only where it is for the same labels, in their order.
         """
         config = self.config(teacher.config)
+        if self.own_tokens:
+            if reading is None:
+                raise ValueError("a student with a vocabulary of its own needs both tokenizers")
+            _numbered(config, reading)
         with quiet():
             student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
         student.eval()
+        words = word_embeddings(student).detach().clone()
         source = self._source(None if reading is None else reading.pretrained)
+        given = teacher
         if self.start == "teacher":
             copy_weights(teacher, student, config.teacher_layers)
         elif source is not None:
@@ -112,9 +147,33 @@ class Bert(Student):
             mapped = self.start == "pretrained"
             layers = config.teacher_layers if mapped else layers_of(known, config, self.layer_map)
             copy_weights(given, student, layers, head=known.id2label == config.id2label)
+        if self.own_tokens and reading is not None:
+            with torch.no_grad():
+                word_embeddings(student).copy_(words)  # rows mean other pieces, also where there are as many
+            if self.start != "random":
+                _start_pieces(student, given, reading)
         return student
 
     def _count(self, teacher: Any) -> int:
         if isinstance(self.layers, int):
             return self.layers
         return int(teacher.num_hidden_layers) if self.layers == ALL else max(1, int(teacher.num_hidden_layers) // 2)
+
+
+def _numbered(config: Any, reading: Reading) -> None:
+    """Set a configuration's vocabulary size and special tokens to those of the student's tokenizer."""
+    config.vocab_size = len(reading.student)
+    for name in ("bos", "eos", "cls", "sep"):
+        number = getattr(config, f"{name}_token_id", None)
+        if number is not None:
+            token = reading.teacher.convert_ids_to_tokens(number)
+            setattr(config, f"{name}_token_id", reading.student.get_vocab().get(token))
+    config.pad_token_id = reading.student.pad_token_id
+
+
+def _start_pieces(student: PreTrainedModel, given: PreTrainedModel, reading: Reading) -> None:
+    """Start the word embeddings of a student with pieces of its own, where widths allow."""
+    own, known = word_embeddings(student), word_embeddings(given)
+    if own.shape[1] == known.shape[1] and len(known) >= len(reading.teacher):
+        with torch.no_grad():
+            own.copy_(started_pieces(known, reading.teacher, reading.student))

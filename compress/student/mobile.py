@@ -74,15 +74,13 @@ class Mobile(Student):
         if self._embedding_size(teacher) > teacher.hidden_size:
             yield Fault("embedding_size", self.embedding_size, f"must be at most the teacher's {teacher.hidden_size}")
         if self.trigram and teacher.pad_token_id is None:
-            rule = (
-                "needs a teacher whose configuration has a pad_token_id, so that padding says nothing to its neighbour"
-            )
+            rule = "needs a teacher with a pad_token_id, so that padding says nothing to the word beside it"
             yield Fault("trigram", True, rule, "Set student.trigram=false.")
 
     def config(self, teacher: Any) -> Any:
         """Return the student's configuration; ``teacher`` is left as it was."""
         count, bottleneck = self.layers or teacher.num_hidden_layers, self._bottleneck(teacher)
-        return MobileBertConfig(
+        config = MobileBertConfig(
             vocab_size=teacher.vocab_size,
             hidden_size=teacher.hidden_size,
             num_hidden_layers=count,
@@ -102,8 +100,9 @@ class Mobile(Student):
             id2label=dict(teacher.id2label),
             label2id=dict(teacher.label2id),
             problem_type=teacher.problem_type,
-            teacher_layers=list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),  # type: ignore[call-arg]
         )
+        config.teacher_layers = list(layer_map(self.layer_map, count, teacher.num_hidden_layers))
+        return config
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a new student: random layers between embeddings and, for BERT and RoBERTa, a head from the teacher.
@@ -119,12 +118,10 @@ class Mobile(Student):
         with quiet():
             student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
         if self.copy_weights:
-            own = student.state_dict()
+            own, weights = student.state_dict(), teacher.state_dict()
             own |= _embeddings(teacher, config)
             for ours, theirs in zip(("mobilebert.pooler.dense", "classifier"), _head(teacher), strict=False):
-                own |= {
-                    f"{ours}.{part}": teacher.state_dict()[f"{theirs}.{part}"].clone() for part in ("weight", "bias")
-                }
+                own |= {f"{ours}.{part}": weights[f"{theirs}.{part}"].clone() for part in ("weight", "bias")}
             student.load_state_dict(own)
         student.eval()
         return student
@@ -158,9 +155,8 @@ def _embeddings(teacher: PreTrainedModel, config: Any) -> dict[str, Tensor]:
     matrix = torch.eye(words.shape[1]) if project is None else project.weight
     if config.normalization_type == "no_norm":
         spread = _spread(words, positions, types)
-        words, positions, types = (
-            ((x - x.mean(-1, keepdim=True)) * scale) @ matrix.T for x in (words, positions, types)
-        )
+        centred = (x - x.mean(-1, keepdim=True) for x in (words, positions, types))
+        words, positions, types = (x * scale @ matrix.T for x in centred)
         shift = shift if project is None else matrix @ shift + project.bias
         norm = torch.full_like(shift, 1 / spread), shift
     else:

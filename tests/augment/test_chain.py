@@ -11,7 +11,8 @@ import pytest
 from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
-from compress.distill.stage import Distill, Keep
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.recipe import Recipe
 from tests.conftest import save_tiny

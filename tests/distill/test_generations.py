@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
-from compress.distill.stage import Distill, Keep
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
 from compress.prune.heads import PruneHeads
 from compress.recipe import Recipe
 from compress.state import State, Workshop

@@ -1,0 +1,118 @@
+"""Dual training: teacher and small-vocabulary student learn together, the teacher from both vocabularies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.distill.dual_objective import DualObjective
+from compress.distill.language_teacher import LanguageTraining
+from compress.distill.mixing import words_of
+from compress.errors import Fault
+from compress.models.families import family_of, layer_count
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.settings import at_least, between
+from compress.state import SCRATCH, Model, Record, State
+from compress.student.layer_map import layer_map, layer_map_faults
+from compress.train import device, fit, same_randomness
+
+
+class Projected(Enum):
+    """up: student's parameters to the teacher's shapes; down: the other way; none: no projection loss."""
+
+    up = "up"
+    down = "down"
+    none = "none"
+
+
+@dataclass(kw_only=True)
+class Dual(LanguageTraining):
+    """Word pieces of the student's own, learned inside the teacher (Zhao et al., arXiv:1909.11687, version 1).
+
+    The teacher reads each word in the student's pieces with a probability, else in its own, and both models do
+    masked language modelling; shared projections bring their parameters together. Both learn. The teacher and
+    both heads are thrown away with the stage.
+    """
+
+    learning_rate: float = 1e-4  # AdamW's, at its highest
+    student_words: float = 0.5  # p_DT, the probability that the teacher reads a word in the student's pieces
+    projected: Projected = Projected.up  # which parameters are projected in the loss on parameters: up, down, none
+    masked_lm_weight: float = 1.0  # epsilon, the weight of both models' masked-LM losses beside the projection loss
+    layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
+
+    def faults(self) -> Iterator[Fault]:
+        """Probabilities are probabilities, and the layer map is known."""
+        yield from super().faults()
+        yield from between(self, "student_words", 0, 1)
+        yield from at_least(self, "masked_lm_weight", 0)
+        if self.layer_map is not None:
+            yield from layer_map_faults("layer_map", self.layer_map)
+        if self.masked_lm_weight == 0 and self.projected is Projected.none:
+            yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield a student that reads the teacher's word pieces."""
+        found = list(super().model_faults(student, teacher))
+        yield from found
+        if not found and not getattr(student, "own_tokens", False):
+            rule = "mixes two vocabularies, and the student has the teacher's"
+            yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")
+
+    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+        """Yield a pretrained model whose layers or positions do not fit the student's."""
+        yield from super().source_faults(source, config, student)
+        if family_of(config) != family_of(student):
+            yield Fault("teacher", self.teacher, f"is of type {config.model_type}, the student {student.model_type}")
+        elif config.max_position_embeddings != student.max_position_embeddings:
+            yield Fault("teacher", self.teacher, "has another number of positions than the student")
+        else:
+            try:
+                self.layers(student, config)
+            except ValueError as error:
+                yield Fault("layer_map", self.layer_map, str(error))
+
+    def layers(self, student: Any, teacher: Any) -> tuple[int, ...]:
+        """Return the teacher's layer, counted from 1, for each of the student's."""
+        choice = self.layer_map or getattr(student, "teacher_layers", None) or "uniform"
+        return layer_map(choice, layer_count(student), layer_count(teacher))
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student's encoder trained."""
+        start, source, rows = state.given_student, self.source(state.pretrained), self.texts(state)
+
+        def work(folder: Path) -> dict[str, Any]:
+            student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+            theirs, most = load_tokenizer(source), self.max_tokens or tokenizer.model_max_length
+            words = words_of(rows, theirs, tokenizer, most)
+            notes = [f"{words.cut:,} rows were longer and were cut"] if words.cut else []
+            encoder, head = self.language_teacher(state, source, lambda: tokenize(rows, theirs, most), theirs, notes)
+            with same_randomness():
+                torch.manual_seed(state.seed)  # the student's head and the projections start from it
+                objective = DualObjective(
+                    student, encoder, head, words, (theirs, tokenizer), self.layers(student.config, encoder.config),
+                    share=self.masked_share, student_words=self.student_words, weight=self.masked_lm_weight,
+                    projected=self.projected.value, seed=state.seed,
+                )  # fmt: skip
+            curves = fit(
+                objective, words.tokens(tokenizer), self, seed=state.seed, folder=folder / SCRATCH,
+                title="dual", validate=dict,
+            )  # fmt: skip
+            save_model(student.cpu(), tokenizer, folder)
+            return {"curves": curves, "notes": notes}
+
+        made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
+        product = state.workshop.make("dual", made_with, work)
+        model = Model(product.folder, product.key)
+        notes = (
+            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
+            *product.record["notes"],
+        )
+        curves = tuple(product.record["curves"])
+        record = Record("dual", "Dual", model, product.seconds, product.reused, notes, curves)
+        return state.with_record(record, student=model)

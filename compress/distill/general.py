@@ -1,0 +1,71 @@
+"""General distillation: the student's layers learn from the pretrained teacher's, on texts without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.distill.layers import LayerTraining
+from compress.distill.on_corpus import OnCorpus
+from compress.errors import Fault
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.state import SCRATCH, Model, Record, State
+from compress.train import device, fit, same_randomness
+
+
+@dataclass(kw_only=True)
+class General(OnCorpus, LayerTraining):
+    """Losses inside the models, from the pretrained teacher (TinyBERT's general stage, arXiv:1909.10351).
+
+    No prediction is distilled. Where widths differ, states go through projections that are learned here and
+    thrown away with the stage. With ``losses=[relations]`` or ``[minilm]`` it is what MiniLM does on its corpus.
+    """
+
+    learning_rate: float = 1e-4  # AdamW's, at its highest
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield a student that has no such encoder; losses are held against the pretrained model later."""
+        yield from OnCorpus.model_faults(self, student, teacher)
+
+    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+        """Yield losses and layer maps that the student and the pretrained model cannot serve."""
+        if not any(self.faults()):
+            plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # those are told by `model_faults`
+            yield from plain.model_faults(student, config)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student's encoder trained."""
+        start, source, rows = state.given_student, self.source(state.pretrained), self.texts(state)
+        origin = Model(Path(source), self.source_key(source))
+
+        def work(folder: Path) -> dict[str, Any]:
+            student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+            tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
+            notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
+            with same_randomness():
+                torch.manual_seed(state.seed)  # the projections start from it, and a head that nobody reads
+                teacher = load_model(source, head={"num_labels": 1}, on=device())
+                objective = self.distill().comparison(
+                    state.workshop, origin, teacher, tokens, student, folder / SCRATCH, notes
+                )
+            curves = fit(
+                objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="general", validate=dict
+            )
+            save_model(student.cpu(), tokenizer, folder)
+            return {"curves": curves, "notes": notes}
+
+        made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]
+        product = state.workshop.make("general", made_with, work)
+        model = Model(product.folder, product.key)
+        notes = (
+            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
+            *product.record["notes"],
+        )
+        curves = tuple(product.record["curves"])
+        record = Record("general", "General", model, product.seconds, product.reused, notes, curves)
+        return state.with_record(record, student=model)

@@ -1,0 +1,124 @@
+"""The pretrained teacher as a masked language model; where it has no head, one is trained on the texts first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.distill.losses.functions import hard_label_loss
+from compress.distill.masking import HIDDEN, Masking, masking_of
+from compress.distill.on_corpus import OnCorpus
+from compress.errors import CompressError, Fault, ModelError
+from compress.models.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
+from compress.models.loading import load_tokenizer
+from compress.models.outputs import INPUTS
+from compress.models.tokens import Tokens
+from compress.settings import at_least, between
+from compress.state import SCRATCH, State
+from compress.train import Objective, device, fit, same_randomness
+
+HEAD = "head.safetensors"
+
+
+@dataclass(kw_only=True)
+class LanguageTraining(OnCorpus):
+    """Settings of a preparation with masked language modelling."""
+
+    masked_share: float = 0.15  # share of tokens that are hidden and predicted
+    head_epochs: float = 0.0  # epochs in which a head is trained for a teacher without one; 0: it is refused
+
+    def faults(self) -> Iterator[Fault]:
+        """Shares are shares."""
+        yield from super().faults()
+        yield from between(self, "masked_share", 0, 1, open_low=True, open_high=True)
+        yield from at_least(self, "head_epochs", 0)
+
+    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+        """Yield a pretrained model without a masked-language-model head, where none is to be trained."""
+        try:
+            if load_tokenizer(source).mask_token_id is None:
+                yield Fault("teacher", self.teacher, f"{source} has no mask token", "Name another pretrained model.")
+            if self.head_epochs == 0 and not has_language_head(source, config):
+                rule = f"{source} has no masked-language-model head (architectures: {config.architectures})"
+                remedy = "Name one that has, or train a head on the corpus first: set head_epochs, for example to 1."
+                yield Fault("teacher", self.teacher, rule, remedy)
+        except CompressError as error:
+            yield Fault("teacher", self.teacher, str(error).rstrip("."))
+
+    def language_teacher(
+        self, state: State, source: str, texts: Callable[[], Tokens], tokenizer: Any, notes: list[str]
+    ) -> tuple[PreTrainedModel, LanguageHead]:
+        """Return the pretrained encoder and its head, on the device; where it has none, one that is trained now.
+
+        ``texts`` gives them as ``tokenizer``, the teacher's, cuts them. Raises ModelError where there is no
+        head and none is to be trained.
+        """
+        with same_randomness():
+            torch.manual_seed(state.seed)  # a missing head starts from it
+            encoder, head = load_language_model(source, on=device())
+        if has_language_head(source, encoder.config):
+            return encoder, head
+        if self.head_epochs == 0:
+            raise ModelError(f"{source} has no masked-language-model head. Set head_epochs to train one first.")
+
+        tokens = texts()
+
+        def work(folder: Path) -> dict[str, Any]:
+            objective = HeadTraining(encoder, head, masking_of(tokenizer, self.masked_share, state.seed))
+            settings = replace(self, epochs=self.head_epochs, freeze=[], layer_decay=1.0)
+            curves = fit(
+                objective, tokens, settings, seed=state.seed, folder=folder / SCRATCH, title="masked LM head",
+                validate=dict,
+            )  # fmt: skip
+            save_file({name: value.cpu().contiguous() for name, value in head.state_dict().items()}, folder / HEAD)
+            return {"losses": [point["loss"] for point in curves if "loss" in point]}
+
+        own = {one.name for one in fields(LanguageTraining)}
+        trained_with = {name: value for name, value in self.made_with().items() if name in own - {"epochs"}}
+        made_with = [trained_with, self.source_key(source), tokens.fingerprint, state.seed]
+        product = state.workshop.make("language_head", made_with, work)
+        head.load_state_dict(load_file(product.folder / HEAD, device=str(device())))
+        first, last = product.record["losses"][0], product.record["losses"][-1]
+        notes.append(
+            f"the pretrained teacher had no masked-language-model head; one was trained on the texts, the encoder "
+            f"frozen, for {self.head_epochs:g} epochs: loss {first:.2f} at first, {last:.2f} at last"
+        )
+        return encoder, head.eval()
+
+
+class HeadTraining(Objective):
+    """A head learns masked language modelling on a frozen encoder's states."""
+
+    def __init__(self, encoder: PreTrainedModel, head: LanguageHead, masking: Masking) -> None:
+        super().__init__()
+        self.frozen = (encoder,)  # in a tuple: no part of this module, not trained, not saved
+        self.head, self.masking = head, masking
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The encoder that the head belongs to."""
+        return self.frozen[0]
+
+    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return cross-entropy of the hidden tokens."""
+        (encoder,) = self.frozen
+        ids, labels = self.masking(batch, progress)
+        with torch.no_grad():
+            states = states_of(encoder, batch, ids)
+        chosen = labels != HIDDEN
+        loss = hard_label_loss(self.head(states[chosen], word_embeddings(encoder).detach()), labels[chosen])
+        return loss, {"masked_lm": loss}
+
+
+def states_of(encoder: nn.Module, batch: Mapping[str, Tensor], ids: Tensor) -> Tensor:
+    """Return an encoder's last hidden states (batch, tokens, hidden) for a batch with other ``ids``."""
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    states: Tensor = encoder(**(inputs | {"input_ids": ids})).last_hidden_state
+    return states

@@ -1,0 +1,77 @@
+"""Losses that look inside both models, as a preparation: TinyBERT's intermediate-layer distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from compress.distill.losses import LOSSES
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
+from compress.errors import Fault
+from compress.settings import nearest
+from compress.state import Record, State
+from compress.train import Training
+
+INSIDE = tuple(name for name, loss in LOSSES.items() if loss().compares_layers)
+"""Losses that need neither labels nor logits."""
+
+
+@dataclass(kw_only=True)
+class LayerTraining(Training):
+    """Settings of training with such losses alone."""
+
+    losses: list[str] = field(default_factory=lambda: ["hidden", "attention", "embeddings"])  # those inside the models
+    weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1
+    layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
+    teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
+    cache_gib: float = 8.0  # most disk that the teacher's outputs may take
+
+    def faults(self) -> Iterator[Fault]:
+        """Losses are known and look inside, each once, with a weight each."""
+        known = True
+        for name in self.losses:
+            if name not in INSIDE:
+                known = False
+                rule = "needs labels or logits" if name in LOSSES else "is no loss"
+                yield Fault("losses", name, rule, nearest(name, list(INSIDE)))
+        if len(set(self.losses)) < len(self.losses):
+            yield Fault("losses", self.losses, "names a loss twice")
+        elif self.weights and len(self.weights) != len(self.losses):
+            yield Fault("weights", self.weights, f"must be as many as the {len(self.losses)} losses, or none")
+        elif known:
+            yield from self.distill().faults()
+            return
+        yield from super().faults()
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield what `Distill` has against these losses for the two configurations."""
+        if not any(self.faults()):
+            yield from self.distill().model_faults(student, teacher)
+
+    def distill(self) -> Distill:
+        """Return the distillation with these losses."""
+        weights = self.weights or [1.0] * len(self.losses)
+        losses = {name: LOSSES[name](weight=weight) for name, weight in zip(self.losses, weights, strict=True)}
+        shared = {one.name for one in fields(LayerTraining)} - {"losses", "weights"}
+        return Distill(losses=losses, **{name: getattr(self, name) for name in shared})
+
+
+@dataclass(kw_only=True)
+class Layers(LayerTraining):
+    """Intermediate layers on the task's rows, before predictions (TinyBERT's task stage, arXiv:1909.10351)."""
+
+    def faults(self) -> Iterator[Fault]:
+        """There is nothing to stop early by: the head is not trained here."""
+        yield from super().faults()
+        if self.early_stopping:
+            yield Fault("early_stopping", self.early_stopping, "means nothing while the head is not trained", "Set 0.")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""
+        product, model = self.distill().train(state, state.given_student, self.epochs, "layers")
+        notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
+        curves = tuple(product.record["curves"])
+        record = Record("layers", "Layers", model, product.seconds, product.reused, notes, curves)
+        return state.with_record(record, student=model)

@@ -1,0 +1,148 @@
+"""DistilBERT's distillation: masked language modelling with the pretrained teacher's word probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.distill.language_teacher import LanguageTraining, states_of
+from compress.distill.losses.functions import cosine_loss, hard_label_loss, soft_target_loss
+from compress.distill.masking import HIDDEN, Masking, masking_of
+from compress.errors import Fault
+from compress.models.language_head import LanguageHead, word_embeddings
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.settings import at_least, positive
+from compress.state import SCRATCH, Model, Record, State
+from compress.train import Objective, device, fit, same_randomness
+
+
+class Positions(Enum):
+    """real: every token that is not padding; masked: those that were chosen to be predicted."""
+
+    real = "real"
+    masked = "masked"
+
+
+@dataclass(kw_only=True)
+class MaskedLM(LanguageTraining):
+    """Masked language modelling with soft targets and aligned last states (DistilBERT, arXiv:1910.01108).
+
+    The pretrained teacher reads the same masked rows. Weights, temperature and the positions of the soft targets
+    are those of the authors' code, whose drawing of rare words more often is left out. The student's head starts
+    from the teacher's, is tied to the student's word embeddings and is thrown away with the stage.
+    """
+
+    learning_rate: float = 5e-4  # AdamW's, at its highest
+    soft_weight: float = 5.0  # of T² KL(teacher || student) over the vocabulary
+    labels_weight: float = 2.0  # of cross-entropy with the hidden words
+    cosine_weight: float = 1.0  # of one minus the cosine of the last hidden states
+    temperature: float = 2.0  # T of the soft targets
+    soft_on: Positions = Positions.real  # positions of the soft targets: real (all tokens) or masked, which is cheaper
+
+    def faults(self) -> Iterator[Fault]:
+        """Weights are weights, and one of them counts."""
+        yield from super().faults()
+        weights = ("soft_weight", "labels_weight", "cosine_weight")
+        for name in weights:
+            yield from at_least(self, name, 0)
+        if not any(getattr(self, name) > 0 for name in weights):
+            yield Fault("soft_weight", self.soft_weight, "leaves no loss with a weight above 0", "Set it to 5.")
+        yield from positive(self, "temperature")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield a student that reads other word pieces than the teacher predicts."""
+        yield from super().model_faults(student, teacher)
+        if getattr(student, "own_tokens", False):
+            rule = "predicts the teacher's word pieces, and the student has its own"
+            yield Fault("soft_weight", self.soft_weight, rule, "Use prepare=[dual], or leave out student.vocabulary.")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student's encoder trained."""
+        start, source, rows = state.given_student, self.source(state.pretrained), self.texts(state)
+
+        def work(folder: Path) -> dict[str, Any]:
+            student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+            tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
+            notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
+            encoder, head = self.language_teacher(state, source, lambda: tokens, tokenizer, notes)
+            masking = masking_of(tokenizer, self.masked_share, state.seed)
+            with same_randomness():
+                torch.manual_seed(state.seed)  # what the head does not have from the teacher's, and the projection
+                objective = MaskedDistillation(student, encoder, head, masking, self)
+            curves = fit(
+                objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="masked LM", validate=dict
+            )
+            save_model(student.cpu(), tokenizer, folder)
+            return {"curves": curves, "notes": notes}
+
+        made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
+        product = state.workshop.make("masked_lm", made_with, work)
+        model = Model(product.folder, product.key)
+        notes = (
+            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
+            *product.record["notes"],
+        )
+        curves = tuple(product.record["curves"])
+        record = Record("masked_lm", "MaskedLM", model, product.seconds, product.reused, notes, curves)
+        return state.with_record(record, student=model)
+
+
+class MaskedDistillation(Objective):
+    """The student's encoder under a masked-language-model head, beside the teacher that reads the same rows.
+
+    Only the classifier's encoder is run, so its own head is not reached by any loss. Where widths differ, the
+    student's states go through a learned projection before they are compared.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        teacher_head: LanguageHead,
+        masking: Masking,
+        settings: MaskedLM,
+    ) -> None:
+        super().__init__()
+        self.student, self.masking, self.settings = student, masking, settings
+        self.frozen = (teacher, teacher_head)  # in a tuple: no part of this module, not trained, not saved
+        self.head = LanguageHead(student.config)
+        self.head.start_from(teacher_head)
+        self.head.to(student.device)
+        self.projection: nn.Linear | None = None
+        if student.config.hidden_size != teacher.config.hidden_size:
+            projection = nn.Linear(student.config.hidden_size, teacher.config.hidden_size, bias=False)
+            self.projection = projection.to(student.device)
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The student."""
+        return self.student
+
+    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the three losses and each one's own value."""
+        teacher, teacher_head = self.frozen
+        ids, labels = self.masking(batch, progress)
+        mask = batch["attention_mask"]
+        where = mask.bool() if self.settings.soft_on is Positions.real else labels != HIDDEN
+        ours = states_of(self.student.base_model, batch, ids)
+        with torch.no_grad():
+            theirs = states_of(teacher, batch, ids)
+            targets = teacher_head(theirs[where], word_embeddings(teacher))
+        logits = self.head(ours[where], word_embeddings(self.student))
+        found = bool(where.any())
+        projected = ours if self.projection is None else self.projection(ours)
+        parts = {
+            "soft": soft_target_loss(logits, targets, self.settings.temperature) if found else ours.sum() * 0,
+            "labels": hard_label_loss(logits, labels[where]),
+            "cosine": cosine_loss(projected, theirs, mask),
+        }
+        weights = {name: getattr(self.settings, f"{name}_weight") for name in parts}
+        return torch.stack([weights[name] * part for name, part in parts.items()]).sum(), parts

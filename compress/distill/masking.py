@@ -1,0 +1,69 @@
+"""Masked language modelling: which tokens are hidden, the same ones whenever a step is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.tasks import Array
+
+HIDDEN = -100  # the label of a token that is not to be predicted
+MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the rest stays as it is
+
+
+def generator_of(seed: int, row: int, progress: float, purpose: int = 0) -> np.random.Generator:
+    """Return random numbers for one row at one step, which ``progress``, 0 to 1, tells from every other step."""
+    return np.random.default_rng([seed, row, int(progress * 2**53), purpose])
+
+
+def masked(
+    ids: Array, low: Array, high: Array, mask: int, hideable: Array, share: float, generator: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return a row's tokens with some hidden, and its labels: what was hidden, `HIDDEN` elsewhere; all (tokens,).
+
+    Each token that is ``hideable`` is chosen with probability ``share``; of those 80 % become ``mask``, 10 % a
+    random piece from ``low`` to below ``high``, 10 % stay (Devlin et al., arXiv:1810.04805).
+    """
+    chance, fate = generator.random((2, len(ids)))
+    other = generator.integers(low, high)
+    chosen = hideable & (chance < share)
+    seen = np.where(chosen & (fate < MASKED), mask, ids)
+    seen = np.where(chosen & (fate >= MASKED) & (fate < MASKED + RANDOM), other, seen)
+    return seen, np.where(chosen, ids, HIDDEN)
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How the rows of a batch are masked. Special tokens never are; every epoch hides others."""
+
+    mask: int  # number of the mask token
+    vocabulary: int  # pieces that a random one is drawn from
+    special: frozenset[int]
+    share: float
+    seed: int
+
+    def __call__(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, Tensor]:
+        """Return input_ids and labels (batch, tokens); padding stays what it is."""
+        ids = batch["input_ids"].cpu().numpy().copy()
+        lengths, rows = batch["attention_mask"].sum(1).tolist(), batch["rows"].tolist()
+        labels = np.full_like(ids, HIDDEN)
+        special = np.array(sorted(self.special))
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            own = ids[place, :length]
+            ids[place, :length], labels[place, :length] = masked(
+                own, np.zeros_like(own), np.full_like(own, self.vocabulary), self.mask, ~np.isin(own, special),
+                self.share, generator_of(self.seed, row, progress),
+            )  # fmt: skip
+        device = batch["input_ids"].device
+        return torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device)
+
+
+def masking_of(tokenizer: Any, share: float, seed: int) -> Masking:
+    """Return the masking of a tokenizer's rows."""
+    special = frozenset(tokenizer.all_special_ids)
+    return Masking(tokenizer.mask_token_id, len(tokenizer), special, share, seed)

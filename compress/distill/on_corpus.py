@@ -1,0 +1,111 @@
+"""What preparations on unlabelled texts share: their texts, and the pretrained model that teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.corpus import corpus_faults, read_corpus
+from compress.data.dataset import Split
+from compress.errors import CompressError, Fault
+from compress.models.families import FAMILIES, UNEVEN
+from compress.models.loading import content_of, load_config, load_tokenizer
+from compress.settings import at_least
+from compress.state import State
+from compress.teacher import longest_row
+from compress.train import Training
+
+
+@dataclass(kw_only=True)
+class OnCorpus(Training):
+    """Train the student's encoder on texts without labels; its head stays as it was built."""
+
+    corpus: str | None = None  # a text file, a row a line; default: the run's training and unlabelled rows
+    rows: int | None = None  # a seeded sample of the corpus; default: all rows
+    teacher: str | None = None  # folder or hub id, pretrained; default: what the teacher was fine-tuned from
+    max_tokens: int | None = None  # longer rows are cut; default: teacher.max_tokens
+
+    def faults(self) -> Iterator[Fault]:
+        """The corpus is a text file, and numbers are in their ranges."""
+        yield from super().faults()
+        if self.corpus is not None:
+            yield from corpus_faults("corpus", self.corpus)
+        yield from at_least(self, "rows", 1)
+        yield from at_least(self, "max_tokens", 4)
+        if self.teacher == "":
+            yield Fault("teacher", self.teacher, "must name a folder or hub id")
+        if self.early_stopping:
+            rule = "has no metric here, for texts without labels"
+            yield Fault("early_stopping", self.early_stopping, rule, "Set it to 0.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield a student that has no such encoder, and parameters that it does not have."""
+        if student.model_type.removeprefix(UNEVEN) not in FAMILIES:
+            rule = f"trains encoders of type {', '.join(FAMILIES)}, and the student is of type {student.model_type}"
+            yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
+            return
+        yield from self.parameter_faults(student)
+
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
+        """Yield why the corpus cannot be read, or the pretrained model cannot teach this student."""
+        if student.model_type.removeprefix(UNEVEN) not in FAMILIES:
+            return
+        if self.corpus is not None and not any(corpus_faults("corpus", self.corpus)):
+            try:
+                read_corpus(self.corpus)
+            except CompressError as error:
+                yield Fault("corpus", self.corpus, str(error).rstrip("."))
+        if self.teacher is None and not fine_tuned:
+            rule = "is not known: the run's teacher has its head already and is not fine-tuned here"
+            yield Fault("teacher", None, rule, "Name the folder or hub id of the pretrained model.")
+            return
+        source = self.source(teacher)
+        try:
+            config = load_config(source)
+            if config.model_type not in FAMILIES:
+                yield Fault(
+                    "teacher", self.teacher, f"is of type {config.model_type}", f"Known: {', '.join(FAMILIES)}."
+                )
+                return
+            same = source == teacher or load_tokenizer(source).get_vocab() == load_tokenizer(teacher).get_vocab()
+        except CompressError as error:
+            yield Fault("teacher", self.teacher, str(error).rstrip("."))
+            return
+        if not same:
+            rule = "has another vocabulary than the run's teacher"
+            yield Fault("teacher", self.teacher, rule, "Name the model that teacher.model was fine-tuned from.")
+        longest = min(longest_row(config), longest_row(student))
+        if self.max_tokens is not None and self.max_tokens > longest:
+            yield Fault("max_tokens", self.max_tokens, f"must be at most {longest}, the most that the models take")
+        yield from self.source_faults(source, config, student)
+
+    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+        """Yield why this pretrained model, of a known family and the student's vocabulary, cannot teach."""
+        yield from ()
+
+    def source(self, pretrained: str | None) -> str:
+        """Return the folder or hub id that teaches; raises ValueError where there is none."""
+        found = self.teacher or pretrained
+        if found is None:
+            raise ValueError("a pretrained model is needed: name it, or let the teacher be fine-tuned in this run")
+        return str(Path(found).expanduser()) if found.startswith("~") else found
+
+    def source_key(self, source: str) -> str:
+        """Return what tells one content of the pretrained model from another."""
+        return f"pretrained {content_of(source, load_config(source))}"
+
+    def texts(self, state: State) -> Split:
+        """Return the rows to train on, without labels."""
+        rows = replace(state.data.transfer, labels=None) if self.corpus is None else read_corpus(self.corpus)
+        if self.rows is None or self.rows >= len(rows):
+            return rows
+        return rows.take(np.sort(np.random.default_rng(state.seed).choice(len(rows), self.rows, replace=False)))
+
+    def made_with(self) -> Any:
+        """Of texts and models the content counts, which the stage adds, not where they lie."""
+        left_out = ("corpus", "rows", "teacher")
+        return {name: value for name, value in super().made_with().items() if name not in left_out}

@@ -1,0 +1,66 @@
+"""Masking: how often, what is put there, and that a step repeated hides the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from compress.distill.masking import HIDDEN, Masking, masking_of
+from tests.conftest import VOCABULARY, tiny_tokenizer
+from tests.test_train import tokens
+
+MASK = VOCABULARY.index("[MASK]")
+
+
+def masking(share: float = 0.15, seed: int = 3) -> Masking:
+    return masking_of(tiny_tokenizer(), share, seed)
+
+
+def test_fifteen_percent_are_chosen_and_eighty_ten_ten_of_them_masked_replaced_and_kept() -> None:
+    rows = tokens(2000)
+    fates: Counter[str] = Counter()
+    hideable = 0
+    drawn: Counter[int] = Counter()
+    batch = rows.batch(list(range(2000)))
+    ids, labels = masking()(batch, 0.5)
+    before = batch["input_ids"]
+    special = (before < 5) | ~batch["attention_mask"].bool()
+    hideable = int((~special).sum())
+    chosen = labels != HIDDEN
+    assert not (chosen & special).any()
+    assert torch.equal(labels[chosen], before[chosen])
+    assert torch.equal(ids[~chosen], before[~chosen])
+    for was, now in zip(before[chosen].tolist(), ids[chosen].tolist(), strict=True):
+        fates["masked" if now == MASK else "kept" if now == was else "random"] += 1
+        drawn[now] += now not in (MASK, was)
+    count = int(chosen.sum())
+    assert count / hideable == pytest.approx(0.15, abs=0.01)  # 15,000 tokens: four standard errors are 0.012
+    # a random piece may be the mask or the piece itself: 1/21 of a tenth each
+    assert fates["masked"] / count == pytest.approx(0.8 + 0.1 / 25, abs=0.03)
+    assert fates["random"] / count == pytest.approx(0.1 * 23 / 25, abs=0.025)
+    assert fates["kept"] / count == pytest.approx(0.1 + 0.1 / 25, abs=0.025)
+    assert len([number for number, times in drawn.items() if times]) > len(VOCABULARY) / 2
+
+
+def test_the_same_step_hides_the_same_and_another_step_row_or_seed_does_not() -> None:
+    rows = tokens(60)
+    batch = rows.batch(list(range(60)))
+    first, again = masking()(batch, 0.25), masking()(batch, 0.25)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], masking()(batch, 0.26)[1])
+    assert not torch.equal(first[1], masking(seed=4)(batch, 0.25)[1])
+    assert torch.equal(batch["input_ids"], rows.batch(list(range(60)))["input_ids"])
+
+
+def test_what_else_is_in_the_batch_does_not_matter() -> None:
+    rows = tokens(40)
+    width = int(rows.lengths.max())
+    together = masking()(rows.batch(list(range(40))), 0.5)
+    for row in (0, 7, 39):
+        length = int(rows.lengths[row])
+        alone = masking()(rows.batch([row]), 0.5)
+        assert length <= width
+        for one, all_of_them in zip(alone, together, strict=True):
+            assert torch.equal(one[0], all_of_them[row, :length])
