@@ -19,6 +19,7 @@ from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
+_ANY_SIZE = 2**62
 
 
 class _Logits(nn.Module):
@@ -47,7 +48,6 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-        from onnx_ir.passes.common import DeduplicateInitializersPass
     except ImportError as error:
         raise MissingPackageError(error.name or "onnx", "onnx", "Writing ONNX") from error
     before = model.config._attn_implementation
@@ -69,10 +69,7 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
                 verbose=False,
             )
             assert program is not None
-            # the exporter stores a small weight once for each layer that shares it, as it transposes each use
-            DeduplicateInitializersPass(size_limit=2**31)(program.model)
-            for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()  # each node's Python stack, which together outweigh a small model
+            _tidy(program.model)
             program.save(str(path), external_data=False)
     finally:
         model.set_attn_implementation(before)
@@ -85,6 +82,20 @@ def _lstm_node(states: Any, weight: Any, recurrence: Any, bias: Any) -> Any:
     hidden, _, _ = op.LSTM(states, weight, recurrence, bias, hidden_size=recurrence.shape[2])
     directions: Any = op.Constant(value_ints=[1])
     return op.Squeeze(hidden, directions)
+
+
+def _tidy(model: Any) -> None:
+    """Store what layers share once, as the constant that quantizers look for, and nothing about the export."""
+    import onnxscript.optimizer
+    from onnx_ir.passes.common import DeduplicateInitializersPass
+
+    # the exporter leaves a large weight that is used more than once behind a Transpose in front of every use,
+    # where dynamic quantization does not find it; folded, each use has a copy of its own, and one of them is kept
+    onnxscript.optimizer.fold_constants(model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    onnxscript.optimizer.remove_unused_nodes(model)
+    DeduplicateInitializersPass(size_limit=_ANY_SIZE)(model)
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()  # each node's Python stack, which together can outweigh a small model
 
 
 @contextlib.contextmanager

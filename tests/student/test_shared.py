@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.quantization import quantize_dynamic
 from safetensors import safe_open
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -114,8 +115,12 @@ def test_onnx_holds_shared_weights_once_and_says_what_pytorch_says(tmp_path: Pat
     student, batch = Shared(embedding_size=8).build(BertForSequenceClassification(config).eval()), tiny_batch()
     names, path = ["input_ids", "attention_mask", "token_type_ids"], tmp_path / "model.onnx"
     write_onnx(student, names, path)
-    numbers = sum(int(np.prod(weight.dims)) for weight in onnx.load(path).graph.initializer)
-    assert numbers < 1.02 * parameters(student)
+    graph = onnx.load(path).graph
+    assert sum(int(np.prod(weight.dims)) for weight in graph.initializer) < 1.02 * parameters(student)
+    stored = {weight.name for weight in graph.initializer}
+    assert not [node.name for node in graph.node if node.op_type == "Transpose" and node.input[0] in stored]
+    quantize_dynamic(path, tmp_path / "int8.onnx", op_types_to_quantize=["MatMul", "Gemm", "Gather"])
+    assert (tmp_path / "int8.onnx").stat().st_size < parameters(student) + 120_000  # all of it in one byte each
     assert path.stat().st_size < 4 * parameters(student) + 80_000  # a layer alone takes 200,000
     said = onnxruntime.InferenceSession(path).run(None, {name: batch[name].numpy() for name in names})[0]
     np.testing.assert_allclose(said, observe(student, batch).logits.numpy(), rtol=1e-4, atol=1e-5)
