@@ -61,5 +61,11 @@ def describe(threads: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that figures depend on, of those that are installed."""
-    installed = {found.name.lower(): found.version for found in metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    return dict(_installed())
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """Read once: there are hundreds of distributions, and every product of the cache asks."""
+    known = {found.name.lower(): found.version for found in metadata.distributions()}
+    return tuple((name, known[name]) for name in PACKAGES if name in known)

@@ -57,3 +57,18 @@ def test_metrics_of_scores() -> None:
     assert task.metrics(np.zeros((4, 1)), labels)["pearson"] == 0
     assert task.agreement(labels[:, None], labels[:, None] + 0.05) == 1
     assert task.agreement(labels[:, None], labels[:, None] + 0.2) == 0
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_metrics_of_a_confusion_matrix_are_scikit_learns(classes: int) -> None:
+    from compress.tasks import from_confusion
+
+    generator = np.random.default_rng(classes)
+    task = Classification(tuple(map(str, range(classes))))
+    for rows in (1, 2, 7, 60):
+        labels = generator.integers(0, classes, rows)
+        predicted = np.where(generator.random(rows) < 0.5, labels, generator.integers(0, classes, rows))
+        matrix = np.zeros((classes, classes), dtype=np.int64)
+        for label, answer in zip(labels, predicted, strict=True):
+            matrix[label, answer] += 1
+        assert from_confusion(matrix) == pytest.approx(task.metrics(np.eye(classes)[predicted], labels))

@@ -282,7 +282,7 @@ class Relations(Loss):
         return ((last[0], self.teacher_layer or last[1]),)
 
     def __call__(self, seen: Comparison) -> Tensor:
-        """Return the mean of the three relations' losses."""
+        """Return the sum of the three relations' losses, each with factor 1 (eq. 2 of the paper)."""
         ((student, teacher),) = self.pairs(seen.layers, seen.last)
         outputs = ((seen.student.queries, seen.teacher.queries), (seen.student.keys, seen.teacher.keys),
                    (seen.student.values, seen.teacher.values))  # fmt: skip
@@ -291,7 +291,7 @@ class Relations(Loss):
         most = self.relation_heads or seen.teacher_heads
         heads = max(number for number in range(1, min(most, common) + 1) if common % number == 0)
         mask = seen.student.mask
-        return _sum(relation_loss(ours[student], theirs[teacher], heads, mask) for ours, theirs in outputs) / 3
+        return _sum(relation_loss(ours[student], theirs[teacher], heads, mask) for ours, theirs in outputs)
 
 
 def _sum(terms: Iterator[Tensor]) -> Tensor:
