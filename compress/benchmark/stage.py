@@ -121,7 +121,7 @@ class Benchmark(Settings):
                 "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
                 "runtime": "pytorch", "precision": "fp32", "seconds": label_student.seconds,
                 "curves": [dict(point) for point in label_student.curves],
-                "notes": ["same start, labelled rows, steps and seed as the distilled student, and its speed"],
+                "notes": ["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
             }  # fmt: skip
 
 

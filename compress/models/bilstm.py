@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedConfig
 
 from compress.models.lstm import Lstm
-from compress.models.segments import classification_loss, compared, segments, taken
+from compress.models.segments import ReaderOfTexts, taken
 
 
 class BiLstmConfig(PreTrainedConfig):
@@ -28,7 +25,7 @@ class BiLstmConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
 
 
-class BiLstmForSequenceClassification(PreTrainedModel):
+class BiLstmForSequenceClassification(ReaderOfTexts):
     """Embeddings, BiLSTM, the last states of both directions, a layer with ReLU, the output.
 
     The backward direction is a second LSTM over the row's own tokens in reverse, so padding is never read and
@@ -52,39 +49,15 @@ class BiLstmForSequenceClassification(PreTrainedModel):
         self.classifier = nn.Linear(config.fully_connected_size, int(config.num_labels or 1))
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the word embeddings."""
-        return self.embeddings
+    def answer(self, features: Tensor) -> Tensor:
+        """Return the logits (batch, outputs)."""
+        hidden = self.dropout(self.fully_connected(features).relu())
+        logits: Tensor = self.classifier(hidden)
+        return logits
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the word embeddings."""
-        assert isinstance(value, nn.Embedding)
-        self.embeddings = value
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Leave every part as PyTorch starts it."""
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Token numbers (batch, tokens) to logits (batch, outputs)."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states = self.dropout(self.embeddings(input_ids))
-        separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
-        parts = segments(input_ids, mask, token_type_ids, separator, self.config.pairs)
-        texts = [self._read(taken(states, start, length), length) for start, length in parts]
-        hidden = self.dropout(self.fully_connected(compared(texts)).relu())
-        logits = self.classifier(hidden)
-        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
-
-    def _read(self, states: Tensor, length: Tensor) -> Tensor:
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the last states of both directions (batch, 2 * hidden) of texts that lie at the front."""
-        start = torch.zeros_like(length)
+        states, start = self.dropout(states), torch.zeros_like(length)
         rows = torch.arange(length.shape[0], device=length.device)
         for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
             onward = forwards(states.transpose(0, 1)).transpose(0, 1)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedConfig
 
-from compress.models.segments import classification_loss, compared, segments, taken
+from compress.models.segments import ReaderOfTexts
 
 
 class CnnConfig(PreTrainedConfig):
@@ -27,7 +24,7 @@ class CnnConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
 
 
-class CnnForSequenceClassification(PreTrainedModel):
+class CnnForSequenceClassification(ReaderOfTexts):
     """Embeddings, filters of several widths with ReLU, pooling over time, the output.
 
     A filter is applied at every real token; zeros follow the last one, so a row may be shorter than a filter
@@ -50,36 +47,12 @@ class CnnForSequenceClassification(PreTrainedModel):
         self.classifier = nn.Linear(width, int(config.num_labels or 1))
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the word embeddings."""
-        return self.embeddings
+    def answer(self, features: Tensor) -> Tensor:
+        """Return the logits (batch, outputs)."""
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the word embeddings."""
-        assert isinstance(value, nn.Embedding)
-        self.embeddings = value
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Leave every part as PyTorch starts it."""
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Token numbers (batch, tokens) to logits (batch, outputs)."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states = self.embeddings(input_ids)
-        separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
-        parts = segments(input_ids, mask, token_type_ids, separator, self.config.pairs)
-        texts = [self._read(taken(states, start, length), length) for start, length in parts]
-        logits = self.classifier(self.dropout(compared(texts)))
-        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
-
-    def _read(self, states: Tensor, length: Tensor) -> Tensor:
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the pooled answers of all filters (batch, filters * widths) to texts that lie at the front."""
         real = torch.arange(states.shape[1], device=states.device)[None] < length[:, None]
         states = torch.where(real[:, :, None], states, 0.0)

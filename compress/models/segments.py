@@ -6,6 +6,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class ReaderOfTexts(PreTrainedModel):
+    """A classifier over word embeddings that reads each text of a row by itself and compares the two of a pair.
+
+    Its configuration has ``pairs`` and ``sep_token_id``. Padding is never read.
+    """
+
+    embeddings: nn.Embedding
+
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
+        """Embeddings (batch, tokens, width) of texts that lie at the front, and their lengths, to (batch, features)."""
+        raise NotImplementedError
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Features (batch, features) of one text, or of two compared, to logits (batch, outputs)."""
+        raise NotImplementedError
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings."""
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings."""
+        assert isinstance(value, nn.Embedding)
+        self.embeddings = value
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every part as PyTorch starts it."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Token numbers (batch, tokens) to logits (batch, outputs)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.embeddings(input_ids)
+        separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
+        parts = segments(input_ids, mask, token_type_ids, separator, self.config.pairs)
+        texts = [self.read(taken(states, start, length), length) for start, length in parts]
+        logits = self.answer(compared(texts))
+        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
 
 
 def segments(

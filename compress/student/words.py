@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.models.low_rank import low_rank
 from compress.models.vocabulary import of_words
+from compress.models.word_pieces import started_pieces
 from compress.settings import at_least, between
 from compress.student.base import Reading, Student
 
@@ -86,7 +88,7 @@ class OfEmbeddings(Student):
         assert isinstance(own, nn.Embedding)
         weight = known.weight.detach()
         if self.own_tokens and reading is not None:
-            weight = _of_words(weight, reading)
+            weight = started_pieces(weight, reading.teacher, reading.student)
         with torch.no_grad():
             own.weight.copy_(narrowed(weight, own.embedding_dim))
             if own.padding_idx is not None:
@@ -95,29 +97,9 @@ class OfEmbeddings(Student):
 
 
 def narrowed(weight: Tensor, width: int) -> Tensor:
-    """Return embeddings (words, width): as they are, cut to their first principal directions, or followed by zeros.
-
-    The directions are the right singular vectors of (words, given width) with the largest singular values, so
-    inner products change least.
-    """
+    """Return embeddings (words, width): as they are, their nearest of that rank, or followed by zeros."""
     given = weight.shape[1]
-    if width >= given:
-        return nn.functional.pad(weight, (0, width - given))
-    _, vectors = torch.linalg.eigh((weight.T @ weight).double())  # ascending
-    first: Tensor = vectors.flip(1)[:, :width].to(weight.dtype)
-    return weight @ first
-
-
-def _of_words(weight: Tensor, reading: Reading) -> Tensor:
-    """Return an embedding a word: the mean of its pieces' in the teacher's embeddings."""
-    words = reading.student.convert_ids_to_tokens(list(range(len(reading.student))))
-    backend = reading.teacher.backend_tokenizer
-    rows = []
-    for word in words:
-        number = backend.token_to_id(word)
-        pieces = [number] if number is not None else [token.id for token in backend.model.tokenize(word)]
-        rows.append(weight[pieces].mean(0))
-    return torch.stack(rows)
+    return nn.functional.pad(weight, (0, width - given)) if width >= given else low_rank(weight, width)[0]
 
 
 def _width(teacher: Any) -> int:
