@@ -23,6 +23,7 @@ from rich.console import Console
 from compress.benchmark.latency import Reader, real_rows
 from compress.benchmark.runners import load_runner, torch_threads
 from compress.data import Files
+from compress.distill.layers import Layers
 from compress.distill.losses import (
     AttentionScores,
     AttentionTransfer,
@@ -37,6 +38,7 @@ from compress.distill.losses import (
     Relations,
     SoftTargets,
 )
+from compress.distill.progressive import Progressive
 from compress.distill.schedules import Schedule
 from compress.distill.stage import Distill
 from compress.distill.theseus import Theseus
@@ -51,6 +53,8 @@ from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
+from compress.student.mobile import Mobile
+from compress.student.shared import Shared
 from compress.student.words import Pieces
 from compress.tasks import TaskKind, wilson
 from compress.teacher import FineTune, Teacher
@@ -84,6 +88,8 @@ class Kind:
 STUDENTS: Mapping[str, Kind] = {
     "3 layers": Kind(Bert(layers=3), 2e-4),
     "3 first layers": Kind(Bert(layers=3, layer_map="first"), 2e-4),
+    "6 layers, MobileBERT": Kind(Mobile(), 5e-4),
+    "6 layers, shared": Kind(Shared(), 2e-4),
     "BiLSTM": Kind(BiLstm(), 2e-3, epochs=2.0),
     "CNN, words": Kind(Cnn(tokens=Pieces.words), 2e-3, epochs=2.0),
 }
@@ -119,9 +125,17 @@ METHODS = (
     Method("3 layers", "MiniLMv2 + soft + labels", {**SOFT, "relations": Relations()}),
     Method("3 layers", "born again, second generation", SOFT, generations=2),
     Method("3 layers", "Theseus, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
+    Method("3 layers", "TinyBERT: layers, then soft + labels", SOFT, {"layers": Layers()}, prepared=2 / 3),
     Method("3 first layers", LABELS, HARD),
     Method("3 first layers", "PKD-Skip", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="skip"),
     Method("3 first layers", "PKD-Last", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="last"),
+    Method("6 layers, MobileBERT", LABELS, HARD),
+    Method("6 layers, MobileBERT", "soft + labels (Hinton)", SOFT),
+    Method("6 layers, MobileBERT", "progressive, then soft + labels", SOFT,
+           {"progressive": Progressive(embeddings=True)}, prepared=2 / 3),
+    Method("6 layers, shared", LABELS, HARD),
+    Method("6 layers, shared", "soft + labels (Hinton)", SOFT),
+    Method("6 layers, shared", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
     Method("BiLSTM", LABELS, HARD),
     Method("BiLSTM", "logits' squared error (Tang et al.)", MSE),
     Method("BiLSTM", "soft + labels (Hinton)", SOFT),

@@ -25,7 +25,7 @@ class LayerTraining(Training):
     losses: list[str] = field(default_factory=lambda: ["hidden", "attention", "embeddings"])  # those inside the models
     weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: on disk when they fit into cache_gib; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs may take
 
     def faults(self) -> Iterator[Fault]:
