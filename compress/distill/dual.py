@@ -14,13 +14,14 @@ from compress.distill.dual_objective import DualObjective
 from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import words_of
 from compress.errors import Fault
+from compress.models.device import device
 from compress.models.families import family_of, layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.settings import at_least, between
-from compress.state import SCRATCH, Model, Record, State
+from compress.state import SCRATCH, State
 from compress.student.layer_map import layer_map, layer_map_faults
-from compress.train import device, fit, same_randomness
+from compress.train import fit, same_randomness
 
 
 class Projected(Enum):
@@ -108,11 +109,4 @@ class Dual(LanguageTraining):
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
         product = state.workshop.make("dual", made_with, work)
-        model = Model(product.folder, product.key)
-        notes = (
-            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
-            *product.record["notes"],
-        )
-        curves = tuple(product.record["curves"])
-        record = Record("dual", "Dual", model, product.seconds, product.reused, notes, curves)
-        return state.with_record(record, student=model)
+        return self.handed_on(state, product, rows)

@@ -12,10 +12,11 @@ import torch
 from compress.distill.layers import LayerTraining
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import Fault
+from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.state import SCRATCH, Model, Record, State
-from compress.train import device, fit, same_randomness
+from compress.state import SCRATCH, Model, State
+from compress.train import fit, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -61,11 +62,4 @@ class General(OnCorpus, LayerTraining):
 
         made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]
         product = state.workshop.make("general", made_with, work)
-        model = Model(product.folder, product.key)
-        notes = (
-            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
-            *product.record["notes"],
-        )
-        curves = tuple(product.record["curves"])
-        record = Record("general", "General", model, product.seconds, product.reused, notes, curves)
-        return state.with_record(record, student=model)
+        return self.handed_on(state, product, rows)

@@ -16,12 +16,13 @@ from compress.distill.language_teacher import LanguageTraining, states_of
 from compress.distill.losses.functions import cosine_loss, hard_label_loss, soft_target_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
+from compress.models.device import device
 from compress.models.language_head import LanguageHead, word_embeddings
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.settings import at_least, positive
-from compress.state import SCRATCH, Model, Record, State
-from compress.train import Objective, device, fit, same_randomness
+from compress.state import SCRATCH, State
+from compress.train import Objective, fit, same_randomness
 
 
 class Positions(Enum):
@@ -85,14 +86,7 @@ class MaskedLM(LanguageTraining):
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
         product = state.workshop.make("masked_lm", made_with, work)
-        model = Model(product.folder, product.key)
-        notes = (
-            f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing",
-            *product.record["notes"],
-        )
-        curves = tuple(product.record["curves"])
-        record = Record("masked_lm", "MaskedLM", model, product.seconds, product.reused, notes, curves)
-        return state.with_record(record, student=model)
+        return self.handed_on(state, product, rows)
 
 
 class MaskedDistillation(Objective):

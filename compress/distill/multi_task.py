@@ -20,6 +20,7 @@ from compress.distill.teacher_outputs import Wanted, on_disk
 from compress.errors import CompressError, Fault
 from compress.evaluate import main_metric
 from compress.members import reading
+from compress.models.device import device
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.multi_task import (
@@ -33,7 +34,7 @@ from compress.settings import Settings, all_faults, at_least
 from compress.state import SCRATCH, Model, Record, State
 from compress.tasks import Task, TaskKind
 from compress.teacher import Teacher
-from compress.train import Objective, Training, device, fit, same_randomness
+from compress.train import Objective, Training, fit, same_randomness
 
 
 @dataclass(kw_only=True)

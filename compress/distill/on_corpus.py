@@ -15,7 +15,7 @@ from compress.errors import CompressError, Fault
 from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.settings import at_least
-from compress.state import State
+from compress.state import Model, Product, Record, State
 from compress.teacher import longest_row
 from compress.train import Training
 
@@ -104,6 +104,18 @@ class OnCorpus(Training):
         if self.rows is None or self.rows >= len(rows):
             return rows
         return rows.take(np.sort(np.random.default_rng(state.seed).choice(len(rows), self.rows, replace=False)))
+
+    def handed_on(self, state: State, product: Product, rows: Split) -> State:
+        """Return the state with the student that ``product`` holds, and what is to be said of it."""
+        model, record = Model(product.folder, product.key), product.record
+        said = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
+        return state.with_record(
+            Record(
+                type(self).__name__, type(self).__name__, model, product.seconds, product.reused,
+                (said, *record["notes"]), tuple(record["curves"]),
+            ),
+            student=model,
+        )  # fmt: skip
 
     def made_with(self) -> Any:
         """Of texts and models the content counts, which the stage adds, not where they lie."""

@@ -20,6 +20,7 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.files import write_json
+from compress.models.device import device
 from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import Tokens, tokenize
@@ -27,7 +28,7 @@ from compress.models.uneven import kept_heads
 from compress.settings import at_least, between, positive
 from compress.state import SCRATCH, Model, Record, State
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.train import Training, device, fit, same_randomness
+from compress.train import Training, fit, same_randomness
 
 
 @dataclass(kw_only=True)

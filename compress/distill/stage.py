@@ -17,6 +17,7 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.evaluate import main_metric
+from compress.models.device import device
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import Tokens, tokenize
@@ -25,7 +26,7 @@ from compress.settings import at_least, positive
 from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
-from compress.train import Training, device, fit, same_randomness
+from compress.train import Training, fit, same_randomness
 
 
 @dataclass(kw_only=True)

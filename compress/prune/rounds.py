@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
+from compress.models.device import device
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.prune.importance import Batches, Importance, normalised
 from compress.settings import at_least, between
 from compress.state import Model, Record, Stage, State
-from compress.train import device
 
 
 class Scope(Enum):

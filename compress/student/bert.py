@@ -18,7 +18,7 @@ from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student
-from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, where
 
 ALL = "all"  # as many layers as the teacher
@@ -70,13 +70,7 @@ class Bert(Student):
 
     def _size_faults(self, teacher: Any) -> Iterator[Fault]:
         count, most = self._count(teacher), teacher.num_hidden_layers
-        if count > most:
-            yield Fault("layers", count, f"must be at most the teacher's {most}")
-        else:
-            try:
-                layer_map(self.layer_map, count, most)
-            except ValueError as error:
-                yield Fault("layer_map", self.layer_map, str(error))
+        yield from depth_faults(self.layer_map, count, most)
         width, heads = self.hidden_size or teacher.hidden_size, self.heads or teacher.num_attention_heads
         if width % heads:
             yield Fault("hidden_size", width, f"must be a multiple of the {heads} heads", "Set student.heads too.")

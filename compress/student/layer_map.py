@@ -45,6 +45,17 @@ def layer_pairs(choice: Any, student: Any, teacher: Any) -> tuple[tuple[int, int
     return tuple(enumerate(layer_map(choice, count, teacher.num_hidden_layers), start=1)) if count else ()
 
 
+def depth_faults(choice: Any, count: int, most: int) -> Iterator[Fault]:
+    """Yield a fault of ``layers`` or ``layer_map`` unless ``count`` layers map to a teacher of ``most``."""
+    if count > most:
+        yield Fault("layers", count, f"must be at most the teacher's {most}")
+        return
+    try:
+        layer_map(choice, count, most)
+    except ValueError as error:
+        yield Fault("layer_map", choice, str(error))
+
+
 def layer_map_faults(name: str, choice: Any) -> Iterator[Fault]:
     """Yield a fault unless ``choice`` is a named map or a list of whole numbers from 1."""
     if isinstance(choice, str):

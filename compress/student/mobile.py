@@ -18,7 +18,7 @@ from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.settings import at_least
 from compress.student.base import Reading, Student
-from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.teacher import longest_row
 
 HEADS = {
@@ -61,13 +61,7 @@ class Mobile(Student):
         """Yield sizes that do not fit the teacher's configuration; raises ModelError for an unsupported teacher."""
         family_of(teacher)
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
-        if count > most:
-            yield Fault("layers", count, f"must be at most the teacher's {most}")
-        else:
-            try:
-                layer_map(self.layer_map, count, most)
-            except ValueError as error:
-                yield Fault("layer_map", self.layer_map, str(error))
+        yield from depth_faults(self.layer_map, count, most)
         if self._bottleneck(teacher) % self._heads(teacher):
             rule = f"must be a multiple of the {self._heads(teacher)} heads"
             yield Fault("bottleneck", self._bottleneck(teacher), rule, "Set student.heads too.")

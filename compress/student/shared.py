@@ -18,7 +18,7 @@ from compress.models.low_rank import low_rank
 from compress.models.shared import SHARED_CLASSES, shared_parts
 from compress.settings import at_least
 from compress.student.base import Reading, Student
-from compress.student.layer_map import layer_map, layer_map_faults
+from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 
 
 class Share(Enum):
@@ -60,13 +60,7 @@ class Shared(Student):
             yield Fault("share", self.share.value, rule, remedy)
             return
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
-        if count > most:
-            yield Fault("layers", count, f"must be at most the teacher's {most}")
-        else:
-            try:
-                layer_map(self.layer_map, count, most)
-            except ValueError as error:
-                yield Fault("layer_map", self.layer_map, str(error))
+        yield from depth_faults(self.layer_map, count, most)
         width = _width(teacher)
         if (self.embedding_size or 0) >= width:
             rule = f"must be below the teacher's {width}; a product of that rank saves nothing"

@@ -1,0 +1,12 @@
+"""Training: one engine for teachers, distillation and recovery; settings, orders of rows and objectives for it."""
+
+from compress.train.engine import fit
+from compress.train.objective import Objective, Rows, Supervised
+from compress.train.order import LengthGrouped, Order, grouped_by_length
+from compress.train.randomness import same_randomness
+from compress.train.settings import Decay, Precision, Training
+
+__all__ = [
+    "Decay", "LengthGrouped", "Objective", "Order", "Precision", "Rows", "Supervised", "Training", "fit",
+    "grouped_by_length", "same_randomness",
+]  # fmt: skip

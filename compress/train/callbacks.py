@@ -1,0 +1,126 @@
+"""What happens between the steps: checkpoints by time, validation, early stopping, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from compress.files import write_json
+from compress.progress import progress
+from compress.train.order import Order
+from compress.train.randomness import same_randomness
+from compress.train.settings import Training
+
+WHOLE = "whole"  # marks a checkpoint that was written to its end
+
+
+class Keeper(TrainerCallback):
+    """Orders checkpoints by time, validates after each epoch, stops early and keeps the best weights."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        settings: Training,
+        folder: Path,
+        validate: Callable[[], Mapping[str, float]],
+        order: Order,
+    ) -> None:
+        self.objective, self.settings, self.validate, self.order = objective, settings, validate, order
+        self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
+        self.saved_at = time.monotonic()
+        self.steps_an_epoch = -(-len(order) // settings.batch_size)
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell the order which epoch it is."""
+        self.order.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for a checkpoint where one is due."""
+        if state.global_step % self.steps_an_epoch:  # the last step of an epoch is kept after its validation
+            control.should_save = self.due and state.global_step < state.max_steps
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mark the checkpoint as whole."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        self.saved_at = time.monotonic()
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Validate, and keep or stop where early stopping says so."""
+        with same_randomness():
+            metrics = self.validate()
+        self.objective.train()
+        state.log_history.append(
+            {"step": state.global_step, "epoch": state.epoch or 0.0}
+            | {f"validation_{name}": value for name, value in metrics.items()}
+        )
+        if self.settings.early_stopping and metrics:
+            self._keep_if_best(next(iter(metrics.values())), state, control)
+        control.should_save = self.due and state.global_step < state.max_steps
+
+    def _keep_if_best(self, metric: float, state: TrainerState, control: TrainerControl) -> None:
+        from safetensors.torch import save_file
+
+        best = json.loads(self.best_state.read_text()) if self.best_state.exists() else None
+        if best is None or metric > best["metric"] or state.global_step <= best["step"]:
+            weights = {name: value.contiguous() for name, value in self.objective.state_dict().items()}
+            aside = self.best_weights.with_suffix(".new")
+            save_file(weights, aside)
+            aside.replace(self.best_weights)
+            write_json(self.best_state, {"metric": metric, "step": state.global_step, "epoch": state.epoch})
+        elif (state.epoch or 0) - best["epoch"] >= self.settings.early_stopping:
+            control.should_training_stop = True
+
+    def restore_best(self) -> None:
+        """Put the best epoch's weights back, where early stopping kept any."""
+        from safetensors.torch import load_file
+
+        if self.best_weights.exists():
+            self.objective.load_state_dict(load_file(self.best_weights))
+
+
+class Bar(TrainerCallback):
+    """A progress bar with the time left and the last logged loss."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the bar, where training goes on from."""
+        self.bar = progress(total=state.max_steps, initial=state.global_step, title=self.title, unit="step")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        """Show the loss."""
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def last_whole(checkpoints: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, and remove those that were not."""
+    for path in checkpoints.glob("checkpoint-*"):
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)  # cut short; left there, it would count among those that are kept
+    found = sorted(checkpoints.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
+    return str(found[-1].parent) if found else None

@@ -1,0 +1,178 @@
+"""The one training engine: transformers' Trainer, with length-grouped batches and exact resumption.
+
+Fine-tuning a teacher, distillation and recovery after pruning all go through `fit`; they differ in the
+objective, a module that turns a batch into a loss and its named parts.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from compress.errors import CompressError
+from compress.models.families import layers_below_top
+from compress.models.loading import quiet
+from compress.train.callbacks import Bar, Keeper, last_whole
+from compress.train.objective import Objective, Rows
+from compress.train.order import LengthGrouped, Order
+from compress.train.randomness import same_randomness
+from compress.train.settings import Precision, Training
+
+CURVE_POINTS = 40  # points of a training curve
+
+
+def fit(
+    objective: Objective,
+    tokens: Rows,
+    settings: Training,
+    *,
+    seed: int,
+    folder: Path,
+    title: str,
+    validate: Callable[[], Mapping[str, float]],
+    order: Order | None = None,
+    shares: Mapping[Tensor, float] | None = None,
+) -> list[dict[str, float]]:
+    """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
+
+    ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
+
+    Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
+    one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
+    metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where it
+    is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as
+    they were.
+    """
+    order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
+    steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.decay.value,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.gradient_clip,
+        bf16=settings.precision is Precision.bf16,
+        fp16=settings.precision is Precision.fp16,
+        eval_strategy="no",
+        save_strategy="no",  # our callback saves by time
+        save_total_limit=2,
+        logging_steps=max(1, steps // CURVE_POINTS),
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=seed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = last_whole(folder / "checkpoints")
+    with same_randomness(), quiet(), warnings.catch_warnings(), _frozen(objective.trained, settings.freeze):
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer = Engine(
+            model=objective,
+            args=arguments,
+            train_dataset=tokens,
+            data_collator=tokens.batch,
+        )
+        trainer.order = order
+        trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
+        keeper = Keeper(objective, settings, folder, validate, order)
+        trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
+        trainer.train(resume_from_checkpoint=checkpoint)
+        keeper.restore_best()
+    objective.eval()
+    history = trainer.state.log_history[:-1]  # the last entry is the Trainer's own summary
+    return [{name: float(value) for name, value in entry.items() if math.isfinite(value)} for entry in history]
+
+
+def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, float]) -> Mapping[Tensor, float]:
+    """Return, by parameter, its share of the learning rate; nothing where all have the whole of it."""
+    if layer_decay == 1:
+        return shares
+    decayed = {one: layer_decay ** layers_below_top(name, model.config) for name, one in model.named_parameters()}
+    return {one: share * shares.get(one, 1.0) for one, share in decayed.items()}
+
+
+class Engine(Trainer):
+    """Trainer with our batch order, learning rates by parameter, and the parts of the loss in its log."""
+
+    order: Order
+    shares: Mapping[Tensor, float]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.parts: dict[str, list[float]] = {}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.order
+
+    def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
+        """Make the Trainer's own optimizer; its groups are split where parameters have a share of the rate."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
+        if not self.shares:
+            return optimizer
+        groups = []
+        for group in optimizer.param_groups:
+            share_of = {id(parameter): self.shares.get(parameter, 1.0) for parameter in group["params"]}
+            for share in sorted(set(share_of.values()), reverse=True):
+                own = [parameter for parameter in group["params"] if share_of[id(parameter)] == share]
+                groups.append({**group, "params": own, "lr": group["lr"] * share, "initial_lr": group["lr"] * share})
+        optimizer.param_groups.clear()
+        for group in groups:
+            optimizer.add_param_group(group)
+        return optimizer
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
+        """Return the objective's loss, its parts kept for the log; raises CompressError when it is not finite."""
+        loss, parts = model(inputs, self.state.global_step / self.state.max_steps)
+        for name, part in parts.items():
+            self.parts.setdefault(name, []).append(float(part.detach()))
+        assert isinstance(loss, Tensor)
+        if not bool(torch.isfinite(loss)):
+            raise CompressError(
+                f"Training diverged: the loss is {loss.item()} at step {self.state.global_step}. "
+                "Lower the stage's learning_rate, or its gradient_clip."
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of the loss's parts since the last entry, too."""
+        logs |= {name: float(np.mean(values)) for name, values in self.parts.items()}
+        self.parts.clear()
+        super().log(logs, start_time)
+
+
+def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:
+    """Return the Trainer's own flow control, without its printing."""
+    from transformers.trainer_callback import DefaultFlowCallback
+
+    return [c for c in trainer.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel, patterns: list[str]) -> Iterator[None]:
+    """Let the parameters whose names match learn nothing, for a time; raises CompressError where none would be left."""
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    still = [p for name, p in learning.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if still and len(still) == len(learning):
+        raise CompressError(f"freeze = {patterns} leaves nothing to train.")
+    for parameter in still:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in still:
+            parameter.requires_grad_(True)

@@ -1,0 +1,57 @@
+"""What is trained and on what: an objective, and rows in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.models.outputs import INPUTS
+
+
+class Rows(Protocol):
+    """What is trained on: rows by number, and a batch of them."""
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens a row."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> int: ...
+
+    def batch(self, rows: list[int]) -> dict[str, Tensor]:
+        """Return what the objective is given for these rows."""
+        ...
+
+
+class Objective(nn.Module, ABC):
+    """A module whose call ``(batch, progress)`` returns (loss, {part: loss}); progress is 0 to 1."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> PreTrainedModel:
+        """The model that learns."""
+
+
+class Supervised(Objective):
+    """The objective of fine-tuning: the loss that the model's own head defines for labels."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The model that learns."""
+        return self.model
+
+    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss; it has no parts."""
+        inputs = {name: batch[name] for name in (*INPUTS, "labels") if name in batch}
+        return self.model(**inputs).loss, {}

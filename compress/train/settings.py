@@ -1,0 +1,88 @@
+"""Settings that all stages which train have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+
+from compress.errors import Fault
+from compress.models.families import can_be_taken_apart
+from compress.models.loading import parameter_shapes
+from compress.settings import at_least, between, positive
+from compress.state import Stage
+
+
+class Decay(Enum):
+    """How the learning rate goes on after the warm-up."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant_with_warmup"
+
+
+class Precision(Enum):
+    """Arithmetic of training."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass(kw_only=True)
+class Training(Stage):
+    """Settings of a stage that trains."""
+
+    epochs: float = 3.0  # passes over the rows
+    batch_size: int = 32  # rows a step
+    learning_rate: float = 5e-5  # AdamW's, at its highest
+    decay: Decay = Decay.linear  # linear, cosine or constant, after the warm-up
+    warmup: float = 0.1  # share of steps during which the learning rate rises
+    weight_decay: float = 0.01  # AdamW's
+    gradient_clip: float = 1.0  # largest norm of the gradient
+    layer_decay: float = 1.0  # factor on the learning rate, once for each layer that lies deeper; 1: the same for all
+    freeze: list[str] = field(default_factory=list)  # parameters that stay, by name or pattern: ["*.embeddings.*"]
+    precision: Precision = Precision.fp32  # fp32, bf16 or fp16 (mixed)
+    early_stopping: int = 0  # epochs without a better validation metric before it stops; 0: never, last epoch kept
+    checkpoint_seconds: float = 60.0  # time between checkpoints
+
+    def faults(self) -> Iterator[Fault]:
+        """All are in their natural ranges."""
+        yield from positive(self, "epochs")
+        yield from at_least(self, "batch_size", 1)
+        yield from positive(self, "learning_rate")
+        yield from between(self, "warmup", 0, 1)
+        yield from at_least(self, "weight_decay", 0)
+        yield from positive(self, "gradient_clip")
+        yield from between(self, "layer_decay", 0, 1, open_low=True)
+        yield from at_least(self, "early_stopping", 0)
+        yield from positive(self, "checkpoint_seconds")
+        if self.precision is Precision.fp16 and not torch.cuda.is_available():
+            yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 where the processor has it.")
+
+    def parameter_faults(self, config: Any) -> Iterator[Fault]:
+        """Yield settings that do not fit the parameters of a classifier of this configuration."""
+        if self.layer_decay != 1 and not can_be_taken_apart(config):
+            rule = f"needs layers that are known, and a {config.model_type} has none"
+            yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
+        if self.freeze:
+            yield from self.freeze_faults(list(parameter_shapes(config)))
+
+    def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
+        """Yield patterns that match none of the parameters ``names`` that would learn, or all of them together."""
+        modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
+        for pattern in self.freeze:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
+                yield Fault("freeze", pattern, "matches no parameter that would learn", f"Nearest: {', '.join(close)}.")
+        if self.freeze and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
+            yield Fault("freeze", list(self.freeze), "leaves nothing to train")
+
+    def made_with(self) -> Any:
+        """Leave out what does not change the result."""
+        return {name: value for name, value in super().made_with().items() if name != "checkpoint_seconds"}
