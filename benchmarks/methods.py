@@ -1,11 +1,15 @@
 """Every method on the same rows: is it better than the same student trained on labels alone?
 
-    python benchmarks/methods.py --train sst2/train.tsv --test sst2/dev.tsv --teacher minilm-sst2
+    python benchmarks/methods.py --train sst2/train.tsv --test sst2/dev.tsv --teacher minilm-sst2 \
+        --synonyms synonyms.tsv --other-train trec/train.tsv --other-test trec/dev.tsv
 
-Within a student all methods see the same teacher, training rows, number of steps, batch size and highest
-learning rate, over the same seeds; preparations take their steps from the same budget. The test file is
-measured whole and never used to choose anything. What is done is kept in ``--results``, a line a run: the same
-command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
+Within a student all methods see the same training rows, number of steps, batch size and highest learning rate,
+over the same seeds, and the same teacher, but for those whose name says otherwise; preparations take their steps
+from the same budget, and so does augmentation, which adds rows and not steps. Teachers that are made here are not
+in the budget: fine-tuned ones, and the head of a masked language model that DistilBERT and dual training need and
+the packaged model lacks. The test file is measured whole and never used to choose anything. What is done is kept
+in ``--results``, a line a run: the same command goes on after an interruption. Prints a Markdown table and, last,
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +24,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from compress.augment.base import Augmentation
+from compress.augment.perturb import Perturb
+from compress.augment.substitute import Substitute
 from compress.benchmark.latency import Reader, real_rows
 from compress.benchmark.runners import load_runner, torch_threads
 from compress.data import Files
+from compress.distill.dual import Dual
+from compress.distill.general import General
 from compress.distill.layers import Layers
 from compress.distill.losses import (
     AttentionScores,
@@ -38,6 +47,8 @@ from compress.distill.losses import (
     Relations,
     SoftTargets,
 )
+from compress.distill.masked_lm import MaskedLM
+from compress.distill.multi_task import MultiTask, OtherTask
 from compress.distill.progressive import Progressive
 from compress.distill.schedules import Schedule
 from compress.distill.stage import Distill
@@ -71,6 +82,8 @@ class Method:
     name: str
     losses: Mapping[str, Loss]
     prepare: Mapping[str, Training] = field(default_factory=dict)
+    augment: Mapping[str, Augmentation] = field(default_factory=dict)
+    teacher: Teacher | None = None  # default: the one that is given
     prepared: float = 0.0  # share of the budget that the preparations take
     generations: int = 1  # each takes the whole budget
     layer_map: Any = None
@@ -85,11 +98,17 @@ class Kind:
     epochs: float = 1.0  # times the budget: small students are cheap
 
 
+PRETRAINED = Teacher().source()  # the packaged MiniLM, without a head for any task
+NARROW = Bert(layers=3, hidden_size=192, heads=12, intermediate_size=768, start="random")
+
 STUDENTS: Mapping[str, Kind] = {
     "3 layers": Kind(Bert(layers=3), 2e-4),
     "3 first layers": Kind(Bert(layers=3, layer_map="first"), 2e-4),
-    "6 layers, MobileBERT": Kind(Mobile(), 5e-4),
-    "6 layers, shared": Kind(Shared(), 2e-4),
+    "3 layers, MobileBERT": Kind(Mobile(layers=3), 5e-4),
+    "3 layers, shared": Kind(Shared(layers=3), 2e-4),
+    "3 layers of the pretrained": Kind(Bert(layers=3, start=PRETRAINED), 2e-4),
+    "3 narrow layers": Kind(NARROW, 5e-4),
+    "3 narrow layers, 3,000 pieces": Kind(replace(NARROW, vocabulary=3_000), 5e-4),
     "BiLSTM": Kind(BiLstm(), 2e-3, epochs=2.0),
     "CNN, words": Kind(Cnn(tokens=Pieces.words), 2e-3, epochs=2.0),
 }
@@ -103,6 +122,8 @@ TINYBERT: Mapping[str, Loss] = {
     "attention": AttentionScores(weight=0.1),
 }
 FALLING = SoftTargets(temperature=8.0, temperature_end=1.0, temperature_schedule=Schedule.linear)
+OF_THESE_ROWS = Teacher(model="minilm", epochs=2, learning_rate=1e-4)
+PERTURBED = {"perturb": Perturb(copies=4)}
 ANNEALED: Mapping[str, Loss] = {
     "soft": SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=Schedule.linear),
     "hard": HardLabels(weight=0.0, weight_end=1.0, weight_schedule=Schedule.linear),
@@ -126,22 +147,56 @@ METHODS = (
     Method("3 layers", "born again, second generation", SOFT, generations=2),
     Method("3 layers", "Theseus, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
     Method("3 layers", "TinyBERT: layers, then soft + labels", SOFT, {"layers": Layers()}, prepared=2 / 3),
+    Method("3 layers", "soft + labels, perturbed rows too (Tang et al.)", SOFT, augment=PERTURBED),
+    Method("3 layers", "teacher of these rows: soft + labels", SOFT, teacher=OF_THESE_ROWS),
+    Method("3 layers", "three teachers of these rows: soft + labels", SOFT, teacher=replace(OF_THESE_ROWS, copies=3)),
     Method("3 first layers", LABELS, HARD),
     Method("3 first layers", "PKD-Skip", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="skip"),
     Method("3 first layers", "PKD-Last", {**SOFT, "patient": Patient(weight=100.0)}, layer_map="last"),
-    Method("6 layers, MobileBERT", LABELS, HARD),
-    Method("6 layers, MobileBERT", "soft + labels (Hinton)", SOFT),
-    Method("6 layers, MobileBERT", "progressive, then soft + labels", SOFT,
+    Method("3 layers, MobileBERT", LABELS, HARD),
+    Method("3 layers, MobileBERT", "soft + labels (Hinton)", SOFT),
+    Method("3 layers, MobileBERT", "progressive, then soft + labels", SOFT,
            {"progressive": Progressive(embeddings=True)}, prepared=2 / 3),
-    Method("6 layers, shared", LABELS, HARD),
-    Method("6 layers, shared", "soft + labels (Hinton)", SOFT),
-    Method("6 layers, shared", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
+    Method("3 layers, shared", LABELS, HARD),
+    Method("3 layers, shared", "soft + labels (Hinton)", SOFT),
+    Method("3 layers, shared", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
+    Method("3 layers of the pretrained", LABELS, HARD),
+    Method("3 layers of the pretrained", "soft + labels (Hinton)", SOFT),
+    Method("3 layers of the pretrained", "DistilBERT: masked words, then soft + labels", SOFT,
+           {"masked_lm": MaskedLM(teacher=PRETRAINED, head_epochs=3)}, prepared=2 / 3),
+    Method("3 narrow layers", LABELS, HARD),
+    Method("3 narrow layers", "soft + labels (Hinton)", SOFT),
+    Method("3 narrow layers", "general, then soft + labels", SOFT, {"general": General(teacher=PRETRAINED)},
+           prepared=2 / 3),
+    Method("3 narrow layers", "TinyBERT: general, layers, then soft + labels", SOFT,
+           {"general": General(teacher=PRETRAINED), "layers": Layers()}, prepared=2 / 3),
+    Method("3 narrow layers, 3,000 pieces", LABELS, HARD),
+    Method("3 narrow layers, 3,000 pieces", "soft + labels (Hinton)", SOFT),
+    Method("3 narrow layers, 3,000 pieces", "dual, then soft + labels", SOFT,
+           {"dual": Dual(teacher=PRETRAINED, head_epochs=3)}, prepared=2 / 3),
     Method("BiLSTM", LABELS, HARD),
     Method("BiLSTM", "logits' squared error (Tang et al.)", MSE),
     Method("BiLSTM", "soft + labels (Hinton)", SOFT),
+    Method("BiLSTM", "logits' squared error, perturbed rows too (Tang et al.)", MSE, augment=PERTURBED),
     Method("CNN, words", LABELS, HARD),
     Method("CNN, words", "logits' squared error", MSE),
 )  # fmt: skip
+
+
+def methods(given: argparse.Namespace) -> Iterator[Method]:
+    """Yield the methods, those that need files only where they are given, by a text in the name or by the student."""
+    more = []
+    if given.synonyms:
+        copies = {"substitute": Substitute(copies=4, synonyms=given.synonyms)}
+        more.append(Method("3 layers", "soft + labels, rows with synonyms too (TinyBERT)", SOFT, augment=copies))
+    if given.other_train:
+        files = Files(train=given.other_train, validation=given.other_test)
+        other = OtherTask(data=files, teacher=replace(OF_THESE_ROWS, epochs=3.0))
+        prepare = {"multi_task": MultiTask(tasks={"other": other})}
+        more.append(Method("3 layers", "multi-task (BAM), then soft + labels", SOFT, prepare, prepared=2 / 3))
+    for method in (*METHODS, *more):
+        if given.methods is None or any(text in method.name or text == method.student for text in given.methods):
+            yield method
 
 
 def main() -> None:
@@ -153,6 +208,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4_000, help="training rows, a stratified sample")
     parser.add_argument("--epochs", type=float, default=3, help="the budget of every method, over these rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--synonyms", help="word<TAB>synonym, for TinyBERT's augmentation, which is left out without")
+    parser.add_argument("--other-train", help="rows of another task, for multi-task distillation, left out without")
+    parser.add_argument("--other-test", help="its validation rows")
     parser.add_argument(
         "--methods", nargs="+", metavar="TEXT", help="only those whose name or student has one of these"
     )
@@ -169,7 +227,7 @@ def main() -> None:
     budget = {"rows": given.rows, "epochs": given.epochs}
     if not given.table:
         for seed in given.seeds:
-            for method in chosen(given.methods):
+            for method in methods(given):
                 about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
                     found = train(method, replace(state, seed=seed), given.epochs)
@@ -187,13 +245,6 @@ def main() -> None:
     print(json.dumps({**files, **budget, **said, "runs": shown}))
 
 
-def chosen(texts: list[str] | None) -> Iterator[Method]:
-    """Yield the methods that were asked for, by a text in their name or by their student."""
-    for method in METHODS:
-        if texts is None or any(text in method.name or text == method.student for text in texts):
-            yield method
-
-
 def read(path: Path) -> list[dict[str, Any]]:
     """Return what is done."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -202,8 +253,14 @@ def read(path: Path) -> list[dict[str, Any]]:
 def train(method: Method, state: State, epochs: float) -> dict[str, Any]:
     """Return accuracy, parameters, seconds and the trained student's place."""
     kind = STUDENTS[method.student]
+    if method.teacher is not None:
+        alone = State(data=state.data, workshop=state.workshop, seed=13)
+        state = replace(method.teacher(alone), seed=state.seed)
+    for augmentation in method.augment.values():
+        state = augmentation(state)
     state = kind.student(state)
-    before, budget = len(state.records), epochs * kind.epochs
+    before = len(state.records)
+    budget = epochs * kind.epochs * len(state.data.train) / len(state.data.transfer)
     for stage in method.prepare.values():
         share = budget * method.prepared / len(method.prepare)
         state = replace(stage, epochs=share, learning_rate=kind.learning_rate)(state)
@@ -257,7 +314,10 @@ def table(runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float
     for run in runs:
         groups.setdefault((run["student"], run["method"]), []).append(run)
     order = {(method.student, method.name): place for place, method in enumerate(METHODS)}
-    for (student, name), group in sorted(groups.items(), key=lambda item: order.get(item[0], len(order))):
+    students = list(STUDENTS)
+    for (student, name), group in sorted(
+        groups.items(), key=lambda item: (students.index(item[0][0]), order.get(item[0], len(order)))
+    ):
         values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
         mean = float(np.mean(values))
         low, high = wilson(round(mean * rows), rows)
