@@ -93,7 +93,7 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
         os.close(descriptor)
 
 
-def place(source: Path, target: Path, without: str = "") -> None:
+def place(source: Path, target: Path, *without: str) -> None:
     """Make ``target`` a copy of the folder ``source``, replacing what stood there; big files are hard links.
 
     Files named ``without`` are left out.
@@ -103,7 +103,7 @@ def place(source: Path, target: Path, without: str = "") -> None:
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
             shutil.copytree(
-                source, aside, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(without)
+                source, aside, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(*without)
             )
             aside.chmod(0o755)
             if target.exists():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.data.dataset import Dataset
+from compress.distill.projections import PROJECTIONS
 from compress.files import hash_json, locked, place, storage_faults, sweep_up, write_text
 from compress.machine import describe, versions
 from compress.report import write_report
@@ -87,7 +88,7 @@ def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]
             sweep_up(folder / name)
         write_text(folder / "recipe.yaml", to_yaml(recipe))
         for name, source in models.items():
-            place(source, folder / name, PRODUCT)
+            place(source, folder / name, PRODUCT, PROJECTIONS)
         for path in (*folder.glob("stages/*"), *folder.glob("artifacts/*")):
             if str(path.relative_to(folder)) not in models:
                 shutil.rmtree(path)  # of an earlier recipe with the same folder

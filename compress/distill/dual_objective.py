@@ -169,7 +169,7 @@ class DualObjective(Objective):
             ids, own = self.words.mixed(row, chance < self.student_words, self.teacher.own)
             low, high = (ends[own.astype(int)] for ends in self.ends)
             generator = generator_of(self.seed, row, progress, PIECES)
-            rows.append(masked(ids, low, high, self.mask, ~np.isin(ids, self.special), self.share, generator))
+            rows.append(masked(ids, low, high, self.mask, self.share * ~np.isin(ids, self.special), generator))
         width = max(len(ids) for ids, _ in rows)
         ids, labels = np.full((len(rows), width), self.pad), np.full((len(rows), width), HIDDEN)
         mask = np.zeros((len(rows), width), dtype=np.int64)

@@ -11,6 +11,7 @@ import torch
 
 from compress.distill.layers import LayerTraining
 from compress.distill.on_corpus import OnCorpus
+from compress.distill.projections import keep
 from compress.errors import Fault
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
@@ -24,7 +25,7 @@ class General(OnCorpus, LayerTraining):
     """Losses inside the models, from the pretrained teacher (TinyBERT's general stage, arXiv:1909.10351).
 
     No prediction is distilled. Where widths differ, states go through projections that are learned here and
-    thrown away with the stage. With ``losses=[relations]`` or ``[minilm]`` it is what MiniLM does on its corpus.
+    go on in the next stage. With ``losses=[relations]`` or ``[minilm]`` it is what MiniLM does on its corpus.
     """
 
     learning_rate: float = 1e-4  # AdamW's, at its highest
@@ -58,6 +59,7 @@ class General(OnCorpus, LayerTraining):
                 objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="general", validate=dict
             )
             save_model(student.cpu(), tokenizer, folder)
+            keep(objective.projections, folder)
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]

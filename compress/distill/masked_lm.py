@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -20,7 +21,7 @@ from compress.models.device import device
 from compress.models.language_head import LanguageHead, word_embeddings
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.settings import at_least, positive
+from compress.settings import at_least, between, positive
 from compress.state import SCRATCH, State
 from compress.train import Objective, fit, same_randomness
 
@@ -37,8 +38,9 @@ class MaskedLM(LanguageTraining):
     """Masked language modelling with soft targets and aligned last states (DistilBERT, arXiv:1910.01108).
 
     The pretrained teacher reads the same masked rows. Weights, temperature and the positions of the soft targets
-    are those of the authors' code, whose drawing of rare words more often is left out. The student's head starts
-    from the teacher's, is tied to the student's word embeddings and is thrown away with the stage.
+    are those of the authors' code, and so is that rare words are hidden more often; each token is chosen on its
+    own, where theirs chooses the same number in every batch. The student's head starts from the teacher's, is tied
+    to the student's word embeddings and is thrown away with the stage.
     """
 
     learning_rate: float = 5e-4  # AdamW's, at its highest
@@ -46,6 +48,7 @@ class MaskedLM(LanguageTraining):
     labels_weight: float = 2.0  # of cross-entropy with the hidden words
     cosine_weight: float = 1.0  # of one minus the cosine of the last hidden states
     temperature: float = 2.0  # T of the soft targets
+    smoothing: float = 0.7  # s: a word piece is hidden with probability ~ count^-s in the corpus; 0: all alike (BERT)
     soft_on: Positions = Positions.real  # positions of the soft targets: real (all tokens) or masked, which is cheaper
 
     def faults(self) -> Iterator[Fault]:
@@ -57,6 +60,7 @@ class MaskedLM(LanguageTraining):
         if not any(getattr(self, name) > 0 for name in weights):
             yield Fault("soft_weight", self.soft_weight, "leaves no loss with a weight above 0", "Set it to 5.")
         yield from positive(self, "temperature")
+        yield from between(self, "smoothing", 0, 1)
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield a student that reads other word pieces than the teacher predicts."""
@@ -74,7 +78,8 @@ class MaskedLM(LanguageTraining):
             tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
             notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
             encoder, head = self.language_teacher(state, source, lambda: tokens, tokenizer, notes)
-            masking = masking_of(tokenizer, self.masked_share, state.seed)
+            counts = np.bincount(tokens.columns["input_ids"], minlength=len(tokenizer))
+            masking = masking_of(tokenizer, self.masked_share, state.seed, counts, self.smoothing)
             with same_randomness():
                 torch.manual_seed(state.seed)  # what the head does not have from the teacher's, and the projection
                 objective = MaskedDistillation(student, encoder, head, masking, self)

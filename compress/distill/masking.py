@@ -22,16 +22,16 @@ def generator_of(seed: int, row: int, progress: float, purpose: int = 0) -> np.r
 
 
 def masked(
-    ids: Array, low: Array, high: Array, mask: int, hideable: Array, share: float, generator: np.random.Generator
+    ids: Array, low: Array, high: Array, mask: int, chances: Array, generator: np.random.Generator
 ) -> tuple[Array, Array]:
     """Return a row's tokens with some hidden, and its labels: what was hidden, `HIDDEN` elsewhere; all (tokens,).
 
-    Each token that is ``hideable`` is chosen with probability ``share``; of those 80 % become ``mask``, 10 % a
+    Each token is chosen with its own probability in ``chances``; of those chosen 80 % become ``mask``, 10 % a
     random piece from ``low`` to below ``high``, 10 % stay (Devlin et al., arXiv:1810.04805).
     """
     chance, fate = generator.random((2, len(ids)))
     other = generator.integers(low, high)
-    chosen = hideable & (chance < share)
+    chosen = chance < chances
     seen = np.where(chosen & (fate < MASKED), mask, ids)
     seen = np.where(chosen & (fate >= MASKED) & (fate < MASKED + RANDOM), other, seen)
     return seen, np.where(chosen, ids, HIDDEN)
@@ -42,9 +42,7 @@ class Masking:
     """How the rows of a batch are masked. Special tokens never are; every epoch hides others."""
 
     mask: int  # number of the mask token
-    vocabulary: int  # pieces that a random one is drawn from
-    special: frozenset[int]
-    share: float
+    chances: Array  # (pieces,), the probability that a token of a piece is chosen; a random piece is one of them
     seed: int
 
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, Tensor]:
@@ -52,18 +50,34 @@ class Masking:
         ids = batch["input_ids"].cpu().numpy().copy()
         lengths, rows = batch["attention_mask"].sum(1).tolist(), batch["rows"].tolist()
         labels = np.full_like(ids, HIDDEN)
-        special = np.array(sorted(self.special))
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             own = ids[place, :length]
             ids[place, :length], labels[place, :length] = masked(
-                own, np.zeros_like(own), np.full_like(own, self.vocabulary), self.mask, ~np.isin(own, special),
-                self.share, generator_of(self.seed, row, progress),
+                own, np.zeros_like(own), np.full_like(own, len(self.chances)), self.mask, self.chances[own],
+                generator_of(self.seed, row, progress),
             )  # fmt: skip
         device = batch["input_ids"].device
         return torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device)
 
 
-def masking_of(tokenizer: Any, share: float, seed: int) -> Masking:
-    """Return the masking of a tokenizer's rows."""
-    special = frozenset(tokenizer.all_special_ids)
-    return Masking(tokenizer.mask_token_id, len(tokenizer), special, share, seed)
+def masking_of(tokenizer: Any, share: float, seed: int, counts: Array | None = None, smoothing: float = 0.0) -> Masking:
+    """Return the masking of a tokenizer's rows, in which special pieces are never chosen.
+
+    All others are chosen with probability ``share``; with ``counts`` (pieces,) of a corpus, rare pieces more often
+    than frequent ones: with probability proportional to count^-smoothing and at most 1, so that ``share`` of the
+    corpus's tokens are chosen on average.
+    """
+    ordinary = np.ones(len(tokenizer))
+    ordinary[tokenizer.all_special_ids] = 0
+    chances = share * ordinary
+    if counts is not None and smoothing > 0:
+        weights = ordinary * np.maximum(counts, 1.0) ** -smoothing
+        wanted = share * float((counts * ordinary).sum())
+        certain = np.zeros(len(weights), dtype=bool)  # pieces whose chance would be above 1
+        while wanted > 0:
+            free = float((counts * weights)[~certain].sum())
+            chances = np.where(certain, 1.0, weights * ((wanted - float(counts[certain].sum())) / free))
+            if (chances <= 1).all():
+                break
+            certain = chances >= 1
+    return Masking(tokenizer.mask_token_id, chances, seed)

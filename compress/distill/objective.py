@@ -29,8 +29,8 @@ class Distillation(Objective):
     """A student, its losses, and the projections that bring its states to the teacher's width.
 
     Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections W_h (one for all layers)
-    and W_e (embeddings) are learned with the student and thrown away with this module (TinyBERT,
-    arXiv:1909.10351, eq. 8 and 9). Without a teacher only losses that need none may be given.
+    and W_e (embeddings) are learned with the student (TinyBERT, arXiv:1909.10351, eq. 8
+    and 9); the deployed student has none. Without a teacher only losses that need none may be given.
     """
 
     def __init__(

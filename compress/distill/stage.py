@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Split
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation
+from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
@@ -27,6 +28,8 @@ from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
 from compress.train import Training, fit, same_randomness
+
+GOES_ON = "states are projected to the teacher's width as the stage before learned to"
 
 
 @dataclass(kw_only=True)
@@ -150,11 +153,14 @@ class Distill(Training):
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
             objective = self._objective(state, student, rows, folder / SCRATCH, notes)
+            if go_on(objective.projections, start.folder):
+                notes.append(GOES_ON)
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
         )  # fmt: skip
         save_model(student.cpu(), tokenizer, folder)
+        keep(objective.projections, folder)
         return {"curves": curves, "notes": notes}
 
     def _objective(

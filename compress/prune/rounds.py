@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.distill.projections import carry
 from compress.errors import Fault
 from compress.models.device import device
 from compress.models.families import FAMILIES, can_be_taken_apart
@@ -120,6 +121,7 @@ class InRounds(Stage):
         if any(len(kept) < len(scores) for kept, scores in zip(keep, importance, strict=True)):
             model = self.without(model, keep)
         save_model(model.cpu(), tokenizer, folder)
+        carry(student.folder, folder)
         return {"importance": [scores.tolist() for scores in importance]}
 
 

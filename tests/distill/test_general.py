@@ -138,7 +138,7 @@ def test_padding_does_not_matter_and_a_batch_without_hidden_tokens_costs_nothing
 
 
 def replace_share(model: MaskedDistillation, share: float) -> MaskedDistillation:
-    model.masking = replace(model.masking, share=share)
+    model.masking = replace(model.masking, chances=share * (model.masking.chances > 0))
     return model
 
 

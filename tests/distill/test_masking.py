@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,3 +66,33 @@ def test_what_else_is_in_the_batch_does_not_matter() -> None:
         assert length <= width
         for one, all_of_them in zip(alone, together, strict=True):
             assert torch.equal(one[0], all_of_them[row, :length])
+
+
+def test_rare_pieces_are_hidden_more_often_and_the_share_holds() -> None:
+    counts = np.array([0, 900, 40, 10, 6, *[1 + 37 * n for n in range(len(VOCABULARY) - 5)]], dtype=float)
+    chances = masking_of(tiny_tokenizer(), 0.15, 3, counts, 0.7).chances
+    special = tiny_tokenizer().all_special_ids
+    ordinary = [n for n in range(len(VOCABULARY)) if n not in special]
+    assert all(chances[n] == 0 for n in special)
+    assert sum(counts[n] * chances[n] for n in ordinary) == pytest.approx(0.15 * sum(counts[n] for n in ordinary))
+    first = next(n for n in ordinary if 0 < chances[n] < 1)
+    for n in ordinary:
+        if chances[n] < 1:
+            assert chances[n] / chances[first] == pytest.approx((counts[first] / counts[n]) ** 0.7)
+
+
+def test_a_piece_so_rare_that_its_chance_would_pass_one_is_always_hidden_and_the_others_make_up_for_it() -> None:
+    special = tiny_tokenizer().all_special_ids
+    counts = np.where(np.isin(np.arange(len(VOCABULARY)), special), 0.0, 100_000.0)
+    rare = next(n for n in range(len(VOCABULARY)) if n not in special)
+    counts[rare] = 1.0
+    chances = masking_of(tiny_tokenizer(), 0.4, 3, counts, 1.0).chances
+    assert chances[rare] == 1.0
+    others = [n for n in range(len(VOCABULARY)) if n not in special and n != rare]
+    assert {round(float(chances[n]), 12) for n in others} == {round(float(chances[others[0]]), 12)}
+    assert float((counts * chances).sum()) == pytest.approx(0.4 * counts.sum())
+
+
+@pytest.mark.parametrize(("counts", "smoothing"), [(None, 0.7), (np.arange(1.0, 1 + len(VOCABULARY)), 0.0)])
+def test_without_counts_or_smoothing_all_are_alike(counts: Any, smoothing: float) -> None:
+    assert np.array_equal(masking_of(tiny_tokenizer(), 0.15, 3, counts, smoothing).chances, masking().chances)

@@ -1,0 +1,40 @@
+"""Projections of a narrower student's states, handed from one stage of training to the next."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+PROJECTIONS = "projections.tensors"
+"""Safetensors beside a stage's model; another suffix than the model's, for it is no part of its size."""
+
+
+def keep(projections: nn.ModuleDict, folder: Path) -> None:
+    """Write projections beside the model that they were trained with; nothing where there are none."""
+    if projections:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in projections.state_dict().items()}
+        save_file(tensors, folder / PROJECTIONS)
+
+
+def go_on(projections: nn.ModuleDict, folder: Path) -> bool:
+    """Give ``projections`` the values that stand in ``folder``, where they are there and fit; return whether.
+
+    TinyBERT's task stages go on with the projection of the general one (arXiv:1909.10351, the authors' code).
+    """
+    path = folder / PROJECTIONS
+    if not projections or not path.exists():
+        return False
+    kept, own = load_file(path), projections.state_dict()
+    if {name: value.shape for name, value in kept.items()} != {name: value.shape for name, value in own.items()}:
+        return False
+    projections.load_state_dict(kept)
+    return True
+
+
+def carry(source: Path, folder: Path) -> None:
+    """Copy what stands in ``source``, for a stage that changes a model and trains none."""
+    if (source / PROJECTIONS).exists():
+        shutil.copyfile(source / PROJECTIONS, folder / PROJECTIONS)
