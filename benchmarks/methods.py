@@ -195,7 +195,7 @@ def methods(given: argparse.Namespace) -> Iterator[Method]:
         prepare = {"multi_task": MultiTask(tasks={"other": other})}
         more.append(Method("3 layers", "multi-task (BAM), then soft + labels", SOFT, prepare, prepared=2 / 3))
     for method in (*METHODS, *more):
-        if given.methods is None or any(text in method.name or text == method.student for text in given.methods):
+        if given.methods is None or any(text in f"{method.student}: {method.name}" for text in given.methods):
             yield method
 
 
@@ -211,9 +211,7 @@ def main() -> None:
     parser.add_argument("--synonyms", help="word<TAB>synonym, for TinyBERT's augmentation, which is left out without")
     parser.add_argument("--other-train", help="rows of another task, for multi-task distillation, left out without")
     parser.add_argument("--other-test", help="its validation rows")
-    parser.add_argument(
-        "--methods", nargs="+", metavar="TEXT", help="only those whose name or student has one of these"
-    )
+    parser.add_argument("--methods", nargs="+", metavar="TEXT", help="only those with one of these in `student: name`")
     parser.add_argument("--results", type=Path, default=Path("runs/methods.jsonl"))
     parser.add_argument("--cache", default="runs/.cache")
     parser.add_argument("--table", action="store_true", help="train nothing; measure and print what is done")

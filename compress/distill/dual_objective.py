@@ -135,10 +135,9 @@ class DualObjective(Objective):
         self.ends = (np.array([0, own]), np.array([len(theirs), own + len(ours)]))  # by whose piece it is
         self.projections: Projections | None = None
         if projected != "none":
-            configs = student.config, encoder.config
             keys = ("hidden_size", family_of(student.config).neurons_key, "embedding_size")
-            sizes = {tuple(getattr(config, key, 0) for config in configs) for key in keys}
-            self.projections = Projections(self.pairs(), sizes, up=projected == "up")  # type: ignore[arg-type]
+            sizes = {(getattr(student.config, key, 0), getattr(encoder.config, key, 0)) for key in keys}
+            self.projections = Projections(self.pairs(), sizes, up=projected == "up")
 
     @property
     def trained(self) -> PreTrainedModel:
