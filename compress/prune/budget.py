@@ -128,9 +128,11 @@ class Budget(Gradual):
         least = costs.least()
         if least <= goal:
             return
-        best = whole / least if self._name == "speedup" else least
-        rule = f"is out of reach: one layer of one head and {costs.neurons[0][0]:,} units has {best:,.4g}"
-        raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, "Choose a looser budget.")])
+        fast = self._name == "speedup"
+        best = f"at most {whole / least:.3g}" if fast else f"at least {amount(least, costs.unit)}"
+        rule = f"is out of reach: one layer of one head and {costs.neurons[0][0]:,} units has {best}"
+        remedy = f"Choose a {'lower' if fast else 'higher'} {self._name}."
+        raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, remedy)])
 
     def _cut(self, state: State, student: Model, costs: Costs, target: float) -> Product:
         """Return the student in the shape that loses least within ``target``."""
