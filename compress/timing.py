@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
 from compress.progress import progress
@@ -50,3 +52,18 @@ def time_in_turns(
                     busy[name] += spent[name][-1]
                 bar.update()
     return spent
+
+
+def quiet_turns(spent: Mapping[Name, Sequence[float]], share: float = 0.25) -> dict[Name, float]:
+    """Return each runner's median over the fastest turns, those in which the machine did least else.
+
+    For runners that do the same in every turn: of turns on rows of different lengths it would take the short ones.
+    """
+    times = np.array(list(spent.values()))  # (runners, turns)
+    order = times.sum(0).argsort(kind="stable")[: max(1, int(share * times.shape[1]))]
+    return {name: float(np.median(row[order])) for name, row in zip(spent, times, strict=True)}
+
+
+def quiet_rows(spent: Mapping[Name, Sequence[float]], rows: int) -> dict[Name, Array]:
+    """Return each runner's fastest call on each of ``rows`` feeds, (rows,), of turns that went over all of them."""
+    return {name: np.reshape(times, (-1, rows)).min(0) for name, times in spent.items()}

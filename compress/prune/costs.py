@@ -41,11 +41,10 @@ class Costs:
         """Return the cost of a whole model."""
         return self.rest + sum(self.of_layer(*size) for size in shape)
 
-    def scaled(self, factor: float) -> Costs:
-        """Return the table with all but ``rest`` times a factor."""
+    def with_sizes_scaled(self, factor: float) -> Costs:
+        """Return the table with what heads and units add times a factor."""
         return replace(
             self,
-            layer=self.layer * factor,
             heads=tuple(cost * factor for cost in self.heads),
             neurons=tuple((width, cost * factor) for width, cost in self.neurons),
         )

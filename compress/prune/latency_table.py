@@ -20,10 +20,10 @@ from compress.models.onnx_sizes import resized
 from compress.progress import progress
 from compress.prune.costs import Costs, shape_of, widths
 from compress.tasks import Array
-from compress.timing import Run, time_in_turns
+from compress.timing import Run, quiet_turns, time_in_turns
 from compress.train import same_randomness
 
-CALLS = 60  # of each size, in turns with the others of its group and with the whole model
+CALLS = 80  # of each size, in turns with the others of its group and with the whole model
 SECONDS = 3.0  # busy time after which a slow size needs no more calls
 GROUP = 3  # sizes that are loaded at once
 LEAST = 0.001  # share of the whole model's time that the layers have at least, whatever noise says
@@ -43,31 +43,30 @@ def measured_costs(config: Any, names: list[str], tokens: int, threads: int, cou
 
     As ZipLM's (arXiv:2302.04089) it holds every number of heads and every width of a layer. Timed are whole models
     of as many layers as the configuration has, all alike: every number of heads at a middle width, every width
-    at a middle number of heads, and one such layer alone, which tells the layers from the rest. A layer takes
-    its share of the middle model's time, and the differences to it of its heads and of its width; made to grow
-    with the size, and scaled so that the whole model takes what it took.
+    at a middle number of heads, one head at the least width; and one such layer alone, which tells the layers
+    from the rest. What heads and units add is made to grow with their number, and scaled so that the whole model
+    takes what it took.
     """
     shape = shape_of(config)
     known, most, layers = widths(config, count), max(heads for heads, _ in shape), len(shape)
     middle = Size(-(-most // 2), known[(len(known) - 1) // 2], layers)
     heads = [replace(middle, heads=number) for number in range(1, most + 1)]
     units = [replace(middle, units=width) for width in known]
-    single = replace(middle, layers=1)
-    times, whole = _times(config, names, tokens, threads, list(dict.fromkeys([*heads, *units, single])))
+    smallest, single = Size(1, known[0], layers), Size(1, known[0], 1)
+    times, whole = _times(config, names, tokens, threads, list(dict.fromkeys([*heads, *units, smallest, single])))
     # a model of one layer has no shorter one beside it: all its time is the layer's, which is never left out
-    layer = (times[middle] - times[single]) / (layers - 1) if layers > 1 else times[middle]
-    rest = max(times[middle] - layers * layer, 0.0)
+    layer = (times[smallest] - times[single]) / (layers - 1) if layers > 1 else times[smallest]
+    layer = min(max(layer, LEAST * whole / layers), times[smallest] / layers)
     by_heads, by_units = (isotonic_regression(np.array([times[size] for size in sizes])) for sizes in (heads, units))
-    least = layer + (by_heads[0] + by_units[0] - 2 * times[middle]) / layers
-    least = max(least, LEAST * whole / layers)
     found = Costs(
         "ms",
-        rest,
-        float(least),
+        times[smallest] - layers * layer,
+        layer,
         tuple(float(time - by_heads[0]) / layers for time in by_heads),
         tuple((width, float(time - by_units[0]) / layers) for width, time in zip(known, by_units, strict=True)),
     )
-    return found.scaled(max(whole - rest, LEAST * whole) / (found.of(shape) - rest))
+    added = found.of(shape) - times[smallest]
+    return found.with_sizes_scaled(max(whole - times[smallest], LEAST * whole) / added) if added > 0 else found
 
 
 def _times(
@@ -75,8 +74,8 @@ def _times(
 ) -> tuple[dict[Size, float], float]:
     """Return the milliseconds of each size and of the whole model.
 
-    Each turn gives one ratio of a size to the whole model; their median is hardly touched by other work on the
-    machine. It is multiplied by the median time of the whole model as it is written.
+    A size's is its ratio to the whole model, called in the same turns, of which the quiet ones count, times what
+    the whole model takes as it is written.
     """
     import onnx
 
@@ -105,6 +104,10 @@ def _times(
         )
     milliseconds = 1e3 * float(np.median(last["written"]))
     return {size: ratio * milliseconds for size, ratio in ratios.items()}, milliseconds
+
+
+def _in_turns(runners: dict[Any, Run], feed: dict[str, Array]) -> dict[Any, float]:
+    return quiet_turns(time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None))
 
 
 def _groups(sizes: list[Size]) -> Iterator[list[Size]]:

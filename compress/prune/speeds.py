@@ -16,9 +16,10 @@ from compress.models.tokens import Tokens, tokenize
 from compress.prune.costs import Costs
 from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner
 from compress.state import Model, Product, State
-from compress.timing import model_inputs, time_in_turns
+from compress.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 
 ROWS = 100  # training rows, taken evenly, on which models are timed side by side
+PASSES = 5  # over them
 
 
 def latency_costs(
@@ -48,8 +49,8 @@ def side_by_side(
 ) -> tuple[dict[str, float], Product]:
     """Return the speedup, and the median milliseconds ``before`` and ``after``, of two students called in turns.
 
-    Batch 1, training rows at their real lengths, or one of ``length`` tokens; the speedup is the median of the
-    ratios of a turn.
+    Batch 1, training rows at their real lengths, each one's fastest call of several, and the median ratio of a row;
+    or a row of ``length`` tokens in the quiet turns.
     """
 
     def work(folder: Path) -> dict[str, Any]:
@@ -61,11 +62,13 @@ def side_by_side(
             feeds[name] = [model_inputs(tokens, [row]) for row in rows]
             if length is not None:
                 feeds[name] = [row_of(input_names(tokenizer), length, len(tokenizer))]
-        spent = time_in_turns(runners, feeds, 3 * ROWS, 10 * SECONDS, "latency, side by side")
-        return {
-            "speedup": float(np.median(np.divide(spent["before"], spent["after"]))),
-            **{name: 1e3 * float(np.median(seconds)) for name, seconds in spent.items()},
-        }
+        spent = time_in_turns(runners, feeds, PASSES * ROWS, 10 * SECONDS, "latency, side by side")
+        if length is not None:
+            times = quiet_turns(spent)
+            return {"speedup": times["before"] / times["after"], **{name: 1e3 * time for name, time in times.items()}}
+        fastest = quiet_rows(spent, len(feeds["before"]))
+        medians = {name: 1e3 * float(np.median(seconds)) for name, seconds in fastest.items()}
+        return {"speedup": float(np.median(fastest["before"] / fastest["after"])), **medians}
 
     about = [before.key, after.key, length, state.data.train.fingerprint]
     product = state.workshop.make("side_by_side", [describe(threads), about], work)
