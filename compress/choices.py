@@ -19,6 +19,7 @@ from compress.distill.multi_task import MultiTask
 from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
+from compress.prune.budget import Budget
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
@@ -53,7 +54,13 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "multi_task": MultiTask,
     },
     "distill/losses": LOSSES,
-    "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
+    "prune": {
+        "heads": PruneHeads,
+        "neurons": PruneNeurons,
+        "layers": PruneLayers,
+        "vocabulary": PruneVocabulary,
+        "budget": Budget,
+    },
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
     "export": {"onnx": Onnx},
 }

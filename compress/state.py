@@ -143,6 +143,7 @@ class Record:
     reused: bool
     notes: tuple[str, ...] = ()
     curves: tuple[Mapping[str, float], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)  # more that report.json keeps of this stage, JSON-ready
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "files": ["data.train=x.tsv"],
         "hub": ["data.path=owner/name"],
         "substitute": ["augment.substitute.synonyms=x.tsv"],
+        "budget": ["prune.budget.speedup=2"],
     }.get(option, [])
     chosen = f"[{option}]" if group in SEVERAL else option
     recipe = config.compose([f"{group}={chosen}", *needed])

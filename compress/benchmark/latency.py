@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark.runners import Runner, model_inputs
+from compress.benchmark.runners import Runner
 from compress.models.onnx_graph import input_names
 from compress.models.tokens import Tokens
-from compress.progress import progress
-from compress.tasks import Array
-
-WARM_UP = 3  # calls of each runner before any is timed
+from compress.timing import model_inputs, time_in_turns
 
 
 @dataclass(frozen=True)
@@ -24,35 +21,6 @@ class Reader:
 
     tokenizer: Any
     tokens: Tokens
-
-
-def time_in_turns(
-    runners: Mapping[str, Runner],
-    feeds: Mapping[str, Sequence[Mapping[str, Array]]],
-    calls: int,
-    seconds: float,
-    title: str,
-) -> dict[str, list[float]]:
-    """Return seconds a call for each runner, called in turn (A B A B …) on one of its feeds after the other.
-
-    All runners have equally many feeds. It ends after a whole pass over them when each runner has been called
-    ``calls`` times, or, for slow ones, been busy for ``seconds``; so a drifting machine touches all alike.
-    """
-    for name, runner in runners.items():
-        for feed in feeds[name][:WARM_UP]:
-            runner(feed)
-    spent: dict[str, list[float]] = {name: [] for name in runners}
-    busy = dict.fromkeys(runners, 0.0)
-    with progress(total=calls, title=title, unit="call") as bar:
-        while any(len(spent[name]) < calls and busy[name] < seconds for name in runners):
-            for turn in zip(*(feeds[name] for name in runners), strict=True):
-                for (name, runner), feed in zip(runners.items(), turn, strict=True):
-                    start = time.perf_counter()
-                    runner(feed)
-                    spent[name].append(time.perf_counter() - start)
-                    busy[name] += spent[name][-1]
-                bar.update()
-    return spent
 
 
 def entry(spent: Sequence[float], *, threads: int, batch: int, tokens: int | str, tokenization: bool) -> dict[str, Any]:

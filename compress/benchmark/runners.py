@@ -10,13 +10,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from compress.errors import ModelError
 from compress.models.loading import load_model
-from compress.models.onnx_folder import MODEL, import_onnxruntime
-from compress.models.outputs import INPUTS
+from compress.models.onnx_folder import MODEL, onnx_session
 from compress.models.tokens import Tokens
 from compress.progress import progress
 from compress.tasks import Array
+from compress.timing import model_inputs
 
 
 class Runner(Protocol):
@@ -50,14 +49,7 @@ class OnnxRunner:
     runtime = "onnxruntime"
 
     def __init__(self, folder: Path, threads: int) -> None:
-        ort = import_onnxruntime("Running ONNX")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        try:
-            self.session = ort.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no base class
-            raise ModelError(f"{folder / MODEL}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+        self.session = onnx_session(folder / MODEL, threads)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """Return the logits."""
@@ -70,11 +62,6 @@ def load_runner(folder: Path, threads: int) -> Runner:
     if (folder / MODEL).is_file():
         return OnnxRunner(folder, threads)
     return TorchRunner(folder)
-
-
-def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
-    """Return a padded batch as a runner takes it."""
-    return {name: value.numpy() for name, value in tokens.batch(rows).items() if name in INPUTS}
 
 
 def one_by_one(runner: Runner, tokens: Tokens, title: str | None = None) -> Array:

@@ -69,7 +69,8 @@ class Benchmark(Settings):
         for record in state.records:
             logits = bench.logits(record.model)
             stages.append(
-                bench.scores(logits, teacher_metric)
+                dict(record.facts)
+                | bench.scores(logits, teacher_metric)
                 | _shape(record.model.folder)
                 | {
                     "name": record.name, "kind": record.kind, "seconds": record.seconds, "reused": record.reused,

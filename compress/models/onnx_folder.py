@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compress.errors import MissingPackageError
+from compress.errors import MissingPackageError, ModelError
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.onnx_graph import input_names, write_onnx
 from compress.state import Product, State
@@ -22,6 +22,20 @@ def import_onnxruntime(purpose: str) -> Any:
     except ImportError as error:
         raise MissingPackageError("onnxruntime", "onnx", purpose) from error
     return onnxruntime
+
+
+def onnx_session(model: Path | bytes, threads: int) -> Any:
+    """Return a session of ONNX Runtime on the CPU for a graph in a file or in memory; raises ModelError."""
+    ort = import_onnxruntime("Running ONNX")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    given = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        name = "the graph" if isinstance(model, bytes) else model
+        raise ModelError(f"{name}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
 
 
 def onnx_student(state: State) -> Product:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,10 +17,10 @@ from compress.errors import Fault
 from compress.models.device import device
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.prune.gradual import Gradual
 from compress.prune.importance import Batches, Importance, normalised
-from compress.settings import at_least, between
-from compress.state import Model, Record, Stage, State
+from compress.settings import between
+from compress.state import Model, Record, State
 
 
 class Scope(Enum):
@@ -31,24 +30,13 @@ class Scope(Enum):
     layer = "layer"
 
 
-class Rounds(Enum):
-    """linear: as many each round; cubic: most of them early (Zhu & Gupta, arXiv:1710.01878)."""
-
-    linear = "linear"
-    cubic = "cubic"
-
-
 @dataclass(kw_only=True)
-class InRounds(Stage):
+class InRounds(Gradual):
     """Remove what the loss misses least, in one round or several, with recovery after each."""
 
     ratio: float = 0.3  # share removed, over all layers; every layer keeps at least one
-    steps: int = 1  # rounds of measuring, removing and recovering; 1: one-shot, more is gentler
-    rounds: Rounds = Rounds.linear  # linear: as many each round; cubic: most of them early
     scope: Scope = Scope.all  # all: compare over the whole model; layer: same share in each layer
     importance: Importance = Importance.gradient  # which estimate
-    rows: int = 512  # labelled training rows on which importance is measured
-    recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
 
     what: ClassVar[str]  # what is removed, in the plural: "heads"
     measures: ClassVar[tuple[Importance, ...]]  # those that are defined for it
@@ -56,11 +44,7 @@ class InRounds(Stage):
     def faults(self) -> Iterator[Fault]:
         """Shares are shares, counts are counts."""
         yield from between(self, "ratio", 0, 1, open_high=True)
-        yield from at_least(self, "steps", 1)
-        yield from at_least(self, "rows", 1)
-        yield from at_least(self, "recovery_epochs", 0)
-        if self.rounds is not Rounds.linear and self.steps == 1:
-            yield Fault("rounds", self.rounds.value, "has no effect on one round", "Set steps above 1.")
+        yield from super().faults()
         if self.importance not in self.measures:
             known = ", ".join(measure.value for measure in self.measures)
             yield Fault("importance", self.importance.value, f"is not defined for {self.what}", f"Use one of {known}.")
@@ -90,7 +74,7 @@ class InRounds(Stage):
         curves: list[Any] = []
         seconds, reused = 0.0, True
         for step in range(1, self.steps + 1):
-            remaining = before - round(self.ratio * before * self._done(step))
+            remaining = before - round(self.ratio * before * self.done(step))
             measured = [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
             product = state.workshop.make(
                 self.what, [student.key, remaining, self.scope.value, measured],
@@ -98,8 +82,8 @@ class InRounds(Stage):
             )  # fmt: skip
             student = Model(product.folder, product.key)
             seconds, reused = seconds + product.seconds, reused and product.reused
-            if state.recover is not None and self.recovery_epochs > 0 and remaining < before:
-                recovered, student = state.recover(state, student, self.recovery_epochs / self.steps)
+            if remaining < before and (trained := self.recovered(state, student)) is not None:
+                recovered, student = trained
                 seconds, reused = seconds + recovered.seconds, reused and recovered.reused
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
@@ -108,14 +92,9 @@ class InRounds(Stage):
         record = Record(self.what, type(self).__name__, student, seconds, reused, notes, tuple(curves))
         return state.with_record(record, student=student)
 
-    def _done(self, step: int) -> float:
-        share = step / self.steps
-        return share if self.rounds is Rounds.linear else 1 - (1 - share) ** 3
-
     def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
         model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
-        rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
-        tokens = tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
+        tokens = self.sample(state, tokenizer)
         importance = self.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
         keep = choose(importance, remaining, self.scope)
         if any(len(kept) < len(scores) for kept, scores in zip(keep, importance, strict=True)):

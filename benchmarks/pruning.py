@@ -1,0 +1,236 @@
+"""Pruning to the same speed in several ways: what is left of the accuracy?
+
+    python benchmarks/pruning.py --train sst2/train.tsv --test sst2/dev.tsv --teacher minilm-sst2
+
+The student starts as the teacher's copy. For each speedup (ONNX Runtime fp32, one thread, batch 1) it loses heads
+only, units only, layers only, the same share of heads and units in every layer (``uniform``, as TextPruner does), or
+what `prune=[budget]` chooses; each once without any training (``recovery 0``) and once with the same number of
+recovery steps, the teacher teaching. How many heads, units or layers go is read off the same latency table;
+where even all that may go is too few, all of it goes, and the table shows what that gives. Speeds are measured on
+the test rows at their real lengths, the student before and after in turns. What is done is kept in ``--results``, a
+line a run: the same command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from compress.benchmark.runners import load_runner
+from compress.data import Files
+from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
+from compress.distill.stage import Distill
+from compress.evaluate import predict_rows
+from compress.machine import describe, versions
+from compress.models.loading import load_config, load_model, load_tokenizer
+from compress.models.onnx_folder import onnx_student
+from compress.models.outputs import parameters
+from compress.models.tokens import Tokens, tokenize
+from compress.prune.budget import Budget
+from compress.prune.costs import Costs, shape_of
+from compress.prune.heads import PruneHeads
+from compress.prune.layers import PruneLayers
+from compress.prune.neurons import PruneNeurons
+from compress.prune.rounds import Scope
+from compress.prune.speeds import latency_costs
+from compress.state import Model, Stage, State, Workshop
+from compress.student.bert import ALL, Bert
+from compress.tasks import TaskKind, wilson
+from compress.teacher import FineTune, Teacher
+from compress.timing import model_inputs, quiet_rows, time_in_turns
+
+WIDTHS = 16  # of the latency table
+ARMS = ("heads", "neurons", "layers", "uniform", "budget")
+
+
+def main() -> None:
+    """Prune and train what is not done yet, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="label<TAB>text rows")
+    parser.add_argument("--test", required=True, help="rows that are measured")
+    parser.add_argument("--teacher", required=True, help="a folder with a head for these labels")
+    parser.add_argument("--rows", type=int, default=4_000, help="training rows, a stratified sample")
+    parser.add_argument("--epochs", type=float, default=3, help="of recovery, over these rows, for every arm")
+    parser.add_argument("--steps", type=int, default=1, help="rounds of pruning that share the recovery")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--speedups", type=float, nargs="+", default=[1.5, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--results", type=Path, default=Path("runs/pruning.jsonl"))
+    parser.add_argument("--cache", default="runs/.cache")
+    parser.add_argument("--table", action="store_true", help="prune nothing; print what is done")
+    given = parser.parse_args()
+
+    console = Console(stderr=True)
+    source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
+    data = source.load(TaskKind.auto, seed=13)
+    state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
+    losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
+              "attention": AttentionScores(weight=0.1)}  # fmt: skip
+    state = replace(state, recover=Distill(losses=losses, learning_rate=given.learning_rate).train)
+    start = accuracy(state.given_student, state)
+    about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
+    if not given.table:
+        length = int(np.median(test_tokens(state, state.given_student).lengths))
+        costs, _, _ = latency_costs(state, state.given_student, 1, WIDTHS, length)
+        for seed, epochs, speedup, arm in wanted(given):
+            this = {"arm": arm, "speedup": speedup, "epochs": epochs, "seed": seed} | about
+            if any(this.items() <= done.items() for done in read(given.results)):
+                continue
+            pruned = prune(arm, speedup, replace(state, seed=seed), costs, epochs, given.steps, length)
+            found = measure(pruned, state)
+            given.results.parent.mkdir(parents=True, exist_ok=True)
+            with given.results.open("a") as file:
+                file.write(json.dumps(this | found) + "\n")
+            console.print(f"{this}: {found['accuracy']:.4f} at {found['measured_speedup']:.2f}×")
+    runs = [
+        run
+        for run in read(given.results)
+        if about.items() <= run.items() and run["seed"] in given.seeds and run["epochs"] in (0, given.epochs)
+    ]
+    print(f"The student before: {start:.2%}, {len(data.test):,} test rows.\n")
+    print(table(runs, start, len(data.test)))
+    files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
+    said = {"accuracy_before": start, "machine": describe(1), "versions": versions()}
+    print(json.dumps({**files, **about, **said, "runs": runs}))
+
+
+def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]:
+    """Yield what was asked for: (seed, epochs of recovery, speedup, arm)."""
+    for seed in given.seeds:
+        for epochs in dict.fromkeys((0.0, given.epochs)):
+            for speedup in given.speedups:
+                for arm in given.arms:
+                    yield seed, epochs, speedup, arm
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return what is done."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def prune(
+    arm: str, speedup: float, state: State, costs: Costs, epochs: float, steps: int, tokens: int
+) -> State:  # fmt: skip
+    """Return the state with the pruned student."""
+    if arm == "budget":
+        stages: list[Stage] = [
+            Budget(speedup=speedup, tokens=tokens, widths=WIDTHS, recovery_epochs=epochs, steps=steps)
+        ]
+    else:
+        ratio = share(arm, speedup, costs, state)
+        common: dict[str, Any] = {"ratio": ratio, "steps": steps, "recovery_epochs": epochs}
+        half = common | {"recovery_epochs": epochs / 2, "scope": Scope.layer}
+        stages = {
+            "heads": [PruneHeads(**common)],
+            "neurons": [PruneNeurons(**common)],
+            "layers": [PruneLayers(**common)],
+            "uniform": [PruneHeads(**half), PruneNeurons(**half)],
+        }[arm]
+    for stage in stages:
+        state = stage(state)
+    return state
+
+
+def share(arm: str, speedup: float, costs: Costs, state: State) -> float:
+    """Return the least share that must go for a speedup, by the table; the largest possible where none suffices."""
+    shape = shape_of(load_config(state.given_student.folder))
+    layers, heads, width = len(shape), shape[0][0], shape[0][1]
+    widths, added = zip(*costs.neurons, strict=True)
+
+    def time(heads_left: float, width_left: float, layers_left: float = layers) -> float:
+        """Milliseconds with so many heads and units in each of the layers left, between the table's sizes a line."""
+        more = np.interp(heads_left, np.arange(1, heads + 1), costs.heads) + np.interp(width_left, widths, added)
+        return costs.rest + layers_left * (costs.layer + float(more))
+
+    after: Mapping[str, Callable[[float], float]] = {
+        "heads": lambda kept: time(kept * heads, width),
+        "neurons": lambda kept: time(heads, kept * width),
+        "layers": lambda kept: time(heads, width, round(kept * layers)),
+        "uniform": lambda kept: time(kept * heads, kept * width),
+    }
+    parts = {"heads": layers * heads, "neurons": layers * width, "layers": layers, "uniform": width}[arm]
+    most = {"heads": layers * (heads - 1), "neurons": layers * (width - 1), "layers": layers - 1, "uniform": width - 1}
+    goal = time(heads, width) / speedup
+    return next((gone / parts for gone in range(most[arm]) if after[arm](1 - gone / parts) <= goal), most[arm] / parts)
+
+
+def measure(pruned: State, before: State) -> dict[str, Any]:
+    """Return accuracy, speed, size and shape of the pruned student."""
+    student = pruned.given_student
+    facts = pruned.records[-1].facts
+    return {
+        "accuracy": accuracy(student, pruned),
+        "measured_speedup": speed(before.given_student, student, before),
+        "predicted_speedup": facts.get("predicted_speedup"),
+        "parameters": parameters(load_model(student.folder)),
+        "shape": shape_of(load_config(student.folder)),
+    }
+
+
+def test_tokens(state: State, model: Model) -> Tokens:
+    """Return the test rows as a model's tokens."""
+    tokenizer = load_tokenizer(model.folder)
+    return tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
+
+
+def accuracy(model: Model, state: State) -> float:
+    """Return the share of test rows that a model labels rightly."""
+    logits = predict_rows(load_model(model.folder), test_tokens(state, model))
+    return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"]
+
+
+def speed(before: Model, after: Model, state: State) -> float:
+    """Return the median ratio of the two students' times for a test row, batch 1, in turns, the fastest of five."""
+    tokens = test_tokens(state, before)
+    rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
+    feeds = [model_inputs(tokens, [row]) for row in rows]
+    runners = {
+        name: load_runner(onnx_student(replace(state, student=model)).folder, 1)
+        for name, model in {"before": before, "after": after}.items()
+    }
+    spent = time_in_turns(runners, dict.fromkeys(runners, feeds), 5 * len(rows), 60.0, None)
+    fastest = quiet_rows(spent, len(rows))
+    return float(np.median(fastest["before"] / fastest["after"]))
+
+
+def table(runs: list[dict[str, Any]], start: float, rows: int) -> str:
+    """Return the Markdown table: at each speed the arms side by side, first without training, then with."""
+    head = ("target", "recovery epochs", "pruned", "accuracy by seed", "mean", "95 % interval, rows", "kept",
+            "speed measured", "predicted", "parameters", "heads", "units", "layers")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    groups: dict[tuple[float, float, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["speedup"], run["epochs"], run["arm"]), []).append(run)
+    for (speedup, epochs, arm), group in sorted(
+        groups.items(), key=lambda item: (*item[0][:2], ARMS.index(item[0][2]))
+    ):
+        values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
+        mean = float(np.mean(values))
+        low, high = wilson(round(mean * rows), rows)
+        measured = float(np.median([run["measured_speedup"] for run in group]))
+        predicted = [run["predicted_speedup"] for run in group if run["predicted_speedup"] is not None]
+        shapes = [run["shape"] for run in group]
+        cells = (
+            f"{speedup:g}×", f"{epochs:g}", arm, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
+            f"{low * 100:.1f} to {high * 100:.1f}", f"{mean / start:.1%}",
+            f"{measured:.2f}×" + (" (all that can go)" if measured < 0.85 * speedup else ""),
+            f"{np.median(predicted):.2f}×" if predicted else "",
+            f"{np.mean([run['parameters'] for run in group]) / 1e6:.2f} M",
+            *(f"{np.mean([sum(layer[part] for layer in shape) for shape in shapes]):,.0f}" for part in (0, 1)),
+            f"{np.mean([len(shape) for shape in shapes]):.1f}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Pruning to a budget: the uneven shape that keeps most within a latency, a size or a number of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from compress.errors import Fault, RecipeError
+from compress.files import size_mib
+from compress.models.device import device
+from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.outputs import parameters
+from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
+from compress.prune.gradual import Gradual
+from compress.prune.importance import head_importance, neuron_importance
+from compress.prune.search import best_shape
+from compress.prune.sensitivity import Sensitivity, order_of
+from compress.prune.speeds import latency_costs, side_by_side
+from compress.settings import at_least, between, positive
+from compress.state import Model, Product, Record, State
+
+GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
+MIB = 4 / 2**20  # of a parameter
+WEIGHTS = (".safetensors",)
+
+
+@dataclass(kw_only=True)
+class Budget(Gradual):
+    """Choose heads and width of every layer, or leave it out, so that most is kept within one budget (ZipLM)."""
+
+    speedup: float | None = None  # times as fast as the student as it comes: ONNX Runtime fp32, batch 1, real lengths
+    latency_ms: float | None = None  # median of a row in ONNX Runtime fp32, batch 1, real lengths
+    size_mib: float | None = None  # of the student's file of weights, fp32
+    parameters: int | None = None  # all of the student's, embeddings too
+    threads: int = 1  # of ONNX Runtime, for speedup and latency_ms
+    tokens: int | None = None  # length of a row for them; default: the training rows' median, then their real lengths
+    widths: int = 16  # feed-forward widths that a layer can have, evenly spaced
+    tries: int = 100  # shapes measured around the solver's first, to find a better one; 0: take the first
+    rows: int = 256  # labelled training rows on which importance and losses are measured
+
+    def faults(self) -> Iterator[Fault]:
+        """There is one budget, and it can be one."""
+        yield from super().faults()
+        given = [name for name in GOALS if getattr(self, name) is not None]
+        if len(given) != 1:
+            rule = "exactly one of speedup, latency_ms, size_mib and parameters must be given"
+            remedy = "For example prune.budget.speedup=2." if not given else "Leave out all but one."
+            yield Fault(given[1] if given else "speedup", getattr(self, given[1]) if given else None, rule, remedy)
+        yield from between(self, "speedup", 1, float("inf"), open_low=True)
+        for name in GOALS[1:]:
+            yield from positive(self, name)
+        yield from at_least(self, "threads", 1)
+        yield from at_least(self, "tokens", 2)
+        yield from at_least(self, "widths", 2)
+        yield from at_least(self, "tries", 0)
+        if self._timed and find_spec("onnxruntime") is None:
+            yield Fault(given[0], self._wanted, "is measured in onnxruntime", "pip install 'compress[onnx]'.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Only families that are known can be taken apart."""
+        if not can_be_taken_apart(student):
+            rule = f"cannot choose heads and widths of a student of type {student.model_type}"
+            remedy = f"Supported: {', '.join(FAMILIES)}. Leave budget out of prune."
+            yield Fault(self._name, self._wanted, rule, remedy)
+
+    @property
+    def _name(self) -> str:
+        return next((name for name in GOALS if getattr(self, name) is not None), GOALS[0])
+
+    @property
+    def _wanted(self) -> float:
+        return float(getattr(self, self._name) or 0)
+
+    @property
+    def _timed(self) -> bool:
+        return self._name in ("speedup", "latency_ms")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student in the shape that was chosen; raises RecipeError where none fits."""
+        before = student = state.given_student
+        costs, condition, products = self._costs(state, student)
+        whole = costs.of(shape_of(load_config(student.folder)))
+        goal = whole / self._wanted if self._name == "speedup" else self._wanted
+        self._refuse(costs, goal, whole)
+        notes = [f"{condition}: {amount(whole, costs.unit)} before", told(costs)]
+        _say(state, notes)
+        now, curves = whole, list[Any]()
+        for step in range(1, self.steps + 1):
+            if now <= goal:
+                break
+            target = goal + (1 - self.done(step)) * (whole - goal)
+            cut = self._cut(state, student, costs, target)
+            products.append(cut)
+            student, now = Model(cut.folder, cut.key), cut.record["predicted"]
+            chosen = f"round {step} of {self.steps}, heads × units: {drawn(cut.record['shape'])}"
+            notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
+            _say(state, notes[-1:])
+            if (trained := self.recovered(state, student)) is not None:
+                products.append(trained[0])
+                student, curves = trained[1], curves + list(trained[0].record["curves"])
+        facts = self._facts(state, before, student, whole, now, products)
+        facts |= {"budget": {self._name: self._wanted}, "costs": asdict(costs), "condition": condition}
+        notes.append(_outcome(facts))
+        record = Record(
+            "budget", type(self).__name__, student, sum(one.seconds for one in products),
+            all(one.reused for one in products), tuple(notes), tuple(curves), facts,
+        )  # fmt: skip
+        return state.with_record(record, student=student)
+
+    def _costs(self, state: State, student: Model) -> tuple[Costs, str, list[Product]]:
+        """Return the table, what it was measured on, and the products that it took."""
+        if self._timed:
+            costs, tokens, product = latency_costs(state, student, self.threads, self.widths, self.tokens)
+            threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+            return costs, f"ONNX Runtime fp32, {threads}, batch 1, {tokens} tokens", [product]
+        model = load_model(student.folder)
+        if self._name == "parameters":
+            return counted(model, self.widths, "parameters", 1), "counted", []
+        aside = size_mib(student.folder, WEIGHTS) - MIB * parameters(model)  # the file's list of what is in it
+        return counted(model, self.widths, "MiB", MIB, aside), "file of weights, fp32", []
+
+    def _refuse(self, costs: Costs, goal: float, whole: float) -> None:
+        """Raise RecipeError where even the smallest shape costs more than ``goal``."""
+        least = costs.least()
+        if least <= goal:
+            return
+        fast = self._name == "speedup"
+        best = f"at most {whole / least:.3g}" if fast else f"at least {amount(least, costs.unit)}"
+        rule = f"is out of reach: one layer of one head and {costs.neurons[0][0]:,} units has {best}"
+        remedy = f"Choose a {'lower' if fast else 'higher'} {self._name}."
+        raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, remedy)])
+
+    def _cut(self, state: State, student: Model, costs: Costs, target: float) -> Product:
+        """Return the student in the shape that loses least within ``target``."""
+
+        def work(folder: Path) -> dict[str, Any]:
+            model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
+            tokens = self.sample(state, tokenizer)
+            batches = [tokens.batch(part) for part in tokens.batches(32)]
+            order = order_of(head_importance(model, batches), neuron_importance(model, batches))
+            sensitivity, whole = Sensitivity(model, batches, order), shape_of(model.config)
+            lost = sensitivity.by_layer([costs.sizes(*size) for size in whole])
+            found = best_shape(costs, whole, lost, target, sensitivity.distance, self.tries, state.seed)
+            assert found is not None  # the smallest shape is known to fit
+            shape, distance = found
+            save_model(order.cut(model, shape).cpu(), tokenizer, folder)
+            return {"shape": shape, "predicted": costs.of(shape), "distance": distance}
+
+        measured = [self.rows, self.tries, state.data.train.fingerprint, state.seed]
+        return state.workshop.make("budget", [student.key, target, asdict(costs), measured], work)
+
+    def _facts(
+        self, state: State, before: Model, after: Model, whole: float, predicted: float, products: list[Product]
+    ) -> dict[str, Any]:
+        """Return what was predicted and what it came to."""
+        if self._timed:
+            found, product = side_by_side(state, before, after, self.threads, self.tokens)
+            products.append(product)
+            return {
+                "predicted_speedup": whole / predicted,
+                "measured_speedup": found["speedup"],
+                "predicted_latency_ms": predicted,
+                "measured_latency_ms": found["after"],
+                "measured_latency_ms_before": found["before"],
+            }
+        counted_now = parameters(load_model(after.folder))
+        measured = counted_now if self._name == "parameters" else size_mib(after.folder, WEIGHTS)
+        return {f"predicted_{self._name}": predicted, f"measured_{self._name}": measured}
+
+
+def _say(state: State, lines: list[str]) -> None:
+    """Say before the work what it is."""
+    for line in lines:
+        state.workshop.console.print(f"[dim]  {line}[/dim]", highlight=False)
+
+
+def _outcome(facts: dict[str, Any]) -> str:
+    """Return what was predicted beside what was measured, in a sentence."""
+    if "predicted_speedup" in facts:
+        return (
+            f"speedup over the student as it came: {facts['predicted_speedup']:.2f}× predicted, "
+            f"{facts['measured_speedup']:.2f}× measured (ONNX Runtime fp32, batch 1, in turns: "
+            f"{facts['measured_latency_ms_before']:.3g} ms and {facts['measured_latency_ms']:.3g} ms)"
+        )
+    return "; ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in facts.items() if name[0] in "pm")

@@ -1,0 +1,139 @@
+"""How long each size of a layer takes: measured in ONNX Runtime on whole models, the sizes in turns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.isotonic import isotonic_regression
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from compress.models.loading import quiet
+from compress.models.onnx_folder import onnx_session
+from compress.models.onnx_graph import write_onnx
+from compress.models.onnx_sizes import resized
+from compress.progress import progress
+from compress.prune.costs import Costs, shape_of, widths
+from compress.tasks import Array
+from compress.timing import Run, quiet_turns, time_in_turns
+from compress.train import same_randomness
+
+CALLS = 80  # of each size, in turns with the others of its group and with the whole model
+SECONDS = 3.0  # busy time after which a slow size needs no more calls
+GROUP = 3  # sizes that are loaded at once
+LEAST = 0.001  # share of the whole model's time that the layers have at least, whatever noise says
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model of ``layers`` equal layers."""
+
+    heads: int
+    units: int
+    layers: int
+
+
+def measured_costs(config: Any, names: list[str], tokens: int, threads: int, count: int) -> Costs:
+    """Return the table of milliseconds of a row of ``tokens`` tokens, batch 1, for models of a configuration.
+
+    As ZipLM's (arXiv:2302.04089) it holds every number of heads and every width of a layer. Timed are whole models
+    of as many layers as the configuration has, all alike: every number of heads at a middle width, every width
+    at a middle number of heads, one head at the least width; and one such layer alone, which tells the layers
+    from the rest. What heads and units add is made to grow with their number, and scaled so that the whole model
+    takes what it took.
+    """
+    shape = shape_of(config)
+    known, most, layers = widths(config, count), max(heads for heads, _ in shape), len(shape)
+    middle = Size(-(-most // 2), known[(len(known) - 1) // 2], layers)
+    heads = [replace(middle, heads=number) for number in range(1, most + 1)]
+    units = [replace(middle, units=width) for width in known]
+    smallest, single = Size(1, known[0], layers), Size(1, known[0], 1)
+    times, whole = _times(config, names, tokens, threads, list(dict.fromkeys([*heads, *units, smallest, single])))
+    # a model of one layer has no shorter one beside it: all its time is the layer's, which is never left out
+    layer = (times[smallest] - times[single]) / (layers - 1) if layers > 1 else times[smallest]
+    layer = min(max(layer, LEAST * whole / layers), times[smallest] / layers)
+    by_heads, by_units = (isotonic_regression(np.array([times[size] for size in sizes])) for sizes in (heads, units))
+    found = Costs(
+        "ms",
+        times[smallest] - layers * layer,
+        layer,
+        tuple(float(time - by_heads[0]) / layers for time in by_heads),
+        tuple((width, float(time - by_units[0]) / layers) for width, time in zip(known, by_units, strict=True)),
+    )
+    added = found.of(shape) - times[smallest]
+    return found.with_sizes_scaled(max(whole - times[smallest], LEAST * whole) / added) if added > 0 else found
+
+
+def _times(
+    config: Any, names: list[str], tokens: int, threads: int, sizes: list[Size]
+) -> tuple[dict[Size, float], float]:
+    """Return the milliseconds of each size and of the whole model.
+
+    A size's is its ratio to the whole model, called in the same turns, of which the quiet ones count, times what
+    the whole model takes as it is written.
+    """
+    import onnx
+
+    feed = row_of(names, tokens, int(config.vocab_size))
+    ratios: dict[Size, float] = {}
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(aside) / "model.onnx"
+        write_onnx(_any_weights(config), names, path)
+        graph = onnx.load(path)
+        written = runner(path, threads)
+        # ONNX Runtime is some per cent faster where a graph does not state the shapes between, as resized ones do not
+        del graph.graph.value_info[:]
+        runners: dict[Any, Run] = {"whole": runner(graph.SerializeToString(), threads)}
+        with progress(total=len(sizes), title="latency table", unit="size") as bar:
+            for group in _groups(sizes):
+                for size in group:
+                    data = resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
+                    runners[size] = runner(data, threads)
+                spent = time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None)
+                for size in group:
+                    ratios[size] = float(np.median(np.divide(spent[size], spent["whole"])))
+                    del runners[size]
+                bar.update(len(group))
+        last = time_in_turns(
+            {"written": written, **runners}, {"written": [feed], "whole": [feed]}, CALLS, SECONDS, None
+        )
+    milliseconds = 1e3 * float(np.median(last["written"]))
+    return {size: ratio * milliseconds for size, ratio in ratios.items()}, milliseconds
+
+
+def _in_turns(runners: dict[Any, Run], feed: dict[str, Array]) -> dict[Any, float]:
+    return quiet_turns(time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None))
+
+
+def _groups(sizes: list[Size]) -> Iterator[list[Size]]:
+    for start in range(0, len(sizes), GROUP):
+        yield sizes[start : start + GROUP]
+
+
+def row_of(names: list[str], tokens: int, vocabulary: int) -> dict[str, Array]:
+    """Return the inputs of a row of so many tokens."""
+    numbers = np.arange(tokens, dtype=np.int64)[None] % vocabulary
+    known = {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}
+    return {name: known.get(name, np.zeros_like(numbers)) for name in names}
+
+
+def _any_weights(config: Any) -> PreTrainedModel:
+    """Return a model of this configuration in which no two weights are equal, so that none are stored once."""
+    with same_randomness(), quiet():
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0, 0.02)
+    return model
+
+
+def runner(model: Path | bytes, threads: int) -> Run:
+    """Return what runs a graph in ONNX Runtime on the CPU."""
+    session = onnx_session(model, threads)
+    return lambda feed: session.run(["logits"], dict(feed))

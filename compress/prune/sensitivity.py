@@ -1,0 +1,167 @@
+"""What a model loses when one layer becomes smaller, measured size by size, and when all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.distill.losses.functions import logits_mse_loss, soft_target_loss
+from compress.models.families import encoder_layers, family_of, linear
+from compress.models.outputs import observe
+from compress.models.uneven import head_size, shrink
+from compress.progress import progress
+from compress.prune.costs import GONE, Shape, shape_of
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The heads and the units of each layer, the most important first."""
+
+    heads: list[list[int]]
+    units: list[list[int]]
+
+    def cut(self, model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
+        """Return the model in this shape, made of its most important parts."""
+        heads = [sorted(order[:count]) for order, (count, _) in zip(self.heads, shape, strict=True)]
+        units = [sorted(order[:width]) for order, (_, width) in zip(self.units, shape, strict=True)]
+        return shrink(model, heads=heads, units=units, layers=[i for i, size in enumerate(shape) if size != GONE])
+
+
+def order_of(heads: Sequence[Tensor], units: Sequence[Tensor]) -> Order:
+    """Return the order by importance."""
+    ordered = [[scores.argsort(descending=True).tolist() for scores in part] for part in (heads, units)]
+    return Order(*ordered)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The distance when one layer alone has fewer heads, fewer units, or is left out."""
+
+    heads: Mapping[int, float]
+    units: Mapping[int, float]
+    gone: float
+
+
+class Sensitivity:
+    """How far a smaller model's answers lie from those of the model as it is, on some rows.
+
+    The distance is KL(model || smaller) in nats, for scores the squared error, mean over rows: unlike the loss on
+    labels it is never negative, and least where nothing is cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: Order) -> None:
+        self.model, self.order = model, order
+        self.device = next(model.parameters()).device
+        self.batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]
+        self.answers = list(self._answers(model))
+
+    @torch.no_grad()
+    def distance(self, shape: Shape) -> float:
+        """Return the distance of the model in a shape."""
+        return self._distance(self._answers(self.order.cut(self.model, shape)))
+
+    @torch.no_grad()
+    def by_layer(self, options: Sequence[Sequence[tuple[int, int]]]) -> list[Lost]:
+        """Return, for each layer and the sizes that it can have, the distance when that layer alone is so small.
+
+        Fewer heads and fewer units are measured apart; what a layer loses by both is taken to be their sum.
+        """
+        model, family = self.model, family_of(self.model.config)
+        layers, whole = list(encoder_layers(model, family)), shape_of(self.model.config)
+        size = head_size(model.config)
+        found = []
+        for index, layer in progress(list(enumerate(layers)), title="sensitivity", unit="layer"):
+            heads, width = whole[index]
+            entered = [self._entering(batch, layer) for batch in self.batches]
+            with self._from(index):
+                columns = [[head * size + i for i in range(size)] for head in self.order.heads[index]]
+                numbers = sorted({count for count, _ in options[index]} - {0, heads})
+                by_heads = self._cut(linear(layer, family.attention_output), columns, numbers, layer, entered)
+                columns = [[unit] for unit in self.order.units[index]]
+                numbers = sorted({units for _, units in options[index]} - {0, width})
+                by_units = self._cut(linear(layer, family.down), columns, numbers, layer, entered)
+            gone = tuple(GONE if place == index else one for place, one in enumerate(whole))
+            without = self.distance(gone) if len(whole) > 1 else float("inf")
+            found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
+        return found
+
+    def _cut(
+        self, module: nn.Linear, columns: list[list[int]], numbers: list[int], layer: nn.Module, entered: list[Tensor]
+    ) -> dict[int, float]:
+        """Return the distance for each number of kept parts; ``columns`` are those of each part, in their order.
+
+        What a part adds is gone when its columns of the output matrix are zero.
+        """
+        weight, found = module.weight.clone(), {}
+        for number in reversed(numbers):
+            module.weight[:, [column for part in columns[number:] for column in part]] = 0
+            found[number] = self._distance(self._answers(self.model, layer, entered))
+        module.weight.copy_(weight)
+        return found
+
+    def _distance(self, answers: Iterator[Tensor]) -> float:
+        total, rows = 0.0, 0
+        for ours, theirs in zip(answers, self.answers, strict=True):
+            distance = logits_mse_loss(ours, theirs) if ours.shape[1] == 1 else soft_target_loss(ours, theirs, 1.0)
+            total, rows = total + float(distance) * len(ours), rows + len(ours)
+        return total / max(rows, 1)
+
+    @torch.no_grad()
+    def _answers(
+        self, model: PreTrainedModel, layer: nn.Module | None = None, entered: Sequence[Tensor] = ()
+    ) -> Iterator[Tensor]:
+        """Yield the logits of each batch; where ``layer`` is the first left, it is given the states ``entered``."""
+        for place, batch in enumerate(self.batches):
+            if layer is None:
+                yield observe(model, batch).logits
+                continue
+            with _given(layer, entered[place]):
+                yield observe(model, batch).logits
+
+    def _entering(self, batch: Batch, layer: nn.Module) -> Tensor:
+        """Return the states that enter a layer."""
+        states: list[Tensor] = []
+
+        def note(_: nn.Module, given: Any, settings: Any) -> None:
+            states.append(given[0] if given else settings["hidden_states"])
+
+        handle = layer.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            observe(self.model, batch)
+        finally:
+            handle.remove()
+        return states[0]
+
+    @contextmanager
+    def _from(self, index: int) -> Iterator[None]:
+        """Leave out the layers before ``index``, whose work need not be done again."""
+        family = family_of(self.model.config)
+        above, _, name = f"{family.base}.{family.layers}".rpartition(".")
+        stack, layers = self.model.get_submodule(above), encoder_layers(self.model, family)
+        setattr(stack, name, nn.ModuleList(layers[index:]))
+        try:
+            yield
+        finally:
+            setattr(stack, name, layers)
+
+
+@contextmanager
+def _given(layer: nn.Module, states: Tensor) -> Iterator[None]:
+    """Give a layer these states instead of what reaches it."""
+
+    def change(_: nn.Module, given: Any, settings: Any) -> Any:
+        return ((states, *given[1:]), settings) if given else (given, settings | {"hidden_states": states})
+
+    handle = layer.register_forward_pre_hook(change, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,135 @@
+"""Pruning to a budget through the whole chain: what is refused, chosen, predicted and measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig
+
+from compress.benchmark.stage import Benchmark
+from compress.errors import RecipeError
+from compress.models.families import FAMILIES
+from compress.models.loading import load_model
+from compress.models.outputs import parameters
+from compress.prune.budget import Budget
+from compress.prune.gradual import Rounds
+from compress.recipe import Recipe
+from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from tests.conftest import FAMILY_NAMES, save_tiny
+from tests.test_recipe import made, recipe
+
+
+def budget(**settings: Any) -> Budget:
+    """Return a budget of seconds."""
+    return replace(Budget(rows=24, widths=4, tries=4, recovery_epochs=0.5), **settings)
+
+
+def small(files: dict[str, Path], teacher: Path, folder: Path, **prune: Budget) -> Recipe:
+    """Return a recipe that prunes a student of three layers and does little else."""
+    bench = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+    return recipe(files, teacher, folder, student=Bert(layers=3), prune=prune, quantize={}, export={}, benchmark=bench)
+
+
+def stage_of(folder: Path, name: str) -> dict[str, Any]:
+    """Return a stage's record in report.json."""
+    report = json.loads((folder / "run" / "report.json").read_text())
+    return next(stage for stage in report["stages"] if stage["name"] == name)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_count_and_a_speed_are_reached_with_every_family(family: str, tmp_path: Path, files: dict[str, Path]) -> None:
+    save_tiny(tmp_path / "teacher", family)
+    most = 0.75 * parameters(load_model(_student(files, tmp_path / "teacher", tmp_path)))
+    prunings = {"count": budget(parameters=int(most)), "speed": budget(speedup=1.1, steps=2, rounds=Rounds.cubic)}
+    chain = small(files, tmp_path / "teacher", tmp_path, **prunings)
+    chain.run()
+    count, speed = stage_of(tmp_path, "count"), stage_of(tmp_path, "speed")
+    assert count["parameters"] == count["predicted_parameters"] == count["measured_parameters"] <= most
+    assert speed["predicted_speedup"] >= 1.1
+    assert speed["measured_speedup"] > 0
+    assert speed["parameters"] < count["parameters"]
+    assert all(layer["heads"] >= 1 and layer["neurons"] >= 1 for layer in speed["layers"])
+    assert speed["costs"]["unit"] == "ms"
+    told = " ".join(speed["notes"])
+    assert "table, ms" in told
+    assert "round 1 of 2, heads × units: " in told
+    assert "× predicted" in told
+    assert "× predicted" in (tmp_path / "run" / "report.md").read_text()
+    before = made(tmp_path)
+    chain.run()
+    assert made(tmp_path) == before
+    again = stage_of(tmp_path, "speed")
+    assert again["reused"]
+    assert again["measured_speedup"] == speed["measured_speedup"]
+
+
+def _student(files: dict[str, Path], teacher: Path, folder: Path) -> Path:
+    """Return the student that a recipe of no prunings makes."""
+    return small(files, teacher, folder).run().given_student.folder
+
+
+def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teacher_folder: Path) -> None:
+    small(files, teacher_folder, tmp_path, size=budget(size_mib=0.035, recovery_epochs=0)).run()
+    stage = stage_of(tmp_path, "size")
+    assert stage["measured_size_mib"] == pytest.approx(stage["size_mib"])
+    assert stage["measured_size_mib"] <= stage["predicted_size_mib"] <= 0.035
+    assert len({(layer["heads"], layer["neurons"]) for layer in stage["layers"]}) >= 1
+
+
+def test_what_is_within_the_budget_already_stays_as_it_is(
+    tmp_path: Path, files: dict[str, Path], teacher_folder: Path
+) -> None:
+    state = small(files, teacher_folder, tmp_path, count=budget(parameters=10**9)).run()
+    assert state.records[-1].model == state.records[-2].model
+
+
+def test_the_tightest_budget_leaves_one_layer_that_runs(
+    tmp_path: Path, files: dict[str, Path], teacher_folder: Path
+) -> None:
+    with pytest.raises(RecipeError) as told:
+        small(files, teacher_folder, tmp_path, count=budget(parameters=10)).run()
+    (fault,) = told.value.faults
+    assert fault.setting == "prune.budget.parameters"
+    assert not [name for name in made(tmp_path) if name.startswith("budget")]  # refused before any of its work
+    least = int(fault.rule.split()[-2].replace(",", ""))
+    small(files, teacher_folder, tmp_path, count=budget(parameters=least)).run()
+    stage = stage_of(tmp_path, "count")
+    assert stage["parameters"] == least
+    assert stage["layers"] == [{"heads": 1, "neurons": 8}]
+
+
+def test_a_speed_out_of_reach_is_refused_with_what_can_be_had(
+    tmp_path: Path, files: dict[str, Path], teacher_folder: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"speedup = 1000\.0: is out of reach: .* at most \d"):
+        small(files, teacher_folder, tmp_path, fast=budget(speedup=1000.0)).run()
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        ({}, "speedup"),
+        ({"speedup": 2.0, "parameters": 100}, "parameters"),
+        ({"speedup": 1.0}, "speedup"),
+        ({"speedup": float("nan")}, "speedup"),
+        ({"latency_ms": 0.0}, "latency_ms"),
+        ({"size_mib": -1.0}, "size_mib"),
+        ({"parameters": 0}, "parameters"),
+        ({"speedup": 2.0, "widths": 1}, "widths"),
+        ({"speedup": 2.0, "rounds": Rounds.cubic}, "rounds"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], setting: str) -> None:
+    assert [fault.setting for fault in Budget(**given).faults()] == [setting]
+
+
+def test_a_student_that_cannot_be_taken_apart_is_refused_with_what_can() -> None:
+    teacher = BertConfig(num_hidden_layers=1)
+    (fault,) = Budget(speedup=2.0).model_faults(BiLstm().config(teacher), teacher)
+    assert fault.setting == "speedup"
+    assert all(family in fault.remedy for family in FAMILIES)
