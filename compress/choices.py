@@ -23,6 +23,7 @@ from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
+from compress.prune.width import PruneWidth
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
@@ -53,7 +54,13 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "multi_task": MultiTask,
     },
     "distill/losses": LOSSES,
-    "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
+    "prune": {
+        "heads": PruneHeads,
+        "neurons": PruneNeurons,
+        "layers": PruneLayers,
+        "width": PruneWidth,
+        "vocabulary": PruneVocabulary,
+    },
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
     "export": {"onnx": Onnx},
 }
