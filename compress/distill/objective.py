@@ -31,7 +31,8 @@ class Distillation(Objective):
     Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections W_h (one for all layers)
     and W_e (embeddings) are learned with the student and thrown away with this module (TinyBERT,
     arXiv:1909.10351, eq. 8 and 9). They start at random; where the student had the teacher's width before
-    channels were removed, they start by putting each channel where it was. Without a teacher only losses that need none may be given.
+    channels were removed, they start by putting each channel where it was. Without a teacher only losses that need
+    none may be given.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from transformers import (
 
 from compress.errors import ModelError
 from compress.files import hash_folder
-from compress.models.quiet import quiet as quiet  # part of loading for most who use it
+from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
 
 VOCABULARIES = (

@@ -99,7 +99,7 @@ def _body(name: str, tree: ast.Module) -> str:
     for node in ast.walk(tree):
         own = isinstance(node, ast.ImportFrom) and _is_own(node.module)
         own = own or (isinstance(node, ast.Import) and any(_is_own(alias.name) for alias in node.names))
-        if own and (node not in dropped or any(alias.asname for alias in node.names)):  # type: ignore[attr-defined]
+        if own and (node not in dropped or any(alias.asname for alias in node.names)):
             raise ValueError(f"{name}: imports of {_PACKAGE} must stand at the top, as from … import, without as")
     gone = {line for node in dropped for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
     kept = [line for number, line in enumerate(lines, start=1) if number not in gone]

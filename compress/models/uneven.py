@@ -97,7 +97,7 @@ def _widen(model: PreTrainedModel, config: Any) -> None:
     """Give heads, the classifier's own hidden layer and projected embeddings the sizes that narrow states hide."""
     family, size = family_of(config), head_size(config)
     for layer in encoder_layers(model, family):
-        attention = layer.get_submodule(family.query.rpartition(".")[0])
+        attention: Any = layer.get_submodule(family.query.rpartition(".")[0])
         attention.attention_head_size, attention.scaling = size, size**-0.5
     _replace(model, family.head, outputs=config.unpruned_size)
     _replace(model, family.head_output, inputs=config.unpruned_size)

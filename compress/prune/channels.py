@@ -37,7 +37,7 @@ def channel_importance(model: PreTrainedModel, batches: Batches, how: Importance
 def stream(model: PreTrainedModel) -> list[nn.Module]:
     """Return the modules that give states: what is embedded, and each layer's normalised sums, first to last."""
     encoder = model.base_model
-    embedded = getattr(encoder, "embeddings_project", None) or encoder.embeddings
+    embedded = encoder.get_submodule("embeddings_project" if hasattr(encoder, "embeddings_project") else "embeddings")
     layers = encoder_layers(model, family_of(model.config))
     return [embedded, *(part for layer in layers for part in layer.modules() if isinstance(part, nn.LayerNorm))]
 

@@ -242,6 +242,7 @@ def _hooked(modules: Sequence[nn.Module], changes: Sequence[Callable[[Tensor], T
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a while."""
     training = model.training
     model.eval()
     try:

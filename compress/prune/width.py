@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError
 from compress.models.families import encoder_layers, family_of
+from compress.models.language_head import word_embeddings
 from compress.models.quiet import quiet
 from compress.models.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
 from compress.prune.channels import channel_importance
@@ -103,7 +104,7 @@ def narrow(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     pruned = copy.deepcopy(model).requires_grad_(True)
     gone = sorted(set(range(len(before))) - set(keep))
     if gone:
-        _coupled(pruned, gone).prune()
+        _coupled(pruned, gone, {nn.LayerNorm: _in_order()}).prune()
     shape: dict[str, Any] = {
         family.hidden_key: len(set(keep)),
         "kept_channels": [before[channel] for channel in sorted(set(keep))],
@@ -112,7 +113,7 @@ def narrow(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
         "neurons": neurons(config),
     }
     if family.model_type == "electra":
-        shape["embedding_size"] = pruned.get_input_embeddings().weight.shape[1]  # type: ignore[union-attr]
+        shape["embedding_size"] = word_embeddings(pruned).shape[1]
         shape["embeddings_projected"] = hasattr(pruned.base_model, "embeddings_project")
     config_class, model_class = UNEVEN_CLASSES[family.model_type]
     settings = config.to_dict() | shape
@@ -137,14 +138,15 @@ def channel_magnitude(model: PreTrainedModel) -> Tensor:
     measure = tp.importance.GroupMagnitudeImportance(
         p=2, group_reduction="mean", normalizer="mean", bias=False, target_types=[nn.Linear, nn.LayerNorm]
     )
-    found: Tensor = measure(_coupled(copied, list(range(int(model.config.hidden_size)))))
+    found: Tensor = measure(_coupled(copied, list(range(int(model.config.hidden_size))), {}))
     return found.detach().float().cpu()
 
 
-def _coupled(model: PreTrainedModel, channels: list[int]) -> Any:
+def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any]) -> Any:
     """Return torch-pruning's group of all that holds these hidden channels; `prune` removes them from ``model``.
 
-    Every list and dictionary is given anew: the package keeps what it is given, and its defaults are shared.
+    ``pruners`` are ways to prune types of modules that stand in for the package's own. Every list and dictionary is
+    given anew: the package keeps what it is given, and its defaults are shared.
     """
     tp = _torch_pruning()
     model.eval()
@@ -155,14 +157,27 @@ def _coupled(model: PreTrainedModel, channels: list[int]) -> Any:
             example_inputs={"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
             output_transform=lambda said: said.logits,
             unwrapped_parameters=[],
-            customized_pruners={},
+            customized_pruners=pruners,
             ignored_layers=[],
             ignored_params=[],
             verbose=False,
         )
     last = encoder_layers(model, family_of(model.config))[-1]
     norm = [part for part in last.modules() if isinstance(part, nn.LayerNorm)][-1]
-    return graph.get_pruning_group(norm, tp.prune_layernorm_out_channels, channels)
+    return graph.get_pruning_group(norm, graph.get_pruner_of_module(norm).prune_out_channels, channels)
+
+
+def _in_order() -> Any:
+    """Return torch-pruning's way to prune layer normalisations, with the channels that stay in their order.
+
+    Its own (1.6.1) takes them as a set yields them, which is not always sorted: it sorts a copy and drops it.
+    """
+
+    class InOrder(_torch_pruning().function.LayernormPruner):  # type: ignore[misc]
+        def _prune_parameter_and_grad(self, weight: Any, keep_idxs: Any, pruning_dim: int) -> Any:
+            return super()._prune_parameter_and_grad(weight, sorted(int(index) for index in keep_idxs), pruning_dim)
+
+    return InOrder()
 
 
 def _torch_pruning() -> Any:

@@ -25,10 +25,10 @@ it to run that code: `AutoModelForSequenceClassification.from_pretrained(folder,
 _SENTENCE_TASKS = {"classification", "regression"}
 
 
-def to_model_card(report: Mapping[str, Any], code: str | None = None) -> str:
+def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str:
     """Return the student's README.md. States what the report holds and leaves out what it does not know.
 
-    ``code``: the file beside it that holds the model's own code, if there is one.
+    ``own_code``: the file beside it that holds the model's own code, if there is one.
     """
     parsed = parse(report)
     parts = [
@@ -37,7 +37,7 @@ def to_model_card(report: Mapping[str, Any], code: str | None = None) -> str:
         "A compressed model, distilled from a larger teacher by `compress`.",
         _student(parsed),
         *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
-        *([_ALONE.format(code=code)] if code else []),
+        *([_ALONE.format(code=own_code)] if own_code else []),
         *(["It predicts: " + ", ".join(code(label) for label in parsed.labels) + "."] if parsed.labels else []),
         "## Figures",
         figures_table(parsed),
