@@ -24,6 +24,7 @@ from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
+from compress.prune.width import PruneWidth
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
@@ -58,6 +59,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "heads": PruneHeads,
         "neurons": PruneNeurons,
         "layers": PruneLayers,
+        "width": PruneWidth,
         "vocabulary": PruneVocabulary,
         "budget": Budget,
     },

@@ -14,6 +14,7 @@ from compress.data.dataset import Dataset
 from compress.distill.projections import PROJECTIONS
 from compress.files import hash_json, locked, place, storage_faults, sweep_up, write_text
 from compress.machine import describe, versions
+from compress.models.shipped import CODE
 from compress.report import write_report
 from compress.report.card import to_model_card
 from compress.settings import plain
@@ -92,5 +93,6 @@ def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]
         for path in (*folder.glob("stages/*"), *folder.glob("artifacts/*")):
             if str(path.relative_to(folder)) not in models:
                 shutil.rmtree(path)  # of an earlier recipe with the same folder
-        write_text(folder / "student" / "README.md", to_model_card(report))
+        code = CODE if (folder / "student" / CODE).is_file() else None
+        write_text(folder / "student" / "README.md", to_model_card(report, code))
         write_report(report, folder)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from compress.distill.losses.settings import Comparison, Loss, Pairs
 from compress.models.families import layer_count
 from compress.models.outputs import Outputs, observe
-from compress.models.uneven import kept_heads
+from compress.models.uneven import kept_channels, kept_heads, unpruned_size
 from compress.train import Objective
 
 
@@ -29,8 +29,9 @@ class Distillation(Objective):
     """A student, its losses, and the projections that bring its states to the teacher's width.
 
     Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections W_h (one for all layers)
-    and W_e (embeddings) are learned with the student (TinyBERT, arXiv:1909.10351, eq. 8
-    and 9); the deployed student has none. Without a teacher only losses that need none may be given.
+    and W_e (embeddings) are learned with the student (TinyBERT, arXiv:1909.10351, eq. 8 and 9); the deployed
+    student has none. They start at random; where the student had the teacher's width before channels were removed,
+    they start by putting each channel where it was. Without a teacher only losses that need none may be given.
     """
 
     def __init__(
@@ -54,8 +55,12 @@ class Distillation(Objective):
                 self.heads |= _fewer_heads(student.config, teacher_config, loss.pairs(layers, self.last))
         self.projections = nn.ModuleDict()
         if self.hidden and student.config.hidden_size != teacher_config.hidden_size:
+            places = _places(student.config, teacher_config)
             for name in ("states", "embeddings"):
                 projection = nn.Linear(student.config.hidden_size, teacher_config.hidden_size, bias=False)
+                if places is not None:
+                    with torch.no_grad():
+                        projection.weight.copy_(places)
                 self.projections[name] = projection.to(student.device)
 
     @property
@@ -83,6 +88,16 @@ class Distillation(Objective):
             for layer, state in outputs.hidden.items()
         }
         return replace(outputs, hidden=hidden)
+
+
+def _places(student: Any, teacher: Any) -> Tensor | None:
+    """Return the matrix (teacher's width, student's) that puts kept channels where they were; None where none was."""
+    ours, theirs = kept_channels(student), kept_channels(teacher)
+    if unpruned_size(student) != unpruned_size(teacher) or not set(ours) <= set(theirs):
+        return None
+    places = torch.zeros(len(theirs), len(ours))
+    places[[theirs.index(channel) for channel in ours], range(len(ours))] = 1
+    return places
 
 
 def _fewer_heads(student: Any, teacher: Any, pairs: Pairs) -> dict[tuple[int, int], list[int]]:

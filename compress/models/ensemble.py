@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from compress.models.families import Principal
-from compress.models.loading import quiet
+from compress.models.quiet import quiet
 from compress.models.segments import classification_loss
 
 

@@ -26,6 +26,8 @@ class Family:
     attention_output: str = "attention.output.dense"
     up: str = "intermediate.dense"
     down: str = "output.dense"
+    head: str = "classifier.dense"  # within a classifier: the hidden layer of its head
+    head_output: str = "classifier.out_proj"
     layers_key: str = "num_hidden_layers"  # in the configuration
     heads_key: str = "num_attention_heads"
     hidden_key: str = "hidden_size"
@@ -35,7 +37,7 @@ class Family:
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("bert", "bert"),
+        Family("bert", "bert", head="bert.pooler.dense", head_output="classifier"),
         Family("roberta", "roberta"),
         Family("electra", "electra"),
         Family(
@@ -48,6 +50,8 @@ FAMILIES = {
             attention_output="attention.out_lin",
             up="ffn.lin1",
             down="ffn.lin2",
+            head="pre_classifier",
+            head_output="classifier",
             layers_key="n_layers",
             heads_key="n_heads",
             hidden_key="dim",

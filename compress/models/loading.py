@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +17,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from compress.errors import ModelError
 from compress.files import hash_folder
+from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
+from compress.models.shipped import ship, without_shipped
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -31,22 +31,6 @@ VOCABULARIES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' loading reports and bars off the terminal."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: bool = True) -> Any:
@@ -66,7 +50,7 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
         for path in folder.glob("*.safetensors") if weights else ():
             with safe_open(path, framework="pt"):
                 pass  # reads the header, which a file cut short or of another kind fails
-        return AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+        return without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
 
 
 def load_model(
@@ -141,10 +125,11 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer."""
+    """Write weights (safetensors), configuration and tokenizer; beside a model type of ours its code, see `ship`."""
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    ship(model, folder)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from compress.models.families import Principal
-from compress.models.loading import quiet
+from compress.models.quiet import quiet
 
 HEAD = ("id2label", "label2id", "problem_type", "label_range")
 """What in a classifier's configuration belongs to its head."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from compress.errors import MissingPackageError, ModelError
+from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.onnx_graph import input_names, write_onnx
 from compress.state import Product, State
@@ -50,6 +52,9 @@ def onnx_student(state: State) -> Product:
 
 
 def with_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the tokenizer and the configuration (labels) from ``source``."""
+    """Copy the tokenizer and the configuration (labels) from ``source``; the model's code is for PyTorch and stays."""
     for name in BESIDE:
         shutil.copyfile(source / name, folder / name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.pop("auto_map", None) is not None:
+        write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -88,3 +88,4 @@ def _share(layers: nn.ModuleList, parts: tuple[str, ...]) -> None:
 
 
 SHARED_CLASSES = {name: _shared(name, *classes) for name, classes in STOCK.items()}
+globals().update({one.__name__: one for classes in SHARED_CLASSES.values() for one in classes})  # found by name too

@@ -1,4 +1,4 @@
-"""Encoders whose layers differ in heads and feed-forward width, as transformers models that save and reload.
+"""Encoders whose layers differ in heads and feed-forward width, or whose states are narrower than their heads together.
 
 transformers 5 removed head pruning (`prune_heads`, `config.pruned_heads`). Here the shape of every layer is
 part of the configuration, so `save_pretrained` and the `Auto*` classes work: a model type ``compress_bert``
@@ -7,6 +7,8 @@ is registered for each family when `compress` is imported.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +27,7 @@ from transformers import (
 )
 
 from compress.models.families import FAMILIES, UNEVEN, encoder_layers, family_of, linear, replace_linear
-from compress.models.loading import quiet
+from compress.models.quiet import quiet
 
 STOCK: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "bert": (BertConfig, BertForSequenceClassification),
@@ -33,6 +35,9 @@ STOCK: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "distilbert": (DistilBertConfig, DistilBertForSequenceClassification),
     "electra": (ElectraConfig, ElectraForSequenceClassification),
 }
+
+NARROWED = ("kept_channels", "unpruned_size", "embeddings_projected")
+"""What a configuration says of states that lost channels."""
 
 
 def _uneven(
@@ -44,11 +49,17 @@ def _uneven(
         """The family's configuration, with the shape of each layer.
 
         ``kept_heads``: numbers of the heads in the unpruned model; ``neurons``: feed-forward units; None: all.
+        ``kept_channels``: numbers of the hidden channels in the unpruned model, which had ``unpruned_size`` of
+        them; heads, and the hidden layer of the classifier's head, keep the width that they had there. None: all.
+        ``embeddings_projected``: embeddings reach the states through a projection (ELECTRA); None: where widths differ.
         """
 
         model_type = UNEVEN + name
         kept_heads: list[list[int]] | None = None
         neurons: list[int] | None = None
+        kept_channels: list[int] | None = None
+        unpruned_size: int | None = None
+        embeddings_projected: bool | None = None
 
     class Model(model_class):  # type: ignore[misc,valid-type]
         """The family's classifier, its layers in the shapes that its configuration says."""
@@ -56,7 +67,10 @@ def _uneven(
         config_class: ClassVar[type] = Config
 
         def __init__(self, config: Any) -> None:
-            super().__init__(config)
+            with _undivided(config):
+                super().__init__(config)
+            if config.unpruned_size:
+                _widen(self, config)
             layers = encoder_layers(self, FAMILIES[name])
             for layer, heads, width in zip(layers, kept_heads(config), neurons(config), strict=True):
                 _resize(layer, config, len(heads), width)
@@ -64,6 +78,31 @@ def _uneven(
     Config.__name__ = Config.__qualname__ = f"Uneven{config_class.__name__}"
     Model.__name__ = Model.__qualname__ = f"Uneven{model_class.__name__}"
     return Config, Model
+
+
+@contextmanager
+def _undivided(config: Any) -> Iterator[None]:
+    """Let the family's classes build narrow states as one head; they refuse heads that do not divide the width."""
+    key = family_of(config).heads_key
+    heads = getattr(config, key)
+    if config.unpruned_size:
+        setattr(config, key, 1)
+    try:
+        yield
+    finally:
+        setattr(config, key, heads)
+
+
+def _widen(model: PreTrainedModel, config: Any) -> None:
+    """Give heads, the classifier's own hidden layer and projected embeddings the sizes that narrow states hide."""
+    family, size = family_of(config), head_size(config)
+    for layer in encoder_layers(model, family):
+        attention: Any = layer.get_submodule(family.query.rpartition(".")[0])
+        attention.attention_head_size, attention.scaling = size, size**-0.5
+    _replace(model, family.head, outputs=config.unpruned_size)
+    _replace(model, family.head_output, inputs=config.unpruned_size)
+    if config.embeddings_projected:
+        model.base_model.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
 
 
 def _resize(layer: nn.Module, config: Any, heads: int, width: int) -> None:
@@ -85,11 +124,22 @@ def _replace(layer: nn.Module, path: str, inputs: int | None = None, outputs: in
 
 
 UNEVEN_CLASSES = {name: _uneven(name, *classes) for name, classes in STOCK.items()}
+globals().update({one.__name__: one for classes in UNEVEN_CLASSES.values() for one in classes})  # found by name too
 
 
 def head_size(config: Any) -> int:
     """Return the width of one attention head."""
-    return int(config.hidden_size) // int(config.num_attention_heads)
+    return unpruned_size(config) // int(config.num_attention_heads)
+
+
+def unpruned_size(config: Any) -> int:
+    """Return the width of the states before any channel was removed."""
+    return int(getattr(config, "unpruned_size", None) or config.hidden_size)
+
+
+def kept_channels(config: Any) -> list[int]:
+    """Return the hidden channels by their numbers in the unpruned model."""
+    return getattr(config, "kept_channels", None) or list(range(config.hidden_size))
 
 
 def kept_heads(config: Any) -> list[list[int]]:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from compress.distill.projections import carry
 from compress.errors import Fault, RecipeError
 from compress.files import size_mib
 from compress.models.device import device
@@ -148,6 +149,7 @@ class Budget(Gradual):
             assert found is not None  # the smallest shape is known to fit
             shape, distance = found
             save_model(order.cut(model, shape).cpu(), tokenizer, folder)
+            carry(student.folder, folder)
             return {"shape": shape, "predicted": costs.of(shape), "distance": distance}
 
         measured = [self.rows, self.tries, state.data.train.fingerprint, state.seed]

@@ -46,7 +46,7 @@ def head_importance(model: PreTrainedModel, batches: Batches, how: Importance = 
     if how is Importance.magnitude:
         return [_head_norms(model, index) for index in range(len(kept_heads(model.config)))]
     sizes = [len(heads) for heads in kept_heads(model.config)]
-    return _by_gates(model, batches, sizes, how, lambda batch, gates: observe(model, batch, gates=gates).logits)
+    return by_gates(model, batches, sizes, how, lambda batch, gates: observe(model, batch, gates=gates).logits)
 
 
 def neuron_importance(model: PreTrainedModel, batches: Batches, how: Importance = Importance.taylor) -> list[Tensor]:
@@ -75,7 +75,7 @@ def neuron_importance(model: PreTrainedModel, batches: Batches, how: Importance 
         with _hooked(downs, [partial(_gated, gate) for gate in gates]):
             return observe(model, batch).logits
 
-    return _by_gates(model, batches, neurons(model.config), how, logits)
+    return by_gates(model, batches, neurons(model.config), how, logits)
 
 
 def layer_importance(model: PreTrainedModel, batches: Batches, how: Importance = Importance.loss) -> Tensor:
@@ -99,7 +99,7 @@ def layer_importance(model: PreTrainedModel, batches: Batches, how: Importance =
         with _rewired(layers, changes):
             return observe(model, batch).logits
 
-    return _by_gates(model, batches, [len(layers)], how, logits)[0]
+    return by_gates(model, batches, [len(layers)], how, logits)[0]
 
 
 def normalised(importance: list[Tensor]) -> list[Tensor]:
@@ -107,7 +107,7 @@ def normalised(importance: list[Tensor]) -> list[Tensor]:
     return [scores / scores.norm().clamp(min=1e-20) for scores in importance]
 
 
-def _by_gates(
+def by_gates(
     model: PreTrainedModel,
     batches: Batches,
     sizes: list[int],
@@ -118,7 +118,7 @@ def _by_gates(
     device = next(model.parameters()).device
     totals = [torch.zeros(size) for size in sizes]
     rows = 0
-    with _evaluating(model):
+    with evaluating(model):
         for given in batches:
             batch = {name: value.to(device) for name, value in given.items()}
             count = len(batch["input_ids"])
@@ -137,7 +137,7 @@ def _activations(model: PreTrainedModel, batches: Batches, downs: list[nn.Linear
     device = next(model.parameters()).device
     totals = [torch.zeros(down.in_features) for down in downs]
     tokens = 0
-    with _evaluating(model):
+    with evaluating(model):
         for given in batches:
             batch = {name: value.to(device) for name, value in given.items()}
             real = batch["attention_mask"].bool()
@@ -158,7 +158,7 @@ def _activations(model: PreTrainedModel, batches: Batches, downs: list[nn.Linear
 def _influences(model: PreTrainedModel, batches: Batches) -> Tensor:
     device = next(model.parameters()).device
     total, tokens = torch.zeros(len(kept_heads(model.config))), 0
-    with _evaluating(model):
+    with evaluating(model):
         for given in batches:
             batch = {name: value.to(device) for name, value in given.items()}
             real = batch["attention_mask"].bool()
@@ -174,7 +174,7 @@ def _losses_without(model: PreTrainedModel, batches: list[Mapping[str, Tensor]],
     device = next(model.parameters()).device
     losses = torch.zeros(len(layers))
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    with _evaluating(model):
+    with evaluating(model):
         for index, layer in enumerate(layers):
             for given in batches:
                 batch = {name: value.to(device) for name, value in given.items()}
@@ -241,7 +241,8 @@ def _hooked(modules: Sequence[nn.Module], changes: Sequence[Callable[[Tensor], T
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a while."""
     training = model.training
     model.eval()
     try:

@@ -67,6 +67,14 @@ class InRounds(Gradual):
         """Return the smaller model."""
         raise NotImplementedError
 
+    def remaining(self, before: int, done: float) -> int:
+        """Return how many of ``before`` are left when the share ``done`` of the work is done."""
+        return before - round(self.ratio * before * done)
+
+    def notes(self, before: int, left: list[int]) -> tuple[str, ...]:
+        """Say how many were removed, and how many each layer has left."""
+        return (f"{before - sum(left):,} of {before:,} {self.what} removed; left, layer by layer: {left}",)
+
     def __call__(self, state: State) -> State:
         """Return the state with the smaller student."""
         student = state.given_student
@@ -74,7 +82,7 @@ class InRounds(Gradual):
         curves: list[Any] = []
         seconds, reused = 0.0, True
         for step in range(1, self.steps + 1):
-            remaining = before - round(self.ratio * before * self.done(step))
+            remaining = self.remaining(before, self.done(step))
             measured = [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
             product = state.workshop.make(
                 self.what, [student.key, remaining, self.scope.value, measured],
@@ -87,8 +95,7 @@ class InRounds(Gradual):
                 seconds, reused = seconds + recovered.seconds, reused and recovered.reused
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
-        removed = f"{before - sum(left):,} of {before:,} {self.what} removed"
-        notes = (f"{removed}; left, layer by layer: {left}",)
+        notes = self.notes(before, left)
         record = Record(self.what, type(self).__name__, student, seconds, reused, notes, tuple(curves))
         return state.with_record(record, student=student)
 

@@ -19,11 +19,17 @@ folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
 logits = model(**tokenizer(["a text"], return_tensors="pt")).logits"""
+_ALONE = """Without `compress` installed, transformers takes the architecture from `{code}` in this folder, if you allow
+it to run that code: `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`, without
+`import compress`. The ONNX files of the same run need neither."""
 _SENTENCE_TASKS = {"classification", "regression"}
 
 
-def to_model_card(report: Mapping[str, Any]) -> str:
-    """Return the student's README.md. States what the report holds and leaves out what it does not know."""
+def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str:
+    """Return the student's README.md. States what the report holds and leaves out what it does not know.
+
+    ``own_code``: the file beside it that holds the model's own code, if there is one.
+    """
     parsed = parse(report)
     parts = [
         _front_matter(parsed),
@@ -31,6 +37,7 @@ def to_model_card(report: Mapping[str, Any]) -> str:
         "A compressed model, distilled from a larger teacher by `compress`.",
         _student(parsed),
         *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
+        *([_ALONE.format(code=own_code)] if own_code else []),
         *(["It predicts: " + ", ".join(code(label) for label in parsed.labels) + "."] if parsed.labels else []),
         "## Figures",
         figures_table(parsed),

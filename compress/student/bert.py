@@ -15,6 +15,7 @@ from compress.errors import DataError, Fault
 from compress.models.families import family_of
 from compress.models.language_head import word_embeddings
 from compress.models.loading import content_of, load_config, load_model, quiet
+from compress.models.uneven import NARROWED
 from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student
@@ -72,7 +73,7 @@ class Bert(Student):
         count, most = self._count(teacher), teacher.num_hidden_layers
         yield from depth_faults(self.layer_map, count, most)
         width, heads = self.hidden_size or teacher.hidden_size, self.heads or teacher.num_attention_heads
-        if width % heads:
+        if width % heads and (self.hidden_size or self.heads or not getattr(teacher, "unpruned_size", None)):
             yield Fault("hidden_size", width, f"must be a multiple of the {heads} heads", "Set student.heads too.")
 
     @property
@@ -118,6 +119,8 @@ class Bert(Student):
         for shape in ("kept_heads", "neurons"):
             if getattr(teacher, shape, None):
                 origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
+        if self.hidden_size or self.heads:  # what the teacher's states were before they were narrowed says nothing here
+            origin |= {name: None for name in NARROWED if hasattr(teacher, name)}
         if self.vocabulary is not None:
             origin |= {"own_tokens": True, "vocab_size": self.vocabulary}
         return type(teacher)(**(teacher.to_dict() | sizes | origin))

@@ -115,7 +115,8 @@ class Mobile(Student):
             own, weights = student.state_dict(), teacher.state_dict()
             own |= _embeddings(teacher, config)
             for ours, theirs in zip(("mobilebert.pooler.dense", "classifier"), _head(teacher), strict=False):
-                own |= {f"{ours}.{part}": weights[f"{theirs}.{part}"].clone() for part in ("weight", "bias")}
+                pairs = {f"{ours}.{part}": weights[f"{theirs}.{part}"] for part in ("weight", "bias")}
+                own |= {name: value.clone() for name, value in pairs.items() if value.shape == own[name].shape}
             student.load_state_dict(own)
         student.eval()
         return student

@@ -107,3 +107,10 @@ def test_a_card_of_another_task_does_not_say_how_to_load_a_classifier(report: di
     assert "AutoModelForSequenceClassification" not in card
     assert "pipeline_tag" not in card
     assert to_model_card({"schema": 1}).startswith("---\n")
+
+
+def test_the_model_card_says_how_a_model_with_its_own_code_loads_without_the_package(report: dict[str, Any]) -> None:
+    assert "trust_remote_code" not in to_model_card(report)
+    card = to_model_card(report, "modeling_compress.py")
+    assert "from_pretrained(folder, trust_remote_code=True)" in card
+    assert "`modeling_compress.py`" in card

@@ -1,0 +1,188 @@
+"""Hidden width: find the channels that the loss misses least and remove them wherever residual connections add them.
+
+torch-pruning finds what must go together and removes it: its dependency graph is traced through the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.errors import Fault, MissingPackageError
+from compress.models.families import encoder_layers, family_of
+from compress.models.language_head import word_embeddings
+from compress.models.quiet import quiet
+from compress.models.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
+from compress.prune.channels import channel_importance
+from compress.prune.importance import Batches, Importance
+from compress.prune.rounds import InRounds
+from compress.settings import at_least
+
+
+@dataclass(kw_only=True)
+class PruneWidth(InRounds):
+    """Remove hidden channels, in all layers at once, by torch-pruning's graph (Fang et al., arXiv:2301.12900)."""
+
+    ratio: float = 0.25  # share of hidden channels removed; heads and feed-forward networks keep their own sizes
+    importance: Importance = Importance.taylor  # taylor, gradient, magnitude (torch-pruning's), activation
+    multiple_of: int = 8  # the width is rounded up to a multiple of this, in which processors are fast; 1: as it comes
+
+    what: ClassVar[str] = "channels"
+    measures: ClassVar[tuple[Importance, ...]] = (
+        Importance.gradient,
+        Importance.taylor,
+        Importance.magnitude,
+        Importance.activation,
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are sizes."""
+        yield from super().faults()
+        yield from at_least(self, "multiple_of", 1)
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """The package is there, the family is known, and normalisation has channels to compare."""
+        found = list(super().model_faults(student, teacher))
+        yield from found
+        if find_spec("torch_pruning") is None:
+            yield Fault("ratio", self.ratio, "needs the package torch-pruning", "pip install 'compress[prune]'")
+        if found or any(self.faults()):
+            return
+        if self.remaining(int(student.hidden_size), 1) < 2:
+            rule = f"leaves one of {student.hidden_size} channels, which layer normalisation makes a constant"
+            yield Fault("ratio", self.ratio, rule, "Lower it.")
+
+    def sizes(self, config: Any) -> list[int]:
+        """Return the number of hidden channels, as one group."""
+        return [int(config.hidden_size)]
+
+    def remaining(self, before: int, done: float) -> int:
+        """Return how many channels are left, a multiple of ``multiple_of``."""
+        return min(before, -(-super().remaining(before, done) // self.multiple_of) * self.multiple_of)
+
+    def measure(self, model: PreTrainedModel, batches: Batches) -> list[Tensor]:
+        """Return `channel_importance`, or torch-pruning's magnitude, as one group."""
+        if self.importance is Importance.magnitude:
+            return [channel_magnitude(model)]
+        return [channel_importance(model, batches, self.importance)]
+
+    def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
+        """Return the model with these channels."""
+        return narrow(model, keep[0])
+
+    def notes(self, before: int, left: list[int]) -> tuple[str, ...]:
+        """Say how many were removed, and what that does to those that stay."""
+        first = f"{before - left[0]:,} of {before:,} hidden channels removed from all layers; left: {left[0]:,}"
+        if left[0] == before:
+            return (first,)
+        return (
+            first,
+            "layer normalisations now average over fewer channels, so those that stay no longer compute exactly what "
+            "they did",
+        )
+
+
+def narrow(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """Return a model with only these hidden channels, physically narrower; ``model`` is left as it was.
+
+    torch-pruning removes the others from embeddings, layer normalisations and every projection that reads or
+    writes states, as its dependency graph couples them. Heads, feed-forward units and the hidden layer of the
+    classifier's head stay as they are; ELECTRA's embeddings too, where they reach the states through a
+    projection. Raises ValueError where fewer than two channels would stay, and MissingPackageError.
+    """
+    config, family = model.config, family_of(model.config)
+    before = kept_channels(config)
+    if len(keep) < 2 or not set(keep) <= set(range(len(before))):
+        raise ValueError(f"a model must keep two or more of its {len(before)} hidden channels")
+    pruned = copy.deepcopy(model).requires_grad_(True)
+    gone = sorted(set(range(len(before))) - set(keep))
+    if gone:
+        _coupled(pruned, gone, {nn.LayerNorm: _in_order()}).prune()
+    shape: dict[str, Any] = {
+        family.hidden_key: len(set(keep)),
+        "kept_channels": [before[channel] for channel in sorted(set(keep))],
+        "unpruned_size": unpruned_size(config),
+        "kept_heads": kept_heads(config),
+        "neurons": neurons(config),
+    }
+    if family.model_type == "electra":
+        shape["embedding_size"] = word_embeddings(pruned).shape[1]
+        shape["embeddings_projected"] = hasattr(pruned.base_model, "embeddings_project")
+    config_class, model_class = UNEVEN_CLASSES[family.model_type]
+    settings = config.to_dict() | shape
+    settings.pop("model_type")
+    with quiet():
+        narrower = model_class(config_class(**settings))
+    narrower.set_attn_implementation(config._attn_implementation)
+    narrower.load_state_dict(pruned.state_dict())  # fails if anything was left wide, or made narrow, that should not be
+    nn.Module.to(narrower, model.device)
+    narrower.train(model.training)
+    return narrower
+
+
+def channel_magnitude(model: PreTrainedModel) -> Tensor:
+    """Return torch-pruning's group magnitude of every hidden channel, (hidden,), its mean 1.
+
+    The mean, over all linear layers and layer normalisations of the group, of the channel's squared weights
+    (its `GroupMagnitudeImportance`); it leaves embedding tables out. Raises MissingPackageError.
+    """
+    tp = _torch_pruning()
+    copied = copy.deepcopy(model).requires_grad_(True)
+    measure = tp.importance.GroupMagnitudeImportance(
+        p=2, group_reduction="mean", normalizer="mean", bias=False, target_types=[nn.Linear, nn.LayerNorm]
+    )
+    found: Tensor = measure(_coupled(copied, list(range(int(model.config.hidden_size))), {}))
+    return found.detach().float().cpu()
+
+
+def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any]) -> Any:
+    """Return torch-pruning's group of all that holds these hidden channels; `prune` removes them from ``model``.
+
+    ``pruners`` are ways to prune types of modules that stand in for the package's own. Every list and dictionary is
+    given anew: the package keeps what it is given, and its defaults are shared.
+    """
+    tp = _torch_pruning()
+    model.eval()
+    tokens = torch.zeros(2, 7, dtype=torch.long, device=model.device)
+    with torch.enable_grad():
+        graph = tp.DependencyGraph().build_dependency(
+            model,
+            example_inputs={"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
+            output_transform=lambda said: said.logits,
+            unwrapped_parameters=[],
+            customized_pruners=pruners,
+            ignored_layers=[],
+            ignored_params=[],
+            verbose=False,
+        )
+    last = encoder_layers(model, family_of(model.config))[-1]
+    norm = [part for part in last.modules() if isinstance(part, nn.LayerNorm)][-1]
+    return graph.get_pruning_group(norm, graph.get_pruner_of_module(norm).prune_out_channels, channels)
+
+
+def _in_order() -> Any:
+    """Return torch-pruning's way to prune layer normalisations, with the channels that stay in their order.
+
+    Its own (1.6.1) takes them as a set yields them, which is not always sorted: it sorts a copy and drops it.
+    """
+
+    class InOrder(_torch_pruning().function.LayernormPruner):  # type: ignore[misc]
+        def _prune_parameter_and_grad(self, weight: Any, keep_idxs: Any, pruning_dim: int) -> Any:
+            return super()._prune_parameter_and_grad(weight, sorted(int(index) for index in keep_idxs), pruning_dim)
+
+    return InOrder()
+
+
+def _torch_pruning() -> Any:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise MissingPackageError("torch-pruning", "prune", "Pruning the hidden width") from error
+    return torch_pruning
