@@ -72,7 +72,7 @@ class _Parts:
 
     def named(self, ending: str) -> str:
         """Return the weight whose name ends so."""
-        found = [name for name in self.weights if name.endswith(ending)]
+        found = [str(name) for name in self.weights if name.endswith(ending)]
         if len(found) != 1:
             raise ModelError(f"the ONNX graph has {len(found)} weights called …{ending}, where one is looked for.")
         return found[0]

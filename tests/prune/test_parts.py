@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from compress.prune.gradual import Rounds
 from compress.prune.heads import PruneHeads
 from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
-from compress.prune.rounds import InRounds, Rounds
+from compress.prune.rounds import InRounds
 from compress.prune.vocabulary import PruneVocabulary
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, save_tiny

@@ -33,9 +33,9 @@ from compress.models.outputs import observe, parameters
 from compress.models.shipped import CODE
 from compress.models.uneven import UNEVEN_CLASSES, head_size, kept_channels, shrink
 from compress.prune.channels import channel_importance, stream
+from compress.prune.gradual import Rounds
 from compress.prune.heads import PruneHeads
 from compress.prune.importance import Importance
-from compress.prune.rounds import Rounds
 from compress.prune.width import PruneWidth, channel_magnitude, narrow
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
