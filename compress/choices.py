@@ -19,6 +19,7 @@ from compress.distill.multi_task import MultiTask
 from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
+from compress.export.tensorrt import TensorRt
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
@@ -55,7 +56,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
-    "export": {"onnx": Onnx},
+    "export": {"onnx": Onnx, "tensorrt": TensorRt},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
 

@@ -42,7 +42,7 @@ LOWEST_OPSET = 19  # from here on Q/DQ take fp16 scales
 
 def write_half(source: Path, target: Path) -> None:
     """Write the fp32 graph ``source`` in fp16 to ``target``. Raises ValueError as `in_half` does."""
-    onnx = _import_onnx()
+    onnx = import_onnx("Writing fp16 ONNX")
     onnx.save(in_half(onnx.load(source)), target)
 
 
@@ -51,7 +51,7 @@ def in_half(model: Any) -> Any:
 
     Raises ValueError for a graph with subgraphs or of an opset below 19.
     """
-    onnx = _import_onnx()
+    onnx = import_onnx("Writing fp16 ONNX")
     opset = next((one.version for one in model.opset_import if not one.domain), 0)
     if opset < LOWEST_OPSET:
         raise ValueError(f"the graph has opset {opset}; at least {LOWEST_OPSET} is needed for fp16 scales")
@@ -182,11 +182,12 @@ def half_values(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(np.where(tiny, np.sign(values) * SMALLEST, values).astype(np.float16))
 
 
-def _import_onnx() -> Any:
+def import_onnx(purpose: str) -> Any:
+    """Return the module; raises MissingPackageError."""
     try:
         import onnx
         import onnx.numpy_helper
         import onnx.shape_inference
     except ImportError as error:
-        raise MissingPackageError("onnx", "onnx", "Writing fp16 ONNX") from error
+        raise MissingPackageError("onnx", "onnx", purpose) from error
     return onnx
