@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -286,14 +286,19 @@ def _line(one: Mapping[str, Any]) -> str:
 def machine(device: torch.device) -> dict[str, Any]:
     """Return what figures depend on."""
     cuda = device.type == "cuda"
-    installed = {found.name.lower(): found.version for found in metadata.distributions()}
     return {
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
         "cuda": torch.version.cuda,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "python": platform.python_version(),
-        "versions": {name: installed[name] for name in PACKAGES if name in installed},
+        "versions": dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
 
 
 def refuse(message: str) -> NoReturn:

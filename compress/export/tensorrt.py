@@ -11,12 +11,22 @@ from typing import Any
 
 from compress.errors import Fault
 from compress.export.engine_layers import Summary, as_json, read_layers, summarise
-from compress.export.tensorrt_bindings import RTX_CAPABILITIES, CannotBuild, Shape, Target, build, targets, version
+from compress.export.tensorrt_bindings import (
+    FULL,
+    RTX_CAPABILITIES,
+    CannotBuild,
+    Shape,
+    Target,
+    build,
+    targets,
+    version,
+)
 from compress.files import size_mib, write_json
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
 from compress.models.onnx_graph import input_names
 from compress.models.onnx_half import write_half
+from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
 from compress.state import Artifact, Product, Stage, State
 
@@ -85,7 +95,7 @@ class TensorRt(Stage):
             (folder / COMMAND).write_text(f"#!/bin/sh\n# here, where the GPU is\n{command(shapes)}\n")
             engines: dict[str, Any] = {}
             for target in found:
-                timings = cache / f"{target.name}-{version(target.package)}.timings"
+                timings = cache / f"{target.name}-{version(target.package)}.timings" if target.package == FULL else None
                 try:
                     built = build(folder / MODEL, shapes, target, timings)
                 except CannotBuild as error:
@@ -103,6 +113,8 @@ class TensorRt(Stage):
 
     def _graph(self, state: State, precision: Precision) -> Product:
         """Return the folder with the graph in a precision."""
+        if precision is Precision.int8:
+            return symmetric_student(state, self.rows)
         plain = onnx_student(state)
         if precision is Precision.fp32:
             return plain

@@ -7,7 +7,8 @@ any GPU from Turing on but the data centre's (9.0, 10.x), and needs none.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,12 @@ def version(package: str) -> str:
     return f"{package} {_package(package).__version__}"
 
 
-def build(graph: Path, shapes: Mapping[str, Sequence[Shape]], target: Target, timing_cache: Path) -> Built:
+def build(graph: Path, shapes: Mapping[str, Sequence[Shape]], target: Target, timing_cache: Path | None) -> Built:
     """Return the engine of an ONNX file, strongly typed: each layer runs in the precision that the graph says.
 
-    ``shapes`` gives each input's smallest, best and largest (batch, tokens), one optimization profile. Timings of
-    `tensorrt` are read from ``timing_cache`` and added to it; TensorRT-RTX times nothing when it builds, and writes
-    none. Raises CannotBuild where TensorRT refuses the graph.
+    ``shapes`` gives each input's smallest, best and largest (batch, tokens), one optimization profile. Timings are
+    read from the file ``timing_cache`` and added to it; None for TensorRT-RTX, which times nothing when it builds.
+    Raises CannotBuild where TensorRT refuses the graph.
     """
     trt = _package(target.package)
     log = _logger(trt)
@@ -90,7 +91,7 @@ def build(graph: Path, shapes: Mapping[str, Sequence[Shape]], target: Target, ti
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
-        raise CannotBuild(f"TensorRT cannot read {graph.name}: {parser.get_error(0).desc()}")
+        raise CannotBuild(f"TensorRT cannot read {graph.name}: {parser.get_error(0)}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = builder.create_optimization_profile()
@@ -100,25 +101,27 @@ def build(graph: Path, shapes: Mapping[str, Sequence[Shape]], target: Target, ti
     if target.package == RTX:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target.name.upper()), 0)
+    with _timings(config, timing_cache):
         engine = builder.build_serialized_network(network, config)
-    else:
-        engine = _build_with_timings(builder, network, config, timing_cache)
     if engine is None:
         raise CannotBuild(f"TensorRT cannot build {graph.name}: {log.last_error or 'it gave no reason'}")
     plan = bytes(engine)
     return Built(plan, _inspected(trt, log, plan) or log.layers)
 
 
-def _build_with_timings(builder: Any, network: Any, config: Any, timing_cache: Path) -> Any:
-    """Build with the timings of earlier builds, and keep those of this one."""
-    with locked(timing_cache.with_suffix(".lock")):
-        known = timing_cache.read_bytes() if timing_cache.exists() else b""
+@contextmanager
+def _timings(config: Any, file: Path | None) -> Iterator[None]:
+    """Give a build the timings of earlier ones, and keep those that it adds."""
+    if file is None:
+        yield
+        return
+    with locked(file.with_suffix(".lock")):
+        known = file.read_bytes() if file.exists() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
-        engine = builder.build_serialized_network(network, config)
-        aside = timing_cache.with_suffix(".new")
+        yield
+        aside = file.with_suffix(".new")
         aside.write_bytes(bytes(config.get_timing_cache().serialize()))
-        aside.replace(timing_cache)
-    return engine
+        aside.replace(file)
 
 
 def _inspected(trt: Any, log: Any, plan: bytes) -> str:
