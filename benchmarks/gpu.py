@@ -16,9 +16,10 @@ import math
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -58,11 +59,13 @@ class Results:
     def __init__(self, path: Path, device: str) -> None:
         self.path, self.device = path, device
         self.known: dict[Key, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        self.gap = "" if not text or text.endswith("\n") else "\n"  # behind a line cut short when a process was killed
+        for line in text.splitlines():
             try:
                 self._add(json.loads(line))
             except (ValueError, KeyError):
-                continue  # a line cut short when its process was killed
+                continue
 
     def _add(self, record: dict[str, Any]) -> None:
         if record["device"] == self.device:
@@ -73,7 +76,8 @@ class Results:
         record = named(key) | {"device": self.device} | said
         self._add(record)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(self.gap + json.dumps(record) + "\n")
+        self.gap = ""
 
 
 def named(key: Key) -> dict[str, Any]:
@@ -345,19 +349,38 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure, write .json and .md, and print the table."""
+    """Run the command."""
     given = arguments(words)
     if given.device == "cuda" and not torch.cuda.is_available():
         refuse("no CUDA device here, and nothing else is measured; run it where torch.cuda.is_available()")
-    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        report(given, Path(scratch))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and reports off the terminal."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def report(given: argparse.Namespace, scratch: Path) -> None:
+    """Measure what the command line says; write .json and .md, and print the table."""
     device = torch.device(given.device)
     largest = (max(given.batches), max(given.tokens))
     subjects = []
     folders = [(f"{name} ({folder})", folder) for name in ("teacher", "student") if (folder := getattr(given, name))]
     for name, folder in [*folders[:1], *((name, None) for name in given.shapes), *folders[1:]]:
         try:
-            subjects.append(Subject(name, device, folder, largest=largest))
+            own = Path(tempfile.mkdtemp(dir=scratch))
+            subjects.append(Subject(name, device, folder, largest=largest, scratch=own))
         except Exception as error:  # of a folder that transformers cannot read; the others go on
             print(f"{name}: not measured: {reason(error)}", file=sys.stderr)
     if not subjects:

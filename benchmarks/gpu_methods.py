@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Subject:
     folder: Path | None = None  # saved weights; None: random ones of the shape called ``name``
     config: Any = None
     largest: tuple[int, int] = (128, 384)  # batch and tokens that engines must take
-    scratch: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
+    scratch: Path = Path()  # an empty folder of its own, for graphs
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -90,7 +89,7 @@ class Subject:
         """The fp32 ONNX graph."""
         from compress.models.onnx_graph import write_onnx
 
-        path = Path(self.scratch.name) / "fp32.onnx"
+        path = self.scratch / "fp32.onnx"
         write_onnx(self.load("eager", torch.float32).cpu(), self.names, path)  # type: ignore[arg-type]
         return path
 
@@ -99,7 +98,7 @@ class Subject:
         """The fp16 ONNX graph, normalizations in fp32."""
         from compress.models.onnx_half import write_half
 
-        path = Path(self.scratch.name) / "fp16.onnx"
+        path = self.scratch / "fp16.onnx"
         write_half(self.graph, path)
         return path
 
@@ -260,7 +259,7 @@ def tensorrt(precision: str) -> Callable[[Subject], Run]:
             path = subject.graph if precision == "fp32" else subject.half_graph
             batch, tokens = subject.largest
             sizes = [(1, 2), (min(8, batch), min(128, tokens)), (batch, tokens)]
-            timings = Path(subject.scratch.name) / "timings"
+            timings = subject.scratch / "timings"
             plan = build(path, dict.fromkeys(subject.names, sizes), target, timings).engine
         except CannotBuild as error:
             raise NotMeasured(str(error)) from error
