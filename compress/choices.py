@@ -19,6 +19,7 @@ from compress.distill.multi_task import MultiTask
 from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
+from compress.export.tensorrt import TensorRt
 from compress.prune.budget import Budget
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
@@ -64,7 +65,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "budget": Budget,
     },
     "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
-    "export": {"onnx": Onnx},
+    "export": {"onnx": Onnx, "tensorrt": TensorRt},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
 

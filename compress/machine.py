@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from functools import cache
 from importlib import metadata
@@ -69,3 +70,22 @@ def _installed() -> tuple[tuple[str, str], ...]:
     """Read once: there are hundreds of distributions, and every product of the cache asks."""
     known = {found.name.lower(): found.version for found in metadata.distributions()}
     return tuple((name, known[name]) for name in PACKAGES if name in known)
+
+
+@cache
+def compute_capability() -> str | None:
+    """Return the first NVIDIA GPU's compute capability ("8.6"), asked of the driver; None without GPU or driver.
+
+    Unlike torch's answer it does not depend on how torch was built.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    for part, attribute in ((major, 75), (minor, 76)):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+        if driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, 0):
+            return None
+    return f"{major.value}.{minor.value}"

@@ -156,7 +156,8 @@ def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    for path, stage in recipe.trained():
+    exported = ((f"export.{name}", stage) for name, stage in recipe.export.items())
+    for path, stage in (*recipe.trained(), *exported):
         found = list(stage.model_faults(student, teacher))
         found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
         faults += [fault.under(path) for fault in found]
@@ -188,7 +189,10 @@ def _named(after: State, title: str, before: State) -> State:
     return replace(
         after,
         records=(*after.records[:records], *(replace(r, name=title if i == 1 else f"{title}-{i}") for i, r in new)),
-        artifacts=(*after.artifacts[:artifacts], *(replace(a, name=title) for a in after.artifacts[artifacts:])),
+        artifacts=(
+            *after.artifacts[:artifacts],
+            *(replace(a, name=f"{title}-{a.variant}" if a.variant else title) for a in after.artifacts[artifacts:]),
+        ),
     )
 
 

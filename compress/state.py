@@ -125,11 +125,13 @@ class Artifact:
     """A deployable form of the student."""
 
     name: str
-    runtime: str  # "onnxruntime" or "pytorch"
+    runtime: str  # "onnxruntime", "pytorch" or "tensorrt"
     precision: str
     folder: Path
     key: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""  # which of the several that one stage makes; its name ends in it
+    unmeasured: str = ""  # why it cannot be run on this machine, where it cannot
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ WORSE_BY = 0.01  # an artifact that loses more than this of the student's metric
 def recommend(report: dict[str, Any]) -> str | None:
     """Return the fastest artifact whose main metric is within 0.01 of the best artifact's; None without artifacts."""
     metric = report["task"]["main_metric"]
-    artifacts = report["artifacts"]
+    artifacts = [a for a in report["artifacts"] if "not_measured" not in a]
     if not artifacts:
         return None
     best = max(a["metrics"][metric] for a in artifacts)
@@ -22,7 +22,7 @@ def recommend(report: dict[str, Any]) -> str | None:
 def verdicts(report: dict[str, Any]) -> list[str]:
     """Return plain sentences about baselines, distillation and int8, each from figures of this report."""
     metric, rows = report["task"]["main_metric"], report["dataset"]["rows"]["test"]
-    artifacts = {a["name"]: a for a in report["artifacts"]}
+    artifacts = {a["name"]: a for a in report["artifacts"] if "not_measured" not in a}
     baselines = {b["name"]: b for b in report["baselines"]}
     said = []
     chosen = artifacts.get(report["recommended"] or "")

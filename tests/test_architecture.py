@@ -59,6 +59,8 @@ def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
         ("omegaconf", {"config.py"}),
         ("onnxscript", {"models/onnx_graph.py"}),
         ("spacy", {"augment/tagger.py"}),
+        ("tensorrt", {"export/tensorrt_bindings.py"}),
+        ("tensorrt_rtx_bindings", {"export/tensorrt_bindings.py"}),
         ("torch_pruning", {"prune/width.py"}),
     ],
 )

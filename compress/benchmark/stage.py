@@ -82,6 +82,9 @@ class Benchmark(Settings):
             )  # fmt: skip
         artifacts = []
         for artifact in state.artifacts:
+            if artifact.unmeasured:
+                artifacts.append(_unmeasured(artifact))
+                continue
             logits = student if artifact.runtime == "pytorch" else bench.artifact_logits(artifact)
             difference = float(np.abs(logits - student).max())
             if difference > artifact.record.get("tolerance", np.inf):
@@ -184,7 +187,7 @@ class _Bench:
     def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""
         settings = self.settings
-        artifacts = [a for a in self.state.artifacts if a.runtime != "pytorch"]
+        artifacts = [a for a in self.state.artifacts if a.runtime != "pytorch" and not a.unmeasured]
         test = self.state.data.test
         texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
 
@@ -218,6 +221,17 @@ class _Bench:
         product = self.state.workshop.make("latency", [keys, timing, machine, self.state.data.test.fingerprint], work)
         loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
         return loaded
+
+
+def _unmeasured(artifact: Artifact) -> dict[str, Any]:
+    """Return what is known of an artifact that cannot be run on this machine."""
+    said = artifact.record
+    return {
+        "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
+        "path": f"artifacts/{artifact.name}", "size_mib": said.get("size_mib"), "not_measured": artifact.unmeasured,
+        "metrics": {}, "interval": {}, "latency": [], "int8_matmuls": said.get("int8_matmuls"),
+        "seconds": said.get("seconds"), "notes": list(said.get("notes", ())),
+    }  # fmt: skip
 
 
 def _headline(latency: list[dict[str, Any]]) -> float:

@@ -28,6 +28,8 @@ def columns(report: Report, *, short: bool = False) -> list[Column]:
     metric = report.main_metric
 
     def quality(entry: Entry) -> str:
+        if entry.not_measured:
+            return "not measured"
         value, interval = report.metric(entry), report.interval(entry)
         tail = formats.plus_minus(metric, value, interval) if short else formats.brackets(metric, interval)
         return formats.metric_value(metric, value) + (tail if value is not None else "")

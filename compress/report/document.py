@@ -133,6 +133,7 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         layers=_mappings(item, "layers"),
         curves=_mappings(item, "curves"),
         notes=_texts(item, "notes"),
+        not_measured=_text(item, "not_measured"),
     )
 
 

@@ -59,6 +59,7 @@ class Entry:
     layers: list[dict[str, Any]]
     curves: list[dict[str, Any]]
     notes: list[str]
+    not_measured: str = ""  # why it has no figures, where it cannot be run on the machine
 
     def headline(self, place: tuple[str, int | None] | None = None) -> Latency | None:
         """Return the timing quoted first: one row at its real length, no tokenization; at ``place`` if it is there."""

@@ -35,7 +35,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             style="dim",
         )
     )
-    for line in parsed.verdicts:
+    for line in (*words.unmeasured(parsed), *parsed.verdicts):
         console.print(Text(f"• {line}"))
 
 

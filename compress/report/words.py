@@ -117,11 +117,17 @@ def method(report: Report) -> list[str]:
         "Agree: share of test rows predicted alike; stages and baselines against the teacher, artifacts against the "
         "PyTorch student.",
     ]
+    notes += unmeasured(report)
     if report.seed is not None:
         notes.append(
             f"One run, one seed ({report.seed}). Compare several seeds before calling one recipe better than another."
         )
     return notes
+
+
+def unmeasured(report: Report) -> list[str]:
+    """Return why each entry without figures has none."""
+    return [f"{entry.name}: not measured: {entry.not_measured}" for entry in report.entries if entry.not_measured]
 
 
 def splits(report: Report) -> str:

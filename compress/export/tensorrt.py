@@ -1,0 +1,165 @@
+"""The student as TensorRT engines, or, where none can be built, as the graph and the command that build them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from compress.errors import Fault
+from compress.export.engine_layers import Summary, as_json, read_layers, summarise
+from compress.export.tensorrt_bindings import (
+    FULL,
+    RTX_CAPABILITIES,
+    CannotBuild,
+    Shape,
+    Target,
+    build,
+    targets,
+    version,
+)
+from compress.files import size_mib, write_json
+from compress.models.loading import load_tokenizer
+from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
+from compress.models.onnx_graph import input_names
+from compress.models.onnx_half import write_half
+from compress.quantize.symmetric import symmetric_student
+from compress.settings import at_least
+from compress.state import Artifact, Product, Stage, State
+
+ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
+NOT_HERE = "engines run on a GPU; benchmarks/gpu.py measures there"
+
+
+class Precision(Enum):
+    """Of an engine: fp32, fp16 with normalizations in fp32, or int8 products with all else as in fp16."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+@dataclass(kw_only=True)
+class TensorRt(Stage):
+    """Write engines for NVIDIA GPUs, with TensorRT-RTX also for GPUs that are not here; each with its ONNX graph."""
+
+    precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])  # an artifact each: fp32, fp16, int8
+    compute_capabilities: list[str] = field(default_factory=list)  # GPUs to build for, as [8.6,12.0]; none: that here
+    batch: list[int] = field(default_factory=lambda: [1, 8, 32])  # smallest, best and largest batch of an engine
+    tokens: list[int] | None = (
+        None  # smallest, best and largest length; default: 2, half and all that the student takes
+    )
+    rows: int = 256  # training rows that int8 ranges are measured on
+
+    def faults(self) -> Iterator[Fault]:
+        """Lists are in order, and TensorRT-RTX knows the GPUs."""
+        yield from at_least(self, "rows", 1)
+        if not self.precisions or len(set(self.precisions)) < len(self.precisions):
+            yield Fault("precisions", [one.value for one in self.precisions], "must list one or more, each once")
+        for name, low in (("batch", 1), ("tokens", 2)):
+            given = getattr(self, name)
+            if given is not None and (len(given) != 3 or sorted(given) != list(given) or given[0] < low):
+                yield Fault(name, list(given), f"must be three whole numbers from {low}: smallest, best, largest")
+        for one in self.compute_capabilities:
+            if one not in RTX_CAPABILITIES:
+                rule = f"cannot be built for from elsewhere; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
+                yield Fault("compute_capabilities", one, rule, "Run the recipe on that GPU, with tensorrt installed.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Yield lengths above what the student takes."""
+        longest = getattr(student, "max_position_embeddings", None)
+        if self.tokens is not None and longest is not None and self.tokens[-1] > longest:
+            yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the student takes")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with an artifact for each precision."""
+        try:
+            found, why = targets(self.compute_capabilities), ""
+        except CannotBuild as error:
+            found, why = [], str(error)
+        artifacts = [self._artifact(state, precision, found, why) for precision in self.precisions]
+        return replace(state, artifacts=(*state.artifacts, *artifacts))
+
+    def _artifact(self, state: State, precision: Precision, found: list[Target], why: str) -> Artifact:
+        graph = self._graph(state, precision)
+        shapes = self._shapes(load_tokenizer(graph.folder))
+        cache = state.workshop.cache / "tensorrt"
+        made_with = [graph.key, shapes, [[one.name, version(one.package)] for one in found]]
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            (folder / MODEL).write_bytes((graph.folder / MODEL).read_bytes())
+            with_tokenizer(graph.folder, folder)
+            (folder / COMMAND).write_text(f"#!/bin/sh\n# here, where the GPU is\n{command(shapes)}\n")
+            engines: dict[str, Any] = {}
+            for target in found:
+                timings = cache / f"{target.name}-{version(target.package)}.timings" if target.package == FULL else None
+                try:
+                    built = build(folder / MODEL, shapes, target, timings)
+                except CannotBuild as error:
+                    return {"engines": {}, "why": str(error)}
+                (folder / f"{target.name}{ENGINE}").write_bytes(built.engine)
+                layers = read_layers(built.layers)
+                write_json(folder / f"{target.name}{LAYERS}", as_json(layers))
+                engines[target.name] = asdict(summarise(layers, folder / MODEL)) if layers else None
+            return {"engines": engines, "why": why}
+
+        cache.mkdir(parents=True, exist_ok=True)
+        product = state.workshop.make("tensorrt", made_with, work)
+        engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
+        return _described(product, precision, engines, product.record["why"])
+
+    def _graph(self, state: State, precision: Precision) -> Product:
+        """Return the folder with the graph in a precision."""
+        if precision is Precision.int8:
+            return symmetric_student(state, self.rows)
+        plain = onnx_student(state)
+        if precision is Precision.fp32:
+            return plain
+
+        def work(folder: Path) -> None:
+            write_half(plain.folder / MODEL, folder / MODEL)
+            with_tokenizer(plain.folder, folder)
+
+        return state.workshop.make("half", [plain.key], work)
+
+    def _shapes(self, tokenizer: Any) -> dict[str, list[Shape]]:
+        longest = tokenizer.model_max_length
+        tokens = self.tokens or [2, max(2, longest // 2), longest]
+        return {name: list(zip(self.batch, tokens, strict=True)) for name in input_names(tokenizer)}
+
+
+def command(shapes: Mapping[str, list[Shape]]) -> str:
+    """Return the command line that builds the same engine from model.onnx on a machine with TensorRT and its GPU."""
+    sizes = zip(*shapes.values(), strict=True)
+    texts = [",".join(f"{name}:{b}x{t}" for name, (b, t) in zip(shapes, size, strict=True)) for size in sizes]
+    words = ["trtexec", f"--onnx={MODEL}", f"--saveEngine=model{ENGINE}", "--stronglyTyped"]
+    words += [f"--{which}Shapes={text}" for which, text in zip(("min", "opt", "max"), texts, strict=True)]
+    words += ["--profilingVerbosity=detailed", f"--exportLayerInfo=model{LAYERS}", "--timingCacheFile=model.timings"]
+    return shlex.join([*words, "--skipInference"])
+
+
+def _described(product: Product, precision: Precision, engines: Mapping[str, Summary | None], why: str) -> Artifact:
+    """Return the artifact, with what is known of its engines, or with why there are none."""
+    notes = [
+        f"{name}: {engines[name] or 'its layers were not told'}, "
+        f"{(product.folder / f'{name}{ENGINE}').stat().st_size / 2**20:.1f} MiB"
+        for name in engines
+    ]
+    if not engines:
+        notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
+    counted = [one for one in engines.values() if one is not None]
+    record = {
+        "notes": notes,
+        "seconds": product.seconds,
+        "size_mib": size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
+        "int8_matmuls": min(([one.int8_products, one.products] for one in counted), default=None),
+    }
+    name = "built" if engines else "not built"
+    unmeasured = f"{name}: {NOT_HERE if engines else why}"
+    return Artifact(
+        "tensorrt", "tensorrt", precision.value, product.folder, product.key, record,
+        variant=precision.value, unmeasured=unmeasured,
+    )  # fmt: skip

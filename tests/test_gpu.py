@@ -1,0 +1,102 @@
+"""What only a CUDA machine can show: training, predictions and half precision there, and what is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compress.evaluate import main_metric, predict_rows
+from compress.machine import compute_capability
+from compress.models.device import device
+from compress.models.outputs import observe
+from compress.train import Supervised, Training, fit
+from compress.train.settings import Precision
+from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model
+from tests.test_train import TASK, tokens
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+
+ROOT = Path(__file__).parent.parent
+
+
+def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode():
+        found = observe(model, {name: value.to(model.device) for name, value in batch.items()}).logits
+    return found.float().cpu()
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_training_on_the_gpu_learns_in_every_precision(precision: Precision, tmp_path: Path) -> None:
+    model, validation = tiny_model(), tokens(40, 2)
+    settings = Training(epochs=6, batch_size=16, learning_rate=5e-3, precision=precision)
+    assert not list(settings.faults())
+    curve = fit(
+        Supervised(model), tokens(), settings, seed=3, folder=tmp_path, title="test",
+        validate=lambda: main_metric(model, validation, TASK),
+    )  # fmt: skip
+    assert model.device.type == "cuda"
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert curve
+    assert main_metric(model, validation, TASK)["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_predictions_are_those_of_the_cpu(family: str) -> None:
+    batch = tiny_batch(family=family)
+    torch.testing.assert_close(
+        logits(tiny_model(family).to(device()), batch), logits(tiny_model(family), batch), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_rows_are_predicted_on_the_device_that_the_model_is_on() -> None:
+    rows = tokens(40, 2)
+    torch.testing.assert_close(
+        torch.from_numpy(predict_rows(tiny_model().to(device()), rows)),
+        torch.from_numpy(predict_rows(tiny_model(), rows)), atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_fp16_logits_are_close_to_fp32_whatever_the_padding(family: str, attention: str) -> None:
+    batch = tiny_batch(family=family)
+    expected = logits(tiny_model(family), batch)
+    model = tiny_model(family).to(device(), torch.float16)
+    model.set_attn_implementation(attention)
+    torch.testing.assert_close(logits(model, batch), expected, atol=0.03, rtol=0.03)
+    padded = {
+        name: torch.nn.functional.pad(value, (0, 8)) if value.ndim == 2 else value for name, value in batch.items()
+    }
+    torch.testing.assert_close(logits(model, padded), expected, atol=0.03, rtol=0.03)
+
+
+def test_the_driver_and_torch_name_the_same_gpu() -> None:
+    assert compute_capability() == ".".join(map(str, torch.cuda.get_device_capability(0)))
+
+
+def test_the_benchmark_measures_what_is_installed(tmp_path: Path) -> None:
+    student, output = save_tiny(tmp_path / "student", num_labels=3), tmp_path / "gpu.jsonl"
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / "benchmarks" / "gpu.py", "--student", student, "--shapes", "--batches", "1", "8",
+            "--tokens", "16", "--calls", "20", "--output", output,
+        ],
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {
+        (one["method"], one["batch"]): one for one in json.loads(output.with_suffix(".json").read_text())["results"]
+    }
+    for method in ("eager fp32", "SDPA fp32", "eager fp16", "SDPA fp16", "SDPA fp16, CUDA graph", "torch.compile fp16"):
+        for batch in (1, 8):
+            one = found[method, batch]
+            assert "not_measured" not in one, one
+            assert one["max_abs_difference"] < (1e-3 if "fp32" in method else 0.03)
+            assert one["with_copies"]["median_ms"] > 0
