@@ -101,7 +101,7 @@ def narrow(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     before = kept_channels(config)
     if len(keep) < 2 or not set(keep) <= set(range(len(before))):
         raise ValueError(f"a model must keep two or more of its {len(before)} hidden channels")
-    pruned = copy.deepcopy(model).requires_grad_(True)
+    pruned = _traceable(model)
     gone = sorted(set(range(len(before))) - set(keep))
     if gone:
         _coupled(pruned, gone, {nn.LayerNorm: _in_order()}).prune()
@@ -134,12 +134,21 @@ def channel_magnitude(model: PreTrainedModel) -> Tensor:
     (its `GroupMagnitudeImportance`); it leaves embedding tables out. Raises MissingPackageError.
     """
     tp = _torch_pruning()
-    copied = copy.deepcopy(model).requires_grad_(True)
+    copied = _traceable(model)
     measure = tp.importance.GroupMagnitudeImportance(
         p=2, group_reduction="mean", normalizer="mean", bias=False, target_types=[nn.Linear, nn.LayerNorm]
     )
     found: Tensor = measure(_coupled(copied, list(range(int(model.config.hidden_size))), {}))
-    return found.detach().float().cpu()
+    return found.detach().float()
+
+
+def _traceable(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy on the CPU, whose kernels torch-pruning knows, in evaluation mode and with all its gradients."""
+    copied = copy.deepcopy(model)
+    nn.Module.to(copied, "cpu")
+    copied.requires_grad_(True)
+    copied.eval()
+    return copied
 
 
 def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any]) -> Any:
@@ -149,8 +158,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
     given anew: the package keeps what it is given, and its defaults are shared.
     """
     tp = _torch_pruning()
-    model.eval()
-    tokens = torch.zeros(2, 7, dtype=torch.long, device=model.device)
+    tokens = torch.zeros(2, 7, dtype=torch.long)
     with torch.enable_grad():
         graph = tp.DependencyGraph().build_dependency(
             model,
