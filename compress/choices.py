@@ -24,6 +24,7 @@ from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
 from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.quantize.qat import QuantizationAware
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
@@ -54,7 +55,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
     },
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
-    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
+    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware},
     "export": {"onnx": Onnx},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
