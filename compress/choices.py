@@ -23,6 +23,7 @@ from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
+from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
 from compress.recipe import Recipe
@@ -55,7 +56,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
     },
     "distill/losses": LOSSES,
     "prune": {"heads": PruneHeads, "neurons": PruneNeurons, "layers": PruneLayers, "vocabulary": PruneVocabulary},
-    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware},
+    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware, "bitsandbytes": BitsAndBytes},
     "export": {"onnx": Onnx},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""

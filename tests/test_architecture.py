@@ -59,6 +59,7 @@ def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
         ("omegaconf", {"config.py"}),
         ("onnxscript", {"models/onnx_graph.py"}),
         ("spacy", {"augment/tagger.py"}),
+        ("bitsandbytes", {"quantize/bitsandbytes.py"}),
     ],
 )
 def test_a_package_is_known_in_one_file(package: str, home: set[str]) -> None:

@@ -103,6 +103,7 @@ class Benchmark(Settings):
                     "rows_per_second": 1e3 / _headline(times),
                     "int8_matmuls": _int8_matmuls(artifact),
                     "seconds": artifact.record.get("seconds"), **trained,
+                    **{name: artifact.record[name] for name in ("memory_mib",) if name in artifact.record},
                     "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip

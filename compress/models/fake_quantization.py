@@ -52,7 +52,7 @@ def fake_quantize(values: Tensor, scale: Tensor, zero: Tensor, lowest: int, high
 
     ``scale`` and ``zero`` broadcast with ``values``. The gradient passes as if nothing had happened.
     """
-    fake: Tensor = _StraightThrough.apply(values, scale, zero, lowest, highest)
+    fake: Tensor = _StraightThrough.apply(values, scale, zero, lowest, highest)  # type: ignore[no-untyped-call]
     return fake
 
 
@@ -103,8 +103,9 @@ class MovingRange(nn.Module):
         if self.mask is not None and values.dim() == 3:
             values = values[self.mask.bool()]
         share = torch.where(self.batches == 0, 1.0, 1 - self.decay)
-        for kept, seen in zip((self.low, self.high), values.aminmax(), strict=True):
-            kept += share * (seen - kept)
+        low, high = values.aminmax()
+        self.low += share * (low - self.low)
+        self.high += share * (high - self.high)
         self.batches += 1
 
 

@@ -74,10 +74,10 @@ class IntegerEmbedding(nn.Module):
 @torch.no_grad()
 def as_integers(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of a trained fake-quantized model that holds integers; it is meant for ONNX."""
-    copy = deepcopy(model)
+    copy: PreTrainedModel = deepcopy(model).eval()
     for name, module in list(copy.named_modules()):
         if isinstance(module, FakeQuantizedLinear):
             copy.set_submodule(name, IntegerLinear(module))
         elif isinstance(module, FakeQuantizedEmbedding):
             copy.set_submodule(name, IntegerEmbedding(module))
-    return copy.eval()
+    return copy

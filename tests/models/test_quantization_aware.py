@@ -97,9 +97,7 @@ def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("stop_at", [3, 11])
-def test_an_interrupted_training_ends_with_the_same_weights_and_ranges_to_the_bit(
-    stop_at: int, tmp_path: Path
-) -> None:
+def test_an_interrupted_training_ends_with_the_same_weights_and_ranges_to_the_bit(stop_at: int, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", stop_at)
