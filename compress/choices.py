@@ -26,7 +26,9 @@ from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.width import PruneWidth
+from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.quantize.qat import QuantizationAware
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
@@ -64,7 +66,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "vocabulary": PruneVocabulary,
         "budget": Budget,
     },
-    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8},
+    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware, "bitsandbytes": BitsAndBytes},
     "export": {"onnx": Onnx, "tensorrt": TensorRt},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""

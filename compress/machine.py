@@ -13,7 +13,7 @@ import psutil
 
 PACKAGES = (
     "compress", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "onnx", "onnxscript",
-    "onnxruntime", "hydra-core", "scikit-learn",
+    "onnxruntime", "hydra-core", "scikit-learn", "bitsandbytes",
 )  # fmt: skip
 INTERESTING = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve",

@@ -103,10 +103,11 @@ class Recipe(Settings):
             yield from group.items()
 
     def trained(self) -> Iterator[tuple[str, Stage]]:
-        """Yield what changes the student after it was built, by its path: preparations, distill, prunings."""
+        """Yield what changes or takes the student after it was built, by its path, in the order of the work."""
         yield from ((f"prepare.{name}", stage) for name, stage in self.prepare.items())
         yield "distill", self.distill
-        yield from ((f"prune.{name}", stage) for name, stage in self.prune.items())
+        for group in ("prune", "export", "quantize"):
+            yield from ((f"{group}.{name}", stage) for name, stage in getattr(self, group).items())
 
     def label_student(self, state: State, console: Console) -> Record:
         """Train the distilled student's twin on labels alone."""
@@ -156,8 +157,7 @@ def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    exported = ((f"export.{name}", stage) for name, stage in recipe.export.items())
-    for path, stage in (*recipe.trained(), *exported):
+    for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
         found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
         faults += [fault.under(path) for fault in found]

@@ -82,7 +82,8 @@ def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]
 
     lock = state.workshop.cache / "locks" / f"run-{hash_json(str(folder.absolute()))[:24]}"
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
-    models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.runtime != "pytorch"}
+    models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
+    models |= {f"stages/{a.name}": a.trained.folder for a in state.artifacts if a.trained is not None}
     models["student"] = state.given_student.folder
     with storage_faults(folder), locked(lock):
         for name in (*models, "recipe.yaml", "report.json", "report.md", "report.html"):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
@@ -125,13 +125,14 @@ class Artifact:
     """A deployable form of the student."""
 
     name: str
-    runtime: str  # "onnxruntime", "pytorch" or "tensorrt"
+    runtime: str  # "onnxruntime", "tensorrt", or "pytorch" for what the Auto classes load
     precision: str
     folder: Path
     key: str
     record: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""  # which of the several that one stage makes; its name ends in it
     unmeasured: str = ""  # why it cannot be run on this machine, where it cannot
+    trained: Model | None = None  # what it was written from, where that is not the student
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,14 @@ class State:
         return self.student
 
 
-Recovery = Callable[[State, Model, float], "tuple[Product, Model]"]
-"""Train a model again as it was distilled: (state, model, epochs) -> (product, trained model)."""
+class Recovery(Protocol):
+    """Train a model again as it was distilled."""
+
+    def __call__(
+        self, state: State, start: Model, epochs: float, name: str = ..., learning_rate: float | None = None
+    ) -> tuple[Product, Model]:
+        """Return what came of it; ``learning_rate`` is another than the distillation's."""
+        ...
 
 
 @dataclass(kw_only=True)

@@ -48,7 +48,7 @@ def verdicts(report: dict[str, Any]) -> list[str]:
         )
     full = artifacts.get("onnx")
     for name, artifact in artifacts.items():
-        if artifact["precision"] != "int8":
+        if artifact["precision"] != "int8" or artifact["int8_matmuls"] is None:
             continue
         if artifact["int8_matmuls"][0] == 0:
             said.append(f"{name}: no matrix product runs in int8 in ONNX Runtime's optimized graph.")

@@ -62,6 +62,7 @@ def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
         ("tensorrt", {"export/tensorrt_bindings.py"}),
         ("tensorrt_rtx_bindings", {"export/tensorrt_bindings.py"}),
         ("torch_pruning", {"prune/width.py"}),
+        ("bitsandbytes", {"quantize/bitsandbytes.py"}),
     ],
 )
 def test_a_package_is_known_in_one_file(package: str, home: set[str]) -> None:

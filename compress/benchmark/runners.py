@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,13 @@ class Runner(Protocol):
 
 
 class TorchRunner:
-    """A transformers folder in eager PyTorch, with transformers' default attention."""
+    """A transformers folder in eager PyTorch, with transformers' default attention; quantized ones too."""
 
     runtime = "pytorch"
 
     def __init__(self, folder: Path) -> None:
         self.model = load_model(folder)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at every product that it casts
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Array]) -> Array:

@@ -85,26 +85,30 @@ class Benchmark(Settings):
             if artifact.unmeasured:
                 artifacts.append(_unmeasured(artifact))
                 continue
-            logits = student if artifact.runtime == "pytorch" else bench.artifact_logits(artifact)
+            itself = artifact.key == state.given_student.key
+            logits = student if itself else bench.artifact_logits(artifact)
             difference = float(np.abs(logits - student).max())
             if difference > artifact.record.get("tolerance", np.inf):
                 raise ModelError(
                     f"{artifact.name}: its logits differ from PyTorch's by up to {difference:.2g} on the test rows, "
                     f"more than export.{artifact.name}.tolerance = {artifact.record['tolerance']:g}."
                 )
+            trained = bench.against_trained(artifact, logits)
             times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
             artifacts.append(
                 bench.scores(logits, teacher_metric)
                 | {
                     "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-                    "path": "student" if artifact.runtime == "pytorch" else f"artifacts/{artifact.name}",
+                    "path": "student" if itself else f"artifacts/{artifact.name}",
                     "size_mib": size_mib(artifact.folder, WEIGHTS),
                     "agreement": state.data.task.agreement(logits, student),
                     "max_abs_difference": difference,
                     "latency": times, "speedup": teacher_time / _headline(times),
                     "rows_per_second": 1e3 / _headline(times),
-                    "int8_matmuls": list(int8_matmuls(artifact.folder)) if artifact.precision == "int8" else None,
-                    "seconds": artifact.record.get("seconds"), "notes": list(artifact.record.get("notes", ())),
+                    "int8_matmuls": _int8_matmuls(artifact),
+                    "seconds": artifact.record.get("seconds"), **trained,
+                    **{name: artifact.record[name] for name in ("memory_mib",) if name in artifact.record},
+                    "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip
         baselines = list(self._baselines(bench, teacher_metric, teacher_time, label_student))
@@ -165,6 +169,23 @@ class _Bench:
         tokens = self.reader(artifact.folder).tokens
         return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, tokens, work)
 
+    def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
+        """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
+
+        Raises ModelError where they agree on fewer rows than the artifact's record says they must.
+        """
+        if artifact.trained is None:
+            return {}
+        expected = self.logits(artifact.trained)
+        agreement, least = self.state.data.task.agreement(logits, expected), artifact.record["agreement"]
+        if agreement < least:
+            raise ModelError(
+                f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
+                f"quantize.{artifact.name}.agreement = {least:g}."
+            )
+        difference = float(np.abs(logits - expected).max())
+        return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
+
     def _logits(self, how: str, key: str, tokens: Tokens, work: Any) -> Array:
         product = self.state.workshop.make("logits", [how, key, tokens.fingerprint], work)
         logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
@@ -187,7 +208,7 @@ class _Bench:
     def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""
         settings = self.settings
-        artifacts = [a for a in self.state.artifacts if a.runtime != "pytorch" and not a.unmeasured]
+        artifacts = [a for a in self.state.artifacts if a.key != self.state.given_student.key and not a.unmeasured]
         test = self.state.data.test
         texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
 
@@ -237,6 +258,19 @@ def _unmeasured(artifact: Artifact) -> dict[str, Any]:
 def _headline(latency: list[dict[str, Any]]) -> float:
     """Return the median at batch 1 on real rows, without tokenization, in milliseconds."""
     return float(next(e["median_ms"] for e in latency if e["tokens"] == "real" and not e["tokenization"]))
+
+
+def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
+    return (
+        f"says what the trained model says on {agreement:.2%} of {rows:,} test rows; "
+        f"logits differ by at most {max_abs_difference:.2g}"
+    )
+
+
+def _int8_matmuls(artifact: Artifact) -> list[int] | None:
+    if artifact.runtime != "onnxruntime" or artifact.precision != "int8":
+        return None
+    return list(int8_matmuls(artifact.folder))
 
 
 def _share(metric: float, teacher: float) -> float | None:

@@ -129,9 +129,12 @@ class Distill(Training):
             teaching = replace(teaching, teacher=model)
         return replace(state, recover=replace(self, generations=1).train)
 
-    def train(self, state: State, start: Model, epochs: float, name: str = "distill") -> tuple[Product, Model]:
+    def train(
+        self, state: State, start: Model, epochs: float, name: str = "distill", learning_rate: float | None = None
+    ) -> tuple[Product, Model]:
         """Train ``start`` with these losses for ``epochs`` and return what came of it."""
-        settings = replace(self, epochs=epochs, generations=1)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        settings = replace(self, epochs=epochs, generations=1, learning_rate=rate)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [

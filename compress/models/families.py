@@ -60,6 +60,7 @@ FAMILIES = {
     )
 }
 UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
+FAKE_QUANTIZED = "qat_"  # after that prefix: of one with fake quantization
 
 
 class Principal:
@@ -91,7 +92,7 @@ class Principal:
 
 def can_be_taken_apart(config: Any) -> bool:
     """Return whether a configuration is of a family in the table."""
-    return config.model_type.removeprefix(UNEVEN) in FAMILIES
+    return _family_name(config) in FAMILIES
 
 
 def layer_count(config: Any) -> int:
@@ -128,13 +129,17 @@ def layers_below_top(name: str, config: Any) -> int:
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
     config = principal_config(config)
-    found = FAMILIES.get(config.model_type.removeprefix(UNEVEN))
+    found = FAMILIES.get(_family_name(config))
     if found is None:
         raise ModelError(
             f"{config.model_type} models cannot be taken apart here: supported are {', '.join(FAMILIES)}. "
             "Name a teacher of one of these families."
         )
     return found
+
+
+def _family_name(config: Any) -> str:
+    return str(config.model_type).removeprefix(UNEVEN).removeprefix(FAKE_QUANTIZED)
 
 
 def encoder_layers(model: nn.Module, family: Family) -> nn.ModuleList:

@@ -65,6 +65,7 @@ def load_model(
     ``head`` gives a new head's settings; without it the model must have one.
     """
     config = load_config(model, trust_remote_code=trust_remote_code)
+    quantized = getattr(config, "quantization_config", None) is not None  # by bitsandbytes, which would take a GPU
     for name, value in sorted((head or {}).items(), reverse=True):  # num_labels would overwrite the labels' names
         setattr(config, name, value)
     with plain_errors(model), quiet():
@@ -75,8 +76,10 @@ def load_model(
             dtype="float32",
             ignore_mismatched_sizes=head is not None,
             config=config,
+            device_map={"": on or torch.device("cpu")} if quantized else None,
         )
-    nn.Module.to(loaded, on)
+    if not quantized:
+        nn.Module.to(loaded, on)
     loaded.eval()
     return loaded
 

@@ -44,7 +44,11 @@ def to_html(report: Mapping[str, Any]) -> str:
         grids=grids(parsed),
         shape=shape,
         metrics=list(dict.fromkeys(name for entry in parsed.entries for name in entry.metrics)),
-        int8=[entry for entry in parsed.artifacts if entry.int8_matmuls or "int8" in entry.precision],
+        int8=[
+            entry
+            for entry in parsed.artifacts
+            if entry.int8_matmuls or ("int8" in entry.precision and entry.runtime != "pytorch")
+        ],
         entry_notes=[entry for entry in parsed.entries if entry.notes],
         splits=words.splits(parsed),
         augmentations=[(made, words.augmented(made), words.augmentation_facts(made)) for made in parsed.augmentations],

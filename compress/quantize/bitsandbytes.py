@@ -1,0 +1,132 @@
+"""Linear layers held in 8 or 4 bits by bitsandbytes: less memory for the PyTorch student, not more speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+
+from compress.errors import Fault, MissingPackageError, ModelError
+from compress.machine import versions
+from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
+from compress.settings import at_least
+from compress.state import Artifact, Stage, State
+
+THRESHOLD = 6.0  # LLM.int8's
+OUTPUTS, INPUTS = 32, 64  # bitsandbytes' 4-bit product on the CPU takes whole blocks of outputs and inputs
+
+
+class Bits(Enum):
+    """int8: LLM.int8; nf4: QLoRA's 4-bit normal floats."""
+
+    int8 = "int8"
+    nf4 = "nf4"
+
+
+@dataclass(kw_only=True)
+class BitsAndBytes(Stage):
+    """Int8 (LLM.int8, arXiv:2208.07339) or nf4 weights (QLoRA, arXiv:2305.14314) in PyTorch: a memory option.
+
+    The linear layers of the encoder are quantized; embeddings and head stay fp32. A feature of LLM.int8's input
+    counts as an outlier where it is one for any token of the batch, so other rows and padding can change logits
+    in their last digits.
+    """
+
+    bits: Bits = Bits.int8  # int8 or nf4
+    threshold: float = THRESHOLD  # int8: features of an input above it are multiplied in 16 bits; 0: none
+    double_quantization: bool = True  # nf4: the scales of its blocks are quantized too
+
+    def faults(self) -> Iterator[Fault]:
+        """Each setting belongs to the bits."""
+        yield from at_least(self, "threshold", 0)
+        if self.bits is Bits.nf4 and self.threshold != THRESHOLD:
+            yield Fault("threshold", self.threshold, "has no effect on nf4", "Leave it out, or set bits=int8.")
+        if self.bits is Bits.int8 and not self.double_quantization:
+            yield Fault("double_quantization", False, "has no effect on int8", "Leave it out, or set bits=nf4.")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """The package is there, the family is known and has layers of a shape that can be quantized."""
+        if find_spec("bitsandbytes") is None:
+            remedy = "Install it: pip install 'compress[bitsandbytes]'."
+            yield Fault("bits", self.bits.value, "needs the package bitsandbytes", remedy)
+        if not can_be_taken_apart(student):
+            rule = f"cannot quantize a student of type {student.model_type}"
+            yield Fault("bits", self.bits.value, rule, f"Supported: {', '.join(FAMILIES)}. Use dynamic instead.")
+        elif self.bits is Bits.nf4:
+            shapes = [s for name, s in parameter_shapes(student).items() if name.startswith(layers_prefix(student))]
+            if not any(_whole_blocks(shape[0], shape[1]) for shape in shapes if len(shape) == 2):
+                rule = f"needs linear layers of {OUTPUTS}·i outputs and {INPUTS}·j inputs, and the student has none"
+                yield Fault("bits", "nf4", rule, "Use int8.")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``bitsandbytes``."""
+        student = state.given_student
+
+        def work(folder: Path) -> dict[str, Any]:
+            whole = load_model(student.folder)
+            model, quantized, left = self._quantized(whole, student.folder)
+            save_model(model, load_tokenizer(student.folder), folder)
+            return {"memory_mib": _mib(model), "fp32_mib": _mib(whole), "quantized": quantized, "left": left}
+
+        made_with = [self.made_with(), student.key, versions().get("bitsandbytes")]
+        product = state.workshop.make("bitsandbytes", made_with, work)
+        said = product.record
+        notes = [
+            f"{said['quantized']} linear layers in {self.bits.value}, embeddings and head in fp32",
+            f"weights take {said['memory_mib']:.1f} MiB of memory, {said['fp32_mib']:.1f} in fp32",
+        ]
+        if said["left"]:
+            notes.append(f"{said['left']} linear layers of no {OUTPUTS}·i outputs and {INPUTS}·j inputs stay fp32")
+        record = {"notes": tuple(notes), "seconds": product.seconds, "memory_mib": said["memory_mib"]}
+        artifact = Artifact("bitsandbytes", "pytorch", self.bits.value, product.folder, product.key, record)
+        return replace(state, artifacts=(*state.artifacts, artifact))
+
+    def _quantized(self, whole: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, int, int]:
+        """Return the quantized model, how many layers are, and how many are not for their shape's sake."""
+        try:
+            import bitsandbytes  # noqa: F401  # transformers uses it
+        except ImportError as error:
+            raise MissingPackageError("bitsandbytes", "bitsandbytes", "Quantizing to int8 or nf4 in PyTorch") from error
+        encoder = f"{family_of(whole.config).base}."
+        linears = {name: module for name, module in whole.named_modules() if isinstance(module, nn.Linear)}
+        head = [name for name in linears if not name.startswith(encoder)]
+        left = [
+            name
+            for name, module in linears.items()
+            if self.bits is Bits.nf4 and name not in head and not _whole_blocks(*module.weight.shape)
+        ]
+        count = len(linears) - len(head) - len(left)
+        if not count:
+            raise ModelError(f"nf4: no linear layer has {OUTPUTS}·i outputs and {INPUTS}·j inputs. Use bits=int8.")
+        settings = BitsAndBytesConfig(
+            load_in_8bit=self.bits is Bits.int8,
+            load_in_4bit=self.bits is Bits.nf4,
+            llm_int8_threshold=self.threshold,
+            llm_int8_skip_modules=[*head, *left],
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=self.double_quantization,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
+        with plain_errors(folder), quiet():
+            # on the CPU everywhere, so that the same files come of it
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, quantization_config=settings, dtype=torch.float32, device_map="cpu", use_safetensors=True
+            )
+        return model.eval(), count, len(left)
+
+
+def _whole_blocks(outputs: int, inputs: int) -> bool:
+    return outputs % OUTPUTS == 0 and inputs % INPUTS == 0
+
+
+def _mib(model: nn.Module) -> float:
+    """Return what a model's weights take in memory, the scales of quantized ones included."""
+    return float(sum(value.nbytes for value in model.state_dict().values()) / 2**20)

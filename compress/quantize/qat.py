@@ -1,0 +1,93 @@
+"""Quantization-aware training: the student is distilled once more while it computes as the int8 graph will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compress.distill.projections import carry
+from compress.errors import Fault
+from compress.machine import int8_dot_product
+from compress.models.fake_quantization import Scheme
+from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.int8_modules import as_integers
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.onnx_folder import MODEL, with_tokenizer
+from compress.models.onnx_graph import input_names, write_onnx
+from compress.models.quantization_aware import fake_quantized
+from compress.quantize.int8 import WeightBits, reduced
+from compress.settings import between, positive
+from compress.state import Artifact, Model, Stage, State
+
+
+@dataclass(kw_only=True)
+class QuantizationAware(Stage):
+    """Int8 weights and activations, learned (Q8BERT, arXiv:1910.06188); Q/DQ form, for the CPU.
+
+    The student is trained as it was distilled, by the same losses from the unquantized teacher, with
+    fake-quantized linear layers and embeddings; the ranges of activations move with the batches and stay as the
+    last one leaves them. The student itself is left as it is.
+    """
+
+    epochs: float = 1.0  # of distillation with fake quantization
+    learning_rate: float | None = None  # AdamW's, at its highest; default: the distillation's
+    decay: float = 0.99  # share of an activation's range that a batch leaves as it was
+    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or its like, else 7; or 7, 8
+    per_channel: bool = True  # a scale for each output of a weight matrix and each embedding; false: one a matrix
+    embeddings: bool = True  # quantize embedding tables too
+    classifier: bool = True  # quantize the last linear layer too
+    agreement: float = 0.995  # share of test rows on which the file must say what was trained; less is an error
+
+    def faults(self) -> Iterator[Fault]:
+        """All are in their natural ranges."""
+        yield from positive(self, "epochs")
+        yield from positive(self, "learning_rate")
+        yield from between(self, "decay", 0, 1, open_high=True)
+        yield from between(self, "agreement", 0, 1)
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Only families that are known can be fake-quantized."""
+        if not can_be_taken_apart(student):
+            rule = f"cannot train a student of type {student.model_type} with fake quantization"
+            remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
+            yield Fault("epochs", self.epochs, rule, remedy)
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``qat``; raises ValueError where nothing was distilled."""
+        if state.recover is None:
+            raise ValueError("this stage trains as the student was distilled; run Distill first")
+        student = state.given_student
+        scheme = Scheme(
+            weight_bits=7 if reduced(self.weight_bits) else 8,
+            per_channel=self.per_channel,
+            embeddings=self.embeddings,
+            classifier=self.classifier,
+            decay=self.decay,
+        )
+
+        def start(folder: Path) -> None:
+            tokenizer = load_tokenizer(student.folder)
+            save_model(fake_quantized(load_model(student.folder), scheme), tokenizer, folder)
+            carry(student.folder, folder)
+
+        started = state.workshop.make("qat_start", [student.key, asdict(scheme)], start)
+        training, trained = state.recover(
+            state, Model(started.folder, started.key), self.epochs, "qat_training", self.learning_rate
+        )
+
+        def export(folder: Path) -> None:
+            names = input_names(load_tokenizer(trained.folder))
+            write_onnx(as_integers(load_model(trained.folder)), names, folder / MODEL)
+            with_tokenizer(student.folder, folder)
+
+        product = state.workshop.make("qat", [trained.key], export)
+        said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
+        record = {
+            "notes": (*training.record["notes"], f"weights in {scheme.weight_bits} bits; this processor {said}"),
+            "seconds": training.seconds + product.seconds,
+            "agreement": self.agreement,
+        }
+        artifact = Artifact("qat", "onnxruntime", "int8", product.folder, product.key, record, trained=trained)
+        return replace(state, artifacts=(*state.artifacts, artifact))

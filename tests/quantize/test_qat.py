@@ -1,0 +1,111 @@
+"""Quantization-aware training through a whole run: a student pruned unevenly, its int8 file, what is done again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from compress.benchmark.stage import Benchmark
+from compress.distill.losses import HiddenStates, SoftTargets
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
+from compress.errors import ModelError, RecipeError
+from compress.quantize.int8 import WeightBits
+from compress.quantize.qat import QuantizationAware
+from compress.recipe import Recipe
+from compress.settings import all_faults
+from compress.state import Model
+from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from tests.conftest import reviews, save_tiny, write_tsv
+from tests.test_recipe import made, recipe, report
+
+QAT = QuantizationAware(epochs=2, learning_rate=2e-3, weight_bits=WeightBits.eight)
+
+
+def tiny(folder: Path, **changes: Any) -> Recipe:
+    files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
+    distill = Distill(
+        losses={"soft": SoftTargets(), "hidden": HiddenStates()}, epochs=2, learning_rate=5e-3, batch_size=16,
+        teacher_outputs=Keep.disk,
+    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "student": Bert(layers=1),
+        "distill": distill,
+        "quantize": {"learned": QAT},
+        "export": {},
+        "benchmark": Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False),
+    }
+    return replace(recipe(files, folder / "teacher", folder), **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, with its files beside it."""
+    folder = tmp_path_factory.mktemp("qat")
+    for name, rows, seed in (("train", 160, 1), ("validation", 40, 2), ("test", 400, 3)):
+        write_tsv(folder / f"{name}.tsv", reviews(rows, seed))
+    save_tiny(folder / "teacher")
+    tiny(folder).run()
+    return folder
+
+
+def test_the_file_says_what_was_trained_and_its_products_run_in_int8(finished: Path) -> None:
+    said = report(finished)
+    artifact = next(one for one in said["artifacts"] if one["name"] == "learned")
+    assert artifact["trained"]["rows"] == 400
+    assert artifact["trained"]["agreement"] >= 0.995
+    assert artifact["trained"]["max_abs_difference"] < 0.5
+    assert artifact["int8_matmuls"] == [8, 10]  # six of a layer, pooler and classifier; not Q·Kᵀ and P·V
+    assert artifact["metrics"]["accuracy"] >= said["stages"][-1]["metrics"]["accuracy"] - 0.05
+    assert any("weights in 8 bits" in note for note in artifact["notes"])
+    assert any("the trained model says on 100.00% of 400 test rows" in note for note in artifact["notes"])
+
+
+def test_the_trained_model_stands_in_the_run_and_says_what_the_file_says(finished: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(finished / "run" / "stages" / "learned").eval()
+    assert model.config.model_type == "compress_qat_bert"
+    assert (finished / "run" / "artifacts" / "learned" / "model.onnx").is_file()
+    student = AutoModelForSequenceClassification.from_pretrained(finished / "run" / "student")
+    assert student.config.model_type == "compress_bert"
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    assert not torch.equal(model.state_dict()[name], student.state_dict()[name])  # it went on learning
+    folders = sorted((finished / "cache").glob("qat_training-*"))
+    record = json.loads((folders[0] / "product.json").read_text())["record"]
+    losses = [point["soft"] for point in record["curves"] if "soft" in point]
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_a_second_run_does_nothing_again_and_a_changed_setting_only_its_own_work(finished: Path) -> None:
+    before = made(finished)
+    tiny(finished).run()
+    assert made(finished) == before
+    changed = {"learned": replace(QAT, decay=0.9)}
+    tiny(finished, quantize=changed, output=str(finished / "other")).run()
+    kinds = {name.rpartition("-")[0] for name in made(finished) - before}
+    assert kinds - {"logits", "latency"} == {"qat_start", "qat_training", "qat"}
+
+
+def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
+    recipe = tiny(finished)
+    state = recipe.run()
+    (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
+    other = replace(state.artifacts[-1], trained=Model(untrained, "untrained"))
+    with pytest.raises(ModelError, match=r"learned: it says what the trained model says on .* of the test rows, fewer"):
+        recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None)
+
+
+def test_what_cannot_be_is_refused_before_any_work(finished: Path) -> None:
+    other = tiny(finished, student=BiLstm(), distill=Distill(losses={"soft": SoftTargets()}), prune={})
+    with pytest.raises(RecipeError, match="cannot train a student of type compress_bilstm with fake quantization"):
+        other.run()
+    wrong = QuantizationAware(epochs=0, learning_rate=-1, decay=1, agreement=1.2)
+    assert {fault.setting for fault in all_faults(wrong)} == {"epochs", "learning_rate", "decay", "agreement"}
