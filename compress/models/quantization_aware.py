@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from compress.models.fake_quantization import Scheme, insert
 from compress.models.families import FAKE_QUANTIZED, UNEVEN, family_of
-from compress.models.loading import quiet
+from compress.models.quiet import quiet
 from compress.models.uneven import UNEVEN_CLASSES
 
 
@@ -45,6 +45,7 @@ def _fake_quantized(
 
 
 FAKE_QUANTIZED_CLASSES = {name: _fake_quantized(name, *classes) for name, classes in UNEVEN_CLASSES.items()}
+globals().update({one.__name__: one for classes in FAKE_QUANTIZED_CLASSES.values() for one in classes})  # by name too
 
 
 def fake_quantized(model: PreTrainedModel, scheme: Scheme) -> PreTrainedModel:

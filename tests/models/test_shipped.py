@@ -15,10 +15,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from compress.models.fake_quantization import Scheme
 from compress.models.loading import load_config, load_model, quiet, save_model
 from compress.models.multi_task import with_heads
 from compress.models.onnx_folder import with_tokenizer
 from compress.models.outputs import observe
+from compress.models.quantization_aware import fake_quantized
 from compress.models.registration import CLASSIFIERS
 from compress.models.shipped import CODE, joined
 from compress.models.uneven import shrink
@@ -40,6 +42,9 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
     for family in FAMILY_NAMES:
         made[f"uneven-{family}"] = shrink(tiny_model(family), heads=HEADS), family
         made[f"narrow-{family}"] = narrow(tiny_model(family), [0, 1, 2, 5, 7, 11, 15]), family
+        made[f"qat-{family}"] = trained_ranges(
+            fake_quantized(shrink(tiny_model(family), heads=HEADS), Scheme()), family
+        )
         made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
     made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
@@ -49,6 +54,13 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
     heads = {name: task.head_config() for name, task in tasks.items()}
     made["multi-task"] = with_heads(narrow(tiny_model(), [1, 2, 3, 4, 5]), heads, "main"), "bert"
     return made
+
+
+def trained_ranges(model: PreTrainedModel, family: str) -> tuple[PreTrainedModel, str]:
+    """Return the model after it has seen a batch, ranges and all."""
+    with torch.no_grad():
+        observe(model.train(), tiny_batch(family=family))
+    return model.eval(), family
 
 
 ALONE = f"""
