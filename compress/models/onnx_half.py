@@ -16,7 +16,7 @@ It knows no runtime; ONNX Runtime runs the result on a CPU too, through casts of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ class _Cast:
             raise ValueError(f"the type of {name} is not known")
         return bool(self.types[name] == self.float)
 
-    def _wanted(self, name: str, kind: int) -> Iterator[Any]:
+    def _wanted(self, name: str, kind: int) -> Generator[Any, None, str]:
         """Yield the cast that is still missing, if one is; return the name of ``name`` in type ``kind``."""
         if not self._is_float(name):
             if name in self.weights:
