@@ -1,6 +1,7 @@
 """Latency of student, teacher and well-known shapes on a CUDA machine, under every way of running them.
 
-    python benchmarks/gpu.py --student runs/quickstart/a/student --teacher runs/quickstart/a/stages/00-teacher
+    python benchmarks/gpu.py --student runs/quickstart/a/student --teacher runs/quickstart/a/stages/00-teacher \\
+        --int8 runs/quickstart/a/artifacts/tensorrt-int8/model.onnx
 
 BERT-base, DistilBERT and TinyBERT (4 layers) are measured with random weights. Under each condition (batch × tokens)
 all models and methods are called in turns; times are between CUDA events, the device idle before each call, without
@@ -322,6 +323,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", type=Path, help="folder of a student")
     parser.add_argument("--teacher", type=Path, help="folder of its teacher; speedups are against it, else BERT-base")
+    parser.add_argument("--int8", type=Path, help="model.onnx of the student in int8, as in artifacts/tensorrt-int8")
     parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES), help="random weights")
     parser.add_argument("--methods", nargs="+", default=[*QUICK, *SLOW], choices=[*QUICK, *SLOW], metavar="METHOD")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), help="(default %(default)s)")
@@ -341,6 +343,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         folder = getattr(given, name)
         if folder is not None and not (folder / "config.json").is_file():
             parser.error(f"--{name} {folder} is no folder of a model (config.json)")
+    if given.int8 is not None and not (given.student and given.int8.is_file()):
+        parser.error(f"--int8 {given.int8} must be a model.onnx, of the --student")
     if given.output.suffix != ".jsonl":
         parser.error(f"--output {given.output} must end in .jsonl")
     if not (given.student or given.teacher or given.shapes):
@@ -380,7 +384,8 @@ def report(given: argparse.Namespace, scratch: Path) -> None:
     for name, folder in [*folders[:1], *((name, None) for name in given.shapes), *folders[1:]]:
         try:
             own = Path(tempfile.mkdtemp(dir=scratch))
-            subjects.append(Subject(name, device, folder, largest=largest, scratch=own))
+            int8 = given.int8 if folder is not None and folder == given.student else None
+            subjects.append(Subject(name, device, folder, largest=largest, scratch=own, int8=int8))
         except Exception as error:  # of a folder that transformers cannot read; the others go on
             print(f"{name}: not measured: {reason(error)}", file=sys.stderr)
     if not subjects:

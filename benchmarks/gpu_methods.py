@@ -46,6 +46,7 @@ class Subject:
     config: Any = None
     largest: tuple[int, int] = (128, 384)  # batch and tokens that engines must take
     scratch: Path = Path()  # an empty folder of its own, for graphs
+    int8: Path | None = None  # its ONNX graph in symmetric int8, as in artifacts/tensorrt-int8
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -101,6 +102,13 @@ class Subject:
         path = self.scratch / "fp16.onnx"
         write_half(self.graph, path)
         return path
+
+    @property
+    def int8_graph(self) -> Path:
+        """The int8 ONNX graph that was given."""
+        if self.int8 is None:
+            raise NotMeasured("no int8 graph of it was given (--int8)")
+        return self.int8
 
 
 def inputs(subject: Subject, batch: int, tokens: int) -> dict[str, Tensor]:
@@ -255,11 +263,12 @@ def tensorrt(precision: str) -> Callable[[Subject], Run]:
         from compress.export.tensorrt_bindings import CannotBuild, build, targets
 
         try:
+            path = subject.int8_graph if precision == "int8" else None
             target = targets([])[0]
-            path = subject.graph if precision == "fp32" else subject.half_graph
+            path = path or subject.half_graph
             batch, tokens = subject.largest
             sizes = [(1, 2), (min(8, batch), min(128, tokens)), (batch, tokens)]
-            timings = subject.scratch / "timings"
+            timings = subject.scratch / "timings" if target.package == "tensorrt" else None
             plan = build(path, dict.fromkeys(subject.names, sizes), target, timings).engine
         except CannotBuild as error:
             raise NotMeasured(str(error)) from error
@@ -309,6 +318,7 @@ QUICK: dict[str, Callable[[Subject], Run]] = {
 }
 SLOW: dict[str, Callable[[Subject], Run]] = {  # minutes to prepare, so they come last
     "TensorRT fp16": tensorrt("fp16"),
+    "TensorRT int8": tensorrt("int8"),
     "torch.compile fp16": compiled,
     "torchao int8, torch.compile": torchao_int8,
 }

@@ -31,7 +31,7 @@ from compress.settings import at_least
 from compress.state import Artifact, Product, Stage, State
 
 ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
-NOT_HERE = "engines run on a GPU; benchmarks/gpu.py measures there"
+NOT_HERE = "engines run on a GPU, where benchmarks/gpu.py builds and measures them"
 
 
 class Precision(Enum):
@@ -104,7 +104,7 @@ class TensorRt(Stage):
                 layers = read_layers(built.layers)
                 write_json(folder / f"{target.name}{LAYERS}", as_json(layers))
                 engines[target.name] = asdict(summarise(layers, folder / MODEL)) if layers else None
-            return {"engines": engines, "why": why}
+            return {"engines": engines, "why": why, "by": version(found[0].package) if found else ""}
 
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make("tensorrt", made_with, work)
@@ -148,9 +148,11 @@ def _described(product: Product, precision: Precision, engines: Mapping[str, Sum
         f"{(product.folder / f'{name}{ENGINE}').stat().st_size / 2**20:.1f} MiB"
         for name in engines
     ]
-    if not engines:
+    if engines:
+        notes.append(f"built by {product.record['by']}")
+    else:
         notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
-    counted = [one for one in engines.values() if one is not None]
+    counted = [one for one in engines.values() if one is not None and precision is Precision.int8]
     record = {
         "notes": notes,
         "seconds": product.seconds,

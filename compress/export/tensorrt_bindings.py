@@ -154,7 +154,7 @@ def _logger(trt: Any) -> Any:
 def _installed(package: str) -> bool:
     try:
         _package(package)
-    except ImportError:
+    except (ImportError, OSError):  # the second where its libraries are missing
         return False
     return True
 

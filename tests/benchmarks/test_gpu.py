@@ -68,6 +68,7 @@ def test_every_method_runs_or_says_why_not(gpu: Any, student: Path, tmp_path: Pa
         assert one["max_abs_difference"] < (1e-5 if "fp32" in method else 0.02)
     assert found["SDPA fp16, CUDA graph"]["not_measured"] == "CUDA graphs need a CUDA device"
     assert "there is no NVIDIA GPU" in found["TensorRT fp16"]["not_measured"]
+    assert found["TensorRT int8"]["not_measured"] == "no int8 graph of it was given (--int8)"
     text = (tmp_path / "gpu.md").read_text()
     assert "### Batch 2, 8 tokens" in text
     assert "SDPA fp16, CUDA graph: not measured: CUDA graphs need a CUDA device" in text
@@ -199,6 +200,7 @@ def test_without_a_gpu_it_says_so_in_one_line(gpu: Any, capsys: Any) -> None:
         (["--batches", "0"], "at least 1"),
         (["--student", "nowhere"], "no folder of a model"),
         (["--output", "x.txt"], "must end in .jsonl"),
+        (["--int8", "nowhere.onnx"], "of the --student"),
         (["--shapes"], "no model to measure"),
         (["--methods", "magic"], "invalid choice"),
     ],
