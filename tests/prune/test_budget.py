@@ -13,8 +13,6 @@ from transformers import BertConfig
 from compress.benchmark.stage import Benchmark
 from compress.errors import RecipeError
 from compress.models.families import FAMILIES
-from compress.models.loading import load_model
-from compress.models.outputs import parameters
 from compress.prune.budget import Budget
 from compress.prune.gradual import Rounds
 from compress.recipe import Recipe
@@ -42,35 +40,44 @@ def stage_of(folder: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_a_count_and_a_speed_are_reached_with_every_family(family: str, tmp_path: Path, files: dict[str, Path]) -> None:
+def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, files: dict[str, Path]) -> None:
     save_tiny(tmp_path / "teacher", family)
-    most = 0.75 * parameters(load_model(_student(files, tmp_path / "teacher", tmp_path)))
-    prunings = {"count": budget(parameters=int(most)), "speed": budget(speedup=1.1, steps=2, rounds=Rounds.cubic)}
-    chain = small(files, tmp_path / "teacher", tmp_path, **prunings)
+    chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, steps=2, rounds=Rounds.cubic))
     chain.run()
-    count, speed = stage_of(tmp_path, "count"), stage_of(tmp_path, "speed")
-    assert count["parameters"] == count["predicted_parameters"] == count["measured_parameters"] <= most
-    assert speed["predicted_speedup"] >= 1.1
-    assert speed["measured_speedup"] > 0
-    assert speed["parameters"] < count["parameters"]
-    assert all(layer["heads"] >= 1 and layer["neurons"] >= 1 for layer in speed["layers"])
-    assert speed["costs"]["unit"] == "ms"
-    told = " ".join(speed["notes"])
-    assert "table, ms" in told
-    assert "round 1 of 2, heads × units: " in told
-    assert "× predicted" in told
+    stage, before = stage_of(tmp_path, "count"), stage_of(tmp_path, "distill")
+    assert stage["parameters"] == stage["predicted_parameters"] == stage["measured_parameters"] <= 5_000
+    assert stage["parameters"] < before["parameters"]
+    assert all(layer["heads"] >= 1 and layer["neurons"] >= 1 for layer in stage["layers"])
+    assert len({point["step"] for point in stage["curves"]}) > 0  # it was recovered
+    done = made(tmp_path)
+    chain.run()
+    assert made(tmp_path) == done
+    assert stage_of(tmp_path, "count")["reused"]
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY_NAMES if name != "bert")]
+)
+def test_a_speed_is_predicted_and_measured_with_every_family(
+    family: str, tmp_path: Path, files: dict[str, Path]
+) -> None:
+    save_tiny(tmp_path / "teacher", family)
+    chain = small(files, tmp_path / "teacher", tmp_path, speed=budget(speedup=1.1))
+    chain.run()
+    stage = stage_of(tmp_path, "speed")
+    assert stage["predicted_speedup"] >= 1.1
+    assert stage["measured_speedup"] > 0
+    assert stage["predicted_latency_ms"] > 0
+    assert stage["costs"]["unit"] == "ms"
+    assert stage["parameters"] < stage_of(tmp_path, "distill")["parameters"]
+    told = " ".join(stage["notes"])
+    for said in ("tokens: ", "table, ms: ", "round 1 of 1, heads × units: ", "predicted", "measured (ONNX Runtime fp32"):
+        assert said in told
     assert "× predicted" in (tmp_path / "run" / "report.md").read_text()
-    before = made(tmp_path)
+    done = made(tmp_path)
     chain.run()
-    assert made(tmp_path) == before
-    again = stage_of(tmp_path, "speed")
-    assert again["reused"]
-    assert again["measured_speedup"] == speed["measured_speedup"]
-
-
-def _student(files: dict[str, Path], teacher: Path, folder: Path) -> Path:
-    """Return the student that a recipe of no prunings makes."""
-    return small(files, teacher, folder).run().given_student.folder
+    assert made(tmp_path) == done  # the table too: it would choose another shape
+    assert stage_of(tmp_path, "speed")["measured_speedup"] == stage["measured_speedup"]
 
 
 def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teacher_folder: Path) -> None:
@@ -78,7 +85,6 @@ def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teac
     stage = stage_of(tmp_path, "size")
     assert stage["measured_size_mib"] == pytest.approx(stage["size_mib"])
     assert stage["measured_size_mib"] <= stage["predicted_size_mib"] <= 0.035
-    assert len({(layer["heads"], layer["neurons"]) for layer in stage["layers"]}) >= 1
 
 
 def test_what_is_within_the_budget_already_stays_as_it_is(
