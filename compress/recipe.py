@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from compress.augment.base import Augmentation
+from compress.benchmark.depths import Depths, depth_curve
 from compress.benchmark.stage import Benchmark
 from compress.data import Data, Dataset, Tweets
+from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
-from compress.state import Artifact, Record, Stage, State, Workshop
+from compress.state import Artifact, Model, Record, Stage, State, Workshop
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.tasks import Classification, TaskKind
@@ -59,6 +62,9 @@ class Recipe(Settings):
         if self.augment and not any(loss.needs_teacher for loss in self.distill.losses.values()):
             rule = "adds rows that only the teacher labels, and no loss asks it"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
+        if self.benchmark.depths_twin and not self._drops_layers:
+            rule = "has no other to be the twin of: no layer is dropped in training"
+            yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
 
     @property
     def folder(self) -> Path:
@@ -85,8 +91,9 @@ class Recipe(Settings):
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
         label_student = recipe.label_student(state, console) if recipe.benchmark.labels_only else None
+        depths = recipe.depth_curves(state, console)
         console.print("[bold]benchmark[/bold]")
-        measured = recipe.benchmark.measure(state, label_student)
+        measured = recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
         seconds = time.perf_counter() - clock
         report = report_of(recipe, state, measured, started, seconds, command)
         write_run(folder, recipe, state, report)
@@ -119,6 +126,27 @@ class Recipe(Settings):
         return Record(
             "labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"])
         )
+
+    def depth_curves(self, state: State, console: Console) -> list[dict[str, Any]]:
+        """Measure the distilled student, before any pruning, at every depth; and its twin, where that is asked for."""
+        order = self.benchmark.depths
+        if order is Depths.auto:
+            order = Depths.every_other if self._drops_layers else Depths.none
+        if order is Depths.none:
+            return []
+        console.print("[bold]the distilled student at every depth[/bold]")
+        curves = [depth_curve(state, _distilled(state), order, "distill", self.distill.layer_drop)]
+        if self.benchmark.depths_twin:
+            console.print("[bold]its twin, trained without LayerDrop[/bold]")
+            twin = replace(state, student=None, records=(), notes=())
+            for stage in (self.student, *map(_without_layer_drop, (*self.prepare.values(), self.distill))):
+                twin = stage(twin)
+            curves.append(depth_curve(state, _distilled(twin), order, "twin", 0.0))
+        return curves
+
+    @property
+    def _drops_layers(self) -> bool:
+        return any(_without_layer_drop(stage) is not stage for stage in (*self.prepare.values(), self.distill))
 
 
 def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:
@@ -157,6 +185,7 @@ def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
     for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
         found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
@@ -200,6 +229,18 @@ def _with_student_folder(state: State) -> State:
     student = state.given_student
     artifact = Artifact("student", "pytorch", "fp32", student.folder, student.key)
     return replace(state, artifacts=(artifact, *state.artifacts))
+
+
+def _distilled(state: State) -> Model:
+    """Return the model after distillation, the last generation's."""
+    return [record.model for record in state.records if record.kind == "Distill"][-1]
+
+
+def _without_layer_drop(stage: Stage) -> Stage:
+    """Return the same stage that skips no layer; itself where it skips none."""
+    if isinstance(stage, (Distill, LayerTraining)) and stage.layer_drop > 0:
+        return replace(stage, layer_drop=0.0)
+    return stage
 
 
 def _now() -> str:

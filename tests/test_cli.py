@@ -54,7 +54,7 @@ MISTAKES = [
     (["distill.decay=lineer"], ["must be one of linear, cosine, constant."]),
     (["benchmark.tokens=32"], ["benchmark.tokens = 32: must be a list, as [a,b], each a whole number."]),
     (["benchmark.tokens=[a]"], ["must be a list", "each a whole number."]),
-    (["prune.heads=0.3"], ["must be given by its settings (ratio,"]),
+    (["prune.heads=0.3"], ["must be given by its settings (", "ratio, "]),
     (["prune.heads.ratio=3"], ["prune.heads.ratio = 3.0: must lie in [0, 1)."]),
     (["seed=-1"], ["seed = -1: must lie in"]),
     (["name=a/b"], ["name = 'a/b': must be a plain name"]),

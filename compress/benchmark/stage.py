@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.benchmark.baselines import tfidf
+from compress.benchmark.depths import Depths
 from compress.benchmark.int8_proof import int8_matmuls
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.benchmark.runners import load_runner, one_by_one, torch_threads
@@ -42,6 +43,8 @@ class Benchmark(Settings):
     seconds: float = 2.0  # busy time after which a slow runner needs no 100 calls
     tfidf: bool = True  # the baseline TF-IDF + linear model
     labels_only: bool = True  # the baseline of the same student trained on labels alone
+    depths: Depths = Depths.auto  # every depth of the distilled student, untrained; auto: every_other after LayerDrop
+    depths_twin: bool = False  # the same of its twin trained without LayerDrop, which costs a training
 
     def faults(self) -> Iterator[Fault]:
         """Counts are counts."""
@@ -51,6 +54,14 @@ class Benchmark(Settings):
         for name in ("batches", "tokens"):
             if any(value < 1 for value in getattr(self, name)):
                 yield Fault(name, list(getattr(self, name)), "must list whole numbers from 1")
+        if self.depths_twin and self.depths is Depths.none:
+            yield Fault("depths_twin", True, "has no effect with depths = none", "Set benchmark.depths=auto.")
+
+    def student_faults(self, student: Any) -> Iterator[Fault]:
+        """Yield a student that cannot be cut to every depth, where that is asked for."""
+        if self.depths not in (Depths.auto, Depths.none) and not can_be_taken_apart(student):
+            rule = f"cannot remove layers from a student of type {student.model_type}"
+            yield Fault("depths", self.depths.value, rule, "Set it to none.")
 
     def model_faults(self, longest: int) -> Iterator[Fault]:
         """Yield lengths of the grid above the ``longest`` rows that the teacher takes."""

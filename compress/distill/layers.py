@@ -27,6 +27,7 @@ class LayerTraining(Training):
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs may take
+    layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
     def faults(self) -> Iterator[Fault]:
         """Losses are known and look inside, each once, with a weight each."""

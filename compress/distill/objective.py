@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from compress.distill.layer_drop import draw, idle
 from compress.distill.losses.settings import Comparison, Loss, Pairs
 from compress.models.families import layer_count
-from compress.models.outputs import Outputs, observe
+from compress.models.outputs import Outputs
+from compress.models.skipping import observe_without
 from compress.models.uneven import kept_channels, kept_heads, unpruned_size
 from compress.train import Objective
 
@@ -32,6 +34,11 @@ class Distillation(Objective):
     and W_e (embeddings) are learned with the student (TinyBERT, arXiv:1909.10351, eq. 8 and 9); the deployed
     student has none. They start at random; where the student had the teacher's width before channels were removed,
     they start by putting each channel where it was. Without a teacher only losses that need none may be given.
+
+    With ``layer_drop`` each layer of the student is skipped with that probability while it is trained (LayerDrop,
+    arXiv:1909.11556); the teacher is always whole. The losses are then those of the network that ran: a skipped
+    layer's state is its input, so it is the layers below that are brought near the teacher's layer in its place,
+    and terms that compare attention, queries, keys or values of a skipped layer are left out, for it has none.
     """
 
     def __init__(
@@ -41,9 +48,11 @@ class Distillation(Objective):
         teacher: Source | None = None,
         teacher_config: Any = None,
         layers: Pairs = (),
+        layer_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
+        self.layer_drop = layer_drop
         self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
         self.scores = any(loss.needs_scores for loss in losses.values())
         self.relations = any(loss.needs_relations for loss in losses.values())
@@ -70,15 +79,19 @@ class Distillation(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses and each one's own value."""
-        student = observe(self.student, batch, hidden=self.hidden, scores=self.scores, relations=self.relations)
+        skipped = draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()
+        student = observe_without(
+            self.student, batch, skipped, hidden=self.hidden, scores=self.scores, relations=self.relations
+        )
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
         seen = Comparison(
             self._projected(student), teacher, batch.get("labels"), self.layers, progress,
             self.last, self.teacher_heads, self.heads,
         )  # fmt: skip
-        parts = {name: loss(seen) for name, loss in self.losses.items()}
+        parts = {name: _of_those_that_ran(loss, seen, skipped) for name, loss in self.losses.items()}
         weighted = [self.losses[name].weight_at(progress) * part for name, part in parts.items()]
-        return torch.stack(weighted).sum(), parts
+        total = torch.stack(weighted).sum()
+        return total + idle(self.student, skipped) if skipped else total, parts
 
     def _projected(self, outputs: Outputs) -> Outputs:
         if not self.projections:
@@ -88,6 +101,15 @@ class Distillation(Objective):
             for layer, state in outputs.hidden.items()
         }
         return replace(outputs, hidden=hidden)
+
+
+def _of_those_that_ran(loss: Loss, seen: Comparison, skipped: frozenset[int]) -> Tensor:
+    """Return the loss; one inside attention without the pairs whose student layer was skipped, 0 where none is left."""
+    if not skipped or not (loss.needs_scores or loss.needs_relations):
+        return loss(seen)
+    if all(ours in skipped for ours, _ in loss.pairs(seen.layers, seen.last)):
+        return seen.student.logits.sum() * 0
+    return loss(replace(seen, layers=tuple(pair for pair in seen.layers if pair[0] not in skipped)))
 
 
 def _places(student: Any, teacher: Any) -> Tensor | None:

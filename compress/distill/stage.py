@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.distill.layer_drop import student_faults
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
@@ -23,7 +24,7 @@ from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
-from compress.settings import at_least, positive
+from compress.settings import at_least, between, positive
 from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
@@ -52,12 +53,14 @@ class Distill(Training):
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
     generations: int = 1  # born again: each trained student is the next one's teacher
+    layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
     def faults(self) -> Iterator[Fault]:
         """At least one loss has weight."""
         yield from super().faults()
         yield from positive(self, "cache_gib")
         yield from at_least(self, "generations", 1)
+        yield from between(self, "layer_drop", 0, 1, open_high=True)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in self.losses.values()):
@@ -78,6 +81,7 @@ class Distill(Training):
         if self.generations > 1 and not faults:
             faults += replace(self, layer_map="uniform")._comparison_faults(student, student)
         yield from faults
+        yield from student_faults(self.layer_drop, student)
 
     def _comparison_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         if not layer_count(student):
@@ -170,7 +174,7 @@ class Distill(Training):
         self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
     ) -> Distillation:
         if not self._needs_teacher:
-            return Distillation(student, self.losses)
+            return Distillation(student, self.losses, layer_drop=self.layer_drop)
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
@@ -206,7 +210,7 @@ class Distill(Training):
         taught = Taught(origin, teacher, tokens, wanted)
         source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
-        return Distillation(student, self.losses, source, teacher.config, layers)
+        return Distillation(student, self.losses, source, teacher.config, layers, self.layer_drop)
 
     @property
     def _needs_teacher(self) -> bool:

@@ -1,24 +1,39 @@
-"""Whole layers: find those that the loss misses least and leave them out."""
+"""Whole layers: find those that the loss misses least, or every other one, and leave them out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.errors import Fault
 from compress.models.families import layer_count
 from compress.models.uneven import shrink
 from compress.prune.importance import Batches, Importance, layer_importance
 from compress.prune.rounds import InRounds
+from compress.state import State
+
+
+class Order(Enum):
+    """importance: the least important first; every_other: evenly spread over the depth."""
+
+    importance = "importance"
+    every_other = "every_other"
 
 
 @dataclass(kw_only=True)
 class PruneLayers(InRounds):
-    """Leave out the layers that the loss misses least (Sajjad et al., arXiv:2004.03844, drop them the same way)."""
+    """Leave out the layers that the loss misses least (Sajjad et al., arXiv:2004.03844, drop them the same way).
+
+    With ``order=every_other`` and ``recovery_epochs=0`` it is the cut of a student trained with LayerDrop.
+    """
 
     importance: Importance = Importance.loss  # loss, gradient, taylor, or activation (block influence)
+    order: Order = Order.importance  # importance; or every_other: evenly spread, as after LayerDrop; asks no rows
 
     what: ClassVar[str] = "layers"
     measures: ClassVar[tuple[Importance, ...]] = (
@@ -27,6 +42,15 @@ class PruneLayers(InRounds):
         Importance.taylor,
         Importance.activation,
     )
+
+    def faults(self) -> Iterator[Fault]:
+        """Every other layer is one cut, whatever the loss says."""
+        yield from super().faults()
+        if self.order is Order.every_other:
+            if self.steps > 1:
+                yield Fault("steps", self.steps, "must be 1 with order = every_other, which is one cut")
+            if self.importance is not Importance.loss:
+                yield Fault("importance", self.importance.value, "has no effect with order = every_other")
 
     def sizes(self, config: Any) -> list[int]:
         """Return the number of layers, as one group."""
@@ -39,3 +63,27 @@ class PruneLayers(InRounds):
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
         """Return the model with these layers."""
         return shrink(model, layers=keep[0])
+
+    def chosen_by(self, state: State) -> Any:
+        """Every other layer depends on nothing but the model."""
+        return self.order.value if self.order is Order.every_other else super().chosen_by(state)
+
+    def kept(
+        self, state: State, model: PreTrainedModel, tokenizer: Any, remaining: int
+    ) -> tuple[list[list[int]], dict[str, Any]]:
+        """Return the layers to keep, by importance or spread evenly."""
+        if self.order is Order.importance:
+            return super().kept(state, model, tokenizer, remaining)
+        return [every_other(layer_count(model.config), remaining)], {}
+
+
+def every_other(layers: int, remaining: int) -> list[int]:
+    """Return the positions of the layers to keep, evenly spread: ``remaining`` of them, at least one.
+
+    LayerDrop's paper (arXiv:1909.11556) removes a share p by dropping the layers at depths d ≡ 0 (mod ⌊1/p⌋),
+    counted from 1, which removes that share only where 1/p is a whole number that divides the depth. Here ⌊i · layers
+    / removed⌋, i = 1 … removed, are dropped: the same layers in that case, and the wanted number in every other.
+    """
+    removed = layers - max(1, remaining)
+    dropped = {turn * layers // removed for turn in range(1, removed + 1)}
+    return [depth - 1 for depth in range(1, layers + 1) if depth not in dropped]

@@ -75,6 +75,18 @@ class InRounds(Gradual):
         """Say how many were removed, and how many each layer has left."""
         return (f"{before - sum(left):,} of {before:,} {self.what} removed; left, layer by layer: {left}",)
 
+    def chosen_by(self, state: State) -> Any:
+        """Return what the choice depends on beside the model."""
+        return [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
+
+    def kept(
+        self, state: State, model: PreTrainedModel, tokenizer: Any, remaining: int
+    ) -> tuple[list[list[int]], dict[str, Any]]:
+        """Return what to keep of each layer, and what the choice was made by, for the cache."""
+        tokens = self.sample(state, tokenizer)
+        importance = self.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
+        return choose(importance, remaining, self.scope), {"importance": [scores.tolist() for scores in importance]}
+
     def __call__(self, state: State) -> State:
         """Return the state with the smaller student."""
         student = state.given_student
@@ -83,9 +95,8 @@ class InRounds(Gradual):
         seconds, reused = 0.0, True
         for step in range(1, self.steps + 1):
             remaining = self.remaining(before, self.done(step))
-            measured = [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
             product = state.workshop.make(
-                self.what, [student.key, remaining, self.scope.value, measured],
+                self.what, [student.key, remaining, self.scope.value, self.chosen_by(state)],
                 partial(self._remove, state, student, remaining),
             )  # fmt: skip
             student = Model(product.folder, product.key)
@@ -101,14 +112,12 @@ class InRounds(Gradual):
 
     def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
         model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
-        tokens = self.sample(state, tokenizer)
-        importance = self.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
-        keep = choose(importance, remaining, self.scope)
-        if any(len(kept) < len(scores) for kept, scores in zip(keep, importance, strict=True)):
+        keep, said = self.kept(state, model, tokenizer, remaining)
+        if [len(kept) for kept in keep] != self.sizes(model.config):
             model = self.without(model, keep)
         save_model(model.cpu(), tokenizer, folder)
         carry(student.folder, folder)
-        return {"importance": [scores.tolist() for scores in importance]}
+        return said
 
 
 def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.report.records import Augmentation, Entry, Group, Latency, Report
+from compress.report.records import Augmentation, Cut, DepthCurve, Entry, Group, Latency, Report
 
 SCHEMA = 1
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -86,6 +86,7 @@ def parse(document: Any) -> Report:
         recommended=_text(body, "recommended"),
         verdicts=_texts(body, "verdicts"),
         augmentations=[_augmentation(item) for item in _mappings(body, "augmentation")],
+        depths=[_depth_curve(item) for item in _mappings(body, "depths")],
     )
 
 
@@ -103,13 +104,25 @@ def _augmentation(item: dict[str, Any]) -> Augmentation:
     )
 
 
+def _depth_curve(item: dict[str, Any]) -> DepthCurve:
+    cuts = [
+        Cut(
+            layers=[int(layer) for layer in _list(cut, "layers") if _is_number(layer)],
+            metrics=_numbers(cut, "metrics"),
+            interval=_intervals(cut),
+        )
+        for cut in _mappings(item, "cuts")
+    ]
+    return DepthCurve(
+        name=" ".join(_text(item, "name").split()) or "unnamed",
+        layer_drop=_number(item, "layer_drop"),
+        order=_text(item, "order"),
+        cuts=sorted(cuts, key=lambda cut: len(cut.layers)),
+    )
+
+
 def _entry(group: Group, item: dict[str, Any]) -> Entry:
     ran = [int(value) for value in _list(item, "int8_matmuls") if _is_number(value)]
-    intervals = {
-        name: (float(pair[0]), float(pair[1]))
-        for name, pair in _mapping(item, "interval").items()
-        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
-    }
     return Entry(
         group=group,
         name=" ".join(_text(item, "name").split()) or "unnamed",
@@ -118,7 +131,7 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         precision=_text(item, "precision"),
         path=_text(item, "path"),
         metrics=_numbers(item, "metrics"),
-        interval=intervals,
+        interval=_intervals(item),
         parameters=_whole(item, "parameters"),
         size_mib=_number(item, "size_mib"),
         seconds=_number(item, "seconds"),
@@ -150,6 +163,14 @@ def _latency(item: dict[str, Any]) -> Latency:
         p99_ms=_number(item, "p99_ms"),
         calls=_whole(item, "calls"),
     )
+
+
+def _intervals(item: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {
+        name: (float(pair[0]), float(pair[1]))
+        for name, pair in _mapping(item, "interval").items()
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
+    }
 
 
 def _is_number(value: object) -> bool:

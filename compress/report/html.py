@@ -13,6 +13,7 @@ from compress.report import formats, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
+from compress.report.depths import depths
 from compress.report.document import parse
 from compress.report.records import Entry
 from compress.report.steps import steps
@@ -40,6 +41,10 @@ def to_html(report: Mapping[str, Any]) -> str:
         method=words.method(parsed),
         contributions=both(contributions, parsed),
         steps=list(steps(parsed)),
+        depths=both(depths, parsed),
+        depths_title=words.depths_title(parsed),
+        depths_said=words.depths(parsed),
+        depth_rows=words.depth_rows(parsed),
         curves=[(entry, picture) for entry, picture in pictures if picture],
         grids=grids(parsed),
         shape=shape,

@@ -24,6 +24,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         [f"# {text(parsed.title)}", sentence(parsed), bullets(parsed.verdicts)],
         ["## Figures", figures_table(parsed), bullets(words.method(parsed))],
         _steps(parsed),
+        _depths(parsed),
         _latency(parsed),
         _data(parsed),
         _augmentation(parsed),
@@ -102,6 +103,13 @@ def _steps(report: Report) -> Iterator[str]:
         unit = ", points" if formats.is_share(metric) else ""
         yield "## What each step did by itself"
         yield table(["Step", "Against", "Latency", "Size", formats.metric_title(metric) + unit], lines, left=2)
+
+
+def _depths(report: Report) -> Iterator[str]:
+    if report.depths:
+        yield f"## {text(words.depths_title(report))}"
+        yield text(words.depths(report))
+        yield table(["Depth", *(curve.label for curve in report.depths)], words.depth_rows(report))
 
 
 def _latency(report: Report) -> Iterator[str]:

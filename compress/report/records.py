@@ -84,6 +84,30 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A model of which only some layers are left, not trained again."""
+
+    layers: list[int]  # those that are left, counted from 1
+    metrics: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthCurve:
+    """One trained model, cut to every depth."""
+
+    name: str
+    layer_drop: float | None  # the rate at which layers were skipped while it was trained
+    order: str  # by which layers were chosen
+    cuts: list[Cut]  # the shallowest first
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others."""
+        return f"{self.name}: LayerDrop {self.layer_drop:g}" if self.layer_drop else f"{self.name}: no LayerDrop"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One run. Missing parts are empty, so that every writer can go on."""
 
@@ -109,6 +133,7 @@ class Report:
     recommended: str
     verdicts: list[str]
     augmentations: list[Augmentation]
+    depths: list[DepthCurve]
 
     @property
     def title(self) -> str:

@@ -135,6 +135,49 @@ def splits(report: Report) -> str:
     return " · ".join(f"{value:,} {name}" for name, value in report.rows.items()) or formats.MISSING
 
 
+def depths_title(report: Report) -> str:
+    """Return the heading of what a model is worth at every depth: "Accuracy against depth"."""
+    return f"{formats.metric_title(report.main_metric)} against depth"
+
+
+def depths(report: Report) -> str:
+    """Return how a model was cut to every depth, in two sentences."""
+    orders = " or ".join(dict.fromkeys(_ORDERS.get(curve.order, curve.order) for curve in report.depths))
+    unit = ", %," if formats.is_share(report.main_metric) else ""
+    return (
+        f"{formats.metric_title(report.main_metric)}{unit} of one trained model from which whole layers were left out "
+        f"({orders}), not trained again; brackets: the layers that are left, and the 95 % interval on {rows(report)}."
+    )
+
+
+_ORDERS = {
+    "every_other": "every other one, evenly spread",
+    "loss": "those first that the loss misses least",
+    "gradient": "by the gradient of a gate, least first",
+    "taylor": "by the squared gradient of a gate, least first",
+    "activation": "by how little they turn the states",
+}
+
+
+def depth_rows(report: Report) -> list[list[str]]:
+    """Return a row for each depth, the whole model first: the depth, and each model's metric there."""
+    metric = report.main_metric
+    by_depth = [{len(cut.layers): cut for cut in curve.cuts} for curve in report.depths]
+    lines = []
+    for depth in sorted({depth for cuts in by_depth for depth in cuts}, reverse=True):
+        line = [str(depth)]
+        for cuts in by_depth:
+            cut = cuts.get(depth)
+            value = None if cut is None else cut.metrics.get(metric)
+            if cut is None or value is None:
+                line.append(formats.MISSING)
+                continue
+            left = "" if depth == max(cuts) else f" ({', '.join(map(str, cut.layers))})"
+            line.append(formats.metric_value(metric, value) + formats.brackets(metric, cut.interval.get(metric)) + left)
+        lines.append(line)
+    return lines
+
+
 def augmented(made: Augmentation) -> str:
     """Return what came of an augmentation, in a sentence or two."""
     counts = made.counts

@@ -1,0 +1,76 @@
+"""What a model is worth at every depth, cut without training again: LayerDrop's figure of depth on demand."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from compress.evaluate import predict_rows
+from compress.models.device import device
+from compress.models.families import layer_count
+from compress.models.loading import load_model, load_tokenizer
+from compress.models.tokens import tokenize
+from compress.models.uneven import shrink
+from compress.prune.importance import Importance
+from compress.prune.layers import PruneLayers, every_other
+from compress.prune.rounds import choose
+from compress.state import Model, State
+from compress.tasks import Array
+
+
+class Depths(Enum):
+    """Which layers leave first; auto: every_other where the student was trained with LayerDrop, else none."""
+
+    auto = "auto"
+    none = "none"
+    every_other = "every_other"
+    loss = "loss"
+    gradient = "gradient"
+    taylor = "taylor"
+    activation = "activation"
+
+
+def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop: float) -> dict[str, Any]:
+    """Return one entry of the report's ``depths``: ``model`` at every depth, on the test rows.
+
+    Its keys, in schema 1: ``name``; ``layer_drop``, the rate that it was trained with; ``order``, by which layers were
+    chosen, as `PruneLayers` chooses them at once; ``cuts``, from depth 1 to the whole model, each with ``layers``, the
+    kept ones counted from 1, ``metrics`` and their 95 % ``interval``. Every cut is a model of its own, really smaller.
+    """
+    pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=Importance(order.value))
+    chosen_by = order.value if order is Depths.every_other else pruner.chosen_by(state)
+
+    def work(folder: Path) -> dict[str, Any]:
+        loaded, tokenizer = load_model(model.folder, on=device()), load_tokenizer(model.folder)
+        tokens = tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
+        kept = _kept(state, pruner, loaded, tokenizer, order)
+        logits = [predict_rows(shrink(loaded, layers=layers), tokens, f"depth {len(layers)}") for layers in kept]
+        np.save(folder / "logits.npy", np.stack(logits))
+        return {"layers": [[layer + 1 for layer in layers] for layers in kept]}
+
+    product = state.workshop.make("depths", [model.key, chosen_by, state.data.test.fingerprint], work)
+    logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
+    task, labels = state.data.task, state.data.test.known_labels
+    cuts = [
+        {
+            "layers": layers,
+            "metrics": task.metrics(said, labels),
+            "interval": {metric: list(bounds) for metric, bounds in task.intervals(said, labels).items()},
+        }
+        for layers, said in zip(product.record["layers"], logits, strict=True)
+    ]
+    return {"name": name, "layer_drop": layer_drop, "order": order.value, "cuts": cuts}
+
+
+def _kept(state: State, pruner: PruneLayers, model: PreTrainedModel, tokenizer: Any, order: Depths) -> list[list[int]]:
+    """Return the positions of the layers to keep, for every depth from 1."""
+    depths = range(1, layer_count(model.config) + 1)
+    if order is Depths.every_other:
+        return [every_other(len(depths), depth) for depth in depths]
+    tokens = pruner.sample(state, tokenizer)
+    importance = pruner.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
+    return [choose(importance, depth, pruner.scope)[0] for depth in depths]
