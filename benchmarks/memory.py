@@ -53,6 +53,7 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
     from compress.distill.losses import AttentionScores, HiddenStates, SoftTargets
     from compress.distill.source import Keep
     from compress.distill.stage import Distill
+    from compress.mapped import StoredTexts
     from compress.state import State, Workshop
     from compress.student.bert import Bert
     from compress.tasks import Classification
@@ -60,7 +61,7 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
-    texts = tuple(" ".join(generator.choice(WORDS, 8)) for _ in range(rows))
+    texts = StoredTexts(" ".join(generator.choice(WORDS, 8)) for _ in range(rows))
     split = Split(texts, None, generator.integers(0, 2, rows))
     data = Dataset("made up", Classification(("0", "1")), split, split.take(np.arange(20)), split.take(np.arange(20)))
     with tempfile.TemporaryDirectory() as folder:

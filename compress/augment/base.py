@@ -91,8 +91,8 @@ class Augmentation(Stage):
             style="dim", highlight=False,
         )  # fmt: skip
         added = read(product.folder / ROWS, data.train.pairs is not None)
-        more = replace(data, unlabelled=_together(data.unlabelled, added))
-        return replace(state, data=more, augmentations=(*state.augmentations, said))
+        unlabelled = added if data.unlabelled is None else data.unlabelled.followed_by(added)
+        return replace(state, data=replace(data, unlabelled=unlabelled), augmentations=(*state.augmentations, said))
 
 
 def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: int, folder: Path) -> dict[str, Any]:
@@ -158,10 +158,3 @@ def _rows(split: Split) -> Iterator[Texts]:
 def _digest(texts: Texts) -> bytes:
     """Return what makes two rows equal, short, so that millions of them fit into memory."""
     return hashlib.blake2b(key_of(*texts).encode(), digest_size=16).digest()
-
-
-def _together(first: Split | None, second: Split) -> Split:
-    if first is None:
-        return second
-    pairs = None if first.pairs is None or second.pairs is None else first.pairs + second.pairs
-    return Split(first.texts + second.texts, pairs)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
+from compress.mapped import StoredTexts
 from compress.tasks import Array, Task
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows in order. ``labels`` are encoded by the task; None for unlabelled rows."""
+    """Rows in order; their texts lie in a file. ``labels`` are encoded by the task; None for unlabelled rows."""
 
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None = None  # second texts, same length, for pair tasks
+    texts: Sequence[str]
+    pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
     labels: Array | None = None  # (rows,), int64 for classes, float32 for scores
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "pairs"):
+            texts = getattr(self, name)
+            if texts is not None and not isinstance(texts, StoredTexts):
+                object.__setattr__(self, name, StoredTexts(texts))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -37,10 +46,19 @@ class Split:
     def take(self, rows: Array) -> Split:
         """Return the rows at these positions, in this order."""
         return Split(
-            tuple(self.texts[i] for i in rows),
-            None if self.pairs is None else tuple(self.pairs[i] for i in rows),
+            StoredTexts(self.texts[i] for i in rows),
+            None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
         )
+
+    def followed_by(self, more: Split) -> Split:
+        """Return these rows, then ``more``, whose labels do not count: -100 or NaN where these rows have some."""
+        labels = self.labels
+        if labels is not None:
+            missing = np.full(len(more), -100 if labels.dtype.kind == "i" else np.nan, labels.dtype)
+            labels = np.concatenate([labels, missing])
+        pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels)
 
     @property
     def known_labels(self) -> Array:
@@ -65,14 +83,7 @@ class Dataset:
     @property
     def transfer(self) -> Split:
         """The rows that distillation uses: training rows, then unlabelled ones (label -100 or NaN)."""
-        if self.unlabelled is None:
-            return self.train
-        labels = self.train.known_labels
-        missing = np.full(len(self.unlabelled), -100 if labels.dtype.kind == "i" else np.nan, labels.dtype)
-        pairs = None
-        if self.train.pairs is not None and self.unlabelled.pairs is not None:
-            pairs = self.train.pairs + self.unlabelled.pairs
-        return Split(self.train.texts + self.unlabelled.texts, pairs, np.concatenate([labels, missing]))
+        return self.train if self.unlabelled is None else self.train.followed_by(self.unlabelled)
 
     @property
     def fingerprint(self) -> str:

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.files import write_json
+from compress.mapped import mapped
 from compress.models.families import principal_config
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
@@ -74,7 +75,7 @@ class FromDisk:
         self.maps, self.starts = {}, {}
         for name, (units, kind) in wanted.units(tokens, config).items():
             self.maps[name] = np.memmap(folder / f"{name}.bin", dtype=kind, mode="r")
-            self.starts[name] = np.concatenate([[0], np.cumsum(units)])
+            self.starts[name] = mapped(np.concatenate([[0], np.cumsum(units)]))
 
     def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
         """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
@@ -190,8 +191,8 @@ class Files:
 
     def flush(self) -> None:
         """Bring everything to the disk."""
-        for mapped in self.maps.values():
-            mapped.flush()
+        for file in self.maps.values():
+            file.flush()
 
 
 @torch.inference_mode()

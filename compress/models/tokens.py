@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
+from compress.mapped import Column, mapped
 from compress.tasks import Array
 
 CHUNK = 1000  # rows tokenized at once
@@ -20,7 +21,7 @@ CHUNK = 1000  # rows tokenized at once
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token numbers of a split; row r lies at ``offsets[r]:offsets[r+1]`` of each flat column."""
+    """The token numbers of a split, in files; row r lies at ``offsets[r]:offsets[r+1]`` of each flat column."""
 
     columns: dict[str, Array]  # "input_ids", "token_type_ids" where the model has them
     offsets: Array  # (rows + 1,), int64
@@ -37,14 +38,15 @@ class Tokens:
     @cached_property
     def lengths(self) -> Array:
         """Tokens a row, special ones included."""
-        return np.diff(self.offsets)
+        return mapped(np.diff(self.offsets))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the token numbers and their cut into rows."""
-        digest = hashlib.sha256(self.offsets.tobytes())
+        digest = hashlib.sha256(self.offsets.data)
         for name, column in sorted(self.columns.items()):
-            digest.update(name.encode() + column.tobytes())
+            digest.update(name.encode())
+            digest.update(column.data)
         return digest.hexdigest()
 
     def take(self, rows: Array) -> Tokens:
@@ -83,20 +85,22 @@ class Tokens:
 def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
     """Return the split's token numbers; a row longer than ``max_tokens`` is cut, the longer text first."""
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-    flat: dict[str, list[Array]] = {name: [] for name in names}
-    lengths: list[int] = []
-    truncated = 0
+    flat, offsets = {name: Column(np.int32) for name in names}, Column(np.int64)
+    offsets.append([0])
+    end = truncated = 0
     for start in range(0, len(split), CHUNK):
         texts = list(split.texts[start : start + CHUNK])
         pairs = None if split.pairs is None else list(split.pairs[start : start + CHUNK])
         said = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
         truncated += sum(bool(encoding.overflowing) for encoding in said.encodings)
-        lengths += [len(ids) for ids in said["input_ids"]]
+        lengths = [len(ids) for ids in said["input_ids"]]
+        offsets.append(end + np.cumsum(lengths))
+        end += sum(lengths)
         for name in names:
             flat[name].append(np.fromiter((i for ids in said[name] for i in ids), dtype=np.int32))
     return Tokens(
-        columns={name: np.concatenate(parts) for name, parts in flat.items()},
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        columns={name: column.mapped() for name, column in flat.items()},
+        offsets=offsets.mapped(),
         pad={"input_ids": tokenizer.pad_token_id, "token_type_ids": 0},
         labels=split.labels,
         truncated=truncated,
