@@ -1,4 +1,4 @@
-"""The command line. Heavy modules are imported by the command that needs them, so that help comes at once."""
+"""The command line: what is typed, what is refused in words, and which code is returned."""
 
 from __future__ import annotations
 
