@@ -6,7 +6,9 @@ The student starts as the teacher's copy. For each speedup (ONNX Runtime fp32, o
 only, units only, layers only, the same share of heads and units in every layer (``uniform``, as TextPruner does), or
 what `prune=[budget]` chooses; each once without any training (``recovery 0``) and once with the same number of
 recovery steps, the teacher teaching. How many heads, units or layers go is read off the same latency table;
-where even all that may go is too few, all of it goes, and the table shows what that gives. Speeds are measured on
+where even all that may go is too few, all of it goes, and the table shows what that gives. With
+``--textpruner-python`` TextPruner prunes too, in its own environment, to the shape of ``uniform``, untrained; its speed
+is that of the shape. Speeds are measured on
 the test rows at their real lengths, the student before and after in turns. What is done is kept in ``--results``, a
 line a run: the same command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +51,8 @@ from compress.timing import model_inputs, quiet_rows, time_in_turns
 
 WIDTHS = 16  # of the latency table
 ARMS = ("heads", "neurons", "layers", "uniform", "budget")
+TEXTPRUNER = "TextPruner"
+WORKER = Path(__file__).with_name("pruning_textpruner.py")
 
 
 def main() -> None:
@@ -65,6 +70,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--results", type=Path, default=Path("runs/pruning.jsonl"))
     parser.add_argument("--cache", default="runs/.cache")
+    parser.add_argument(
+        "--textpruner-python", type=Path, help="of an environment that has TextPruner; left out without"
+    )
     parser.add_argument("--table", action="store_true", help="prune nothing; print what is done")
     given = parser.parse_args()
 
@@ -85,12 +93,15 @@ def main() -> None:
             this = {"arm": arm, "speedup": speedup, "epochs": epochs, "seed": seed} | about
             if any(this.items() <= done.items() for done in read(given.results)):
                 continue
-            pruned = prune(arm, speedup, replace(state, seed=seed), costs, epochs, given.steps, length)
-            found = measure(pruned, state)
+            seeded = replace(state, seed=seed)
+            if arm == TEXTPRUNER:
+                found = textpruner(given.textpruner_python, seeded, share("uniform", speedup, costs, state))
+            else:
+                found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length), state)
             given.results.parent.mkdir(parents=True, exist_ok=True)
             with given.results.open("a") as file:
                 file.write(json.dumps(this | found) + "\n")
-            console.print(f"{this}: {found['accuracy']:.4f} at {found['measured_speedup']:.2f}×")
+            console.print(f"{this}: {found['accuracy']:.4f}, measured speed {found['measured_speedup']}")
     runs = [
         run
         for run in read(given.results)
@@ -110,6 +121,8 @@ def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]
             for speedup in given.speedups:
                 for arm in given.arms:
                     yield seed, epochs, speedup, arm
+                if given.textpruner_python and not epochs:
+                    yield seed, epochs, speedup, TEXTPRUNER
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -176,6 +189,26 @@ def measure(pruned: State, before: State) -> dict[str, Any]:
     }
 
 
+def textpruner(python: Path, state: State, ratio: float) -> dict[str, Any]:
+    """Return accuracy, size and shape of the student that TextPruner prunes to a share of each layer's heads and units.
+
+    The rows that it measures importance on are as many as `compress.prune` takes, drawn with the state's seed.
+    """
+    student, train, test = state.given_student, state.data.train, state.data.test
+    heads, units = shape_of(load_config(student.folder))[0]
+    rows = np.random.default_rng(state.seed).permutation(len(train))[: PruneHeads.rows].tolist()
+    job = {
+        "model": str(student.folder.resolve()), "seed": state.seed, "max_tokens": 128, "iterations": 4,
+        "heads": max(1, round((1 - ratio) * heads)), "units": max(1, round((1 - ratio) * units)),
+        "texts": [train.texts[row] for row in rows], "labels": train.known_labels[rows].tolist(),
+        "test_texts": list(test.texts), "test_labels": test.known_labels.tolist(),
+    }  # fmt: skip
+    said = subprocess.run(
+        [str(python), str(WORKER)], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    return json.loads(said.splitlines()[-1]) | {"measured_speedup": None, "predicted_speedup": None}
+
+
 def test_tokens(state: State, model: Model) -> Tokens:
     """Return the test rows as a model's tokens."""
     tokenizer = load_tokenizer(model.folder)
@@ -211,18 +244,19 @@ def table(runs: list[dict[str, Any]], start: float, rows: int) -> str:
     for run in runs:
         groups.setdefault((run["speedup"], run["epochs"], run["arm"]), []).append(run)
     for (speedup, epochs, arm), group in sorted(
-        groups.items(), key=lambda item: (*item[0][:2], ARMS.index(item[0][2]))
+        groups.items(), key=lambda item: (*item[0][:2], (*ARMS, TEXTPRUNER).index(item[0][2]))
     ):
         values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
         mean = float(np.mean(values))
         low, high = wilson(round(mean * rows), rows)
-        measured = float(np.median([run["measured_speedup"] for run in group]))
+        measured = [run["measured_speedup"] for run in group if run["measured_speedup"] is not None]
+        fast = float(np.median(measured)) if measured else None
         predicted = [run["predicted_speedup"] for run in group if run["predicted_speedup"] is not None]
         shapes = [run["shape"] for run in group]
         cells = (
             f"{speedup:g}×", f"{epochs:g}", arm, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
             f"{low * 100:.1f} to {high * 100:.1f}", f"{mean / start:.1%}",
-            f"{measured:.2f}×" + (" (all that can go)" if measured < 0.85 * speedup else ""),
+            "as uniform" if fast is None else f"{fast:.2f}×" + (" (all that can go)" if fast < 0.85 * speedup else ""),
             f"{np.median(predicted):.2f}×" if predicted else "",
             f"{np.mean([run['parameters'] for run in group]) / 1e6:.2f} M",
             *(f"{np.mean([sum(layer[part] for layer in shape) for shape in shapes]):,.0f}" for part in (0, 1)),
