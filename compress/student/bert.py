@@ -116,9 +116,9 @@ class Bert(Student):
         }
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
         origin: dict[str, Any] = {"teacher_layers": list(layers)}
-        for shape in ("kept_heads", "neurons"):
-            if getattr(teacher, shape, None):
-                origin[shape] = [getattr(teacher, shape)[layer - 1] for layer in layers]
+        for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):
+            if getattr(teacher, shape, None):  # an uneven teacher's layers keep their sizes, but where one is asked for
+                origin[shape] = None if asked else [getattr(teacher, shape)[layer - 1] for layer in layers]
         if self.hidden_size or self.heads:  # what the teacher's states were before they were narrowed says nothing here
             origin |= {name: None for name in NARROWED if hasattr(teacher, name)}
         if self.vocabulary is not None:

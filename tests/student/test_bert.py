@@ -7,6 +7,7 @@ import torch
 
 from compress.models.families import FAMILIES, encoder_layers
 from compress.models.outputs import observe
+from compress.models.uneven import kept_heads, neurons, shrink
 from compress.student.bert import Bert
 from compress.student.layer_map import layer_map, layer_map_faults
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
@@ -90,3 +91,19 @@ def test_a_student_without_copied_weights_starts_elsewhere() -> None:
 )
 def test_what_does_not_fit_the_teacher_is_refused(student: Bert, setting: str) -> None:
     assert [fault.setting for fault in student.teacher_faults(tiny_model().config)] == [setting]
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_number_of_heads_or_units_that_is_asked_for_is_that_of_every_layer_of_an_uneven_teacher_too(
+    family: str,
+) -> None:
+    teacher = shrink(
+        tiny_model(family), heads=[[0], [0, 1], [1], [0, 1]], units=[[0, 1], [1], [2, 3, 4], [0]]
+    )  # four layers
+    asked = Bert(layers=2, heads=4, intermediate_size=6).build(teacher).config
+    assert [len(heads) for heads in kept_heads(asked)] == [4, 4]
+    assert neurons(asked) == [6, 6]
+    as_it_was = Bert(layers=2).build(teacher).config
+    assert kept_heads(as_it_was) == [[0, 1], [0, 1]]
+    assert neurons(as_it_was) == [1, 1]
+    assert observe(Bert(layers=2, heads=4).build(teacher), tiny_batch()).logits.shape[1] == teacher.config.num_labels
