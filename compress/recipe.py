@@ -135,7 +135,7 @@ class Recipe(Settings):
         if order is Depths.none:
             return []
         console.print("[bold]the distilled student at every depth[/bold]")
-        curves = [depth_curve(state, _distilled(state), order, "distill", self.distill.layer_drop)]
+        curves = [depth_curve(state, _distilled(state), order, "distill", self._layer_drop)]
         if self.benchmark.depths_twin:
             console.print("[bold]its twin, trained without LayerDrop[/bold]")
             twin = replace(state, student=None, records=(), notes=())
@@ -146,7 +146,12 @@ class Recipe(Settings):
 
     @property
     def _drops_layers(self) -> bool:
-        return any(_without_layer_drop(stage) is not stage for stage in (*self.prepare.values(), self.distill))
+        return self._layer_drop > 0
+
+    @property
+    def _layer_drop(self) -> float:
+        """The highest rate of the preparations and distillation."""
+        return max(_layer_drop(stage) for stage in (*self.prepare.values(), self.distill))
 
 
 def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:
@@ -236,11 +241,14 @@ def _distilled(state: State) -> Model:
     return [record.model for record in state.records if record.kind == "Distill"][-1]
 
 
+def _layer_drop(stage: Stage) -> float:
+    """Return the rate at which a stage skips layers; 0 for one that cannot."""
+    return stage.layer_drop if isinstance(stage, (Distill, LayerTraining)) else 0.0
+
+
 def _without_layer_drop(stage: Stage) -> Stage:
-    """Return the same stage that skips no layer; itself where it skips none."""
-    if isinstance(stage, (Distill, LayerTraining)) and stage.layer_drop > 0:
-        return replace(stage, layer_drop=0.0)
-    return stage
+    """Return the same stage that skips no layer."""
+    return replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage
 
 
 def _now() -> str:

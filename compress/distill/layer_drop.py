@@ -30,14 +30,15 @@ def draw(layers: int, rate: float) -> frozenset[int]:
 
 
 def idle(model: PreTrainedModel, skipped: frozenset[int]) -> Tensor:
-    """Return 0, whose gradient in the parameters of skipped layers is 0.
+    """Return 0, whose gradient in the parameters of skipped layers is 0; in the embeddings where those are frozen.
 
     That is their true gradient. Without it the optimizer would not see them at all, and momentum and weight decay
-    would stand still in some layers and go on in others.
+    would stand still in some layers and go on in others. A step in which every term was left out has it alone.
     """
     layers = encoder_layers(model, family_of(model.config))
-    sums = [parameter.sum() for number in sorted(skipped) for parameter in layers[number - 1].parameters()]
-    return 0 * torch.stack(sums).sum()
+    unused = [parameter for number in sorted(skipped) for parameter in layers[number - 1].parameters()]
+    learning = [parameter for parameter in unused if parameter.requires_grad]
+    return 0 * torch.stack([one.sum() for one in learning or model.get_input_embeddings().parameters()]).sum()
 
 
 def student_faults(rate: float, student: Any) -> Iterator[Fault]:

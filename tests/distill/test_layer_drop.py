@@ -196,9 +196,27 @@ def test_a_step_in_which_every_layer_is_skipped_still_teaches_embeddings_and_hea
     loss, parts = made(tiny_batch(), 0.0)
     loss.backward()
     assert torch.isfinite(loss)
-    assert float(parts["attention"]) == float(parts["relations"]) == 0
+    assert parts["attention"].item() == parts["relations"].item() == 0
     assert student.bert.embeddings.word_embeddings.weight.grad.any()
     assert student.classifier.weight.grad.any()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("loss", [AttentionScores(), MiniLM(), Relations()])
+def test_a_step_without_any_term_left_reaches_no_head_and_can_still_be_trained_on(
+    loss: Loss, frozen: bool, drawn: Callable[..., None]
+) -> None:
+    made, student, _ = training("bert", {"inside": loss})
+    student.bert.encoder.requires_grad_(not frozen)
+    drawn(1, 2, 3, 4)
+    total, _ = made(tiny_batch(), 0.0)
+    total.backward()
+    assert total.item() == 0
+    grads = {name: parameter.grad for name, parameter in student.named_parameters()}
+    assert any(grad is not None for grad in grads.values())
+    assert all(grad is None or not grad.any() for grad in grads.values())
+    assert grads["classifier.weight"] is None  # else weight decay would shrink what no loss reaches
+    assert grads["bert.pooler.dense.weight"] is None
 
 
 def test_the_gradient_is_the_slope_of_the_loss(drawn: Callable[..., None]) -> None:
