@@ -108,9 +108,8 @@ def _of_those_that_ran(loss: Loss, seen: Comparison, skipped: frozenset[int]) ->
     if not skipped or not (loss.needs_scores or loss.needs_relations):
         return loss(seen)
     if all(ours in skipped for ours, _ in loss.pairs(seen.layers, seen.last)):
-        return seen.student.logits.new_zeros(
-            ()
-        )  # not 0 · logits: weight decay must not find a head that no loss reaches
+        # not 0 · logits, whose gradient would let weight decay shrink a head that no loss reaches
+        return seen.student.logits.new_zeros(())
     return loss(replace(seen, layers=tuple(pair for pair in seen.layers if pair[0] not in skipped)))
 
 

@@ -64,7 +64,8 @@ def _paint(panel: Axes, lines: dict[str, Line], scale: float) -> None:
 def _name(figure: Figure, panel: Axes, lines: dict[str, Line], scale: float, *, narrow: bool) -> None:
     """Write each line's name at its deep end, or above all lines where there is no room."""
     panel.get_ylim()  # settles the limits, on which the next line relies
-    ends = [(line[-1][0], scale * line[-1][1]) for line in lines.values()]
+    furthest = (len(lines) - 1) / 2 * _APART
+    ends = [(line[-1][0] + furthest, scale * line[-1][1]) for line in lines.values()]
     heights = [float(panel.transData.transform(end)[1]) for end in ends]
     places = spread(heights, TEXT + 2)
     wide, high = figure.get_size_inches() * 72

@@ -117,7 +117,7 @@ def _depth_curve(item: dict[str, Any]) -> DepthCurve:
         name=" ".join(_text(item, "name").split()) or "unnamed",
         layer_drop=_number(item, "layer_drop"),
         order=_text(item, "order"),
-        cuts=sorted(cuts, key=lambda cut: len(cut.layers)),
+        cuts=sorted((cut for cut in cuts if cut.layers), key=lambda cut: len(cut.layers)),
     )
 
 

@@ -44,7 +44,7 @@ def to_html(report: Mapping[str, Any]) -> str:
         depths=both(depths, parsed),
         depths_title=words.depths_title(parsed),
         depths_said=words.depths(parsed),
-        depth_rows=words.depth_rows(parsed),
+        depth_table=words.depth_table(parsed),
         curves=[(entry, picture) for entry, picture in pictures if picture],
         grids=grids(parsed),
         shape=shape,

@@ -109,7 +109,7 @@ def _depths(report: Report) -> Iterator[str]:
     if report.depths:
         yield f"## {text(words.depths_title(report))}"
         yield text(words.depths(report))
-        yield table(["Depth", *(curve.label for curve in report.depths)], words.depth_rows(report))
+        yield table(*words.depth_table(report))
 
 
 def _latency(report: Report) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from compress.report import formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.records import Augmentation, Entry, Report
+from compress.report.records import Augmentation, Cut, Entry, Report
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def depths(report: Report) -> str:
     unit = ", %," if formats.is_share(report.main_metric) else ""
     return (
         f"{formats.metric_title(report.main_metric)}{unit} of one trained model from which whole layers were left out "
-        f"({orders}), not trained again; brackets: the layers that are left, and the 95 % interval on {rows(report)}."
+        f"({orders}), not trained again; brackets: the 95 % interval on {rows(report)}."
     )
 
 
@@ -159,23 +159,40 @@ _ORDERS = {
 }
 
 
-def depth_rows(report: Report) -> list[list[str]]:
-    """Return a row for each depth, the whole model first: the depth, and each model's metric there."""
-    metric = report.main_metric
-    by_depth = [{len(cut.layers): cut for cut in curve.cuts} for curve in report.depths]
-    lines = []
-    for depth in sorted({depth for cuts in by_depth for depth in cuts}, reverse=True):
-        line = [str(depth)]
-        for cuts in by_depth:
-            cut = cuts.get(depth)
-            value = None if cut is None else cut.metrics.get(metric)
-            if cut is None or value is None:
-                line.append(formats.MISSING)
-                continue
-            left = "" if depth == max(cuts) else f" ({', '.join(map(str, cut.layers))})"
-            line.append(formats.metric_value(metric, value) + formats.brackets(metric, cut.interval.get(metric)) + left)
-        lines.append(line)
-    return lines
+def depth_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return headings, and a row for each depth, the whole model first: each model's metric, and the layers it keeps.
+
+    Models that keep the same layers at every depth share the column that says which.
+    """
+    cuts = [{len(cut.layers): cut for cut in curve.cuts} for curve in report.depths]
+    depths = sorted({depth for one in cuts for depth in one}, reverse=True)
+    kept = [[_numbers(one[depth].layers) if depth in one else formats.MISSING for depth in depths] for one in cuts]
+    shared = all(one == kept[0] for one in kept)
+    headings, columns = ["Depth"], [[str(depth) for depth in depths]]
+    for curve, one, left in zip(report.depths, cuts, kept, strict=True):
+        headings.append(curve.label)
+        columns.append([_of_cut(report.main_metric, one.get(depth)) for depth in depths])
+        if not shared or one is cuts[-1]:
+            headings.append("Layers that are left")
+            columns.append(left)
+    return headings, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _of_cut(metric: str, cut: Cut | None) -> str:
+    if cut is None or metric not in cut.metrics:
+        return formats.MISSING
+    return formats.metric_value(metric, cut.metrics[metric]) + formats.brackets(metric, cut.interval.get(metric))
+
+
+def _numbers(layers: list[int]) -> str:
+    """Return rising numbers in short: "1–4, 6"."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def augmented(made: Augmentation) -> str:
