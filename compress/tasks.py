@@ -224,7 +224,7 @@ def from_confusion(matrix: Array) -> dict[str, float]:
     return {
         "accuracy": float(right.sum() / max(rows, 1)),
         "f1": float(f1.mean()),
-        "mcc": together / spread if spread else 0.0,
+        "mcc": min(1.0, max(-1.0, together / spread)) if spread else 0.0,
     }
 
 
