@@ -29,6 +29,7 @@ from compress.prune.width import PruneWidth
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
+from compress.quantize.symmetric import SymmetricInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
@@ -66,7 +67,13 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "vocabulary": PruneVocabulary,
         "budget": Budget,
     },
-    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware, "bitsandbytes": BitsAndBytes},
+    "quantize": {
+        "dynamic": DynamicInt8,
+        "static": StaticInt8,
+        "symmetric": SymmetricInt8,
+        "qat": QuantizationAware,
+        "bitsandbytes": BitsAndBytes,
+    },
     "export": {"onnx": Onnx, "tensorrt": TensorRt},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
