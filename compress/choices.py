@@ -27,6 +27,8 @@ from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.width import PruneWidth
 from compress.quantize.bitsandbytes import BitsAndBytes
+from compress.quantize.groups import GroupWise
+from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
 from compress.quantize.symmetric import SymmetricInt8
@@ -71,6 +73,8 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "dynamic": DynamicInt8,
         "static": StaticInt8,
         "symmetric": SymmetricInt8,
+        "groups": GroupWise,
+        "fp16": HalfPrecision,
         "qat": QuantizationAware,
         "bitsandbytes": BitsAndBytes,
     },

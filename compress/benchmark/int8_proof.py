@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compress.models.onnx_folder import MODEL, onnx_session
 from compress.models.onnx_half import import_onnx
@@ -21,6 +23,21 @@ def optimized_products(folder: Path) -> list[MatrixProduct]:
         optimized = Path(aside) / MODEL
         onnx_session(folder / MODEL, threads=1, optimized=optimized)
         return matrix_products(onnx.load(optimized).graph)
+
+
+def by_part(products: Sequence[MatrixProduct]) -> list[dict[str, Any]]:
+    """Return, for each part of the model that has products, the names of those that run in int8 and of the others."""
+    parts: dict[str, list[MatrixProduct]] = {}
+    for one in products:
+        parts.setdefault(one.part, []).append(one)
+    return [
+        {
+            "part": part,
+            "int8": [one.name for one in found if one.int8],
+            "floats": [one.name for one in found if not one.int8],
+        }
+        for part, found in parts.items()
+    ]
 
 
 def int8_matmuls(folder: Path) -> tuple[int, int]:

@@ -112,11 +112,12 @@ def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], sc
 
 @contextmanager
 def quiet_quantizer() -> Iterator[None]:
-    """Keep onnxruntime's advice about pre-processing off the terminal."""
+    """Keep onnxruntime's advice and reports off the terminal, and undo what its modules do to logging."""
     root = logging.getLogger()
-    level = root.level
+    level, handlers = root.level, list(root.handlers)
     root.setLevel(logging.ERROR)
     try:
         yield
     finally:
         root.setLevel(level)
+        root.handlers[:] = handlers
