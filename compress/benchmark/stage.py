@@ -32,6 +32,7 @@ from compress.tasks import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
 INTEGERS = ("int8", "int4")
+PASSED_ON = ("memory_mib", "sensitivity")  # from an artifact's record to the report
 
 
 @dataclass(kw_only=True)
@@ -120,7 +121,7 @@ class Benchmark(Settings):
                     "rows_per_second": 1e3 / _headline(times),
                     **_int8(artifact), "flipped": flips(state.data, logits, student),
                     "seconds": artifact.record.get("seconds"), **trained,
-                    **{name: artifact.record[name] for name in ("memory_mib", "sensitivity") if name in artifact.record},
+                    **{name: artifact.record[name] for name in PASSED_ON if name in artifact.record},
                     "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip

@@ -37,7 +37,9 @@ def omegas(model: PreTrainedModel, tokens: Tokens, scheme: Scheme, probes: int, 
 
     def losses() -> Iterable[Tensor]:
         for batch in progress(batches, title="curvature", unit="batch"):
-            inputs = {name: value for name, value in batch.items() if name in tokens.columns or name == "attention_mask"}
+            inputs = {
+                name: value for name, value in batch.items() if name in tokens.columns or name == "attention_mask"
+            }
             share = len(batch["labels"]) / len(tokens)
             yield share * hard_label_loss(model(**inputs).logits, batch["labels"])
 

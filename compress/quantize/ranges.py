@@ -64,7 +64,9 @@ def _quantile(counts: Array, first: int, width: float, share: float) -> float:
 
 def entropy_range(values: Histogram, *, symmetric: bool) -> Range:
     """Return the range of the threshold whose quantized distribution has the least KL divergence from the values'."""
-    return _best(values, lambda counts, start, stop, _: kl_divergence(counts, start, stop, _levels(symmetric)), symmetric)
+    return _best(
+        values, lambda counts, start, stop, _: kl_divergence(counts, start, stop, _levels(symmetric)), symmetric
+    )
 
 
 def squared_error_range(values: Histogram, *, symmetric: bool) -> Range:

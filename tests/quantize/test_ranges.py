@@ -72,7 +72,9 @@ def test_the_least_squared_error_is_that_of_all_values(name: str, symmetric: boo
     assert ours <= 1.03 * best
     if name == "two tails":
         most = np.abs(values).max()
-        assert ours < error(values, *((-most, most) if symmetric else (values.min(), values.max())), symmetric=symmetric)
+        assert ours < error(
+            values, *((-most, most) if symmetric else (values.min(), values.max())), symmetric=symmetric
+        )
 
 
 def naive_divergence(counts: list[int], start: int, stop: int, levels: int) -> float:
