@@ -96,7 +96,8 @@ class _Reader:
 
     def _path(self, node: Any) -> str:
         """Return the module of the first bias that is added to a product, itself or after steps without weights."""
-        waiting, seen = [node], set()
+        waiting: list[Any] = [node]
+        seen: set[int] = set()
         while waiting:
             current = waiting.pop(0)
             if (path := self._bias(current)) is not None:

@@ -31,7 +31,7 @@ class SymmetricInt8(Calibrated):
         """Return the state with the artifact ``symmetric``."""
         product = symmetric_graph(state, self)
         notes = (
-            "for TensorRT: signed integers around zero, all else in fp16; on a CPU it is computed in floats, and slowly",
+            "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
             self.told(),
         )
         record = {"notes": notes, "seconds": product.seconds}

@@ -55,9 +55,9 @@ def to_html(report: Mapping[str, Any]) -> str:
             if entry.int8_matmuls or ("int8" in entry.precision and entry.runtime != "pytorch")
         ],
         sensitivities=[
-            (entry, both(sensitivity.sensitivities, entry), sensitivity.said(found), sensitivity.rows(found))
+            (entry, both(sensitivity.sensitivities, entry), sensitivity.said(measured), sensitivity.rows(measured))
             for entry in parsed.artifacts
-            if (found := entry.sensitivity)
+            if (measured := entry.sensitivity)
         ],
         sensitivity_headings=sensitivity.HEADINGS,
         flipped=[(entry, entry.flipped) for entry in parsed.artifacts if entry.flipped and entry.flipped.count],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from compress.report import formats
 from compress.report.figure import COLOURS, SERIES, axes, draw
@@ -30,7 +31,7 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
         panel.axvline(0, color=COLOURS["rule"], lw=1)
         panel.set_yticks(places, [formats.shorten(one.part, 18) for one in found.parts])
         panel.set_ylim(len(found.parts) - 0.4, -0.6)  # the first part above
-        panel.xaxis.set_major_locator(_few())
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         panel.tick_params(length=0)
         panel.set_xlabel("sensitivity", labelpad=6)
@@ -65,9 +66,3 @@ def rows(found: Sensitivity) -> list[list[str]]:
 
 
 HEADINGS = ("Part", "Sensitivity", "Drop alone", "Precision")
-
-
-def _few() -> object:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4)
