@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,6 @@ FP32_LEVEL = 1
 GROUPS = (16, 32, 64, 128, 256)  # the sizes that ONNX Runtime has
 
 
-class GroupBits(Enum):
-    """Of a weight."""
-
-    four = "4"
-    eight = "8"
-
-
 @dataclass(kw_only=True)
 class GroupWise(Stage):
     """Weights of 4 or 8 bits with a scale for each group of inputs; activations int8, quantized at run time.
@@ -42,13 +34,15 @@ class GroupWise(Stage):
     Embeddings, pooler and classifier stay fp32.
     """
 
-    bits: GroupBits = GroupBits.four  # of weights: 4 or 8
+    bits: int = 4  # of weights: 4 or 8
     group: int = 32  # inputs that share a scale: 16, 32, 64, 128 or 256
     symmetric: bool = True  # no zero point; false: one a group
     int8: bool = True  # multiply integers; false: weights become fp32 again before they are multiplied
 
     def faults(self) -> Iterator[Fault]:
-        """The group has a size that the runtime has."""
+        """Bits and group have a size that the runtime has."""
+        if self.bits not in (4, 8):
+            yield Fault("bits", self.bits, "must be 4 or 8")
         if self.group not in GROUPS:
             yield Fault("group", self.group, f"must be one of {', '.join(map(str, GROUPS))}")
 
@@ -77,14 +71,14 @@ class GroupWise(Stage):
         product = state.workshop.make("groups", made_with, work)
         moved = product.record["moved"]
         notes = (
-            f"weights in {self.bits.value} bits, a scale for each {self.group} inputs; embeddings and head in fp32",
+            f"weights in {self.bits} bits, a scale for each {self.group} inputs; embeddings and head in fp32",
             f"products of integers: activations are quantized too, which moves logits by up to {moved:.2g} on "
             f"{len(sample)} rows"
             if moved
             else "weights only: products are computed in fp32",
         )
         record = {"notes": notes, "seconds": product.seconds}
-        precision = f"int{self.bits.value}"
+        precision = f"int{self.bits}"
         artifact = Artifact("groups", "onnxruntime", precision, product.folder, product.key, record)
         return replace(state, artifacts=(*state.artifacts, artifact))
 
@@ -100,7 +94,7 @@ class GroupWise(Stage):
             )
 
         how = DefaultWeightOnlyQuantConfig(
-            block_size=self.group, is_symmetric=self.symmetric, accuracy_level=level, bits=int(self.bits.value),
+            block_size=self.group, is_symmetric=self.symmetric, accuracy_level=level, bits=self.bits,
             op_types_to_quantize=("MatMul",),
         )  # fmt: skip
         with quiet_quantizer():

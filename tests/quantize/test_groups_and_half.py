@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compress.quantize.groups import GroupBits, GroupWise
+from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.settings import all_faults
 from tests.conftest import reviews, save_tiny, write_tsv
@@ -20,8 +20,8 @@ from tests.test_recipe import made, report
 
 CANDIDATES = {
     "four": GroupWise(group=16),
-    "eight": GroupWise(bits=GroupBits.eight, group=16),
-    "weights": GroupWise(bits=GroupBits.eight, group=16, int8=False),
+    "eight": GroupWise(bits=8, group=16),
+    "weights": GroupWise(bits=8, group=16, int8=False),
     "half": HalfPrecision(),
 }
 
@@ -59,7 +59,7 @@ def test_each_group_has_the_scale_of_its_own_weights(tmp_path: Path) -> None:
     """The integers and scales of one matrix, against 8-bit rounding written out for each group."""
     path = graph(tmp_path)
     levels = len(logging.getLogger().handlers), logging.getLogger().level
-    model = GroupWise(bits=GroupBits.eight, group=16)._model(path, 1)
+    model = GroupWise(bits=8, group=16)._model(path, 1)
     assert (len(logging.getLogger().handlers), logging.getLogger().level) == levels
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
     stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
@@ -85,4 +85,4 @@ def test_half_precision_says_what_stays_in_fp32(folder: Path) -> None:
 
 
 def test_a_group_that_the_runtime_does_not_have_is_refused() -> None:
-    assert [fault.setting for fault in all_faults(GroupWise(group=48))] == ["group"]
+    assert [fault.setting for fault in all_faults(GroupWise(group=48, bits=5))] == ["bits", "group"]

@@ -116,7 +116,7 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     assert nodes == [name for name in Told.spoilt if name not in spared]
     assert said["steps"][-1]["fp32"] == spared
     assert [step["drop"] for step in said["steps"]] == sorted((s["drop"] for s in said["steps"]), reverse=True)
-    assert said["steps"][-1]["drop"] <= max_drop
+    assert said["steps"][-1]["drop"] <= max_drop + 1e-9
     by_name = {one["part"]: one for one in said["parts"]}
     assert by_name["b"]["drop"] == pytest.approx(0.3)
     assert by_name["d"]["sensitivity"] == 0
