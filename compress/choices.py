@@ -27,8 +27,11 @@ from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.width import PruneWidth
 from compress.quantize.bitsandbytes import BitsAndBytes
+from compress.quantize.groups import GroupWise
+from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
+from compress.quantize.symmetric import SymmetricInt8
 from compress.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
@@ -66,7 +69,15 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "vocabulary": PruneVocabulary,
         "budget": Budget,
     },
-    "quantize": {"dynamic": DynamicInt8, "static": StaticInt8, "qat": QuantizationAware, "bitsandbytes": BitsAndBytes},
+    "quantize": {
+        "dynamic": DynamicInt8,
+        "static": StaticInt8,
+        "symmetric": SymmetricInt8,
+        "groups": GroupWise,
+        "fp16": HalfPrecision,
+        "qat": QuantizationAware,
+        "bitsandbytes": BitsAndBytes,
+    },
     "export": {"onnx": Onnx, "tensorrt": TensorRt},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from compress.models.onnx_folder import MODEL, import_onnxruntime
-
-IN_INT8 = {
-    "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention",
-    "DynamicQuantizeLSTM",
-}  # fmt: skip
-IN_FLOAT = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul", "LSTM", "Conv", "FusedConv"}
+from compress.models.onnx_folder import MODEL, onnx_session
+from compress.models.onnx_half import import_onnx
+from compress.models.onnx_products import MatrixProduct, matrix_products
 
 
-def int8_matmuls(folder: Path) -> tuple[int, int]:
-    """Return (matrix products that run in int8, all matrix products) of the optimized graph.
+def optimized_products(folder: Path) -> list[MatrixProduct]:
+    """Return the matrix products of the optimized graph.
 
     The products of attention itself, Q·Kᵀ and P·V, which have no weights, count too; so do a convolution and an
     LSTM direction, as one each.
     """
-    ort = import_onnxruntime("Reading the optimized graph")
-    import onnx
-
+    onnx = import_onnx("Reading the optimized graph")
     with tempfile.TemporaryDirectory() as aside:
-        options = ort.SessionOptions()
-        options.optimized_model_filepath = str(Path(aside) / MODEL)
-        options.log_severity_level = 3
-        ort.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
-        kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-    ran = sum(kind in IN_INT8 for kind in kinds)
-    return ran, ran + sum(kind in IN_FLOAT for kind in kinds)
+        optimized = Path(aside) / MODEL
+        onnx_session(folder / MODEL, threads=1, optimized=optimized)
+        return matrix_products(onnx.load(optimized).graph)
+
+
+def by_part(products: Sequence[MatrixProduct]) -> list[dict[str, Any]]:
+    """Return, for each part of the model that has products, the names of those that run in int8 and of the others."""
+    parts: dict[str, list[MatrixProduct]] = {}
+    for one in products:
+        parts.setdefault(one.part, []).append(one)
+    return [
+        {
+            "part": part,
+            "int8": [one.name for one in found if one.int8],
+            "floats": [one.name for one in found if not one.int8],
+        }
+        for part, found in parts.items()
+    ]
+
+
+def int8_matmuls(folder: Path) -> tuple[int, int]:
+    """Return (matrix products that run in int8, all matrix products) of the optimized graph."""
+    found = optimized_products(folder)
+    return sum(one.int8 for one in found), len(found)

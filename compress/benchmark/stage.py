@@ -12,7 +12,8 @@ import numpy as np
 
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.depths import Depths
-from compress.benchmark.int8_proof import int8_matmuls
+from compress.benchmark.flips import flips
+from compress.benchmark.int8_proof import by_part, optimized_products
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.benchmark.runners import load_runner, one_by_one, torch_threads
 from compress.errors import Fault, ModelError
@@ -30,6 +31,8 @@ from compress.state import Artifact, Model, Record, State
 from compress.tasks import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
+INTEGERS = ("int8", "int4")
+PASSED_ON = ("memory_mib", "sensitivity")  # from an artifact's record to the report
 
 
 @dataclass(kw_only=True)
@@ -116,9 +119,9 @@ class Benchmark(Settings):
                     "max_abs_difference": difference,
                     "latency": times, "speedup": teacher_time / _headline(times),
                     "rows_per_second": 1e3 / _headline(times),
-                    "int8_matmuls": _int8_matmuls(artifact),
+                    **_int8(artifact), "flipped": flips(state.data, logits, student),
                     "seconds": artifact.record.get("seconds"), **trained,
-                    **{name: artifact.record[name] for name in ("memory_mib",) if name in artifact.record},
+                    **{name: artifact.record[name] for name in PASSED_ON if name in artifact.record},
                     "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip
@@ -278,10 +281,12 @@ def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
     )
 
 
-def _int8_matmuls(artifact: Artifact) -> list[int] | None:
-    if artifact.runtime != "onnxruntime" or artifact.precision != "int8":
-        return None
-    return list(int8_matmuls(artifact.folder))
+def _int8(artifact: Artifact) -> dict[str, Any]:
+    """Return how many matrix products run in int8 of how many, and which by part of the model."""
+    if artifact.runtime != "onnxruntime" or artifact.precision not in INTEGERS:
+        return {"int8_matmuls": None}
+    found = optimized_products(artifact.folder)
+    return {"int8_matmuls": [sum(one.int8 for one in found), len(found)], "int8_parts": by_part(found)}
 
 
 def _share(metric: float, teacher: float) -> float | None:

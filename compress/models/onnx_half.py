@@ -67,6 +67,17 @@ def in_half(model: Any) -> Any:
     return half
 
 
+def kept_in_fp32(half: Any) -> Iterator[Any]:
+    """Yield the nodes of an fp16 ``onnx.ModelProto`` that compute in fp32, casts left out."""
+    onnx = import_onnx("Reading ONNX")
+    graph = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph
+    known = (*graph.value_info, *graph.output)
+    types = {one.name: one.type.tensor_type.elem_type for one in known}
+    for node in graph.node:
+        if node.op_type != "Cast" and any(types.get(name) == onnx.TensorProto.FLOAT for name in node.output):
+            yield node
+
+
 class _Cast:
     """One pass over a graph in its order; every float tensor has an fp16 form, and an fp32 form where one is asked."""
 

@@ -1,65 +1,74 @@
 """Symmetric int8 in Q/DQ form with all else in fp16: the graph from which TensorRT builds int8 engines.
 
-TensorRT wants signed weights and activations around zero; on a CPU without a dot-product instruction that form is
-slower than fp32, so it is none of the CPU's candidates.
+TensorRT wants signed weights and activations around zero. A CPU gains nothing from that form; ONNX Runtime computes
+it in floats there, with the very values that the integers stand for, so what it says can be scored anywhere.
 """
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
-from compress.models.onnx_half import import_onnx, write_half
+from compress.models.onnx_folder import IN_FLOATS, MODEL, import_onnxruntime, onnx_student, with_tokenizer
+from compress.models.onnx_half import import_onnx, in_half
 from compress.models.tokens import tokenize
-from compress.quantize.int8 import MATRIX_PRODUCTS, _quiet, _Rows
-from compress.state import Product, State
+from compress.quantize.calibrated import Calibrated
+from compress.quantize.calibration import measure_ranges
+from compress.quantize.qdq import MATRIX_PRODUCTS, Scheme, activations, nodes_by_part, with_qdq
+from compress.state import Artifact, Product, State
+
+
+@dataclass(kw_only=True)
+class SymmetricInt8(Calibrated):
+    """Int8 weights and activations around zero, all else in fp16: the graph that TensorRT builds an engine from.
+
+    It is kept beside the candidates for the CPU and scored through ONNX Runtime; export=[tensorrt] builds engines.
+    """
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``symmetric``."""
+        product = symmetric_graph(state, self)
+        notes = (
+            "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
+            self.told(),
+        )
+        record = {"notes": notes, "seconds": product.seconds}
+        artifact = Artifact("symmetric", "onnxruntime", "int8", product.folder, product.key, record)
+        return replace(state, artifacts=(*state.artifacts, artifact))
 
 
 def symmetric_student(state: State, rows: int) -> Product:
-    """Return the folder with the student's int8 graph; ranges are measured on ``rows`` training rows.
+    """Return the folder with the student's int8 graph; ranges are measured on ``rows`` training rows."""
+    return symmetric_graph(state, SymmetricInt8(rows=rows))
+
+
+def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
+    """Return the folder with the student's int8 graph.
 
     Weights have a scale for each output. Products of attention itself are int8 too, so that it can be fused; their
     results, biases and the classifier are not.
     """
     graph = onnx_student(state)
-    chosen = np.random.default_rng(state.seed).permutation(len(state.data.train))[:rows]
-    split = state.data.train.take(chosen)
 
     def work(folder: Path) -> None:
         import_onnxruntime("Quantization")
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
+        onnx = import_onnx("Quantization")
         tokenizer = load_tokenizer(graph.folder)
-        with tempfile.TemporaryDirectory() as aside, _quiet():
-            quantized = Path(aside) / MODEL
-            quantize_static(
-                graph.folder / MODEL,
-                quantized,
-                _Rows(tokenize(split, tokenizer, tokenizer.model_max_length)),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(MATRIX_PRODUCTS),
-                nodes_to_exclude=last_products(graph.folder / MODEL),
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-                extra_options={
-                    "ActivationSymmetric": True,
-                    "WeightSymmetric": True,
-                    "CalibStridedMinMax": 1,  # ranges are merged after each row
-                    "QuantizeBias": False,  # its scale, a product of two, would lose its digits in fp16
-                    "OpTypesToExcludeOutputQuantization": list(MATRIX_PRODUCTS),
-                },
-            )
-            write_half(quantized, folder / MODEL)
+        model = onnx.shape_inference.infer_shapes(onnx.load(graph.folder / MODEL))
+        left = set(last_products(graph.folder / MODEL))
+        parts = nodes_by_part(model, attention=True, embeddings=False)
+        nodes = [node for part in parts.values() for node in part if node not in left]
+        tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
+        how = calibrated.method(symmetric=True)
+        ranges = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
+        made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)))
+        onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
+        onnx.save(made, folder / MODEL)
         with_tokenizer(graph.folder, folder)
 
-    return state.workshop.make("symmetric", [graph.key, split.fingerprint], work)
+    return state.workshop.make("symmetric", [graph.key, *calibrated.measured_with(state)], work)
 
 
 def last_products(path: Path) -> list[str]:

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.report.records import Augmentation, Cut, DepthCurve, Entry, Group, Latency, Report
+from compress.report.records import (
+    Augmentation,
+    Cut,
+    DepthCurve,
+    Entry,
+    Flips,
+    Group,
+    Int8Part,
+    Latency,
+    Report,
+    SensitivePart,
+    Sensitivity,
+)
 
 SCHEMA = 1
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -146,7 +158,43 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         layers=_mappings(item, "layers"),
         curves=_mappings(item, "curves"),
         notes=_texts(item, "notes"),
+        int8_parts=[
+            Int8Part(part=_text(one, "part"), int8=_texts(one, "int8"), floats=_texts(one, "floats"))
+            for one in _mappings(item, "int8_parts")
+        ],
+        flipped=_flips(_mapping(item, "flipped")),
+        sensitivity=_sensitivity(_mapping(item, "sensitivity")),
         not_measured=_text(item, "not_measured"),
+    )
+
+
+def _flips(item: dict[str, Any]) -> Flips | None:
+    count = _whole(item, "count")
+    if count is None:
+        return None
+    keys = ("row", "text", "label", "student", "artifact")
+    return Flips(count=count, rows=[{key: _text(row, key) for key in keys} for row in _mappings(item, "rows")])
+
+
+def _sensitivity(item: dict[str, Any]) -> Sensitivity | None:
+    if not item:
+        return None
+    return Sensitivity(
+        metric=_text(item, "metric"),
+        fp32=_number(item, "fp32"),
+        rows=_whole(item, "rows") or 0,
+        order=_text(item, "order"),
+        max_drop=_number(item, "max_drop"),
+        parts=[
+            SensitivePart(
+                part=_text(one, "part"),
+                sensitivity=_number(one, "sensitivity") or 0.0,
+                drop=_number(one, "drop"),
+                precision=_text(one, "precision"),
+            )
+            for one in _mappings(item, "parts")
+        ],
+        steps=[(len(_list(one, "fp32")), _number(one, "drop") or 0.0) for one in _mappings(item, "steps")],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.report import formats, words
+from compress.report import formats, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -54,6 +54,13 @@ def to_html(report: Mapping[str, Any]) -> str:
             for entry in parsed.artifacts
             if entry.int8_matmuls or ("int8" in entry.precision and entry.runtime != "pytorch")
         ],
+        sensitivities=[
+            (entry, both(sensitivity.sensitivities, entry), sensitivity.said(measured), sensitivity.rows(measured))
+            for entry in parsed.artifacts
+            if (measured := entry.sensitivity)
+        ],
+        sensitivity_headings=sensitivity.HEADINGS,
+        flipped=[(entry, entry.flipped) for entry in parsed.artifacts if entry.flipped and entry.flipped.count],
         entry_notes=[entry for entry in parsed.entries if entry.notes],
         splits=words.splits(parsed),
         augmentations=[(made, words.augmented(made), words.augmentation_facts(made)) for made in parsed.augmentations],

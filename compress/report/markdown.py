@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from compress.report import formats, words
+from compress.report import formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.document import parse
 from compress.report.records import Report
@@ -26,6 +26,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         _steps(parsed),
         _depths(parsed),
         _latency(parsed),
+        _sensitivity(parsed),
         _data(parsed),
         _augmentation(parsed),
         ["## Machine", table(["", ""], words.facts(parsed), left=2)],
@@ -122,6 +123,18 @@ def _latency(report: Report) -> Iterator[str]:
     if ran:
         yield "## What int8 ran"
         yield bullets(f"{name}: {some} of {all_} matrix products ran in int8." for name, (some, all_) in ran)
+    flipped = [(entry.name, entry.flipped.count) for entry in report.artifacts if entry.flipped and entry.flipped.count]
+    if flipped:
+        yield "## Rows that flipped"
+        yield bullets(f"{name}: {count:,} test rows say something else than the student." for name, count in flipped)
+
+
+def _sensitivity(report: Report) -> Iterator[str]:
+    for entry in report.artifacts:
+        if entry.sensitivity is not None:
+            yield f"## What int8 costs in each part: {text(entry.name)}"
+            yield text(sensitivity.said(entry.sensitivity))
+            yield table(sensitivity.HEADINGS, sensitivity.rows(entry.sensitivity))
 
 
 def _timing(cell: Cell | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Group = Literal["stage", "artifact", "baseline"]
@@ -34,6 +34,46 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Int8Part:
+    """The matrix products of one part of a model, by name."""
+
+    part: str
+    int8: list[str]  # those that run in int8
+    floats: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips:
+    """The test rows on which an artifact says something else than the student."""
+
+    count: int
+    rows: list[dict[str, str]]  # the first: row, text, label, student, artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivePart:
+    """What int8 does to one part of a model."""
+
+    part: str
+    sensitivity: float  # in the measure by which the parts were put in order
+    drop: float | None  # of the main metric on validation rows, with this part alone in int8
+    precision: str  # that it was given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """How the parts that stay in fp32 were found, on validation rows."""
+
+    metric: str
+    fp32: float | None  # the metric with nothing in int8
+    rows: int
+    order: str
+    max_drop: float | None
+    parts: list[SensitivePart]
+    steps: list[tuple[int, float]]  # parts in fp32, and how far the metric falls then
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """The model after a stage, an artifact or a baseline. None and empty mean: not recorded."""
 
@@ -59,6 +99,9 @@ class Entry:
     layers: list[dict[str, Any]]
     curves: list[dict[str, Any]]
     notes: list[str]
+    int8_parts: list[Int8Part] = field(default_factory=list)
+    flipped: Flips | None = None
+    sensitivity: Sensitivity | None = None
     not_measured: str = ""  # why it has no figures, where it cannot be run on the machine
 
     def headline(self, place: tuple[str, int | None] | None = None) -> Latency | None:

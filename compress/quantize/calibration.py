@@ -1,0 +1,116 @@
+"""Ranges of a graph's activations, measured by running it on rows: batch after batch, nothing is kept but the ranges.
+
+ONNX Runtime's own calibrators keep every activation of every row for percentiles and entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.models.onnx_folder import onnx_session
+from compress.models.tokens import Tokens
+from compress.progress import progress
+from compress.quantize.histogram import Histogram
+from compress.quantize.ranges import Calibration, Range, entropy_range, percentile_range, squared_error_range
+from compress.tasks import Array
+from compress.timing import model_inputs
+
+TOKENS_A_BATCH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How ranges are chosen, with what some of the ways need."""
+
+    how: Calibration = Calibration.minmax
+    percentile: float = 99.99  # share of values inside, in %
+    decay: float = 0.9  # share of a moving range that a batch leaves as it was
+    symmetric: bool = False
+
+
+class Extremes:
+    """The smallest and largest value so far, or moving averages of each batch's."""
+
+    def __init__(self, decay: float | None = None) -> None:
+        self.decay = decay
+        self.range: Range | None = None
+
+    def add(self, values: Array) -> None:
+        """Take a batch's values (any shape) into account."""
+        if not values.size:
+            return
+        low, high = float(values.min()), float(values.max())
+        if self.range is None:
+            self.range = low, high
+        elif self.decay is None:
+            self.range = min(low, self.range[0]), max(high, self.range[1])
+        else:
+            keep, new = self.decay, 1 - self.decay
+            self.range = keep * self.range[0] + new * low, keep * self.range[1] + new * high
+
+
+class Collector:
+    """The range of one tensor, of which batches are seen one by one."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        simple = {Calibration.minmax: None, Calibration.moving_average: method.decay}
+        self.seen: Extremes | Histogram = Extremes(simple[method.how]) if method.how in simple else Histogram()
+
+    def add(self, values: Array) -> None:
+        """Take a batch's values (any shape) into account."""
+        self.seen.add(values)
+
+    def range(self) -> Range:
+        """Return the range; (0, 0) where nothing was seen."""
+        symmetric = self.method.symmetric
+        if isinstance(self.seen, Extremes):
+            low, high = self.seen.range or (0.0, 0.0)
+            end = max(-low, high)
+            return (-end, end) if symmetric else (low, high)
+        if not self.seen.counts.any():
+            return 0.0, 0.0
+        if self.method.how is Calibration.percentile:
+            return percentile_range(self.seen, self.method.percentile, symmetric=symmetric)
+        way = entropy_range if self.method.how is Calibration.entropy else squared_error_range
+        return way(self.seen, symmetric=symmetric)
+
+
+def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Method, seed: int) -> dict[str, Range]:
+    """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
+
+    Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing.
+    """
+    import onnx
+
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    wanted = list(dict.fromkeys(names))
+    given = {one.name for one in graph.graph.input}
+    made = [name for name in wanted if name not in given]
+    graph.graph.ClearField("output")
+    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
+    session = onnx_session(graph.SerializeToString(), threads=0)
+    collectors = {name: Collector(method) for name in made}
+    with progress(total=len(tokens), title="calibration", unit="row") as bar:
+        for rows in even_batches(tokens, seed):
+            said = session.run(made, model_inputs(tokens, rows.tolist()))
+            for name, values in zip(made, said, strict=True):
+                collectors[name].add(values)
+            bar.update(len(rows))
+    return {name: one.range() for name, one in collectors.items()}
+
+
+def even_batches(tokens: Tokens, seed: int) -> Iterator[Array]:
+    """Yield row numbers, all rows once, each batch of one length; in random order, for moving averages."""
+    batches = []
+    for length in np.unique(tokens.lengths):
+        rows = np.flatnonzero(tokens.lengths == length)
+        size = max(1, TOKENS_A_BATCH // int(length))
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+    for place in np.random.default_rng(seed).permutation(len(batches)):
+        yield batches[place]

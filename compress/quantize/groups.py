@@ -1,0 +1,103 @@
+"""Weights with a scale for each group of inputs of an output, finer than one an output.
+
+Q-BERT's group-wise quantization (Shen et al., arXiv:1909.05840, section 3.2) in the form that ONNX Runtime runs:
+``MatMulNBits``, whose groups are neighbouring inputs of one output. Asked to, it quantizes activations at run time, a
+scale a group too, and multiplies integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import Fault
+from compress.models.loading import load_tokenizer
+from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
+from compress.models.onnx_products import INT8_LEVEL
+from compress.models.tokens import tokenize
+from compress.quantize.qdq import quiet_quantizer
+from compress.state import Artifact, Stage, State
+from compress.timing import model_inputs
+
+FP32_LEVEL = 1
+GROUPS = (16, 32, 64, 128, 256)  # the sizes that ONNX Runtime has
+
+
+@dataclass(kw_only=True)
+class GroupWise(Stage):
+    """Weights of 4 or 8 bits with a scale for each group of inputs; activations int8, quantized at run time.
+
+    Embeddings, pooler and classifier stay fp32.
+    """
+
+    bits: int = 4  # of weights: 4 or 8
+    group: int = 32  # inputs that share a scale: 16, 32, 64, 128 or 256
+    symmetric: bool = True  # no zero point; false: one a group
+    int8: bool = True  # multiply integers; false: weights become fp32 again before they are multiplied
+
+    def faults(self) -> Iterator[Fault]:
+        """Bits and group have a size that the runtime has."""
+        if self.bits not in (4, 8):
+            yield Fault("bits", self.bits, "must be 4 or 8")
+        if self.group not in GROUPS:
+            yield Fault("group", self.group, f"must be one of {', '.join(map(str, GROUPS))}")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``groups``."""
+        graph = onnx_student(state)
+        sample = state.data.train.take(np.arange(min(8, len(state.data.train))))
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            tokens = tokenize(sample, tokenizer := load_tokenizer(graph.folder), tokenizer.model_max_length)
+            inputs = model_inputs(tokens, list(range(len(tokens))))
+            floats = self._model(graph.folder / MODEL, FP32_LEVEL)
+            made, moved = floats, 0.0
+            if self.int8:
+                integers = self._model(graph.folder / MODEL, INT8_LEVEL)
+                said = [onnx_session(m.SerializeToString(), 1).run(None, inputs)[0] for m in (floats, integers)]
+                moved = float(np.abs(said[0] - said[1]).max())
+                made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
+            onnx.save(made, folder / MODEL)
+            with_tokenizer(graph.folder, folder)
+            return {"moved": moved}
+
+        made_with = [graph.key, self.made_with(), sample.fingerprint]
+        product = state.workshop.make("groups", made_with, work)
+        moved = product.record["moved"]
+        notes = (
+            f"weights in {self.bits} bits, a scale for each {self.group} inputs; embeddings and head in fp32",
+            f"products of integers: activations are quantized too, which moves logits by up to {moved:.2g} on "
+            f"{len(sample)} rows"
+            if moved
+            else "weights only: products are computed in fp32",
+        )
+        record = {"notes": notes, "seconds": product.seconds}
+        precision = f"int{self.bits}"
+        artifact = Artifact("groups", "onnxruntime", precision, product.folder, product.key, record)
+        return replace(state, artifacts=(*state.artifacts, artifact))
+
+    def _model(self, path: Path, level: int) -> Any:
+        """Return the graph (``onnx.ModelProto``) with its products in groups, at an accuracy level of MatMulNBits."""
+        import_onnxruntime("Quantization")
+        import onnx
+
+        with quiet_quantizer():
+            from onnxruntime.quantization.matmul_nbits_quantizer import (
+                DefaultWeightOnlyQuantConfig,
+                MatMulNBitsQuantizer,
+            )
+
+        how = DefaultWeightOnlyQuantConfig(
+            block_size=self.group, is_symmetric=self.symmetric, accuracy_level=level, bits=self.bits,
+            op_types_to_quantize=("MatMul",),
+        )  # fmt: skip
+        with quiet_quantizer():
+            quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=how)
+            quantizer.process()
+        return quantizer.model.model

@@ -1,0 +1,173 @@
+"""Which parts of a student stay in fp32: how much each one suffers from int8, and how many have to be spared.
+
+Layers differ in what quantization does to them, and bits go where they are needed (Q-BERT, arXiv:1909.05840).
+Training and validation rows decide; test rows are never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.distill.losses.functions import hard_label_loss
+from compress.errors import Fault
+from compress.models.loading import load_model
+from compress.models.onnx_folder import onnx_session
+from compress.models.tokens import Tokens, tokenize
+from compress.progress import progress
+from compress.quantize.calibration import TOKENS_A_BATCH
+from compress.quantize.hessian import omegas
+from compress.quantize.qdq import Scheme, with_qdq
+from compress.quantize.ranges import Range
+from compress.settings import Settings, at_least, between, plain
+from compress.state import State
+from compress.tasks import Array
+from compress.timing import model_inputs
+
+ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05
+
+
+class Grain(Enum):
+    """What is told apart: whole encoder layers, or attention and feed-forward network of each."""
+
+    layer = "layer"
+    half = "half"
+
+
+class Order(Enum):
+    """loss: how much more a model loses with that part alone in int8; hessian: HAWQ-v2's Ω, of its weights alone."""
+
+    loss = "loss"
+    hessian = "hessian"
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """A graph that can be had with any choice of its nodes in int8."""
+
+    model: Any  # onnx.ModelProto, fp32
+    parts: Mapping[str, Sequence[str]]  # nodes by part of the model
+    ranges: Mapping[str, Range]  # of activations
+    scheme: Scheme
+
+    def merged(self, grain: Grain) -> dict[str, list[str]]:
+        """Return the nodes by part, or by layer."""
+        found: dict[str, list[str]] = {}
+        for part, nodes in self.parts.items():
+            found.setdefault(_merged(part, grain), []).extend(nodes)
+        return found
+
+    def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
+        """Return the logits (rows, outputs) with these nodes in int8."""
+        made = with_qdq(self.model, nodes, self.ranges, self.scheme)
+        session = onnx_session(made.SerializeToString(), threads=0)
+        found: dict[int, Array] = {}
+        for rows in tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))):
+            answers = session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]
+            found |= dict(zip(rows.tolist(), answers, strict=True))
+        return np.stack([found[row] for row in range(len(tokens))])
+
+
+@dataclass(kw_only=True)
+class Mixed(Settings):
+    """Parts go back to fp32, the most sensitive first, until the metric on validation rows holds."""
+
+    max_drop: float | None = None  # most that the main metric may fall on validation rows; default: all is int8
+    order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
+    grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
+    rows: int = 2000  # validation rows at most
+    probes: int = 8  # hessian: random vectors a batch of calibration rows
+
+    def faults(self) -> Iterator[Fault]:
+        """All are in their natural ranges."""
+        yield from between(self, "max_drop", 0, 1)
+        yield from at_least(self, "rows", 1)
+        yield from at_least(self, "probes", 1)
+        if self.max_drop is None and self != Mixed():
+            yield Fault("max_drop", None, "must be given for the other settings to matter", "For example 0.005.")
+
+    def depends_on(self, state: State) -> list[Any]:
+        """Return what the choice depends on, but for graph and ranges; nothing where there is none."""
+        return [] if self.max_drop is None else [plain(self), state.data.validation.fingerprint]
+
+    def choose(
+        self, state: State, precisions: Precisions, tokenizer: Any, calibration: Tokens
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Return the nodes that are to be int8, and how that was found, JSON-ready.
+
+        The latter's keys: ``metric`` and its ``fp32`` value on ``rows`` validation rows; ``order``; ``max_drop``;
+        ``parts``, each with its ``sensitivity`` in the order's measure, its ``drop`` of the metric where it alone is
+        in int8 (order loss) and its ``precision``; ``steps``, each with the parts in fp32 and the ``drop`` left.
+        """
+        task, validation = state.data.task, state.data.validation
+        split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
+        tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
+
+        def measured(nodes: Sequence[str]) -> tuple[float, float]:
+            logits = precisions.logits(nodes, tokens)
+            loss = hard_label_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
+            return float(loss), task.metrics(logits, split.known_labels)[task.main_metric]
+
+        plain_loss, plain_metric = measured([])
+        drops: dict[str, float] = {}
+        if self.order is Order.loss:
+            sensitivity: dict[str, float] = {}
+            for part in progress(list(parts), title="sensitivity", unit="part"):
+                loss, metric = measured(parts[part])
+                sensitivity[part], drops[part] = loss - plain_loss, plain_metric - metric
+        else:
+            sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
+        waiting = sorted(parts, key=lambda part: -sensitivity[part])
+        spared: list[str] = []
+        steps: list[dict[str, Any]] = []
+        while True:
+            nodes = [node for part, own in parts.items() if part not in spared for node in own]
+            drop = plain_metric - measured(nodes)[1]
+            steps.append({"fp32": list(spared), "drop": drop})
+            if drop <= (self.max_drop or 0) + ROUNDING or not waiting:
+                break
+            spared.append(waiting.pop(0))
+        return nodes, {
+            "metric": task.main_metric, "fp32": plain_metric, "rows": len(split), "order": self.order.value,
+            "max_drop": self.max_drop,
+            "parts": [
+                {
+                    "part": part, "sensitivity": sensitivity[part], "drop": drops.get(part),
+                    "precision": "fp32" if part in spared else "int8",
+                }
+                for part in parts
+            ],
+            "steps": steps,
+        }  # fmt: skip
+
+    def told(self, record: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what came of it, in words."""
+        said = record.get("sensitivity")
+        if said is None:
+            return
+        spared = said["steps"][-1]["fp32"]
+        left = said["steps"][-1]["drop"]
+        yield (
+            f"in fp32: {', '.join(spared) or 'nothing'}; {said['metric']} on {said['rows']:,} validation rows "
+            f"falls by {left:.4f} from fp32's, at most {said['max_drop']:g} was allowed; it fell by "
+            f"{said['steps'][0]['drop']:.4f} with all in int8"
+        )
+
+    def _omegas(self, state: State, tokens: Tokens, scheme: Scheme, parts: Sequence[str]) -> dict[str, float]:
+        model = load_model(state.given_student.folder)
+        found = omegas(model, tokens, scheme, self.probes, state.seed)
+        merged = dict.fromkeys(parts, 0.0)
+        for part, omega in found.items():
+            name = _merged(part, self.grain)
+            if name in merged:
+                merged[name] += omega
+        return merged
+
+
+def _merged(part: str, grain: Grain) -> str:
+    return part if grain is Grain.half else part.removesuffix(" attention").removesuffix(" ffn")
