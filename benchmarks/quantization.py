@@ -36,8 +36,11 @@ from compress.machine import describe, int8_dot_product, versions
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
 from compress.models.tokens import tokenize
+from compress.quantize.groups import GroupWise
+from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
+from compress.quantize.ranges import Calibration
 from compress.state import Artifact, Model, Stage, State, Workshop
 from compress.student.bert import Bert
 from compress.tasks import Array, TaskKind, wilson
@@ -46,6 +49,7 @@ from compress.teacher import FineTune, Teacher
 WORKER = Path(__file__).with_name("quantization_optimum.py")
 FP32 = "fp32"
 THREADS = (1, 2)
+LEARNING_RATE = 2e-4  # of distillation, at its highest
 BATCH, TOKENS = 32, 128
 
 # name: the stage that makes it
@@ -53,8 +57,16 @@ CANDIDATES: Mapping[str, Stage] = {
     "dynamic": DynamicInt8(),
     "dynamic, one scale a matrix": DynamicInt8(per_channel=False),
     "dynamic, embeddings in fp32": DynamicInt8(embeddings=False),
-    "static": StaticInt8(),
+    "static, min-max": StaticInt8(),
+    "static, moving average": StaticInt8(calibration=Calibration.moving_average),
+    "static, percentile": StaticInt8(calibration=Calibration.percentile),
+    "static, entropy": StaticInt8(calibration=Calibration.entropy),
+    "static, mse": StaticInt8(calibration=Calibration.mse),
+    "groups of 32, 8 bits": GroupWise(bits=8),
+    "groups of 32, 4 bits": GroupWise(bits=4),
+    "fp16": HalfPrecision(),
     "qat": QuantizationAware(epochs=1.0),
+    "qat, a quarter of the learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE / 4),
 }
 
 
@@ -66,7 +78,6 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="a folder with a head for these labels")
     parser.add_argument("--rows", type=int, default=4_000, help="training rows, a stratified sample")
     parser.add_argument("--epochs", type=float, default=3, help="of distillation; a third for layers, the rest after")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--optimum-python", type=Path, help="of Optimum's environment; left out without")
     parser.add_argument("--cache", default="runs/.cache")
@@ -78,7 +89,7 @@ def main() -> None:
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:
-        student = distilled(replace(state, seed=seed), given.epochs, given.learning_rate)
+        student = distilled(replace(state, seed=seed), given.epochs)
         by_seed[seed] = folders(student, given.optimum_python)
     scores = {seed: {name: score(folder, state) for name, folder in made.items()} for seed, made in by_seed.items()}
     first = by_seed[given.seeds[0]]
@@ -86,18 +97,18 @@ def main() -> None:
     print(table(first, scores, times, len(data.test)))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     accuracies = {seed: {name: found[0] for name, found in made.items()} for seed, made in scores.items()}
-    about = {"rows": given.rows, "epochs": given.epochs, "learning_rate": given.learning_rate}
+    about = {"rows": given.rows, "epochs": given.epochs, "learning_rate": LEARNING_RATE}
     said = {"accuracy": accuracies, "latency_ms": times, "machine": describe(max(THREADS)), "versions": versions()}
     print(json.dumps({**files, **about, **said}))
 
 
-def distilled(state: State, epochs: float, learning_rate: float) -> State:
+def distilled(state: State, epochs: float) -> State:
     """Return the state with a student of half the teacher's layers."""
     state = Bert(layers=3)(state)
     inside = {"hidden": HiddenStates(), "embeddings": Embeddings(), "attention": AttentionScores(weight=0.1)}
-    state = Layers(losses=inside, epochs=epochs * 2 / 3, learning_rate=learning_rate)(state)
+    state = Layers(losses=inside, epochs=epochs * 2 / 3, learning_rate=LEARNING_RATE)(state)
     losses = {"soft": SoftTargets(), "hard": HardLabels()}
-    return Distill(losses=losses, epochs=epochs / 3, learning_rate=learning_rate)(state)
+    return Distill(losses=losses, epochs=epochs / 3, learning_rate=LEARNING_RATE)(state)
 
 
 def folders(state: State, optimum: Path | None) -> dict[str, Path]:
