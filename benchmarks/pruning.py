@@ -8,7 +8,8 @@ what `prune=[budget]` chooses; each once without any training (``recovery 0``) a
 recovery steps, the teacher teaching. How many heads, units or layers go is read off the same latency table;
 where even all that may go is too few, all of it goes, and the table shows what that gives. With
 ``--textpruner-python`` TextPruner prunes too, in its own environment, to the shape of ``uniform``, untrained; its speed
-is that of the shape. Speeds are measured on
+is that of the shape. torch-pruning's example for BERT is run untrained too, at the ratio that divides the
+multiplications by the wanted speedup. Speeds are measured on
 the test rows at their real lengths, the student before and after in turns. What is done is kept in ``--results``, a
 line a run: the same command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
 """
@@ -18,12 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pruning_torchpruning
 from rich.console import Console
 
 from compress.benchmark.runners import load_runner
@@ -33,7 +36,8 @@ from compress.distill.stage import Distill
 from compress.evaluate import predict_rows
 from compress.machine import describe, versions
 from compress.models.loading import load_config, load_model, load_tokenizer
-from compress.models.onnx_folder import onnx_student
+from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
+from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
 from compress.prune.budget import Budget
@@ -51,7 +55,7 @@ from compress.timing import model_inputs, quiet_rows, time_in_turns
 
 WIDTHS = 16  # of the latency table
 ARMS = ("heads", "neurons", "layers", "uniform", "budget")
-TEXTPRUNER = "TextPruner"
+TEXTPRUNER, TORCH_PRUNING = "TextPruner", "torch-pruning's example"
 WORKER = Path(__file__).with_name("pruning_textpruner.py")
 
 
@@ -94,7 +98,9 @@ def main() -> None:
             if any(this.items() <= done.items() for done in read(given.results)):
                 continue
             seeded = replace(state, seed=seed)
-            if arm == TEXTPRUNER:
+            if arm == TORCH_PRUNING:
+                found = torch_pruning(state, speedup, length)
+            elif arm == TEXTPRUNER:
                 found = textpruner(given.textpruner_python, seeded, share("uniform", speedup, costs, state))
             else:
                 found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length), state)
@@ -121,6 +127,8 @@ def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]
             for speedup in given.speedups:
                 for arm in given.arms:
                     yield seed, epochs, speedup, arm
+                if not epochs and seed == given.seeds[0]:
+                    yield seed, epochs, speedup, TORCH_PRUNING  # by weights alone: no seed changes it
                 if given.textpruner_python and not epochs:
                     yield seed, epochs, speedup, TEXTPRUNER
 
@@ -209,6 +217,24 @@ def textpruner(python: Path, state: State, ratio: float) -> dict[str, Any]:
     return json.loads(said.splitlines()[-1]) | {"measured_speedup": None, "predicted_speedup": None}
 
 
+def torch_pruning(state: State, speedup: float, tokens: int) -> dict[str, Any]:
+    """Return accuracy, speed, size and shape of the student as torch-pruning's example prunes it."""
+    tokenizer = load_tokenizer(state.given_student.folder)
+    model = pruning_torchpruning.to_macs(load_model(state.given_student.folder), speedup, tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx(model, input_names(tokenizer), Path(folder) / MODEL)
+        with_tokenizer(state.given_student.folder, Path(folder))
+        fast = ratio(state.given_student, Path(folder), state)
+    logits = predict_rows(model, test_tokens(state, state.given_student))
+    return {
+        "accuracy": state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"],
+        "measured_speedup": fast,
+        "predicted_speedup": None,
+        "parameters": parameters(model),
+        "shape": pruning_torchpruning.shape(model),
+    }
+
+
 def test_tokens(state: State, model: Model) -> Tokens:
     """Return the test rows as a model's tokens."""
     tokenizer = load_tokenizer(model.folder)
@@ -222,14 +248,17 @@ def accuracy(model: Model, state: State) -> float:
 
 
 def speed(before: Model, after: Model, state: State) -> float:
-    """Return the median ratio of the two students' times for a test row, batch 1, in turns, the fastest of five."""
+    """Return `ratio` of two students."""
+    return ratio(before, onnx_student(replace(state, student=after)).folder, state)
+
+
+def ratio(before: Model, after: Path, state: State) -> float:
+    """Return the median ratio of a student's and a graph's times for a test row, batch 1, in turns, fastest of five."""
     tokens = test_tokens(state, before)
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
     feeds = [model_inputs(tokens, [row]) for row in rows]
-    runners = {
-        name: load_runner(onnx_student(replace(state, student=model)).folder, 1)
-        for name, model in {"before": before, "after": after}.items()
-    }
+    folders = {"before": onnx_student(replace(state, student=before)).folder, "after": after}
+    runners = {name: load_runner(folder, 1) for name, folder in folders.items()}
     spent = time_in_turns(runners, dict.fromkeys(runners, feeds), 5 * len(rows), 60.0, None)
     fastest = quiet_rows(spent, len(rows))
     return float(np.median(fastest["before"] / fastest["after"]))
@@ -244,7 +273,7 @@ def table(runs: list[dict[str, Any]], start: float, rows: int) -> str:
     for run in runs:
         groups.setdefault((run["speedup"], run["epochs"], run["arm"]), []).append(run)
     for (speedup, epochs, arm), group in sorted(
-        groups.items(), key=lambda item: (*item[0][:2], (*ARMS, TEXTPRUNER).index(item[0][2]))
+        groups.items(), key=lambda item: (*item[0][:2], (*ARMS, TEXTPRUNER, TORCH_PRUNING).index(item[0][2]))
     ):
         values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
         mean = float(np.mean(values))

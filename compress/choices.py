@@ -25,6 +25,7 @@ from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.vocabulary import PruneVocabulary
+from compress.prune.weights import PruneWeights
 from compress.prune.width import PruneWidth
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.groups import GroupWise
@@ -67,6 +68,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "layers": PruneLayers,
         "width": PruneWidth,
         "vocabulary": PruneVocabulary,
+        "weights": PruneWeights,
         "budget": Budget,
     },
     "quantize": {

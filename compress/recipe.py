@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,8 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
+from compress.prune.layers import PruneLayers
+from compress.prune.weights import Method, PruneWeights
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Model, Record, Stage, State, Workshop
@@ -62,6 +64,7 @@ class Recipe(Settings):
         if self.augment and not any(loss.needs_teacher for loss in self.distill.losses.values()):
             rule = "adds rows that only the teacher labels, and no loss asks it"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
+        yield from _weights_faults(self.prune)
         if self.benchmark.depths_twin and not self._drops_layers:
             rule = "has no other to be the twin of: no layer is dropped in training"
             yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
@@ -152,6 +155,22 @@ class Recipe(Settings):
     def _layer_drop(self) -> float:
         """The highest rate of the preparations and distillation."""
         return max(_layer_drop(stage) for stage in (*self.prepare.values(), self.distill))
+
+
+def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
+    """Yield where other prunings would spoil what the pruning of weights is, or the weights it goes back to."""
+    for place, (name, stage) in enumerate(prune.items(), 1):
+        if isinstance(stage, PruneWeights) and place < len(prune):
+            rule = "must come last: what is removed after it changes the share of zeros and their pattern"
+            yield Fault(f"prune.{name}", list(prune), rule, f"Put {name} at the end of prune=[…].")
+        elif isinstance(stage, PruneWeights) and stage.method is Method.lottery and place > 1:
+            rule = "goes back to weights from before distillation, which the other prunings have not pruned"
+            yield Fault(f"prune.{name}.method", "lottery", rule, f"Use prune=[{name}], or another method.")
+        elif isinstance(stage, PruneWeights) and stage.pattern != "none":
+            others = [one for one, part in prune.items() if not isinstance(part, PruneLayers | PruneWeights)]
+            if others:
+                rule = f"needs sizes that it divides, and {others[0]} may leave others"
+                yield Fault(f"prune.{name}.pattern", stage.pattern, rule, f"Leave {others[0]} out, or set it to none.")
 
 
 def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:

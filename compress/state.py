@@ -159,6 +159,7 @@ class State:
     teacher: Model | None = None
     pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
+    undistilled: Model | None = None  # the student as distillation found it
     recover: Recovery | None = None
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
@@ -189,9 +190,18 @@ class Recovery(Protocol):
     """Train a model again as it was distilled."""
 
     def __call__(
-        self, state: State, start: Model, epochs: float, name: str = ..., learning_rate: float | None = None
+        self,
+        state: State,
+        start: Model,
+        epochs: float,
+        name: str = ...,
+        learning_rate: float | None = None,
+        sparsify: Any = None,
     ) -> tuple[Product, Model]:
-        """Return what came of it; ``learning_rate`` is another than the distillation's."""
+        """Return what came of it.
+
+        ``learning_rate`` is another than the distillation's; ``sparsify`` says how weights leave meanwhile.
+        """
         ...
 
 

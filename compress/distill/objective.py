@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from compress.distill.layer_drop import draw, idle
 from compress.distill.losses.settings import Comparison, Loss, Pairs
+from compress.distill.sparsify import Masks
 from compress.models.families import layer_count
 from compress.models.outputs import Outputs
 from compress.models.skipping import observe_without
@@ -53,6 +54,7 @@ class Distillation(Objective):
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
+        self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
         self.scores = any(loss.needs_scores for loss in losses.values())
         self.relations = any(loss.needs_relations for loss in losses.values())
@@ -79,6 +81,8 @@ class Distillation(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses and each one's own value."""
+        if self.training and self.masks is not None:
+            self.masks.step(progress)
         skipped = draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()
         student = observe_without(
             self.student, batch, skipped, hidden=self.hidden, scores=self.scores, relations=self.relations

@@ -16,15 +16,17 @@ from compress.distill.losses.settings import AttentionScores, Embeddings, HardLa
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
+from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.evaluate import main_metric
 from compress.models.device import device
 from compress.models.families import layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
-from compress.settings import at_least, between, positive
+from compress.settings import at_least, between, plain, positive
 from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks import Task, TaskKind
@@ -121,6 +123,7 @@ class Distill(Training):
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
         teaching, start = state, state.given_student
+        state = replace(state, undistilled=start)
         for generation in range(self.generations):
             losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
             seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
@@ -134,26 +137,38 @@ class Distill(Training):
         return replace(state, recover=replace(self, generations=1).train)
 
     def train(
-        self, state: State, start: Model, epochs: float, name: str = "distill", learning_rate: float | None = None
+        self,
+        state: State,
+        start: Model,
+        epochs: float,
+        name: str = "distill",
+        learning_rate: float | None = None,
+        sparsify: Sparsify | None = None,
     ) -> tuple[Product, Model]:
         """Train ``start`` with these losses for ``epochs`` and return what came of it."""
         rate = self.learning_rate if learning_rate is None else learning_rate
         settings = replace(self, epochs=epochs, generations=1, learning_rate=rate)
+        if sparsify is not None:
+            settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, teacher.key if self._needs_teacher else None,
-            rows.fingerprint, state.data.validation.fingerprint, state.seed,
+            rows.fingerprint, state.data.validation.fingerprint, state.seed, *([plain(sparsify)] if sparsify else []),
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
-            return settings._work(state, start, rows, folder, name)
+            return settings._work(state, start, rows, folder, name, sparsify)
 
         product = state.workshop.make(name, depends_on, work)
         return product, Model(product.folder, product.key)
 
-    def _work(self, state: State, start: Model, rows: Split, folder: Path, title: str) -> dict[str, Any]:
+    def _work(
+        self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None
+    ) -> dict[str, Any]:
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
+        hold_zeros(student)
+        masks = Masks(student, sparsify) if sparsify else None
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
@@ -162,10 +177,17 @@ class Distill(Training):
             objective = self._objective(state, student, rows, folder / SCRATCH, notes)
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
+        objective.masks = masks
+        scores = masks.scores if masks else []
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
+            shares=dict.fromkeys(scores, sparsify.score_learning_rate / self.learning_rate) if sparsify else None,
+            undecayed=scores,
         )  # fmt: skip
+        if masks:
+            masks.finish()
+        settle(student)
         save_model(student.cpu(), tokenizer, folder)
         keep(objective.projections, folder)
         return {"curves": curves, "notes": notes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from compress.errors import CompressError
 from compress.models.families import layers_below_top
 from compress.models.loading import quiet
+from compress.models.masking import unmasked_name
 from compress.train.callbacks import Bar, Keeper, last_whole
 from compress.train.objective import Objective, Rows
 from compress.train.order import LengthGrouped, Order
@@ -43,6 +44,7 @@ def fit(
     validate: Callable[[], Mapping[str, float]],
     order: Order | None = None,
     shares: Mapping[Tensor, float] | None = None,
+    undecayed: Collection[Tensor] = (),
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
@@ -51,8 +53,8 @@ def fit(
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
     metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where it
-    is not 1; parameters that require no gradient stay as they are. Random state and global settings are left as
-    they were.
+    is not 1; ``undecayed`` have no weight decay; parameters that require no gradient stay as they are. Random
+    state and global settings are left as they were.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
@@ -89,6 +91,7 @@ def fit(
         )
         trainer.order = order
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
+        trainer.undecayed = frozenset(map(id, undecayed))
         keeper = Keeper(objective, settings, folder, validate, order)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -111,6 +114,7 @@ class Engine(Trainer):
 
     order: Order
     shares: Mapping[Tensor, float]
+    undecayed: frozenset[int]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -118,6 +122,12 @@ class Engine(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def get_decay_parameter_names(self, model: Any, *arguments: Any, **settings: Any) -> list[str]:
+        """Return the Trainer's own choice, without what is to have no weight decay."""
+        names: list[str] = super().get_decay_parameter_names(model, *arguments, **settings)
+        free = {name for name, parameter in model.named_parameters() if id(parameter) in self.undecayed}
+        return [name for name in names if name not in free]
 
     def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
         """Make the Trainer's own optimizer; its groups are split where parameters have a share of the rate."""
@@ -166,7 +176,8 @@ def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:
 def _frozen(model: PreTrainedModel, patterns: list[str]) -> Iterator[None]:
     """Let the parameters whose names match learn nothing, for a time; raises CompressError where none would be left."""
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    still = [p for name, p in learning.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    named = {unmasked_name(name): parameter for name, parameter in learning.items()}
+    still = [p for name, p in named.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if still and len(still) == len(learning):
         raise CompressError(f"freeze = {patterns} leaves nothing to train.")
     for parameter in still:

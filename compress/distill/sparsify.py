@@ -1,0 +1,89 @@
+"""Zeros that come while a student is trained: the schedule, the scores, and when masks are drawn anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compress.models.masking import Masked, Pattern, mask, masks, matrices, own_weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsify:
+    """How weights leave during a training; what a stage of pruning asks of distillation.
+
+    The share of zeros goes from 0 at ``begin`` to ``sparsity`` at ``end``, both shares of the training: as
+    sparsity · (1 - (1 - t)³) (Zhu & Gupta, arXiv:1710.01878) where it is ``cubic``, else evenly. The lowest scores
+    leave: absolute values, or, where ``movement``, scores that are learned with the weights (Sanh et al.,
+    arXiv:2005.07683).
+    """
+
+    sparsity: float
+    pattern: str = "none"
+    together: bool = False  # compare over the whole model; else the same share of each matrix
+    embeddings: bool = False  # word embeddings too
+    movement: bool = False
+    cubic: bool = True
+    begin: float = 0.0
+    end: float = 0.7
+    every: int = 10  # steps between two looks at the scores
+    score_learning_rate: float = 1e-2
+
+    def at(self, progress: float) -> float:
+        """Return the share of zeros when a share ``progress`` of the training is done."""
+        if progress >= self.end:
+            return self.sparsity
+        way = max(0.0, (progress - self.begin) / (self.end - self.begin))
+        return self.sparsity * (1 - (1 - way) ** 3 if self.cubic else way)
+
+
+class Masks(nn.Module):
+    """The masks of a student in training. Its own state is the count of steps, which checkpoints hold.
+
+    Absolute values are asked no more once all zeros are there (Zhu & Gupta); learned scores until the last step.
+    """
+
+    steps: Tensor
+    sparsity: Tensor
+
+    def __init__(self, student: PreTrainedModel, settings: Sparsify) -> None:
+        super().__init__()
+        self.settings, self.pattern = settings, Pattern.parse(settings.pattern)
+        modules = matrices(student, embeddings=settings.embeddings).values()
+        # in a tuple: they are the student's, and no part of this module
+        self.masked = tuple((one, mask(one, self.pattern, learned=settings.movement)) for one in modules)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("sparsity", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def scores(self) -> list[Tensor]:
+        """The scores that are learned; empty where there are none."""
+        return [one.scores for _, one in self.masked if one.scores is not None]
+
+    def step(self, progress: float) -> None:
+        """Draw the masks anew where it is time to."""
+        wanted, had = self.settings.at(progress), float(self.sparsity)
+        due = int(self.steps) % self.settings.every == 0 or had < wanted == self.settings.sparsity
+        self.steps += 1
+        if due and wanted > 0 and (self.settings.movement or had < self.settings.sparsity):
+            self._draw(wanted)
+
+    def finish(self) -> None:
+        """See that all zeros are there that were asked for."""
+        if float(self.sparsity) < self.settings.sparsity:
+            self._draw(self.settings.sparsity)
+
+    @torch.no_grad()
+    def _draw(self, sparsity: float) -> None:
+        scores = [_score(module, one) for module, one in self.masked]
+        kept = masks(scores, sparsity, self.pattern, together=self.settings.together)
+        for (_, one), stays in zip(self.masked, kept, strict=True):
+            one.mask.copy_(self.pattern.spread(stays))
+        self.sparsity.fill_(sparsity)
+
+
+def _score(module: nn.Module, masked: Masked) -> Tensor:
+    return masked.scores if masked.scores is not None else masked.pattern.gather(own_weight(module).abs())

@@ -1,0 +1,259 @@
+"""Single weights, blocks of them, or all but n of every m: set to zero, and kept at zero."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from compress.distill.projections import carry
+from compress.distill.sparsify import Masks, Sparsify
+from compress.errors import Fault
+from compress.models.families import FAMILIES, can_be_taken_apart, family_of
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
+from compress.models.masking import Pattern, mask, matrices, settle
+from compress.prune.gradual import Rounds
+from compress.prune.rounds import Scope
+from compress.settings import at_least, between, positive
+from compress.state import Model, Product, Record, Stage, State
+
+MIB = 2**20
+
+
+class Method(Enum):
+    """magnitude: the smallest; movement: those that training moves to zero; lottery: smallest, and begin again."""
+
+    magnitude = "magnitude"
+    movement = "movement"
+    lottery = "lottery"
+
+
+@dataclass(kw_only=True)
+class PruneWeights(Stage):
+    """Set weights of the encoder's linear layers to zero while the student is distilled again.
+
+    ``magnitude``: the smallest leave, on a schedule (Compressing BERT, arXiv:2002.08307; Zhu & Gupta,
+    arXiv:1710.01878). ``movement``: those leave that training moves towards zero (Sanh et al., arXiv:2005.07683),
+    by blocks where the pattern says so (Lagunas et al., arXiv:2109.04838). ``lottery``: in rounds the smallest of
+    the trained weights leave, and what is left goes back to the weights from before distillation and is trained
+    anew (Frankle & Carbin, arXiv:1803.03635; for BERT Chen et al., arXiv:2007.12223). Shapes stay; files get
+    smaller only when they are compressed, and no runtime here skips zeros.
+    """
+
+    method: Method = Method.magnitude  # magnitude, movement or lottery
+    sparsity: float = 0.5  # share of those weights that is zero in the end
+    pattern: str = "none"  # none: single weights; n:m along the inputs, as 2:4; blocks outputs x inputs, as 4x1
+    scope: Scope = Scope.layer  # layer: the same share of each matrix; all: compare over the whole model
+    embeddings: bool = False  # word embeddings too
+    recovery_epochs: float = 2.0  # distillation while weights leave and after; of every round of lottery; 0: none
+    begin: float = 0.0  # share of that training before the first zeros
+    end: float = 0.7  # share after which all are there
+    rounds: Rounds = Rounds.cubic  # cubic: most of them early; linear: as many every time
+    every: int = 10  # steps between two choices of what leaves
+    score_learning_rate: float = 0.01  # of movement's scores, at its highest
+    steps: int = 3  # rounds of lottery, each of which removes the same share of what is left
+
+    def faults(self) -> Iterator[Fault]:
+        """Shares are shares, and what is set has an effect."""
+        yield from between(self, "sparsity", 0, 1, open_low=True, open_high=True)
+        yield from at_least(self, "recovery_epochs", 0)
+        yield from between(self, "begin", 0, 1)
+        yield from between(self, "end", 0, 1)
+        yield from at_least(self, "every", 1)
+        yield from at_least(self, "steps", 1)
+        yield from positive(self, "score_learning_rate")
+        if self.begin > self.end:
+            yield Fault("begin", self.begin, f"must be at most end = {self.end:g}")
+        if self.recovery_epochs == 0 and self.method is not Method.magnitude:
+            rule = f"is no training, and {self.method.value} finds out by training which weights leave"
+            yield Fault("recovery_epochs", 0, rule, "Set it above 0, or use method=magnitude.")
+        if self.method is Method.movement and self.begin == self.end:
+            yield Fault("end", self.end, "must be above begin: meanwhile movement learns which weights leave")
+        plain, movement, lottery = PruneWeights(), self.method is Method.movement, self.method is Method.lottery
+        for name, used in {
+            "score_learning_rate": movement,
+            "steps": lottery,
+            "begin": not lottery,
+            "end": not lottery,
+            "rounds": not lottery,
+            "every": not lottery,
+        }.items():
+            if not used and getattr(self, name) != getattr(plain, name):
+                value = getattr(self, name)
+                yield Fault(name, getattr(value, "value", value), f"has no effect on method = {self.method.value}")
+        yield from self._pattern_faults()
+
+    def _pattern_faults(self) -> Iterator[Fault]:
+        try:
+            pattern = Pattern.parse(self.pattern)
+        except ValueError as error:
+            yield Fault("pattern", self.pattern, str(error))
+            return
+        if pattern.group and self.sparsity != (share := 1 - pattern.kept / pattern.group):
+            remedy = f"Set sparsity={share:.17g}."
+            yield Fault("sparsity", self.sparsity, f"must be 1 - n/m with pattern = {self.pattern}", remedy)
+        if pattern.group and self.scope is Scope.all:
+            yield Fault("scope", "all", "has no effect on n:m, which takes as many from every group")
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Only families that are known have matrices that are known; the pattern must divide them."""
+        if not can_be_taken_apart(student):
+            rule = f"cannot prune weights of a student of type {student.model_type}"
+            yield Fault("sparsity", self.sparsity, rule, f"Supported: {', '.join(FAMILIES)}.")
+            return
+        if any(self._pattern_faults()):
+            return
+        pattern = Pattern.parse(self.pattern)
+        for name, shape in _shapes(student, self.embeddings).items():
+            if not pattern.fits(shape):
+                rule = f"does not divide {name}, which is {shape[0]} x {shape[1]}"
+                yield Fault("pattern", self.pattern, rule, "Choose one that does.")
+                return
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the student, some of whose weights are zero."""
+        student = state.given_student
+        if self.method is Method.lottery:
+            products = self._lottery(state)
+        elif self.recovery_epochs > 0 and state.recover is not None:
+            title = f"weights_{self.method.value}"
+            products = [state.recover(state, student, self.recovery_epochs, title, sparsify=self._sparsify)[0]]
+        else:
+            products = [self._at_once(state, student, student, self.sparsity)]
+        pruned = Model(products[-1].folder, products[-1].key)
+        told = state.workshop.make("zeros", [student.key, pruned.key], lambda _: _zeros(student, pruned))
+        facts = dict(told.record)
+        record = Record(
+            "weights", type(self).__name__, pruned, sum(one.seconds for one in products),
+            all(one.reused for one in products), _notes(facts),
+            tuple(point for one in products for point in one.record.get("curves", ())),
+            {"sparse": facts | {"method": self.method.value, "pattern": self.pattern}},
+        )  # fmt: skip
+        return state.with_record(record, student=pruned)
+
+    @property
+    def _sparsify(self) -> Sparsify:
+        return Sparsify(
+            sparsity=self.sparsity,
+            pattern=self.pattern,
+            together=self.scope is Scope.all,
+            embeddings=self.embeddings,
+            movement=self.method is Method.movement,
+            cubic=self.rounds is Rounds.cubic,
+            begin=self.begin,
+            end=self.end,
+            every=self.every,
+            score_learning_rate=self.score_learning_rate,
+        )
+
+    def _at_once(self, state: State, judged: Model, pruned: Model, sparsity: float) -> Product:
+        """Return ``pruned`` with zeros where the weights of ``judged`` are smallest."""
+
+        def work(folder: Path) -> None:
+            model, tokenizer = load_model(pruned.folder), load_tokenizer(pruned.folder)
+            zero_smallest(load_model(judged.folder), model, self._sparsify, sparsity)
+            save_model(model, tokenizer, folder)
+            carry(pruned.folder, folder)
+
+        settings = [self.pattern, self.scope.value, self.embeddings, sparsity]
+        return state.workshop.make("weights", [judged.key, pruned.key, *settings], work)
+
+    def _lottery(self, state: State) -> list[Product]:
+        """Return the products of iterative magnitude pruning with rewinding; the last is the trained ticket."""
+        start, trained = state.undistilled, state.given_student
+        if start is None or state.recover is None:
+            raise ValueError("a lottery ticket goes back to weights from before distillation; run Distill first")
+        products: list[Product] = []
+        for turn in range(1, self.steps + 1):
+            sparsity = 1 - (1 - self.sparsity) ** (turn / self.steps)
+            ticket = self._at_once(state, trained, start, sparsity)
+            product, trained = state.recover(
+                state, Model(ticket.folder, ticket.key), self.recovery_epochs, "weights_lottery"
+            )
+            products += [ticket, product]
+        return products
+
+
+@torch.no_grad()
+def zero_smallest(judged: PreTrainedModel, pruned: PreTrainedModel, how: Sparsify, sparsity: float) -> None:
+    """Zero the weights of ``pruned``, in place, where those of ``judged``, of the same shapes, are smallest.
+
+    It can be the same model. What is zero in ``judged`` already stays among the smallest.
+    """
+    chosen = Masks(judged, replace(how, movement=False, sparsity=sparsity))
+    chosen.finish()
+    if judged is not pruned:
+        ours = matrices(pruned, embeddings=how.embeddings).values()
+        for module, (_, theirs) in zip(ours, chosen.masked, strict=True):
+            mask(module, chosen.pattern).mask.copy_(theirs.mask)
+    settle(pruned)
+
+
+def _shapes(config: Any, embeddings: bool) -> dict[str, torch.Size]:
+    family = family_of(config)
+    paths = (family.query, family.key, family.value, family.attention_output, family.up, family.down)
+    ends = [f".{path}.weight" for path in paths] + (["word_embeddings.weight"] if embeddings else [])
+    inner = f"{family.base}."
+    return {
+        name: shape
+        for name, shape in parameter_shapes(config).items()
+        if name.startswith(inner) and any(name.endswith(end) for end in ends)
+    }
+
+
+def _zeros(before: Model, after: Model) -> dict[str, Any]:
+    """Return how many weights are zero and what the weights take compressed, before and after."""
+    model = load_model(after.folder)
+    counted = matrices(model, embeddings=True)
+    embeddings = model.get_input_embeddings()
+    parts: dict[str, list[int]] = {}
+    for name, module in counted.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        zeros = int((weight == 0).sum())
+        if module is embeddings and zeros <= weight.shape[1]:
+            continue  # at most the row of the padding piece: they were not pruned
+        parts[name] = [zeros, weight.numel()]
+    return {
+        "zeros": sum(zeros for zeros, _ in parts.values()),
+        "weights": sum(total for _, total in parts.values()),
+        "zeros_by_matrix": parts,
+        "uncompressed_mib": _size(after.folder),
+        "compressed_mib": _compressed(after.folder),
+        "compressed_mib_before": _compressed(before.folder),
+    }
+
+
+def _size(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / MIB
+
+
+def _compressed(folder: Path) -> float:
+    """Return what a folder's weights take compressed as zip and gzip do by default, MiB."""
+    size = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        packer = zlib.compressobj()
+        with path.open("rb") as file:
+            for part in iter(partial(file.read, MIB), b""):
+                size += len(packer.compress(part))
+        size += len(packer.flush())
+    return size / MIB
+
+
+def _notes(facts: dict[str, Any]) -> tuple[str, ...]:
+    shares = [zeros / total for zeros, total in facts["zeros_by_matrix"].values()]
+    return (
+        f"{facts['zeros']:,} of {facts['weights']:,} weights in {len(shares)} matrices are zero "
+        f"({facts['zeros'] / facts['weights']:.1%}; by matrix {min(shares):.1%} to {max(shares):.1%})",
+        f"compressed as zip does, the weights take {facts['compressed_mib']:.1f} MiB; before, "
+        f"{facts['compressed_mib_before']:.1f} MiB. Uncompressed they take {facts['uncompressed_mib']:.1f} MiB, as "
+        "before, and no faster answer is to be expected: the runtimes measured here multiply zeros like other numbers",
+    )

@@ -1,0 +1,325 @@
+"""Weights: schedules and scores against the papers' formulas, every method through whole runs, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from transformers import AutoModelForSequenceClassification
+
+from compress.benchmark.stage import Benchmark
+from compress.distill.losses import HardLabels, SoftTargets
+from compress.distill.objective import Distillation
+from compress.distill.source import Keep
+from compress.distill.sparsify import Masks, Sparsify
+from compress.distill.stage import Distill
+from compress.errors import RecipeError
+from compress.models.families import FAMILIES
+from compress.models.loading import load_model
+from compress.models.masking import matrices, own_weight
+from compress.prune.gradual import Rounds
+from compress.prune.heads import PruneHeads
+from compress.prune.layers import PruneLayers
+from compress.prune.neurons import PruneNeurons
+from compress.prune.rounds import Scope
+from compress.prune.weights import Method, PruneWeights, zero_smallest
+from compress.quantize.int8 import DynamicInt8
+from compress.quantize.qat import QuantizationAware
+from compress.recipe import Recipe, check
+from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
+from tests.test_recipe import recipe, report
+
+MOVEMENT = {"method": Method.movement, "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
+
+
+def share(model: Any, **which: Any) -> list[float]:
+    """Return the share of zeros of every matrix."""
+    return [float((own_weight(module) == 0).float().mean()) for module in matrices(model, **which).values()]
+
+
+@pytest.mark.parametrize("cubic", [True, False])
+def test_the_schedule_is_zhu_and_guptas(cubic: bool) -> None:
+    how = Sparsify(sparsity=0.8, begin=0.2, end=0.6, cubic=cubic)
+    for step in range(101):
+        t = step / 100
+        # s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n Δt))³ with s_i = 0, between t_0 and t_0 + n Δt
+        between = 0.8 + (0 - 0.8) * (1 - (t - 0.2) / 0.4) ** 3 if cubic else 0.8 * (t - 0.2) / 0.4
+        assert how.at(t) == pytest.approx(0 if t < 0.2 else 0.8 if t >= 0.6 else between)
+    assert Sparsify(sparsity=0.8, begin=0.0, end=0.0).at(0.0) == 0.8
+
+
+def test_movement_scores_sum_what_training_moves_and_the_highest_stay() -> None:
+    # Sanh et al., eq. 3, for gradient descent: S = -rate · sum over steps of ∂L/∂W' · W
+    student = tiny_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    objective = Distillation(student, {"hard": HardLabels()}).train()
+    how = Sparsify(sparsity=0.6, movement=True, begin=0.25, end=0.75, every=1)
+    objective.masks = masks = Masks(student, how)
+    expected = [torch.zeros_like(one) for one in masks.scores]
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    for step in range(8):
+        optimizer.zero_grad()
+        batch = tiny_batch(seed=step)
+        objective(batch, step / 8)[0].backward()
+        for (module, one), total in zip(masks.masked, expected, strict=True):
+            assert float(1 - one.mask.float().mean()) == pytest.approx(how.at(step / 8), abs=0.5 / one.mask.numel())
+            if not bool(one.mask.all()):
+                assert float(total[one.mask].min()) >= float(total[~one.mask].max()) - 1e-5
+            # that of the masked weight, which is the gradient of a full weight in a layer that sees it masked
+            gradient = full_gradient(student, module, batch)
+            total.sub_(0.1 * gradient * own_weight(module))
+        optimizer.step()
+        for one, total in zip(masks.scores, expected, strict=True):
+            torch.testing.assert_close(one.detach(), total, atol=1e-5, rtol=1e-3)
+    assert any(bool((one < 0).any()) for one in expected)
+
+
+def full_gradient(student: Any, module: Any, batch: Any) -> torch.Tensor:
+    """Return the gradient of the loss in the weight that the layer sees, masked places too."""
+    seen: list[torch.Tensor] = []
+
+    def given(layer: Any, inputs: Any, output: Any) -> Any:
+        weight = layer.weight.detach().requires_grad_()
+        seen.append(weight)
+        return torch.nn.functional.linear(inputs[0], weight, layer.bias)
+
+    handle = module.register_forward_hook(given)
+    loss = Distillation(student, {"hard": HardLabels()}).train()(batch, 0.0)[0]
+    handle.remove()
+    return torch.autograd.grad(loss, seen[0])[0]
+
+
+def test_magnitudes_are_asked_no_more_when_all_zeros_are_there() -> None:
+    student = tiny_model()
+    masks = Masks(student, Sparsify(sparsity=0.5, end=0.5, every=2))
+    counts = []
+    for step in range(10):
+        masks.step(step / 10)
+        counts.append(float(masks.sparsity))
+    assert counts[0] == counts[1] == 0
+    assert counts[2] == counts[3] == pytest.approx(0.5 * (1 - 0.6**3))
+    assert counts[5] == 0.5  # at the end of the schedule, though it is not every second step
+    module, masked = masks.masked[0]
+    before = masked.mask.clone()
+    with torch.no_grad():
+        module.get_parameter("parametrizations.weight.original").copy_(torch.randn(16, 16))
+    masks.step(1.0)
+    assert torch.equal(masked.mask, before)
+    magnitude = own_weight(module).abs()
+    assert masked.mask.sum() == 128
+    assert not torch.equal(masked.mask, magnitude > magnitude.flatten().kthvalue(128).values)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("together", [True, False])
+def test_the_smallest_leave_exactly_as_many_as_asked(family: str, together: bool) -> None:
+    model = tiny_model(family)
+    whole = [own_weight(module).clone() for module in matrices(model).values()]
+    zero_smallest(model, model, Sparsify(sparsity=0.3, together=together), 0.3)
+    left = [own_weight(module) for module in matrices(model).values()]
+    for before, after in zip(whole, left, strict=True):
+        assert torch.equal(after[after != 0], before[after != 0])
+    zeros = [int((one == 0).sum()) for one in left]
+    if together:
+        assert sum(zeros) == round(0.3 * sum(one.numel() for one in left))
+        kept = min(float(after[after != 0].abs().min()) for after in left)
+        gone = max(float(b[a == 0].abs().max()) for b, a in zip(whole, left, strict=True) if bool((a == 0).any()))
+        assert kept >= gone
+    else:
+        assert zeros == [round(0.3 * one.numel()) for one in left]
+
+
+def tiny(folder: Path, stage: PruneWeights, **changes: Any) -> Recipe:
+    files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
+    distill = Distill(
+        losses={"soft": SoftTargets(), "hard": HardLabels()}, epochs=2, learning_rate=5e-3, batch_size=16,
+        teacher_outputs=Keep.disk, checkpoint_seconds=1e-9,
+    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "student": Bert(layers=2),
+        "distill": distill,
+        "prune": {"weights": stage},
+        "quantize": {},
+        "benchmark": Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False),
+    }
+    return replace(recipe(files, folder / "teacher", folder), **settings | changes)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A folder with a teacher and data."""
+    for name, rows, seed in (("train", 160, 1), ("validation", 40, 2), ("test", 200, 3)):
+        write_tsv(tmp_path / f"{name}.tsv", reviews(rows, seed))
+    save_tiny(tmp_path / "teacher")
+    return tmp_path
+
+
+METHODS = {
+    "magnitude": PruneWeights(sparsity=0.6, recovery_epochs=2, every=3),
+    "together": PruneWeights(sparsity=0.6, scope=Scope.all, rounds=Rounds.linear, embeddings=True),
+    "at_once": PruneWeights(sparsity=0.3, recovery_epochs=0),
+    "movement": PruneWeights(sparsity=0.6, recovery_epochs=2, **MOVEMENT),
+    "blocks": PruneWeights(sparsity=0.5, pattern="4x2", **MOVEMENT),
+    "two_of_four": PruneWeights(sparsity=0.5, pattern="2:4"),
+    "lottery": PruneWeights(method=Method.lottery, sparsity=0.6, steps=2, recovery_epochs=2),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(name: str, world: Path) -> None:
+    stage = METHODS[name]
+    tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run()
+    model = load_model(world / "run" / "student")
+    stock = AutoModelForSequenceClassification.from_pretrained(world / "run" / "student")
+    assert type(stock).__module__.startswith("transformers.")
+    shares = share(model, embeddings=stage.embeddings)
+    said = report(world)
+    facts = next(one for one in said["stages"] if one["name"] == "weights")["sparse"]
+    assert facts["zeros"] / facts["weights"] == pytest.approx(stage.sparsity, abs=1e-3)
+    if stage.scope is Scope.layer:
+        assert max(abs(one - stage.sparsity) for one in shares) < 0.01
+    assert facts["compressed_mib"] < facts["compressed_mib_before"]
+    for module in matrices(model).values():
+        weight = own_weight(module)
+        if name == "two_of_four":
+            assert bool(((weight.reshape(weight.shape[0], -1, 4) != 0).sum(-1) == 2).all())
+        if name == "blocks":
+            blocks = (weight != 0).reshape(weight.shape[0] // 4, 4, -1, 2).float().sum((1, 3))
+            assert set(blocks.unique().tolist()) == {0.0, 8.0}
+    for artifact in said["artifacts"]:
+        assert artifact["agreement"] > (0.999 if artifact["precision"] == "fp32" else 0.9)
+    before = {path.name for path in (world / "cache").iterdir()}
+    assert all(record.reused for record in tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run().records)
+    assert {path.name for path in (world / "cache").iterdir()} == before
+
+
+def test_zeros_are_zeros_in_int8(world: Path) -> None:
+    tiny(world, METHODS["magnitude"], quantize={"dynamic": DynamicInt8()}).run()
+    graph = onnx.load(world / "run" / "artifacts" / "dynamic" / "model.onnx").graph
+    weights = [numpy_helper.to_array(one) for one in graph.initializer]
+    whole = {(len(VOCABULARY), 16), (64, 16), (2, 16), (16, 2)}  # embeddings, classifier
+    small = [one for one in weights if one.dtype.itemsize == 1 and one.ndim == 2 and one.shape not in whole]
+    encoder = small[:12]  # then the pooler
+    assert len(small) == 13
+    for one in encoder:
+        zero = 128 if one.dtype == "uint8" else 0
+        assert float((one == zero).mean()) >= 0.599  # of 512 weights, 307
+
+
+def test_what_is_trained_later_keeps_the_zeros(world: Path) -> None:
+    learned = QuantizationAware(epochs=1, learning_rate=2e-3, agreement=0.9)
+    tiny(world, METHODS["movement"], quantize={"qat": learned}, export={}).run()
+    (trained,) = (world / "cache").glob("qat_training-*")
+    student = load_model(world / "run" / "student")
+    after = load_model(trained)
+    for ours, theirs in zip(matrices(student).values(), matrices(after).values(), strict=True):
+        assert torch.equal(own_weight(ours) == 0, own_weight(theirs) == 0)
+    assert not torch.equal(
+        own_weight(next(iter(matrices(student).values()))), own_weight(next(iter(matrices(after).values())))
+    )
+
+
+def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world: Path) -> None:
+    state = tiny(world, METHODS["lottery"]).run()
+    tickets = sorted((world / "cache").glob("weights-*"), key=lambda path: (path / "product.json").stat().st_mtime_ns)
+    assert len(tickets) == 2
+    assert state.undistilled is not None
+    start = load_model(state.undistilled.folder).state_dict()
+    trained = load_model(state.records[-2].model.folder)
+    first, second = map(load_model, tickets)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight[weight != 0], start[name][weight != 0])
+    assert share(first) == pytest.approx([1 - 0.4**0.5] * 12, abs=2e-3)
+    assert share(second) == pytest.approx([0.6] * 12, abs=2e-3)
+    for name, module in matrices(first).items():
+        kept = own_weight(module) != 0
+        magnitude = own_weight(matrices(trained)[name]).abs()
+        assert float(magnitude[kept].min()) >= float(magnitude[~kept].max())
+        assert bool(kept[own_weight(matrices(second)[name]) != 0].all())  # what left does not come back
+
+
+@pytest.mark.parametrize("name", ["magnitude", "movement"])
+def test_an_interrupted_training_ends_with_the_same_weights(
+    name: str, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny(world, METHODS[name]).run().given_student
+    original, calls = Masks.step, iter(range(10**6))
+
+    def interrupted(self: Masks, progress: float) -> None:
+        if next(calls) == 11:
+            raise KeyboardInterrupt
+        original(self, progress)
+
+    monkeypatch.setattr(Masks, "step", interrupted)
+    again = tiny(world, METHODS[name], output=str(world / "again"), cache=str(world / "again-cache"))
+    with pytest.raises(KeyboardInterrupt):
+        again.run()
+    resumed = again.run().given_student
+    assert next(calls) < 40  # it did not begin anew: 20 steps, one of them twice
+    one, other = load_model(whole.folder).state_dict(), load_model(resumed.folder).state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_after_uneven_pruning_of_every_family(family: str, world: Path) -> None:
+    save_tiny(world / family, family)
+    prune = {"heads": PruneHeads(ratio=0.4, rows=40), "neurons": PruneNeurons(ratio=0.4, rows=40)}
+    stage = PruneWeights(sparsity=0.5, recovery_epochs=0.5, every=1)
+    made = tiny(world, stage, prune=prune | {"weights": stage})
+    made = replace(made, teacher=replace(made.teacher, model=str(world / family), epochs=1))
+    made.run()
+    model = load_model(world / "run" / "student")
+    assert FAMILIES[family].model_type in model.config.model_type
+    assert max(abs(one - 0.5) for one in share(model)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        (PruneWeights(sparsity=1.0), "sparsity"),
+        (PruneWeights(sparsity=0.0), "sparsity"),
+        (PruneWeights(pattern="2:4", sparsity=0.6), "sparsity"),
+        (PruneWeights(pattern="2:4", scope=Scope.all), "scope"),
+        (PruneWeights(pattern="half"), "pattern"),
+        (PruneWeights(begin=0.8), "begin"),
+        (PruneWeights(method=Method.movement, recovery_epochs=0), "recovery_epochs"),
+        (PruneWeights(method=Method.lottery, recovery_epochs=0), "recovery_epochs"),
+        (PruneWeights(method=Method.movement, begin=0.7), "end"),
+        (PruneWeights(method=Method.lottery, rounds=Rounds.linear), "rounds"),
+        (PruneWeights(steps=5), "steps"),
+        (PruneWeights(score_learning_rate=0.1), "score_learning_rate"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(stage: PruneWeights, setting: str) -> None:
+    assert [fault.setting for fault in stage.faults()] == [setting]
+
+
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [
+        ({"weights": PruneWeights(), "heads": PruneHeads()}, "must come last"),
+        ({"heads": PruneHeads(), "weights": PruneWeights(method=Method.lottery)}, "from before distillation"),
+        ({"neurons": PruneNeurons(), "weights": PruneWeights(pattern="2:4")}, "needs sizes that it divides"),
+        ({"weights": PruneWeights(pattern="7x1")}, "does not divide bert.encoder.layer.0"),
+        ({"weights": PruneWeights(pattern="4x1", embeddings=True)}, "does not divide bert.embeddings.word"),
+    ],
+)
+def test_prunings_that_do_not_go_together_are_refused(prune: dict[str, Any], said: str, world: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        check(tiny(world, PruneWeights(), prune=prune))
+    assert not (world / "run").exists()
+
+
+def test_what_goes_together_is_taken(world: Path) -> None:
+    check(tiny(world, PruneWeights(), prune={"layers": PruneLayers(), "weights": PruneWeights(pattern="2:4")}))
+
+
+def test_students_of_other_kinds_are_refused_with_what_is_supported(world: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot prune weights of a student of type .*Supported: bert"):
+        check(tiny(world, PruneWeights(), student=BiLstm()))
