@@ -39,6 +39,7 @@ from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
+from compress.student.saved import Saved
 from compress.student.shared import Shared
 
 Option = type[Settings] | Settings
@@ -51,7 +52,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         **{name: Hub(**preset) for name, preset in PRESETS.items()},  # type: ignore[arg-type]
     },
     "augment": {"perturb": Perturb, "substitute": Substitute},
-    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared},
+    "student": {"bert": Bert, "bilstm": BiLstm, "cnn": Cnn, "mobile": Mobile, "shared": Shared, "saved": Saved},
     "prepare": {
         "general": General,
         "masked_lm": MaskedLM,

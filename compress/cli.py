@@ -14,10 +14,13 @@ from datetime import datetime
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from compress import recipe_files
 from compress.errors import CompressError
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
 
 STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -33,6 +36,7 @@ Make BERT-sized models small and fast: distil, prune, quantize, export, measure,
 
 commands:
   run      run a recipe, from data to report; without words, the quickstart
+  export   quantize and export a saved student or any saved classifier, with the report
   compare  set finished runs side by side
   bench    measure the latency of models and artifacts
   predict  ask a model or an artifact about texts
@@ -45,6 +49,7 @@ examples:
   compress run recipe=quickstart data=files data.train=my/train.tsv teacher.model=my/teacher
   compress run -m recipe=quickstart prune.heads.ratio=0.1,0.3,0.5
   compress compare runs/quickstart/*
+  compress export runs/quickstart/NAME 'quantize=[static]' 'export=[onnx]'
   compress predict runs/quickstart/NAME/student "a text"
 """
 
@@ -67,6 +72,20 @@ written to runs/<recipe>/<name>/, or where output= says:
   student/, artifacts/<name>/           the student (transformers) and its exported forms
   stages/<nn>-<stage>/                  the model after each stage
 
+"""
+
+
+EXPORT = """\
+RUN is the folder of a finished run: its data and settings are used again, and its student is taken as
+it is. FOLDER is any saved classifier (transformers, safetensors), also one that was not trained here;
+it is compared with itself. Rows are needed: to calibrate, and to prove what the artifacts are worth.
+
+examples:
+  compress export runs/quickstart/NAME 'quantize=[dynamic,static]' 'export=[onnx]'
+  compress export runs/quickstart/NAME 'export=[onnx,tensorrt]' output=deploy
+  compress export my/classifier data=files data.train=train.tsv data.test=test.tsv 'quantize=[static]'
+
+written to runs/export/<time>/, or where output= says, as `compress run` does; RUN and FOLDER stay as they are
 """
 
 
@@ -129,14 +148,38 @@ def run(argv: Sequence[str]) -> int:
         check(recipe)
         print(config.to_yaml(recipe), end="")
         return 0
+    return _carried_out(recipe, ["run", *options.words])
 
+
+def export(argv: Sequence[str]) -> int:
+    """``compress export``: quantize and export a saved student."""
+    parser = _Parser("export", "RUN_OR_FOLDER [WORD …] [--cfg]", "Quantize and export a saved student.", EXPORT)
+    parser.add_argument("model", metavar="RUN_OR_FOLDER", help="folder of a finished run, or of a saved classifier")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE, as for compress run")
+    parser.add_argument("--cfg", "--dry-run", action="store_true", help="check, print the whole recipe, run nothing")
+    options = parser.parse_intermixed_args(argv)
+
+    from compress import config
+    from compress.exporting import recipe_for
+    from compress.recipe import check
+
+    recipe = recipe_for(options.model, options.words)
+    if options.cfg:
+        check(recipe)
+        print(config.to_yaml(recipe), end="")
+        return 0
+    return _carried_out(recipe, ["export", options.model, *options.words])
+
+
+def _carried_out(recipe: Recipe, words: Sequence[str]) -> int:
+    """Run a recipe and print its report."""
     from rich.console import Console
 
     from compress.report import load_report
     from compress.report.table import print_report
 
     recipe = replace(recipe, name=recipe.name or _now())
-    recipe.run(command=shlex.join(["compress", "run", *options.words]))
+    recipe.run(command=shlex.join(["compress", *words]))
     print_report(load_report(recipe.folder), Console())
     print(f"report: {recipe.folder / 'report.html'}")
     return 0
@@ -252,6 +295,7 @@ def recipes(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
+    "export": export,
     "compare": compare,
     "bench": bench,
     "predict": predict,

@@ -23,11 +23,13 @@ from compress.export.onnx import Onnx
 from compress.files import writable
 from compress.prune.layers import PruneLayers
 from compress.prune.weights import Method, PruneWeights
+from compress.quantize.qat import QuantizationAware
 from compress.run_folder import report_of, write_run
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Model, Record, Stage, State, Workshop
 from compress.student.base import Student
 from compress.student.bert import Bert
+from compress.student.saved import Saved
 from compress.tasks import Classification, TaskKind
 from compress.teacher import Teacher
 
@@ -64,6 +66,14 @@ class Recipe(Settings):
         if self.augment and not any(loss.needs_teacher for loss in self.distill.losses.values()):
             rule = "adds rows that only the teacher labels, and no loss asks it"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
+        if self.distill.epochs == 0:
+            if not isinstance(self.student, Saved):
+                yield Fault(
+                    "distill.epochs", 0, "leaves the student untrained", "Choose student=saved, or set it above 0."
+                )
+            if self.benchmark.depths not in (Depths.auto, Depths.none):
+                rule = "cuts the student that was distilled, and distill.epochs = 0 distils none"
+                yield Fault("benchmark.depths", self.benchmark.depths.value, rule, "Set it to none.")
         yield from _weights_faults(self.prune)
         if self.benchmark.depths_twin and not self._drops_layers:
             rule = "has no other to be the twin of: no layer is dropped in training"
@@ -93,7 +103,8 @@ class Recipe(Settings):
         for title, stage in recipe.stages():
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
-        label_student = recipe.label_student(state, console) if recipe.benchmark.labels_only else None
+        twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
+        label_student = recipe.label_student(state, console) if twin else None
         depths = recipe.depth_curves(state, console)
         console.print("[bold]benchmark[/bold]")
         measured = recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
@@ -115,7 +126,8 @@ class Recipe(Settings):
     def trained(self) -> Iterator[tuple[str, Stage]]:
         """Yield what changes or takes the student after it was built, by its path, in the order of the work."""
         yield from ((f"prepare.{name}", stage) for name, stage in self.prepare.items())
-        yield "distill", self.distill
+        if self.distill.epochs or self.prune or any(isinstance(s, QuantizationAware) for s in self.quantize.values()):
+            yield "distill", self.distill
         for group in ("prune", "export", "quantize"):
             yield from ((f"{group}.{name}", stage) for name, stage in getattr(self, group).items())
 
@@ -205,6 +217,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, fine_tuned = recipe.teacher.inspect(data.task)
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
+    if not faults and not any(recipe.student.faults()):
+        faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
     faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens())]
     if faults or any(recipe.student.faults()):
         return faults

@@ -143,7 +143,7 @@ class Teacher(Training):
         found = self._inspect(state.data.task)
         config, must_train, data = found.config, found.must_train, state.data
         if not must_train:
-            data = replace(data, **_in_order_of(config, data))
+            data = replace(data, **in_order_of(config, data))
         made_with = [
             content_of(self.source(), config),
             self.max_tokens,
@@ -225,8 +225,8 @@ def _generic(labels: list[str]) -> bool:
     return labels == [f"LABEL_{index}" for index in range(len(labels))]
 
 
-def _in_order_of(config: Any, data: Any) -> dict[str, Any]:
-    """Return the dataset's fields with labels numbered as the model's head numbers them."""
+def in_order_of(config: Any, data: Any) -> dict[str, Any]:
+    """Return the data set's fields with labels numbered as the model's head numbers them; nothing where they are."""
     if not isinstance(data.task, Classification):
         return {}
     labels = _labels(config)

@@ -144,7 +144,7 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
     [
         (["rnu"], "rnu is no command. Did you mean compress run?"),
         (["seed=3"], "Did you mean compress run seed=3?"),
-        (["xyz"], "There are run, compare"),
+        (["xyz"], "There are run, export, compare"),
         (["recipes", "x"], "compress recipes: x is no option."),
         (["compare"], "the following arguments are required: RUN"),
         (["compare", "a", "b"], "a does not exist."),

@@ -25,6 +25,7 @@ from compress.teacher import Teacher
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+NEEDED = {"export": ["data.train=x.tsv", "student.model=x"]}  # what has no default in a recipe
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +46,9 @@ def quick_check(monkeypatch):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_recipe_composes_and_says_what_it_is(path):
-    recipe = config.compose([f"recipe={path.stem}"])
+def test_every_recipe_composes_and_says_what_it_is(path, elsewhere):
+    (elsewhere / "x.tsv").write_text("label\ttext\n")
+    recipe = config.compose([f"recipe={path.stem}", *NEEDED.get(path.stem, [])])
     assert recipe.recipe == path.stem
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]
     assert first == recipe_files.HEADER
@@ -71,6 +73,7 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "hub": ["data.path=owner/name"],
         "substitute": ["augment.substitute.synonyms=x.tsv"],
         "budget": ["prune.budget.speedup=2"],
+        "saved": ["student.model=x", "distill.epochs=0"],
     }.get(option, [])
     chosen = f"[{option}]" if group in SEVERAL else option
     recipe = config.compose([f"{group}={chosen}", *needed])
@@ -145,7 +148,8 @@ def test_a_recipe_of_ones_own_builds_on_another(elsewhere):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_yaml_of_a_recipe_composes_to_the_same_recipe(path, elsewhere):
-    recipe = config.compose([f"recipe={path.stem}", "seed=99"])
+    (elsewhere / "x.tsv").write_text("label\ttext\n")
+    recipe = config.compose([f"recipe={path.stem}", "seed=99", *NEEDED.get(path.stem, [])])
     (elsewhere / "recipe.yaml").write_text(config.to_yaml(recipe))
     assert config.compose(["recipe=recipe.yaml"]) == recipe
 

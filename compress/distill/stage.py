@@ -43,6 +43,7 @@ class Distill(Training):
     networks, Furlanello et al., arXiv:1805.04770). What is trained again later learns from the first teacher.
     """
 
+    epochs: float = 3.0  # passes over the rows; 0: a saved student is taken as it is
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
             "soft": SoftTargets(),
@@ -59,7 +60,9 @@ class Distill(Training):
 
     def faults(self) -> Iterator[Fault]:
         """At least one loss has weight."""
-        yield from super().faults()
+        yield from (fault for fault in super().faults() if fault.setting != "epochs" or self.epochs != 0)
+        if self.epochs == 0 and self.generations > 1:
+            yield Fault("generations", self.generations, "are trained one after the other, and epochs = 0 trains none")
         yield from positive(self, "cache_gib")
         yield from at_least(self, "generations", 1)
         yield from between(self, "layer_drop", 0, 1, open_high=True)
@@ -124,7 +127,7 @@ class Distill(Training):
         """Return the state with the distilled student, and a way to train it again later."""
         teaching, start = state, state.given_student
         state = replace(state, undistilled=start)
-        for generation in range(self.generations):
+        for generation in range(self.generations if self.epochs else 0):
             losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
             seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
             product, model = losses.train(replace(teaching, seed=seed), start, self.epochs)

@@ -1,0 +1,232 @@
+"""Would one node for attention be faster in ONNX Runtime on the CPU? Its optimizer finds none in today's graphs.
+
+    python benchmarks/attention_fusion.py --model minilm-sst2
+
+Each Softmax(Q · Kᵀ · scale + mask) · V of the exported graph becomes a `com.microsoft.MultiHeadAttention`, whatever the
+number of heads in that layer, in fp32 and in dynamic int8. Both graphs are timed in turns, one thread, the fastest of
+many calls a shape; the unfused graph takes part twice, so that the table shows what the noise is. Prints a Markdown
+table of the unfused graph's time over each graph's, and the largest difference of a logit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from transformers import BertConfig, BertForSequenceClassification
+
+from compress.machine import describe, versions
+from compress.models.families import layer_count
+from compress.models.loading import load_model, quiet
+from compress.models.onnx_folder import onnx_session
+from compress.models.onnx_graph import write_onnx
+from compress.models.uneven import kept_heads, shrink
+from compress.timing import quiet_rows, time_in_turns
+
+DOMAIN = "com.microsoft"
+NODE = "MultiHeadAttention"
+INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+SHAPES = [(1, 8), (1, 16), (1, 32), (1, 64), (1, 128), (1, 384), (8, 32), (32, 128)]
+_HEADS_FIRST, _TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", required=True, help="a folder of a BERT classifier; it and a third less of its heads"
+    )
+    parser.add_argument("--calls", type=int, default=20, help="of each graph at each shape")
+    given = parser.parse_args()
+    model = load_model(given.model)
+    heads = [list(range(len(kept) - (index + 2) % 5)) for index, kept in enumerate(kept_heads(model.config))]
+    with quiet():
+        base = BertForSequenceClassification(BertConfig(vocab_size=model.config.vocab_size)).eval()
+    students = {
+        Path(given.model).name: model,
+        f"the same, {sum(map(len, heads))} heads, uneven": shrink(model, heads=heads),
+        "BERT-base's shape, random weights": base,
+    }
+    print(f"| model | graph | {' | '.join(f'{rows} × {tokens}' for rows, tokens in SHAPES)} | largest difference |")
+    print("|" + "---|" * (len(SHAPES) + 3))
+    for name, student in students.items():
+        for line in compared(student, given.calls):
+            print(f"| {name} | {line} |")
+    print(describe(1), versions())
+
+
+def compared(student: Any, calls: int) -> Iterator[str]:
+    """Yield table lines: each graph's speed over the plain one's of its precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, small = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        write_onnx(student, INPUTS, path)
+        quantize_dynamic(path, small, per_channel=True, weight_type=QuantType.QInt8)
+        generator = np.random.default_rng(0)
+        feeds = [feed(generator, *shape, student.config.vocab_size) for shape in SHAPES]
+        for precision, file in (("fp32", path), ("int8", small)):
+            plain, fused = onnx.load(file), onnx.load(file)
+            count = fuse_attention(fused)
+            assert count == layer_count(student.config)
+            runners = {
+                "unfused": onnx_session(plain.SerializeToString(), 1),
+                "unfused again": onnx_session(plain.SerializeToString(), 1),
+                "fused": onnx_session(fused.SerializeToString(), 1),
+            }
+            said = {one: [session.run(None, given)[0] for given in feeds] for one, session in runners.items()}
+            functions = {one: (lambda given, s=session: s.run(None, dict(given))) for one, session in runners.items()}
+            spent = time_in_turns(functions, dict.fromkeys(runners, feeds), calls * len(feeds), 600.0, None)
+            times = quiet_rows(spent, len(feeds))
+            for one in ("unfused again", "fused"):
+                ratios = times["unfused"] / times[one]
+                off = max(float(np.abs(a - b).max()) for a, b in zip(said[one], said["unfused"], strict=True))
+                yield f"{precision} {one} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} | {off:.1g}"
+
+
+def feed(generator: np.random.Generator, rows: int, tokens: int, words: int) -> dict[str, Any]:
+    """Return random rows, of different lengths where there are several."""
+    mask = np.ones((rows, tokens), np.int64)
+    for row in range(rows):
+        mask[row, tokens - (row % tokens) // 2 :] = 0
+    numbers = generator.integers(0, words, (rows, tokens)) * mask
+    return {"input_ids": numbers, "attention_mask": mask, "token_type_ids": np.zeros_like(numbers)}
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """One attention in a graph: its inputs (batch, tokens, width), mask and the node whose output it gives."""
+
+    query: str
+    key: str
+    value: str
+    mask: str
+    scale: float
+    heads: int
+    last: Any
+
+
+def fuse_attention(model: Any) -> int:
+    """Fuse every attention of an ``onnx.ModelProto`` in place; return how many there were.
+
+    What has another form, as the quantized products of static int8, stays as it is.
+    """
+    graph = _Graph(model.graph)
+    found = list(graph.attentions())
+    for one in found:
+        node = helper.make_node(
+            NODE, [one.query, one.key, one.value, "", "", one.mask], list(one.last.output),
+            name=f"{one.last.output[0]}_attention", domain=DOMAIN, num_heads=one.heads, scale=one.scale,
+        )  # fmt: skip
+        place = next(index for index, other in enumerate(model.graph.node) if other is one.last)
+        model.graph.node.remove(one.last)
+        model.graph.node.insert(place, node)
+    if found:
+        _remove_unused(model.graph)
+        if DOMAIN not in {one.domain for one in model.opset_import}:
+            model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return len(found)
+
+
+class _Graph:
+    def __init__(self, graph: Any) -> None:
+        self.nodes = list(graph.node)
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.users: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.users.setdefault(name, []).append(node)
+        self.stored = {one.name: one for one in graph.initializer}
+        self.outputs = {one.name for one in graph.output}
+
+    def attentions(self) -> Iterator[_Attention]:
+        for node in self.nodes:
+            if node.op_type == "Softmax" and (found := self._attention(node)) is not None:
+                yield found
+
+    def _attention(self, softmax: Any) -> _Attention | None:
+        masked = self._maker(softmax.input[0], "Add")
+        scaled = masked and self._maker(masked.input[0], "Mul")
+        scores = scaled and self._maker(scaled.input[0], "MatMul")
+        scale = scaled and self._number(scaled.input[1])
+        weighted = self._user(softmax.output[0], "MatMul")
+        swapped = weighted and self._user(weighted.output[0], "Transpose")
+        last = swapped and self._user(swapped.output[0], "Reshape")
+        if not scores or scale is None or not last or not _permutes(swapped, _HEADS_FIRST):
+            return None
+        query = self._by_heads(scores.input[0], _HEADS_FIRST)
+        key = self._by_heads(scores.input[1], _TRANSPOSED)
+        value = self._by_heads(weighted.input[1], _HEADS_FIRST)
+        if query is None or key is None or value is None or not query[1] == key[1] == value[1]:
+            return None
+        return _Attention(query[0], key[0], value[0], masked.input[1], scale, query[1], last)
+
+    def _by_heads(self, name: str, order: list[int]) -> tuple[str, int] | None:
+        """Return the tensor (batch, tokens, width) of which this one has the heads apart, and their number."""
+        swapped = self._maker(name, "Transpose")
+        parted = swapped and self._maker(swapped.input[0], "Reshape")
+        if not parted or not _permutes(swapped, order):
+            return None
+        width, size = self._width(parted.input[0]), self._last_size(parted.input[1])
+        if not width or not size or width % size:
+            return None
+        return parted.input[0], width // size
+
+    def _width(self, name: str) -> int | None:
+        """Return the last dimension of a linear layer's output, which its bias has too."""
+        added = self._maker(name, "Add")
+        sizes = [list(self.stored[one].dims) for one in added.input if one in self.stored] if added else []
+        return int(sizes[0][0]) if sizes and len(sizes[0]) == 1 else None
+
+    def _last_size(self, name: str) -> int | None:
+        """Return the last element of a shape."""
+        joined = self._maker(name, "Concat")
+        numbers = self._numbers(joined.input[-1] if joined else name)
+        return int(numbers[-1]) if numbers else None
+
+    def _number(self, name: str) -> float | None:
+        numbers = self._numbers(name)
+        return float(numbers[0]) if numbers and len(numbers) == 1 else None
+
+    def _numbers(self, name: str) -> list[float] | None:
+        """Return the elements of a stored tensor."""
+        if name in self.stored:
+            return [float(one) for one in numpy_helper.to_array(self.stored[name]).ravel()]
+        constant = self._maker(name, "Constant")
+        values = [numpy_helper.to_array(one.t) for one in constant.attribute if one.name == "value"] if constant else []
+        return [float(one) for one in values[0].ravel()] if values else None
+
+    def _maker(self, name: str, kind: str) -> Any:
+        """Return the node that makes a tensor if it is of this kind and nothing else uses what it makes, or None."""
+        node = self.makers.get(name)
+        return node if node is not None and node.op_type == kind else None
+
+    def _user(self, name: str, kind: str) -> Any:
+        users = self.users.get(name, [])
+        return users[0] if len(users) == 1 and users[0].op_type == kind and name not in self.outputs else None
+
+
+def _permutes(node: Any, order: list[int]) -> bool:
+    return any(one.name == "perm" and list(one.ints) == order for one in node.attribute)
+
+
+def _remove_unused(graph: Any) -> None:
+    """Remove nodes, and then stored tensors, that no output needs."""
+    needed = {one.name for one in graph.output}
+    for node in reversed(list(graph.node)):  # in the order of the work, so users come before
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(node.input)
+    for one in [one for one in graph.initializer if one.name not in needed]:
+        graph.initializer.remove(one)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""``compress export``: the recipe that takes a saved student as it is and makes artifacts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from compress import config
+from compress.benchmark.depths import Depths
+from compress.errors import Fault, ModelError, RecipeError
+from compress.models.loading import load_config, load_tokenizer
+from compress.reading import quoted
+from compress.recipe import Recipe
+from compress.student.saved import Saved
+from compress.teacher import FineTune, Teacher, longest_row
+
+TAKEN = ("data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
+"""What can be chosen and set; the rest says how a student is made, and here it is made already."""
+
+
+def recipe_for(model: str, words: Sequence[str]) -> Recipe:
+    """Return the recipe for a run's student, or for a saved classifier, and the ``words`` of a command line.
+
+    Raises RecipeError for words of other parts than `TAKEN` and for what `compress.config.compose` refuses,
+    ModelError where ``model`` is neither a run nor a classifier.
+    """
+    faults = [
+        Fault(word.partition("=")[0], None, "says how a student is made, and export takes one that is made", _INSTEAD)
+        for word in words
+        if word.lstrip("+~").partition("=")[0].partition(".")[0].partition("/")[0] not in TAKEN
+    ]
+    if faults:
+        raise RecipeError(faults)
+    path = Path(model).expanduser()
+    if (path / "report.json").is_file() or (path / "recipe.yaml").is_file():
+        return _of_run(path, words)
+    return _of_classifier(model, words)
+
+
+_INSTEAD = f"Here it can be {', '.join(TAKEN)}; for all else there is compress run."
+
+
+def _of_run(run: Path, words: Sequence[str]) -> Recipe:
+    """Return the recipe for the student of a run, with the run's data, settings and teacher."""
+    teacher, student = run / "stages" / "00-teacher", run / "student"
+    for needed in (run / "recipe.yaml", teacher / "config.json", student / "config.json"):
+        if not needed.is_file():
+            raise ModelError(
+                f"{run}: is no finished run: it has no {needed.relative_to(run)}. Name its student's folder."
+            )
+    recipe = config.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words])
+    if recipe.output and Path(recipe.output).resolve() == run.resolve():
+        raise RecipeError([Fault("output", recipe.output, "is the run itself, which stays as it is", "Name another.")])
+    plain = Teacher()
+    return replace(
+        recipe,
+        recipe="export",
+        teacher=replace(
+            recipe.teacher, model=_as_path(teacher), fine_tune=FineTune.never, members=[], copies=1,
+            combine=plain.combine, weights=None, chosen=1,
+        ),
+        augment={},
+        student=Saved(model=_as_path(student)),
+        prepare={},
+        distill=replace(recipe.distill, epochs=0, generations=1),
+        prune={},
+        benchmark=replace(recipe.benchmark, labels_only=False, depths=Depths.none, depths_twin=False),
+    )  # fmt: skip
+
+
+def _of_classifier(model: str, words: Sequence[str]) -> Recipe:
+    """Return the recipe for a classifier that is its own teacher, its rows as long as it takes them."""
+    if not any(word.startswith(("data=", "data.")) for word in words):
+        rule = "is needed: artifacts are calibrated and proved on rows"
+        raise RecipeError([Fault("data", None, rule, "For example data=files data.train=my/train.tsv.")])
+    source = _as_path(Path(model).expanduser()) if Path(model).expanduser().exists() else model
+    longest = longest_row(load_config(source))  # first: it says more clearly what is no model
+    most = min(longest, load_tokenizer(source).model_max_length)
+    named = quoted(source)
+    return config.compose(
+        ["recipe=export", f"teacher.model={named}", f"student.model={named}", f"teacher.max_tokens={most}", *words]
+    )
+
+
+def _as_path(folder: Path) -> str:
+    return str(folder.absolute())
