@@ -67,7 +67,7 @@ class Recipe(Settings):
             yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
         makers = [stage for stage in (*self.export.values(), *self.quantize.values()) if not stage.gathers]
         for group, name, stage in self._after_distillation():
-            yield from (fault.under(f"{group}.{name}") for fault in stage.gather_faults(makers))
+            yield from (replace(fault, setting=f"{group}.{name}") for fault in stage.gather_faults(makers))
 
     @property
     def folder(self) -> Path:

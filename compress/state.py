@@ -222,7 +222,7 @@ class Stage(Settings):
         yield from ()
 
     def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
-        """Yield why what the run's other exports and quantizations make cannot serve this one."""
+        """Yield why what the run's other exports and quantizations make cannot serve; no single setting is at fault."""
         yield from ()
 
     def made_with(self) -> Any:

@@ -71,19 +71,19 @@ class Triton(Stage):
     def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
         """Some other stage writes ONNX or engines."""
         if all(isinstance(other, BitsAndBytes) for other in others):
-            rule = "serves the ONNX graphs and engines of a run, and none of its stages writes one"
-            yield Fault("tokenize", self.tokenize.value, rule, "Choose export=[onnx,triton].")
+            rule = "serves the ONNX graphs and engines of a run, and no other stage writes one"
+            yield Fault("", None, rule, "Choose export=[onnx,triton].")
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
-        served, notes = [], []
-        for artifact in state.artifacts:
-            if artifact.runtime == "onnxruntime":
-                served.append(Served(artifact.name, artifact.folder / MODEL, read_graph(artifact.folder / MODEL)))
-            elif artifact.runtime == "tensorrt":
-                why = not_served(artifact)
-                served += [] if why else [_engine(artifact)]
-                notes += [f"{artifact.name} is left out: {why}"] if why else []
+        served, keys, notes = [], [], []
+        for artifact in (one for one in state.artifacts if one.runtime in ("onnxruntime", "tensorrt")):
+            why = not_served(artifact) if artifact.runtime == "tensorrt" else ""
+            if why:
+                notes.append(f"{artifact.name} is left out: {why}")
+                continue
+            served.append(_engine(artifact) if artifact.runtime == "tensorrt" else _graph(artifact))
+            keys.append([artifact.name, artifact.key])
         if not served:
             said = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
             raise ModelError(f"triton: there is nothing to serve: {said}. Choose export=[onnx,triton].")
@@ -92,7 +92,6 @@ class Triton(Stage):
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.train.pairs is not None, state.data.task
         labels = task.labels if isinstance(task, Classification) else ()
-        keys = {one.name: one.key for one in state.artifacts if one.name in {each.name for each in served}}
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)
@@ -142,6 +141,10 @@ def not_served(artifact: Artifact) -> str:
     if record["profile"][0][0] > 1:
         return f"its smallest batch is {record['profile'][0][0]}, and a request may be one row"
     return ""
+
+
+def _graph(artifact: Artifact) -> Served:
+    return Served(artifact.name, artifact.folder / MODEL, read_graph(artifact.folder / MODEL))
 
 
 def _engine(artifact: Artifact) -> Served:
