@@ -78,6 +78,9 @@ class Recipe(Settings):
         if self.benchmark.depths_twin and not self._drops_layers:
             rule = "has no other to be the twin of: no layer is dropped in training"
             yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
+        makers = [stage for stage in (*self.export.values(), *self.quantize.values()) if not stage.gathers]
+        for group, name, stage in self._after_distillation():
+            yield from (replace(fault, setting=f"{group}.{name}") for fault in stage.gather_faults(makers))
 
     @property
     def folder(self) -> Path:
@@ -120,16 +123,20 @@ class Recipe(Settings):
         yield "student", self.student
         yield from self.prepare.items()
         yield "distill", self.distill
-        for group in (self.prune, self.export, self.quantize):
-            yield from group.items()
+        yield from ((name, stage) for _, name, stage in self._after_distillation())
 
     def trained(self) -> Iterator[tuple[str, Stage]]:
         """Yield what changes or takes the student after it was built, by its path, in the order of the work."""
         yield from ((f"prepare.{name}", stage) for name, stage in self.prepare.items())
         if self.distill.epochs or self.prune or any(isinstance(s, QuantizationAware) for s in self.quantize.values()):
             yield "distill", self.distill
-        for group in ("prune", "export", "quantize"):
-            yield from ((f"{group}.{name}", stage) for name, stage in getattr(self, group).items())
+        yield from ((f"{group}.{name}", stage) for group, name, stage in self._after_distillation())
+
+    def _after_distillation(self) -> list[tuple[str, str, Stage]]:
+        """Return (group, name, stage) of prunings, exports and quantizations; what gathers artifacts is last."""
+        groups = ("prune", "export", "quantize")
+        found = [(group, name, stage) for group in groups for name, stage in getattr(self, group).items()]
+        return sorted(found, key=lambda one: one[2].gathers)
 
     def label_student(self, state: State, console: Console) -> Record:
         """Train the distilled student's twin on labels alone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Console
 
@@ -209,6 +209,8 @@ class Recovery(Protocol):
 class Stage(Settings):
     """One verb: a state in, a state out. Its fields are its settings."""
 
+    gathers: ClassVar[bool] = False  # it takes the artifacts of other stages, and so runs after all of them
+
     def __call__(self, state: State) -> State:
         """Return the state after this stage."""
         raise NotImplementedError(type(self).__name__)
@@ -227,6 +229,10 @@ class Stage(Settings):
         ``student`` is a configuration, ``teacher`` the folder or hub id that the teacher is loaded from, which
         is a pretrained model where it is ``fine_tuned`` in this run; data is cut and sampled with ``seed``.
         """
+        yield from ()
+
+    def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
+        """Yield why what the run's other exports and quantizations make cannot serve; no single setting is at fault."""
         yield from ()
 
     def made_with(self) -> Any:

@@ -109,7 +109,8 @@ class TensorRt(Stage):
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make("tensorrt", made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
-        return _described(product, precision, engines, product.record["why"])
+        profile = [[size[place] for size in shapes["input_ids"]] for place in (0, 1)]
+        return _described(product, precision, engines, product.record["why"], profile)
 
     def _graph(self, state: State, precision: Precision) -> Product:
         """Return the folder with the graph in a precision."""
@@ -141,7 +142,9 @@ def command(shapes: Mapping[str, list[Shape]]) -> str:
     return shlex.join([*words, "--skipInference"])
 
 
-def _described(product: Product, precision: Precision, engines: Mapping[str, Summary | None], why: str) -> Artifact:
+def _described(
+    product: Product, precision: Precision, engines: Mapping[str, Summary | None], why: str, profile: list[list[int]]
+) -> Artifact:
     """Return the artifact, with what is known of its engines, or with why there are none."""
     notes = [
         f"{name}: {engines[name] or 'its layers were not told'}, "
@@ -157,6 +160,8 @@ def _described(product: Product, precision: Precision, engines: Mapping[str, Sum
         "notes": notes,
         "seconds": product.seconds,
         "size_mib": size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
+        "by": product.record.get("by", ""),
+        "profile": profile,  # smallest, best and largest batch, then length
         "int8_matmuls": min(([one.int8_products, one.products] for one in counted), default=None),
     }
     name = "built" if engines else "not built"

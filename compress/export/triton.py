@@ -1,0 +1,154 @@
+"""A model repository for Triton Inference Server, from the artifacts that the run has made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from compress.errors import Fault, ModelError
+from compress.export.tensorrt import ENGINE
+from compress.export.tensorrt_bindings import FULL
+from compress.export.triton_config import read_graph
+from compress.export.triton_repository import Limits, Repository, Served, Serving
+from compress.files import hash_folder, size_mib
+from compress.models.loading import load_config, load_tokenizer
+from compress.models.onnx_folder import MODEL
+from compress.quantize.bitsandbytes import BitsAndBytes
+from compress.settings import at_least
+from compress.state import Artifact, Stage, State
+from compress.tasks import Classification
+
+WEIGHTS = (".onnx", ".plan")
+IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
+
+
+class Tokenize(Enum):
+    """server: texts are sent, by an ensemble for each graph; client: token numbers are."""
+
+    server = "server"
+    client = "client"
+
+
+class Device(Enum):
+    """Where ONNX Runtime runs in the server; TensorRT engines run on a GPU."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+@dataclass(kw_only=True)
+class Triton(Stage):
+    """Write a model repository for Triton from all ONNX artifacts of the run, and engines that TensorRT built."""
+
+    gathers: ClassVar[bool] = True
+
+    tokenize: Tokenize = Tokenize.server  # server: texts in, labels and probabilities out; client: numbers in
+    max_batch_size: int = 32  # rows that the server runs at once, at most
+    preferred_batch_sizes: list[int] = field(default_factory=list)  # sizes to wait for; none: as many as there are
+    max_queue_delay_microseconds: int = 1000  # longest wait of a request for others to share its batch
+    pad_to_multiple_of: int = 8  # tokenize=server: lengths are rounded up, so that requests of about a length batch
+    instances: int = 1  # copies of each model that run side by side
+    device: Device = Device.cpu  # of ONNX graphs: cpu or gpu
+    threads: int = 1  # of ONNX Runtime within an operator, of each copy; 0: all cores
+    image: str = IMAGE  # of the container that README.md starts
+
+    def faults(self) -> Iterator[Fault]:
+        """Sizes are whole numbers from 1, in order, and none is above the largest batch."""
+        for name in ("max_batch_size", "pad_to_multiple_of", "instances"):
+            yield from at_least(self, name, 1)
+        for name in ("max_queue_delay_microseconds", "threads"):
+            yield from at_least(self, name, 0)
+        sizes = list(self.preferred_batch_sizes)
+        if sizes != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= self.max_batch_size):
+            rule = f"must rise, from 1 or more to max_batch_size = {self.max_batch_size} or less"
+            yield Fault("preferred_batch_sizes", sizes, rule)
+        if not self.image.strip() or any(letter.isspace() for letter in self.image):
+            yield Fault("image", self.image, f"must name an image of a container, as {IMAGE}")
+
+    def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
+        """Some other stage writes ONNX or engines."""
+        if all(isinstance(other, BitsAndBytes) for other in others):
+            rule = "serves the ONNX graphs and engines of a run, and no other stage writes one"
+            yield Fault("", None, rule, "Choose export=[onnx,triton].")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
+        served, keys, notes = [], [], []
+        for artifact in (one for one in state.artifacts if one.runtime in ("onnxruntime", "tensorrt")):
+            why = not_served(artifact) if artifact.runtime == "tensorrt" else ""
+            if why:
+                notes.append(f"{artifact.name} is left out: {why}")
+                continue
+            served.append(_engine(artifact) if artifact.runtime == "tensorrt" else _graph(artifact))
+            keys.append([artifact.name, artifact.key])
+        if not served:
+            said = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
+            raise ModelError(f"triton: there is nothing to serve: {said}. Choose export=[onnx,triton].")
+        folder = served[0].model.parent
+        if not (folder / "tokenizer.json").is_file():
+            raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
+        paired, task = state.data.train.pairs is not None, state.data.task
+        labels = task.labels if isinstance(task, Classification) else ()
+
+        def work(made: Path) -> None:
+            reading = load_tokenizer(folder)
+            positions = getattr(load_config(folder, weights=False), "max_position_embeddings", None) or 512
+            limits = Limits(
+                min(reading.model_max_length, positions), reading.pad_token_id, reading.truncation_side, paired
+            )
+            Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
+
+        parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
+        product = state.workshop.make("triton", parts, work)
+        names = [one.name for one in served]
+        record = {
+            "notes": (f"serves {', '.join(names)}; README.md says how", *notes),
+            "seconds": product.seconds,
+            "size_mib": size_mib(product.folder, WEIGHTS),
+        }
+        unmeasured = f"written for {self.image}, which is not here: the report's figures are of {', '.join(names)}"
+        artifact = Artifact("triton", "triton", "", product.folder, product.key, record, unmeasured=unmeasured)
+        return replace(state, artifacts=(*state.artifacts, artifact))
+
+    def serving(self) -> Serving:
+        """Return the settings that the repository's files depend on, in plain values."""
+        return Serving(
+            texts=self.tokenize is Tokenize.server,
+            max_batch_size=self.max_batch_size,
+            preferred_batch_sizes=tuple(self.preferred_batch_sizes),
+            max_queue_delay_microseconds=self.max_queue_delay_microseconds,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            instances=self.instances,
+            gpu=self.device is Device.gpu,
+            threads=self.threads,
+            image=self.image,
+        )
+
+
+FILES = Path(__file__).parent / "triton_files"
+
+
+def not_served(artifact: Artifact) -> str:
+    """Return why Triton cannot serve the engine of an artifact; empty where it can."""
+    record: Mapping[str, Any] = artifact.record
+    if not list(artifact.folder.glob(f"*{ENGINE}")):
+        return "it has no engine"
+    if record["by"].split()[0] != FULL:
+        return f"its engines are by {record['by']}, and Triton runs those of TensorRT itself"
+    if record["profile"][0][0] > 1:
+        return f"its smallest batch is {record['profile'][0][0]}, and a request may be one row"
+    return ""
+
+
+def _graph(artifact: Artifact) -> Served:
+    return Served(artifact.name, artifact.folder / MODEL, read_graph(artifact.folder / MODEL))
+
+
+def _engine(artifact: Artifact) -> Served:
+    """Return an engine; strongly typed, it has the inputs and outputs of the graph beside it, its source."""
+    (batch, tokens), graph = artifact.record["profile"], read_graph(artifact.folder / MODEL)
+    plan = next(artifact.folder.glob(f"*{ENGINE}"))
+    return Served(artifact.name, plan, graph, (batch[-1], tokens[0], tokens[-1]), artifact.record["by"])

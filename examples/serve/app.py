@@ -1,0 +1,259 @@
+"""Serve an ONNX artifact over HTTP, with requests gathered into batches: python app.py FOLDER; see --help.
+
+A plain program to start from. It needs what requirements.txt names, and nothing of the package that made the artifact.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+import onnxruntime
+from fastapi import FastAPI, HTTPException, Response
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+from tokenizers import Encoding, Tokenizer
+
+MOST_TEXTS = 64  # of a request
+COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=100_000)]
+
+
+class Question(BaseModel):
+    """Texts to label; for a task on pairs, the second text of each."""
+
+    texts: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
+    pairs: list[Text] | None = None
+
+    @model_validator(mode="after")
+    def one_pair_a_text(self) -> Self:
+        """Refuse another number of second texts than of first."""
+        if self.pairs is not None and len(self.pairs) != len(self.texts):
+            raise ValueError(f"pairs must be as many as texts: {len(self.pairs)} against {len(self.texts)}")
+        return self
+
+
+class Prediction(BaseModel):
+    """What the model says of a text: a label with all probabilities, or a score."""
+
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    score: float | None = None
+    truncated: bool  # the text was longer than the model takes, and its end was not read
+
+
+class Answer(BaseModel):
+    """A prediction for each text, in their order."""
+
+    predictions: list[Prediction]
+
+
+class Artifact:
+    """An artifact's folder: model.onnx, tokenizer.json, tokenizer_config.json and config.json."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        reading = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        longest = min(reading.get("model_max_length") or 512, config.get("max_position_embeddings") or 512)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(
+            int(longest), strategy="longest_first", direction=reading.get("truncation_side", "right")
+        )
+        self.tokenizer.no_padding()
+        pad = reading["pad_token"]
+        self.pad = self.tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        names = config.get("id2label", {})
+        self.labels = [names[str(index)] for index in range(len(names))]
+        self.is_score = config.get("problem_type") == "regression"
+        self.session = self._session(folder / "model.onnx", threads)
+        self.inputs = [one.name for one in self.session.get_inputs()]
+
+    @staticmethod
+    def _session(path: Path, threads: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if "compress.in_floats" in session.get_modelmeta().custom_metadata_map:
+            # int8 for another device: products of signed integers would saturate on some processors
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return session
+
+    def __call__(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
+        """Return a prediction a row, in their order; rows of about the same length are run together."""
+        encodings = [self.tokenizer.encode(text, pair) for text, pair in rows]
+        said: list[dict[str, Any]] = [{} for _ in rows]
+        for group in groups([len(one.ids) for one in encodings]):
+            logits = self.session.run(None, self._padded([encodings[row] for row in group]))[0]
+            for row, values in zip(group, logits, strict=True):
+                said[row] = self._read(values) | {"truncated": bool(encodings[row].overflowing)}
+        return said
+
+    def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
+        width = max(len(one.ids) for one in encodings)
+        made = {}
+        for name in self.inputs:
+            made[name] = np.full((len(encodings), width), self.pad if name == "input_ids" else 0, np.int64)
+            for row, encoding in enumerate(encodings):
+                numbers = getattr(encoding, COLUMNS[name])
+                made[name][row, : len(numbers)] = numbers
+        return made
+
+    def _read(self, logits: Any) -> dict[str, Any]:
+        if self.is_score:
+            return {"score": float(logits[0])}
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        best = int(shares.argmax())
+        probabilities = {label: float(share) for label, share in zip(self.labels, shares, strict=True)}
+        return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": probabilities}
+
+
+def groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Return row numbers, longest first, cut where a row is less than half as long as the longest of its group."""
+    made: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not made or 2 * lengths[row] < lengths[made[-1][0]]:
+            made.append([])
+        made[-1].append(row)
+    return made
+
+
+class Full(Exception):
+    """As many rows are waiting as may."""
+
+
+@dataclass
+class Batcher:
+    """Rows wait here until there are enough of them, or the first has waited long enough; one batch runs at a time."""
+
+    artifact: Artifact
+    most_rows: int  # of a batch
+    wait_ms: float  # the first row of a batch waits at most so long for others
+    most_waiting: int  # rows that are not answered yet
+    waiting: int = 0
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"requests": 0, "rows": 0, "batches": 0, "refused": 0, "largest_batch": 0}
+    )
+    queue: asyncio.Queue[tuple[tuple[str, str | None], asyncio.Future[dict[str, Any]]]] = field(
+        default_factory=asyncio.Queue
+    )
+
+    async def ask(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
+        """Return the predictions of rows; raises Full where they are too many beside those that wait."""
+        if self.waiting + len(rows) > self.most_waiting:
+            self.counts["refused"] += 1
+            raise Full
+        self.counts["requests"] += 1
+        self.waiting += len(rows)
+        answers = [asyncio.get_running_loop().create_future() for _ in rows]
+        for one in zip(rows, answers, strict=True):
+            self.queue.put_nowait(one)
+        try:
+            return await asyncio.gather(*answers)
+        finally:
+            self.waiting -= len(rows)
+
+    async def run(self) -> None:
+        """Answer for ever."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            while True:
+                batch = [one for one in await self._gathered() if not one[1].done()]  # a client may have gone
+                if not batch:
+                    continue
+                self.counts["rows"] += len(batch)
+                self.counts["batches"] += 1
+                self.counts["largest_batch"] = max(self.counts["largest_batch"], len(batch))
+                try:
+                    said = await loop.run_in_executor(thread, self.artifact, [row for row, _ in batch])
+                except Exception as error:  # of these rows, not of the server
+                    for _, answer in batch:
+                        if not answer.done():
+                            answer.set_exception(error)
+                    continue
+                for (_, answer), one in zip(batch, said, strict=True):
+                    if not answer.done():
+                        answer.set_result(one)
+
+    async def _gathered(self) -> list[tuple[tuple[str, str | None], asyncio.Future[dict[str, Any]]]]:
+        batch = [await self.queue.get()]
+        try:
+            async with asyncio.timeout(self.wait_ms / 1e3):
+                while len(batch) < self.most_rows:
+                    batch.append(await self.queue.get())
+        except TimeoutError:
+            pass
+        while len(batch) < self.most_rows and not self.queue.empty():
+            batch.append(self.queue.get_nowait())
+        return batch
+
+
+def create_app(
+    folder: Path, *, most_rows: int = 32, wait_ms: float = 2.0, most_waiting: int = 256, threads: int = 1
+) -> FastAPI:
+    """Return the application of an artifact's folder; see `Batcher` for the sizes."""
+    if most_rows < 1 or wait_ms < 0 or most_waiting < 1 or threads < 0:
+        raise ValueError("most_rows and most_waiting must be at least 1, wait_ms and threads at least 0")
+    batcher = Batcher(Artifact(folder, threads), most_rows, wait_ms, most_waiting)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        running = asyncio.create_task(batcher.run())
+        yield
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    app = FastAPI(title=folder.name, lifespan=lifespan)
+
+    @app.post("/predict", response_model_exclude_none=True)
+    async def predict(question: Question) -> Answer:
+        pairs = question.pairs or [None] * len(question.texts)
+        try:
+            said = await batcher.ask(list(zip(question.texts, pairs, strict=True)))
+        except Full as full:
+            raise HTTPException(503, "too many texts are waiting", {"Retry-After": "1"}) from full
+        return Answer(predictions=[Prediction(**one) for one in said])
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "model": folder.name, "labels": batcher.artifact.labels, "waiting": batcher.waiting}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        lines = [f"serve_{name} {value}" for name, value in {**batcher.counts, "waiting": batcher.waiting}.items()]
+        return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+def main() -> None:
+    """Serve the folder that the command line names."""
+    import uvicorn
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="an artifact with model.onnx, as runs/RECIPE/NAME/artifacts/dynamic")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--rows", type=int, default=32, help="most rows of a batch")
+    parser.add_argument("--wait-ms", type=float, default=2.0, help="longest wait of a row for others to join it")
+    parser.add_argument("--waiting", type=int, default=256, help="rows that may wait; a request above that gets 503")
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime; 0: all cores")
+    said = parser.parse_args()
+    missing = [name for name in ("model.onnx", "tokenizer.json", "config.json") if not (said.folder / name).is_file()]
+    if missing:
+        parser.error(f"{said.folder} has no {missing[0]}; name the folder of an ONNX artifact")
+    app = create_app(
+        said.folder, most_rows=said.rows, wait_ms=said.wait_ms, most_waiting=said.waiting, threads=said.threads
+    )
+    uvicorn.run(app, host=said.host, port=said.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
