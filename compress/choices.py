@@ -20,6 +20,7 @@ from compress.distill.progressive import Progressive
 from compress.distill.theseus import Theseus
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import TensorRt
+from compress.export.transformers_js import TransformersJs
 from compress.export.triton import Triton
 from compress.prune.budget import Budget
 from compress.prune.heads import PruneHeads
@@ -82,7 +83,7 @@ GROUPS: Mapping[str, Mapping[str, Option]] = {
         "qat": QuantizationAware,
         "bitsandbytes": BitsAndBytes,
     },
-    "export": {"onnx": Onnx, "tensorrt": TensorRt, "triton": Triton},
+    "export": {"onnx": Onnx, "tensorrt": TensorRt, "triton": Triton, "transformers_js": TransformersJs},
 }
 """Group to option to settings; the only place where names are bound: ``student=bert``, ``prune=[heads]``."""
 

@@ -103,7 +103,7 @@ def place(source: Path, target: Path, *without: str) -> None:
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
             shutil.copytree(
-                source, aside, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(*without)
+                source, aside, dirs_exist_ok=True, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*without)
             )
             aside.chmod(0o755)
             if target.exists():
@@ -127,11 +127,12 @@ def sweep_up(target: Path) -> None:
             path.unlink()
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str | Path, target: str | Path) -> str:
+    """Make ``target`` the same file as ``source``, or, where it is small or cannot be linked, a copy of it."""
     if Path(source).stat().st_size >= BIG:
         try:
             os.link(source, target)
-            return target
+            return str(target)
         except OSError:
             pass  # another file system, or one without links
     return str(shutil.copyfile(source, target))

@@ -78,9 +78,11 @@ class Recipe(Settings):
         if self.benchmark.depths_twin and not self._drops_layers:
             rule = "has no other to be the twin of: no layer is dropped in training"
             yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
-        makers = [stage for stage in (*self.export.values(), *self.quantize.values()) if not stage.gathers]
+        made = {**self.export, **self.quantize}
+        makers = {name: stage for name, stage in made.items() if not stage.gathers}
         for group, name, stage in self._after_distillation():
-            yield from (replace(fault, setting=f"{group}.{name}") for fault in stage.gather_faults(makers))
+            for fault in stage.gather_faults(makers):
+                yield fault.under(f"{group}.{name}") if fault.setting else replace(fault, setting=f"{group}.{name}")
 
     @property
     def folder(self) -> Path:

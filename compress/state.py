@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -231,7 +231,7 @@ class Stage(Settings):
         """
         yield from ()
 
-    def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
+    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
         """Yield why what the run's other exports and quantizations make cannot serve; no single setting is at fault."""
         yield from ()
 

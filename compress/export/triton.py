@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -68,9 +68,9 @@ class Triton(Stage):
         if not self.image.strip() or any(letter.isspace() for letter in self.image):
             yield Fault("image", self.image, f"must name an image of a container, as {IMAGE}")
 
-    def gather_faults(self, others: Sequence[Stage]) -> Iterator[Fault]:
+    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
         """Some other stage writes ONNX or engines."""
-        if all(isinstance(other, BitsAndBytes) for other in others):
+        if all(isinstance(other, BitsAndBytes) for other in others.values()):
             rule = "serves the ONNX graphs and engines of a run, and no other stage writes one"
             yield Fault("", None, rule, "Choose export=[onnx,triton].")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.errors import MissingPackageError, ModelError
 from compress.files import write_text
+from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.onnx_graph import input_names, write_onnx
 from compress.state import Product, State
@@ -63,9 +64,19 @@ def onnx_student(state: State) -> Product:
 
 
 def with_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the tokenizer and the configuration (labels) from ``source``; the model's code is for PyTorch and stays."""
+    """Copy the tokenizer and the configuration (labels) from ``source``; the model's code is for PyTorch and stays.
+
+    Both are said in words that others know, too, as Optimum with transformers 4: a model whose layers differ in shape
+    is of its family's type (the shapes are in the graph), and a tokenizer of no type of its own is the plain fast one.
+    """
     for name in BESIDE:
         shutil.copyfile(source / name, folder / name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.pop("auto_map", None) is not None:
-        write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    family = config["model_type"].removeprefix(UNEVEN)
+    config["model_type"] = family if family in FAMILIES else config["model_type"]
+    config.pop("auto_map", None)
+    write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":  # the name since transformers 5
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,129 @@
+"""The folder that transformers.js and Optimum load: the run's ONNX graphs under the names that they look for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from compress.errors import Fault, ModelError
+from compress.export.onnx import Onnx
+from compress.files import link_or_copy, size_mib, write_text
+from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.onnx_folder import BESIDE, IN_FLOATS, MODEL
+from compress.settings import nearest
+from compress.state import Artifact, Stage, State
+
+NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
+"""transformers.js's file names by precision, without .onnx; int8 is what it loads where nothing is said (q8)."""
+
+
+@dataclass(kw_only=True)
+class TransformersJs(Stage):
+    """Gather the run's graphs as ``onnx/model.onnx``, ``model_quantized.onnx`` and ``model_fp16.onnx``.
+
+    transformers.js loads such a folder, and so does Optimum's ORTModelForSequenceClassification.
+    """
+
+    int8: str | None = None  # which int8 artifact is model_quantized.onnx, by name; default: the first of the run
+
+    gathers: ClassVar[bool] = True
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Both look up the type of the model among those that they know."""
+        if not can_be_taken_apart(student):
+            rule = f"transformers.js does not know students of type {student.model_type}"
+            yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(FAMILIES)}.")
+
+    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
+        """The graph in fp32, which both load first, is written, and the int8 one that is named."""
+        if self.int8 is not None and self.int8 not in others:
+            yield Fault("int8", self.int8, "names no quantization of this recipe", nearest(self.int8, list(others)))
+        if not any(isinstance(other, Onnx) for other in others.values()):
+            rule = "gathers the run's graphs, and the one in fp32 is missing"
+            yield Fault("", None, rule, "Choose export=[onnx,transformers_js].")
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the artifact ``transformers_js``; raises ModelError where ``int8`` names none."""
+        chosen, left_out = self._chosen(state.artifacts)
+        plain = chosen["model"]
+
+        def work(folder: Path) -> None:
+            (folder / "onnx").mkdir(exist_ok=True)
+            for name, artifact in chosen.items():
+                link_or_copy(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
+            for name in BESIDE:
+                link_or_copy(plain.folder / name, folder / name)
+            pairs = state.data.train.pairs is not None
+            write_text(folder / "README.md", _readme(chosen, pairs=pairs))
+
+        keys = {name: artifact.key for name, artifact in chosen.items()}
+        product = state.workshop.make("transformers_js", [keys, state.data.train.pairs is not None], work)
+        names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
+        record: dict[str, Any] = {
+            "notes": (names, *left_out),
+            "seconds": product.seconds,
+            "size_mib": size_mib(product.folder / "onnx", (".onnx",)),
+        }
+        said = "holds the files of " + ", ".join(artifact.name for artifact in chosen.values()) + ", measured there"
+        artifact = Artifact("transformers_js", "onnxruntime", "", product.folder, product.key, record, unmeasured=said)
+        return replace(state, artifacts=(*state.artifacts, artifact))
+
+    def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
+        """Return the artifact of each file, and notes of what has none."""
+        graphs = [one for one in artifacts if one.runtime == "onnxruntime" and not one.unmeasured]
+        found: dict[str, Artifact] = {}
+        left_out = []
+        for one in graphs:
+            name = NAMES.get(one.precision)
+            if one.precision == "int8" and self.int8 not in (None, one.name):
+                name = None
+            if name is None or name in found or _for_other_devices(one):
+                left_out.append(f"{one.name} has no place of its own there")
+            else:
+                found[name] = one
+        if self.int8 is not None and NAMES["int8"] not in found:
+            there = ", ".join(one.name for one in graphs if one.precision == "int8") or "none"
+            raise ModelError(f"transformers_js.int8 = {self.int8!r}: the run's int8 graphs for the CPU are {there}.")
+        return found, left_out
+
+
+def _for_other_devices(artifact: Artifact) -> bool:
+    """Return whether the int8 of a graph is meant for a GPU."""
+    import onnx
+
+    model = onnx.load(artifact.folder / MODEL, load_external_data=False)
+    return any(one.key == IN_FLOATS for one in model.metadata_props)
+
+
+def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
+    kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
+    rows = "\n".join(f"| `onnx/{name}.onnx` | {one.name} | `{kinds[name]}` |" for name, one in chosen.items())
+    dtype = "q8" if "model_quantized" in chosen else "fp32"
+    file = "model_quantized.onnx" if dtype == "q8" else "model.onnx"
+    asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"
+    words = '"a first text", "a second text"' if pairs else '"a text"'
+    return f"""# For transformers.js and Optimum
+
+| file | artifact | dtype |
+|---|---|---|
+{rows}
+
+```js
+import {{ AutoModelForSequenceClassification, AutoTokenizer, env }} from '@huggingface/transformers';
+env.localModelPath = '..'; // the folder above this one
+const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
+const model = await AutoModelForSequenceClassification.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
+const {{ logits }} = await model(await tokenizer({asked}));
+```
+
+```python
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = ORTModelForSequenceClassification.from_pretrained(".", subfolder="onnx", file_name="{file}")
+logits = model(**tokenizer({words}, return_tensors="pt")).logits
+```
+"""
