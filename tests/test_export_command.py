@@ -86,6 +86,7 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
     assert load_tokenizer(elsewhere / "out" / "student").model_max_length == 24  # rows as long as it takes them
     one, other = (load_model(folder).state_dict() for folder in (world / "other", elsewhere / "out" / "student"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert said["verdicts"][0].startswith("There was no teacher: in its place stands the model itself")
     assert "labels_only" not in {baseline["name"] for baseline in said["baselines"]}
 
 
