@@ -9,7 +9,7 @@ from pathlib import Path
 from compress import config
 from compress.benchmark.depths import Depths
 from compress.errors import Fault, ModelError, RecipeError
-from compress.models.loading import load_config, load_tokenizer
+from compress.models.loading import load_config
 from compress.reading import quoted
 from compress.recipe import Recipe
 from compress.student.saved import Saved
@@ -70,13 +70,12 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
 
 
 def _of_classifier(model: str, words: Sequence[str]) -> Recipe:
-    """Return the recipe for a classifier that is its own teacher, its rows as long as it takes them."""
+    """Return the recipe for a classifier without a teacher, its rows as long as it takes them."""
     if not any(word.startswith(("data=", "data.")) for word in words):
         rule = "is needed: artifacts are calibrated and proved on rows"
         raise RecipeError([Fault("data", None, rule, "For example data=files data.train=my/train.tsv.")])
     source = _as_path(Path(model).expanduser()) if Path(model).expanduser().exists() else model
-    longest = longest_row(load_config(source))  # first: it says more clearly what is no model
-    most = min(longest, load_tokenizer(source).model_max_length)
+    most = longest_row(load_config(source))
     named = quoted(source)
     return config.compose(
         ["recipe=export", f"teacher.model={named}", f"student.model={named}", f"teacher.max_tokens={most}", *words]

@@ -85,6 +85,12 @@ class Recipe(Settings):
                 yield fault.under(f"{group}.{name}") if fault.setting else replace(fault, setting=f"{group}.{name}")
 
     @property
+    def alone(self) -> bool:
+        """Whether there is no teacher: a saved student is taken as it is, and all is measured against it."""
+        saved = isinstance(self.student, Saved) and self.student.model == self.teacher.model
+        return saved and self.distill.epochs == 0
+
+    @property
     def folder(self) -> Path:
         """Where the run is written."""
         return Path(self.output) if self.output else Path("runs") / self.recipe / (self.name or _now())
@@ -119,8 +125,12 @@ class Recipe(Settings):
         return state
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
-        """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations."""
-        yield "teacher", self.teacher
+        """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.
+
+        A saved student that is its own teacher stands alone.
+        """
+        if not self.alone:
+            yield "teacher", self.teacher
         yield from self.augment.items()
         yield "student", self.student
         yield from self.prepare.items()
@@ -225,10 +235,11 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
     teacher, fine_tuned = recipe.teacher.inspect(data.task)
+    who = "student" if recipe.alone else "teacher"
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
     if not faults and not any(recipe.student.faults()):
         faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
-    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens())]
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens(), who)]
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)

@@ -25,9 +25,6 @@ def verdicts(report: dict[str, Any]) -> list[str]:
     artifacts = {a["name"]: a for a in report["artifacts"] if "not_measured" not in a}
     baselines = {b["name"]: b for b in report["baselines"]}
     said = []
-    settings = report["settings"]
-    if settings["student"]["kind"] == "Saved" and settings["student"]["model"] == settings["teacher"]["model"]:
-        said.append("There was no teacher: in its place stands the model itself, as it was given, in PyTorch.")
     chosen = artifacts.get(report["recommended"] or "")
     tfidf = baselines.get("tfidf")
     if chosen and tfidf:

@@ -79,14 +79,17 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
     assert main(["export", str(world / "other"), *words]) == 0
     assert contents(world / "other") == before
     said = json.loads((elsewhere / "out" / "report.json").read_text())
-    teacher, student = said["stages"]
-    assert teacher["metrics"] == student["metrics"]
-    assert (student["retained"], student["agreement"]) == (1, 1)
+    (student,) = said["stages"]
+    assert (student["name"], student["retained"], student["agreement"], student["speedup"]) == ("student", 1, 1, 1)
     assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
     assert load_tokenizer(elsewhere / "out" / "student").model_max_length == 24  # rows as long as it takes them
     one, other = (load_model(folder).state_dict() for folder in (world / "other", elsewhere / "out" / "student"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert said["verdicts"][0].startswith("There was no teacher: in its place stands the model itself")
+    for written in ("report.html", "report.md", "student/README.md"):
+        text = (elsewhere / "out" / written).read_text()
+        assert "given student" in text
+        assert "against the teacher" not in text
+        assert "distilled" not in text
     assert "labels_only" not in {baseline["name"] for baseline in said["baselines"]}
 
 
@@ -95,6 +98,13 @@ def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
     learned = QuantizationAware(epochs=0.5, agreement=0.5)
     state = replace(made, quantize={"qat": learned}).run()
     assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+
+
+def test_a_classifier_without_a_teacher_learns_int8_from_itself(world: Path) -> None:
+    words = [*data(world), "quantize=[qat]", "quantize.qat.epochs=0.5", "quantize.qat.agreement=0.5", "export=[]"]
+    state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run()
+    assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+    assert state.teacher == state.student
 
 
 def test_a_saved_student_can_be_distilled_further(world: Path) -> None:

@@ -66,20 +66,24 @@ class Benchmark(Settings):
             rule = f"cannot remove layers from a student of type {student.model_type}"
             yield Fault("depths", self.depths.value, rule, "Set it to none.")
 
-    def model_faults(self, longest: int) -> Iterator[Fault]:
-        """Yield lengths of the grid above the ``longest`` rows that the teacher takes."""
+    def model_faults(self, longest: int, model: str = "teacher") -> Iterator[Fault]:
+        """Yield lengths of the grid above the ``longest`` rows that the model takes, the teacher or a given student."""
         if max(self.tokens, default=0) > longest:
-            yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the teacher takes")
+            yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the {model} takes")
 
     def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
-        """Return the report's ``stages``, ``artifacts`` and ``baselines``."""
+        """Return the report's ``stages``, ``artifacts`` and ``baselines``.
+
+        All is measured against the teacher, or, where there is none, against the student that was given.
+        """
         bench = _Bench(self, state)
         student = bench.logits(state.given_student)
         models = {record.name: record.model for record in state.records}
         latency = bench.latencies(models)
-        teacher_time = _headline(latency["stages"]["teacher"])
-        stages, previous = [], bench.logits(state.given_teacher)
-        teacher_metric = bench.metric(previous)
+        first = state.records[0]
+        teacher_time = _headline(latency["stages"][first.name])
+        stages, answers = [], bench.logits(state.teacher or first.model)
+        teacher_metric = bench.metric(answers)
         for record in state.records:
             logits = bench.logits(record.model)
             stages.append(
@@ -88,7 +92,7 @@ class Benchmark(Settings):
                 | _shape(record.model.folder)
                 | {
                     "name": record.name, "kind": record.kind, "seconds": record.seconds, "reused": record.reused,
-                    "agreement": state.data.task.agreement(logits, bench.logits(state.given_teacher)),
+                    "agreement": state.data.task.agreement(logits, answers),
                     "latency": latency["stages"][record.name],
                     "speedup": teacher_time / _headline(latency["stages"][record.name]),
                     "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
@@ -235,9 +239,9 @@ class _Bench:
                 found = real_rows(
                     named, readers, texts, rows=settings.rows, seconds=settings.seconds, threads=settings.threads
                 )
-                last = self.state.records[-1].name
+                first, last = self.state.records[0].name, self.state.records[-1].name
                 in_grid = {
-                    k: r for k, r in named.items() if k in ("stages/teacher", f"stages/{last}") or k.startswith("art")
+                    k: r for k, r in named.items() if k in (f"stages/{first}", f"stages/{last}") or k.startswith("art")
                 }
                 more = grid(
                     in_grid, {name: readers[name].tokenizer for name in in_grid},

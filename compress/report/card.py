@@ -34,7 +34,9 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
     parts = [
         _front_matter(parsed),
         f"# {text(parsed.title)}",
-        "A compressed model, distilled from a larger teacher by `compress`.",
+        "A classifier, exported as it was given by `compress`."
+        if parsed.given
+        else "A compressed model, distilled from a larger teacher by `compress`.",
         _student(parsed),
         *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
         *([_ALONE.format(code=own_code)] if own_code else []),
@@ -42,12 +44,12 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
         "## Figures",
         figures_table(parsed),
         bullets(words.method(parsed)),
-        "## Training data",
+        "## Data" if parsed.given else "## Training data",
         f"{text(parsed.dataset or 'Not recorded')} ({text(words.splits(parsed))}).",
         bullets(parsed.notes),
         "## What is not known",
         "This card was written by a program from the run's measurements. Licence, languages, intended use and biases "
-        "are not recorded: those of the teacher and of the data apply, and are for its publisher to add.",
+        f"are not recorded: those of the {parsed.against} and of the data apply, and are for its publisher to add.",
         *(["## How it was made", fenced(parsed.command)] if parsed.command else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,7 +60,7 @@ def _front_matter(report: Report) -> str:
     lines = ["library_name: transformers"]
     if report.task_kind in _SENTENCE_TASKS:
         lines.append("pipeline_tag: text-classification")
-    lines += ["tags:", "- knowledge-distillation", "- model-compression"]
+    lines += ["tags:", *([] if report.given else ["- knowledge-distillation"]), "- model-compression"]
     if student and student.metrics:
         lines += ["metrics:", *(f"- {json.dumps(name, ensure_ascii=False)}" for name in student.metrics)]
     return "\n".join(["---", *lines, "---"])

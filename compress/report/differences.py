@@ -90,6 +90,8 @@ def _versions(report: Report) -> str:
 
 
 def _teacher(report: Report) -> str:
+    if report.given:
+        return f"none, but a given student, {formats.parameters(report.given.parameters)} parameters"
     settings = report.settings.get("teacher")
     name = settings.get("model") if isinstance(settings, dict) else None
     size = formats.parameters(report.teacher.parameters) if report.teacher else formats.MISSING

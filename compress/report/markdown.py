@@ -116,7 +116,8 @@ def _depths(report: Report) -> Iterator[str]:
 def _latency(report: Report) -> Iterator[str]:
     for grid in grids(report):
         yield f"## Latency: {text(grid.place)}"
-        yield "Median milliseconds; in brackets the factor against the teacher in eager PyTorch fp32, same condition."
+        against = f"the {report.against} in eager PyTorch fp32"
+        yield f"Median milliseconds; in brackets the factor against {against}, same condition."
         lines = [[entry.name, *map(_timing, cells)] for entry, cells in grid.rows]
         yield table(["", *(f"{batch}, {tokens}" for batch, tokens in grid.columns)], lines)
     ran = [(entry.name, entry.int8_matmuls) for entry in report.artifacts if entry.int8_matmuls]

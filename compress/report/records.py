@@ -190,8 +190,26 @@ class Report:
 
     @property
     def teacher(self) -> Entry | None:
-        """The stage called teacher; what speedups and `retained` are measured against."""
-        return next((stage for stage in self.stages if stage.name == "teacher"), None)
+        """The stage called teacher."""
+        return self._stage("teacher")
+
+    @property
+    def given(self) -> Entry | None:
+        """The student that was given, in a run without a teacher."""
+        return self._stage("student") if self.teacher is None else None
+
+    @property
+    def reference(self) -> Entry | None:
+        """What speedups and `retained` are measured against: the teacher, or the student that was given."""
+        return self.teacher or self.given
+
+    @property
+    def against(self) -> str:
+        """What `reference` is, in a word or two."""
+        return "given student" if self.given else "teacher"
+
+    def _stage(self, name: str) -> Entry | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
 
     @property
     def best(self) -> Entry | None:
@@ -207,7 +225,7 @@ class Report:
 
     @property
     def place(self) -> tuple[str, int | None] | None:
-        """Device and threads of the figures quoted first: those of the teacher, else of any entry."""
+        """Device and threads of the figures quoted first: those of the first stage, else of any entry."""
         for entry in [*self.stages[:1], *self.entries]:
             if (found := entry.headline()) is not None:
                 return found.place

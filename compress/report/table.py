@@ -30,8 +30,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print(
         Text(
             f"{mark}{words.rows(parsed)}; ± is the 95 % interval. ms: {words.condition(parsed)}, without tokenization. "
-            "Kept and speedup: against the teacher, eager PyTorch fp32. Agree: stages with the teacher, "
-            "artifacts with the PyTorch student.",
+            f"Kept and speedup: against the {parsed.against}, eager PyTorch fp32. "
+            f"Agree: {'' if parsed.given else 'stages with the teacher, artifacts '}with the PyTorch student.",
             style="dim",
         )
     )

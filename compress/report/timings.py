@@ -11,14 +11,14 @@ from compress.report.records import Entry, Latency, Report
 
 @dataclass(frozen=True)
 class Cell:
-    """One timing beside the teacher's under the same condition."""
+    """One timing beside the reference's under the same condition."""
 
     latency: Latency
     speedup: float | None
 
     @property
     def heat(self) -> float:
-        """How far from the teacher, in [-1, 1]; ±1 is eight times faster or slower."""
+        """How far from the reference, in [-1, 1]; ±1 is eight times faster or slower."""
         return 0.0 if not self.speedup else max(-1.0, min(1.0, math.log2(self.speedup) / 3))
 
 
@@ -38,7 +38,7 @@ def grids(report: Report) -> list[Grid]:
 
 
 def _grid(report: Report, where: tuple[str, int | None]) -> Grid:
-    teacher = {timing.condition: timing.median_ms for timing in report.teacher.latency} if report.teacher else {}
+    teacher = {timing.condition: timing.median_ms for timing in report.reference.latency} if report.reference else {}
     rows = [
         (entry, {timing.condition: timing for timing in entry.latency if timing.place == where})
         for entry in report.entries

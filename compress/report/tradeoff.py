@@ -42,7 +42,7 @@ def tradeoff(report: Report, *, narrow: bool = False) -> str:
     for entry in report.entries:
         if entry is report.student and entry.group == "artifact" and _same(report, entry):
             continue
-        role = "teacher" if entry is report.teacher else entry.group
+        role = "teacher" if entry is report.reference else entry.group
         point = _point(report, entry, entry.name, COLOURS[role], _MARKERS[role], hollow=role == "stage")
         if point:
             points.append(point)
@@ -84,7 +84,7 @@ def _point(report: Report, entry: Entry, name: str, colour: str, marker: str, *,
         return None
     recommended = entry is report.best
     order = ["teacher", "artifact", "baseline", "stage"]
-    role = "teacher" if entry is report.teacher else entry.group
+    role = "teacher" if entry is report.reference else entry.group
     rank = -1 if recommended else order.index(role)
     return Point(formats.shorten(name, 32), x, y, report.interval(entry), colour, marker, hollow, recommended, rank)
 

@@ -31,7 +31,7 @@ class Figure:
 
 def verdict(report: Report) -> Verdict:
     """Return the sentence that a reader who reads only one should read."""
-    best, teacher = report.best, report.teacher
+    best, teacher = report.best, report.reference
     if best is None:
         return Verdict("No artifact is recommended" + (": see what was found below." if report.verdicts else "."))
     clauses = [_kept(report, best)]
@@ -53,7 +53,7 @@ def _kept(report: Report, entry: Entry) -> str:
     measured = "" if value is None else with_unit(metric, value) + formats.brackets(metric, report.interval(entry))
     basis = f"{measured}, {rows(report)}" if measured else ""
     if entry.retained is not None:
-        return f"keeps {formats.percent(entry.retained)}\N{NO-BREAK SPACE}% of the teacher's {title}" + (
+        return f"keeps {formats.percent(entry.retained)}\N{NO-BREAK SPACE}% of the {report.against}'s {title}" + (
             f" ({basis})" if basis else ""
         )
     return f"reaches {title} {basis}" if basis else ""
@@ -71,20 +71,20 @@ def rows(report: Report) -> str:
 
 def figures(report: Report) -> list[Figure]:
     """Return the recommended artifact's three or four great figures; none when nothing is recommended."""
-    best, teacher, metric = report.best, report.teacher, report.main_metric
+    best, teacher, metric = report.best, report.reference, report.main_metric
     if best is None:
         return []
     found = []
     if (value := report.metric(best)) is not None:
         interval = formats.brackets(metric, report.interval(best)).strip()
-        against = f"teacher {with_unit(metric, report.metric(teacher))}" if teacher else ""
+        against = f"{report.against} {with_unit(metric, report.metric(teacher))}" if teacher else ""
         detail = "; ".join(part for part in (f"95 % interval {interval}" if interval else "", against) if part)
         found.append(
             Figure(with_unit(metric, value), formats.metric_title(metric).lower(), f"{detail}; {rows(report)}")
         )
     if best.speedup is not None:
         ours, theirs = report.milliseconds(best), report.milliseconds(teacher) if teacher else None
-        label = "as fast as the teacher" if best.speedup < 1 else "faster than the teacher"
+        label = f"{'as fast as' if best.speedup < 1 else 'faster than'} the {report.against}"
         timings = f"{formats.significant(ours)} ms against {formats.significant(theirs)} ms"
         found.append(Figure(times(best.speedup), label, f"{timings}; {condition(report)}"))
     if (ratio := _smaller(teacher, best)) is not None and teacher is not None:
@@ -107,15 +107,19 @@ def condition(report: Report) -> str:
 def method(report: Report) -> list[str]:
     """Return how the figures came about and what they do not say."""
     title = formats.metric_title(report.main_metric)
-    baseline = "the teacher in eager PyTorch, fp32, on the same device, threads and rows"
+    baseline = f"the {report.against} in eager PyTorch, fp32, on the same device, threads and rows"
     notes = [
         f"{title}: measured on {rows(report)} by running each artifact itself; brackets or ± give the 95 % interval. "
         "Differences well inside the intervals may be chance.",
-        "Kept: the metric divided by the teacher's, on the same rows.",
+        f"Kept: the metric divided by the {report.against}'s, on the same rows.",
         f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization stand apart.",
         f"Speedup: against {baseline}.",
-        "Agree: share of test rows predicted alike; stages and baselines against the teacher, artifacts against the "
-        "PyTorch student.",
+        "Agree: share of test rows predicted alike; "
+        + (
+            "all against the PyTorch student."
+            if report.given
+            else "stages and baselines against the teacher, artifacts against the PyTorch student."
+        ),
     ]
     notes += unmeasured(report)
     if report.seed is not None:

@@ -58,13 +58,18 @@ class Saved(Student):
         return config
 
     def __call__(self, state: State) -> State:
-        """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them."""
+        """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them.
+
+        Without a teacher it is its own: what is trained later learns from it as it is now.
+        """
         config = self.config(None)
-        if in_order_of(config, state.data).get("task") is not None:
+        if state.teacher is None:
+            state = replace(state, data=replace(state.data, **in_order_of(config, state.data)))
+        elif in_order_of(config, state.data).get("task") is not None:
             raise ModelError(
                 f"{self.model}: numbers its labels otherwise than the teacher, so they cannot be compared."
             )
-        most = load_tokenizer(state.given_teacher.folder).model_max_length
+        most = load_tokenizer(state.teacher.folder).model_max_length if state.teacher else longest_row(config)
 
         def work(folder: Path) -> None:
             tokenizer = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
@@ -77,4 +82,4 @@ class Saved(Student):
         product = state.workshop.make("saved", made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))
-        return replace(state.with_record(record), student=model)
+        return state.with_record(record, student=model, teacher=state.teacher or model)
