@@ -75,7 +75,8 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "budget": ["prune.budget.speedup=2"],
         "saved": ["student.model=x", "distill.epochs=0"],
     }.get(option, [])
-    chosen = f"[{option}]" if group in SEVERAL else option
+    beside = {"transformers_js": "onnx,"}.get(option, "")  # which it gathers
+    chosen = f"[{beside}{option}]" if group in SEVERAL else option
     recipe = config.compose([f"{group}={chosen}", *needed])
     part = slot(recipe, group)[option] if group in SEVERAL else slot(recipe, group)
     want = GROUPS[group][option]
