@@ -157,7 +157,10 @@ class Teacher(Training):
             with same_randomness():
                 torch.manual_seed(state.seed)
                 model = load_model(
-                    self.source(), trust_remote_code=self.trust_remote_code, head=data.task.head_config()
+                    self.source(),
+                    trust_remote_code=self.trust_remote_code,
+                    head=data.task.head_config(),
+                    trained=not must_train,
                 )
             curves = self._train(model, tokenizer, replace(state, data=data), folder) if must_train else []
             save_model(model, tokenizer, folder)

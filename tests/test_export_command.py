@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from compress.benchmark.stage import Benchmark
 from compress.cli import main
@@ -153,6 +153,29 @@ def test_what_cannot_be_exported_is_refused_in_words(
         assert "Traceback" not in out
     assert contents(world) == before
     assert not (elsewhere / "runs").exists()
+
+
+@pytest.mark.parametrize(("lost", "said"), [("classifier", "lack classifier.bias and 1 more"), ("bert", "lack bert.")])
+def test_weights_that_are_not_there_are_never_made_up(
+    lost: str, said: str, world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model(**labels), tiny_tokenizer(), elsewhere / "partly")
+    weights = elsewhere / "partly" / "model.safetensors"
+    held = {name: value for name, value in load_file(weights).items() if not name.startswith(lost)}
+    save_file(held, weights, metadata={"format": "pt"})
+    teacher = [
+        "teacher.model=partly",
+        "teacher.max_tokens=24",
+        "distill/losses=[soft]",
+        *data(world),
+        f"cache={elsewhere / 'cache'}",
+    ]
+    for words in (["export", "partly", *data(world), *QUICK], ["run", *teacher, *QUICK]):
+        assert main(words) == 2
+        out = capsys.readouterr().err.replace("\n", " ")
+        assert said in out
+        assert "Traceback" not in out
 
 
 def test_a_student_that_is_not_trained_must_be_a_saved_one(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

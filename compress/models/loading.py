@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -58,30 +58,47 @@ def load_model(
     *,
     trust_remote_code: bool = False,
     head: Mapping[str, Any] | None = None,
+    trained: bool | None = None,
     on: torch.device | None = None,
 ) -> PreTrainedModel:
     """Return a classifier in evaluation mode, on the CPU or ``on`` a device.
 
-    ``head`` gives a new head's settings; without it the model must have one.
+    ``head`` gives the head's settings. ``trained`` says that the weights must hold the head too (default: unless
+    ``head`` is given); else a head and a pooler that they lack start at random. Raises ModelError where they lack more.
     """
+    trained = head is None if trained is None else trained
     config = load_config(model, trust_remote_code=trust_remote_code)
     quantized = getattr(config, "quantization_config", None) is not None  # by bitsandbytes, which would take a GPU
     for name, value in sorted((head or {}).items(), reverse=True):  # num_labels would overwrite the labels' names
         setattr(config, name, value)
     with plain_errors(model), quiet():
-        loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        loaded, said = AutoModelForSequenceClassification.from_pretrained(
             str(model),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             dtype="float32",
-            ignore_mismatched_sizes=head is not None,
+            ignore_mismatched_sizes=not trained,
             config=config,
             device_map={"": on or torch.device("cpu")} if quantized else None,
+            output_loading_info=True,
         )
+    _must_hold(model, loaded, said["missing_keys"], trained)
     if not quantized:
         nn.Module.to(loaded, on)
     loaded.eval()
-    return loaded
+    return cast("PreTrainedModel", loaded)
+
+
+def _must_hold(model: str | Path, loaded: PreTrainedModel, missing: Iterable[str], trained: bool) -> None:
+    """Raise ModelError where weights are missing, which transformers would leave at random without an error."""
+    body = f"{loaded.base_model_prefix}."
+    lacking = sorted(name for name in missing if trained or (name.startswith(body) and ".pooler." not in name))
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ModelError(
+            f"{model}: its weights lack {lacking[0]}{more}, which its config.json says that it has. "
+            f"Save it again with save_pretrained, as {type(loaded).__name__}."
+        )
 
 
 def parameter_shapes(config: Any) -> dict[str, torch.Size]:
@@ -145,7 +162,7 @@ def plain_errors(model: str | Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         if "trust_remote_code" in str(e):
-            first = "it ships its own code. If you trust it, set teacher.trust_remote_code=true"
+            first = "it ships its own code. If you trust it, set trust_remote_code=true beside it (teacher., student.)"
         elif not Path(model).exists():
             first = (
                 "there is no such folder, and no such model could be fetched from the hub. "

@@ -75,7 +75,7 @@ class Saved(Student):
             tokenizer = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
             head = state.data.task.head_config()  # labels get their names where they had none
-            model = load_model(self.model, trust_remote_code=self.trust_remote_code, head=head)
+            model = load_model(self.model, trust_remote_code=self.trust_remote_code, head=head, trained=True)
             save_model(model, tokenizer, folder)
 
         made_with = [content_of(self.model, config), most, state.data.task.head_config()]
