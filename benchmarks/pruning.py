@@ -9,18 +9,20 @@ recovery steps, the teacher teaching. How many heads, units or layers go is read
 where even all that may go is too few, all of it goes, and the table shows what that gives. With
 ``--textpruner-python`` TextPruner prunes too, in its own environment, to the shape of ``uniform``, untrained; its speed
 is that of the shape. torch-pruning's example for BERT is run untrained too, at the ratio that divides the
-multiplications by the wanted speedup. Speeds are measured on
-the test rows at their real lengths, the student before and after in turns. What is done is kept in ``--results``, a
-line a run: the same command goes on after an interruption. Prints a Markdown table and, last, one line of JSON.
+multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before in turns: on
+the test rows at their real lengths, and on one row of their median length, which is what the table predicts. What is
+done is kept in ``--results``, a line a run: the same command goes on after an interruption. Prints a Markdown table
+and, last, one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,15 @@ from compress.distill.stage import Distill
 from compress.evaluate import predict_rows
 from compress.machine import describe, versions
 from compress.models.loading import load_config, load_model, load_tokenizer
-from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
+from compress.models.onnx_folder import MODEL, with_tokenizer
 from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
+from compress.models.uneven import shrink
 from compress.prune.budget import Budget
 from compress.prune.costs import Costs, shape_of
 from compress.prune.heads import PruneHeads
+from compress.prune.latency_table import row_of
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import Scope
@@ -51,7 +55,7 @@ from compress.state import Model, Stage, State, Workshop
 from compress.student.bert import ALL, Bert
 from compress.tasks import TaskKind, wilson
 from compress.teacher import FineTune, Teacher
-from compress.timing import model_inputs, quiet_rows, time_in_turns
+from compress.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 
 WIDTHS = 16  # of the latency table
 ARMS = ("heads", "neurons", "layers", "uniform", "budget")
@@ -97,27 +101,34 @@ def main() -> None:
             this = {"arm": arm, "speedup": speedup, "epochs": epochs, "seed": seed} | about
             if any(this.items() <= done.items() for done in read(given.results)):
                 continue
-            seeded = replace(state, seed=seed)
             if arm == TORCH_PRUNING:
                 found = torch_pruning(state, speedup, length)
             elif arm == TEXTPRUNER:
-                found = textpruner(given.textpruner_python, seeded, share("uniform", speedup, costs, state))
+                ratio = share("uniform", speedup, costs, state)
+                found = textpruner(given.textpruner_python, replace(state, seed=seed), ratio)
             else:
-                found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length), state)
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            with given.results.open("a") as file:
-                file.write(json.dumps(this | found) + "\n")
-            console.print(f"{this}: {found['accuracy']:.4f}, measured speed {found['measured_speedup']}")
-    runs = [
-        run
-        for run in read(given.results)
-        if about.items() <= run.items() and run["seed"] in given.seeds and run["epochs"] in (0, given.epochs)
-    ]
+                seeded = replace(state, seed=seed)
+                found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length))
+            keep(given.results, this | found)
+            console.print(f"{this}: {found['accuracy']:.4f}")
+        for seed, speedup in itertools.product(given.seeds, given.speedups):
+            this = {"times_of": list(given.arms), "speedup": speedup, "seed": seed} | about
+            if any(this.items() <= done.items() for done in read(given.results)):
+                continue
+            of = about | {"speedup": speedup, "seed": seed}
+            runs = [run for run in read(given.results) if of.items() <= run.items() and run.get("arm") in given.arms]
+            shapes = {run["arm"]: run["shape"] for run in runs}
+            found = times(shapes, state, costs, speedup, length, foreign=seed == given.seeds[0])
+            keep(given.results, this | found)
+            console.print(f"{this}: {found}")
+    known = [run for run in read(given.results) if about.items() <= run.items() and run["seed"] in given.seeds]
+    runs = [run for run in known if run.get("epochs") in (0, given.epochs)]
+    timed = [run for run in known if "times_of" in run]
     print(f"The student before: {start:.2%}, {len(data.test):,} test rows.\n")
-    print(table(runs, start, len(data.test)))
+    print(table(runs, timed, start, len(data.test)))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     said = {"accuracy_before": start, "machine": describe(1), "versions": versions()}
-    print(json.dumps({**files, **about, **said, "runs": runs}))
+    print(json.dumps({**files, **about, **said, "runs": runs, "times": timed}))
 
 
 def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]:
@@ -136,6 +147,13 @@ def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]
 def read(path: Path) -> list[dict[str, Any]]:
     """Return what is done."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep(path: Path, line: Mapping[str, Any]) -> None:
+    """Add what is done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def prune(
@@ -165,12 +183,9 @@ def share(arm: str, speedup: float, costs: Costs, state: State) -> float:
     """Return the least share that must go for a speedup, by the table; the largest possible where none suffices."""
     shape = shape_of(load_config(state.given_student.folder))
     layers, heads, width = len(shape), shape[0][0], shape[0][1]
-    widths, added = zip(*costs.neurons, strict=True)
 
-    def time(heads_left: float, width_left: float, layers_left: float = layers) -> float:
-        """Milliseconds with so many heads and units in each of the layers left, between the table's sizes a line."""
-        more = np.interp(heads_left, np.arange(1, heads + 1), costs.heads) + np.interp(width_left, widths, added)
-        return costs.rest + layers_left * (costs.layer + float(more))
+    def time(heads_left: float, width_left: float, layers_left: int = layers) -> float:
+        return predicted(costs, [(heads_left, width_left)] * layers_left)
 
     after: Mapping[str, Callable[[float], float]] = {
         "heads": lambda kept: time(kept * heads, width),
@@ -184,14 +199,19 @@ def share(arm: str, speedup: float, costs: Costs, state: State) -> float:
     return next((gone / parts for gone in range(most[arm]) if after[arm](1 - gone / parts) <= goal), most[arm] / parts)
 
 
-def measure(pruned: State, before: State) -> dict[str, Any]:
-    """Return accuracy, speed, size and shape of the pruned student."""
+def predicted(costs: Costs, shape: Sequence[tuple[float, float]]) -> float:
+    """Return the milliseconds of a shape by the table; between its sizes on a line."""
+    known, added = zip(*costs.neurons, strict=True)
+    heads, units = np.array(shape).T
+    more = np.interp(heads, np.arange(1, len(costs.heads) + 1), costs.heads) + np.interp(units, known, added)
+    return costs.rest + len(shape) * costs.layer + float(more.sum())
+
+
+def measure(pruned: State) -> dict[str, Any]:
+    """Return accuracy, size and shape of the pruned student."""
     student = pruned.given_student
-    facts = pruned.records[-1].facts
     return {
         "accuracy": accuracy(student, pruned),
-        "measured_speedup": speed(before.given_student, student, before),
-        "predicted_speedup": facts.get("predicted_speedup"),
         "parameters": parameters(load_model(student.folder)),
         "shape": shape_of(load_config(student.folder)),
     }
@@ -214,22 +234,16 @@ def textpruner(python: Path, state: State, ratio: float) -> dict[str, Any]:
     said = subprocess.run(
         [str(python), str(WORKER)], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    return json.loads(said.splitlines()[-1]) | {"measured_speedup": None, "predicted_speedup": None}
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
 
 
 def torch_pruning(state: State, speedup: float, tokens: int) -> dict[str, Any]:
-    """Return accuracy, speed, size and shape of the student as torch-pruning's example prunes it."""
-    tokenizer = load_tokenizer(state.given_student.folder)
+    """Return accuracy, size and shape of the student as torch-pruning's example prunes it."""
     model = pruning_torchpruning.to_macs(load_model(state.given_student.folder), speedup, tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        write_onnx(model, input_names(tokenizer), Path(folder) / MODEL)
-        with_tokenizer(state.given_student.folder, Path(folder))
-        fast = ratio(state.given_student, Path(folder), state)
     logits = predict_rows(model, test_tokens(state, state.given_student))
     return {
         "accuracy": state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"],
-        "measured_speedup": fast,
-        "predicted_speedup": None,
         "parameters": parameters(model),
         "shape": pruning_torchpruning.shape(model),
     }
@@ -247,27 +261,48 @@ def accuracy(model: Model, state: State) -> float:
     return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"]
 
 
-def speed(before: Model, after: Model, state: State) -> float:
-    """Return `ratio` of two students."""
-    return ratio(before, onnx_student(replace(state, student=after)).folder, state)
+def times(
+    shapes: Mapping[str, Any], state: State, costs: Costs, speedup: float, length: int, *, foreign: bool
+) -> dict[str, dict[str, float]]:
+    """Return by arm how many times as fast as before its shape is, batch 1, all called in turns.
 
-
-def ratio(before: Model, after: Path, state: State) -> float:
-    """Return the median ratio of a student's and a graph's times for a test row, batch 1, in turns, fastest of five."""
-    tokens = test_tokens(state, before)
+    ``real_rows``: the median ratio on test rows at their real lengths, each one's fastest call of five. ``median_row``:
+    on a row of ``length`` tokens. ``predicted``: by the table, of that row. ``foreign`` adds torch-pruning's example.
+    """
+    before = load_model(state.given_student.folder)
+    tokenizer = load_tokenizer(state.given_student.folder)
+    models = {"before": before}
+    for arm, shape in shapes.items():  # which heads, units and layers are left changes nothing
+        heads, units = ([list(range(layer[part])) for layer in shape] for part in (0, 1))
+        models[arm] = shrink(shrink(before, layers=list(range(len(shape)))), heads=heads, units=units)
+    if foreign:
+        models[TORCH_PRUNING] = pruning_torchpruning.to_macs(before, speedup, length)
+    with tempfile.TemporaryDirectory() as aside:
+        runners = {}
+        for name, model in models.items():
+            folder = Path(aside) / name
+            folder.mkdir()
+            write_onnx(model, input_names(tokenizer), folder / MODEL)
+            with_tokenizer(state.given_student.folder, folder)
+            runners[name] = load_runner(folder, 1)
+    tokens = test_tokens(state, state.given_student)
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
     feeds = [model_inputs(tokens, [row]) for row in rows]
-    folders = {"before": onnx_student(replace(state, student=before)).folder, "after": after}
-    runners = {name: load_runner(folder, 1) for name, folder in folders.items()}
-    spent = time_in_turns(runners, dict.fromkeys(runners, feeds), 5 * len(rows), 60.0, None)
-    fastest = quiet_rows(spent, len(rows))
-    return float(np.median(fastest["before"] / fastest["after"]))
+    real = quiet_rows(time_in_turns(runners, dict.fromkeys(runners, feeds), 5 * len(rows), 120.0, None), len(rows))
+    one = [row_of(input_names(tokenizer), length, len(tokenizer))]
+    median = quiet_turns(time_in_turns(runners, dict.fromkeys(runners, one), 200, 60.0, None))
+    whole = predicted(costs, shape_of(before.config))
+    return {
+        "real_rows": {arm: float(np.median(real["before"] / real[arm])) for arm in runners if arm != "before"},
+        "median_row": {arm: median["before"] / median[arm] for arm in runners if arm != "before"},
+        "predicted": {arm: whole / predicted(costs, shape) for arm, shape in shapes.items()},
+    }
 
 
-def table(runs: list[dict[str, Any]], start: float, rows: int) -> str:
+def table(runs: list[dict[str, Any]], timed: list[dict[str, Any]], start: float, rows: int) -> str:
     """Return the Markdown table: at each speed the arms side by side, first without training, then with."""
     head = ("target", "recovery epochs", "pruned", "accuracy by seed", "mean", "95 % interval, rows", "kept",
-            "speed measured", "predicted", "parameters", "heads", "units", "layers")  # fmt: skip
+            "speed, real rows", "median row", "predicted", "parameters", "heads", "units", "layers")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     groups: dict[tuple[float, float, str], list[dict[str, Any]]] = {}
     for run in runs:
@@ -278,15 +313,19 @@ def table(runs: list[dict[str, Any]], start: float, rows: int) -> str:
         values = [run["accuracy"] for run in sorted(group, key=lambda run: run["seed"])]
         mean = float(np.mean(values))
         low, high = wilson(round(mean * rows), rows)
-        measured = [run["measured_speedup"] for run in group if run["measured_speedup"] is not None]
-        fast = float(np.median(measured)) if measured else None
-        predicted = [run["predicted_speedup"] for run in group if run["predicted_speedup"] is not None]
+        at = [run for run in timed if run["speedup"] == speedup]
+        speeds = {
+            what: float(np.median([run[what][arm] for run in at if arm in run[what]]))
+            for what in ("real_rows", "median_row", "predicted")
+            if any(arm in run[what] for run in at)
+        }
+        fast = speeds.get("real_rows")
         shapes = [run["shape"] for run in group]
         cells = (
             f"{speedup:g}×", f"{epochs:g}", arm, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
             f"{low * 100:.1f} to {high * 100:.1f}", f"{mean / start:.1%}",
-            "as uniform" if fast is None else f"{fast:.2f}×" + (" (all that can go)" if fast < 0.85 * speedup else ""),
-            f"{np.median(predicted):.2f}×" if predicted else "",
+            "as uniform" if arm == TEXTPRUNER else "" if fast is None else f"{fast:.2f}×",
+            *(f"{speeds[what]:.2f}×" if what in speeds else "" for what in ("median_row", "predicted")),
             f"{np.mean([run['parameters'] for run in group]) / 1e6:.2f} M",
             *(f"{np.mean([sum(layer[part] for layer in shape) for shape in shapes]):,.0f}" for part in (0, 1)),
             f"{np.mean([len(shape) for shape in shapes]):.1f}",

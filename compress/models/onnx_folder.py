@@ -11,7 +11,7 @@ from compress.errors import MissingPackageError, ModelError
 from compress.files import write_text
 from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import load_model, load_tokenizer
-from compress.models.onnx_graph import input_names, write_onnx
+from compress.models.onnx_graph import FORM, input_names, write_onnx
 from compress.state import Product, State
 
 MODEL = "model.onnx"
@@ -60,7 +60,7 @@ def onnx_student(state: State) -> Product:
         write_onnx(load_model(student.folder), input_names(load_tokenizer(student.folder)), folder / MODEL)
         with_tokenizer(student.folder, folder)
 
-    return state.workshop.make("onnx", [student.key], work)
+    return state.workshop.make("onnx", [student.key, FORM], work)
 
 
 def with_tokenizer(source: Path, folder: Path) -> None:

@@ -19,6 +19,7 @@ from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
+FORM = (OPSET, "unshaped")  # of graphs: in the keys of all that is made of them or measured on them
 _ANY_SIZE = 2**62
 
 
@@ -41,6 +42,26 @@ def input_names(tokenizer: Any) -> list[str]:
 
 def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
     """Write ``model`` to ``path``: inputs ``names`` (batch, tokens) int64, output logits (batch, outputs).
+
+    It is as `exported` and `save_unshaped` say. Raises MissingPackageError.
+    """
+    save_unshaped(exported(model, names), path)
+
+
+def save_unshaped(graph: Any, path: Path) -> None:
+    """Write a graph (``onnx.ModelProto``) without the shapes of what is between its nodes, which it loses.
+
+    Where ONNX Runtime knows them it fuses additions and normalizations into SkipLayerNormalization, whose kernel for
+    CPUs takes longer than those of the parts: benchmarks/graph_fusion.py. A runtime infers what it needs.
+    """
+    import onnx
+
+    del graph.graph.value_info[:]
+    onnx.save(graph, path)
+
+
+def exported(model: PreTrainedModel, names: list[str]) -> Any:
+    """Return ``model`` as a graph (``onnx.ModelProto``) of inputs ``names``, with shapes wherever they are known.
 
     Attention is written as plain matrix products ("eager"), the form that ONNX Runtime's and TensorRT's
     own fusions know. The model's settings are left as they were. Raises MissingPackageError.
@@ -70,7 +91,7 @@ def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
             )
             assert program is not None
             _tidy(program.model)
-            program.save(str(path), external_data=False)
+            return program.model_proto
     finally:
         model.set_attn_implementation(before)
 

@@ -15,9 +15,10 @@ from compress.tasks import Array
 def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> bytes:
     """Return an ONNX model whose last ``layers`` layers, each of ``heads`` heads and ``units`` units, are all it has.
 
-    ``graph`` is what `compress.models.onnx_graph.write_onnx` wrote of a model of this configuration; it is left
-    as it was. Where the model is larger the first heads and units are kept, where it is smaller they are
-    repeated: what is said then means nothing, how long it takes does. Raises ModelError for another graph.
+    ``graph`` is what `compress.models.onnx_graph.write_onnx` wrote of a model of this configuration, without shapes
+    between its nodes; it is left as it was. Where the model is larger the first heads and units are kept, where it is
+    smaller they are repeated: what is said then means nothing, how long it takes does. Raises ModelError for another
+    graph.
     """
     import onnx
 
@@ -44,7 +45,6 @@ def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> 
             if name == start:
                 node.input[place] = first
     _drop_unread(made.graph)
-    del made.graph.value_info[:]  # the shapes between, as they were
     data: bytes = made.SerializeToString()
     return data
 

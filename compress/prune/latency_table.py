@@ -20,7 +20,7 @@ from compress.models.onnx_sizes import resized
 from compress.progress import progress
 from compress.prune.costs import Costs, shape_of, widths
 from compress.tasks import Array
-from compress.timing import Run, quiet_turns, time_in_turns
+from compress.timing import Run, time_in_turns
 from compress.train import same_randomness
 
 CALLS = 80  # of each size, in turns with the others of its group and with the whole model
@@ -74,8 +74,7 @@ def _times(
 ) -> tuple[dict[Size, float], float]:
     """Return the milliseconds of each size and of the whole model.
 
-    A size's is its ratio to the whole model, called in the same turns, of which the quiet ones count, times what
-    the whole model takes as it is written.
+    A size's is its ratio to the whole model, called in the same turns, times what the whole model takes.
     """
     import onnx
 
@@ -85,10 +84,7 @@ def _times(
         path = Path(aside) / "model.onnx"
         write_onnx(_any_weights(config), names, path)
         graph = onnx.load(path)
-        written = runner(path, threads)
-        # ONNX Runtime is some per cent faster where a graph does not state the shapes between, as resized ones do not
-        del graph.graph.value_info[:]
-        runners: dict[Any, Run] = {"whole": runner(graph.SerializeToString(), threads)}
+        runners: dict[Any, Run] = {"whole": runner(path, threads)}
         with progress(total=len(sizes), title="latency table", unit="size") as bar:
             for group in _groups(sizes):
                 for size in group:
@@ -99,15 +95,9 @@ def _times(
                     ratios[size] = float(np.median(np.divide(spent[size], spent["whole"])))
                     del runners[size]
                 bar.update(len(group))
-        last = time_in_turns(
-            {"written": written, **runners}, {"written": [feed], "whole": [feed]}, CALLS, SECONDS, None
-        )
-    milliseconds = 1e3 * float(np.median(last["written"]))
+        last = time_in_turns(runners, {"whole": [feed]}, CALLS, SECONDS, None)
+    milliseconds = 1e3 * float(np.median(last["whole"]))
     return {size: ratio * milliseconds for size, ratio in ratios.items()}, milliseconds
-
-
-def _in_turns(runners: dict[Any, Run], feed: dict[str, Array]) -> dict[Any, float]:
-    return quiet_turns(time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None))
 
 
 def _groups(sizes: list[Size]) -> Iterator[list[Size]]:

@@ -11,7 +11,7 @@ import numpy as np
 from compress.machine import describe
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
 from compress.models.onnx_folder import MODEL, onnx_student
-from compress.models.onnx_graph import input_names
+from compress.models.onnx_graph import FORM, input_names
 from compress.models.tokens import Tokens, tokenize
 from compress.prune.costs import Costs
 from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner
@@ -37,7 +37,7 @@ def latency_costs(
         return {"rest": costs.rest, "layer": costs.layer, "heads": costs.heads, "neurons": costs.neurons}
 
     shapes = {name: list(shape) for name, shape in parameter_shapes(config).items()}
-    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS]
+    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS, FORM]
     product = state.workshop.make("latency_table", [describe(threads), about], work)
     said = product.record
     neurons = tuple((int(width), float(cost)) for width, cost in said["neurons"])
@@ -70,7 +70,7 @@ def side_by_side(
         medians = {name: 1e3 * float(np.median(seconds)) for name, seconds in fastest.items()}
         return {"speedup": float(np.median(fastest["before"] / fastest["after"])), **medians}
 
-    about = [before.key, after.key, length, state.data.train.fingerprint]
+    about = [before.key, after.key, length, state.data.train.fingerprint, FORM]
     product = state.workshop.make("side_by_side", [describe(threads), about], work)
     return dict(product.record), product
 

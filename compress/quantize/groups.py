@@ -17,6 +17,7 @@ import numpy as np
 from compress.errors import Fault
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
+from compress.models.onnx_graph import save_unshaped
 from compress.models.onnx_products import INT8_LEVEL
 from compress.models.tokens import tokenize
 from compress.quantize.qdq import quiet_quantizer
@@ -52,8 +53,6 @@ class GroupWise(Stage):
         sample = state.data.train.take(np.arange(min(8, len(state.data.train))))
 
         def work(folder: Path) -> Mapping[str, Any]:
-            import onnx
-
             tokens = tokenize(sample, tokenizer := load_tokenizer(graph.folder), tokenizer.model_max_length)
             inputs = model_inputs(tokens, list(range(len(tokens))))
             floats = self._model(graph.folder / MODEL, FP32_LEVEL)
@@ -63,7 +62,7 @@ class GroupWise(Stage):
                 said = [onnx_session(m.SerializeToString(), 1).run(None, inputs)[0] for m in (floats, integers)]
                 moved = float(np.abs(said[0] - said[1]).max())
                 made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
-            onnx.save(made, folder / MODEL)
+            save_unshaped(made, folder / MODEL)
             with_tokenizer(graph.folder, folder)
             return {"moved": moved}
 

@@ -17,6 +17,7 @@ from compress.machine import int8_dot_product
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
+from compress.models.onnx_graph import save_unshaped
 from compress.models.tokens import tokenize
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
@@ -56,6 +57,7 @@ class DynamicInt8(Stage):
 
         def work(folder: Path) -> None:
             import_onnxruntime("Quantization")
+            import onnx
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
             with _quiet():
@@ -67,6 +69,7 @@ class DynamicInt8(Stage):
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,
                 )
+            save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
             with_tokenizer(graph.folder, folder)
 
         product = state.workshop.make("dynamic", [graph.key, bits, self.per_channel, self.embeddings], work)
@@ -100,8 +103,6 @@ class StaticInt8(Calibrated):
         scheme = Scheme(per_channel=self.per_channel, reduce_range=bits == 7)
 
         def work(folder: Path) -> Mapping[str, Any]:
-            import onnx
-
             tokenizer = load_tokenizer(graph.folder)
             model = prepared(graph.folder / MODEL)
             parts = nodes_by_part(model, attention=self.attention, embeddings=self.embeddings)
@@ -112,7 +113,7 @@ class StaticInt8(Calibrated):
             if self.mixed.max_drop is not None:
                 precisions = Precisions(model, parts, ranges, scheme)
                 nodes, said["sensitivity"] = self.mixed.choose(state, precisions, tokenizer, tokens)
-            onnx.save(with_qdq(model, nodes, ranges, scheme), folder / MODEL)
+            save_unshaped(with_qdq(model, nodes, ranges, scheme), folder / MODEL)
             with_tokenizer(graph.folder, folder)
             return said
 

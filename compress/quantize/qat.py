@@ -15,7 +15,7 @@ from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.onnx_folder import MODEL, with_tokenizer
-from compress.models.onnx_graph import input_names, write_onnx
+from compress.models.onnx_graph import FORM, input_names, write_onnx
 from compress.models.quantization_aware import fake_quantized
 from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
@@ -82,7 +82,7 @@ class QuantizationAware(Stage):
             write_onnx(as_integers(load_model(trained.folder)), names, folder / MODEL)
             with_tokenizer(student.folder, folder)
 
-        product = state.workshop.make("qat", [trained.key], export)
+        product = state.workshop.make("qat", [trained.key, FORM], export)
         said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
         record = {
             "notes": (*training.record["notes"], f"weights in {scheme.weight_bits} bits; this processor {said}"),
