@@ -40,7 +40,7 @@ def nodes_run(graph: Path | bytes, optimized: Path) -> Counter[str]:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_pruned_student_is_fused_as_an_unpruned_one(family: str, tmp_path: Path) -> None:
     whole = optimized(tiny_model(family), family, tmp_path)
-    assert whole["SkipLayerNormalization"] == 0
+    assert whole["SkipLayerNormalization"] <= 1  # of RoBERTa's embeddings, whose shapes follow from their tables
     assert whole["FusedMatMul"] >= 4  # one a layer: something is fused at all
     assert whole["BiasGelu"] + whole["Gelu"] >= 4
     uneven = shrink(tiny_model(family), heads=HEADS, units=UNITS)
