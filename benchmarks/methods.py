@@ -110,6 +110,7 @@ STUDENTS: Mapping[str, Kind] = {
     "3 narrow layers": Kind(NARROW, 5e-4),
     "3 narrow layers, 3,000 pieces": Kind(replace(NARROW, vocabulary=3_000), 5e-4),
     "BiLSTM": Kind(BiLstm(), 2e-3, epochs=2.0),
+    "BiLSTM, words": Kind(BiLstm(tokens=Pieces.words), 2e-3, epochs=2.0),
     "CNN, words": Kind(Cnn(tokens=Pieces.words), 2e-3, epochs=2.0),
 }
 
@@ -178,6 +179,9 @@ METHODS = (
     Method("BiLSTM", "logits' squared error (Tang et al.)", MSE),
     Method("BiLSTM", "soft + labels (Hinton)", SOFT),
     Method("BiLSTM", "logits' squared error, perturbed rows too (Tang et al.)", MSE, augment=PERTURBED),
+    Method("BiLSTM, words", LABELS, HARD),
+    Method("BiLSTM, words", "logits' squared error (Tang et al.)", MSE),
+    Method("BiLSTM, words", "logits' squared error, perturbed rows too (Tang et al.)", MSE, augment=PERTURBED),
     Method("CNN, words", LABELS, HARD),
     Method("CNN, words", "logits' squared error", MSE),
 )  # fmt: skip

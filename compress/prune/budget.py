@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from compress.distill.projections import carry
 from compress.errors import Fault, RecipeError
 from compress.files import size_mib
@@ -19,7 +22,7 @@ from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
 from compress.prune.importance import head_importance, neuron_importance
 from compress.prune.search import best_shape
-from compress.prune.sensitivity import Sensitivity, order_of
+from compress.prune.sensitivity import Lost, Order, Sensitivity, order_of
 from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
 from compress.state import Model, Product, Record, State
@@ -94,8 +97,7 @@ class Budget(Gradual):
             if now <= goal:
                 break
             target = goal + (1 - self.done(step)) * (whole - goal)
-            cut = self._cut(state, student, costs, target)
-            products.append(cut)
+            cut = self._cut(state, student, costs, target, products)
             student, now = Model(cut.folder, cut.key), cut.record["predicted"]
             chosen = f"round {step} of {self.steps}, heads × units: {drawn(cut.record['shape'])}"
             notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
@@ -135,25 +137,41 @@ class Budget(Gradual):
         remedy = f"Choose a {'lower' if fast else 'higher'} {self._name}."
         raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, remedy)])
 
-    def _cut(self, state: State, student: Model, costs: Costs, target: float) -> Product:
-        """Return the student in the shape that loses least within ``target``."""
+    def _cut(self, state: State, student: Model, costs: Costs, target: float, products: list[Product]) -> Product:
+        """Return the student in the shape that loses least within ``target``; ``products`` gains what that took."""
 
-        def work(folder: Path) -> dict[str, Any]:
+        def loaded() -> tuple[PreTrainedModel, Any, list[dict[str, Tensor]]]:
             model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
             tokens = self.sample(state, tokenizer)
-            batches = [tokens.batch(part) for part in tokens.batches(32)]
+            return model, tokenizer, [tokens.batch(part) for part in tokens.batches(32)]
+
+        def measure(folder: Path) -> dict[str, Any]:
+            model, _, batches = loaded()
             order = order_of(head_importance(model, batches), neuron_importance(model, batches))
-            sensitivity, whole = Sensitivity(model, batches, order), shape_of(model.config)
-            lost = sensitivity.by_layer([costs.sizes(*size) for size in whole])
-            found = best_shape(costs, whole, lost, target, sensitivity.distance, self.tries, state.seed)
+            options = [costs.sizes(*size) for size in shape_of(model.config)]
+            lost = Sensitivity(model, batches, order).by_layer(options)
+            return {"order": asdict(order), "lost": [one.told() for one in lost]}
+
+        def cut(folder: Path) -> dict[str, Any]:
+            model, tokenizer, batches = loaded()
+            order = Order(**measured.record["order"])
+            lost = [Lost.of(one) for one in measured.record["lost"]]
+            distance = Sensitivity(model, batches, order).distance
+            found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)
             assert found is not None  # the smallest shape is known to fit
-            shape, distance = found
+            shape, distance_left = found
             save_model(order.cut(model, shape).cpu(), tokenizer, folder)
             carry(student.folder, folder)
-            return {"shape": shape, "predicted": costs.of(shape), "distance": distance}
+            return {"shape": shape, "predicted": costs.of(shape), "distance": distance_left}
 
-        measured = [self.rows, self.tries, state.data.train.fingerprint, state.seed]
-        return state.workshop.make("budget", [student.key, target, asdict(costs), measured], work)
+        drawn_from = [state.data.train.fingerprint, state.seed]
+        # the same for every target, so a sweep over budgets measures once
+        widths = [width for width, _ in costs.neurons]
+        measured = state.workshop.make("sensitivity", [student.key, widths, self.rows, *drawn_from], measure)
+        products.append(measured)
+        made_with = [student.key, target, asdict(costs), [self.rows, self.tries, *drawn_from]]
+        products.append(state.workshop.make("budget", made_with, cut))
+        return products[-1]
 
     def _facts(
         self, state: State, before: Model, after: Model, whole: float, predicted: float, products: list[Product]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -47,7 +48,17 @@ class Lost:
 
     heads: Mapping[int, float]
     units: Mapping[int, float]
-    gone: float
+    gone: float  # infinite for a model's only layer
+
+    def told(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        gone = self.gone if isfinite(self.gone) else None
+        return {"heads": list(self.heads.items()), "units": list(self.units.items()), "gone": gone}
+
+    @staticmethod
+    def of(said: Mapping[str, Any]) -> Lost:
+        """Return what was told."""
+        return Lost(dict(said["heads"]), dict(said["units"]), inf if said["gone"] is None else said["gone"])
 
 
 class Sensitivity:
@@ -89,7 +100,7 @@ class Sensitivity:
                 numbers = sorted({units for _, units in options[index]} - {0, width})
                 by_units = self._cut(linear(layer, family.down), columns, numbers, layer, entered)
             gone = tuple(GONE if place == index else one for place, one in enumerate(whole))
-            without = self.distance(gone) if len(whole) > 1 else float("inf")
+            without = self.distance(gone) if len(whole) > 1 else inf
             found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
         return found
 
