@@ -214,6 +214,8 @@ def has_head(config: Any, task: Task) -> tuple[bool, str]:
     if isinstance(task, Regression):
         fits = config.problem_type in (None, "regression")
         return fits, "" if fits else "was trained for classification"
+    if config.problem_type not in (None, "single_label_classification"):
+        return False, f"was trained for {config.problem_type.replace('_', ' ')}, not for one label a row"
     labels = _labels(config)
     if not _generic(labels) and set(labels) != set(task.head_config()["label2id"]):
         return False, f"was trained on other labels ({', '.join(labels[:5])})"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
+FLOATS = ("fp32", "fp16")
 WORSE_BY = 0.01  # an artifact that loses more than this of the student's metric is not recommended for its speed
 
 
 def recommend(report: dict[str, Any]) -> str | None:
-    """Return the fastest artifact whose main metric is within 0.01 of the best artifact's; None without artifacts."""
+    """Return the fastest artifact whose main metric is within 0.01 of the best artifact's; None without artifacts.
+
+    Those that are made for another device are left out: what they are worth there was not measured.
+    """
     metric = report["task"]["main_metric"]
-    artifacts = [a for a in report["artifacts"] if "not_measured" not in a]
+    artifacts = [a for a in report["artifacts"] if "not_measured" not in a and "target" not in a]
     if not artifacts:
         return None
     best = max(a["metrics"][metric] for a in artifacts)
@@ -46,15 +51,37 @@ def verdicts(report: dict[str, Any]) -> list[str]:
             f"({rows:,} rows, one seed); that is {'outside' if clear else 'inside'} the twin's 95 % interval"
             + ("." if clear else ", so this run alone does not show a difference.")
         )
-    full = artifacts.get("onnx")
-    for name, artifact in artifacts.items():
-        if artifact["precision"] != "int8" or artifact["int8_matmuls"] is None:
+    measured = list(artifacts.values())
+    return [*said, *_losses(report, measured), *_of_low_precision(report, measured)]
+
+
+def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield whether integers run at all, and which are no faster than the fastest artifact in floats."""
+    metric, chosen = report["task"]["main_metric"], report["recommended"]
+    full = max((a for a in artifacts if a["precision"] in FLOATS), key=lambda a: a["speedup"], default=None)
+    for artifact in artifacts:
+        if artifact["precision"] in FLOATS or "target" in artifact:
             continue
-        if artifact["int8_matmuls"][0] == 0:
-            said.append(f"{name}: no matrix product runs in int8 in ONNX Runtime's optimized graph.")
-        if full and artifact["speedup"] <= full["speedup"]:
-            said.append(
-                f"{name} int8 is not faster than fp32 ONNX on this processor "
-                f"({artifact['speedup']:.1f}× against {full['speedup']:.1f}×): ship {report['recommended']}."
-            )
-    return said
+        name, counted = artifact["name"], artifact["int8_matmuls"]
+        if counted is not None and counted[0] == 0:
+            yield f"{name}: no matrix product runs in int8 in ONNX Runtime's optimized graph."
+        if full is None or artifact["speedup"] > full["speedup"]:
+            continue
+        speeds = f"{artifact['speedup']:.2f}× against {full['speedup']:.2f}×"
+        advice = f"ship {chosen}"
+        if chosen == name:
+            advice = f"recommended all the same, as {full['name']} is more than {WORSE_BY} below the best {metric}"
+        yield (
+            f"{name} in {artifact['precision']} is not faster than {full['name']} in {full['precision']} "
+            f"on this device ({speeds}): {advice}."
+        )
+
+
+def _losses(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield which artifacts answer clearly worse than the student that they were made of."""
+    metric = report["task"]["main_metric"]
+    student = report["stages"][-1]["metrics"][metric]
+    for artifact in artifacts:
+        value = artifact["metrics"][metric]
+        if value < student - WORSE_BY:
+            yield f"{artifact['name']} loses {student - value:.3f} of the student's {metric} ({student:.3f})."

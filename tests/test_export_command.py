@@ -125,6 +125,9 @@ def broken(world: Path, folder: Path) -> dict[str, list[str]]:
     save_model(tiny_model().base_model, tiny_tokenizer(), encoder)
     labels = {"id2label": {0: "yes", 1: "no"}, "label2id": {"yes": 0, "no": 1}}
     save_model(tiny_model(**labels), tiny_tokenizer(), other)
+    several = folder / "several-labels"
+    names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model(problem_type="multi_label_classification", **names), tiny_tokenizer(), several)
     unfinished = folder / "unfinished"
     shutil.copytree(world / "run", unfinished)
     shutil.rmtree(unfinished / "student")
@@ -133,6 +136,7 @@ def broken(world: Path, folder: Path) -> dict[str, list[str]]:
         "has no config.json": [str(bare), *rows],
         "has no classification head": [str(encoder), *rows],
         "was trained on other labels (yes, no)": [str(other), *rows],
+        "was trained for multi label classification, not for one label a row": [str(several), *rows],
         "is no finished run: it has no student": [str(unfinished)],
         "data: is needed": [str(world / "other")],
         "prune.heads.ratio: says how a student is made": [run, "prune.heads.ratio=0.5"],

@@ -32,7 +32,7 @@ from compress.tasks import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
 INTEGERS = ("int8", "int4")
-PASSED_ON = ("memory_mib", "sensitivity")  # from an artifact's record to the report
+PASSED_ON = ("memory_mib", "sensitivity", "target")  # from an artifact's record to the report
 
 
 @dataclass(kw_only=True)
@@ -106,6 +106,12 @@ class Benchmark(Settings):
             itself = artifact.key == state.given_student.key
             logits = student if itself else bench.artifact_logits(artifact)
             difference = float(np.abs(logits - student).max())
+            if not np.isfinite(difference):
+                broken = int((~np.isfinite(logits).all(-1)).sum())
+                raise ModelError(
+                    f"{artifact.name}: its logits are not finite on {broken:,} of {len(logits):,} test rows. "
+                    f"Leave it out; all that is done is kept, so the next run goes on from there."
+                )
             if difference > artifact.record.get("tolerance", np.inf):
                 raise ModelError(
                     f"{artifact.name}: its logits differ from PyTorch's by up to {difference:.2g} on the test rows, "
@@ -199,7 +205,8 @@ class _Bench:
         if agreement < least:
             raise ModelError(
                 f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
-                f"quantize.{artifact.name}.agreement = {least:g}."
+                f"quantize.{artifact.name}.agreement = {least:g}. Train it longer, lower that, or leave it out; "
+                "all else is kept, so the next run goes on from there."
             )
         difference = float(np.abs(logits - expected).max())
         return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}

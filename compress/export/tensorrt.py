@@ -25,12 +25,17 @@ from compress.files import size_mib, write_json
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
 from compress.models.onnx_graph import input_names
-from compress.models.onnx_half import write_half
+from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
 from compress.state import Artifact, Product, Stage, State
 
 ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
+SCRIPT = """#!/bin/sh
+# to be run where the GPU is, with TensorRT's trtexec
+cd "$(dirname "$0")" || exit
+{command}
+"""
 NOT_HERE = "engines run on a GPU, where benchmarks/gpu.py builds and measures them"
 
 
@@ -52,7 +57,7 @@ class TensorRt(Stage):
     tokens: list[int] | None = (
         None  # smallest, best and largest length; default: 2, half and all that the student takes
     )
-    rows: int = 256  # training rows that int8 ranges are measured on
+    rows: int = 256  # training rows on which int8's ranges, and values too large for fp16, are measured
 
     def faults(self) -> Iterator[Fault]:
         """Lists are in order, and TensorRT-RTX knows the GPUs."""
@@ -92,39 +97,34 @@ class TensorRt(Stage):
         def work(folder: Path) -> Mapping[str, Any]:
             (folder / MODEL).write_bytes((graph.folder / MODEL).read_bytes())
             with_tokenizer(graph.folder, folder)
-            (folder / COMMAND).write_text(f"#!/bin/sh\n# here, where the GPU is\n{command(shapes)}\n")
+            (folder / COMMAND).write_text(SCRIPT.format(command=command(shapes)))
             engines: dict[str, Any] = {}
+            failed: dict[str, str] = {}
             for target in found:
                 timings = cache / f"{target.name}-{version(target.package)}.timings" if target.package == FULL else None
                 try:
                     built = build(folder / MODEL, shapes, target, timings)
                 except CannotBuild as error:
-                    return {"engines": {}, "why": str(error)}
+                    failed[target.name] = str(error)
+                    continue
                 (folder / f"{target.name}{ENGINE}").write_bytes(built.engine)
                 layers = read_layers(built.layers)
                 write_json(folder / f"{target.name}{LAYERS}", as_json(layers))
                 engines[target.name] = asdict(summarise(layers, folder / MODEL)) if layers else None
-            return {"engines": engines, "why": why, "by": version(found[0].package) if found else ""}
+            by = version(found[0].package) if found else ""
+            return {"engines": engines, "failed": failed, "why": why, "by": by}
 
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make("tensorrt", made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
         profile = [[size[place] for size in shapes["input_ids"]] for place in (0, 1)]
-        return _described(product, precision, engines, product.record["why"], profile)
+        return _described(product, precision, engines, profile)
 
     def _graph(self, state: State, precision: Precision) -> Product:
         """Return the folder with the graph in a precision."""
         if precision is Precision.int8:
             return symmetric_student(state, self.rows)
-        plain = onnx_student(state)
-        if precision is Precision.fp32:
-            return plain
-
-        def work(folder: Path) -> None:
-            write_half(plain.folder / MODEL, folder / MODEL)
-            with_tokenizer(plain.folder, folder)
-
-        return state.workshop.make("half", [plain.key], work)
+        return onnx_student(state) if precision is Precision.fp32 else half_student(state, self.rows)
 
     def _shapes(self, tokenizer: Any) -> dict[str, list[Shape]]:
         longest = tokenizer.model_max_length
@@ -143,9 +143,11 @@ def command(shapes: Mapping[str, list[Shape]]) -> str:
 
 
 def _described(
-    product: Product, precision: Precision, engines: Mapping[str, Summary | None], why: str, profile: list[list[int]]
+    product: Product, precision: Precision, engines: Mapping[str, Summary | None], profile: list[list[int]]
 ) -> Artifact:
-    """Return the artifact, with what is known of its engines, or with why there are none."""
+    """Return the artifact, with what is known of its engines, and with why there are none or not all."""
+    failed = product.record["failed"]
+    why = product.record["why"] or "; ".join(dict.fromkeys(failed.values()))
     notes = [
         f"{name}: {engines[name] or 'its layers were not told'}, "
         f"{(product.folder / f'{name}{ENGINE}').stat().st_size / 2**20:.1f} MiB"
@@ -153,6 +155,7 @@ def _described(
     ]
     if engines:
         notes.append(f"built by {product.record['by']}")
+        notes += [f"{name}: not built: {reason}" for name, reason in failed.items()]
     else:
         notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
     counted = [one for one in engines.values() if one is not None and precision is Precision.int8]

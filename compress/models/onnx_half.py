@@ -7,8 +7,10 @@ What `in_half` guarantees:
 - Islands of fp32 stand where sums of squares leave fp16's range or precision: normalizations with their scales and
   biases, powers, roots, exponentials and reductions, and what is added or multiplied between them. Softmax is no
   island: it subtracts the largest score first, and attention is fused only where all of it is of one type.
-- Constants that fp16 cannot hold are masks (PyTorch writes -3.4e38) and become ±1e4: exp(-1e4) is 0, and a score
-  added to it stays finite.
+- What computes with tensors that fp16 may not hold stays in fp32 too. Which these are the caller says, who has seen
+  their values; of weights the graph tells.
+- Single numbers that fp16 cannot hold are masks (PyTorch writes -3.4e38) and become ±1e4: exp(-1e4) is 0, and a
+  score added to it stays finite.
 - Inputs and outputs keep their names and types: logits come out in fp32.
 
 It knows no runtime; ONNX Runtime runs the result on a CPU too, through casts of its own.
@@ -16,7 +18,8 @@ It knows no runtime; ONNX Runtime runs the result on a CPU too, through casts of
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import math
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ ISLANDS = frozenset({
 BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Clip", "Neg", "Abs"})
 """Stay in fp32 where all they are given was made so, as variance + epsilon is between its mean and its root."""
 
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
 LARGEST, SMALLEST = 65504.0, 2.0**-24  # of what fp16 holds
 MASKED = 1e4
 LOWEST_OPSET = 19  # from here on Q/DQ take fp16 scales
@@ -46,10 +51,19 @@ def write_half(source: Path, target: Path) -> None:
     onnx.save(in_half(onnx.load(source)), target)
 
 
-def in_half(model: Any) -> Any:
+def float_tensors(model: Any) -> list[str]:
+    """Return the names of the fp32 tensors that the nodes of an ``onnx.ModelProto`` make."""
+    onnx = import_onnx("Reading ONNX")
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.output)}
+    return [name for node in graph.node for name in node.output if types.get(name) == onnx.TensorProto.FLOAT]
+
+
+def in_half(model: Any, wide: Collection[str] = ()) -> Any:
     """Return an fp16 copy of an fp32 ``onnx.ModelProto``, Q/DQ nodes or not; ``model`` is left as it was.
 
-    Raises ValueError for a graph with subgraphs or of an opset below 19.
+    ``wide`` names tensors whose values fp16 may not hold: the nodes that make or take them compute in fp32. Raises
+    ValueError for a graph with subgraphs or of an opset below 19.
     """
     onnx = import_onnx("Writing fp16 ONNX")
     opset = next((one.version for one in model.opset_import if not one.domain), 0)
@@ -62,7 +76,7 @@ def in_half(model: Any) -> Any:
     half.CopyFrom(model)
     for part in ("node", "initializer", "value_info"):
         half.graph.ClearField(part)
-    half.graph.node.extend(_Cast(inferred.graph, half.graph, onnx).nodes())
+    half.graph.node.extend(_Cast(inferred.graph, half.graph, onnx, wide).nodes())
     onnx.checker.check_model(half)
     return half
 
@@ -81,7 +95,7 @@ def kept_in_fp32(half: Any) -> Iterator[Any]:
 class _Cast:
     """One pass over a graph in its order; every float tensor has an fp16 form, and an fp32 form where one is asked."""
 
-    def __init__(self, source: Any, target: Any, onnx: Any) -> None:
+    def __init__(self, source: Any, target: Any, onnx: Any, wide: Collection[str]) -> None:
         self.source, self.target, self.onnx = source, target, onnx
         self.float, self.half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
         self.weights = {one.name: one for one in source.initializer}
@@ -91,6 +105,7 @@ class _Cast:
         self.types |= {name: one.data_type for name, one in self.weights.items()}
         self.outputs = {one.name for one in source.output}
         self.forms: dict[tuple[str, int], str] = {}  # (tensor, type) -> the name under which it is to be had
+        self.wide = {*wide, *(name for name, one in self.weights.items() if self._is_wide(one))}
         self.made_in_fp32: set[str] = set()  # by islands, but for normalizations
         self.stored: set[str] = set()  # initializers of the new graph
 
@@ -99,10 +114,14 @@ class _Cast:
         for node in self.source.node:
             if node.op_type == "Constant" and node.output[0] in self.weights:
                 continue
-            kind = self._kind(node)
+            wide = not self.wide.isdisjoint((*node.input, *node.output))
+            if wide and node.op_type in QUANTIZERS:  # integers, and what they give back, stand for the same values
+                self.wide.update(node.output)
+            kind = int(self.float) if wide else self._kind(node)
             new = self.onnx.NodeProto()
             new.CopyFrom(node)
-            self._retype(new)
+            if kind == self.half:
+                self._retype(new)
             for place, name in enumerate(node.input):
                 if name:
                     new.input[place] = yield from self._wanted(name, kind)
@@ -114,7 +133,7 @@ class _Cast:
                     new.output[place] = name if plain else f"{name}_{'fp16' if kind == self.half else 'fp32'}"
                     self.forms[name, kind] = new.output[place]
                     made.append(name)
-                    if kind == self.float and node.op_type not in NORMALIZATIONS:
+                    if kind == self.float and not wide and node.op_type not in NORMALIZATIONS:
                         self.made_in_fp32.add(name)
             yield new
             for name in made:
@@ -141,6 +160,12 @@ class _Cast:
         given = [name for name in node.input if name and name not in self.weights]
         inside = node.op_type in BETWEEN and given and all(name in self.made_in_fp32 for name in given)
         return int(self.float if inside else self.half)
+
+    def _is_wide(self, weight: Any) -> bool:
+        """Return whether fp16 cannot hold a weight; a single number beyond it is a mask."""
+        if weight.data_type != self.float or math.prod(weight.dims) < 2:
+            return False
+        return bool(np.abs(self.onnx.numpy_helper.to_array(weight)).max() > LARGEST)
 
     def _is_float(self, name: str) -> bool:
         if name not in self.types:

@@ -40,7 +40,7 @@ class Calibrated(Stage):
 
     def sample(self, state: State) -> Split:
         """Return the training rows that ranges are measured on."""
-        return state.data.train.take(np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows])
+        return drawn(state, self.rows)
 
     def method(self, *, symmetric: bool) -> Method:
         """Return how ranges are chosen."""
@@ -56,3 +56,8 @@ class Calibrated(Stage):
         """Return how ranges were found, in words."""
         detail = {Calibration.percentile: f" {self.percentile:g}", Calibration.moving_average: f" {self.decay:g}"}
         return f"ranges by {self.calibration.value}{detail.get(self.calibration, '')} on {self.rows:,} training rows"
+
+
+def drawn(state: State, rows: int) -> Split:
+    """Return so many training rows, drawn with the state's seed; all where there are fewer."""
+    return state.data.train.take(np.random.default_rng(state.seed).permutation(len(state.data.train))[:rows])

@@ -5,12 +5,14 @@ ONNX Runtime's own calibrators keep every activation of every row for percentile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from compress.errors import ModelError
 from compress.models.onnx_folder import onnx_session
 from compress.models.tokens import Tokens
 from compress.progress import progress
@@ -40,10 +42,12 @@ class Extremes:
         self.range: Range | None = None
 
     def add(self, values: Array) -> None:
-        """Take a batch's values (any shape) into account."""
+        """Take a batch's values (any shape) into account. Raises ValueError where one is not finite."""
         if not values.size:
             return
         low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("a value is not finite")
         if self.range is None:
             self.range = low, high
         elif self.decay is None:
@@ -83,7 +87,8 @@ class Collector:
 def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Method, seed: int) -> dict[str, Range]:
     """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
 
-    Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing.
+    Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. Raises
+    ModelError where a value is not finite.
     """
     import onnx
 
@@ -100,7 +105,13 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Met
         for rows in even_batches(tokens, seed):
             said = session.run(made, model_inputs(tokens, rows.tolist()))
             for name, values in zip(made, said, strict=True):
-                collectors[name].add(values)
+                try:
+                    collectors[name].add(values)
+                except ValueError as error:
+                    raise ModelError(
+                        f"the student's {name}: {error} on training rows, so no range can stand for them. "
+                        "Check that its training did not diverge."
+                    ) from error
             bar.update(len(rows))
     return {name: one.range() for name, one in collectors.items()}
 

@@ -3,37 +3,72 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from compress.data.dataset import Split
+from compress.errors import Fault
+from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
-from compress.models.onnx_half import import_onnx, in_half, kept_in_fp32
-from compress.state import Artifact, Stage, State
+from compress.models.onnx_half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
+from compress.models.tokens import Tokens, tokenize
+from compress.quantize.calibrated import drawn
+from compress.quantize.calibration import Method, measure_ranges
+from compress.settings import at_least
+from compress.state import Artifact, Product, Stage, State
+
+ROOM = 4  # other rows have larger values than those that were seen: up to so many times as large
 
 
 @dataclass(kw_only=True)
 class HalfPrecision(Stage):
     """Weights and activations in fp16; normalizations, powers and sums stay in fp32, masks are made to fit.
 
+    Where training rows have values that come near to what fp16 holds, those products and sums stay in fp32, too.
     A CPU without fp16 arithmetic gains size, not speed: ONNX Runtime casts to fp32 and back there.
     """
 
+    rows: int = 256  # training rows on which too large values are looked for
+
+    def faults(self) -> Iterator[Fault]:
+        """There are rows."""
+        yield from at_least(self, "rows", 1)
+
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``fp16``."""
-        graph = onnx_student(state)
-
-        def work(folder: Path) -> Mapping[str, Any]:
-            onnx = import_onnx("Writing fp16 ONNX")
-            half = in_half(onnx.load(graph.folder / MODEL))
-            onnx.save(half, folder / MODEL)
-            with_tokenizer(graph.folder, folder)
-            return {"fp32": Counter(node.op_type for node in kept_in_fp32(half))}
-
-        product = state.workshop.make("fp16", [graph.key], work)
+        product = half_student(state, self.rows)
         kept = ", ".join(f"{count} {kind}" for kind, count in sorted(product.record["fp32"].items()))
-        notes = (f"in fp32: {kept or 'nothing'}; inputs and logits keep their types",)
-        record = {"notes": notes, "seconds": product.seconds}
+        notes = [f"in fp32: {kept or 'nothing'}; inputs and logits keep their types"]
+        if wide := product.record["wide"]:
+            notes.append(f"{wide} tensors come near to {LARGEST:,.0f}, the largest number of fp16, and stay in fp32")
+        record = {"notes": tuple(notes), "seconds": product.seconds}
         artifact = Artifact("fp16", "onnxruntime", "fp16", product.folder, product.key, record)
         return replace(state, artifacts=(*state.artifacts, artifact))
+
+
+def half_student(state: State, rows: int) -> Product:
+    """Return the folder with the student's graph in fp16; too large values are looked for on ``rows`` training rows."""
+    graph, sample = onnx_student(state), drawn(state, rows)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        onnx, tokenizer = import_onnx("Writing fp16 ONNX"), load_tokenizer(graph.folder)
+        model = onnx.load(graph.folder / MODEL)
+        wide = too_wide(model, _tokens(sample, tokenizer), state.seed)
+        half = in_half(model, wide)
+        onnx.save(half, folder / MODEL)
+        with_tokenizer(graph.folder, folder)
+        return {"fp32": Counter(node.op_type for node in kept_in_fp32(half)), "wide": len(wide)}
+
+    return state.workshop.make("fp16", [graph.key, sample.fingerprint, state.seed], work)
+
+
+def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:
+    """Return the tensors of an fp32 graph (``onnx.ModelProto``) that on rows come near to what fp16 cannot hold."""
+    ranges = measure_ranges(model, float_tensors(model), tokens, Method(), seed)
+    return [name for name, (low, high) in ranges.items() if max(-low, high) > LARGEST / ROOM]
+
+
+def _tokens(rows: Split, tokenizer: Any) -> Tokens:
+    return tokenize(rows, tokenizer, tokenizer.model_max_length)

@@ -16,6 +16,7 @@ from compress.models.onnx_half import import_onnx, in_half
 from compress.models.tokens import tokenize
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
+from compress.quantize.half import too_wide
 from compress.quantize.qdq import MATRIX_PRODUCTS, Scheme, activations, nodes_by_part, with_qdq
 from compress.state import Artifact, Product, State
 
@@ -34,7 +35,7 @@ class SymmetricInt8(Calibrated):
             "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
             self.told(),
         )
-        record = {"notes": notes, "seconds": product.seconds}
+        record = {"notes": notes, "seconds": product.seconds, "target": "TensorRT"}
         artifact = Artifact("symmetric", "onnxruntime", "int8", product.folder, product.key, record)
         return replace(state, artifacts=(*state.artifacts, artifact))
 
@@ -63,7 +64,8 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
         how = calibrated.method(symmetric=True)
         ranges = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
-        made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)))
+        wide = too_wide(model, tokens, state.seed)
+        made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)), wide)
         onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
         onnx.save(made, folder / MODEL)
         with_tokenizer(graph.folder, folder)

@@ -24,6 +24,7 @@ from compress.export.engine_layers import Layer, read_layers, summarise
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
 from compress.export.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
+from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
 from compress.quantize.symmetric import last_products
 from compress.settings import all_faults
@@ -232,6 +233,34 @@ def test_a_graph_that_tensorrt_cannot_read_is_refused(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
     with pytest.raises(CannotBuild, match=r"^TensorRT cannot read m.onnx: .*Det"):
         build(tmp_path / "m.onnx", {"x": [(1, 2), (1, 2), (1, 2)]}, Target("8.6", RTX), None)
+
+
+def test_what_is_built_stays_where_another_gpus_engine_cannot_be(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress.export import tensorrt as stage
+
+    def only_first(path: Path, shapes: Any, target: Target, timings: Any) -> Any:
+        if target.name == "sm120":
+            raise CannotBuild("TensorRT ran out of memory")
+        return build(path, shapes, target, timings)
+
+    monkeypatch.setattr(stage, "build", only_first)
+    (artifact,) = TensorRt(compute_capabilities=CAPABILITIES)(state).artifacts
+    assert sorted(path.name for path in artifact.folder.glob("*.engine")) == ["sm86.engine"]
+    assert artifact.unmeasured.startswith("built")
+    assert "sm120: not built: TensorRT ran out of memory" in artifact.record["notes"]
+    assert "Triton runs those of TensorRT itself" in not_served(artifact)
+
+
+def test_the_command_runs_from_any_folder(state: State, tmp_path: Path) -> None:
+    (artifact,) = TensorRt()(state).artifacts
+    (tmp_path / "trtexec").write_text("#!/bin/sh\nls; echo $1\n")
+    (tmp_path / "trtexec").chmod(0o755)
+    said = subprocess.run(
+        ["sh", artifact.folder / "build.sh"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, cwd="/",
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "model.onnx" in said
+    assert said[-1] == "--onnx=model.onnx"
 
 
 def test_settings_that_cannot_be_are_refused_before_work() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from compress.models.onnx_graph import input_names, write_onnx
-from compress.models.onnx_half import MASKED, half_values, in_half, write_half
+from compress.models.onnx_half import MASKED, float_tensors, half_values, in_half, kept_in_fp32, write_half
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 
@@ -120,6 +122,63 @@ def test_constants_beyond_fp16_become_masks_that_it_holds_and_small_ones_stay_ab
     assert found[:3].tolist() == [-MASKED, -MASKED, MASKED]
     assert found[3] > 0 > found[4]
     assert found[5:].tolist() == [0, 1.5]
+
+
+def in_true_half(model: Any, batch: dict[str, Any]) -> Any:
+    """Return what numpy computes, in fp16 where the graph says fp16; ONNX Runtime takes fp32 on some processors."""
+    return ReferenceEvaluator(model).run(None, batch)[0]
+
+
+def with_large_states(folder: Path, factor: float) -> tuple[Path, list[str]]:
+    """Return a graph whose feed-forward outputs are so many times too large, and its tensors beyond a tenth of fp16."""
+    model = tiny_model()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.output.dense.weight *= factor
+    path = folder / "large.onnx"
+    write_onnx(model, input_names(tiny_tokenizer()), path)
+    graph = onnx.load(path)
+    names = float_tensors(graph)
+    graph.graph.ClearField("output")
+    graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    said = session.run(names, inputs())
+    return path, [name for name, values in zip(names, said, strict=True) if np.abs(values).max() > 6500]
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("factor", [3e6, 3e8])  # products leave fp16's range; and then weights, too
+def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path) -> None:
+    path, wide = with_large_states(tmp_path, factor)
+    assert wide
+    expected = run(path, inputs())
+    naive, careful = in_half(onnx.load(path)), in_half(onnx.load(path), wide)
+    if factor == 3e6:
+        assert not np.isfinite(in_true_half(naive, inputs())).all()
+    np.testing.assert_allclose(in_true_half(careful, inputs()), expected, atol=0.02)
+    weights = [one for one in careful.graph.initializer if one.data_type == TensorProto.FLOAT16]
+    assert all(np.isfinite(numpy_helper.to_array(one)).all() for one in weights)
+    assert len(list(kept_in_fp32(careful))) > len(list(kept_in_fp32(in_half(onnx.load(written(tmp_path, "bert"))))))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_integers_of_values_that_fp16_cannot_hold_give_them_back_in_fp32() -> None:
+    """x -> integers -> values -> product: wide x keeps the scale, what comes back, and the product in fp32."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["integers"]),
+        helper.make_node("DequantizeLinear", ["integers", "scale", "zero"], ["back"]),
+        helper.make_node("MatMul", ["back", "weight"], ["y"]),
+    ]
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((4, 4)).astype(np.float32) / 1000
+    model = small(nodes, {"scale": 2000.0, "weight": weight}, 4)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    x = 2e5 * generator.standard_normal((3, 4)).astype(np.float32)
+    expected = run(model, {"x": x})
+    assert not np.isfinite(in_true_half(in_half(model), {"x": x})).all()
+    np.testing.assert_allclose(in_true_half(in_half(model, ["x"]), {"x": x}), expected, rtol=1e-3)
 
 
 class _Rows(CalibrationDataReader):

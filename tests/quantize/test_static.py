@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from compress.benchmark.int8_proof import int8_matmuls
 from compress.benchmark.stage import Benchmark
-from compress.data.dataset import Split
+from compress.data.dataset import Dataset, Split
 from compress.distill.losses import SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
@@ -23,13 +23,15 @@ from compress.models.onnx_folder import MODEL, onnx_session
 from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.tokens import Tokens, tokenize
 from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
-from compress.quantize.int8 import StaticInt8
+from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.ranges import Calibration
 from compress.quantize.symmetric import SymmetricInt8
 from compress.recipe import Recipe
 from compress.settings import all_faults
+from compress.state import Model, State, Workshop
 from compress.student.bert import Bert
+from compress.tasks import Classification
 from compress.timing import model_inputs
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.test_recipe import made, recipe, report
@@ -209,6 +211,33 @@ def test_a_second_run_does_nothing_again_and_another_calibration_only_its_own_wo
     kinds = {name.rpartition("-")[0] for name in made(folder) - before}
     assert kinds - {"logits", "latency"} == {"static"}
     assert json.loads((folder / "other" / "report.json").read_text())["artifacts"][-1]["agreement"] >= 0.98
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool
+) -> None:
+    """The largest integers of the dynamic and static forms: 127 of 8 bits, 64 of 7 (reduced range)."""
+    monkeypatch.setattr("compress.quantize.int8.int8_dot_product", lambda: vnni)
+    save_tiny(tmp_path / "student", "bert", num_labels=2)
+    texts, labels = zip(*[(text, int(label == "good")) for label, text in reviews(40, 0)], strict=True)
+    split = Split(texts, labels=np.array(labels, np.int64))
+    data = Dataset("reviews", Classification(("bad", "good")), split, split, split)
+    (tmp_path / "cache").mkdir()
+    state = State(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "student"))
+    most = {}
+    for bits in WeightBits:
+        for stage in (DynamicInt8(weight_bits=bits, embeddings=False), StaticInt8(weight_bits=bits, embeddings=False)):
+            artifact = stage(state).artifacts[-1]
+            weights = [numpy_helper.to_array(one) for one in onnx.load(artifact.folder / MODEL).graph.initializer]
+            matrices = [one for one in weights if one.dtype == np.int8 and one.ndim == 2]
+            assert len(matrices) >= 12
+            most[bits.value, artifact.name] = max(int(np.abs(one.astype(int)).max()) for one in matrices)
+            assert any(f"weights in {'8' if most[bits.value, artifact.name] > 100 else '7'} bits" in note
+                       for note in artifact.record["notes"])  # fmt: skip
+    own = 127 if vnni else 64
+    assert {bits: most[bits, "dynamic"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}
+    assert {bits: most[bits, "static"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}
 
 
 def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
