@@ -70,9 +70,9 @@ def main() -> None:
     parser.add_argument("--test", required=True, help="rows that are measured")
     parser.add_argument("--teacher", required=True, help="a folder with a head for these labels")
     parser.add_argument("--rows", type=int, default=4_000, help="training rows, a stratified sample")
-    parser.add_argument("--epochs", type=float, default=3, help="of recovery, over these rows, for every arm")
+    parser.add_argument("--epochs", type=float, default=2, help="of recovery, over these rows, for every arm")
     parser.add_argument("--steps", type=int, default=1, help="rounds of pruning that share the recovery")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--speedups", type=float, nargs="+", default=[1.5, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
@@ -167,12 +167,12 @@ def prune(
     else:
         ratio = share(arm, speedup, costs, state)
         common: dict[str, Any] = {"ratio": ratio, "steps": steps, "recovery_epochs": epochs}
-        half = common | {"recovery_epochs": epochs / 2, "scope": Scope.layer}
+        evenly = common | {"scope": Scope.layer}
         stages = {
             "heads": [PruneHeads(**common)],
             "neurons": [PruneNeurons(**common)],
             "layers": [PruneLayers(**common)],
-            "uniform": [PruneHeads(**half), PruneNeurons(**half)],
+            "uniform": [PruneHeads(**evenly | {"recovery_epochs": 0}), PruneNeurons(**evenly)],
         }[arm]
     for stage in stages:
         state = stage(state)

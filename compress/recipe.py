@@ -22,6 +22,7 @@ from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
 from compress.prune.layers import PruneLayers
+from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
 from compress.quantize.qat import QuantizationAware
 from compress.run_folder import report_of, write_run
@@ -198,7 +199,8 @@ def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
             rule = "goes back to weights from before distillation, which the other prunings have not pruned"
             yield Fault(f"prune.{name}.method", "lottery", rule, f"Use prune=[{name}], or another method.")
         elif isinstance(stage, PruneWeights) and stage.pattern != "none":
-            others = [one for one, part in prune.items() if not isinstance(part, PruneLayers | PruneWeights)]
+            harmless = (PruneLayers, PruneWeights, *(() if stage.embeddings else (PruneVocabulary,)))
+            others = [one for one, part in prune.items() if not isinstance(part, harmless)]
             if others:
                 rule = f"needs sizes that it divides, and {others[0]} may leave others"
                 yield Fault(f"prune.{name}.pattern", stage.pattern, rule, f"Leave {others[0]} out, or set it to none.")

@@ -36,7 +36,9 @@ class Sparsify:
         """Return the share of zeros when a share ``progress`` of the training is done."""
         if progress >= self.end:
             return self.sparsity
-        way = max(0.0, (progress - self.begin) / (self.end - self.begin))
+        if progress <= self.begin:
+            return 0.0
+        way = (progress - self.begin) / (self.end - self.begin)
         return self.sparsity * (1 - (1 - way) ** 3 if self.cubic else way)
 
 

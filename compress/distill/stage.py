@@ -14,15 +14,15 @@ from compress.data.dataset import Split
 from compress.distill.layer_drop import student_faults
 from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation
-from compress.distill.projections import go_on, keep
+from compress.distill.projections import carry, go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.teacher_outputs import Wanted
-from compress.errors import Fault
+from compress.errors import Fault, ModelError
 from compress.evaluate import main_metric
 from compress.models.device import device
-from compress.models.families import layer_count
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.families import can_be_taken_apart, layer_count
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
@@ -125,10 +125,11 @@ class Distill(Training):
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
-        teaching, start = state, state.given_student
-        state = replace(state, undistilled=start)
+        teaching, start = state, self._mapped(state)
+        state = replace(state, undistilled=state.given_student)
+        first = self if start == state.undistilled else replace(self, layer_map=None)
         for generation in range(self.generations if self.epochs else 0):
-            losses = self if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
+            losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
             seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
             product, model = losses.train(replace(teaching, seed=seed), start, self.epochs)
             record = Record(
@@ -137,7 +138,26 @@ class Distill(Training):
             )  # fmt: skip
             state = state.with_record(record, student=model)
             teaching = replace(teaching, teacher=model)
-        return replace(state, recover=replace(self, generations=1).train)
+        return replace(state, recover=replace(first, generations=1).train)
+
+    def _mapped(self, state: State) -> Model:
+        """Return the student with ``layer_map`` in its configuration: pruning leaves out there the layers that go."""
+        start = state.given_student
+        if self.layer_map is None or state.teacher is None or not self._needs_teacher:
+            return start
+        student = load_config(start.folder)
+        if not can_be_taken_apart(student):
+            return start
+        layers = [theirs for _, theirs in self._layers(student, load_config(state.given_teacher.folder))]
+
+        def work(folder: Path) -> None:
+            model = load_model(start.folder)
+            model.config.teacher_layers = layers
+            save_model(model, load_tokenizer(start.folder), folder)
+            carry(start.folder, folder)
+
+        product = state.workshop.make("mapped", [start.key, layers], work)
+        return Model(product.folder, product.key)
 
     def train(
         self,
@@ -199,7 +219,7 @@ class Distill(Training):
         self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
     ) -> Distillation:
         if not self._needs_teacher:
-            return Distillation(student, self.losses, layer_drop=self.layer_drop)
+            return Distillation(student, self.losses, layer_drop=self._layer_drop(student))
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
@@ -221,12 +241,17 @@ class Distill(Training):
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
+        # after pruning a student may lack the layers that a loss compares
+        idle = [name for name, loss in self.losses.items() if loss.compares_layers and not loss.pairs(layers, last)]
+        losses = {name: loss for name, loss in self.losses.items() if name not in idle}
+        if not losses:
+            raise ModelError(f"{', '.join(idle)}: the pruned student has no layers that this compares. Add loss soft.")
+        notes += [f"{name} is left out: the student has no layers that it compares" for name in idle]
 
         def of(need: str) -> set[int]:
-            losses = [loss for loss in self.losses.values() if getattr(loss, need)]
-            return {t for loss in losses for _, t in loss.pairs(layers, last)}
+            return {t for loss in losses.values() if getattr(loss, need) for _, t in loss.pairs(layers, last)}
 
-        embeddings = {0} if any(loss.needs_embeddings for loss in self.losses.values()) else set()
+        embeddings = {0} if any(loss.needs_embeddings for loss in losses.values()) else set()
         wanted = Wanted(
             tuple(sorted(of("needs_hidden") | embeddings)),
             tuple(sorted(of("needs_scores"))),
@@ -235,7 +260,11 @@ class Distill(Training):
         taught = Taught(origin, teacher, tokens, wanted)
         source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
-        return Distillation(student, self.losses, source, teacher.config, layers, self.layer_drop)
+        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student))
+
+    def _layer_drop(self, student: PreTrainedModel) -> float:
+        """Return the rate at which layers are skipped: none where pruning has left a single one."""
+        return self.layer_drop if layer_count(student.config) > 1 else 0.0
 
     @property
     def _needs_teacher(self) -> bool:

@@ -101,11 +101,16 @@ def _must_hold(model: str | Path, loaded: PreTrainedModel, missing: Iterable[str
         )
 
 
-def parameter_shapes(config: Any) -> dict[str, torch.Size]:
-    """Return the shapes of a classifier's parameters by name, without making their values."""
+def without_values(config: Any) -> PreTrainedModel:
+    """Return a classifier of a configuration whose parameters have shapes and no values."""
     with torch.device("meta"), quiet():
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
+    return model
+
+
+def parameter_shapes(config: Any) -> dict[str, torch.Size]:
+    """Return the shapes of a classifier's parameters by name, without making their values."""
+    return {name: parameter.shape for name, parameter in without_values(config).named_parameters()}
 
 
 def content_of(model: str | Path, config: Any) -> str:

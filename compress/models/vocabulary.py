@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,21 @@ from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
 
 TOKENIZER = "tokenizer.json"
+KINDS = ("WordPiece", "BPE", "WordLevel")  # tokenizers that can lose pieces
 
 
-def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]]) -> set[int]:
+def kind_of(tokenizer: Any) -> str:
+    """Return what a tokenizer's model is called: "WordPiece"."""
+    return str(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"])
+
+
+def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: Iterable[str]) -> set[int]:
     """Return the token numbers that must stay for the same texts to be cut into the same pieces.
 
-    ``columns`` are the token numbers of those texts. Special and added tokens stay; of WordPiece every single
-    character, so that other words can still be spelt; of BPE the whole alphabet and every piece that a used one
-    is merged from. Raises ModelError for other kinds of tokenizers.
+    ``columns`` are the token numbers of those ``texts``. Special and added tokens stay; of WordPiece every single
+    character, so that other words can still be spelt, and the pieces at which it fails on words that it cannot cut,
+    so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from. Raises
+    ModelError for other kinds of tokenizers.
     """
     said = json.loads(tokenizer.backend_tokenizer.to_str())
     model, numbers = said["model"], said["model"]["vocab"]
@@ -35,17 +42,16 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]]) -> set[
         keep |= set(np.unique(column).tolist())
     if model["type"] == "WordPiece":
         prefix = model["continuing_subword_prefix"]
-        return keep | {number for piece, number in numbers.items() if len(piece.removeprefix(prefix)) == 1}
+        keep |= {number for piece, number in numbers.items() if len(piece.removeprefix(prefix)) == 1}
+        return keep | {numbers[piece] for word in _words(tokenizer, texts) for piece in _failing(word, numbers, prefix)}
     if model["type"] == "WordLevel":
         return keep
     if model["type"] != "BPE":
-        raise ModelError(
-            f"pieces of a {model['type']} tokenizer cannot be dropped: supported are WordPiece, BPE and WordLevel."
-        )
+        raise ModelError(f"pieces of a {model['type']} tokenizer cannot be dropped: supported are {', '.join(KINDS)}.")
     keep |= {number for piece, number in numbers.items() if len(piece) == 1}
-    parents: dict[str, tuple[str, str]] = {}
+    parents: dict[str, list[str]] = {}  # several merges may end in one piece
     for left, right in map(_pair, model["merges"]):
-        parents.setdefault(left + right, (left, right))
+        parents.setdefault(left + right, []).extend((left, right))
     pieces = {number: piece for piece, number in numbers.items()}
     waiting = [pieces[number] for number in keep if number in pieces]
     while waiting:
@@ -67,7 +73,8 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
         model = said["model"]
         model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
         if "merges" in model:
-            model["merges"] = [merge for merge in model["merges"] if "".join(_pair(merge)) in model["vocab"]]
+            known = model["vocab"].keys()
+            model["merges"] = [one for one in model["merges"] if {*_pair(one), "".join(_pair(one))} <= known]
         for token in said["added_tokens"]:
             token["id"] = place[token["id"]]
         said["post_processor"] = _renumbered(said["post_processor"], place)
@@ -88,11 +95,7 @@ def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> 
 
     Its vocabulary is the special tokens and the ``most`` most frequent words that occur ``at_least`` so often.
     """
-    backend = tokenizer.backend_tokenizer
-    counts: Counter[str] = Counter()
-    for text in texts:
-        clean = backend.normalizer.normalize_str(text) if backend.normalizer else text
-        counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(clean))
+    counts = Counter(_words(tokenizer, texts))
     special = [tokenizer.convert_ids_to_tokens(number) for number in sorted(set(tokenizer.all_special_ids))]
     words = sorted(
         (word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word)
@@ -134,6 +137,29 @@ def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:
         if number is not None:
             setattr(model.config, f"{name}_token_id", keep.index(number) if number in keep else None)
     model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _words(tokenizer: Any, texts: Iterable[str]) -> Iterator[str]:
+    """Yield the words of texts, cut and cleaned as the tokenizer does before it looks for pieces."""
+    backend = tokenizer.backend_tokenizer
+    for text in texts:
+        clean = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        yield from (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(clean))
+
+
+def _failing(word: str, numbers: Mapping[str, int], prefix: str) -> list[str]:
+    """Return the pieces that WordPiece takes of a word, the longest first, before it finds none; else nothing."""
+    taken: list[str] = []
+    start = 0
+    while start < len(word):
+        starts = prefix if start else ""
+        ends = (end for end in range(len(word), start, -1) if starts + word[start:end] in numbers)
+        end = next(ends, None)
+        if end is None:
+            return taken
+        taken.append(starts + word[start:end])
+        start = end
+    return []
 
 
 def _pair(merge: Any) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ class Budget(Gradual):
             rule = f"cannot choose heads and widths of a student of type {student.model_type}"
             remedy = f"Supported: {', '.join(FAMILIES)}. Leave budget out of prune."
             yield Fault(self._name, self._wanted, rule, remedy)
+        longest = getattr(student, "max_position_embeddings", None)
+        if self.tokens is not None and longest is not None and self.tokens > longest:
+            yield Fault("tokens", self.tokens, f"must not exceed the {longest} tokens that the student takes")
 
     @property
     def _name(self) -> str:
@@ -132,7 +136,8 @@ class Budget(Gradual):
         if least <= goal:
             return
         fast = self._name == "speedup"
-        best = f"at most {whole / least:.3g}" if fast else f"at least {amount(least, costs.unit)}"
+        # rounded to the side that can be had
+        best = f"at most {floor(100 * whole / least) / 100:g}" if fast else f"more than {amount(least, costs.unit)}"
         rule = f"is out of reach: one layer of one head and {costs.neurons[0][0]:,} units has {best}"
         remedy = f"Choose a {'lower' if fast else 'higher'} {self._name}."
         raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, remedy)])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compress.data.dataset import Split
+from compress.distill.projections import carry
 from compress.errors import DataError, Fault
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer, save_model, without_values
 from compress.models.tokens import Tokens, tokenize
-from compress.models.vocabulary import used_pieces, with_pieces, with_rows
+from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
 from compress.state import Model, Record, Stage, State
 
 
@@ -26,6 +30,24 @@ class PruneVocabulary(Stage):
         if self.corpus is not None and not Path(self.corpus).is_file():
             yield Fault("corpus", self.corpus, "is no file", "Name a text file with a text a line.")
 
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Word embeddings that are one table can lose rows."""
+        if not isinstance(without_values(student).get_input_embeddings(), nn.Embedding):
+            rule = f"cannot drop word pieces of a {student.model_type} student whose embeddings are factorised"
+            yield Fault("corpus", self.corpus, rule, "Leave vocabulary out of prune, or embedding_size out of student.")
+
+    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
+        """The corpus can be read, and the teacher's tokenizer, which most students share, can lose pieces."""
+        if self.corpus is not None:
+            try:
+                _lines(Path(self.corpus))
+            except DataError as error:
+                yield Fault("corpus", self.corpus, str(error).removesuffix("."))
+        kind = kind_of(load_tokenizer(teacher))
+        if kind not in KINDS and not getattr(student, "own_tokens", False):
+            rule = f"cannot drop pieces of a {kind} tokenizer"
+            yield Fault("corpus", self.corpus, rule, f"Supported: {', '.join(KINDS)}.")
+
     def __call__(self, state: State) -> State:
         """Return the state with a student of fewer word pieces."""
         student = state.given_student
@@ -37,17 +59,24 @@ class PruneVocabulary(Stage):
             model, tokenizer = load_model(student.folder), load_tokenizer(student.folder)
             columns = [_tokens(split, tokenizer).columns["input_ids"] for split in splits]
             before = len(tokenizer)
-            keep = sorted(used_pieces(tokenizer, columns))
+            used = used_pieces(tokenizer, columns, chain.from_iterable(_texts(split) for split in splits))
+            if model.config.model_type.endswith("roberta"):  # counts positions from the number of its padding
+                used |= set(range(model.config.pad_token_id))
+            keep = sorted(used)
             if len(keep) < before:
                 tokenizer = with_pieces(tokenizer, keep)
                 with_rows(model, keep, tokenizer)
             save_model(model, tokenizer, folder)
-            return {"before": before, "after": len(keep)}
+            carry(student.folder, folder)
+            table = model.get_input_embeddings()
+            assert isinstance(table, nn.Embedding)
+            return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / 2**20}
 
         product = state.workshop.make("vocabulary", [student.key, [split.fingerprint for split in splits]], work)
         model = Model(product.folder, product.key)
         before, after = product.record["before"], product.record["after"]
-        notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left",)
+        smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
+        notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)
         record = Record("vocabulary", type(self).__name__, model, product.seconds, product.reused, notes)
         return state.with_record(record, student=model)
 
@@ -55,6 +84,10 @@ class PruneVocabulary(Stage):
 def _tokens(split: Split, tokenizer: Any) -> Tokens:
     """Return whole texts as tokens: what is cut off today may be read tomorrow."""
     return tokenize(split, tokenizer, 10**6)
+
+
+def _texts(split: Split) -> Iterator[str]:
+    return chain(split.texts, split.pairs or ())
 
 
 def _lines(path: Path) -> Split:

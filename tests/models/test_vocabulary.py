@@ -5,27 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
-from tokenizers.models import Unigram
+from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import RobertaProcessing
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, RobertaConfig
 
+from compress.data import Files
 from compress.data.dataset import Split
 from compress.errors import ModelError
 from compress.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.models.vocabulary import used_pieces, with_pieces, with_rows
-from tests.conftest import tiny_model, tiny_tokenizer
+from compress.prune.vocabulary import PruneVocabulary
+from compress.state import Model, State, Workshop
+from compress.tasks import TaskKind
+from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
 
 TEXTS = ("the film was good", "an awful plot and the actor was dull dull", "lovely music")
 
 
 def shrunk(model: Any, tokenizer: Any, texts: tuple[str, ...], folder: Path) -> tuple[Any, Any]:
     """Return the model and tokenizer with what ``texts`` need, saved and loaded again."""
-    keep = sorted(used_pieces(tokenizer, [tokenize(Split(texts), tokenizer, 99).columns["input_ids"]]))
+    keep = sorted(used_pieces(tokenizer, [tokenize(Split(texts), tokenizer, 99).columns["input_ids"]], texts))
     smaller = with_pieces(tokenizer, keep)
     with_rows(model, keep, smaller)
     save_model(model, smaller, folder)
@@ -85,4 +92,65 @@ def test_other_kinds_of_tokenizers_are_refused() -> None:
         tokenizer_object=Tokenizer(Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0)), unk_token="<unk>"
     )
     with pytest.raises(ModelError, match="Unigram"):
-        used_pieces(tokenizer, [])
+        used_pieces(tokenizer, [], [])
+
+
+def word_pieces(*pieces: str) -> PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]"]
+    vocabulary = {piece: number for number, piece in enumerate([*special, *pieces])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def test_words_that_could_not_be_cut_before_still_cannot() -> None:
+    """Without ab, "abX" would be a and ##bX."""
+    tokenizer = word_pieces("a", "b", "c", "X", "ab", "##bX", "##b", "##X1")
+    texts = ("abX cbX",)
+    before = tokenizer.tokenize(texts[0])
+    assert before == ["[UNK]", "c", "##bX"]
+    keep = sorted(used_pieces(tokenizer, [np.array(tokenizer(texts[0]).input_ids)], texts))
+    smaller = with_pieces(tokenizer, keep)
+    assert smaller.tokenize(texts[0]) == before
+    assert len(smaller) < len(tokenizer)
+
+
+def test_a_piece_may_come_of_several_merges() -> None:
+    vocabulary = {piece: number for number, piece in enumerate(["<pad>", "a", "b", "c", "bc", "abc", "ab", "ca"])}
+    merges = [("b", "c"), ("a", "bc"), ("a", "b"), ("ab", "c"), ("c", "a")]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE(vocabulary, merges)), pad_token="<pad>")
+    keep = sorted(used_pieces(tokenizer, [np.array(tokenizer("abc").input_ids)], ["abc"]))
+    smaller = with_pieces(tokenizer, keep)
+    assert smaller.tokenize("abc") == tokenizer.tokenize("abc") == ["abc"]
+    assert smaller.tokenize("ca") == ["c", "a"]
+
+
+def test_positions_stay_where_they_are_counted_from_the_padding(tmp_path: Path) -> None:
+    """RoBERTa's first position is its padding's number + 1; here pieces before it are never used."""
+    rows = [*reviews(40, 0)]
+    files = {name: write_tsv(tmp_path / f"{name}.tsv", rows) for name in ("train", "validation", "test")}
+    tokenizer = word_pieces(
+        *(f"unused{number}" for number in range(4)), "[CLS]", *sorted({w for _, t in rows for w in t.split()})
+    )
+    tokenizer.backend_tokenizer.normalizer = None
+    tokenizer.add_special_tokens({"pad_token": "[CLS]"})
+    tokenizer.model_max_length = 32
+    with quiet():
+        model = AutoModelForSequenceClassification.from_config(
+            RobertaConfig(
+                vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                intermediate_size=16, max_position_embeddings=60, type_vocab_size=1,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ).eval()  # fmt: skip
+    save_model(model, tokenizer, tmp_path / "student")
+    data = Files(**{name: str(path) for name, path in files.items()}).load(TaskKind.auto, seed=0)
+    (tmp_path / "cache").mkdir()
+    state = State(data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s"))
+    after = PruneVocabulary()(state)
+    said = []
+    for folder in (tmp_path / "student", after.given_student.folder):
+        own = load_tokenizer(folder)
+        said.append(predict_rows(load_model(folder), tokenize(data.train, own, 32)))
+    np.testing.assert_array_equal(said[0], said[1])
+    assert len(load_tokenizer(after.given_student.folder)) == len(tokenizer)  # all before the padding had to stay

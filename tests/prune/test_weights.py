@@ -53,6 +53,8 @@ def test_the_schedule_is_zhu_and_guptas(cubic: bool) -> None:
         between = 0.8 + (0 - 0.8) * (1 - (t - 0.2) / 0.4) ** 3 if cubic else 0.8 * (t - 0.2) / 0.4
         assert how.at(t) == pytest.approx(0 if t < 0.2 else 0.8 if t >= 0.6 else between)
     assert Sparsify(sparsity=0.8, begin=0.0, end=0.0).at(0.0) == 0.8
+    at_once = Sparsify(sparsity=0.8, begin=0.5, end=0.5, cubic=cubic)
+    assert [at_once.at(t) for t in (0.0, 0.49, 0.5, 1.0)] == [0, 0, 0.8, 0.8]
 
 
 def test_movement_scores_sum_what_training_moves_and_the_highest_stay() -> None:
