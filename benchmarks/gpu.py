@@ -12,6 +12,7 @@ the same command goes on where it was, and writes .json and .md beside it. With 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import platform
@@ -55,10 +56,13 @@ class Candidate:
 
 
 class Results:
-    """A .jsonl file: one result a line, the last of a key counts; those of other devices are left alone."""
+    """A .jsonl file: one result a line, the last of a key counts.
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.path, self.device = path, device
+    Those of other devices, or of other versions and weights (``made_with``), are left alone and not used.
+    """
+
+    def __init__(self, path: Path, device: str, made_with: str = "") -> None:
+        self.path, self.device, self.made_with = path, device, made_with
         self.known: dict[Key, dict[str, Any]] = {}
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         self.gap = "" if not text or text.endswith("\n") else "\n"  # behind a line cut short when a process was killed
@@ -69,12 +73,12 @@ class Results:
                 continue
 
     def _add(self, record: dict[str, Any]) -> None:
-        if record["device"] == self.device:
+        if (record["device"], record["made_with"]) == (self.device, self.made_with):
             self.known[record["model"], record["method"], record["batch"], record["tokens"]] = record
 
     def write(self, key: Key, **said: Any) -> None:
         """Keep one result."""
-        record = named(key) | {"device": self.device} | said
+        record = named(key) | {"device": self.device, "made_with": self.made_with} | said
         self._add(record)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self.gap + json.dumps(record) + "\n")
@@ -306,6 +310,19 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, metadata.version(name)
 
 
+def fingerprint(versions: Mapping[str, str], models: Sequence[Path | None]) -> str:
+    """Return what tells the weights and the versions of one measurement from those of another."""
+    digest = hashlib.sha256(json.dumps(dict(versions)).encode())
+    for model in models:
+        if model is None:
+            continue
+        for file in [model] if model.is_file() else sorted(model.glob("*.safetensors")):
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(b"|")
+    return digest.hexdigest()[:16]
+
+
 def refuse(message: str) -> NoReturn:
     """Say in one line why nothing can be measured."""
     print(f"gpu.py: {message}", file=sys.stderr)
@@ -347,6 +364,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--int8 {given.int8} must be a model.onnx, of the --student")
     if given.output.suffix != ".jsonl":
         parser.error(f"--output {given.output} must end in .jsonl")
+    if not given.output.resolve().parent.is_dir():
+        parser.error(f"--output {given.output}: there is no folder {given.output.parent}; make it first")
     if not (given.student or given.teacher or given.shapes):
         parser.error("there is no model to measure: give --student, --teacher or --shapes")
     return given
@@ -391,7 +410,8 @@ def report(given: argparse.Namespace, scratch: Path) -> None:
     if not subjects:
         refuse("no model could be loaded")
     about = machine(device)
-    results = Results(given.output, about["device"])
+    made_with = fingerprint(about["versions"], [given.teacher, given.student, given.int8])
+    results = Results(given.output, about["device"], made_with)
     if given.again:
         results.known = {key: found for key, found in results.known.items() if "not_measured" not in found}
     done = measure(

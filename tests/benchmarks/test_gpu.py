@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from tests.conftest import save_tiny, tiny_model
@@ -86,6 +88,19 @@ def test_the_same_command_measures_nothing_twice_and_goes_on(gpu: Any, student: 
     kept = [json.loads(line) for line in output.read_text().splitlines() if line.startswith('{"model": "student')]
     assert kept[:3] == before[:3]
     assert [kept[-1][name] for name in ("method", "batch")] == [before[3][name] for name in ("method", "batch")]
+
+
+def test_another_model_in_the_same_place_is_measured_again(gpu: Any, student: Path, tmp_path: Path) -> None:
+    output, place = tmp_path / "gpu.jsonl", tmp_path / "student"
+    shutil.copytree(student, place)
+    run(gpu, place, output)
+    before = lines(output)
+    weights = load_file(place / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, place / "model.safetensors", {"format": "pt"})
+    run(gpu, place, output)
+    assert lines(output)[: len(before)] == before
+    assert len(lines(output)) == 2 * len(before)
+    assert gpu.fingerprint({"torch": "1"}, [place]) != gpu.fingerprint({"torch": "2"}, [place])
 
 
 def test_one_failure_loses_nothing_else(gpu: Any, student: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -200,6 +215,7 @@ def test_without_a_gpu_it_says_so_in_one_line(gpu: Any, capsys: Any) -> None:
         (["--batches", "0"], "at least 1"),
         (["--student", "nowhere"], "no folder of a model"),
         (["--output", "x.txt"], "must end in .jsonl"),
+        (["--output", "no/such/folder/x.jsonl"], "there is no folder no/such/folder"),
         (["--int8", "nowhere.onnx"], "of the --student"),
         (["--shapes"], "no model to measure"),
         (["--methods", "magic"], "invalid choice"),
