@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 FLOATS = ("fp32", "fp16")
+LITTLE = 1.15  # a pruning that gives less speed is pointed out
 WORSE_BY = 0.01  # an artifact that loses more than this of the student's metric is not recommended for its speed
 
 
@@ -52,7 +54,7 @@ def verdicts(report: dict[str, Any]) -> list[str]:
             + ("." if clear else ", so this run alone does not show a difference.")
         )
     measured = list(artifacts.values())
-    return [*said, *_losses(report, measured), *_of_low_precision(report, measured)]
+    return [*said, *_slow_prunings(report), *_losses(report, measured), *_of_low_precision(report, measured)]
 
 
 def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
@@ -75,6 +77,16 @@ def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -
             f"{name} in {artifact['precision']} is not faster than {full['name']} in {full['precision']} "
             f"on this device ({speeds}): {advice}."
         )
+
+
+def _slow_prunings(report: dict[str, Any]) -> Iterator[str]:
+    """Yield which prunings by themselves bought little speed, as removing heads does (arXiv:1905.10650)."""
+    metric = report["task"]["main_metric"]
+    for before, stage in pairwise(report["stages"]):
+        gain = stage["speedup"] / before["speedup"] if stage["kind"].startswith("Prune") else LITTLE
+        if gain < LITTLE:
+            change = stage["metrics"][metric] - before["metrics"][metric]
+            yield f"{stage['name']} alone made a row {gain:.2f}× as fast, and changed {metric} by {change:+.3f}."
 
 
 def _losses(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:

@@ -19,10 +19,14 @@ def artifact(name: str, precision: str, accuracy: float, speedup: float, **more:
     }
 
 
+def stage(name: str, kind: str, accuracy: float, speedup: float) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "speedup": speedup}
+
+
 def concluded(*artifacts: dict[str, Any], student: float = 0.8) -> tuple[str | None, list[str]]:
     report: dict[str, Any] = {
         "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [],
-        "stages": [{"name": "given", "metrics": {"accuracy": student}}], "artifacts": list(artifacts),
+        "stages": [stage("given", "Saved", student, 1.0)], "artifacts": list(artifacts),
     }  # fmt: skip
     report["recommended"] = recommend(report)
     return report["recommended"], verdicts(report)
@@ -81,3 +85,15 @@ def test_a_graph_for_another_device_is_neither_judged_by_its_speed_here_nor_reco
 
 def test_what_was_not_measured_is_left_out() -> None:
     assert concluded(ONNX, {"name": "tensorrt", "not_measured": "no GPU"}) == ("onnx", [])
+
+
+def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
+    report: dict[str, Any] = {
+        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [], "artifacts": [],
+        "recommended": None,
+        "stages": [
+            stage("teacher", "Teacher", 0.9, 1.0), stage("distill", "Distill", 0.88, 1.05),
+            stage("heads", "PruneHeads", 0.87, 1.134), stage("neurons", "PruneNeurons", 0.86, 2.0),
+        ],
+    }  # fmt: skip
+    assert verdicts(report) == ["heads alone made a row 1.08× as fast, and changed accuracy by -0.010."]
