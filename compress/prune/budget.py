@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,8 @@ class Budget(Gradual):
             return
         fast = self._name == "speedup"
         # rounded to the side that can be had
-        best = f"at most {floor(100 * whole / least) / 100:g}" if fast else f"more than {amount(least, costs.unit)}"
+        enough = f"{ceil(least):,}" if costs.unit == "parameters" else f"{ceil(1000 * least) / 1000:,.3f}"
+        best = f"at most {floor(100 * whole / least) / 100:g}" if fast else f"at least {enough} {costs.unit}"
         rule = f"is out of reach: one layer of one head and {costs.neurons[0][0]:,} units has {best}"
         remedy = f"Choose a {'lower' if fast else 'higher'} {self._name}."
         raise RecipeError([Fault(f"prune.budget.{self._name}", self._wanted, rule, remedy)])

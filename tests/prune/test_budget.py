@@ -81,6 +81,22 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     assert stage_of(tmp_path, "speed")["measured_speedup"] == stage["measured_speedup"]
 
 
+def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
+    tmp_path: Path, files: dict[str, Path], teacher_folder: Path
+) -> None:
+    first = small(files, teacher_folder, tmp_path, speed=budget(speedup=1.01, recovery_epochs=0))
+    first.run()
+    costs = stage_of(tmp_path, "speed")["costs"]
+    whole = stage_of(tmp_path, "speed")["predicted_latency_ms"] * stage_of(tmp_path, "speed")["predicted_speedup"]
+    goal = (costs["rest"] + costs["layer"] + whole) / 2
+    small(files, teacher_folder, tmp_path, latency=budget(latency_ms=goal, recovery_epochs=0)).run()
+    stage = stage_of(tmp_path, "latency")
+    assert costs["rest"] + costs["layer"] <= stage["predicted_latency_ms"] <= goal
+    assert stage["predicted_speedup"] == pytest.approx(whole / stage["predicted_latency_ms"])
+    assert stage["measured_latency_ms"] > 0
+    assert stage["budget"] == {"latency_ms": goal}
+
+
 def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teacher_folder: Path) -> None:
     small(files, teacher_folder, tmp_path, size=budget(size_mib=0.035, recovery_epochs=0)).run()
     stage = stage_of(tmp_path, "size")
