@@ -5,11 +5,11 @@
 
 Within a student all methods see the same training rows, number of steps, batch size and highest learning rate,
 over the same seeds, and the same teacher, but for those whose name says otherwise; preparations take their steps
-from the same budget, and so does augmentation, which adds rows and not steps. Teachers that are made here are not
-in the budget: fine-tuned ones, and the head of a masked language model that DistilBERT and dual training need and
-the packaged model lacks. The test file is measured whole and never used to choose anything. What is done is kept
-in ``--results``, a line a run: the same command goes on after an interruption. Prints a Markdown table and, last,
-one line of JSON.
+from the same budget, and so does augmentation, which adds rows and not steps; its rows are drawn once, by the first
+seed. Teachers that are made here are not in the budget: fine-tuned ones, and the head of a masked language model that
+DistilBERT and dual training need and the packaged model lacks. The test file is measured whole and never used to
+choose anything. What is done is kept in ``--results``, a line a run: the same command goes on after an interruption.
+Prints a Markdown table and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def main() -> None:
             for method in methods(given):
                 about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
-                    found = train(method, replace(state, seed=seed), given.epochs)
+                    found = train(method, replace(state, seed=seed), given.epochs, given.seeds[0])
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
@@ -252,14 +252,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def train(method: Method, state: State, epochs: float) -> dict[str, Any]:
-    """Return accuracy, parameters, seconds and the trained student's place."""
+def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, Any]:
+    """Return accuracy, parameters, seconds and the trained student's place; augmentation has the seed ``drawn``."""
     kind = STUDENTS[method.student]
     if method.teacher is not None:
         alone = State(data=state.data, workshop=state.workshop, seed=13)
         state = replace(method.teacher(alone), seed=state.seed)
     for augmentation in method.augment.values():
-        state = augmentation(state)
+        state = replace(augmentation(replace(state, seed=drawn)), seed=state.seed)
     state = kind.student(state)
     before = len(state.records)
     budget = epochs * kind.epochs * len(state.data.train) / len(state.data.transfer)

@@ -33,6 +33,7 @@ from compress.student.bert import Bert
 from compress.student.saved import Saved
 from compress.tasks import Classification, TaskKind
 from compress.teacher import Teacher
+from compress.train import Training
 
 
 @dataclass(kw_only=True)
@@ -64,7 +65,9 @@ class Recipe(Settings):
             value = getattr(self, name)
             if value is not None and (not value or "/" in value or value.startswith(".")):
                 yield Fault(name, value, "must be a plain name, without / and not starting with a dot")
-        if self.augment and not any(loss.needs_teacher for loss in self.distill.losses.values()):
+        labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
+        trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
+        if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):
             rule = "adds rows that only the teacher labels, and no loss asks it"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
         if self.distill.epochs == 0:

@@ -53,6 +53,9 @@ def verdicts(report: dict[str, Any]) -> list[str]:
             f"({rows:,} rows, one seed); that is {'outside' if clear else 'inside'} the twin's 95 % interval"
             + ("." if clear else ", so this run alone does not show a difference.")
         )
+        before = report["stages"][1 : report["stages"].index(distilled)]
+        if prepared := [stage["name"] for stage in before if stage["kind"] != "Saved"]:
+            said.append(f"That twin went without {', '.join(prepared)}, and so was trained for fewer steps.")
     measured = list(artifacts.values())
     return [*said, *_slow_prunings(report), *_losses(report, measured), *_of_low_precision(report, measured)]
 

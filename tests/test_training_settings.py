@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from compress.augment.perturb import Perturb
+from compress.distill.general import General
+from compress.distill.layers import Layers
 from compress.distill.losses import HardLabels, HiddenStates, SoftTargets
+from compress.distill.progressive import Progressive
 from compress.distill.stage import Distill
+from compress.distill.theseus import Theseus
 from compress.models.families import layers_below_top
 from compress.models.loading import load_model, parameter_shapes
+from compress.recipe import Recipe
 from compress.student.base import Reading
 from compress.student.bert import Bert
 from compress.train import Supervised, Training, fit
@@ -52,6 +58,35 @@ def test_one_step_of_adam_moves_each_layer_by_its_own_learning_rate(tmp_path: Pa
         if moved and not name.endswith("key.bias"):  # the softmax cancels a key's bias: its gradient is rounding
             expected = 1e-3 * 0.5 ** layers_below_top(name, model.config)
             assert moved == pytest.approx(expected, rel=0.02), name
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Layers(freeze=["bert.*"]),
+        General(freeze=["bert.embeddings.*", "bert.encoder.*"]),
+        Distill(losses={"hidden": HiddenStates()}, freeze=["bert.*"]),
+    ],
+)
+def test_freezing_all_that_layer_losses_reach_is_refused(stage: Training) -> None:
+    config = tiny_model().config
+    (fault,) = stage.model_faults(config, config)
+    assert (fault.setting, "the head is not trained" in fault.rule) == ("freeze", True)
+
+
+def test_freezing_the_encoder_is_allowed_where_the_head_learns() -> None:
+    config = tiny_model().config
+    assert not list(Distill(losses={"soft": SoftTargets()}, freeze=["bert.*"]).model_faults(config, config))
+
+
+def test_preparations_that_learn_from_unlabelled_rows_can_have_them_augmented() -> None:
+    def faults(**prepare: Training) -> list[str]:
+        hard = Distill(losses={"hard": HardLabels()})
+        recipe = Recipe(distill=hard, augment={"perturb": Perturb()}, prepare={**prepare})
+        return [fault.setting for fault in recipe.faults()]
+
+    assert faults() == faults(theseus=Theseus()) == ["augment"]
+    assert faults(layers=Layers()) == faults(progressive=Progressive()) == faults(general=General()) == []
 
 
 def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Path) -> None:

@@ -87,6 +87,21 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert concluded(ONNX, {"name": "tensorrt", "not_measured": "no GPU"}) == ("onnx", [])
 
 
+def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
+    twin = {"name": "labels_only", "metrics": {"accuracy": 0.8}, "interval": {"accuracy": [0.7, 0.9]}}
+    report: dict[str, Any] = {
+        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [twin], "artifacts": [],
+        "recommended": None,
+        "stages": [
+            stage("teacher", "Teacher", 0.9, 1.0), stage("layers", "Layers", 0.5, 2.0),
+            stage("distill", "Distill", 0.85, 2.0),
+        ],
+    }  # fmt: skip
+    assert verdicts(report)[-1] == "That twin went without layers, and so was trained for fewer steps."
+    del report["stages"][1]
+    assert len(verdicts(report)) == 1
+
+
 def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
     report: dict[str, Any] = {
         "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [], "artifacts": [],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
@@ -21,6 +21,8 @@ INSIDE = tuple(name for name, loss in LOSSES.items() if loss().compares_layers)
 @dataclass(kw_only=True)
 class LayerTraining(Training):
     """Settings of training with such losses alone."""
+
+    reads_unlabelled: ClassVar[bool] = True
 
     losses: list[str] = field(default_factory=lambda: ["hidden", "attention", "embeddings"])  # those inside the models
     weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1

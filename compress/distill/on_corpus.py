@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from compress.train import Training
 @dataclass(kw_only=True)
 class OnCorpus(Training):
     """Train the student's encoder on texts without labels; its head stays as it was built."""
+
+    reads_unlabelled: ClassVar[bool] = True
 
     corpus: str | None = None  # a text file, a row a line; default: the run's training and unlabelled rows
     rows: int | None = None  # a seeded sample of the corpus; default: all rows
@@ -49,6 +51,7 @@ class OnCorpus(Training):
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
             return
         yield from self.parameter_faults(student)
+        yield from self.encoder_faults(student)
 
     def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
         """Yield why the corpus cannot be read, or the pretrained model cannot teach this student."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +24,7 @@ from compress.errors import Fault
 from compress.files import write_json
 from compress.models.device import device
 from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
 from compress.models.uneven import kept_heads
 from compress.settings import at_least, between, positive
@@ -38,6 +40,8 @@ class Progressive(Training):
     While a layer is in turn, its hidden states (eq. 2) and its attention (eq. 3) are brought to those of the
     teacher's layer that it is mapped to; the layers above it wait, those below it are frozen or move slowly.
     """
+
+    reads_unlabelled: ClassVar[bool] = True
 
     epochs: float = 3.0  # passes over the rows, for all layers together
     hidden_weight: float = 1.0  # factor of the squared error of hidden states
@@ -74,6 +78,8 @@ class Progressive(Training):
             rule = f"cannot train a student of type {student.model_type} layer by layer"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
             return
+        yield from self.parameter_faults(student)
+        yield from self._frozen_layers(student)
         try:
             layers = layer_pairs(self.layer_map, student, teacher)
         except ValueError as error:
@@ -89,6 +95,15 @@ class Progressive(Training):
         elif any(not set(kept_heads(student)[s - 1]) <= set(kept_heads(teacher)[t - 1]) for s, t in layers):
             rule = "needs heads that the teacher no longer has"
             yield Fault("attention_weight", self.attention_weight, rule, "Set it to 0.")
+
+    def _frozen_layers(self, student: Any) -> Iterator[Fault]:
+        """Yield patterns that leave nothing to train of a layer when it is its turn."""
+        names = list(parameter_shapes(student)) if self.freeze else []
+        for layer in range(layer_count(student) if self.freeze else 0):
+            own = [name for name in names if re.search(rf"\.layers?\.{layer}\.", name)]
+            if own and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in own):
+                yield Fault("freeze", list(self.freeze), f"leaves nothing to train of layer {layer + 1}")
+                return
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose layers have learned in turn; its head has not."""

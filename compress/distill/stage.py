@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.distill.layer_drop import student_faults
-from compress.distill.losses.settings import AttentionScores, Embeddings, HardLabels, HiddenStates, Loss, SoftTargets
+from compress.distill.losses.settings import (
+    AttentionScores,
+    Embeddings,
+    HardLabels,
+    HiddenStates,
+    Loss,
+    Pairs,
+    SoftTargets,
+)
 from compress.distill.objective import Distillation
 from compress.distill.projections import carry, go_on, keep
 from compress.distill.source import Keep, Taught, source_of
@@ -25,7 +34,7 @@ from compress.models.families import can_be_taken_apart, layer_count
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import kept_heads
+from compress.models.uneven import head_size, kept_heads
 from compress.settings import at_least, between, plain, positive
 from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
@@ -83,6 +92,8 @@ class Distill(Training):
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
         faults = [*self.parameter_faults(student), *self._comparison_faults(student, teacher)]
+        if not faults and all(loss.compares_layers for loss in self.losses.values()):
+            faults += self.encoder_faults(student)  # no loss reaches the head
         if self.generations > 1 and not faults:
             faults += replace(self, layer_map="uniform")._comparison_faults(student, student)
         yield from faults
@@ -115,6 +126,8 @@ class Distill(Training):
             elif any(t > last[1] for _, t in pairs):
                 rule = f"must be at most the teacher's {last[1]} layers"
                 yield Fault(f"losses.{name}.teacher_layer", pairs[0][1], rule)
+            elif (fault := _heads_fault(loss, pairs, student, teacher)) is not None:
+                yield fault.under(f"losses.{name}")
             elif loss.needs_scores and heads[0] != heads[1]:
                 yield Fault(
                     f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
@@ -273,6 +286,19 @@ class Distill(Training):
     def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
         """Return pairs (student layer, teacher layer), both counted from 1."""
         return layer_pairs(self.layer_map, student, teacher)
+
+
+def _heads_fault(loss: Loss, pairs: Pairs, student: Any, teacher: Any) -> Fault | None:
+    """Return what is wrong with a number of relation heads that was asked for."""
+    asked = getattr(loss, "relation_heads", None)
+    if asked is None or not can_be_taken_apart(student):
+        return None
+    ((ours, theirs),) = pairs
+    widths = [len(kept_heads(one)[layer - 1]) * head_size(one) for one, layer in ((student, ours), (teacher, theirs))]
+    if not any(width % asked for width in widths):
+        return None
+    rule = f"must divide the widths that are compared, {widths[0]} and {widths[1]}"
+    return Fault("relation_heads", asked, rule, f"For example {math.gcd(*widths)}.")
 
 
 def labels_only(distill: Distill) -> Distill:

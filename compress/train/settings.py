@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from compress.errors import Fault
-from compress.models.families import can_be_taken_apart
+from compress.models.families import can_be_taken_apart, family_of
 from compress.models.loading import parameter_shapes
 from compress.settings import at_least, between, positive
 from compress.state import Stage
@@ -37,6 +37,8 @@ class Precision(Enum):
 @dataclass(kw_only=True)
 class Training(Stage):
     """Settings of a stage that trains."""
+
+    reads_unlabelled: ClassVar[bool] = False  # whether it learns from rows that only the teacher labels, too
 
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows a step
@@ -72,6 +74,15 @@ class Training(Stage):
             yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
         if self.freeze:
             yield from self.freeze_faults(list(parameter_shapes(config)))
+
+    def encoder_faults(self, config: Any) -> Iterator[Fault]:
+        """Yield ``freeze`` where it leaves nothing below the head, which is not trained."""
+        if not self.freeze or not can_be_taken_apart(config):
+            return
+        base = f"{family_of(config).base}."
+        names = [name for name in parameter_shapes(config) if name.startswith(base) and ".pooler." not in name]
+        if all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
+            yield Fault("freeze", list(self.freeze), "leaves nothing to train, as the head is not trained here")
 
     def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
         """Yield patterns that match none of the parameters ``names`` that would learn, or all of them together."""

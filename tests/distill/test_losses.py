@@ -15,7 +15,11 @@ from compress.distill.losses import (
     hard_label_loss,
     hidden_state_loss,
     logits_mse_loss,
+    minilm_attention_loss,
+    patient_loss,
+    relation_loss,
     soft_target_loss,
+    token_soft_target_loss,
 )
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
@@ -154,3 +158,60 @@ def test_equal_logits_cost_nothing() -> None:
     same = numbers(4, 3)
     assert soft_target_loss(same, same.clone(), 4.0).item() == pytest.approx(0, abs=1e-12)
     assert logits_mse_loss(same, same.clone()).item() == 0
+
+
+FULL = torch.ones(3, 4)
+PAIRED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
+    "soft": (lambda a, b: soft_target_loss(a, b, 2.0), (3, 5)),
+    "mse": (logits_mse_loss, (3, 5)),
+    "hidden": (lambda a, b: hidden_state_loss(a, b, FULL), (3, 4, 8)),
+    "cosine": (lambda a, b: cosine_loss(a, b, FULL), (3, 4, 8)),
+    "attention": (lambda a, b: attention_loss(a, b, FULL), (3, 2, 4, 4)),
+    "tokens": (lambda a, b: token_soft_target_loss(a, b, FULL, 2.0), (3, 4, 5)),
+    "patient": (patient_loss, (2, 3, 8)),
+    "minilm": (lambda a, b: minilm_attention_loss((a / 300).softmax(-1), (b / 300).softmax(-1), FULL), (3, 2, 4, 4)),
+    "relation": (lambda a, b: relation_loss(a, b, 2, FULL), (3, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_fp32(name: str, kind: torch.dtype) -> None:
+    """Values of fp16 whose squares and products fp16 cannot hold."""
+    loss, shape = PAIRED[name]
+    student, teacher = ((300 * numbers(*shape, seed=seed)).to(kind).requires_grad_() for seed in (0, 1))
+    found = loss(student, teacher)
+    expected = loss(student.detach().double(), teacher.detach().double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=1e-3)
+    (slope,) = torch.autograd.grad(found, student)
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_shapes_that_would_be_broadcast_are_refused(name: str) -> None:
+    loss, shape = PAIRED[name]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        loss(numbers(*shape), numbers(1, *shape[1:]))
+
+
+@pytest.mark.parametrize("name", ["hidden", "cosine", "attention", "tokens", "minilm", "relation"])
+def test_without_a_real_position_there_is_no_loss_and_no_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, shape = PAIRED[name]
+    monkeypatch.setitem(globals(), "FULL", torch.zeros(3, 4))
+    student = numbers(*shape).requires_grad_()
+    found = loss(student, numbers(*shape, seed=1))
+    (slope,) = torch.autograd.grad(found, student)
+    assert found.item() == 0
+    assert not slope.any()
+
+
+def test_what_stands_in_the_teachers_padding_reaches_no_gradient() -> None:
+    student, teacher = (numbers(3, 2, 4, 4, seed=seed).softmax(-1) for seed in (0, 1))
+    student.requires_grad_()
+    (clean,) = torch.autograd.grad(minilm_attention_loss(student, teacher, MASK), student)
+    real = MASK.bool()
+    pairs = (real[:, None, :, None] & real[:, None, None, :]).expand_as(teacher)
+    spoiled = torch.where(pairs, teacher, float("nan"))
+    (slope,) = torch.autograd.grad(minilm_attention_loss(student, spoiled, MASK), student)
+    torch.testing.assert_close(slope, clean)

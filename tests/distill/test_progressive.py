@@ -194,6 +194,9 @@ def test_transfer_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None
         (Progressive(), Shared().config(tiny_model().config), "epochs"),
         (Progressive(), Mobile(heads=2, bottleneck=4).config(tiny_model().config), "attention_weight"),
         (Progressive(layer_map=[1, 2]), Mobile().config(tiny_model().config), "layer_map"),
+        (Progressive(freeze=["nonsense.*"]), tiny_model().config, "freeze"),
+        (Progressive(freeze=["bert.encoder.layer.0.*"]), tiny_model().config, "freeze"),
+        (Progressive(layer_decay=0.9), Mobile().config(tiny_model().config), "layer_decay"),
     ],
 )
 def test_what_cannot_be_trained_layer_by_layer_is_refused(settings: Progressive, student: Any, setting: str) -> None:

@@ -239,6 +239,7 @@ def test_a_narrow_student_learns_patience_through_a_projection() -> None:
         (MiniLM(), Bert(heads=2), "losses.x"),
         (AttentionTransfer(), Bert(heads=2), "losses.x"),
         (Relations(teacher_layer=5), Bert(), "losses.x.teacher_layer"),
+        (Relations(relation_heads=5), Bert(), "losses.x.relation_heads"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_work(loss: Loss, student: Bert, setting: str) -> None:

@@ -1,6 +1,8 @@
 """The losses as pure functions of tensors and masks.
 
-Means are over what is real: rows that have a label, positions that are not padding.
+Means are over what is real: rows that have a label, positions that are not padding; where nothing is, they are 0.
+Half precision is widened to fp32, in which sums do not overflow. Those that compare two tensors element by element
+raise ValueError where their shapes differ: broadcasting would give a number that means nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
     Times temperature², keeping gradient size (Hinton et al., arXiv:1503.02531).
     """
-    log_q, log_p = (functional.log_softmax(x / temperature, dim=-1) for x in (student, teacher))
+    log_q, log_p = (functional.log_softmax(x / temperature, dim=-1) for x in _alike(student, teacher))
     return temperature**2 * functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
 def logits_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared error of the logits (batch, outputs), mean over both (Ba & Caruana, arXiv:1312.6184)."""
-    return functional.mse_loss(student, teacher)
+    return functional.mse_loss(*_alike(student, teacher))
 
 
 def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -43,8 +45,9 @@ def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Mask (batch, tokens), nonzero on real tokens. One layer's L_hidn or L_embd of TinyBERT (arXiv:1909.10351).
     """
-    real = mask.bool()
-    return ((student[real] - teacher[real]) ** 2).mean()
+    real, (ours, theirs) = mask.bool(), _alike(student, teacher)
+    errors = (ours[real] - theirs[real]) ** 2
+    return errors.sum() / max(errors.numel(), 1)
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -53,9 +56,8 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Given scores before the softmax it is one layer's L_attn of TinyBERT (arXiv:1909.10351, eq. 7); given
     probabilities it compares what each head looks at. A pair counts where both positions are real.
     """
-    real = mask.bool()
-    pairs = real[:, None, :, None] & real[:, None, None, :]
-    errors = torch.where(pairs, student, 0.0) - torch.where(pairs, teacher, 0.0)
+    pairs, (ours, theirs) = _pairs(mask), _alike(student, teacher)
+    errors = torch.where(pairs, ours, 0.0) - torch.where(pairs, theirs, 0.0)
     return (errors**2).sum() / (pairs.sum() * student.shape[1]).clamp(min=1)
 
 
@@ -64,8 +66,9 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     DistilBERT's alignment of directions (Sanh et al., arXiv:1910.01108).
     """
-    real = mask.bool()
-    return 1 - functional.cosine_similarity(student[real], teacher[real], dim=-1).mean()
+    real, (ours, theirs) = mask.bool(), _alike(student, teacher)
+    apart = 1 - functional.cosine_similarity(ours[real], theirs[real], dim=-1)
+    return apart.sum() / max(apart.numel(), 1)
 
 
 def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -73,8 +76,10 @@ def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, tempe
 
     For tagging (Tsai et al., multilingual MiniBERT, arXiv:1909.00100). Mask (batch, tokens), nonzero on real tokens.
     """
-    real = mask.bool()
-    return soft_target_loss(student[real], teacher[real], temperature)
+    real, (ours, theirs) = mask.bool(), _alike(student, teacher)
+    if not real.any():
+        return 0 * ours[real].sum()
+    return soft_target_loss(ours[real], theirs[real], temperature)
 
 
 def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -82,7 +87,8 @@ def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Each state is divided by its l2 norm: L_PT of BERT-PKD (Sun et al., arXiv:1908.09355, eq. 7).
     """
-    return functional.mse_loss(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
+    ours, theirs = _alike(student, teacher)
+    return functional.mse_loss(functional.normalize(ours, dim=-1), functional.normalize(theirs, dim=-1))
 
 
 def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -91,13 +97,12 @@ def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Ten
     Probabilities (batch, heads, tokens, tokens), zero on padded keys; mask (batch, tokens). L_AT of MiniLM
     (Wang et al., arXiv:2002.10957, eq. 5), and the attention transfer of MobileBERT (arXiv:2004.02984, eq. 3).
     """
-    smallest = torch.finfo(student.dtype).tiny
-    terms = torch.where(
-        teacher > 0, teacher * (teacher.clamp(min=smallest).log() - student.clamp(min=smallest).log()), 0.0
-    )
-    real = mask.bool()
-    pairs = real[:, None, :, None] & real[:, None, None, :]
-    return torch.where(pairs, terms, 0.0).sum() / (real.sum() * student.shape[1]).clamp(min=1)
+    pairs, (ours, theirs) = _pairs(mask), _alike(student, teacher)
+    smallest = torch.finfo(ours.dtype).tiny
+    q, p = (torch.where(pairs, one, 1.0).clamp(min=smallest) for one in (ours, theirs))
+    terms = p * (p.log() - q.log())
+    counted = torch.where(pairs & (theirs > 0), terms, 0.0)
+    return counted.sum() / (mask.bool().sum() * ours.shape[1]).clamp(min=1)
 
 
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
@@ -108,14 +113,33 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) ->
     MiniLM (arXiv:2002.10957) and all relations of MiniLMv2 (Wang et al., arXiv:2012.15828, eq. 4-7). Raises
     ValueError where a width is no multiple of ``heads``.
     """
+    if student.shape[:2] != teacher.shape[:2]:
+        raise ValueError(f"{tuple(student.shape[:2])} positions cannot be compared with {tuple(teacher.shape[:2])}")
     for width in (student.shape[-1], teacher.shape[-1]):
         if heads < 1 or width % heads:
             raise ValueError(f"a width of {width} cannot be cut into {heads} relation heads")
-    real = mask.bool()
-    log_q, log_p = (_relation(states, heads, real) for states in (student, teacher))
-    pairs = real[:, None, :, None] & real[:, None, None, :]
+    real, pairs = mask.bool(), _pairs(mask)
+    log_q, log_p = (_relation(_wide(states), heads, real) for states in (student, teacher))
     terms = log_p.exp() * (log_p - log_q)
     return torch.where(pairs, terms, 0.0).sum() / (real.sum() * heads).clamp(min=1)
+
+
+def _pairs(mask: Tensor) -> Tensor:
+    """Return which pairs of positions (batch, 1, tokens, tokens) are both real."""
+    real = mask.bool()
+    return real[:, None, :, None] & real[:, None, None, :]
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return fp16 and bf16 as fp32; others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both, wide enough to sum; raises ValueError where their shapes differ."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"{tuple(student.shape)} cannot be compared with {tuple(teacher.shape)} element by element")
+    return _wide(student), _wide(teacher)
 
 
 def _relation(states: Tensor, heads: int, real: Tensor) -> Tensor:
