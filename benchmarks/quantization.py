@@ -66,7 +66,7 @@ CANDIDATES: Mapping[str, Stage] = {
     "groups of 32, 4 bits": GroupWise(bits=4),
     "fp16": HalfPrecision(),
     "qat": QuantizationAware(epochs=1.0),
-    "qat, a quarter of the learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE / 4),
+    "qat, the distillation's learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE),
 }
 
 

@@ -197,10 +197,12 @@ class Recovery(Protocol):
         name: str = ...,
         learning_rate: float | None = None,
         sparsify: Any = None,
+        share: float = ...,
     ) -> tuple[Product, Model]:
         """Return what came of it.
 
-        ``learning_rate`` is another than the distillation's; ``sparsify`` says how weights leave meanwhile.
+        ``learning_rate`` is another than the distillation's, of which else ``share`` is taken; ``sparsify`` says how
+        weights leave meanwhile.
         """
         ...
 

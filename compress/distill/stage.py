@@ -180,9 +180,13 @@ class Distill(Training):
         name: str = "distill",
         learning_rate: float | None = None,
         sparsify: Sparsify | None = None,
+        share: float = 1.0,
     ) -> tuple[Product, Model]:
-        """Train ``start`` with these losses for ``epochs`` and return what came of it."""
-        rate = self.learning_rate if learning_rate is None else learning_rate
+        """Train ``start`` with these losses for ``epochs`` and return what came of it.
+
+        ``share`` is that of these settings' learning rate, where ``learning_rate`` names no other.
+        """
+        rate = share * self.learning_rate if learning_rate is None else learning_rate
         settings = replace(self, epochs=epochs, generations=1, learning_rate=rate)
         if sparsify is not None:
             settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros

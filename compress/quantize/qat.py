@@ -21,6 +21,8 @@ from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
 from compress.state import Artifact, Model, Stage, State
 
+SHARE = 0.25  # of the distillation's learning rate: with the whole of it a trained student loses (benchmarks/README.md)
+
 
 @dataclass(kw_only=True)
 class QuantizationAware(Stage):
@@ -32,7 +34,7 @@ class QuantizationAware(Stage):
     """
 
     epochs: float = 1.0  # of distillation with fake quantization
-    learning_rate: float | None = None  # AdamW's, at its highest; default: the distillation's
+    learning_rate: float | None = None  # AdamW's, at its highest; default: a quarter of the distillation's
     decay: float = 0.99  # share of an activation's range that a batch leaves as it was
     weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or its like, else 7; or 7, 8
     per_channel: bool = True  # a scale for each output of a weight matrix and each embedding; false: one a matrix
@@ -74,7 +76,7 @@ class QuantizationAware(Stage):
 
         started = state.workshop.make("qat_start", [student.key, asdict(scheme)], start)
         training, trained = state.recover(
-            state, Model(started.folder, started.key), self.epochs, "qat_training", self.learning_rate
+            state, Model(started.folder, started.key), self.epochs, "qat_training", self.learning_rate, share=SHARE
         )
 
         def export(folder: Path) -> None:
