@@ -39,7 +39,7 @@ else:
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 trusted = {"trust_remote_code": mode == "shipped"}
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
 model = AutoModelForSequenceClassification.from_pretrained(folder, **trusted).eval()
 texts = [line.split("\\t")[1] for line in open(rows).read().splitlines()[1:5]]
 with torch.no_grad():
@@ -84,7 +84,8 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
             [*alone, mode], check=True, timeout=240, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
         ).stdout for mode in ("compress", "shipped")
     ]  # fmt: skip
-    assert logits[0] == logits[1].splitlines(keepends=True)[-1]  # after a word about code that is trusted
+    assert logits[0].startswith("[['")
+    assert logits[1].endswith(logits[0])  # after words about code that is trusted
     for artifact in said["artifacts"]:
         if artifact["precision"] == "fp32":
             assert artifact["agreement"] == 1
