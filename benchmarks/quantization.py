@@ -167,7 +167,7 @@ def latencies(made: Mapping[str, Path], state: State, threads: int) -> dict[str,
     runners = {name: load_runner(folder, threads) for name, folder in named.items()}
     texts = [(text,) for text in state.data.test.texts]
     rows = real_rows(runners, dict.fromkeys(runners, reader), texts, rows=200, seconds=30.0, threads=threads)
-    batches = grid(runners, tokenizers, batches=[BATCH], lengths=[TOKENS], seconds=10.0, threads=threads)
+    batches = grid(runners, tokenizers, batches=[BATCH], lengths=[TOKENS], seconds=3.0, threads=threads)
     return {name: [rows[name][0]["median_ms"], batches[name][0]["median_ms"]] for name in named}
 
 
