@@ -141,13 +141,10 @@ def run(argv: Sequence[str]) -> int:
         return _sweep(options.words, dry=options.cfg)
 
     from compress import config
-    from compress.recipe import check
 
     recipe = config.compose(options.words)
     if options.cfg:
-        check(recipe)
-        print(config.to_yaml(recipe), end="")
-        return 0
+        return _shown(recipe)
     return _carried_out(recipe, ["run", *options.words])
 
 
@@ -159,16 +156,24 @@ def export(argv: Sequence[str]) -> int:
     parser.add_argument("--cfg", "--dry-run", action="store_true", help="check, print the whole recipe, run nothing")
     options = parser.parse_intermixed_args(argv)
 
-    from compress import config
     from compress.exporting import recipe_for
-    from compress.recipe import check
 
     recipe = recipe_for(options.model, options.words)
     if options.cfg:
-        check(recipe)
-        print(config.to_yaml(recipe), end="")
-        return 0
+        return _shown(recipe)
     return _carried_out(recipe, ["export", options.model, *options.words])
+
+
+def _shown(recipe: Recipe) -> int:
+    """Check a recipe and print it, with what is known of its models."""
+    from compress import config
+    from compress.recipe import check
+
+    checked = check(recipe)
+    print(config.to_yaml(recipe), end="")
+    for tried in checked.models:
+        print(f"# {tried}")
+    return 0
 
 
 def _carried_out(recipe: Recipe, words: Sequence[str]) -> int:

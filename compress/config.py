@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
@@ -183,15 +184,30 @@ def _parse(text: str) -> Word | None:
     except HydraException:
         return None
     key = word.key_or_group
+    if key in open_dictionaries():
+        text = f"++{text}"  # Hydra's word for keys that the schema does not know
     if not word.is_sweep_override():
         return Word(key, text, (word.value(),), (text,))
     if word.is_discrete_sweep():
-        texts = tuple(f"{key}={one}" for one in word.sweep_string_iterator())
+        texts = tuple(f"{text.partition('=')[0]}={one}" for one in word.sweep_string_iterator())
     else:  # an interval, for sweepers that search: its two ends stand for it
         interval: Any = word.value()
         texts = (f"{key}={interval.start}", f"{key}={interval.end}")
     parsed = [OverridesParser.create().parse_override(one) for one in texts]
     return Word(key, text, tuple(one.value() for one in parsed), texts)
+
+
+@cache
+def open_dictionaries() -> frozenset[str]:
+    """Return the settings whose keys are the user's own, as ``data.labels``."""
+    return frozenset(
+        f"{group.replace('/', '.')}.{field.name}"
+        for group, options in GROUPS.items()
+        if group not in SEVERAL
+        for option in options.values()
+        for field in fields(option)
+        if field.metadata.get("open")
+    )
 
 
 def _composed(words: Iterable[Word]) -> DictConfig:
@@ -268,7 +284,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
         reading.refuse(said, value, "is not a setting", _instead(config, path), blame=path)
         return
     try:
-        OmegaConf.update(config, path, value)
+        OmegaConf.update(config, path, value, force_add=path in open_dictionaries())
     except OmegaConfBaseException:
         group = path.replace(".", "/")
         remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""

@@ -50,7 +50,7 @@ def expected(hint: Any) -> str:
     if get_origin(hint) in {list, tuple}:
         return f"a list, as [a,b], each {expected(get_args(hint)[0])}"
     if get_origin(hint) is dict:
-        return "a group of choices, or settings by name"
+        return "a dictionary, as {a: b}" if get_args(hint)[0] is Any else "a group of choices, or settings by name"
     if isinstance(hint, type) and issubclass(hint, Settings):
         return f"given by its settings ({', '.join(field.name for field in fields(hint))})"
     return "a value of its kind"
@@ -69,7 +69,7 @@ def short(hint: Any) -> str:
     if get_origin(hint) in {list, tuple}:
         return f"list of {short(get_args(hint)[0])}"
     if get_origin(hint) is dict:
-        return "settings by name"
+        return "dictionary" if get_args(hint)[0] is Any else "settings by name"
     return "any" if hint is Any else getattr(hint, "__name__", str(hint))
 
 
@@ -82,7 +82,7 @@ def describe(settings: type[Settings] | Settings, path: str = "") -> Iterator[De
         where = f"{path}.{field.name}" if path else field.name
         if isinstance(value, Settings):
             yield from describe(value, where)
-        elif not isinstance(value, Mapping) or field.metadata.get("listed"):
+        elif not isinstance(value, Mapping) or {"listed", "open"} & set(field.metadata):
             yield Described(where, short(hints(cls)[field.name]), _written(value), said.get(field.name, ""))
 
 

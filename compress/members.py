@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import CONFIG_MAPPING
 
+from compress.adoption import Adoption, Refusal, named_as
+from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.evaluate import main_metric
 from compress.models.device import device
@@ -41,8 +43,26 @@ class Member:
     name: str
     config: Any
     tokenizer: Any
-    must_train: bool
-    why: str  # its head does not serve, as a clause; empty where it does
+    adoption: Adoption | None  # how its head is read; None: it is trained in this run
+    why: str  # it is trained, as a clause; empty where it is used as it is
+
+    @property
+    def must_train(self) -> bool:
+        """Whether it is trained in this run."""
+        return self.adoption is None
+
+    @property
+    def line(self) -> str:
+        """Whether it is used as it is, or trained, and why."""
+        if self.adoption is None:
+            return f"{self.name} is trained, because {self.why}"
+        return f"{self.name} is used as it is" + (f": {self.adoption.note}" if self.adoption.note else "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The line, and the classes that only the model knows."""
+        absent = self.adoption.absent if self.adoption is not None and self.adoption.outputs else ()
+        return (self.line, *([f"classes without rows, kept: {', '.join(absent)}"] if absent else ()))
 
 
 def member_faults(teacher: Teacher) -> Iterator[Fault]:
@@ -90,11 +110,6 @@ def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> N
                 f"teacher.members: {member.name} ships its own code (type {member.config.model_type}), and an "
                 "ensemble reloads without. Name models that transformers knows."
             )
-        if teacher.members and teacher.fine_tune.value == "auto" and member.why and _is_classifier(member.config):
-            raise ModelError(
-                f"teacher.members: {member.name} {member.why}; members must know the same labels. "
-                "Leave it out, or set teacher.fine_tune=always to train all of them anew."
-            )
         if reading(member.tokenizer) != reading(members[0].tokenizer):
             raise ModelError(
                 f"teacher.members: {member.name} has another tokenizer than {members[0].name}, and an ensemble reads "
@@ -102,11 +117,31 @@ def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> N
             )
 
 
-def together(teacher: Teacher, state: State, made: Sequence[State], names: Sequence[str]) -> Record:
-    """Return the record of the ensemble of members, each the teacher of a state whose task is as it numbers labels."""
+def orders(teacher: Teacher, members: Sequence[Member], data: Dataset) -> list[list[int]]:
+    """Return each member's outputs in the order of the chosen one's; raises ModelError where one lacks a class."""
+    chosen, first = members[teacher.chosen - 1], named_as(data.task)
+    leading = chosen.adoption or first
+    found = []
+    for member in members:
+        own = leading if member.adoption is None else member.adoption
+        try:
+            found.append(own.order_of(leading))
+        except Refusal as refusal:
+            raise ModelError(
+                f"teacher.members: {member.name} {refusal}, which {chosen.name} knows; members must know the same "
+                "labels. Leave it out, or set teacher.fine_tune=always to train all of them anew."
+            ) from refusal
+    return found
+
+
+def together(
+    teacher: Teacher, state: State, made: Sequence[State], names: Sequence[str], orders: Sequence[Sequence[int]]
+) -> Record:
+    """Return the record of the ensemble of members, each the teacher of a state whose task is as it numbers labels.
+
+    ``orders`` are each member's outputs in the order of the chosen one's.
+    """
     chosen, tasks = made[teacher.chosen - 1], [after.data.task for after in made]
-    labels = list(chosen.data.task.head_config()["id2label"].values())
-    orders = [[list(task.head_config()["id2label"].values()).index(label) for label in labels] for task in tasks]
     weights = list(teacher.weights or [1.0] * len(made))
     folders = [after.given_teacher.folder for after in made]
     metric = chosen.data.task.main_metric
@@ -130,8 +165,8 @@ def together(teacher: Teacher, state: State, made: Sequence[State], names: Seque
     product = state.workshop.make(
         "ensemble",
         [
-            [after.given_teacher.key for after in made], orders, teacher.combine.value, weights, teacher.chosen,
-            state.data.validation.fingerprint,
+            [after.given_teacher.key for after in made], list(map(list, orders)), teacher.combine.value, weights,
+            teacher.chosen, state.data.validation.fingerprint,
         ],
         work,
     )  # fmt: skip
@@ -154,10 +189,6 @@ def together(teacher: Teacher, state: State, made: Sequence[State], names: Seque
 
 def _measured(value: float | None, metric: str) -> str:
     return "" if value is None else f", {value:.4f} validation {metric}"
-
-
-def _is_classifier(config: Any) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 
 def reading(tokenizer: Any) -> tuple[Any, ...]:

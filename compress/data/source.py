@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from compress.data.dataset import Dataset, Split
 from compress.data.rows import Rows, counted
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between
-from compress.tasks import Task, TaskKind, task_of_labels
+from compress.tasks import Classification, Task, TaskKind, task_of_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ class Data(Settings):
     test_rows: int | None = None
     validation_share: float = 0.1  # share of the training rows cut off for validation, if none is given
     test_share: float = 0.15  # share of the training rows cut off for the test, if none is given
+    labels: dict[Any, str] = field(
+        default_factory=dict, metadata={"open": True}
+    )  # which of the teacher's labels is which of the data's, as {LABEL_0: bad, LABEL_1: good}
 
     def faults(self) -> Iterator[Fault]:
         """Yield faults of the counts and shares."""
@@ -62,7 +66,7 @@ class Data(Settings):
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
     """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats."""
-    task = _task(parts.train, kind)
+    task, unseen = _with_unseen(_task(parts.train, kind), parts)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
@@ -91,7 +95,34 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         splits["test"],
         None if parts.unlabelled is None else _split(parts.unlabelled),
         tuple(notes),
+        {str(name): label for name, label in settings.labels.items()},
+        unseen,
     )
+
+
+def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, str]]:
+    """Return the task with the classes of the other splits too, and where each that no training row has was read."""
+    if not isinstance(task, Classification):
+        return task, {}
+    unseen: dict[str, str] = {}
+    for rows in (parts.validation, parts.test):
+        if rows is not None:
+            for index, label in enumerate(rows.words):
+                if label not in task.labels:
+                    unseen.setdefault(label, rows.place(index))
+    return (task_of_labels(TaskKind.classification, [*task.labels, *unseen]) if unseen else task), unseen
+
+
+def refuse_unseen(data: Dataset) -> None:
+    """Raise DataError where a class occurs only in rows that nothing learns from."""
+    for label, place in data.unseen.items():
+        known = [_short(name) for name in data.task.head_config()["label2id"] if name not in data.unseen]
+        more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
+        others = f" {counted(len(data.unseen) - 1, 'more label')} like it." if len(data.unseen) > 1 else ""
+        raise DataError(
+            f"{place}: the label {_short(label)!r} does not occur in the training rows. "
+            f"Known: {', '.join(known[:10])}{more}. Correct it, or add training rows that have it.{others}"
+        )
 
 
 def _task(train: Rows, kind: TaskKind) -> Task:
@@ -165,17 +196,11 @@ _NOT_A_SCORE = "the label {label} is not a finite number.", "Correct it, or ask 
 
 
 def _encoded(rows: Rows, task: Task) -> Split:
-    """Encode the labels; a label that the task does not know is refused with its place."""
+    """Encode the labels; one that is no number where scores are meant is refused with its place."""
     codes = {label: _code(label, task) for label in set(rows.words)}
     unknown = {label for label, code in codes.items() if code is None}
     if unknown:
-        what, remedy = _NOT_A_SCORE
-        if task.kind is TaskKind.classification:
-            known = [_short(str(label)) for label in task.head_config()["id2label"].values()]
-            more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
-            what = "the label {label} does not occur in the training rows."
-            remedy = f"Known: {', '.join(known[:10])}{more}. Correct it, or add training rows that have it."
-        _refuse_labels(rows, [i for i, label in enumerate(rows.words) if label in unknown], (what, remedy))
+        _refuse_labels(rows, [i for i, label in enumerate(rows.words) if label in unknown], _NOT_A_SCORE)
     kind = np.int64 if task.kind is TaskKind.classification else np.float32
     return replace(_split(rows), labels=np.asarray([codes[label] for label in rows.words], dtype=kind))
 

@@ -129,7 +129,7 @@ class MultiTask(Training):
                 yield Fault(f"tasks.{name}.data", None, str(error).rstrip("."))
                 continue
             try:
-                other.teacher.inspect(data.task)
+                other.teacher.inspect(data)
                 theirs = load_tokenizer(other.teacher.source(), trust_remote_code=other.teacher.trust_remote_code)
             except CompressError as error:
                 yield Fault(f"tasks.{name}.teacher", None, str(error).rstrip("."))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from compress.adoption import Refusal, adopt, adopted
+from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
+from compress.examination import Subject
+from compress.models.heads import with_outputs
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.state import Model, Record, State
 from compress.student.base import Student
-from compress.tasks import Task
-from compress.teacher import has_head, in_order_of, longest_row
+from compress.tasks import Classification, Task
+from compress.teacher import longest_row
 
 
 @dataclass(kw_only=True)
@@ -44,9 +51,10 @@ class Saved(Student):
     def task_faults(self, task: Task) -> Iterator[Fault]:
         """The model has a head for the task, and weights in floats."""
         config = self.config(None)
-        knows, why = has_head(config, task)
-        if not knows:
-            yield Fault("model", self.model, why, "Name one that was trained on these labels.")
+        try:
+            self.rows(config, task)
+        except Refusal as refusal:
+            yield Fault("model", self.model, str(refusal), "Name one that was trained on these labels.")
         if getattr(config, "quantization_config", None) is not None:
             yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
 
@@ -57,6 +65,31 @@ class Saved(Student):
             config.own_tokens = True
         return config
 
+    def subject(self, data: Dataset, max_tokens: int, max_unknown: float) -> Subject:
+        """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's."""
+        config = self.config(None)
+        return Subject(
+            setting="student.model", name=self.model, key=content_of(self.model, config),
+            tokenizer=load_tokenizer(self.model, trust_remote_code=self.trust_remote_code),
+            load=partial(self.classifier, data.task), adoption=adopt(config, data.task, {}),
+            max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=data,
+        )  # fmt: skip
+
+    def classifier(self, task: Task) -> PreTrainedModel:
+        """Return the model with its outputs named and ordered as the task's; raises Refusal where they are others."""
+        config, head = self.config(None), task.head_config()
+        rows = self.rows(config, task)
+        if rows == list(range(len(rows))) and int(config.num_labels) == len(rows):
+            return load_model(self.model, trust_remote_code=self.trust_remote_code, head=head, trained=True)
+        model = load_model(self.model, trust_remote_code=self.trust_remote_code)
+        return with_outputs(model, head, rows, zero=True)
+
+    @staticmethod
+    def rows(config: Any, task: Task) -> list[int | None]:
+        """Return the output of a configuration's head that stands for each output of the task; raises Refusal."""
+        adoption = adopt(config, task, {})
+        return [0] if not isinstance(task, Classification) else adoption.rows(task.labels)
+
     def __call__(self, state: State) -> State:
         """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them.
 
@@ -64,21 +97,16 @@ class Saved(Student):
         """
         config = self.config(None)
         if state.teacher is None:
-            state = replace(state, data=replace(state.data, **in_order_of(config, state.data)))
-        elif in_order_of(config, state.data).get("task") is not None:
-            raise ModelError(
-                f"{self.model}: numbers its labels otherwise than the teacher, so they cannot be compared."
-            )
+            state = replace(state, data=adopted(config, state.data)[0])
+        task = state.data.task
         most = load_tokenizer(state.teacher.folder).model_max_length if state.teacher else longest_row(config)
 
         def work(folder: Path) -> None:
             tokenizer = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
-            head = state.data.task.head_config()  # labels get their names where they had none
-            model = load_model(self.model, trust_remote_code=self.trust_remote_code, head=head, trained=True)
-            save_model(model, tokenizer, folder)
+            save_model(self.classifier(task), tokenizer, folder)
 
-        made_with = [content_of(self.model, config), most, state.data.task.head_config()]
+        made_with = [content_of(self.model, config), most, task.head_config(), self.rows(config, task)]
         product = state.workshop.make("saved", made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))
