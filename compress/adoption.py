@@ -54,7 +54,7 @@ class Adoption:
         return order
 
     def _named(self, name: str) -> int | None:
-        match = _match(name, self.absent or self.names)
+        match = _match(name, self.absent)
         return None if match is None else self.names.index(match)
 
     @property

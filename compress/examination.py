@@ -195,7 +195,7 @@ def _of_scores(subject: Subject, _: Adoption, logits: Array, labels: Array) -> I
     scores, rows = logits[:, 0].astype(np.float64), len(labels)
     ranges = [f"{values.min():.3g} to {values.max():.3g}" for values in (scores, labels)]
     yield f"Pearson {metrics['pearson']:.3f} on {rows:,} rows; scores from {ranges[0]}, labels from {ranges[1]}"
-    if rows >= ENOUGH and metrics["pearson"] > 0.5 and metrics["mse"] > 2 * float(np.var(labels)):
+    if rows >= ENOUGH and metrics["pearson"] > 0.5 and metrics["mse"] > float(np.var(labels)):
         raise ModelError(
             f"{subject.name}: its scores run from {ranges[0]}, the labels from {ranges[1]}, though the two go together "
             f"(Pearson {metrics['pearson']:.2f} on {rows:,} rows): they are on another scale. Scale the labels to the "
