@@ -204,18 +204,18 @@ def test_a_saved_student_in_another_order_answers_in_the_teachers(world: Path, t
     torch.testing.assert_close(*answers, rtol=0, atol=0)
 
 
+@torch.no_grad()
 def test_scores_on_another_scale_are_refused(world: Path, tmp_path: Path) -> None:
-    scores = (4.0 * (label == "good") + index % 5 / 10 for index, (label, _) in enumerate(reviews(160, 1)))
-    scored = [(str(score), text) for score, (_, text) in zip(scores, reviews(160, 1), strict=True)]
+    labels = (4.0 * (label == "good") + index % 5 / 10 for index, (label, _) in enumerate(reviews(160, 1)))
+    scored = [(str(score), text) for score, (_, text) in zip(labels, reviews(160, 1), strict=True)]
     path = write_tsv(tmp_path / "train.tsv", scored)
     data = Files(train=str(path), validation_share=0.4)
-    before = State(data=data.load(TaskKind.regression, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
-    teacher = Teacher(model=str(world / "untrained"), epochs=8, learning_rate=1e-2, batch_size=16, max_tokens=32)
-    model = load_model(teacher(before).given_teacher.folder)
-    with torch.no_grad():
-        model.classifier.weight.mul_(0.1)
-        model.classifier.bias.mul_(0.1)
-    save_model(model, tiny_tokenizer(), tmp_path / "small")
+    model = load_model(world / "teacher")
+    scores = with_outputs(model, {"num_labels": 1, "problem_type": "regression"}, [1])
+    weight, bias = model.classifier.weight, model.classifier.bias
+    scores.classifier.weight.copy_((weight[1] - weight[0])[None] / 100)
+    scores.classifier.bias.copy_((bias[1] - bias[0])[None] / 100)
+    save_model(scores, tiny_tokenizer(), tmp_path / "small")
     wanted = replace(
         asked(world, tmp_path / "small", tmp_path, data), task=TaskKind.regression,
         distill=replace(asked(world, world, tmp_path).distill, losses={"mse": LogitsMSE()}),
