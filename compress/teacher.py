@@ -21,7 +21,8 @@ from compress.members import Combine, Member, check_together, member_faults, tog
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import principal_config
-from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
@@ -114,6 +115,8 @@ class Teacher(Training):
         for fault in self.parameter_faults(headed):
             raise ModelError(str(fault.under("teacher")))
         must_train = self.fine_tune is FineTune.always or (self.fine_tune is FineTune.auto and not knows)
+        if not must_train:
+            check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
         if must_train and isinstance(config, EnsembleConfig):
             raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned, and {why or 'is told to be'}.")
         return Member(self.model, config, tokenizer, must_train, why)
@@ -194,14 +197,6 @@ class Teacher(Training):
 
 def _looks_like_a_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/")
-
-
-def longest_row(config: Any) -> int:
-    """Return the most tokens that a model of this configuration takes."""
-    if isinstance(config, EnsembleConfig):
-        return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
-    longest = int(getattr(config, "max_position_embeddings", None) or 2**20)
-    return longest - config.pad_token_id - 1 if config.model_type.endswith("roberta") else longest
 
 
 def has_head(config: Any, task: Task) -> tuple[bool, str]:
