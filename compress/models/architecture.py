@@ -52,7 +52,7 @@ def check_features(model: str | Path, config: Any) -> None:
 def classifier_class(config: Any) -> Any:
     """Return the class of transformers' or this package's classifiers of a configuration; None without one."""
     mapping: Any = AutoModelForSequenceClassification._model_mapping
-    return mapping[type(config)] if type(config) in mapping else None
+    return mapping.get(type(config), None)
 
 
 def _of_kind(config: Any) -> Iterator[str]:
@@ -85,11 +85,14 @@ def _of_values(config: Any) -> Iterator[str]:
         value = getattr(config, name, None)
         if value is None or (isinstance(value, list | tuple) and name in ("intermediate_size", "num_attention_heads")):
             continue
-        if type(value) is not int or (value < least and value != -1):
+        if type(value) is not int or (value < least and (name, value) != ("max_position_embeddings", -1)):
             yield f"{name} = {value!r} in config.json must be a whole number of at least {least}. Correct it there."
     labels = getattr(config, "id2label", None) or {}
     if sorted(labels) != list(range(len(labels))):
         yield "id2label in config.json must number the labels 0, 1, 2 and so on. Correct it there."
+    classes = getattr(config, "architectures", None)
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        yield f"architectures = {classes!r} in config.json must be a list of classes' names. Correct it there."
     for name in _ACTIVATIONS:
         value = getattr(config, name, None)
         if value is not None and not (isinstance(value, str) and value in ACT2FN):

@@ -22,21 +22,24 @@ def fit_tokenizer(model: str | Path, tokenizer: Any, config: Any) -> None:
 
     They disagree where the tokenizer knows more tokens, or gives more types, than the model has embeddings for.
     """
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise ModelError(
+            f"{model}: model_max_length = {longest!r} in {TOKENIZER_CONFIG} must be a number of at least 1."
+        )
     config = principal_config(config)
     _check_size(model, tokenizer, getattr(config, "vocab_size", None))
     count, given = _types(config), max(_encoded(tokenizer, "a", "b").type_ids, default=0)
-    names = [name for name in tokenizer.model_input_names if name != TYPES]
-    if count is None:
-        return
-    if count <= 1:
-        tokenizer.model_input_names = names
-    elif given >= count:
+    has_types = TYPES in tokenizer.model_input_names if count is None else count > 1
+    if count is not None and 1 < count <= given:
         raise ModelError(
             f"{model}: its tokenizer gives the second text type {given}, and the model has types 0 to {count - 1}. "
             f"Correct post_processor in {TOKENIZER}."
         )
-    elif given and TYPES not in tokenizer.model_input_names:
-        tokenizer.model_input_names = [*names[:1], TYPES, *names[1:]]
+    has_types = has_types and (given > 0 or TYPES in tokenizer.model_input_names)
+    names = ["input_ids", *([TYPES] if has_types else []), "attention_mask"]
+    if set(names) != set(tokenizer.model_input_names):
+        tokenizer.model_input_names = names
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -48,6 +51,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         backend.enable_truncation(int(longest), strategy="longest_first", direction=tokenizer.truncation_side)
     for name in _STORED:
         tokenizer.init_kwargs.pop(name, None)
+    tokenizer.init_kwargs["model_input_names"] = list(
+        tokenizer.model_input_names
+    )  # else left to the class, by its name
     tokenizer.save_pretrained(folder)
 
 

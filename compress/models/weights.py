@@ -78,7 +78,7 @@ def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, 
         raise ModelError(
             f"{model}: its weights hold {_first(left)}, which a model of type {loaded.config.model_type} does not take"
             f"{_reason(left)}: without it the model answers otherwise. "
-            "Name a model that transformers 5 supports in full, or one saved without it."
+            "Name a model that transformers 5 supports in full."
         )
 
 
