@@ -44,15 +44,16 @@ def outcome(valid: Path, file: str, change: Callable[[bytes], bytes]) -> str:
         shutil.copytree(valid, folder)
         path = folder / file
         path.write_bytes(change(path.read_bytes()))
+        refusal = None
         try:
             longest_row(load_config(folder))
             load_model(folder)
             load_tokenizer(folder)
         except ModelError as error:
-            assert str(error)
-            assert "\n" not in str(error)
-            return str(error)
-    return ""
+            refusal = str(error)
+    assert refusal != ""
+    assert "\n" not in (refusal or "")
+    return refusal or ""
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

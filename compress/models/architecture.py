@@ -15,7 +15,7 @@ from transformers import (
 from transformers.activations import ACT2FN
 
 from compress.errors import ModelError
-from compress.models.families import UNEVEN, Principal
+from compress.models.families import FAMILIES, UNEVEN, Principal
 
 _SIZES = (
     ("num_hidden_layers", 1), ("num_attention_heads", 1), ("hidden_size", 1), ("intermediate_size", 1),
@@ -58,7 +58,7 @@ def classifier_class(config: Any) -> Any:
 def _of_kind(config: Any) -> Iterator[str]:
     """Yield what kind of model this is, where it is no encoder of text."""
     kind = f"a model of type {config.model_type}"
-    instead = "Name an encoder, such as a BERT."
+    instead = f"Name an encoder, such as {', '.join(FAMILIES)}."
     if getattr(config, "is_encoder_decoder", False):
         yield f"{kind} is an encoder-decoder, and only encoders can be compressed here. {instead}"
     elif classifier_class(config) is None:

@@ -62,7 +62,7 @@ def read_object(path: Path) -> dict[str, Any]:
         value = json.loads(_text(path), parse_constant=lambda word: _refuse(path, f"holds {word}, which is no number"))
     except (json.JSONDecodeError, RecursionError) as error:
         where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        _refuse(path, f"is not JSON{where}")
+        _refuse(path, f"cannot be loaded: it is not JSON{where}")
     if not isinstance(value, dict):
         _refuse(path, f"must hold a JSON object and holds {_kind(value)}")
     return value
@@ -123,7 +123,7 @@ def _tensors(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        _refuse(path, f"cannot be read: {str(error).splitlines()[0].rstrip('.')}")
+        _refuse(path, f"cannot be loaded: {str(error).splitlines()[0].rstrip('.')}")
 
 
 def _text(path: Path) -> str:

@@ -24,7 +24,8 @@ def with_pruned_heads(model: str | Path, config: Any) -> Any:
         where = ", ".join(f"layer {layer}: heads {_listed(heads)}" for layer, heads in pruned.items())
         raise ModelError(
             f"{model}: pruned_heads in config.json ({where}): transformers 5 cannot build a model of type "
-            f"{config.model_type} without them, and here only {', '.join(UNEVEN_CLASSES)} can. Name the model before pruning."
+            f"{config.model_type} without them, and here only {', '.join(UNEVEN_CLASSES)} can. "
+            "Name the model before pruning."
         )
     kept = [list(range(config.num_attention_heads)) for _ in range(config.num_hidden_layers)]
     for layer, heads in pruned.items():

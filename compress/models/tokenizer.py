@@ -51,9 +51,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         backend.enable_truncation(int(longest), strategy="longest_first", direction=tokenizer.truncation_side)
     for name in _STORED:
         tokenizer.init_kwargs.pop(name, None)
-    tokenizer.init_kwargs["model_input_names"] = list(
-        tokenizer.model_input_names
-    )  # else left to the class, by its name
+    tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # else the class decides
     tokenizer.save_pretrained(folder)
 
 

@@ -44,7 +44,7 @@ def model_of(family: str, **settings: Any) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("family", (*OFFSET, *PLAIN))
+@pytest.mark.parametrize("family", [*OFFSET, *PLAIN])
 def test_a_row_of_the_longest_length_runs_and_one_token_more_does_not(family: str) -> None:
     padding = 1 if family in OFFSET else 0
     settings = {"embedding_size": 16} if family in ("albert", "squeezebert", "mobilebert") else {}
@@ -84,7 +84,7 @@ def test_the_probe_is_quick_and_leaves_random_numbers_alone() -> None:
 
 
 def test_sizes_that_no_memory_holds_are_refused_before_they_are_allocated() -> None:
-    with pytest.raises(ModelError, match="weights. Correct the sizes"):
+    with pytest.raises(ModelError, match=r"weights\. Correct the sizes"):
         longest_row(AutoConfig.for_model("bert", hidden_size=120_000, num_attention_heads=1))
 
 

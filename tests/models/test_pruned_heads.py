@@ -64,7 +64,7 @@ def test_other_families_are_refused_by_layer_and_heads(tmp_path: Path) -> None:
             pruned_heads={"1": [0, 3]},
         )  # fmt: skip
         AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="layer 1: heads 0, 3.*ernie"):
+    with pytest.raises(ModelError, match=r"layer 1: heads 0, 3.*ernie"):
         load_config(tmp_path)
 
 

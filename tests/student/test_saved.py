@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.distill import Distill
 from compress.distill.losses.settings import HiddenStates
+from compress.distill.stage import Distill
 from compress.models.loading import load_config
 from compress.student.saved import Saved
 from tests.conftest import save_tiny
