@@ -133,6 +133,14 @@ def test_a_file_of_another_kind_is_named(valid: Path, file: str, content: bytes)
     assert f"{file}: " in outcome(valid, file, lambda _: content)
 
 
+@pytest.mark.parametrize("kind", ["single", "pair"])
+def test_a_template_with_a_token_that_it_does_not_define_is_named(valid: Path, kind: str) -> None:
+    document = json.loads((valid / "tokenizer.json").read_text())
+    document["post_processor"][kind][0]["SpecialToken"]["id"] = "[START]"
+    message = outcome(valid, "tokenizer.json", lambda _: json.dumps(document).encode())
+    assert "tokenizer.json: post_processor adds '[START]'" in message
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00"])
 def test_a_vocabulary_that_is_empty_or_no_text_is_named(valid: Path, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "model"

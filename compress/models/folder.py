@@ -16,7 +16,7 @@ CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensor
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 VOCABULARIES = (TOKENIZER, "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 _OBJECTS = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json")
-_MOST_LAYERS, _MOST_LABELS, _MOST = 1024, 2**20, 2**40
+_MOST_LAYERS, _MOST_LABELS, _MOST_POSITIONS, _MOST = 1024, 2**20, 2**24, 2**40
 _AGAIN = "Copy the file again, or save the folder again with save_pretrained."
 
 
@@ -53,7 +53,9 @@ def check_tokenizer_files(folder: Path) -> None:
         _refuse(words, "is empty")
     path = folder / TOKENIZER
     if path.is_file():
-        with_refusal(path, Tokenizer.from_file, str(path))
+        tokenizer = with_refusal(path, Tokenizer.from_file, str(path))
+        _check_template(path)
+        with_refusal(path, tokenizer.encode, "a", "b")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -82,6 +84,18 @@ def with_refusal(path: Path, read: Any, *given: Any) -> Any:
         raise ModelError(f"{path}: cannot be read: {first}. {_AGAIN}") from error
 
 
+def _check_template(path: Path) -> None:
+    """Raise ModelError where a valid file gives rows special tokens that are not defined: tokenizers panics there."""
+    processor = read_object(path).get("post_processor")
+    for part in processor.get("processors", [processor]) if processor else ():
+        if part["type"] != "TemplateProcessing":
+            continue
+        for piece in (*part["single"], *part["pair"]):
+            token = piece.get("SpecialToken")
+            if token and token["id"] not in part["special_tokens"]:
+                _refuse(path, f"post_processor adds {token['id']!r}, which is not among its special_tokens")
+
+
 def _check_config(path: Path) -> None:
     """Raise ModelError where numbers in config.json would make transformers build without end, or are none."""
     for name, value in read_object(path).items():
@@ -91,6 +105,8 @@ def _check_config(path: Path) -> None:
             _refuse(path, f"{name} = {value} must lie between 0 and {_MOST_LAYERS}")
         if name.endswith("num_labels") and not 1 <= value <= _MOST_LABELS:
             _refuse(path, f"{name} = {value} must lie between 1 and {_MOST_LABELS}")
+        if "position" in name and value > _MOST_POSITIONS:
+            _refuse(path, f"{name} = {value} must be at most {_MOST_POSITIONS}")
         if abs(value) > _MOST:
             _refuse(path, f"{name} = {value} is too large for any model")
 
