@@ -10,10 +10,11 @@ from compress import config
 from compress.benchmark.depths import Depths
 from compress.errors import Fault, ModelError, RecipeError
 from compress.models.loading import load_config
+from compress.models.positions import longest_row
 from compress.reading import quoted
 from compress.recipe import Recipe
 from compress.student.saved import Saved
-from compress.teacher import FineTune, Teacher, longest_row
+from compress.teacher import FineTune, Teacher
 
 TAKEN = ("data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
 """What can be chosen and set; the rest says how a student is made, and here it is made already."""

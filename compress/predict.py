@@ -10,6 +10,7 @@ from compress.benchmark.runners import Runner, load_runner, one_by_one
 from compress.data.dataset import Split
 from compress.errors import ModelError
 from compress.models.loading import load_config, load_tokenizer
+from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.tasks import task_of_config
@@ -40,6 +41,6 @@ def predict(path: Path, texts: Sequence[str], pairs: Sequence[str] | None = None
     tokenizer = load_tokenizer(folder)
     split = Split(tuple(texts), tuple(pairs) if pairs else None)
     config = load_config(folder, weights=False)
-    longest = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 512)
+    longest = min(tokenizer.model_max_length, longest_row(config))
     logits = one_by_one(runner, tokenize(split, tokenizer, longest))
     return task_of_config(config).describe(logits)

@@ -25,7 +25,8 @@ from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import principal_config
 from compress.models.heads import with_outputs
-from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.settings import at_least, between
 from compress.state import SCRATCH, Model, Record, State
@@ -142,7 +143,9 @@ class Teacher(Training):
         headed = type(config)(**(config.to_dict() | data.task.head_config()))
         for fault in self.parameter_faults(headed):
             raise ModelError(str(fault.under("teacher")))
-        if adoption is None:
+        if adoption is not None:
+            check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
+        else:
             refuse_unseen(data)
             if isinstance(config, EnsembleConfig):
                 raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned: {why}.")
@@ -263,11 +266,3 @@ class Teacher(Training):
 
 def _looks_like_a_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/")
-
-
-def longest_row(config: Any) -> int:
-    """Return the most tokens that a model of this configuration takes."""
-    if isinstance(config, EnsembleConfig):
-        return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
-    longest = int(getattr(config, "max_position_embeddings", None) or 2**20)
-    return longest - config.pad_token_id - 1 if config.model_type.endswith("roberta") else longest

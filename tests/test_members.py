@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
@@ -216,8 +217,10 @@ def short(world: Path, tmp_path: Path) -> dict[str, Any]:
     """Add a member that takes fewer tokens than the longest rows."""
     save_tiny(tmp_path / "short", seed=5, **BAD_FIRST)
     model = load_model(tmp_path / "short")
+    positions = model.get_submodule("bert.embeddings.position_embeddings")
+    positions.weight = nn.Parameter(positions.weight[:16].detach().clone())
     model.config.max_position_embeddings = 16
-    model.config.save_pretrained(tmp_path / "short")
+    save_model(model, tiny_tokenizer(), tmp_path / "short")
     return {"members": [str(tmp_path / "short")]}
 
 

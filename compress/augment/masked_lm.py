@@ -13,7 +13,7 @@ from compress.augment.words import Words, cut, is_word
 from compress.errors import ModelError
 from compress.models.device import device
 from compress.models.loading import load_masked_lm, load_tokenizer
-from compress.teacher import longest_row
+from compress.models.positions import longest_row
 
 TOKENS = 1024  # tokens of a batch at most: its logits, 30,000 a token, stay near 120 MB
 STARTS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece mark a piece that begins a word after a space

@@ -17,6 +17,7 @@ from compress.errors import Fault
 from compress.models.device import device
 from compress.models.families import family_of, layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.settings import at_least, between
 from compress.state import SCRATCH, State
@@ -70,7 +71,7 @@ class Dual(LanguageTraining):
         yield from super().source_faults(source, config, student)
         if family_of(config) != family_of(student):
             yield Fault("teacher", self.teacher, f"is of type {config.model_type}, the student {student.model_type}")
-        elif config.max_position_embeddings != student.max_position_embeddings:
+        elif longest_row(config) != longest_row(student):
             yield Fault("teacher", self.teacher, "has another number of positions than the student")
         else:
             try:

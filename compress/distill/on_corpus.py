@@ -14,9 +14,9 @@ from compress.data.dataset import Split
 from compress.errors import CompressError, Fault
 from compress.models.families import FAMILIES, UNEVEN
 from compress.models.loading import content_of, load_config, load_tokenizer
+from compress.models.positions import longest_row
 from compress.settings import at_least
 from compress.state import Model, Product, Record, State
-from compress.teacher import longest_row
 from compress.train import Training
 
 

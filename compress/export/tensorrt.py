@@ -25,6 +25,7 @@ from compress.files import size_mib, write_json
 from compress.models.loading import load_tokenizer
 from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
 from compress.models.onnx_graph import input_names
+from compress.models.positions import longest_row
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
@@ -75,8 +76,8 @@ class TensorRt(Stage):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield lengths above what the student takes."""
-        longest = getattr(student, "max_position_embeddings", None)
-        if self.tokens is not None and longest is not None and self.tokens[-1] > longest:
+        longest = longest_row(student)
+        if self.tokens is not None and self.tokens[-1] > longest:
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the student takes")
 
     def __call__(self, state: State) -> State:

@@ -16,6 +16,7 @@ from compress.export.triton_repository import Limits, Repository, Served, Servin
 from compress.files import hash_folder, size_mib
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.onnx_folder import MODEL
+from compress.models.positions import longest_row
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
 from compress.state import Artifact, Stage, State
@@ -95,9 +96,11 @@ class Triton(Stage):
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)
-            positions = getattr(load_config(folder, weights=False), "max_position_embeddings", None) or 512
             limits = Limits(
-                min(reading.model_max_length, positions), reading.pad_token_id, reading.truncation_side, paired
+                min(reading.model_max_length, longest_row(load_config(folder, weights=False))),
+                reading.pad_token_id,
+                reading.truncation_side,
+                paired,
             )
             Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from compress.models.families import family_of
-from compress.models.loading import load_config, plain_errors, quiet
+from compress.models.loading import load_any_masked_lm, plain_errors
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,9 @@ def has_language_head(model: str | Path, config: Any) -> bool:
 
 def load_language_model(model: str | Path, on: torch.device | None = None) -> tuple[PreTrainedModel, LanguageHead]:
     """Return the encoder and the head of a folder or hub id, in evaluation mode; a head that it lacks is random."""
-    config = load_config(model)
+    loaded, _ = load_any_masked_lm(model)
+    config = loaded.config
     names = _NAMES[family_of(config).model_type]
-    with plain_errors(model), quiet():
-        loaded: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(
-            str(model), use_safetensors=True, dtype="float32", config=config
-        )
     head = LanguageHead(config)
     encoder = loaded.base_model
     assert isinstance(encoder, PreTrainedModel)

@@ -19,6 +19,7 @@ from compress.models.device import device
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.outputs import parameters
+from compress.models.positions import longest_row
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
 from compress.prune.importance import head_importance, neuron_importance
@@ -71,8 +72,8 @@ class Budget(Gradual):
             rule = f"cannot choose heads and widths of a student of type {student.model_type}"
             remedy = f"Supported: {', '.join(FAMILIES)}. Leave budget out of prune."
             yield Fault(self._name, self._wanted, rule, remedy)
-        longest = getattr(student, "max_position_embeddings", None)
-        if self.tokens is not None and longest is not None and self.tokens > longest:
+        longest = longest_row(student)
+        if self.tokens is not None and self.tokens > longest:
             yield Fault("tokens", self.tokens, f"must not exceed the {longest} tokens that the student takes")
 
     @property

@@ -16,10 +16,10 @@ from compress.errors import Fault
 from compress.models.families import family_of
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
+from compress.models.positions import longest_row
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
-from compress.teacher import longest_row
 
 HEADS = {
     "bert": ("bert.pooler.dense", "classifier"),

@@ -15,11 +15,12 @@ from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.examination import Subject
 from compress.models.heads import with_outputs
-from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.positions import longest_row
+from compress.models.tokenizer import same_tokens
 from compress.state import Model, Record, State
 from compress.student.base import Student
 from compress.tasks import Classification, Task
-from compress.teacher import longest_row
 
 
 @dataclass(kw_only=True)
@@ -43,7 +44,8 @@ class Saved(Student):
         """The model and its tokenizer can be read."""
         if not any(self.faults()):
             try:
-                self.config(teacher)
+                config = self.config(teacher)
+                check_trained(self.model, config, trust_remote_code=self.trust_remote_code)
                 load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
             except ModelError as error:
                 yield Fault("model", None, str(error).rstrip("."))
@@ -59,9 +61,9 @@ class Saved(Student):
             yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
 
     def config(self, teacher: Any) -> Any:
-        """Return the model's configuration; raises ModelError. Of another vocabulary it has tokens of its own."""
+        """Return the model's configuration; raises ModelError. Where it reads other tokens it has tokens of its own."""
         config = load_config(self.model, trust_remote_code=self.trust_remote_code)
-        if teacher is not None and config.vocab_size != teacher.vocab_size:
+        if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
             config.own_tokens = True
         return config
 
@@ -89,6 +91,17 @@ class Saved(Student):
         """Return the output of a configuration's head that stands for each output of the task; raises Refusal."""
         adoption = adopt(config, task, {})
         return [0] if not isinstance(task, Classification) else adoption.rows(task.labels)
+
+    def _reads_tokens_of(self, teacher: Any) -> bool:
+        """Return whether the model's tokenizer makes the tokens that the teacher's makes.
+
+        It is taken to where the teacher's configuration does not say where its tokenizer is.
+        """
+        where = teacher.name_or_path
+        if not where or where == self.model:
+            return True
+        own = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
+        return same_tokens(own, load_tokenizer(where, trust_remote_code=self.trust_remote_code))
 
     def __call__(self, state: State) -> State:
         """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them.

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault, ModelError
 from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
-from compress.models.loading import VOCABULARIES, load_config, load_tokenizer, parameter_shapes
+from compress.models.folder import VOCABULARIES
+from compress.models.loading import load_config, load_tokenizer, parameter_shapes
 from compress.student.layer_map import layer_map
 
 NAMED = ("teacher", "pretrained", "random")

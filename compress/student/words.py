@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.models.low_rank import low_rank
+from compress.models.positions import longest_row
 from compress.models.vocabulary import of_words
 from compress.models.word_pieces import started_pieces
 from compress.settings import at_least, between
@@ -74,7 +75,7 @@ class OfEmbeddings(Student):
             "pairs": reading is not None and reading.pairs,
             "pad_token_id": teacher.pad_token_id if tokenizer is None else tokenizer.pad_token_id,
             "sep_token_id": None if tokenizer is None else tokenizer.sep_token_id,
-            "max_position_embeddings": getattr(teacher, "max_position_embeddings", 512),
+            "max_position_embeddings": longest_row(teacher),
         }
 
     def started(self, student: PreTrainedModel, teacher: PreTrainedModel, reading: Reading | None) -> PreTrainedModel:

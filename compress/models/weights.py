@@ -1,0 +1,143 @@
+"""A model's weights against its architecture: none dropped, none made up, none of another shape, all numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedModel
+
+from compress.errors import ModelError
+from compress.models.quiet import quiet
+
+Finding = Mapping[str, Any]
+"""What transformers says of weights that it loaded (``output_loading_info``): missing, unexpected, mismatched."""
+
+_checked: set[tuple[object, ...]] = set()
+
+
+def check_files(model: str | Path, config: Any, load: Any) -> None:
+    """Raise ModelError where a folder's encoder is not what its configuration says, or its weights are not finite.
+
+    ``load()`` gives the model without values, and the `Finding`. The head may be missing: it may be trained yet. A
+    folder is looked at once while its files stay as they are. Of a hub id nothing is read before it is loaded.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return
+    files = [*folder.glob("*.safetensors"), folder / "config.json"]
+    stats = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(files)]
+    key = (str(folder.absolute()), *stats)
+    if key in _checked:
+        return
+    if getattr(config, "quantization_config", None) is None:
+        loaded, finding = load()
+        check_finding(model, loaded, finding, trained=False)
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            check_finite(model, ((name, file.get_tensor(name)) for name in names))
+    _checked.add(key)
+
+
+def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, *, trained: bool) -> None:
+    """Raise ModelError where weights that the architecture needs are missing, left over, or of another shape.
+
+    With ``trained`` the head must be there too. Otherwise it is trained anew, and a head and a pooler that are
+    missing or of another shape, and those of another task, are no matter.
+    """
+    saved = f"Save it again with save_pretrained, as {type(loaded).__name__}."
+    body = _body_names(loaded)
+    missing = [name for name in finding["missing_keys"] if trained or (_is_body(name, body) and ".pooler." not in name)]
+    if missing:
+        raise ModelError(
+            f"{model}: its weights lack {_first(missing)}, which its config.json says that it has. {saved}"
+        )
+    shapes = {name: (found, wanted) for name, found, wanted in finding["mismatched_keys"] or ()}
+    wrong = [name for name in shapes if trained or _is_body(name, body)]
+    if wrong:
+        found, wanted = (_said(shape) for shape in shapes[min(wrong)])
+        raise ModelError(
+            f"{model}: {_first(wrong)}: the weights have the shape {found}, and by config.json it is {wanted}. {saved}"
+        )
+    others = None
+    left: list[str] = []
+    for name in sorted(finding["unexpected_keys"] or ()):
+        if _is_pooler(name):
+            continue  # of the encoder's own task: classifiers without one never read it
+        if not _is_body(name, body):
+            others = _other_heads(loaded) if others is None else others
+            if not trained or name.partition(".")[0] in others:
+                continue
+        left.append(name)
+    if left:
+        raise ModelError(
+            f"{model}: its weights hold {_first(left)}, which a model of type {loaded.config.model_type} does not take"
+            f"{_reason(left)}: without it the model answers otherwise. "
+            "Name a model that transformers 5 supports in full."
+        )
+
+
+def check_finite(model: str | Path, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise ModelError with the first weight that is not a number or infinite."""
+    for name, value in weights:
+        if not value.is_floating_point() or value.is_meta or value.element_size() == 1:
+            continue  # 8 bits: quantized, whose kinds of floats know no infinity
+        if not torch.isfinite(value.sum(dtype=torch.float32)) and (count := int((~torch.isfinite(value)).sum())):
+            raise ModelError(
+                f"{model}: its weights are not finite: {name} has {count:,} of {value.numel():,} values NaN or "
+                "infinite. Name another checkpoint, or train it again with a lower learning rate."
+            )
+
+
+def _body_names(loaded: PreTrainedModel) -> set[str]:
+    """Return the first parts of the names of an encoder's weights, saved in a classifier or alone."""
+    if loaded.base_model is loaded:
+        return set()
+    return {loaded.base_model_prefix, *(name for name, _ in loaded.base_model.named_children())}
+
+
+def _is_body(name: str, body: set[str]) -> bool:
+    return name.partition(".")[0] in body
+
+
+def _is_pooler(name: str) -> bool:
+    return "pooler" in name.split(".")[:2]
+
+
+def _other_heads(loaded: PreTrainedModel) -> set[str]:
+    """Return the first parts of the names that heads for masked words and other pretraining have in this type."""
+    found: set[str] = set()
+    autos: tuple[Any, ...] = (AutoModelForMaskedLM, AutoModelForPreTraining)
+    for auto in autos:
+        if type(loaded.config) in auto._model_mapping:
+            with torch.device("meta"), quiet():
+                head = auto.from_config(loaded.config)
+            found |= {name for name, _ in head.named_children()}
+    own = {name for name, _ in loaded.named_children()}
+    return found - own
+
+
+def _reason(names: Iterable[str]) -> str:
+    """Return why transformers 5 has no place for weights that versions before it saved, as a clause."""
+    if any("distance_embedding" in name for name in names):
+        return " (position_embedding_type = relative_key or relative_key_query, which transformers 5 no longer has)"
+    if any("crossattention" in name for name in names):
+        return " (add_cross_attention, of a decoder)"
+    if any("lora_" in name for name in names):
+        return " (adapters that were not merged: call merge_and_unload() in peft)"
+    return ""
+
+
+def _first(names: Iterable[str]) -> str:
+    """Return the first name, and how many more there are."""
+    first, *more = sorted(names)
+    return f"{first} and {len(more)} more" if more else first
+
+
+def _said(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape)) or "one number"

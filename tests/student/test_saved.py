@@ -1,0 +1,51 @@
+"""A saved student: its tokens against the teacher's, whatever the size of its vocabulary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compress.distill.losses.settings import HiddenStates
+from compress.distill.stage import Distill
+from compress.models.loading import load_config
+from compress.student.saved import Saved
+from tests.conftest import save_tiny
+
+
+def swap(folder: Path, one: str, other: str) -> Path:
+    """Let two pieces of a saved tokenizer change places; the vocabulary keeps its size."""
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    numbers = whole["model"]["vocab"]
+    numbers[one], numbers[other] = numbers[other], numbers[one]
+    path.write_text(json.dumps(whole))
+    return folder
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["the teacher's pieces", "other pieces"])
+def test_of_the_same_size_with_other_pieces_it_is_refused_for_losses_that_compare_tokens(
+    tmp_path: Path, other: bool
+) -> None:
+    teacher, student = save_tiny(tmp_path / "teacher", num_labels=2), save_tiny(tmp_path / "student", num_labels=2)
+    if other:
+        swap(student, "good", "film")
+    config = Saved(model=str(student)).config(load_config(teacher))
+    assert getattr(config, "own_tokens", False) == other
+    faults = list(Distill(losses={"hidden": HiddenStates()}).model_faults(config, load_config(teacher)))
+    assert [fault.setting for fault in faults] == (["losses.hidden"] if other else [])
+
+
+def test_with_another_case_it_reads_other_tokens(tmp_path: Path) -> None:
+    teacher, student = save_tiny(tmp_path / "teacher", num_labels=2), save_tiny(tmp_path / "student", num_labels=2)
+    path = student / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    whole["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(whole))
+    assert Saved(model=str(student)).config(load_config(teacher)).own_tokens
+
+
+def test_a_student_that_is_its_own_teacher_has_its_tokens(tmp_path: Path) -> None:
+    student = save_tiny(tmp_path / "student", num_labels=2)
+    assert not hasattr(Saved(model=str(student)).config(load_config(student)), "own_tokens")
