@@ -227,6 +227,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
         faults += _attempt("data", load)
     if data is not None:
+        for name, augmentation in recipe.augment.items():
+            faults += [replace(f, setting=f"augment.{name}{f.setting}") for f in augmentation.data_faults(data)]
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:

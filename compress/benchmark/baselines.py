@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from compress.benchmark.latency import entry
 from compress.data.dataset import Dataset, Split
+from compress.data.scripts import is_unsegmented
 from compress.tasks import Classification
 
 
-def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
-    """Return the record of TF-IDF (1- and 2-grams) with logistic or ridge regression, trained on the training rows.
+_WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
+MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
+MOST_FEATURES = 100_000  # of each kind
+MOST_WEIGHTS = 3_000_000  # of each kind, over all classes
 
-    Both texts of a pair are joined. Latency is that of one text at a time, tokenization included, as it
-    cannot be told apart.
+
+class NGrams(NamedTuple):
+    """One kind of n-grams, as scikit-learn's vectorizer takes it."""
+
+    name: str
+    analyzer: str
+    longest: int
+    shortest: int = 1
+
+
+def n_grams(texts: list[str]) -> list[NGrams]:
+    """Return what suits the texts: words and characters within words, or characters where no space divides words."""
+    few = sum(map(len, texts)) <= MOST_CHARACTERS
+    if is_unsegmented(texts) or not any(map(_WORD.search, texts)):
+        return [NGrams("characters", "char", 3 if few else 2)]
+    words = NGrams("words", "word", 2)
+    return [words, NGrams("characters within words", "char_wb", 5, 2)] if few else [words]
+
+
+def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
+    """Return the record of TF-IDF with logistic or ridge regression, trained on the training rows.
+
+    Which n-grams are counted depends on the script and on how much text there is; ``kind`` says it. Both texts of a
+    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import make_pipeline, make_union
 
     start = time.perf_counter()
     classes = isinstance(data.task, Classification)
     linear = LogisticRegression(C=4.0, max_iter=1000) if classes else Ridge()
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), linear)
-    model.fit(_joined(data.train), data.train.known_labels)
+    training = _joined(data.train)
+    kinds = n_grams(training)
+    vectorizers = [
+        TfidfVectorizer(
+            analyzer=kind.analyzer,
+            ngram_range=(kind.shortest, kind.longest),
+            sublinear_tf=True,
+            max_features=max(1, min(MOST_FEATURES * 2 // len(kinds), MOST_WEIGHTS // data.task.outputs)),
+        )
+        for kind in kinds
+    ]
+    model = make_pipeline(make_union(*vectorizers), linear)
+    model.fit(training, data.train.known_labels)
     seconds = time.perf_counter() - start
     texts = _joined(data.test)
     if classes:
@@ -41,7 +78,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         spent.append(time.perf_counter() - start)
     return {
         "name": "tfidf",
-        "kind": f"TF-IDF + {'logistic' if classes else 'ridge'} regression",
+        "kind": f"TF-IDF of {_told(kinds)} + {'logistic' if classes else 'ridge'} regression",
         "runtime": "scikit-learn",
         "precision": "fp64",
         "metrics": data.task.metrics(logits, data.test.known_labels),
@@ -50,6 +87,11 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         "seconds": seconds,
         "latency": [entry(spent, threads=threads, batch=1, tokens="real", tokenization=True)],
     }
+
+
+def _told(kinds: list[NGrams]) -> str:
+    """Return the n-grams in words: "words (1–2)"."""
+    return " and ".join(f"{kind.name} ({kind.shortest}–{kind.longest})" for kind in kinds)
 
 
 def _joined(split: Split) -> list[str]:

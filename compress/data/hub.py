@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compress.data.columns import choose
 from compress.data.formats import kind_of
+from compress.data.names import no_data_set
 from compress.data.rows import Rows, counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
+from compress.hub_access import offline, unreachable
 from compress.settings import nearest
 
 # settings of well-known sets, by the name under which a recipe chooses them
@@ -64,6 +67,8 @@ class Hub(Data):
         yield from super().faults()
         if not self.path:
             yield Fault("path", None, "needs the id of a data set", "For example data.path=stanfordnlp/imdb.")
+        elif reason := no_data_set(self.path):
+            yield Fault("path", self.path, *reason)
         if not self.train:
             yield Fault("train", None, "needs the name of a split", "For example data.train=train.")
         if self.text_pair is not None and self.text is None:
@@ -145,22 +150,46 @@ def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
     import datasets
 
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        _refuse_unreachable(path, Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")))
+    if folder.is_dir():
+        return _read_by_library(str(folder), subset, path)
+    cached = Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")).is_dir()
+    if reason := unreachable():
+        if not cached:
+            raise DataError(f"{path}: is no folder, is not in the hub's cache, and {reason}. {OFFLINE}")
+        with offline(), _library_offline():
+            return _read_by_library(path, subset, path)
+    if not cached:
+        _refuse_unknown(path)
+    return _read_by_library(path, subset, path)
+
+
+def _read_by_library(source: str, subset: str | None, path: str) -> Mapping[str, Any]:
+    import datasets
+
     try:
-        loaded = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset)
+        return dict(datasets.load_dataset(source, subset))
     except Exception as error:  # a library of libraries: it raises what pyarrow, fsspec and the hub raise
         raise DataError(_told(path, error)) from None
-    return dict(loaded)
 
 
-def _refuse_unreachable(path: str, cached: Path) -> None:
-    """Ask the hub once, with a short limit; `load_dataset` alone tries for half a minute."""
-    from huggingface_hub import HfApi, constants
+@contextmanager
+def _library_offline() -> Iterator[None]:
+    """Within, `datasets`, which keeps a setting of its own, uses its cache alone."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _refuse_unknown(path: str) -> None:
+    """Ask the hub whether it has a data set, with a short limit."""
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    if constants.HF_HUB_OFFLINE or cached.is_dir():
-        return
     try:
         HfApi().dataset_info(path, timeout=10)
     except GatedRepoError:

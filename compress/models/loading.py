@@ -20,6 +20,7 @@ from transformers import (
 
 from compress.errors import ModelError
 from compress.files import hash_folder
+from compress.hub_access import quick
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
 
@@ -161,7 +162,8 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
 def plain_errors(model: str | Path) -> Iterator[None]:
     """Turn what transformers and safetensors raise for a model into a ModelError in plain words."""
     try:
-        yield
+        with quick(model):
+            yield
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:

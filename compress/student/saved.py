@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault, ModelError
+from compress.hub_access import absent
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer, save_model
 from compress.state import Model, Record, State
 from compress.student.base import Student
+from compress.student.start import where
 from compress.tasks import Task
 from compress.teacher import has_head, in_order_of, longest_row
 
@@ -23,9 +25,11 @@ class Saved(Student):
     trust_remote_code: bool = False  # run code that the model's folder ships
 
     def faults(self) -> Iterator[Fault]:
-        """A model is named."""
+        """A model is named, and is no file and no path to nowhere."""
         if not self.model:
             yield Fault("model", self.model, "must name a folder or a hub id")
+        elif reason := absent(self.model):
+            yield Fault("model", self.model, *reason)
 
     @property
     def own_tokens(self) -> bool:
@@ -37,7 +41,7 @@ class Saved(Student):
         if not any(self.faults()):
             try:
                 self.config(teacher)
-                load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
+                load_tokenizer(where(self.model), trust_remote_code=self.trust_remote_code)
             except ModelError as error:
                 yield Fault("model", None, str(error).rstrip("."))
 
@@ -52,7 +56,7 @@ class Saved(Student):
 
     def config(self, teacher: Any) -> Any:
         """Return the model's configuration; raises ModelError. Of another vocabulary it has tokens of its own."""
-        config = load_config(self.model, trust_remote_code=self.trust_remote_code)
+        config = load_config(where(self.model), trust_remote_code=self.trust_remote_code)
         if teacher is not None and config.vocab_size != teacher.vocab_size:
             config.own_tokens = True
         return config
@@ -72,13 +76,13 @@ class Saved(Student):
         most = load_tokenizer(state.teacher.folder).model_max_length if state.teacher else longest_row(config)
 
         def work(folder: Path) -> None:
-            tokenizer = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
+            tokenizer = load_tokenizer(where(self.model), trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
             head = state.data.task.head_config()  # labels get their names where they had none
-            model = load_model(self.model, trust_remote_code=self.trust_remote_code, head=head, trained=True)
+            model = load_model(where(self.model), trust_remote_code=self.trust_remote_code, head=head, trained=True)
             save_model(model, tokenizer, folder)
 
-        made_with = [content_of(self.model, config), most, state.data.task.head_config()]
+        made_with = [content_of(where(self.model), config), most, state.data.task.head_config()]
         product = state.workshop.make("saved", made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))
