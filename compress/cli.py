@@ -141,11 +141,11 @@ def run(argv: Sequence[str]) -> int:
         return _sweep(options.words, dry=options.cfg)
 
     from compress import config
-    from compress.recipe import check
+    from compress.recipe import check, told
 
     recipe = config.compose(options.words)
     if options.cfg:
-        check(recipe)
+        print("\n".join(told(check(recipe))), file=sys.stderr)
         print(config.to_yaml(recipe), end="")
         return 0
     return _carried_out(recipe, ["run", *options.words])
@@ -161,11 +161,11 @@ def export(argv: Sequence[str]) -> int:
 
     from compress import config
     from compress.exporting import recipe_for
-    from compress.recipe import check
+    from compress.recipe import check, told
 
     recipe = recipe_for(options.model, options.words)
     if options.cfg:
-        check(recipe)
+        print("\n".join(told(check(recipe))), file=sys.stderr)
         print(config.to_yaml(recipe), end="")
         return 0
     return _carried_out(recipe, ["export", options.model, *options.words])

@@ -21,6 +21,8 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
+from compress.models.loading import load_tokenizer
+from compress.models.row_lengths import with_cuts
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
@@ -111,8 +113,8 @@ class Recipe(Settings):
         recipe = replace(self, name=self.name or _now())
         data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
         folder = recipe.folder
-        for note in data.notes:
-            console.print(f"[dim]data: {note}[/dim]", highlight=False)
+        for line in told(data):
+            console.print(line, style="dim", highlight=False, markup=False)
         workshop = Workshop(Path(recipe.cache), console)
         state = State(data=data, workshop=workshop, seed=recipe.seed)
         for title, stage in recipe.stages():
@@ -235,9 +237,19 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
             faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
+        if not faults:
+            teacher = recipe.teacher
+            tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
+            data = with_cuts(data, tokenizer, teacher.max_tokens)
     if faults or data is None:
         raise RecipeError(faults)
     return data
+
+
+def told(data: Dataset) -> list[str]:
+    """Return the block that a run begins with: how the rows were read, and what must be known of them."""
+    facts = [] if data.summary is None else list(data.summary.facts())
+    return [f"data: {data.name}", *(f"  {what}: {words}" for what, words in facts), *(f"  {n}" for n in data.notes)]
 
 
 def _model_faults(recipe: Recipe, data: Dataset) -> list[Fault]:

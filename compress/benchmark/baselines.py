@@ -13,7 +13,6 @@ from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
 from compress.tasks import Classification
 
-
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
 MOST_FEATURES = 100_000  # of each kind

@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from compress.data.summary import Summary
 from compress.mapped import StoredTexts
 from compress.tasks import Array, Task
 
@@ -79,6 +80,7 @@ class Dataset:
     test: Split
     unlabelled: Split | None = None
     notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
+    summary: Summary | None = None  # how the rows were read, where a source has read them
 
     @property
     def transfer(self) -> Split:

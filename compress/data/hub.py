@@ -10,8 +10,9 @@ from typing import Any
 
 from compress.data.columns import choose
 from compress.data.formats import kind_of
+from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.names import no_data_set
-from compress.data.rows import Rows, counted
+from compress.data.rows import Columns, Rows, counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
@@ -104,6 +105,11 @@ class Hub(Data):
             raise DataError(f"{where}: there is no such split (data.{name}). {nearest(split, list(splits))}")
         table, labelled = splits[split], name != "unlabelled"
         columns = choose(table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled)
+        unused = Unused([column for column in table.column_names if column not in columns])
+        if labelled and self.text is None and columns[1] is None:
+            for row in table.select(range(min(LOOKED_AT, len(table)))):
+                unused.see(row)
+            ask_about_second_text(unused, columns[0], where)
         texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
         assert texts is not None  # choose always returns a column of texts
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
@@ -133,6 +139,7 @@ class Hub(Data):
             None if pairs is None else [pairs[index].strip() for index in kept],
             None if words is None else [word for index in kept if (word := words[index]) is not None],
             [index + 1 for index in kept],
+            columns=Columns("columns by name", *columns, tuple(unused.names)),
         )
 
 

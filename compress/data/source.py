@@ -14,7 +14,9 @@ import numpy as np
 
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.label_faults import refuse_doubtful_labels
 from compress.data.rows import Rows, counted
+from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between
 from compress.tasks import Task, TaskKind, task_of_labels
@@ -62,6 +64,7 @@ class Data(Settings):
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
     """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats."""
+    refuse_doubtful_labels((parts.train, parts.validation, parts.test), kind)
     task = _task(parts.train, kind)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
@@ -91,6 +94,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         splits["test"],
         None if parts.unlabelled is None else _split(parts.unlabelled),
         tuple(notes),
+        summarize(chosen, parts.unlabelled, task),
     )
 
 
