@@ -114,7 +114,7 @@ class Recipe(Settings):
         data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
         folder = recipe.folder
         for line in told(data):
-            console.print(line, style="dim", highlight=False, markup=False)
+            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
         workshop = Workshop(Path(recipe.cache), console)
         state = State(data=data, workshop=workshop, seed=recipe.seed)
         for title, stage in recipe.stages():
@@ -237,13 +237,11 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
             faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
-        if not faults:
-            teacher = recipe.teacher
-            tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
-            data = with_cuts(data, tokenizer, teacher.max_tokens)
     if faults or data is None:
         raise RecipeError(faults)
-    return data
+    teacher = recipe.teacher
+    tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
+    return with_cuts(data, tokenizer, teacher.max_tokens)
 
 
 def told(data: Dataset) -> list[str]:

@@ -26,8 +26,10 @@ class Files(Data):
     """TSV, CSV, JSONL or Parquet files, told apart by their suffix; UTF-8.
 
     A file with a header has its columns recognised by name (label, text, text_b, sentence1, …) or named
-    here; a column that may be a second text and is not named is asked about. A TSV or CSV file without one holds ``label, text`` or ``label, text, second text``. TSV
-    knows no quoting, CSV does. Unlabelled rows may also be a .txt file, one text a line.
+    here; a column that may be a second text and is not named is asked about. A TSV or CSV file without a
+    header holds ``label, text`` or ``label, text, second text``. TSV knows no quoting, CSV does. Parquet
+    columns of class numbers that `datasets` wrote give the classes' names. Unlabelled rows may also be a
+    .txt file, one text a line.
     """
 
     train: str = ""  # path; the only one that is needed
@@ -101,7 +103,8 @@ class Files(Data):
         except PermissionError:
             raise DataError(f"{name}: may not be read. Give yourself the right to: chmod u+r.") from None
         rows = collected.rows(layout)
-        if labelled and self.text is None and layout.pair is None:
+        given = like is not None and like.columns is not None and like.columns.named
+        if labelled and self.text is None and layout.pair is None and not given:
             ask_about_second_text(unused, layout.text, name)
         notes += collected.notes()
         return rows

@@ -56,7 +56,7 @@ class Summary:
         if not lossy:
             return []
         parts = [
-            f"{cut.cut:,} of {counted(cut.rows, f'{name} row')} ({cut.lost / cut.tokens:.1%} of their tokens)"
+            f"{cut.cut:,} of {counted(cut.rows, f'{name} row')} ({cut.lost / max(1, cut.tokens):.1%} of their tokens)"
             for name, cut in lossy.items()
         ]
         much = any(cut.is_much for cut in lossy.values())
@@ -78,7 +78,7 @@ class Summary:
         for name, labels in self.absent.items():
             yield f"absent from {name} rows", _some(map(repr, labels))
         for sentence in self.cutting():
-            yield "cut", sentence
+            yield "cut", sentence.removeprefix("Cut ")
 
     def warnings(self) -> list[str]:
         """Return the sentences that come first among a report's notes."""
