@@ -24,7 +24,9 @@ SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 FEW, MANY = 40, 2000  # files for each kind
 SECONDS = 20.0  # that no small file may take
 
-LABELS = st.sampled_from(["pos", "neg", "Pos", "1", "0", "1.5", "nan", "-1", "inf", "none", "", " ", "9" * 400, "1e39", "٣"])
+LABELS = st.sampled_from(
+    ["pos", "neg", "Pos", "1", "0", "1.5", "nan", "-1", "inf", "none", "", " ", "9" * 400, "1e39", "٣"]
+)
 SIGNS = st.sampled_from(list("ab ,;\t\"'\n\r\x00\u2028\x85\ufeff{}[]:é漢\\|"))
 TEXTS = st.one_of(st.text(max_size=12), st.lists(SIGNS, max_size=12).map("".join))
 SCALARS = st.one_of(

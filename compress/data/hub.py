@@ -159,13 +159,15 @@ def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return _read_by_library(str(folder), subset, path)
-    cached = Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")).is_dir()
     if reason := unreachable():
-        if not cached:
-            raise DataError(f"{path}: is no folder, is not in the hub's cache, and {reason}. {OFFLINE}")
         with offline(), _library_offline():
-            return _read_by_library(path, subset, path)
-    if not cached:
+            try:
+                return dict(datasets.load_dataset(path, subset))
+            except Exception as error:  # as in `_read_by_library`
+                if _is_of_subset(error):
+                    raise DataError(_told(path, error)) from None
+                raise DataError(f"{path}: is no folder, is not in the hub's cache, and {reason}. {OFFLINE}") from None
+    if not Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")).is_dir():
         _refuse_unknown(path)
     return _read_by_library(path, subset, path)
 
@@ -210,6 +212,11 @@ def _refuse_unknown(path: str) -> None:
         raise DataError(_told(path, error)) from None
 
 
+def _is_of_subset(error: Exception) -> bool:
+    """Say whether the library asks for the name of a subset."""
+    return "Config" in str(error).partition("\n")[0] and "subset" not in str(error).partition("\n")[0]
+
+
 def _told(path: str, error: Exception) -> str:
     """Return a library's error as one message with a remedy."""
     reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
@@ -218,6 +225,6 @@ def _told(path: str, error: Exception) -> str:
     network = isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(("http", "req"))
     if network:
         return f"{path}: the hub cannot be reached ({reason}). Try again with a network. {OFFLINE}"
-    if "Config" in reason and "subset" not in reason:
+    if _is_of_subset(error):
         return f"{path}: {reason}. Name one: data.subset=NAME."
     return f"{path}: cannot be loaded ({reason}). Check data.path and data.subset. {OFFLINE}"

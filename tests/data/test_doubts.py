@@ -189,7 +189,9 @@ def test_what_is_no_number_is_no_class_in_jsonl(tmp_path: Path, value: str) -> N
 
 
 def test_a_missing_number_is_no_class_in_parquet(tmp_path: Path) -> None:
-    table = pa.table({"text": [f"film {i}" for i in range(41)], "label": [float(i % 2) for i in range(40)] + [float("nan")]})
+    table = pa.table(
+        {"text": [f"film {i}" for i in range(41)], "label": [float(i % 2) for i in range(40)] + [float("nan")]}
+    )
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"row 41: the label \('label'\) is nan"):
         Files(train=str(tmp_path / "train.parquet")).load(TaskKind.auto, 1)
@@ -234,7 +236,9 @@ def test_a_scale_of_stars_stays_classes(tmp_path: Path, count: int) -> None:
     assert load(tmp_path, rows).task.outputs == count
 
 
-@pytest.mark.parametrize(("label", "reason"), [("9" * 5000, "has 5,000 characters"), ("1e39", "is not a finite number")])
+@pytest.mark.parametrize(
+    ("label", "reason"), [("9" * 5000, "has 5,000 characters"), ("1e39", "is not a finite number")]
+)
 def test_a_label_that_nothing_can_hold_is_refused(tmp_path: Path, label: str, reason: str) -> None:
     rows = "".join(f"{label if i % 2 else i / 8}\tfilm {i}\n" for i in range(60))
     assert reason in refused(tmp_path, rows)
@@ -281,7 +285,9 @@ def test_quoted_texts_of_a_tsv_file_are_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
 def test_only_line_feeds_end_lines(tmp_path: Path, sign: str, suffix: str) -> None:
     rows = {".tsv": ROWS + f"pos\tone{sign}row\n", ".csv": COMMAS + f"pos,one{sign}row\n"}
-    objects = [{"label": label, "text": text} for label, text in (row.split("\t") for row in rows[".tsv"][:-1].split("\n"))]
+    objects = [
+        {"label": label, "text": text} for label, text in (row.split("\t") for row in rows[".tsv"][:-1].split("\n"))
+    ]
     rows[".jsonl"] = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
     dataset = load(tmp_path, rows[suffix], suffix)
     texts = [text for split in (dataset.train, dataset.validation, dataset.test) for text in split.texts]
@@ -312,7 +318,9 @@ def write_classes(path: Path, numbers: list[int | None], metadata: dict[bytes, b
 
 
 def test_class_numbers_of_parquet_become_names(tmp_path: Path) -> None:
-    train = write_classes(tmp_path / "train.parquet", [i % 2 for i in range(40)] + [-1, None], features(["bad", "good"]))
+    train = write_classes(
+        tmp_path / "train.parquet", [i % 2 for i in range(40)] + [-1, None], features(["bad", "good"])
+    )
     hidden = write_classes(tmp_path / "test.parquet", [-1] * 5, features(["bad", "good"]))
     dataset = Files(train=train, test=hidden).load(TaskKind.auto, 1)
     assert dataset.task == Classification(("bad", "good"))

@@ -85,7 +85,11 @@ def test_a_report_gives_the_summary_back(tmp_path: Path) -> None:
     data = with_cuts(loaded(tmp_path, rows_of("good", 4)), tiny_tokenizer(), 5)
     assert summary_of(json.loads(json.dumps(summary(data).plain()))) == summary(data)
     assert summary_of({}) == Summary()
-    for broken in ({"columns": 7}, summary(data).plain() | {"once": "no"}, summary(data).plain() | {"cut": {"test": {}}}):
+    for broken in (
+        {"columns": 7},
+        summary(data).plain() | {"once": "no"},
+        summary(data).plain() | {"cut": {"test": {}}},
+    ):
         with pytest.raises(CompressError, match="'summary' of 'dataset'"):
             summary_of(broken)
 
