@@ -75,7 +75,7 @@ def test_a_header_above_scores_is_not_taken_for_a_row(tmp_path: Path) -> None:
 def test_a_first_row_that_can_only_be_a_row_is_read(tmp_path: Path, first: str) -> None:
     dataset = load(tmp_path, f"{first}\n{ROWS}")
     assert not columns(dataset).named
-    assert first.split("\t")[0] in dataset.task.head_config()["label2id"]
+    assert first.split("\t", maxsplit=1)[0] in dataset.task.head_config()["label2id"]
 
 
 def test_a_class_of_line_1_that_the_test_file_has_too_is_a_class(tmp_path: Path) -> None:
