@@ -145,7 +145,8 @@ def run(argv: Sequence[str]) -> int:
 
     recipe = config.compose(options.words)
     if options.cfg:
-        print("\n".join(told(check(recipe))), file=sys.stderr)
+        for line in told(check(recipe)):
+            print(line, file=sys.stderr)
         print(config.to_yaml(recipe), end="")
         return 0
     return _carried_out(recipe, ["run", *options.words])
@@ -165,7 +166,8 @@ def export(argv: Sequence[str]) -> int:
 
     recipe = recipe_for(options.model, options.words)
     if options.cfg:
-        print("\n".join(told(check(recipe))), file=sys.stderr)
+        for line in told(check(recipe)):
+            print(line, file=sys.stderr)
         print(config.to_yaml(recipe), end="")
         return 0
     return _carried_out(recipe, ["export", options.model, *options.words])

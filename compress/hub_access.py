@@ -16,6 +16,7 @@ from pathlib import Path
 from compress.errors import ModelError
 
 PATIENCE = 2.0  # seconds in which the hub must answer
+NO_FOLDER = "is no folder"
 
 
 def looks_like_a_path(name: str) -> bool:
@@ -41,9 +42,9 @@ def absent(name: str, packaged: Iterable[str] = ()) -> tuple[str, str] | None:
         return f"cannot be read ({error.strerror})", remedy
     close = similar_path(path) if "/" in name else ""
     if looks_like_a_path(name):
-        return "is no folder", f"Did you mean {close}?" if close else remedy
+        return NO_FOLDER, f"Did you mean {close}?" if close else remedy
     if close:
-        return "is no folder", f"Did you mean {close}?"
+        return NO_FOLDER, f"Did you mean {close}?"
     meant = get_close_matches(name.casefold(), list(packaged), n=1, cutoff=0.8) if "/" not in name else []
     return ("is neither a folder nor a packaged model", f"Did you mean {meant[0]}?") if meant else None
 
@@ -68,12 +69,13 @@ def quick(model: str | Path) -> Iterator[None]:
     if Path(name).is_dir():
         yield
         return
-    if rule := absent(name):
-        raise ModelError(f"{name}: {rule[0]}. {rule[1]}")
-    if reason := unreachable():
+    if reason := absent(name):
+        rule, remedy = reason
+        raise ModelError(f"{name}: {'there is no such folder' if rule == NO_FOLDER else rule}. {remedy}")
+    if trouble := unreachable():
         if not _is_cached(name):
             raise ModelError(
-                f"{name}: is no folder, is not in the hub's cache, and {reason}. Check the spelling, or the network, "
+                f"{name}: there is no such folder, it is not in the hub's cache, and {trouble}. Check the spelling, or the network, "
                 "or name a folder written by save_pretrained."
             )
         with offline():

@@ -244,8 +244,13 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
     return with_cuts(data, tokenizer, teacher.max_tokens)
 
 
-def told(data: Dataset) -> list[str]:
-    """Return the block that a run begins with: how the rows were read, and what must be known of them."""
+def told(data: Dataset | None) -> list[str]:
+    """Return the block that a run begins with: how the rows were read, and what must be known of them.
+
+    Without a data set it is empty.
+    """
+    if data is None:
+        return []
     facts = [] if data.summary is None else list(data.summary.facts())
     return [f"data: {data.name}", *(f"  {what}: {words}" for what, words in facts), *(f"  {n}" for n in data.notes)]
 

@@ -135,7 +135,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
 
 
 def _alike(labels: list[str]) -> tuple[tuple[str, ...], ...]:
-    """Return groups of labels that are one when case, white space, Unicode form and a number's spelling are folded."""
+    """Return groups of labels that are one when case, white space, quotes, Unicode form and a number's spelling are folded."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
         groups.setdefault(_folded_label(label), []).append(label)
