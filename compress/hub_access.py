@@ -75,8 +75,8 @@ def quick(model: str | Path) -> Iterator[None]:
     if trouble := unreachable():
         if not _is_cached(name):
             raise ModelError(
-                f"{name}: there is no such folder, it is not in the hub's cache, and {trouble}. Check the spelling, or the network, "
-                "or name a folder written by save_pretrained."
+                f"{name}: there is no such folder, it is not in the hub's cache, and {trouble}. Check the "
+                "spelling, or the network, or name a folder written by save_pretrained."
             )
         with offline():
             yield

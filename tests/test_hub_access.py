@@ -61,7 +61,7 @@ def test_a_model_that_is_not_there_is_a_fault_of_the_settings(
     assert remedy in fault.remedy
     if "packaged" not in rule:
         assert [fault.rule for fault in Saved(model=name).faults()] == [rule]
-        with pytest.raises(ModelError, match=rule):
+        with pytest.raises(ModelError, match="there is no such folder|is a file"):
             load_tokenizer(name)
 
 
@@ -80,12 +80,11 @@ def test_a_student_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pyte
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once() -> None:
     start = time.perf_counter()
+    told = r"is not in the hub's cache, and the hub .* cannot be reached"
     for load in (load_config, load_tokenizer):
-        with pytest.raises(
-            ModelError, match=r"is no folder, is not in the hub's cache, and the hub .* cannot be reached"
-        ):
+        with pytest.raises(ModelError, match=f"there is no such folder, it {told}"):
             load("bert-base-uncased")
-    with pytest.raises(DataError, match=r"is no folder, is not in the hub's cache, and the hub .* cannot be reached"):
+    with pytest.raises(DataError, match=told):
         Hub(path="nobody/nothing").read()
     assert time.perf_counter() - start < 5
 

@@ -135,7 +135,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
 
 
 def _alike(labels: list[str]) -> tuple[tuple[str, ...], ...]:
-    """Return groups of labels that are one when case, white space, quotes, Unicode form and a number's spelling are folded."""
+    """Return groups of labels that are one but for case, white space, quotes, Unicode form and a number's spelling."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
         groups.setdefault(_folded_label(label), []).append(label)
@@ -144,7 +144,7 @@ def _alike(labels: list[str]) -> tuple[tuple[str, ...], ...]:
 
 def _folded_label(label: str) -> object:
     visible = "".join(sign for sign in unicodedata.normalize("NFKC", label) if unicodedata.category(sign) != "Cf")
-    word = folded(visible)
+    word = folded(visible.strip(" \"'"))
     try:
         return float(word)
     except ValueError:
