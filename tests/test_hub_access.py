@@ -61,7 +61,7 @@ def test_a_model_that_is_not_there_is_a_fault_of_the_settings(
     assert remedy in fault.remedy
     if "packaged" not in rule:
         assert [fault.rule for fault in Saved(model=name).faults()] == [rule]
-        with pytest.raises(ModelError, match="there is no such folder|is a file"):
+        with pytest.raises(ModelError, match=r"there is no such folder|is a file"):
             load_tokenizer(name)
 
 

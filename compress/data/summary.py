@@ -56,7 +56,9 @@ class Summary:
         if not lossy:
             return []
         parts = [
-            f"{cut.cut:,} of {counted(cut.rows, f'{name} row')} ({cut.lost / max(1, cut.tokens):.1%} of their tokens)"
+            f"{cut.cut:,} of {counted(cut.rows, f'{name} row')}"
+            f"{' that were looked at' if cut.rows < self.rows.get(name, 0) else ''}"
+            f" ({cut.lost / max(1, cut.tokens):.1%} of the tokens)"
             for name, cut in lossy.items()
         ]
         much = any(cut.is_much for cut in lossy.values())

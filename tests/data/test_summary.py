@@ -48,9 +48,9 @@ def test_classes_are_counted_by_split_and_what_is_odd_about_them_is_said(tmp_pat
     assert "'good' 9/0/4" in told["classes"]
 
 
-def test_numbers_that_are_written_in_two_ways_are_alike(tmp_path: Path) -> None:
-    train = write_tsv(tmp_path / "train.tsv", [(("1", "1.0", "2")[i % 3], f"film {i}") for i in range(60)])
-    assert summary(Files(train=str(train)).load(TaskKind.auto, 1)).alike == (("1", "1.0"),)
+def test_labels_that_are_written_in_two_ways_are_alike(tmp_path: Path) -> None:
+    train = write_tsv(tmp_path / "train.tsv", [(("1", "1.0", "2", '"2"')[i % 4], f"film {i}") for i in range(60)])
+    assert summary(Files(train=str(train)).load(TaskKind.auto, 1)).alike == (('"2"', "2"), ("1", "1.0"))
 
 
 def test_rows_cut_are_counted_with_their_share_of_tokens(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_stored_truncation_does_not_hide_what_is_cut() -> None:
 def test_a_few_rows_cut_are_told_without_a_remedy() -> None:
     lengths = {"training": np.array([5] * 99 + [12])}
     (sentence,) = Summary().with_cuts(lengths, 10).cutting()
-    assert sentence == "Cut at teacher.max_tokens = 10: 1 of 100 training rows (0.4% of their tokens)."
+    assert sentence == "Cut at teacher.max_tokens = 10: 1 of 100 training rows (0.4% of the tokens)."
 
 
 def test_a_report_gives_the_summary_back(tmp_path: Path) -> None:
