@@ -167,9 +167,11 @@ def export(argv: Sequence[str]) -> int:
 def _shown(recipe: Recipe) -> int:
     """Check a recipe and print it, with what is known of its models."""
     from compress import config
-    from compress.recipe import check
+    from compress.recipe import check, told
 
     checked = check(recipe)
+    for line in told(checked.data):
+        print(line, file=sys.stderr)
     print(config.to_yaml(recipe), end="")
     for tried in checked.models:
         print(f"# {tried}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from compress import recipe_files
 from compress.choices import GROUPS, SEVERAL, guess
+from compress.data.names import folder_instead, no_data_set
 from compress.errors import Fault, RecipeError
 from compress.recipe_files import RecipeFile
 
@@ -162,6 +163,10 @@ class Reading:
         good = True
         for option in options:
             if isinstance(option, str) and option in GROUPS[group]:
+                continue
+            if group == "data" and (reason := no_data_set(str(option)) or folder_instead(str(option))):
+                self.refuse(said, option, *reason, blame="data")
+                good = False
                 continue
             if group == "data" and isinstance(option, str) and HUB_ID.fullmatch(option):
                 self.hub_ids.append(option)

@@ -23,6 +23,8 @@ from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.examination import examine
 from compress.export.onnx import Onnx
 from compress.files import writable
+from compress.models.loading import load_tokenizer
+from compress.models.row_lengths import with_cuts
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
@@ -113,8 +115,8 @@ class Recipe(Settings):
         recipe = replace(self, name=self.name or _now())
         checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
         data, folder = checked.data, recipe.folder
-        for line in (*(f"data: {note}" for note in data.notes), *map(str, checked.models)):
-            console.print(Text(line, style="dim"))
+        for line in (*told(data), *map(str, checked.models)):
+            console.print(Text(line, style="dim"), soft_wrap=True)
         workshop = Workshop(Path(recipe.cache), console)
         answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
         state = State(data=data, workshop=workshop, seed=recipe.seed, notes=answers)
@@ -253,6 +255,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
         faults += _attempt("data", load)
     models: list[Tried] = []
     if data is not None:
+        for name, augmentation in recipe.augment.items():
+            faults += [replace(f, setting=f"augment.{name}{f.setting}") for f in augmentation.data_faults(data)]
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
@@ -264,7 +268,15 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
             faults += _attempt("teacher", lambda: models.extend(_tried(recipe, data)))
     if faults or data is None:
         raise RecipeError(faults)
-    return Checked(data, tuple(models))
+    teacher = recipe.teacher
+    tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
+    return Checked(with_cuts(data, tokenizer, teacher.max_tokens), tuple(models))
+
+
+def told(data: Dataset) -> list[str]:
+    """Return the block that a run begins with: how the rows were read, and what must be known of them."""
+    facts = [] if data.summary is None else list(data.summary.facts())
+    return [f"data: {data.name}", *(f"  {what}: {words}" for what, words in facts), *(f"  {n}" for n in data.notes)]
 
 
 def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:

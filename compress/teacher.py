@@ -20,6 +20,7 @@ from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.evaluate import main_metric
 from compress.examination import Subject
+from compress.hub_access import absent, looks_like_a_path
 from compress.members import Combine, Member, check_together, member_faults, orders, together
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
@@ -84,8 +85,8 @@ class Teacher(Training):
         for name, model in (("model", self.model), *(("members", member) for member in self.members)):
             if not model:
                 yield Fault(name, model, "must name a folder, a hub id or minilm")
-            elif _looks_like_a_path(model) and not Path(model).expanduser().is_dir():
-                yield Fault(name, model, "is no folder", "Name a folder with config.json and model.safetensors.")
+            elif reason := absent(model, PACKAGED):
+                yield Fault(name, model, *reason)
         yield from member_faults(self)
 
     def each(self) -> list[Teacher]:
@@ -96,7 +97,7 @@ class Teacher(Training):
     def source(self) -> str:
         """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
         if self.model not in PACKAGED or Path(self.model).is_dir():
-            return str(Path(self.model).expanduser()) if _looks_like_a_path(self.model) else self.model
+            return str(Path(self.model).expanduser()) if looks_like_a_path(self.model) else self.model
         module, folder, package = PACKAGED[self.model]
         spec = find_spec(module)
         if spec is None or spec.origin is None:
@@ -262,7 +263,3 @@ class Teacher(Training):
         )
         model.cpu()
         return curves
-
-
-def _looks_like_a_path(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/")

@@ -59,6 +59,10 @@ class Augmentation(Stage):
     def look(self) -> None:
         """Raise CompressError if something that this augmentation reads cannot be used."""
 
+    def data_faults(self, data: Dataset) -> Iterator[Fault]:
+        """Yield why the rows cannot be changed in this way."""
+        yield from ()
+
     def sources(self, state: State) -> Any:
         """Return what the copies depend on beside the settings and the rows, JSON-ready."""
         raise NotImplementedError(type(self).__name__)

@@ -11,8 +11,8 @@ import numpy as np
 
 from compress.augment import tagger
 from compress.augment.base import Augmentation, Texts, texts_of
-from compress.augment.words import Words, cut, joined
-from compress.data.dataset import Split
+from compress.augment.words import Words, cut, joined, script_faults
+from compress.data.dataset import Dataset, Split
 from compress.errors import Fault, ModelError
 from compress.models.loading import load_tokenizer
 from compress.settings import at_least, between
@@ -54,6 +54,10 @@ class Perturb(Augmentation):
         """Raise MissingPackageError or ModelError if there is no tagger, and one is needed."""
         if self.replace_rate:
             tagger.find(self.tagger)
+
+    def data_faults(self, data: Dataset) -> Iterator[Fault]:
+        """Words can be told apart in the training texts."""
+        yield from script_faults(data)
 
     def made_with(self) -> Any:
         """Leave out the tagger's place; its content counts."""

@@ -14,8 +14,8 @@ from compress.augment import masked_lm
 from compress.augment.base import Augmentation, Texts, texts_of
 from compress.augment.lexicon import read_synonyms
 from compress.augment.vectors import Vectors, read_vectors
-from compress.augment.words import cut, is_word, joined, written_as
-from compress.data.dataset import Split
+from compress.augment.words import cut, is_word, joined, script_faults, written_as
+from compress.data.dataset import Dataset, Split
 from compress.errors import Fault
 from compress.files import hash_file
 from compress.models.loading import content_of, load_config
@@ -65,6 +65,10 @@ class Substitute(Augmentation):
             read_vectors(Path(self.vectors).expanduser(), LOOKED_AT)
         if self.synonyms:
             read_synonyms(Path(self.synonyms).expanduser())
+
+    def data_faults(self, data: Dataset) -> Iterator[Fault]:
+        """Words can be told apart in the training texts."""
+        yield from script_faults(data)
 
     def made_with(self) -> Any:
         """Leave out where the sources lie; their content counts."""

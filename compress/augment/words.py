@@ -2,7 +2,8 @@
 
 A word is what stands between white space; punctuation at either end of it is a word of its own, so that
 "great!" is two words and "doesn't" one, and texts that are divided already ("does n't") stay as they are.
-Handles, hashtags and links are kept whole. Scripts that put no space between words are not divided.
+Handles, hashtags and links are kept whole. Scripts that put no space between words are not divided;
+`script_faults` refuses them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+from compress.data.dataset import Dataset
+from compress.data.scripts import is_unsegmented
+from compress.errors import Fault
 
 CLITICS = frozenset({"s", "m", "d", "t", "re", "ve", "ll"})  # of 's, 'm, … where they stand alone
 KINDS = {"@": "handle", "#": "hashtag"}
@@ -61,6 +66,13 @@ def written_as(word: str, like: str) -> str:
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
+
+
+def script_faults(data: Dataset) -> Iterator[Fault]:
+    """Yield a fault where most training texts have no spaces between words: a text would count as one word."""
+    if is_unsegmented(data.train.texts) or (data.train.pairs is not None and is_unsegmented(data.train.pairs)):
+        rule = "changes words, and the training texts are in a script without spaces between words"
+        yield Fault("", None, rule, "Leave this augmentation out: its words cannot be told apart here.")
 
 
 def _pieces(chunk: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ def choose(
     for setting, name in (("text", text), ("text_pair", pair), ("label", label)):
         if name is not None and name not in names and (labelled or setting != "label"):
             raise DataError(
-                f"{where}: has no column {name!r} (data.{setting}); its columns are {_list(names)}. "
+                f"{where}: has no column {name!r} (data.{setting}); its columns are {listed(names)}. "
                 f"{nearest(name, list(names))}"
             )
     if text is None:
@@ -43,7 +43,7 @@ def choose(
         text = _first(free, TEXTS)
         if text is None:
             raise DataError(
-                f"{where}: no column of texts is recognised among {_list(names)}. Name it: data.text=COLUMN."
+                f"{where}: no column of texts is recognised among {listed(names)}. Name it: data.text=COLUMN."
             )
         if pair is None:
             second = (*PAIRS, "sentence") if text.casefold() == "question" else PAIRS
@@ -54,7 +54,7 @@ def choose(
         label = _first([name for name in names if name not in (text, pair)], LABELS)
         if label is None:
             raise DataError(
-                f"{where}: no column of labels is recognised among {_list(names)}. Name it: data.label=COLUMN.{hint}"
+                f"{where}: no column of labels is recognised among {listed(names)}. Name it: data.label=COLUMN.{hint}"
             )
     return text, pair, label
 
@@ -64,6 +64,7 @@ def _first(names: Sequence[str], known: Sequence[str]) -> str | None:
     return next((by_name[word] for word in known if word in by_name), None)
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names of columns for a message."""
     shown = ", ".join(repr(name) if len(name) <= 40 else repr(name[:39] + "…") for name in names[:10])
     return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")

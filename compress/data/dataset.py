@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from compress.data.summary import Summary
 from compress.mapped import StoredTexts
 from compress.tasks import Array, Task
 
@@ -81,6 +82,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
     label_map: Mapping[str, str] = field(default_factory=dict)  # a model's label -> the data's, where the user says so
     unseen: Mapping[str, str] = field(default_factory=dict)  # labels without a training row -> where one was read
+    summary: Summary | None = None  # how the rows were read, where a source has read them
 
     @property
     def transfer(self) -> Split:

@@ -1,14 +1,16 @@
-"""Read files row by row: TSV, CSV, JSONL, Parquet and plain text, without knowing what the columns mean."""
+"""Read files row by row: TSV, CSV, JSONL and plain text, without knowing what the columns mean."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.errors import DataError
+from compress.data.parquet import read_parquet
+from compress.data.sniff import HEAD, kind_of_file
 
 
 @dataclass(frozen=True)
@@ -19,19 +21,36 @@ class Bad:
 
 
 Record = list[str] | dict[str, object] | Bad  # fields by position, fields by name, or neither
+LONGEST = 2**31 - 1  # characters of a CSV field
 Numbered = Iterator[tuple[int, Record]]  # with the 1-based line (Parquet: row) at which each starts
 
 
+BOM = b"\xef\xbb\xbf"
+_CR = "A carriage return alone ends no line here. Convert the file: tr '\\r' '\\n'."
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
-    """Yield each line with its number; a line that is not UTF-8 text is `Bad`. A byte-order mark is dropped."""
+    """Yield each line with its number; a line that is not UTF-8 text is `Bad`. Byte-order marks at the start go.
+
+    Lines end in LF or CR LF, and nothing else: not at the other signs that Unicode has for it.
+    """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                yield number, Bad("this is UTF-16, not UTF-8. Save it as UTF-8: iconv -f UTF-16 -t UTF-8.")
-                return
+            line = raw
+            if number == 1:
+                if bad := _not_lines(raw):
+                    yield number, bad
+                    return
+                while line.startswith(BOM):
+                    line = line.removeprefix(BOM)
             if b"\x00" in line:
                 yield number, Bad("a NUL byte; this is not a text file, or it is damaged. Save it again as UTF-8.")
+                continue
+            if number > 1 and line.startswith(BOM):
+                yield (
+                    number,
+                    Bad("a byte-order mark amid the file: were two files joined? Remove it."),
+                )
                 continue
             try:
                 yield number, line.decode("utf-8")
@@ -44,6 +63,17 @@ def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
                         "iconv -f WINDOWS-1252 -t UTF-8."
                     ),
                 )
+
+
+def _not_lines(first: bytes) -> Bad | None:
+    """Return why a file, of which this is the first line, does not consist of lines of UTF-8 text."""
+    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return Bad("this is UTF-16, not UTF-8. Save it as UTF-8: iconv -f UTF-16 -t UTF-8.")
+    if found := kind_of_file(first[:HEAD]):
+        return Bad(f"this is {found[0]}, not lines of text. {found[1]}")
+    if not first.endswith(b"\n") and b"\r" in first.rstrip(b"\r"):
+        return Bad(f"lines end in CR alone, as on old Macs. {_CR}")
+    return None
 
 
 def read_tsv(path: Path) -> Numbered:
@@ -71,10 +101,14 @@ def read_csv(path: Path) -> Numbered:
     start = 1
     while True:
         try:
-            fields = next(reader, None)
+            with _long_fields():
+                fields = next(reader, None)
         except csv.Error as error:
             yield from bad
-            yield start, Bad(f"the quotes do not add up ({error}). Double a quotation mark inside a quoted field.")
+            reason = f"the quotes do not add up ({error}). Double a quotation mark inside a quoted field."
+            if "new-line character" in str(error):
+                reason = f"a carriage return (CR) stands alone outside quotes. {_CR}"
+            yield start, Bad(reason)
             return
         yield from bad
         bad.clear()
@@ -83,6 +117,16 @@ def read_csv(path: Path) -> Numbered:
         if any(field.strip() for field in fields) or len(fields) > 1:
             yield start, fields
         start = reader.line_num + 1
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Within, a field may be longer than 131,072 characters; the limit, which the whole process shares, is put back."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def read_jsonl(path: Path) -> Numbered:
@@ -97,8 +141,11 @@ def read_jsonl(path: Path) -> Numbered:
             yield number, Bad("a JSON list; one JSON object a line is read. Convert it: jq -c '.[]'.")
             return
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_once)
             json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as in "\\ud83d"
+        except _RepeatedKeyError as error:
+            yield number, Bad(f"has the key {error.args[0]!r} twice. Remove or rename one of them.")
+            continue
         except UnicodeEncodeError:
             yield number, Bad("holds half a character (a lone surrogate). Write the whole character.")
             continue
@@ -115,21 +162,17 @@ def read_jsonl(path: Path) -> Numbered:
             )
 
 
-def read_parquet(path: Path) -> Numbered:
-    """Yield the rows of a Parquet file by column name, in batches."""
-    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+class _RepeatedKeyError(ValueError):
+    """An object has one key twice, of which Python would keep the last."""
 
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path}: cannot be read as Parquet ({reason}). Write it again, or copy it again.") from None
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for key, value in pairs:
+        if key in made:
+            raise _RepeatedKeyError(key)
+        made[key] = value
+    return made
 
 
 def read_txt(path: Path) -> Numbered:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compress.data.columns import choose
 from compress.data.formats import kind_of
-from compress.data.rows import Rows, counted
+from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
+from compress.data.names import no_data_set
+from compress.data.rows import Columns, Rows, counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
+from compress.hub_access import offline, unreachable
 from compress.settings import nearest
 
 # settings of well-known sets, by the name under which a recipe chooses them
@@ -64,6 +68,8 @@ class Hub(Data):
         yield from super().faults()
         if not self.path:
             yield Fault("path", None, "needs the id of a data set", "For example data.path=stanfordnlp/imdb.")
+        elif reason := no_data_set(self.path):
+            yield Fault("path", self.path, *reason)
         if not self.train:
             yield Fault("train", None, "needs the name of a split", "For example data.train=train.")
         if self.text_pair is not None and self.text is None:
@@ -99,6 +105,11 @@ class Hub(Data):
             raise DataError(f"{where}: there is no such split (data.{name}). {nearest(split, list(splits))}")
         table, labelled = splits[split], name != "unlabelled"
         columns = choose(table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled)
+        unused = Unused([column for column in table.column_names if column not in columns])
+        if labelled and self.text is None and columns[1] is None:
+            for row in table.select(range(min(LOOKED_AT, len(table)))):
+                unused.see(row)
+            ask_about_second_text(unused, columns[0], where)
         texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
         assert texts is not None  # choose always returns a column of texts
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
@@ -128,6 +139,7 @@ class Hub(Data):
             None if pairs is None else [pairs[index].strip() for index in kept],
             None if words is None else [word for index in kept if (word := words[index]) is not None],
             [index + 1 for index in kept],
+            columns=Columns("columns by name", *columns, tuple(unused.names)),
         )
 
 
@@ -145,22 +157,48 @@ def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
     import datasets
 
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        _refuse_unreachable(path, Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")))
+    if folder.is_dir():
+        return _read_by_library(str(folder), subset, path)
+    if reason := unreachable():
+        with offline(), _library_offline():
+            try:
+                return dict(datasets.load_dataset(path, subset))
+            except Exception as error:  # as in `_read_by_library`
+                if _is_of_subset(error):
+                    raise DataError(_told(path, error)) from None
+                raise DataError(f"{path}: is no folder, is not in the hub's cache, and {reason}. {OFFLINE}") from None
+    if not Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")).is_dir():
+        _refuse_unknown(path)
+    return _read_by_library(path, subset, path)
+
+
+def _read_by_library(source: str, subset: str | None, path: str) -> Mapping[str, Any]:
+    import datasets
+
     try:
-        loaded = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset)
+        return dict(datasets.load_dataset(source, subset))
     except Exception as error:  # a library of libraries: it raises what pyarrow, fsspec and the hub raise
         raise DataError(_told(path, error)) from None
-    return dict(loaded)
 
 
-def _refuse_unreachable(path: str, cached: Path) -> None:
-    """Ask the hub once, with a short limit; `load_dataset` alone tries for half a minute."""
-    from huggingface_hub import HfApi, constants
+@contextmanager
+def _library_offline() -> Iterator[None]:
+    """Within, `datasets`, which keeps a setting of its own, uses its cache alone."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _refuse_unknown(path: str) -> None:
+    """Ask the hub whether it has a data set, with a short limit."""
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    if constants.HF_HUB_OFFLINE or cached.is_dir():
-        return
     try:
         HfApi().dataset_info(path, timeout=10)
     except GatedRepoError:
@@ -174,6 +212,11 @@ def _refuse_unreachable(path: str, cached: Path) -> None:
         raise DataError(_told(path, error)) from None
 
 
+def _is_of_subset(error: Exception) -> bool:
+    """Say whether the library asks for the name of a subset."""
+    return "Config" in str(error).partition("\n")[0] and "subset" not in str(error).partition("\n")[0]
+
+
 def _told(path: str, error: Exception) -> str:
     """Return a library's error as one message with a remedy."""
     reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
@@ -182,6 +225,6 @@ def _told(path: str, error: Exception) -> str:
     network = isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(("http", "req"))
     if network:
         return f"{path}: the hub cannot be reached ({reason}). Try again with a network. {OFFLINE}"
-    if "Config" in reason and "subset" not in reason:
+    if _is_of_subset(error):
         return f"{path}: {reason}. Name one: data.subset=NAME."
     return f"{path}: cannot be loaded ({reason}). Check data.path and data.subset. {OFFLINE}"

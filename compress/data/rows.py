@@ -25,6 +25,18 @@ def counted(number: int, noun: str) -> str:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """How the columns of a file or a split were taken."""
+
+    header: str  # where their names came from, in words
+    text: str
+    pair: str | None
+    label: str | None
+    ignored: tuple[str, ...] = ()
+    named: bool = True  # whether the names are the file's own
+
+
+@dataclass(frozen=True)
 class Rows:
     """One split before its labels are encoded."""
 
@@ -34,6 +46,7 @@ class Rows:
     labels: Sequence[str] | None = None
     numbers: Sequence[int] = ()  # 1-based line or row of each text; empty: counted from 1
     unit: str = "row"  # what `numbers` count
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -65,4 +78,5 @@ class Rows:
             None if self.labels is None else [self.labels[i] for i in indices],
             [self.numbers[i] if self.numbers else int(i) + 1 for i in indices],
             self.unit,
+            self.columns,
         )

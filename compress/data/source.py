@@ -15,7 +15,9 @@ import numpy as np
 
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.label_faults import refuse_doubtful_labels
 from compress.data.rows import Rows, counted
+from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between
 from compress.tasks import Classification, Task, TaskKind, task_of_labels
@@ -66,6 +68,7 @@ class Data(Settings):
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
     """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats."""
+    refuse_doubtful_labels((parts.train, parts.validation, parts.test), kind)
     task, unseen = _with_unseen(_task(parts.train, kind), parts)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
@@ -97,6 +100,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         tuple(notes),
         {str(name): label for name, label in settings.labels.items()},
         unseen,
+        summarize(chosen, parts.unlabelled, task),
     )
 
 

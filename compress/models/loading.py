@@ -19,6 +19,7 @@ from transformers import (
 
 from compress.errors import CompressError, ModelError
 from compress.files import hash_folder
+from compress.hub_access import quick
 from compress.models.architecture import check_architecture, check_features
 from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files
 from compress.models.pruned_heads import with_pruned_heads
@@ -35,7 +36,7 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
     """
     config = _config(model, trust_remote_code=trust_remote_code, weights=weights)
     if weights:
-        with plain_errors(_named(model, CONFIG)):  # the weights' own files were read by now
+        with plain_errors(model, CONFIG):  # the weights' own files were read by now
             check_files(model, config, lambda: _without_values(model, config, trust_remote_code))
         check_features(model, config)
     return config
@@ -44,7 +45,7 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
 def check_trained(model: str | Path, config: Any, *, trust_remote_code: bool = False) -> None:
     """Raise ModelError where a folder's weights are not those of a whole classifier, its head included."""
     if Path(model).is_dir() and getattr(config, "quantization_config", None) is None:
-        with plain_errors(_named(model, CONFIG)):
+        with plain_errors(model, CONFIG):
             check_finding(model, *_without_values(model, config, trust_remote_code), trained=True)
 
 
@@ -56,17 +57,11 @@ def _without_values(model: str | Path, config: Any, trust_remote_code: bool) -> 
 def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any:
     """Return the configuration, of an architecture that can be built; the weights are not compared with it."""
     check_folder(Path(model), weights=weights)
-    with plain_errors(_named(model, CONFIG)), quiet():
+    with plain_errors(model, CONFIG), quiet():
         config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
         if weights:
             check_architecture(model, config, trust_remote_code=trust_remote_code)
         return with_pruned_heads(model, config)
-
-
-def _named(model: str | Path, file: str) -> str | Path:
-    """Return a file of a model's folder, which is what a message should name; a hub id as it is."""
-    path = Path(model) / file
-    return path if path.is_file() else model
 
 
 def _from_pretrained(
@@ -174,14 +169,14 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
     folder = Path(model)
     if folder.is_dir():
         check_tokenizer_files(folder)
-    with plain_errors(_named(model, TOKENIZER_CONFIG)), quiet():
+    with plain_errors(model, TOKENIZER_CONFIG), quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{model}: has no fast tokenizer (tokenizer.json), which export and training need.")
     if tokenizer.pad_token_id is None:
         raise ModelError(f"{model}: its tokenizer has no padding token. Set pad_token in tokenizer_config.json.")
     if not folder.is_dir() or (folder / CONFIG).is_file():
-        with plain_errors(_named(model, TOKENIZER_CONFIG)):
+        with plain_errors(model, TOKENIZER_CONFIG):
             fit_tokenizer(model, tokenizer, _config(model, trust_remote_code=trust_remote_code, weights=False))
     return tokenizer
 
@@ -195,10 +190,14 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
 
 
 @contextmanager
-def plain_errors(model: str | Path) -> Iterator[None]:
-    """Turn what transformers and safetensors raise for a model, of whatever type, into a ModelError in plain words."""
+def plain_errors(model: str | Path, file: str = "") -> Iterator[None]:
+    """Turn what transformers and safetensors raise for a model, of whatever type, into a ModelError in plain words.
+
+    The message names ``file``, where the model's folder has it.
+    """
     try:
-        yield
+        with quick(model):
+            yield
     except CompressError:
         raise
     except Exception as e:
@@ -210,4 +209,5 @@ def plain_errors(model: str | Path) -> Iterator[None]:
                 "there is no such folder, and no such model could be fetched from the hub. "
                 "Check the spelling, or the network, or name a folder written by save_pretrained"
             )
-        raise ModelError(f"{model}: cannot be loaded: {first}.") from e
+        place = Path(model) / file
+        raise ModelError(f"{place if file and place.is_file() else model}: cannot be loaded: {first}.") from e

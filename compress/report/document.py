@@ -24,6 +24,7 @@ from compress.report.records import (
     SensitivePart,
     Sensitivity,
 )
+from compress.report.summary import summary_of
 
 SCHEMA = 1
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -92,6 +93,7 @@ def parse(document: Any) -> Report:
         rows={key: int(value) for key, value in _numbers(dataset, "rows").items()},
         fingerprint=_text(dataset, "fingerprint"),
         notes=_texts(dataset, "notes"),
+        summary=summary_of(_mapping(dataset, "summary")),
         stages=[_entry("stage", item) for item in _mappings(body, "stages")],
         artifacts=[_entry("artifact", item) for item in _mappings(body, "artifacts")],
         baselines=[_entry("baseline", item) for item in _mappings(body, "baselines")],

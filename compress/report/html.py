@@ -63,6 +63,7 @@ def to_html(report: Mapping[str, Any]) -> str:
         flipped=[(entry, entry.flipped) for entry in parsed.artifacts if entry.flipped and entry.flipped.count],
         entry_notes=[entry for entry in parsed.entries if entry.notes],
         splits=words.splits(parsed),
+        reading=words.reading(parsed),
         augmentations=[(made, words.augmented(made), words.augmentation_facts(made)) for made in parsed.augmentations],
         facts=words.facts(parsed),
         settings=words.flat(parsed.settings),

@@ -148,7 +148,8 @@ def _data(report: Report) -> Iterator[str]:
     yield "## Data"
     facts = [("name", report.dataset), ("rows", words.splits(report)), ("fingerprint", report.fingerprint)]
     labels = [("labels", ", ".join(report.labels))] if report.labels else []
-    yield table(["", ""], [(name, value or formats.MISSING) for name, value in facts + labels], left=2)
+    read = words.reading(report)
+    yield table(["", ""], [(name, value or formats.MISSING) for name, value in facts + labels + read], left=2)
     yield bullets(report.notes)
     notes = [f"{entry.name}: {note}" for entry in report.entries for note in entry.notes]
     if notes:

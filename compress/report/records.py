@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from compress.data.summary import Summary
+
 Group = Literal["stage", "artifact", "baseline"]
 
 
@@ -177,6 +179,7 @@ class Report:
     verdicts: list[str]
     augmentations: list[Augmentation]
     depths: list[DepthCurve]
+    summary: Summary = field(default_factory=Summary)  # how the rows were read
 
     @property
     def title(self) -> str:

@@ -139,6 +139,11 @@ def splits(report: Report) -> str:
     return " · ".join(f"{value:,} {name}" for name, value in report.rows.items()) or formats.MISSING
 
 
+def reading(report: Report) -> list[tuple[str, str]]:
+    """Return how the rows were read, as (what, in words); the numbers of rows, which `splits` gives, are left out."""
+    return [(what, told) for what, told in report.summary.facts() if what != "rows"]
+
+
 def depths_title(report: Report) -> str:
     """Return the heading of what a model is worth at every depth: "Accuracy against depth"."""
     return f"{formats.metric_title(report.main_metric)} against depth"

@@ -14,12 +14,14 @@ from compress.adoption import Refusal, adopt, adopted
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.examination import Subject
+from compress.hub_access import absent
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
 from compress.state import Model, Record, State
 from compress.student.base import Student
+from compress.student.start import where
 from compress.tasks import Classification, Task
 
 
@@ -31,9 +33,16 @@ class Saved(Student):
     trust_remote_code: bool = False  # run code that the model's folder ships
 
     def faults(self) -> Iterator[Fault]:
-        """A model is named."""
+        """A model is named, and is no file and no path to nowhere."""
         if not self.model:
             yield Fault("model", self.model, "must name a folder or a hub id")
+        elif reason := absent(self.model):
+            yield Fault("model", self.model, *reason)
+
+    @property
+    def source(self) -> str:
+        """The folder or hub id to load."""
+        return where(self.model)
 
     @property
     def own_tokens(self) -> bool:
@@ -45,8 +54,8 @@ class Saved(Student):
         if not any(self.faults()):
             try:
                 config = self.config(teacher)
-                check_trained(self.model, config, trust_remote_code=self.trust_remote_code)
-                load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
+                check_trained(self.source, config, trust_remote_code=self.trust_remote_code)
+                load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
             except ModelError as error:
                 yield Fault("model", None, str(error).rstrip("."))
 
@@ -62,7 +71,7 @@ class Saved(Student):
 
     def config(self, teacher: Any) -> Any:
         """Return the model's configuration; raises ModelError. Where it reads other tokens it has tokens of its own."""
-        config = load_config(self.model, trust_remote_code=self.trust_remote_code)
+        config = load_config(self.source, trust_remote_code=self.trust_remote_code)
         if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
             config.own_tokens = True
         return config
@@ -71,8 +80,8 @@ class Saved(Student):
         """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's."""
         config = self.config(None)
         return Subject(
-            setting="student.model", name=self.model, key=content_of(self.model, config),
-            tokenizer=load_tokenizer(self.model, trust_remote_code=self.trust_remote_code),
+            setting="student.model", name=self.model, key=content_of(self.source, config),
+            tokenizer=load_tokenizer(self.source, trust_remote_code=self.trust_remote_code),
             load=partial(self.classifier, data.task), adoption=adopt(config, data.task, {}),
             max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=data,
         )  # fmt: skip
@@ -82,8 +91,8 @@ class Saved(Student):
         config, head = self.config(None), task.head_config()
         rows = self.rows(config, task)
         if rows == list(range(len(rows))) and int(config.num_labels) == len(rows):
-            return load_model(self.model, trust_remote_code=self.trust_remote_code, head=head, trained=True)
-        model = load_model(self.model, trust_remote_code=self.trust_remote_code)
+            return load_model(self.source, trust_remote_code=self.trust_remote_code, head=head, trained=True)
+        model = load_model(self.source, trust_remote_code=self.trust_remote_code)
         return with_outputs(model, head, rows, zero=True)
 
     @staticmethod
@@ -97,11 +106,11 @@ class Saved(Student):
 
         It is taken to where the teacher's configuration does not say where its tokenizer is.
         """
-        where = teacher.name_or_path
-        if not where or where == self.model:
+        taught_by = teacher.name_or_path
+        if not taught_by or taught_by == self.source:
             return True
-        own = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
-        return same_tokens(own, load_tokenizer(where, trust_remote_code=self.trust_remote_code))
+        own = load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
+        return same_tokens(own, load_tokenizer(taught_by, trust_remote_code=self.trust_remote_code))
 
     def __call__(self, state: State) -> State:
         """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them.
@@ -115,11 +124,11 @@ class Saved(Student):
         most = load_tokenizer(state.teacher.folder).model_max_length if state.teacher else longest_row(config)
 
         def work(folder: Path) -> None:
-            tokenizer = load_tokenizer(self.model, trust_remote_code=self.trust_remote_code)
+            tokenizer = load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
             save_model(self.classifier(task), tokenizer, folder)
 
-        made_with = [content_of(self.model, config), most, task.head_config(), self.rows(config, task)]
+        made_with = [content_of(self.source, config), most, task.head_config(), self.rows(config, task)]
         product = state.workshop.make("saved", made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))

@@ -1,0 +1,113 @@
+"""The rows of one file as they are read: good ones are kept, bad ones counted, the first of them told."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from compress.data.formats import Bad, Record, kind_of
+from compress.data.layout import Layout
+from compress.data.parquet import NoLabel, UnknownClass
+from compress.data.rows import Rows, counted
+from compress.errors import DataError
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+
+
+@dataclass
+class Collected:
+    """The good rows of one file, and the first of its bad ones."""
+
+    source: str
+    unit: str
+    texts: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    first_bad: str = ""
+    bad: int = 0
+    left_out: int = 0  # rows without a label, where the file says that a label may be missing
+    quoted: int = 0  # fields of a TSV file that are quoted as in a CSV file
+
+    def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
+        """Take one row and return its fields, or remember that it is bad or left out."""
+        fields = record if isinstance(record, Bad) else layout.fields(record)
+        if isinstance(fields, Bad):
+            self._refuse(number, fields)
+            return None
+        if layout.label is not None and isinstance(fields[layout.label], NoLabel):
+            self.left_out += 1
+            return None
+        text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
+        label = _label(fields, layout.label)
+        for value in (label, text, pair):
+            if isinstance(value, Bad):
+                self._refuse(number, value)
+                return None
+        if self.source.lower().endswith(".tsv"):
+            self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
+        self.numbers.append(number)
+        for column, value in ((self.texts, text), (self.pairs, pair), (self.labels, label)):
+            if isinstance(value, str):
+                column.append(value)
+        return fields
+
+    def notes(self) -> list[str]:
+        """Return what a reader should know of the rows."""
+        found = []
+        if self.left_out and not self.texts:
+            found.append(f"The labels of {self.source} are not public; it counts as missing.")
+        elif self.left_out:
+            found.append(f"{counted(self.left_out, 'row')} of {self.source} without a label are left out.")
+        if self.quoted:
+            found.append(
+                f"{counted(self.quoted, 'text')} of {self.source} in double quotes, with doubled quotes inside, as a "
+                "CSV writer puts them: a .tsv file knows no quotes, and they are kept as they are."
+            )
+        return found
+
+    def rows(self, layout: Layout) -> Rows | None:
+        """Return the rows, None where all are left out; raises DataError for the bad ones."""
+        if self.bad:
+            more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
+            raise DataError(self.first_bad + more)
+        if not self.texts and self.left_out:
+            return None
+        if not self.texts:
+            raise DataError(f"{self.source}: has a header but no rows.")
+        pairs, labels = self.pairs if layout.pair else None, self.labels if layout.label else None
+        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns)
+
+    def _refuse(self, number: int, bad: Bad) -> None:
+        self.bad += 1
+        self.first_bad = self.first_bad or f"{self.source}, {self.unit} {number}: {bad.reason}"
+
+
+def _text(fields: dict[str, object], name: str | None) -> str | Bad | None:
+    if name is None:
+        return None
+    value = fields[name]
+    if value is not None and not isinstance(value, str):
+        return Bad(f"{name!r} is a {kind_of(value)}, not a string. Put texts in quotes, or set data.text.")
+    text = (value or "").strip()
+    return text or Bad(f"the text ({name!r}) is empty. Fill it, or remove the row.")
+
+
+def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:
+    if name is None:
+        return None
+    value = fields[name]
+    if isinstance(value, UnknownClass):
+        return Bad(f"{value.reason}. Correct it, or write the file again.")
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return Bad(f"the label ({name!r}) is {value}, not a finite number. Correct it, or remove the row.")
+    if value is not None and not isinstance(value, (str, int, float)):
+        return Bad(f"the label ({name!r}) is a {kind_of(value)}, not a word or a number.")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    label = "" if value is None else str(value).strip()
+    return label or Bad(f"the label ({name!r}) is empty. Fill it, or remove the row.")

@@ -1,0 +1,66 @@
+"""What a first line is, names of columns or a row, and names that could mean two columns: asked, never guessed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from compress.data.columns import LABELS, PAIRS, TEXTS
+from compress.data.rows import Rows, folded
+from compress.data.scripts import words_in
+from compress.errors import DataError
+
+LONGEST_NAME = 4  # words that the name of a column may have
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def is_number(text: str) -> bool:
+    """Say whether a label is written as a finite number."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
+def check_names(names: Sequence[str], where: str, *, named: Sequence[str | None]) -> None:
+    """Raise DataError where two columns have one name.
+
+    Names that differ in case or white space alone are one, unless the columns that are used are all ``named``.
+    """
+    repeated = _repeated([name for name in names if name.strip()])
+    if repeated:
+        places = [str(place) for place, name in enumerate(names, 1) if name == repeated]
+        raise DataError(
+            f"{where}: columns {' and '.join(places)} are both named {repeated!r}. Remove or rename one of them."
+        )
+    meant = {folded(word) for word in LABELS + TEXTS + PAIRS}
+    for name in names:
+        alike = [other for other in names if folded(other) == folded(name)]
+        if len(alike) > 1 and folded(name) in meant and not set(alike) & set(named):
+            raise DataError(
+                f"{where}: the columns {' and '.join(map(repr, alike))} differ only in case or white space. Remove or "
+                "rename one of them, or name what is meant: data.text, data.text_pair, data.label."
+            )
+
+
+def refuse_unknown_header(train: Rows, others: Sequence[Rows | None]) -> None:
+    """Raise DataError where line 1 of a file without a known header may be a header: its label occurs only there.
+
+    Its fields are a few words then, and most other classes occur more than once.
+    """
+    labels = train.words
+    label, texts = labels[0], [train.texts[0], *(train.pairs[:1] if train.pairs is not None else ())]
+    counts = Counter(labels)
+    others_known = any(label in rows.words[1:] for rows in others if rows is not None and rows.labels is not None)
+    if counts.pop(label) > 1 or others_known or is_number(label) or not counts:
+        return
+    named = all(words_in(field) <= LONGEST_NAME and not re.search(r"[.!?。！？]$", field) for field in (label, *texts))
+    repeated = sum(count > 1 for count in counts.values())
+    if named and (all(map(is_number, counts)) or repeated * 2 > len(counts)):
+        shown = ", ".join(repr(field) for field in (label, *texts))
+        raise DataError(
+            f"{train.place(0)}: is {shown} a header or a row? No other row has the label {label!r}. If it is a header: "
+            "data.header=true, with data.label=COLUMN and data.text=COLUMN; if it is a row: data.header=false."
+        )
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

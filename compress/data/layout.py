@@ -1,0 +1,83 @@
+"""What the columns of a file mean: which fields of a record hold the text, the second text and the label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.data.formats import Bad
+from compress.data.rows import Columns, Rows, counted
+from compress.data.sniff import divided_otherwise, quoted_tsv
+from compress.errors import DataError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which fields hold what, by name; ``names`` gives their positions in a record of fields."""
+
+    names: list[str]
+    text: str
+    pair: str | None
+    label: str | None
+    by_position: bool = True
+    line: int | None = None  # of the header, in a file that has one
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that are not used."""
+        return tuple(name for name in self.names if name not in (self.text, self.pair, self.label))
+
+    @property
+    def columns(self) -> Columns:
+        """The same, for those who only want to say it."""
+        header = f"header in line {self.line}" if self.line else "no header"
+        header = header if self.by_position else "columns by name"
+        return Columns(header, self.text, self.pair, self.label, self.ignored, self.line is not None)
+
+    def fields(self, record: list[str] | dict[str, object]) -> dict[str, object] | Bad:
+        """Return the fields by name, or why there are none."""
+        if isinstance(record, dict):
+            missing = [column for column in (self.text, self.pair, self.label) if column and column not in record]
+            return Bad(f"has no {missing[0]!r}. Each object needs the same keys.") if missing else record
+        if self.line is not None and [field.strip() for field in record] == self.names:
+            return Bad("the header again: were two files joined? Remove the line.")
+        if len(record) != len(self.names):
+            if any("\r" in field for field in record):
+                return Bad("a carriage return (CR) alone ends no line here. Convert the file: tr '\\r' '\\n'.")
+            return Bad(
+                f"expected {counted(len(self.names), 'field')} ({', '.join(self.names)}), got {len(record)}. "
+                "A .tsv file divides fields by one tab and knows no quotes; in a .csv file a text with a comma "
+                "stands in double quotes."
+            )
+        return dict(zip(self.names, record, strict=True))
+
+
+def check_fields(where: str, suffix: str, fields: list[str], *, named: bool) -> None:
+    """Raise DataError where a first row is divided or quoted otherwise than its suffix says."""
+    reason = divided_otherwise(suffix, fields, named=named)
+    if reason and (named or len(fields) > 1):  # of one field alone `without_header` says what is expected
+        raise DataError(f"{where}: {reason}")
+    if suffix == ".tsv" and quoted_tsv(fields):
+        raise DataError(
+            f"{where}: each field stands in double quotes, and a .tsv file knows no quotes. Write it without them "
+            "(csv.QUOTE_NONE), or as a .csv file with commas."
+        )
+
+
+def without_header(name: str, number: int, first: list[str], labelled: bool, like: Rows | None) -> Layout:
+    """Return the layout of a file without a header: label, text, second text."""
+    if labelled and len(first) in (2, 3):
+        names = ["label", "text", "text_b"][: len(first)]
+        return Layout(names, "text", "text_b" if len(first) == 3 else None, "label")
+    texts = 2 if like is not None and like.pairs is not None else 1
+    if not labelled and len(first) in (texts, texts + 1):
+        names = ["label", "text", "text_b"][: texts + 1][-len(first) :]  # a label is passed over
+        return Layout(names, "text", "text_b" if texts == 2 else None, None)
+    expected = "label and text, or label, text and second text"
+    if not labelled:
+        expected = "text and second text" if texts == 2 else "one text"
+    remedy = divided_otherwise(Path(name).suffix.lower(), first, named=False) or (
+        "a file with other columns needs a header. A .tsv file divides fields by a tab, a .csv file by a comma."
+    )
+    remedy = remedy[:1].upper() + remedy[1:]
+    raise DataError(f"{name}, line {number}: expected {expected}; got {counted(len(first), 'field')}. {remedy}")

@@ -1,0 +1,45 @@
+"""What stands where a data set's name belongs: a file or a folder is pointed to the setting that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.data.formats import READERS
+from compress.hub_access import looks_like_a_path, similar_path
+
+EXAMPLE = "Read files with data=files data.train=PATH."
+
+
+def no_data_set(name: str) -> tuple[str, str] | None:
+    """Return (rule, remedy) where a name is a file or a path to nothing; None for what may be a data set.
+
+    A folder passes only as a path of `data.path`, where the hub's library reads it.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_file():
+            return "is a file, not a data set", f"Read it with data=files data.train={name}."
+        is_path = looks_like_a_path(name) or path.suffix.lower() in READERS
+        if path.is_dir() or not is_path:
+            return None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})", EXAMPLE
+    close = similar_path(path)
+    return "does not exist", f"Did you mean {close}? {EXAMPLE}" if close else EXAMPLE
+
+
+def folder_instead(name: str) -> tuple[str, str] | None:
+    """Return (rule, remedy) where a folder stands for a data set's name; None for anything else."""
+    path = Path(name).expanduser()
+    try:
+        if not path.is_dir():
+            return None
+        files = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in READERS)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})", EXAMPLE
+    if files:
+        train = next((file for file in files if "train" in file.lower()), files[0])
+        test = next((file for file in files if "test" in file.lower() and file != train), None)
+        words = f"data.train={path / train}" + (f" data.test={path / test}" if test else "")
+        return "is a folder", f"Read its files: data=files {words}."
+    return "is a folder", f"If it is in a layout of the datasets library: data=hub data.path={name}."

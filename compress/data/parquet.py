@@ -1,0 +1,105 @@
+"""Read Parquet row by row, with the class names that the datasets library keeps in a file's metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from compress.data.sniff import HEAD, kind_of_file
+from compress.errors import DataError
+
+
+class NoLabel:
+    """A label that is missing on purpose: -1, or nothing, in a column of classes with names."""
+
+
+NO_LABEL = NoLabel()
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the number and the fields by column name of each row; a column of class numbers gives their names.
+
+    Raises DataError where the file is none, is damaged, names a column twice, or has metadata that cannot be read.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise DataError(f"{path}: has two columns {repeated[0]!r}. Remove or rename one of them.")
+            classes = class_names(path, file.schema_arrow.metadata or {})
+            for batch in file.iter_batches():
+                columns = [_values(batch.column(place), classes.get(name)) for place, name in enumerate(names)]
+                for row in zip(*columns, strict=True):
+                    number += 1
+                    yield number, dict(zip(names, row, strict=True))
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise DataError(f"{path}: {_reason(path, error)}") from None
+
+
+def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of the classes by column, out of what the datasets library writes; raises DataError."""
+    raw = metadata.get(b"huggingface")
+    if raw is None:
+        return {}
+    broken = f"{path}: its metadata 'huggingface', which holds the names of the classes, cannot be read"
+    remedy = "Write the file again with datasets, or without metadata: table.replace_schema_metadata(None)."
+    try:
+        features = json.loads(raw)["info"]["features"]
+        found = {
+            str(column): feature["names"]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{broken} ({type(error).__name__}). {remedy}") from None
+    for column, names in found.items():
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{broken}: the classes of {column!r} are no list of names. {remedy}")
+    return found
+
+
+def _values(column: Any, classes: list[str] | None) -> list[object]:
+    """Return a column's values; those of a type that Python has no value for become strings."""
+    import pyarrow as pa
+
+    try:
+        values: list[object] = column.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError):
+        if not pa.types.is_temporal(column.type):
+            raise
+        values = [str(value) for value in column]
+    return values if classes is None else [_class(value, classes) for value in values]
+
+
+def _class(value: object, names: list[str]) -> object:
+    """Return a class's name; a value that is no number of a class stays as it is, to be refused where it is used."""
+    if value is None or value == -1:
+        return NO_LABEL
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return value if isinstance(value, str) and value in names else UnknownClass(value, len(names))
+
+
+class UnknownClass:
+    """A number that no class of a column has."""
+
+    def __init__(self, value: object, classes: int) -> None:
+        self.reason = f"the label {value!r} is none of the {classes} classes that the file's metadata names, 0 first"
+
+
+def _reason(path: Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            found = kind_of_file(file.read(HEAD))
+    except OSError as failure:
+        return f"cannot be read ({failure.strerror}). Give yourself the right to read it."
+    if found and found[0] != "a Parquet file":
+        return f"this is {found[0]}, not a Parquet file. {found[1]}"
+    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return f"cannot be read as Parquet ({reason}). Write it again, or copy it again."

@@ -1,0 +1,49 @@
+"""Scripts that put no space between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan. Korean does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+MOSTLY = 0.5  # share of letters from which texts count as unsegmented
+LOOKED_AT = 2000  # texts that decide
+
+_UNSEGMENTED = re.compile(
+    "[\u0e00-\u0eff"  # Thai, Lao
+    "\u0f00-\u0fff"  # Tibetan
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Burmese
+    "\u1780-\u17ff"  # Khmer
+    "\u1950-\u19df\u1a20-\u1aaf"  # Tai Le, New Tai Lue, Tai Tham
+    "\u3005-\u3007\u3031-\u3035\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Hiragana, Katakana
+    "\u2e80-\u2fdf\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f"  # Han, Bopomofo
+    "\U00020000-\U0003fffd]"
+)
+
+
+def unsegmented_letters(text: str) -> int:
+    """Return how many letters of a text belong to scripts without spaces between words."""
+    return len(_UNSEGMENTED.findall(text))
+
+
+def unsegmented_share(texts: Iterable[str]) -> float:
+    """Return the share of all letters that belong to such scripts; 0.0 where there are no letters."""
+    letters = unsegmented = 0
+    for text in texts:
+        mine = unsegmented_letters(text)
+        letters += mine + sum(map(str.isalpha, _UNSEGMENTED.sub("", text)))
+        unsegmented += mine
+    return unsegmented / letters if letters else 0.0
+
+
+def is_unsegmented(texts: Sequence[str]) -> bool:
+    """Say whether most letters belong to such scripts; of many texts, some that are spread evenly decide."""
+    places = np.linspace(0, len(texts) - 1, min(LOOKED_AT, len(texts))).round().astype(int)
+    return unsegmented_share(texts[int(place)] for place in places) >= MOSTLY
+
+
+def words_in(text: str) -> int:
+    """Return about how many words a text has: what stands between spaces, or two letters where there are none."""
+    letters = unsegmented_letters(text)
+    return len(_UNSEGMENTED.sub(" ", text).split()) + (letters + 1) // 2

@@ -1,0 +1,167 @@
+"""What was made of the rows, in one short block: columns, classes, and what is cut at the longest row."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from compress.data.rows import Columns, Rows, counted, folded
+from compress.tasks import Task, TaskKind
+
+SPLITS = ("training", "validation", "test")
+SHOWN = 8  # classes, columns or names in a line of the block
+MUCH = 0.1  # share of rows or tokens from which on it is said that they are cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutRows:
+    """What the longest row that is used cuts off in one split."""
+
+    rows: int  # rows that were looked at: all, or some that are spread evenly
+    cut: int  # of them, rows with more tokens than are used
+    tokens: int  # of the rows that were looked at
+    lost: int  # of them, tokens that are cut off
+
+    @property
+    def is_much(self) -> bool:
+        """Whether more than a tenth of the rows or of the tokens is cut."""
+        return self.cut > MUCH * self.rows or self.lost > MUCH * self.tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How the rows were read; all labels are the words of the files."""
+
+    columns: Mapping[str, Columns] = field(default_factory=dict)  # by file or split
+    rows: Mapping[str, int] = field(default_factory=dict)  # by split
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # class to rows by split; of scores none
+    once: tuple[str, ...] = ()  # classes that one training row has
+    alike: tuple[tuple[str, ...], ...] = ()  # classes that differ in case, white space or Unicode form alone
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # classes without a row, by split
+    max_tokens: int | None = None  # the longest row that is used; None: not known yet
+    cut: Mapping[str, CutRows] = field(default_factory=dict)  # by split
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as report.json holds it."""
+        return asdict(self)
+
+    def cutting(self) -> list[str]:
+        """Return a sentence where rows are cut: how many, what share of the tokens, and the setting."""
+        lossy = {name: cut for name, cut in self.cut.items() if cut.cut}
+        if not lossy:
+            return []
+        parts = [
+            f"{cut.cut:,} of {counted(cut.rows, f'{name} row')}"
+            f"{' that were looked at' if cut.rows < self.rows.get(name, 0) else ''}"
+            f" ({cut.lost / max(1, cut.tokens):.1%} of the tokens)"
+            for name, cut in lossy.items()
+        ]
+        much = any(cut.is_much for cut in lossy.values())
+        remedy = " Raise teacher.max_tokens where the model takes longer rows, or shorten the texts." if much else ""
+        return [f"Cut at teacher.max_tokens = {self.max_tokens}: {', '.join(parts)}.{remedy}"]
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Yield the block, line by line, as (what, in words)."""
+        for source, columns in self.columns.items():
+            yield "file", f"{source}: {_columns(columns)}"
+        yield "rows", ", ".join(f"{number:,} {name}" for name, number in self.rows.items())
+        if self.classes:
+            yield "classes", f"{len(self.classes)} ({'/'.join(SPLITS)} rows): {_some(self._counts())}"
+        if self.once:
+            yield "seen once in training", _some(map(repr, self.once))
+        if self.alike:
+            told = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
+            yield "differ only in case, space or Unicode form", f"{told}; they count as different classes"
+        for name, labels in self.absent.items():
+            yield f"absent from {name} rows", _some(map(repr, labels))
+        for sentence in self.cutting():
+            yield "cut", sentence.removeprefix("Cut ")
+
+    def warnings(self) -> list[str]:
+        """Return the sentences that come first among a report's notes."""
+        found = self.cutting()
+        if self.alike:
+            told = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
+            found.append(f"Classes that differ only in case, white space or Unicode form: {told}.")
+        if self.once:
+            found.append(f"Classes that one training row has: {_some(map(repr, self.once))}.")
+        for name, labels in self.absent.items():
+            found.append(f"Classes without {name} rows: {_some(map(repr, labels))}.")
+        return found
+
+    def with_cuts(self, lengths: Mapping[str, np.ndarray[Any, Any]], max_tokens: int) -> Summary:
+        """Return the same with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split."""
+        cut = {
+            name: CutRows(
+                rows=len(tokens),
+                cut=int((tokens > max_tokens).sum()),
+                tokens=int(tokens.sum()),
+                lost=int(np.maximum(tokens - max_tokens, 0).sum()),
+            )
+            for name, tokens in lengths.items()
+        }
+        return replace(self, max_tokens=max_tokens, cut=cut)
+
+    def _counts(self) -> Iterator[str]:
+        for label, counts in self.classes.items():
+            yield f"{label!r} " + "/".join(f"{counts.get(name, 0):,}" for name in SPLITS)
+
+
+def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -> Summary:
+    """Return what is known of the rows that are used, by split; the longest row is not known yet."""
+    files = {rows.source: rows.columns for rows in (*chosen.values(), unlabelled) if rows is not None and rows.columns}
+    sizes = {name: len(rows) for name, rows in chosen.items()}
+    if unlabelled is not None:
+        sizes["unlabelled"] = len(unlabelled)
+    if task.kind is not TaskKind.classification:
+        return Summary(columns=files, rows=sizes)
+    counts = {name: Counter(rows.words) for name, rows in chosen.items()}
+    labels = sorted(set().union(*counts.values()), key=lambda label: (-counts["training"][label], label))
+    return Summary(
+        columns=files,
+        rows=sizes,
+        classes={label: {name: by_label[label] for name, by_label in counts.items()} for label in labels},
+        once=tuple(label for label in labels if counts["training"][label] == 1),
+        alike=_alike(labels),
+        absent={
+            name: missing
+            for name, by_label in counts.items()
+            if (missing := tuple(label for label in labels if not by_label[label]))
+        },
+    )
+
+
+def _alike(labels: list[str]) -> tuple[tuple[str, ...], ...]:
+    """Return groups of labels that are one but for case, white space, quotes, Unicode form and a number's spelling."""
+    groups: dict[object, list[str]] = {}
+    for label in sorted(labels):
+        groups.setdefault(_folded_label(label), []).append(label)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def _folded_label(label: str) -> object:
+    visible = "".join(sign for sign in unicodedata.normalize("NFKC", label) if unicodedata.category(sign) != "Cf")
+    word = folded(visible.strip(" \"'"))
+    try:
+        return float(word)
+    except ValueError:
+        return unicodedata.normalize("NFKC", word)
+
+
+def _columns(columns: Columns) -> str:
+    used = [("label", columns.label), ("text", columns.text), ("second text", columns.pair)]
+    told = ", ".join(f"{role} = {name!r}" for role, name in used if name is not None)
+    ignored = f"; not used: {_some(map(repr, columns.ignored))}" if columns.ignored else ""
+    return f"{columns.header}; {told}{ignored}"
+
+
+def _some(words: Any) -> str:
+    """Return words in a line, the first ones where there are many."""
+    listed = list(words)
+    more = f" and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more

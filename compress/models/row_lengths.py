@@ -1,0 +1,37 @@
+"""How long rows are in tokens, before any is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from compress.data.dataset import Dataset, Split
+from compress.models.quiet import quiet
+from compress.models.tokens import CHUNK
+from compress.tasks import Array
+
+LOOKED_AT = 20_000  # rows of a split; of more, some that are spread evenly
+
+
+def with_cuts(data: Dataset, tokenizer: Any, max_tokens: int) -> Dataset:
+    """Return the data set whose summary says what ``max_tokens`` cuts from the rows of each split."""
+    if data.summary is None:
+        return data
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    lengths = {name: row_lengths(split, tokenizer) for name, split in splits.items()}
+    return replace(data, summary=data.summary.with_cuts(lengths, max_tokens))
+
+
+def row_lengths(split: Split, tokenizer: Any) -> Array:
+    """Return the tokens of each row, special ones included, in order; of a long split, of some rows."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split))).round().astype(int))
+    found: list[int] = []
+    for start in range(0, len(rows), CHUNK):
+        part = [int(row) for row in rows[start : start + CHUNK]]
+        texts = [split.texts[row] for row in part]
+        pairs = None if split.pairs is None else [split.pairs[row] for row in part]
+        with quiet():  # longer rows than the model takes are what is looked for
+            found += map(len, tokenizer(texts, pairs, truncation=False, padding=False)["input_ids"])
+    return np.asarray(found, dtype=np.int64)
