@@ -62,16 +62,17 @@ def _refuse_missing(rows: Rows, numeric: bool) -> None:
 def _ask_for_scores(train: Rows) -> None:
     """Raise DataError where numbers may be scores as well as classes.
 
-    That is more whole numbers than a scale of stars has, or six and more in steps of five and longer, or fractions
-    that are too few to be clearly scores. Up to 20 whole numbers, such as 0 to 5 stars, are classes.
+    That is more whole numbers than a scale of stars has, or six and more in steps of five and longer, or steps of
+    less than one, too few to be clearly scores. Up to 20 whole numbers, such as 0 to 5 stars, are classes.
     """
     words = set(train.words)
     values = sorted({float(word) for word in words})
-    fractions = [value for value in values if not value.is_integer()]
-    if fractions and len(values) > MOST_CLASSES:
+    if len(values) > MOST_CLASSES and not all(map(float.is_integer, values)):
         return  # regression
-    steps = 0 if fractions else math.gcd(*(int(value - values[0]) for value in values[1:]), 0)
-    if len(values) > MOST_CLASSES or (fractions and len(values) > 2) or (steps >= 5 and len(values) >= 6):
+    above = [value - values[0] for value in values]
+    finer = not all(map(float.is_integer, above))
+    step = 0 if finer else math.gcd(*map(int, above))
+    if len(values) > MOST_CLASSES or (finer and len(values) > 2) or (step >= 5 and len(values) >= 6):
         raise DataError(
             f"{train.source}: are the labels scores or classes? They are {len(values):,} different numbers from "
             f"{values[0]:g} to {values[-1]:g} in {counted(len(train), 'row')}. Say what is meant: task=regression or "
