@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
-from compress.files import writable
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
 from compress.quantize.qat import QuantizationAware
-from compress.run_folder import report_of, write_run
+from compress.run_folder import repeat, report_of, write_run
+from compress.run_names import point_to_latest
+from compress.run_place import claimed, identity, name_faults, other_run, place_faults
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Model, Record, Stage, State, Workshop
 from compress.student.base import Student
@@ -41,7 +41,7 @@ class Recipe(Settings):
     """From a teacher and data to a deployable student with a report. Fields run in the order of the work."""
 
     recipe: str = "custom"  # its name, the first part of the run's folder
-    name: str | None = None  # the run's name; default: the time it started
+    name: str | None = None  # the run's name; default: the next free number, as 001
     task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
@@ -61,10 +61,7 @@ class Recipe(Settings):
         """The seed and the names can be used."""
         if not 0 <= self.seed < 2**32:
             yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
-        for name in ("recipe", "name"):
-            value = getattr(self, name)
-            if value is not None and (not value or "/" in value or value.startswith(".")):
-                yield Fault(name, value, "must be a plain name, without / and not starting with a dot")
+        yield from name_faults(self)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):
@@ -95,38 +92,57 @@ class Recipe(Settings):
         return saved and self.distill.epochs == 0
 
     @property
-    def folder(self) -> Path:
-        """Where the run is written."""
-        return Path(self.output) if self.output else Path("runs") / self.recipe / (self.name or _now())
+    def parent(self) -> Path:
+        """Where runs of this recipe are written that name no folder."""
+        return Path("runs") / self.recipe
 
-    def run(self, console: Console | None = None, command: str | None = None) -> State:
+    @property
+    def folder(self) -> Path | None:
+        """Where the run is written; None for one without a name, which is given a number when it starts."""
+        if self.output:
+            return Path(self.output).expanduser()
+        return self.parent / self.name if self.name else None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where finished work is kept."""
+        return Path(self.cache).expanduser()
+
+    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> State:
         """Do everything that is not done yet, write the run's folder and return the last state.
 
-        Raises RecipeError before any work if a setting, the data or the teacher cannot be used.
-        ``command`` is what the report names as the way to repeat the run.
+        Raises RecipeError before any work if a setting, the data, the teacher or the folder cannot be used.
+        ``command`` is what the report names as the way to repeat the run; ``label`` follows the number of a run
+        without a name.
         """
         console = console or Console(stderr=True)
         started = datetime.now().astimezone()
         clock = time.perf_counter()
-        recipe = replace(self, name=self.name or _now())
-        data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
-        folder = recipe.folder
+        data = check(self, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
         for note in data.notes:
             console.print(f"[dim]data: {note}[/dim]", highlight=False)
-        workshop = Workshop(Path(recipe.cache), console)
-        state = State(data=data, workshop=workshop, seed=recipe.seed)
-        for title, stage in recipe.stages():
+        run = identity(self, data.fingerprint)
+        with claimed(self, run, label) as folder:
+            recipe = replace(self, name=self.name or folder.resolve().name)
+            state, measured = recipe.work(data, console)
+            seconds = time.perf_counter() - clock
+            report = report_of(recipe, state, measured, started, seconds, command or repeat(folder))
+            write_run(folder, run, recipe, state, report)
+        if not recipe.output and (note := point_to_latest(folder)):
+            console.print(f"[dim]{note}[/dim]", highlight=False)
+        return replace(state, folder=folder)
+
+    def work(self, data: Dataset, console: Console) -> tuple[State, dict[str, Any]]:
+        """Run all stages, measure, and return the last state and the measurements."""
+        state = State(data=data, workshop=Workshop(self.cache_folder, console), seed=self.seed)
+        for title, stage in self.stages():
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
-        twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
-        label_student = recipe.label_student(state, console) if twin else None
-        depths = recipe.depth_curves(state, console)
+        twin = self.benchmark.labels_only and self.distill.epochs > 0
+        label_student = self.label_student(state, console) if twin else None
+        depths = self.depth_curves(state, console)
         console.print("[bold]benchmark[/bold]")
-        measured = recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
-        seconds = time.perf_counter() - clock
-        report = report_of(recipe, state, measured, started, seconds, command)
-        write_run(folder, recipe, state, report)
-        return state
+        return state, self.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
         """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.
@@ -212,8 +228,8 @@ def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
 def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dataset:
     """Return the recipe's data set if the run can start; raises RecipeError with all that is wrong."""
     faults: list[Fault] = list(all_faults(recipe))
-    for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
-        faults += _attempt(setting, partial(writable, place))
+    if not any(name_faults(recipe)):
+        faults += place_faults(recipe)
     for name, augmentation in recipe.augment.items():
         if not any(augmentation.faults()):
             faults += _attempt(f"augment.{name}", augmentation.look)
@@ -227,6 +243,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Datase
 
         faults += _attempt("data", load)
     if data is not None:
+        faults += other_run(recipe, identity(recipe, data.fingerprint))
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
@@ -307,7 +324,3 @@ def _layer_drop(stage: Stage) -> float:
 def _without_layer_drop(stage: Stage) -> Stage:
     """Return the same stage that skips no layer."""
     return replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage
-
-
-def _now() -> str:
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
