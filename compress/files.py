@@ -92,7 +92,7 @@ def storage_faults(folder: Path) -> Iterator[None]:
 def writable(folder: Path) -> None:
     """Prove that files can be written in ``folder``, or that it can be made; leaves nothing. Raises StorageError."""
     with storage_faults(folder):
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=".probe-") as probe:
             probe.write(b"0")
 

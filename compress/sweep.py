@@ -86,10 +86,10 @@ def _label(word: str) -> str:
 def _run(recipe: Recipe, words: list[str]) -> Outcome:
     recipe, label = named(recipe, words)
     try:
-        folder = recipe.run().folder if recipe.folder else recipe.run(label=label).folder
+        state = recipe.run() if recipe.folder else recipe.run(label=label)
     except CompressError as error:
         return Outcome(label, recipe.folder, str(error))
     except Exception as error:  # a fault of ours ends its job, not the others
         traceback.print_exc()
         return Outcome(label, recipe.folder, f"{type(error).__name__}: {error}")
-    return Outcome(label, folder)
+    return Outcome(label, recipe.folder or state.folder)

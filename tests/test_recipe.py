@@ -90,7 +90,8 @@ def again(folder: Path, **changes: Any) -> Recipe:
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages", "student",
+        ".compress-run.json", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages",
+        "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]

@@ -1,18 +1,25 @@
 """Reports of a run: report.json, and from that alone Markdown, a page and the model card.
 
-`report_texts` makes them; `load_report` reads one back. The writers stand in modules of their own: `table` for the
-terminal, `markdown`, `html`, `card`, and `compare` for several runs.
+`write_report` writes them, `report_texts` returns their contents, `load_report` reads one back. The writers stand in
+modules of their own: `table` for the terminal, `markdown`, `html`, `card`, and `compare` for several runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from compress.files import json_text
+from compress.files import json_text, write_text
 from compress.report.document import clean, load_report
 
-__all__ = ["load_report", "report_texts"]
+__all__ = ["load_report", "report_texts", "write_report"]
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write report.json, report.md and report.html into ``folder``; each appears whole or not at all."""
+    for name, text in report_texts(report).items():
+        write_text(folder / name, text)
 
 
 def report_texts(report: Mapping[str, Any]) -> dict[str, str]:
