@@ -17,22 +17,25 @@ from typing import Any
 
 from compress.errors import CompressError, StorageError
 
+TEMPORARY = (".probe-", ".new-")  # how the names of files begin that are gone in a moment
 BIG = 1 << 20  # bytes from which a file is hard-linked rather than copied
 
 
+AGAIN = "and run the same command again; finished work is kept"
 REASONS = {
-    errno.ENOSPC: ("the disk is full", "Free some space"),
-    errno.EDQUOT: ("the disk quota is used up", "Free some space"),
-    errno.EFBIG: ("the file system or a limit (ulimit -f) allows no file of this size", "Raise the limit"),
+    errno.ENOSPC: ("the disk is full", f"Free some space {AGAIN}"),
+    errno.EDQUOT: ("the disk quota is used up", f"Free some space {AGAIN}"),
+    errno.EFBIG: ("no file of this size is allowed there", f"Raise the limit (ulimit -f) {AGAIN}"),
+    errno.EMFILE: ("too many files are open", f"Raise the limit (ulimit -n) {AGAIN}"),
     errno.EACCES: ("no permission", "Choose another path"),
     errno.EPERM: ("no permission", "Choose another path"),
     errno.EROFS: ("that file system is read-only", "Choose another path"),
+    errno.ENOENT: ("there is no such file or folder", "Check the path"),
     errno.ENOTDIR: ("a file stands where a folder is needed", "Choose another path"),
     errno.EEXIST: ("a file stands where a folder is needed", "Choose another path"),
     errno.EISDIR: ("a folder stands where a file is needed", "Move it away, or choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one"),
     errno.ELOOP: ("a symbolic link leads back to itself", "Remove that link, or choose another path"),
-    errno.EMFILE: ("too many files are open", "Raise the limit (ulimit -n)"),
 }
 """Errors of the operating system in words: the reason, and what to do about it."""
 
@@ -52,7 +55,10 @@ def storage_error(error: BaseException, place: object = None) -> StorageError | 
         _, place, reason = error.args[0][0]  # of many files; the first tells why
         return _in_words(place, _errno(str(reason)), str(reason))
     if isinstance(error, OSError):
-        return _in_words(error.filename or (place if error.errno else None), error.errno, error.strerror or text)
+        path = error.filename2 or error.filename  # of a copy, where it was written to
+        if path and Path(str(path)).name.startswith(TEMPORARY):
+            path = Path(str(path)).parent
+        return _in_words(path or (place if error.errno else None), error.errno, error.strerror or text)
     if isinstance(error, RuntimeError) and "Symlink loop" in text:
         return _in_words(place, errno.ELOOP, text)
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in text:
@@ -70,9 +76,9 @@ def _errno(text: str) -> int | None:
 
 def _in_words(place: object, number: int | None, text: str) -> StorageError:
     plain = os.strerror(number) if number else text.partition("\n")[0].rstrip(".") or "cannot be read or written"
-    reason, remedy = REASONS.get(number or 0, (plain, "Fix that"))
+    reason, remedy = REASONS.get(number or 0, (plain, f"Fix that {AGAIN}"))
     where = f"{place}: {reason}" if place else reason[:1].upper() + reason[1:]
-    return StorageError(f"{where}. {remedy}, then give the same command again; finished work is kept.")
+    return StorageError(f"{where}. {remedy}.")
 
 
 @contextmanager
@@ -93,7 +99,7 @@ def writable(folder: Path) -> None:
     """Prove that files can be written in ``folder``, or that it can be made; leaves nothing. Raises StorageError."""
     with storage_faults(folder):
         nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".probe-") as probe:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=TEMPORARY[0]) as probe:
             probe.write(b"0")
 
 
@@ -101,7 +107,7 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` beside ``path``, flush it to the disk, then rename it into place."""
     with storage_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # whatever the length of the name
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY[1])  # whatever the length of the name
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
