@@ -219,9 +219,7 @@ def test_a_full_disk_is_told_and_the_same_command_ends_it(world: Path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfile", full)
-        with pytest.raises(
-            StorageError, match=r"^o/.*the disk is full\. Free some space and run the same command again"
-        ):
+        with pytest.raises(StorageError, match=r"^o/.*the disk is full\. Free some space and run the same command"):
             small(output="o").run()
     assert [path.name for path in (world / "o").iterdir()] == [MARKER]
     small(output="o").run()
