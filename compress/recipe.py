@@ -25,7 +25,7 @@ from compress.prune.weights import Method, PruneWeights
 from compress.quantize.qat import QuantizationAware
 from compress.run_folder import repeat, report_of, write_run
 from compress.run_names import point_to_latest
-from compress.run_place import claimed, identity, name_faults, other_run, place_faults
+from compress.run_place import claimed, identity, lasting, name_faults, other_run, place_faults
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Model, Record, Stage, State, Workshop
 from compress.student.base import Student
@@ -118,12 +118,13 @@ class Recipe(Settings):
         console = console or Console(stderr=True)
         started = datetime.now().astimezone()
         clock = time.perf_counter()
-        data = check(self, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
+        recipe: Recipe = lasting(self)
+        data = check(recipe, say=lambda text: console.print(f"[dim]{text}[/dim]", highlight=False))
         for note in data.notes:
             console.print(f"[dim]data: {note}[/dim]", highlight=False)
-        run = identity(self, data.fingerprint)
-        with claimed(self, run, label) as folder:
-            recipe = replace(self, name=self.name or folder.resolve().name)
+        run = identity(recipe, data.fingerprint)
+        with claimed(recipe, run, label) as folder:
+            recipe = replace(recipe, name=self.name or folder.resolve().name)
             state, measured = recipe.work(data, console)
             seconds = time.perf_counter() - clock
             report = report_of(recipe, state, measured, started, seconds, command or repeat(folder))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import Fault, StorageError
 from compress.files import hash_json, held, storage_faults, writable
-from compress.run_marker import Marker, obstacles, read_marker, stop_at
-from compress.run_names import LATEST, LONGEST_PART, MARKER, name_rule, path_rule, reserve
+from compress.run_marker import FOLDERS, Marker, obstacles, read_marker, stop_at
+from compress.run_names import LATEST, LONGEST_PART, MARKER, as_lasting, name_rule, path_rule, reserve
 from compress.settings import Settings, plain
 
 if TYPE_CHECKING:
@@ -73,6 +73,21 @@ def identity(recipe: Recipe, data: str) -> str:
         field.name: plain(getattr(recipe, field.name)) for field in fields(recipe) if field.name not in NO_RESULT
     }
     return hash_json([settings, data])
+
+
+def lasting(value: Any) -> Any:
+    """Return settings whose paths do not go through ``latest``, which leads to another run tomorrow."""
+    if isinstance(value, Settings):
+        before = {field.name: getattr(value, field.name) for field in fields(value)}
+        changes = {name: after for name, held in before.items() if (after := lasting(held)) != held}
+        return replace(value, **changes) if changes else value
+    if isinstance(value, Mapping):
+        return {key: lasting(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [lasting(item) for item in value]
+    if isinstance(value, str) and LATEST in Path(value).parts and os.path.lexists(Path(value).expanduser()):
+        return str(as_lasting(Path(value).expanduser()))
+    return value
 
 
 def other_run(recipe: Recipe, run: str) -> Iterator[Fault]:
@@ -151,6 +166,9 @@ def _standing(folder: Path) -> Iterator[str]:
         marker = read_marker(folder)
         if marker is not None:
             yield from obstacles(folder, marker)
+            for name in () if marker.files else FOLDERS:  # nothing was written yet, so all that is there is a user's
+                if os.path.lexists(folder / name):
+                    yield f"{folder / name} was not written by this program"
         elif any(folder.iterdir()):
             why = "it is not empty, and not a run of this program"
             if (folder / "report.json").exists():

@@ -175,10 +175,10 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
-    finished: Path, change: dict[str, Any], redone: set[str]
+    finished: Path, tmp_path: Path, change: dict[str, Any], redone: set[str]
 ) -> None:
     before = made(finished)
-    again(finished, **change, output=str(finished / "other")).run()
+    again(finished, **change, output=str(tmp_path / "other")).run()
     kinds = {name.rpartition("-")[0] for name in made(finished) - before}
     assert kinds - {"logits", "latency"} == redone
 

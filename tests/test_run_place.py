@@ -21,8 +21,9 @@ from compress.files import held, write_text
 from compress.models.loading import save_model
 from compress.prune.heads import PruneHeads
 from compress.recipe import Recipe
+from compress.run_marker import Marker
 from compress.run_names import MARKER
-from compress.run_place import claimed, identity, name_faults, place_faults
+from compress.run_place import claimed, identity, lasting, name_faults, place_faults
 from compress.student.bert import Bert
 from compress.teacher import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -203,6 +204,23 @@ def test_a_folder_is_one_runs_at_a_time_and_goes_when_nothing_was_written(world:
     with claimed(run, "first"):
         pass
     assert (world / "o").is_dir()  # it was there before
+
+
+def test_what_stands_in_a_folder_that_was_only_taken_is_a_users(world: Path) -> None:
+    run = small(output="o")
+    (world / "o" / "student").mkdir(parents=True)
+    Marker("killed before it wrote").write(world / "o")
+    assert "o/student was not written by this program" in rules(run)
+
+
+def test_a_setting_that_goes_through_latest_names_the_run_itself(world: Path) -> None:
+    (world / "runs" / "001").mkdir(parents=True)
+    (world / "runs" / "latest").symlink_to("001")
+    made = small(teacher=Teacher(model="runs/latest/student", members=["pp/student"]))
+    (world / "runs" / "001" / "student").mkdir()
+    after = lasting(made)
+    assert after.teacher.model == str(world / "runs" / "001" / "student")
+    assert after.teacher.members == ["pp/student"]
 
 
 def test_only_what_decides_the_results_makes_a_run_another() -> None:
