@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import datetime
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -18,16 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from compress import recipe_files
 from compress.errors import CompressError
+from compress.files import storage_error
+from compress.run_names import distinct, given_path
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
-
-STORAGE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "no permission",
-    errno.EROFS: "that file system is read-only",
-}
 
 OVERVIEW = """\
 usage: compress COMMAND …
@@ -49,8 +42,8 @@ examples:
   compress run recipe=quickstart data=files data.train=my/train.tsv teacher.model=my/teacher
   compress run -m recipe=quickstart prune.heads.ratio=0.1,0.3,0.5
   compress compare runs/quickstart/*
-  compress export runs/quickstart/NAME 'quantize=[static]' 'export=[onnx]'
-  compress predict runs/quickstart/NAME/student "a text"
+  compress export runs/quickstart/latest 'quantize=[static]' 'export=[onnx]'
+  compress predict runs/quickstart/latest "a text"
 """
 
 RUN = """\
@@ -66,7 +59,8 @@ examples:
   compress run -m prune.heads.ratio=0.1,0.3 seed=1,2,3      a sweep: six runs, then a table of them
   compress run -m hydra/launcher=joblib seed=1,2,3          side by side, by a Hydra launcher that is installed
 
-written to runs/<recipe>/<name>/, or where output= says:
+written to runs/<recipe>/<name>/, without name= to the next number, as runs/quickstart/001/, or where output= says;
+runs/<recipe>/latest leads to the last of them. Only files that a run wrote itself are ever replaced:
   report.html, report.md, report.json   what came of it
   recipe.yaml                           every setting; compress run recipe=THAT/FILE repeats the run
   student/, artifacts/<name>/           the student (transformers) and its exported forms
@@ -81,11 +75,11 @@ it is. FOLDER is any saved classifier (transformers, safetensors), also one that
 it is compared with itself. Rows are needed: to calibrate, and to prove what the artifacts are worth.
 
 examples:
-  compress export runs/quickstart/NAME 'quantize=[dynamic,static]' 'export=[onnx]'
-  compress export runs/quickstart/NAME 'export=[onnx,tensorrt]' output=deploy
+  compress export runs/quickstart/latest 'quantize=[dynamic,static]' 'export=[onnx]'
+  compress export runs/quickstart/latest 'export=[onnx,tensorrt]' output=deploy
   compress export my/classifier data=files data.train=train.tsv data.test=test.tsv 'quantize=[static]'
 
-written to runs/export/<time>/, or where output= says, as `compress run` does; RUN and FOLDER stay as they are
+written to runs/export/<number>/, or where output= says, as `compress run` does; RUN and FOLDER stay as they are
 """
 
 
@@ -101,11 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `compress recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        said = STORAGE.get(error.errno or 0)
-        if said is None:
+    except (OSError, ValueError, RuntimeError) as error:
+        if (failure := storage_error(error)) is None:
             raise
-        return _refused(f"{error.filename or 'writing'}: {said}. Mend that; the same command continues where it was.")
+        return _refused(str(failure))
 
 
 def _main(argv: list[str]) -> int:
@@ -185,10 +178,10 @@ def _carried_out(recipe: Recipe, words: Sequence[str]) -> int:
     from compress.report import load_report
     from compress.report.table import print_report
 
-    recipe = replace(recipe, name=recipe.name or _now())
-    recipe.run(command=shlex.join(["compress", *words]))
-    print_report(load_report(recipe.folder), Console())
-    print(f"report: {recipe.folder / 'report.html'}")
+    folder = recipe.run(command=shlex.join(["compress", *words])).folder
+    assert folder is not None
+    print_report(load_report(folder), Console())
+    print(f"report: {folder / 'report.html'}")
     return 0
 
 
@@ -198,7 +191,7 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
 
     if dry:
         jobs = config.combinations(words)
-        check_all(jobs, _now())
+        check_all(jobs)
         print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
         return 0
     outcomes = sweep(words)
@@ -213,27 +206,31 @@ def compare(argv: Sequence[str]) -> int:
     """``compress compare``: set finished runs side by side."""
     parser = _Parser("compare", "RUN RUN … [--output FILE]", "Set finished runs side by side.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run, or its report.json")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write a page with plots too, as comparison.html")
+    parser.add_argument("--output", metavar="FILE", help="write a page with plots too, as comparison.html")
     options = parser.parse_intermixed_args(argv)
-    _compare(options.runs, options.output)
+    output = None
+    if options.output is not None:
+        from compress.report.compare import writable_page
+
+        output = writable_page(given_path(options.output, "--output"))
+    _compare(distinct(options.runs, _note), output)
     return 0
 
 
 def _compare(runs: Sequence[str], output: Path | None) -> None:
     from rich.console import Console
 
-    from compress.files import storage_faults, write_text
+    from compress.files import write_text
     from compress.report import load_report
     from compress.report.table import print_comparison
 
-    reports = [(run.rstrip("/").removesuffix("/report.json"), load_report(Path(run))) for run in runs]
+    reports = [(run.rstrip("/").removesuffix("/report.json"), load_report(Path(run).expanduser())) for run in runs]
     if len(reports) > 1:
         print_comparison(reports, Console())
     if output:
         from compress.report.compare import comparison_html
 
-        with storage_faults(output.parent):
-            write_text(output, comparison_html(reports))
+        write_text(output, comparison_html(reports))
         print(f"comparison: {output}")
 
 
@@ -251,7 +248,8 @@ def bench(argv: Sequence[str]) -> int:
 
     from compress.benchmark.bench import bench_paths
 
-    rows = bench_paths([Path(path) for path in options.paths], options.batch, options.tokens, options.threads)
+    paths = [Path(path).expanduser() for path in distinct(options.paths, _note)]
+    rows = bench_paths(paths, options.batch, options.tokens, options.threads)
     if options.json:
         print(json.dumps(rows, indent=2))
     else:  # a line for each batch size and length
@@ -280,7 +278,7 @@ def predict(argv: Sequence[str]) -> int:
 
     from compress.predict import predict as answers
 
-    rows = answers(Path(options.path), texts, options.pair)
+    rows = answers(given_path(options.path), texts, options.pair)
     if options.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -342,10 +340,6 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _now() -> str:
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> None:
     """Print dictionaries as a table; parts of parts are left to --json."""
     from rich.console import Console
@@ -362,5 +356,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _refused(message: str) -> int:
-    print(message, file=sys.stderr)
+    print(_visible(message), file=sys.stderr)
     return 2
+
+
+def _note(text: str) -> None:
+    print(_visible(text), file=sys.stderr)
+
+
+def _visible(text: str) -> str:
+    """Return ``text`` with control characters written out, which a terminal would obey."""
+    return re.sub("[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda letter: f"\\x{ord(letter[0]):02x}", text)

@@ -13,6 +13,7 @@ from compress.models.loading import load_config
 from compress.models.positions import longest_row
 from compress.reading import quoted
 from compress.recipe import Recipe
+from compress.run_names import as_lasting, given_path, run_in
 from compress.student.saved import Saved
 from compress.teacher import FineTune, Teacher
 
@@ -33,7 +34,9 @@ def recipe_for(model: str, words: Sequence[str]) -> Recipe:
     ]
     if faults:
         raise RecipeError(faults)
-    path = Path(model).expanduser()
+    path = given_path(model)
+    if sentence := run_in(path):
+        raise ModelError(f"{path}: is no run. {sentence}")
     if (path / "report.json").is_file() or (path / "recipe.yaml").is_file():
         return _of_run(path, words)
     return _of_classifier(model, words)
@@ -44,6 +47,7 @@ _INSTEAD = f"Here it can be {', '.join(TAKEN)}; for all else there is compress r
 
 def _of_run(run: Path, words: Sequence[str]) -> Recipe:
     """Return the recipe for the student of a run, with the run's data, settings and teacher."""
+    run = as_lasting(run)
     teacher, student = run / "stages" / "00-teacher", run / "student"
     for needed in (run / "recipe.yaml", teacher / "config.json", student / "config.json"):
         if not needed.is_file():
@@ -51,18 +55,18 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
                 f"{run}: is no finished run: it has no {needed.relative_to(run)}. Name its student's folder."
             )
     recipe = config.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words])
-    if recipe.output and Path(recipe.output).resolve() == run.resolve():
+    if recipe.output and as_lasting(Path(recipe.output).expanduser()) == run:
         raise RecipeError([Fault("output", recipe.output, "is the run itself, which stays as it is", "Name another.")])
     plain = Teacher()
     return replace(
         recipe,
         recipe="export",
         teacher=replace(
-            recipe.teacher, model=_as_path(teacher), fine_tune=FineTune.never, members=[], copies=1,
+            recipe.teacher, model=str(teacher), fine_tune=FineTune.never, members=[], copies=1,
             combine=plain.combine, weights=None, chosen=1,
         ),
         augment={},
-        student=Saved(model=_as_path(student)),
+        student=Saved(model=str(student)),
         prepare={},
         distill=replace(recipe.distill, epochs=0, generations=1),
         prune={},
@@ -75,13 +79,10 @@ def _of_classifier(model: str, words: Sequence[str]) -> Recipe:
     if not any(word.startswith(("data=", "data.")) for word in words):
         rule = "is needed: artifacts are calibrated and proved on rows"
         raise RecipeError([Fault("data", None, rule, "For example data=files data.train=my/train.tsv.")])
-    source = _as_path(Path(model).expanduser()) if Path(model).expanduser().exists() else model
+    path = Path(model).expanduser()
+    source = str(as_lasting(path)) if path.exists() else model
     most = longest_row(load_config(source))
     named = quoted(source)
     return config.compose(
         ["recipe=export", f"teacher.model={named}", f"student.model={named}", f"teacher.max_tokens={most}", *words]
     )
-
-
-def _as_path(folder: Path) -> str:
-    return str(folder.absolute())

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,44 +15,91 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from compress.errors import CompressError, StorageError
 
-from compress.errors import StorageError
-
+TEMPORARY = (".probe-", ".new-")  # how the names of files begin that are gone in a moment
 BIG = 1 << 20  # bytes from which a file is hard-linked rather than copied
+
+
+AGAIN = "and run the same command again; finished work is kept"
+REASONS = {
+    errno.ENOSPC: ("the disk is full", f"Free some space {AGAIN}"),
+    errno.EDQUOT: ("the disk quota is used up", f"Free some space {AGAIN}"),
+    errno.EFBIG: ("no file of this size is allowed there", f"Raise the limit (ulimit -f) {AGAIN}"),
+    errno.EMFILE: ("too many files are open", f"Raise the limit (ulimit -n) {AGAIN}"),
+    errno.EACCES: ("no permission", "Choose another path"),
+    errno.EPERM: ("no permission", "Choose another path"),
+    errno.EROFS: ("that file system is read-only", "Choose another path"),
+    errno.ENOENT: ("there is no such file or folder", "Check the path"),
+    errno.ENOTDIR: ("a file stands where a folder is needed", "Choose another path"),
+    errno.EEXIST: ("a file stands where a folder is needed", "Choose another path"),
+    errno.EISDIR: ("a folder stands where a file is needed", "Move it away, or choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one"),
+    errno.ELOOP: ("a symbolic link leads back to itself", "Remove that link, or choose another path"),
+}
+"""Errors of the operating system in words: the reason, and what to do about it."""
+
+_NUMBER = re.compile(r"(?:\[Errno |os error )(\d+)")  # as texts of errors quote it
+
+
+def storage_error(error: BaseException, place: object = None) -> StorageError | None:
+    """Return an error of reading or writing files as one sentence; None where ``error`` is of another kind.
+
+    ``place`` is named where the error names no path itself.
+    """
+    text = str(error).strip()
+    if isinstance(error, UnicodeEncodeError):
+        is_path = any("\ud800" <= letter <= "\udfff" for letter in error.object)
+        return StorageError(f"{error.object!r}: is not text in UTF-8. Rename it.") if is_path else None
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, place, reason = error.args[0][0]  # of many files; the first tells why
+        return _in_words(place, _errno(str(reason)), str(reason))
+    if isinstance(error, OSError):
+        path = error.filename2 or error.filename  # of a copy, where it was written to
+        if path and Path(str(path)).name.startswith(TEMPORARY):
+            path = Path(str(path)).parent
+        return _in_words(path or (place if error.errno else None), error.errno, error.strerror or text)
+    if isinstance(error, RuntimeError) and "Symlink loop" in text:
+        return _in_words(place, errno.ELOOP, text)
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in text:
+        return _in_words(place, errno.ENOSPC, text)
+    if isinstance(error, ValueError) and "embedded null" in text:
+        return StorageError(f"{place or 'A path'}: holds the character U+0000, which no path can. Rename it.")
+    number = _errno(text)  # libraries in Rust, as safetensors and tokenizers, tell by their text alone
+    return None if number is None else _in_words(place, number, text)
+
+
+def _errno(text: str) -> int | None:
+    number = _NUMBER.search(text)
+    return int(number[1]) if number else None
+
+
+def _in_words(place: object, number: int | None, text: str) -> StorageError:
+    plain = os.strerror(number) if number else text.partition("\n")[0].rstrip(".") or "cannot be read or written"
+    reason, remedy = REASONS.get(number or 0, (plain, f"Fix that {AGAIN}"))
+    where = f"{place}: {reason}" if place else reason[:1].upper() + reason[1:]
+    return StorageError(f"{where}. {remedy}.")
 
 
 @contextmanager
 def storage_faults(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into a StorageError."""
+    """Turn a full disk, a folder that cannot be written and their like into a StorageError."""
     try:
         yield
-    except SafetensorError as error:  # no OSError; its text is all that tells
-        if "os error 28" not in str(error) and "No space left" not in str(error):
+    except CompressError:
+        raise
+    except Exception as error:  # those of Rust libraries share no base class
+        told = None if isinstance(error, UnicodeEncodeError | ConnectionError) else storage_error(error, folder)
+        if told is None:
             raise
-        raise StorageError(f"{folder}: the disk is full. Free some space, then give the same command again.") from error
-    except OSError as error:
-        said = {
-            errno.ENOSPC: "the disk is full. Free some space",
-            errno.EDQUOT: "the disk quota is used up. Free some space",
-            errno.EACCES: "no permission to write there. Choose another folder",
-            errno.EPERM: "no permission to write there. Choose another folder",
-            errno.EROFS: "that file system is read-only. Choose another folder",
-            errno.ENOTDIR: "a file stands where a folder is needed. Choose another folder",
-            errno.EEXIST: "a file stands where a folder is needed. Choose another folder",
-        }.get(error.errno or 0)
-        if said is None:
-            raise
-        raise StorageError(
-            f"{error.filename or folder}: {said}, then give the same command again; finished work is kept."
-        ) from error
+        raise told from error
 
 
 def writable(folder: Path) -> None:
     """Prove that files can be written in ``folder``, or that it can be made; leaves nothing. Raises StorageError."""
     with storage_faults(folder):
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".probe-") as probe:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=TEMPORARY[0]) as probe:
             probe.write(b"0")
 
 
@@ -59,7 +107,7 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` beside ``path``, flush it to the disk, then rename it into place."""
     with storage_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY[1])  # whatever the length of the name
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -74,7 +122,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return ``value`` as indented JSON; NaN is refused."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) -> None:
@@ -91,40 +144,6 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def place(source: Path, target: Path, *without: str) -> None:
-    """Make ``target`` a copy of the folder ``source``, replacing what stood there; big files are hard links.
-
-    Files named ``without`` are left out.
-    """
-    with storage_faults(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
-            shutil.copytree(
-                source, aside, dirs_exist_ok=True, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*without)
-            )
-            aside.chmod(0o755)
-            if target.exists():
-                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-                target.rename(old / target.name)
-                aside.rename(target)
-                shutil.rmtree(old)
-            else:
-                aside.rename(target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-
-
-def sweep_up(target: Path) -> None:
-    """Remove what `place` or `write_text` left unfinished beside ``target`` when their process was killed."""
-    for path in target.parent.glob(f".{target.name}-????????"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> str:
@@ -147,6 +166,11 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text as `write_text` writes it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors", ".txt", ".model", ".onnx")) -> str:
@@ -176,3 +200,17 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a folder itself; without ``wait``, raises BlockingIOError where a process has it.
+
+    The lock goes with the process, also when that is killed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
+from compress.run_names import run_in
 from compress.tasks import task_of_config
 
 
@@ -27,6 +28,8 @@ def artifact_folder(path: Path) -> Path:
         report = load_report(path)
         chosen = next((a for a in report["artifacts"] if a["name"] == report["recommended"]), None)
         return path / (chosen["path"] if chosen else "student")
+    if sentence := run_in(path):
+        raise ModelError(f"{path}: is no run. {sentence}")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path}: is neither a run (report.json) nor a model folder (config.json).")
     return path

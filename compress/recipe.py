@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,15 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.examination import examine
 from compress.export.onnx import Onnx
-from compress.files import writable
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
 from compress.quantize.qat import QuantizationAware
-from compress.run_folder import report_of, write_run
+from compress.run_folder import repeat, report_of, write_run
+from compress.run_names import point_to_latest
+from compress.run_place import claimed, identity, lasting, name_faults, other_run, place_faults
 from compress.settings import Settings, all_faults
 from compress.state import Artifact, Model, Record, Stage, State, Workshop
 from compress.student.base import Student
@@ -45,7 +45,7 @@ class Recipe(Settings):
     """From a teacher and data to a deployable student with a report. Fields run in the order of the work."""
 
     recipe: str = "custom"  # its name, the first part of the run's folder
-    name: str | None = None  # the run's name; default: the time it started
+    name: str | None = None  # the run's name; default: the next free number, as 001
     task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
@@ -65,10 +65,7 @@ class Recipe(Settings):
         """The seed and the names can be used."""
         if not 0 <= self.seed < 2**32:
             yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
-        for name in ("recipe", "name"):
-            value = getattr(self, name)
-            if value is not None and (not value or "/" in value or value.startswith(".")):
-                yield Fault(name, value, "must be a plain name, without / and not starting with a dot")
+        yield from name_faults(self)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):
@@ -99,39 +96,59 @@ class Recipe(Settings):
         return saved and self.distill.epochs == 0
 
     @property
-    def folder(self) -> Path:
-        """Where the run is written."""
-        return Path(self.output) if self.output else Path("runs") / self.recipe / (self.name or _now())
+    def parent(self) -> Path:
+        """Where runs of this recipe are written that name no folder."""
+        return Path("runs") / self.recipe
 
-    def run(self, console: Console | None = None, command: str | None = None) -> State:
+    @property
+    def folder(self) -> Path | None:
+        """Where the run is written; None for one without a name, which is given a number when it starts."""
+        if self.output:
+            return Path(self.output).expanduser()
+        return self.parent / self.name if self.name else None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where finished work is kept."""
+        return Path(self.cache).expanduser()
+
+    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> State:
         """Do everything that is not done yet, write the run's folder and return the last state.
 
-        Raises RecipeError before any work if a setting, the data or the teacher cannot be used.
-        ``command`` is what the report names as the way to repeat the run.
+        Raises RecipeError before any work if a setting, the data, the teacher or the folder cannot be used.
+        ``command`` is what the report names as the way to repeat the run; ``label`` follows the number of a run
+        without a name.
         """
         console = console or Console(stderr=True)
         started = datetime.now().astimezone()
         clock = time.perf_counter()
-        recipe = replace(self, name=self.name or _now())
+        recipe: Recipe = lasting(self)
         checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
-        data, folder = checked.data, recipe.folder
-        for line in (*told(data), *map(str, checked.models)):
+        for line in (*told(checked.data), *map(str, checked.models)):
             console.print(Text(line, style="dim"), soft_wrap=True)
-        workshop = Workshop(Path(recipe.cache), console)
+        run = identity(recipe, checked.data.fingerprint)
+        with claimed(recipe, run, label) as folder:
+            recipe = replace(recipe, name=self.name or folder.resolve().name)
+            state, measured = recipe.work(checked, console)
+            seconds = time.perf_counter() - clock
+            report = report_of(recipe, state, measured, started, seconds, command or repeat(folder))
+            write_run(folder, run, recipe, state, report)
+        if not recipe.output and (note := point_to_latest(folder)):
+            console.print(Text(note, style="dim"))
+        return replace(state, folder=folder)
+
+    def work(self, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
+        """Run all stages, measure, and return the last state and the measurements."""
         answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
-        state = State(data=data, workshop=workshop, seed=recipe.seed, notes=answers)
-        for title, stage in recipe.stages():
+        state = State(data=checked.data, workshop=Workshop(self.cache_folder, console), seed=self.seed, notes=answers)
+        for title, stage in self.stages():
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
-        twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
-        label_student = recipe.label_student(state, console) if twin else None
-        depths = recipe.depth_curves(state, console)
+        twin = self.benchmark.labels_only and self.distill.epochs > 0
+        label_student = self.label_student(state, console) if twin else None
+        depths = self.depth_curves(state, console)
         console.print("[bold]benchmark[/bold]")
-        measured = recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
-        seconds = time.perf_counter() - clock
-        report = report_of(recipe, state, measured, started, seconds, command)
-        write_run(folder, recipe, state, report)
-        return state
+        return state, self.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
         """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.
@@ -239,8 +256,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
     Finished models are tried on some rows; what they answer is kept in the cache.
     """
     faults: list[Fault] = list(all_faults(recipe))
-    for setting, place in (("output", recipe.folder), ("cache", Path(recipe.cache))):
-        faults += _attempt(setting, partial(writable, place))
+    if not any(name_faults(recipe)):
+        faults += place_faults(recipe)
     for name, augmentation in recipe.augment.items():
         if not any(augmentation.faults()):
             faults += _attempt(f"augment.{name}", augmentation.look)
@@ -257,6 +274,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
     if data is not None:
         for name, augmentation in recipe.augment.items():
             faults += [replace(f, setting=f"augment.{name}{f.setting}") for f in augmentation.data_faults(data)]
+        faults += other_run(recipe, identity(recipe, data.fingerprint))
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
@@ -281,7 +299,7 @@ def told(data: Dataset) -> list[str]:
 
 def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
     """Yield the teacher's models and a saved student, tried on some rows where finished; raises ModelError."""
-    workshop = Workshop(Path(recipe.cache))
+    workshop = Workshop(recipe.cache_folder)
     inspection = recipe.teacher.inspect(data)
     lines = dict(zip((member.name for member in inspection.members), inspection.lines, strict=True))
     for subject in recipe.teacher.subjects(data):
@@ -363,7 +381,3 @@ def _layer_drop(stage: Stage) -> float:
 def _without_layer_drop(stage: Stage) -> Stage:
     """Return the same stage that skips no layer."""
     return replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage
-
-
-def _now() -> str:
-    return datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import shlex
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,21 +12,24 @@ import numpy as np
 
 from compress.data.dataset import Dataset
 from compress.distill.projections import PROJECTIONS
-from compress.files import hash_json, locked, place, storage_faults, sweep_up, write_text
+from compress.files import storage_faults
 from compress.machine import describe, versions
 from compress.models.shipped import CODE
-from compress.report import write_report
+from compress.report import report_texts
 from compress.report.card import to_model_card
+from compress.run_marker import Source, write_files
 from compress.settings import plain
 from compress.state import PRODUCT, State
 from compress.verdict import recommend, verdicts
+
+LEFT = (PRODUCT, PROJECTIONS)  # files of the cache that only the cache needs
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
 
 
 def report_of(
-    recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str | None
+    recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str
 ) -> dict[str, Any]:
     """Return the content of report.json, schema 1."""
     data, added = _given(state)
@@ -34,7 +37,7 @@ def report_of(
         "schema": 1,
         "recipe": recipe.recipe,
         "name": recipe.name,
-        "command": command or f"compress run recipe={recipe.folder}/recipe.yaml",
+        "command": command,
         "settings": plain(recipe),
         "seed": recipe.seed,
         "started": started.isoformat(timespec="seconds"),
@@ -77,24 +80,27 @@ def _given(state: State) -> tuple[Dataset, int]:
     return replace(state.data, unlabelled=given if len(given) else None), added
 
 
-def write_run(folder: Path, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
-    """Write recipe.yaml, stages/, student/, artifacts/ and the report; each appears whole or not at all."""
+def repeat(folder: Path) -> str:
+    """Return the command that repeats a run, for one that was not started by a command."""
+    return shlex.join(["compress", "run", f"recipe={folder / 'recipe.yaml'}"])
+
+
+def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
+    """Write recipe.yaml, stages/, student/, artifacts/ and the report, and the list of them as those of ``run``.
+
+    Files that are not on the folder's list stay. Raises StorageError.
+    """
     from compress.config import to_yaml  # which knows the names of what a recipe holds, and so imports recipes
 
-    lock = state.workshop.cache / "locks" / f"run-{hash_json(str(folder.absolute()))[:24]}"
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.folder for a in state.artifacts if a.trained is not None}
     models["student"] = state.given_student.folder
-    with storage_faults(folder), locked(lock):
-        for name in (*models, "recipe.yaml", "report.json", "report.md", "report.html"):
-            sweep_up(folder / name)
-        write_text(folder / "recipe.yaml", to_yaml(recipe))
-        for name, source in models.items():
-            place(source, folder / name, PRODUCT, PROJECTIONS)
-        for path in (*folder.glob("stages/*"), *folder.glob("artifacts/*")):
-            if str(path.relative_to(folder)) not in models:
-                shutil.rmtree(path)  # of an earlier recipe with the same folder
-        code = CODE if (folder / "student" / CODE).is_file() else None
-        write_text(folder / "student" / "README.md", to_model_card(report, code))
-        write_report(report, folder)
+    with storage_faults(folder):
+        sources: dict[str, Source] = {}
+        for name, model in models.items():
+            files = sorted(path for path in model.rglob("*") if path.is_file())
+            sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
+        code = CODE if f"student/{CODE}" in sources else None
+        sources["student/README.md"] = to_model_card(report, code)
+        write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))

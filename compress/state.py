@@ -165,6 +165,7 @@ class State:
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
     augmentations: tuple[Mapping[str, Any], ...] = ()  # what was added to the unlabelled rows, for the report
+    folder: Path | None = None  # where the run was written, when it has ended
 
     def with_record(self, record: Record, **changes: Any) -> State:
         """Return the state with ``record`` appended and ``changes`` made."""

@@ -7,16 +7,16 @@ import traceback
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from compress import config
 from compress.errors import CompressError, Fault, RecipeError
 from compress.recipe import Recipe
+from compress.run_names import reserve
+from compress.run_place import name_faults, place_faults
 from compress.settings import plain
 
-LONGEST = 80  # characters of a job's label
+LONGEST = 80  # bytes of a job's label
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,28 @@ class Outcome:
     """What became of one job: its folder, and why it stopped, if it did."""
 
     label: str
-    folder: Path
+    folder: Path | None  # None where it stopped before it had one
     error: str = ""
 
 
 def sweep(overrides: Sequence[str]) -> list[Outcome]:
     """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    first, *_ = check_all(config.combinations(overrides), stamp)
-    folder = Path(first.output).parent / ".sweep" if first.output else Path("runs") / ".sweeps" / stamp
-    outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, stamp))
+    first, *_ = check_all(config.combinations(overrides))
+    folder = reserve((first.folder.parent if first.output and first.folder else Path("runs")) / ".sweeps")
+    outcomes: list[Outcome] = config.launch(overrides, folder, _run)
     return outcomes
 
 
-def check_all(jobs: Sequence[Sequence[str]], stamp: str) -> list[Recipe]:
+def check_all(jobs: Sequence[Sequence[str]]) -> list[Recipe]:
     """Return recipes of jobs, one for each data set and models; raises RecipeError with every fault of any job."""
     faults: list[Fault] = []
     recipes: dict[str, Recipe] = {}  # by what decides about data and models, which are slow to look at
     for job in jobs:
         try:
             own = [word for word in job if any(word not in other for other in jobs)]
-            recipe, _ = named(config.compose(job), own, stamp)
+            recipe, _ = named(config.compose(job), own)
+            found = [*name_faults(recipe)]
+            faults += found or place_faults(recipe)
         except RecipeError as error:
             faults += error.faults
         else:
@@ -59,14 +60,18 @@ def check_all(jobs: Sequence[Sequence[str]], stamp: str) -> list[Recipe]:
     return list(recipes.values())
 
 
-def named(recipe: Recipe, words: Sequence[str], stamp: str) -> tuple[Recipe, str]:
-    """Return a job's recipe with a folder of its own, and the job's label, made of the words that it alone has."""
+def named(recipe: Recipe, words: Sequence[str]) -> tuple[Recipe, str]:
+    """Return a job's recipe with a folder of its own, and the job's label, made of the words that it alone has.
+
+    A recipe without a name and a folder keeps none: its folder is numbered, with the label behind the number.
+    """
     label = "-".join(map(_label, words)) or "job"
-    if len(label) > LONGEST:
-        label = f"{label[: LONGEST - 9]}-{zlib.crc32(label.encode()):08x}"
+    if len(label.encode()) > LONGEST:
+        short = label.encode()[: LONGEST - 9].decode(errors="ignore")  # of a letter cut in two, nothing is left
+        label = f"{short}-{zlib.crc32(label.encode()):08x}"
     if recipe.output:
         return replace(recipe, output=str(Path(recipe.output) / label)), label
-    return replace(recipe, name=f"{recipe.name or stamp}-{label}"), label
+    return replace(recipe, name=f"{recipe.name}-{label}") if recipe.name else recipe, label
 
 
 def _label(word: str) -> str:
@@ -78,13 +83,13 @@ def _label(word: str) -> str:
     return f"{'.'.join(re.split('[./]', setting)[-2:])}={safe}"
 
 
-def _run(stamp: str, recipe: Recipe, words: list[str]) -> Outcome:
-    recipe, label = named(recipe, words, stamp)
+def _run(recipe: Recipe, words: list[str]) -> Outcome:
+    recipe, label = named(recipe, words)
     try:
-        recipe.run()
+        state = recipe.run() if recipe.folder else recipe.run(label=label)
     except CompressError as error:
         return Outcome(label, recipe.folder, str(error))
     except Exception as error:  # a fault of ours ends its job, not the others
         traceback.print_exc()
         return Outcome(label, recipe.folder, f"{type(error).__name__}: {error}")
-    return Outcome(label, recipe.folder)
+    return Outcome(label, recipe.folder or state.folder)

@@ -41,7 +41,21 @@ def test_nothing_flows_back(path: Path) -> None:
     assert not later
 
 
-GROUND = ("errors", "settings", "progress", "files", "tasks", "machine", "state", "train", "evaluate", "models")
+GROUND = (
+    "errors",
+    "settings",
+    "progress",
+    "files",
+    "markdown",
+    "run_names",
+    "run_marker",
+    "tasks",
+    "machine",
+    "state",
+    "train",
+    "evaluate",
+    "models",
+)
 ALLOWED = {"state": {"data"}, "models": {"data"}}  # the rows of a run, which everything is about
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,8 +167,20 @@ def test_a_mistaken_command_is_told_in_a_line(argv, fragment, capsys):
     [
         (ModelError("no such model."), 2, "no such model."),
         (KeyboardInterrupt(), 130, "stopped; the same command continues where it was"),
-        (OSError(errno.ENOSPC, "No space", "runs/x"), 2, "runs/x: the disk is full."),
+        (OSError(errno.ENOSPC, "No space", "runs/x"), 2, "runs/x: the disk is full. Free some space"),
         (PermissionError(errno.EACCES, "denied", "runs/x"), 2, "runs/x: no permission."),
+        (OSError(errno.EIO, "Input/output error", "runs/x"), 2, "runs/x: Input/output error. Fix that"),
+        (
+            shutil.Error([("a", "runs/x", "[Errno 28] No space left on device: 'runs/x'")]),
+            2,
+            "runs/x: the disk is full. Free some space",
+        ),
+        (RuntimeError("Symlink loop from 'runs/x'"), 2, "A symbolic link leads back to itself."),
+        (
+            UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "surrogates not allowed"),
+            2,
+            "'a\\udce9': is not text in UTF-8.",
+        ),
     ],
 )
 def test_what_stops_a_run_is_told_in_a_line(error, code, fragment, monkeypatch, capsys):
@@ -181,10 +194,10 @@ def test_what_stops_a_run_is_told_in_a_line(error, code, fragment, monkeypatch, 
 
 def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
     def stop(_):
-        raise OSError(errno.EIO, "input/output error")
+        raise RuntimeError("shapes differ")
 
     monkeypatch.setitem(cli.COMMANDS, "run", stop)
-    with pytest.raises(OSError, match="input/output"):
+    with pytest.raises(RuntimeError, match="shapes differ"):
         main(["run"])
 
 

@@ -263,7 +263,7 @@ def test_jobs_of_a_sweep_have_folders_of_their_own_and_outlive_each_other(monkey
 
 def test_labels_of_jobs_are_short_safe_and_distinct():
     words = [["data.train=a/b.tsv"], ["data.train=a_b.tsv"], ["prune=[]"], ["prune=[heads]"], [f"name={'x' * 200}"]]
-    labels = [named(Recipe(), job, "now")[1] for job in words]
+    labels = [named(Recipe(), job)[1] for job in words]
     assert len(set(labels)) == len(labels)
     assert all(len(label) <= 80 and "/" not in label for label in labels)
 
@@ -271,10 +271,10 @@ def test_labels_of_jobs_are_short_safe_and_distinct():
 def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
     looked = []
     monkeypatch.setattr(config, "check", looked.append)
-    check_all(config.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2"]), "now")
-    assert [recipe.name for recipe in looked] == ["now-heads.ratio=0.1-seed=1", "now-heads.ratio=0.1-seed=2"]
+    check_all(config.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2", "name=mine"]))
+    assert [recipe.name for recipe in looked] == ["mine-heads.ratio=0.1-seed=1", "mine-heads.ratio=0.1-seed=2"]
     looked.clear()
-    check_all(config.combinations(["prepare=[],[theseus]"]), "now")
+    check_all(config.combinations(["prepare=[],[theseus]"]))
     assert [list(recipe.prepare) for recipe in looked] == [[], ["theseus"]]
 
 

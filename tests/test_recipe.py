@@ -90,7 +90,8 @@ def again(folder: Path, **changes: Any) -> Recipe:
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages", "student",
+        ".compress-run.json", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages",
+        "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
@@ -174,10 +175,10 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
-    finished: Path, change: dict[str, Any], redone: set[str]
+    finished: Path, tmp_path: Path, change: dict[str, Any], redone: set[str]
 ) -> None:
     before = made(finished)
-    again(finished, **change, output=str(finished / "other")).run()
+    again(finished, **change, output=str(tmp_path / "other")).run()
     kinds = {name.rpartition("-")[0] for name in made(finished) - before}
     assert kinds - {"logits", "latency"} == redone
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import StorageError
-from compress.files import place, sweep_up, writable, write_text
+from compress.files import writable, write_text
 from compress.state import SCRATCH, Workshop
 
 
@@ -86,21 +86,6 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Pa
         writable(tmp_path / "taken" / "run")
     writable(tmp_path / "new" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_a_replaced_folder_is_whole_and_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "new").write_text("new")
-    target = tmp_path / "runs" / "student"
-    target.mkdir(parents=True)
-    (target / "old").write_text("old")
-    (target.parent / ".student-abcdefgh").mkdir()
-    (target.parent / ".studentship").write_text("someone's")
-    sweep_up(target)
-    place(source, target)
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert sorted(path.name for path in target.parent.iterdir()) == [".studentship", "student"]
 
 
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

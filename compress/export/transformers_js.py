@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
 from compress.files import link_or_copy, size_mib, write_text
+from compress.markdown import text
 from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.onnx_folder import BESIDE, IN_FLOATS, MODEL
 from compress.settings import nearest
@@ -99,7 +100,7 @@ def _for_other_devices(artifact: Artifact) -> bool:
 
 def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
-    rows = "\n".join(f"| `onnx/{name}.onnx` | {one.name} | `{kinds[name]}` |" for name, one in chosen.items())
+    rows = "\n".join(f"| `onnx/{name}.onnx` | {text(one.name)} | `{kinds[name]}` |" for name, one in chosen.items())
     dtype = "q8" if "model_quantized" in chosen else "fp32"
     file = "model_quantized.onnx" if dtype == "q8" else "model.onnx"
     asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"

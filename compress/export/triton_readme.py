@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from compress.machine import versions
+from compress.markdown import code, code_cell, text
 
 if TYPE_CHECKING:
     from compress.export.triton_repository import Repository, Served
@@ -23,13 +26,15 @@ def readme(made: Repository, served: Sequence[Served]) -> str:
     model = first.name + ("_text" if serving.texts else "")
     pair = ' --pairs "a second text"' if made.limits.paired else ""
     needs = "'tritonclient[http]'" if serving.texts else "tokenizers 'tritonclient[http]'"
+    ask = f'python client.py {shlex.quote(model)} "a text"{pair}{_curl(made, model)}'
+    image = shlex.quote(serving.image)
     return f"""# Model repository for Triton Inference Server
 
 Start it in this folder:
 
 ```
 docker run --rm {gpus}--shm-size=1g -p 8000:8000 -p 8001:8001 -p 8002:8002 -v "$PWD":/models:ro \\
-  {serving.image} \\
+  {image} \\
   {start}
 ```
 
@@ -37,7 +42,7 @@ Ask it:
 
 ```
 pip install {needs}
-python client.py {model} "a text"{pair}{_curl(made, model)}
+{ask}
 ```
 
 | model | what it is | at most | needs |
@@ -54,11 +59,12 @@ With int8 activations that are measured at run time (dynamic), a row's logits de
 
 def _row(made: Repository, one: Served) -> str:
     if one.profile:
-        what, needs = "TensorRT engine", f"{one.built_by}, and the GPU that it was built for"
+        what, needs = "TensorRT engine", f"{text(one.built_by)}, and the GPU that it was built for"
     else:
         what, needs = "ONNX graph", f"ONNX Runtime that reads IR {one.graph.ir_version} and opset {one.graph.opset}"
         what += ", its int8 computed in floats on a CPU" if one.graph.in_floats else ""
-    name = f"`{one.name}_text`, `{one.name}`" if made.serving.texts else f"`{one.name}`"
+    names = [f"{one.name}_text", one.name] if made.serving.texts else [one.name]
+    name = ", ".join(map(code_cell, names))
     return f"| {name} | {what} | {made.largest_batch(one)} rows | {needs} |"
 
 
@@ -68,7 +74,7 @@ def _texts(made: Repository) -> str:
         after = " Probabilities are the softmax of the logits." if made.labels else ""
         return f"Clients tokenize: `client.py` does it with `tokenizer.json`, and `client.json` says how.{after}"
     answer = "LABEL, PROBABILITIES (in the order of the labels) and the logits" if made.labels else "SCORE"
-    labels = f" The labels: {json.dumps(list(made.labels), ensure_ascii=False)}." if made.labels else ""
+    labels = f" The labels: {', '.join(map(code, made.labels))}." if made.labels else ""
     return (
         f"Models that end in `_text` take {names} (rows, 1) and answer with {answer}.{labels} Texts above "
         f"{made.limits.longest} tokens are cut, as in training; a blank one is refused."
@@ -86,4 +92,4 @@ def _curl(made: Repository, model: str) -> str:
         return ""
     names = ("TEXT", "TEXT_PAIR") if made.limits.paired else ("TEXT",)
     inputs = [{"name": name, "datatype": "BYTES", "shape": [1, 1], "data": ["a text"]} for name in names]
-    return f"\ncurl localhost:8000/v2/models/{model}/infer -d '{json.dumps({'inputs': inputs})}'"
+    return f"\ncurl localhost:8000/v2/models/{quote(model)}/infer -d '{json.dumps({'inputs': inputs})}'"

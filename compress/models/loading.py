@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from transformers import (
 )
 
 from compress.errors import CompressError, ModelError
-from compress.files import hash_folder
+from compress.files import hash_folder, write_text
 from compress.hub_access import quick
 from compress.models.architecture import check_architecture, check_features
 from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files
@@ -27,6 +29,8 @@ from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take i
 from compress.models.shipped import ship, without_shipped
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.weights import Finding, check_files, check_finding, check_finite
+
+_ORIGIN = re.compile("name_or_path$|^(special_tokens_map|tokenizer|vocab|merges)_file$")
 
 
 def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: bool = True) -> Any:
@@ -187,6 +191,18 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
     ship(model, folder)
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        if path.is_file():
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if (kept := _without_origin(saved)) != saved:
+                write_text(path, json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _without_origin(saved: Any) -> Any:
+    """Return what was saved without the folders and files that a model, or one within it, was loaded from."""
+    if isinstance(saved, dict):
+        return {key: _without_origin(value) for key, value in saved.items() if not _ORIGIN.search(key)}
+    return [_without_origin(item) for item in saved] if isinstance(saved, list) else saved
 
 
 @contextmanager

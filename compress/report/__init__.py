@@ -1,7 +1,7 @@
 """Reports of a run: report.json, and from that alone Markdown, a page and the model card.
 
-`write_report` writes them; `load_report` reads one back. The writers stand in modules of their own: `table` for the
-terminal, `markdown`, `html`, `card`, and `compare` for several runs.
+`write_report` writes them, `report_texts` returns their contents, `load_report` reads one back. The writers stand in
+modules of their own: `table` for the terminal, `markdown`, `html`, `card`, and `compare` for several runs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.files import write_json, write_text
+from compress.files import json_text, write_text
 from compress.report.document import clean, load_report
 
-__all__ = ["load_report", "write_report"]
+__all__ = ["load_report", "report_texts", "write_report"]
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write report.json, report.md and report.html into ``folder``; each appears whole or not at all."""
+    for name, text in report_texts(report).items():
+        write_text(folder / name, text)
+
+
+def report_texts(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return the contents of report.html, report.md and report.json, by their names."""
     from compress.report.html import to_html  # draws: costs a second to import, which `compress recipes` need not pay
     from compress.report.markdown import to_markdown
 
     document = clean(report)
-    write_json(folder / "report.json", document)
-    write_text(folder / "report.md", to_markdown(document))
-    write_text(folder / "report.html", to_html(document))
+    return {
+        "report.html": to_html(document),
+        "report.md": to_markdown(document),
+        "report.json": json_text(document),
+    }

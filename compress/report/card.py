@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from compress.markdown import code, text
 from compress.report import formats, words
 from compress.report.columns import columns
 from compress.report.document import parse
-from compress.report.markdown import bullets, code, fenced, figures_table, text
+from compress.report.markdown import bullets, fenced, figures_table
 from compress.report.records import Report
 
 _LOADING = """import compress  # registers the student's architecture with transformers

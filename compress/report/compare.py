@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from compress.errors import CompressError
+from compress.files import storage_faults, writable
 from compress.report import formats
 from compress.report.columns import columns
 from compress.report.differences import chosen, differences, labelled, side_by_side
 from compress.report.html import both, render
 from compress.report.tradeoff import tradeoff_of_runs
 from compress.report.words import condition, rows
+
+KIND = '<meta name="generator" content="compress compare">'
+"""In the head of every page, so that one can be replaced by the next and nothing else is."""
+
+
+def writable_page(path: Path) -> Path:
+    """Return ``path`` if a page can be written there; raises CompressError where something else stands."""
+    writable(path.parent)
+    if os.path.lexists(path):
+        with storage_faults(path):
+            is_page = path.is_file() and KIND in path.read_text(encoding="utf-8", errors="replace")[:4096]
+        if not is_page:
+            raise CompressError(f"--output {path}: exists, and is no page of compress compare. Name another file.")
+    return path
 
 
 def comparison_html(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -22,6 +41,7 @@ def comparison_html(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     headings, lines = side_by_side(parsed)
     return render(
         "comparison.html.j2",
+        kind=Markup(KIND),
         runs=parsed,
         warnings=differences(parsed),
         headings=headings,

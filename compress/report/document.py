@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
+from compress.files import storage_error
 from compress.report.records import (
     Augmentation,
     Cut,
@@ -25,6 +26,7 @@ from compress.report.records import (
     Sensitivity,
 )
 from compress.report.summary import summary_of
+from compress.run_names import run_in
 
 SCHEMA = 1
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -37,8 +39,11 @@ def load_report(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CompressError(f"{path} does not exist. A finished run has a report.json; name its folder.") from None
-    except (OSError, UnicodeDecodeError) as error:
+        remedy = run_in(path.parent) or "A finished run has a report.json; name its folder."
+        raise CompressError(f"{path} does not exist. {remedy}") from None
+    except OSError as error:
+        raise CompressError(str(storage_error(error, path))) from error
+    except UnicodeDecodeError as error:
         raise CompressError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:
         raise CompressError(f"{path} is not valid JSON: {error}. Run the recipe again to write it anew.") from error

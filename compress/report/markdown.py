@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from compress.markdown import code, text
 from compress.report import formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.document import parse
 from compress.report.records import Report
 from compress.report.steps import steps
 from compress.report.timings import Cell, grids
-
-_ACTIVE = re.compile(r"[\\`*|~$]|\](?=[(\[:])|^[\[#]|(?<![^\W_])_|_(?![^\W_])|^[+-](?= )|^-(?=--)|^=(?==)")
-_NUMBERED = re.compile(r"^(\d+)([.)])(?= )")
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
@@ -34,21 +32,6 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         ["## Settings", table(["setting", "value"], words.flat(parsed.settings), left=2)],
     ]
     return "\n\n".join(part for section in sections for part in section if part) + "\n"
-
-
-def text(value: object) -> str:
-    """Return ``value`` on one line, so that Markdown and HTML show it as it is."""
-    line = re.sub(r"[ \t\r\n]+", " ", str(value)).strip(" ")
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _NUMBERED.sub(r"\1\\\2", _ACTIVE.sub(r"\\\g<0>", line))
-
-
-def code(value: str) -> str:
-    """Return ``value`` as a code span; a pipe is escaped for use in tables."""
-    line = " ".join(value.split()).replace("|", "\\|")
-    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    space = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{space}{line}{space}{fence}" if line else ""
 
 
 def fenced(value: str) -> str:

@@ -73,8 +73,8 @@ def test_a_run_is_trained_on_the_added_rows_and_reports_them(
     assert made(tmp_path) == before
     assert all(one["reused"] for one in report(tmp_path)["augmentation"])
 
-    augmented(files, teacher_folder, tmp_path, augment={}).run()
-    without = report(tmp_path)
+    augmented(files, teacher_folder, tmp_path, augment={}, output=str(tmp_path / "without" / "run")).run()
+    without = report(tmp_path / "without")
     assert "augmentation" not in without
     assert "augmented" not in without["dataset"]["rows"]
     assert without["dataset"]["fingerprint"] == said["dataset"]["fingerprint"]  # the given data are the same

@@ -334,6 +334,7 @@ def test_general_layers_and_distillation_are_one_run(files: dict[str, Path], cor
     assert made(tmp_path) == before
     assert {name.rpartition("-")[0] for name in before} >= {"general", "layers", "distill", "student"}
     parts["prepare"]["general"] = General(corpus=corpus, **(SETTINGS | {"epochs": 1}))
+    parts["output"] = str(tmp_path / "other")
     state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
     assert [record.reused for record in state.records] == [True, False, False, False]
 

@@ -261,6 +261,7 @@ def test_a_student_with_shared_layers_goes_through_the_whole_chain_and_says_what
     assert all(artifact["agreement"] > 0.9 for artifact in said["artifacts"])
     mine.run()
     assert made(tmp_path) == before
+    wrong = replace(mine, prune={"heads": PruneHeads()}, prepare={"progressive": Progressive()})
     with pytest.raises(RecipeError) as caught:
-        replace(mine, prune={"heads": PruneHeads()}, prepare={"progressive": Progressive()}).run()
+        replace(wrong, output=str(tmp_path / "other")).run()
     assert {fault.setting for fault in caught.value.faults} == {"prepare.progressive.epochs", "prune.heads.ratio"}

@@ -427,3 +427,14 @@ def test_the_files_for_the_server_know_nothing_of_this_package() -> None:
         assert "compress" not in path.read_text()
         with pytest.raises(ModuleNotFoundError, match="triton_python_backend_utils"):
             load(path, "outside")
+
+
+def test_labels_and_names_stay_text_in_the_page(state: Callable[..., State]) -> None:
+    before = state(task=Classification(("a|b <script>*x*\n# c", "`d`")))
+    artifact = replace(before.artifacts[0], name="on|nx")
+    page = (repository(replace(before, artifacts=(artifact,))) / "README.md").read_text()
+    assert "The labels: `a|b <script>*x* # c`, `` `d` ``." in page
+    assert r"| `on\|nx_text`, `on\|nx` | ONNX graph |" in page
+    assert "python client.py 'on|nx_text' \"a text\"" in page
+    assert "models/on%7Cnx_text/infer" in page
+    assert "\n# c" not in page

@@ -201,3 +201,14 @@ def test_an_ensemble_of_ensembles_answers_and_shows_one_members_layers() -> None
     assert torch.equal(seen.hidden[4], observe(members()[1], batch, hidden=True, scores=True).hidden[4])
     assert sorted(seen.scores) == [1, 2, 3, 4]
     assert family_of(outer.config).model_type == "electra"
+
+
+def test_a_saved_model_says_nothing_of_the_folders_that_its_members_were_loaded_from(tmp_path: Path) -> None:
+    for number, member in enumerate(members()):
+        save_model(member, tiny_tokenizer(), tmp_path / str(number))
+    loaded = [load_model(tmp_path / str(number)) for number in range(3)]
+    settings = {"orders": [[0, 1], [1, 0], [0, 1]], "head": LABELS.head_config(), "weights": WEIGHTS}
+    save_model(ensemble(loaded, combine="logits", chosen=1, **settings), tiny_tokenizer(), tmp_path / "saved")
+    for path in (tmp_path / "saved").glob("*.json"):
+        assert str(tmp_path) not in path.read_text(), path
+    assert load_model(tmp_path / "saved").config.members[0]["hidden_size"] == 16

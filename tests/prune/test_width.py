@@ -426,8 +426,9 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
     given.run()
     assert made(tmp_path) == known
     # with nothing to remove the student is the distilled one, of the type that it had
-    recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune={"width": PruneWidth(ratio=0.0)}).run()
-    stages = tmp_path / "run" / "stages"
+    prune = {"width": PruneWidth(ratio=0.0)}
+    recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=prune, output=str(tmp_path / "whole")).run()
+    stages = tmp_path / "whole" / "stages"
     for name in ("model.safetensors", "config.json"):
         assert (stages / "01-distill" / name).read_bytes() == (stages / "02-width" / name).read_bytes()
     card = (tmp_path / "run" / "student" / "README.md").read_text()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from compress.markdown import code, code_cell, text
 from compress.report.card import to_model_card
-from compress.report.markdown import code, fenced, text, to_markdown
+from compress.report.markdown import fenced, to_markdown
 
 
 def rows(markdown: str, heading: str) -> list[list[str]]:
@@ -72,7 +73,28 @@ def test_text_is_shown_as_it_is(value: str, shown: str) -> None:
 def test_code_cannot_be_closed_from_within() -> None:
     assert code("a`b``c") == "```a`b``c```"
     assert code("`a`") == "`` `a` ``"
+    assert code("a|b <script>*x*\nc") == "`a|b <script>*x* c`"
+    assert code_cell("a|b") == r"`a\|b`"
     assert fenced("x\n```\ny").splitlines()[0] == "````"
+
+
+def test_hostile_labels_and_names_stay_text_in_the_report_and_the_card(report: dict[str, Any]) -> None:
+    hostile = "a|b <script>*x*\n- `y`: [z](w)"
+    report["task"]["labels"] = [hostile, "plain"]
+    report["dataset"] |= {"name": hostile, "notes": [hostile]}
+    report["settings"]["teacher"] = {"model": hostile}
+    report["recommended"] = report["artifacts"][1]["name"] = hostile
+    shown = r"a\|b &lt;script&gt;\*x\* - \`y\`: [z\](w)"
+    span = "``a|b <script>*x* - `y`: [z](w)``"
+    markdown, card = to_markdown(report), to_model_card(report)
+    assert f"| labels | {shown}, plain |" in markdown
+    assert f"| name | {shown} |" in markdown
+    assert f"| teacher.model | {shown} |" in markdown
+    assert f"It predicts: {span}, `plain`." in card
+    for page in (markdown, card):
+        assert shown in page
+        assert "<script>" not in page.replace(span, "")
+        assert "\n- `y`" not in page
 
 
 def test_missing_figures_are_dashes(report: dict[str, Any]) -> None:
