@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from compress import recipe_files
 from compress.errors import CompressError
+from compress.interruption import Terminated, terminable
+from compress.processes import SeveralProcessesError, is_first, refuse_several
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -90,14 +93,24 @@ written to runs/export/<time>/, or where output= says, as `compress run` does; R
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run a command line and return its exit code.
+
+    0; 2 for what the user can fix; 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        with terminable():
+            return _main(words)
+    except SeveralProcessesError as error:
+        if is_first():
+            return _refused(str(error))
+        time.sleep(1)  # a launcher ends all its processes when one has ended; the first has to say why
+        return 2
     except CompressError as error:
         return _refused(str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("\n" if sys.stderr.isatty() else "", _stopped(words, stop), sep="", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # as in `compress recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -106,6 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if said is None:
             raise
         return _refused(f"{error.filename or 'writing'}: {said}. Mend that; the same command continues where it was.")
+
+
+def _stopped(words: Sequence[str], stop: KeyboardInterrupt) -> str:
+    """Return the line that tells of an interruption; a sweep says in it how far it came."""
+    resumes = " Run the same command again; it resumes." if words[:1] in (["run"], ["export"]) else ""
+    return f"Stopped{f': {stop}' if str(stop) else ''}.{resumes}"
 
 
 def _main(argv: list[str]) -> int:
@@ -121,6 +140,8 @@ def _main(argv: list[str]) -> int:
         meant = f"run {name}" if "=" in name else close[0] if close else None
         hint = f"Did you mean compress {meant}?" if meant else f"There are {', '.join(COMMANDS)}."
         return _refused(f"{name} is no command. {hint}")
+    if name != "recipes" and not set(rest) & {"-h", "--help"}:
+        refuse_several()
     return COMMANDS[name](rest)
 
 

@@ -21,6 +21,7 @@ from compress.distill.stage import Distill, labels_only
 from compress.errors import CompressError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.files import writable
+from compress.processes import refuse_several
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
@@ -102,9 +103,11 @@ class Recipe(Settings):
     def run(self, console: Console | None = None, command: str | None = None) -> State:
         """Do everything that is not done yet, write the run's folder and return the last state.
 
-        Raises RecipeError before any work if a setting, the data or the teacher cannot be used.
+        Raises RecipeError before any work if a setting, the data or the teacher cannot be used, and
+        SeveralProcessesError where a launcher started several processes.
         ``command`` is what the report names as the way to repeat the run.
         """
+        refuse_several()
         console = console or Console(stderr=True)
         started = datetime.now().astimezone()
         clock = time.perf_counter()
