@@ -24,6 +24,7 @@ from compress.processes import SeveralProcessesError, is_first, refuse_several
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
+    from compress.sweep import Outcome
 
 STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -31,6 +32,8 @@ STORAGE = {
     errno.EACCES: "no permission",
     errno.EROFS: "that file system is read-only",
 }
+
+MOST_NUMBERS, LARGEST = 64, 1_000_000  # of --batch and --tokens
 
 OVERVIEW = """\
 usage: compress COMMAND …
@@ -215,12 +218,22 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
         check_all(jobs, _now())
         print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
         return 0
-    outcomes = sweep(words)
+    ended: list[Outcome] = []
+    try:
+        outcomes = sweep(words, ended)
+    except KeyboardInterrupt as stop:
+        count = _tell(ended)
+        raise type(stop)(f"{count} {'run is' if count == 1 else 'runs are'} finished") from None
+    return 0 if _tell(outcomes) == len(outcomes) else 2
+
+
+def _tell(outcomes: Sequence[Outcome]) -> int:
+    """Print what became of the jobs of a sweep; return how many are finished."""
     finished = [outcome for outcome in outcomes if not outcome.error]
     _compare([str(outcome.folder) for outcome in finished], None)
     for outcome in outcomes:
         print(f"{outcome.label}: {outcome.error or outcome.folder}", file=sys.stderr if outcome.error else sys.stdout)
-    return 0 if len(finished) == len(outcomes) else 2
+    return len(finished)
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -347,12 +360,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _numbers(text: str) -> list[int]:
-    return [_number(one) for one in text.split(",")]
+    numbers = text.split(",")
+    if len(numbers) > MOST_NUMBERS:
+        raise argparse.ArgumentTypeError(f"{len(numbers)} numbers are more than the {MOST_NUMBERS} that fit a table")
+    return [_number(one) for one in numbers]
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers from 1, as 1,8,32")
+    if not text.isdecimal() or len(text) > len(str(LARGEST)) or not 1 <= int(text) <= LARGEST:
+        rule = f"must be whole numbers from 1 to {LARGEST:,}, as 1,8,32"
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} {rule}")
     return int(text)
 
 

@@ -28,12 +28,15 @@ class Outcome:
     error: str = ""
 
 
-def sweep(overrides: Sequence[str]) -> list[Outcome]:
-    """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all."""
+def sweep(overrides: Sequence[str], ended: list[Outcome] | None = None) -> list[Outcome]:
+    """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all.
+
+    Jobs that run in this process are noted in ``ended`` as they end: what there is when the sweep is interrupted.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     first, *_ = check_all(config.combinations(overrides), stamp)
     folder = Path(first.output).parent / ".sweep" if first.output else Path("runs") / ".sweeps" / stamp
-    outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, stamp))
+    outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, stamp, [] if ended is None else ended))
     return outcomes
 
 
@@ -78,13 +81,20 @@ def _label(word: str) -> str:
     return f"{'.'.join(re.split('[./]', setting)[-2:])}={safe}"
 
 
-def _run(stamp: str, recipe: Recipe, words: list[str]) -> Outcome:
-    recipe, label = named(recipe, words, stamp)
+def _run(stamp: str, ended: list[Outcome], words: list[str], own: list[str]) -> Outcome:
+    ended.append(outcome := _outcome(stamp, words, own))
+    return outcome
+
+
+def _outcome(stamp: str, words: list[str], own: list[str]) -> Outcome:
+    label, folder = " ".join(own), Path()
     try:
+        recipe, label = named(config.compose(words), own, stamp)
+        folder = recipe.folder
         recipe.run()
     except CompressError as error:
-        return Outcome(label, recipe.folder, str(error))
+        return Outcome(label, folder, str(error))
     except Exception as error:  # a fault of ours ends its job, not the others
         traceback.print_exc()
-        return Outcome(label, recipe.folder, f"{type(error).__name__}: {error}")
-    return Outcome(label, recipe.folder)
+        return Outcome(label, folder, f"{type(error).__name__}: {error}")
+    return Outcome(label, folder)
