@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, partial
@@ -32,14 +33,15 @@ from omegaconf.errors import OmegaConfBaseException
 from compress import recipe_files
 from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, option_of, slot
 from compress.data import Hub
-from compress.describe import expected, hints
+from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
 from compress.limits import MOST_JOBS, SPECIAL
 from compress.reading import PLUGINS, Reading, Word, quoted
 from compress.recipe import Recipe, check
 from compress.settings import Settings, all_faults
 
-ROOT, SCHEMA = "compress", "compress_recipe"  # names in Hydra's store
+REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
+ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
 
 
 def compose(overrides: Sequence[str]) -> Recipe:
@@ -51,13 +53,16 @@ def compose(overrides: Sequence[str]) -> Recipe:
     reading = _read(overrides)
     recipe = None
     if not reading.faults:
-        with suppress(HydraException, OmegaConfBaseException):  # `_piecewise` finds out why
+        with suppress(*REFUSALS):  # `_piecewise` finds out why
             recipe = _built(_composed(reading.words))
-            recipe = None if any(_strays(recipe)) else recipe
+            recipe = None if any(_misfits(recipe)) else recipe
     if recipe is None:
         recipe = _piecewise(reading)
     faults = reading.faults
-    if recipe is not None and (faults or any(all_faults(recipe))):
+    misfits = [] if recipe is None else list(_misfits(recipe))
+    if misfits:  # what is inserted by ${…} is looked at by nobody else
+        faults += misfits
+    elif recipe is not None and (faults or any(all_faults(recipe))):
         faults += faults_of(recipe)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
@@ -87,24 +92,31 @@ def launch(overrides: Sequence[str], folder: Path, job: Callable[[list[str], lis
 
     ``folder`` takes what Hydra and its launchers write. Returns what the jobs returned.
     """
-    reading = _read(overrides, sweep=True)
-    given = {text: shown for word in reading.words for text, shown in zip(word.texts, word.given, strict=True)}
-    swept = {word.setting for word in reading.words if word.count > 1 or word.searched}
-    words = [*(word.text for word in reading.words), f"hydra.sweep.dir={quoted(str(folder))}"]
+    read = _read(overrides, sweep=True).words
+    words = [word for word in read if not word.is_hydra]
+    plain = [word.text for word in read if word.is_hydra]
+    opaque = [f"+words.w{number}={word.text.partition('=')[2]}" for number, word in enumerate(words)]
+    place = f"hydra.sweep.dir={quoted(str(folder))}"
     try:
         with _hydra() as hydra:
-            batches = hydra.multirun(ROOT, partial(_job, job, given, swept), words, with_log_configuration=False)
+            run = partial(_job, job, words)
+            batches = hydra.multirun(SWEEP, run, [*plain, *opaque, place], with_log_configuration=False)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:  # an assertion: basic's max_batch_size
         raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {_line(error)}")]) from error
     return [returned.return_value for batch in batches for returned in batch]
 
 
-def _job(
-    job: Callable[[list[str], list[str]], Any], given: Mapping[str, str], swept: set[str], _config: DictConfig
-) -> Any:
-    """Run a job by its words, composed as those of a single run; Hydra's own composition is not needed."""
-    words = [given.get(word, word) for word in HydraConfig.get().overrides.task]
-    return job(words, [word for word in words if word.partition("=")[0] in swept])
+def _job(job: Callable[[list[str], list[str]], Any], words: Sequence[Word], _config: DictConfig) -> Any:
+    """Run a job by its words, composed as those of a single run; to Hydra they are values under numbers."""
+    own: list[str] = []
+    whole: list[str] = []
+    for text in HydraConfig.get().overrides.task:
+        number, _, value = text.removeprefix("+words.w").partition("=")
+        word = words[int(number)]
+        given = dict(zip(word.texts, word.given, strict=True))
+        whole.append(given.get(f"{word.setting}={value}", f"{word.setting}={value}"))
+        own += whole[-1:] if word.count > 1 or word.searched else []
+    return job(whole, own)
 
 
 @contextmanager
@@ -133,7 +145,7 @@ def _plugin_faults(words: Sequence[Word]) -> Iterator[Fault]:
             return
         names = [f"{group}={name}" for group, name in chosen.items()]
         try:
-            config = hydra_compose(ROOT, names, return_hydra_config=True)
+            config = hydra_compose(SWEEP, names, return_hydra_config=True)
         except HydraException as error:
             yield Fault(", ".join(names), None, f"cannot be used: {_line(error)}")
             return
@@ -225,6 +237,7 @@ def _store_choices() -> None:
     quiet = [{f"override hydra/{logging}": "none"} for logging in ("job_logging", "hydra_logging")]
     hydra = {"output_subdir": None, "run": {"dir": "."}, "sweep": {"subdir": "."}}
     store.store(ROOT, {"defaults": [*defaults, *quiet], "hydra": hydra})
+    store.store(SWEEP, {"defaults": ["_self_", *quiet], "hydra": hydra, "words": {}})
 
 
 def _parse(text: str) -> Word | None:
@@ -273,12 +286,33 @@ def _built(config: DictConfig) -> Recipe:
     return recipe
 
 
-def _strays(recipe: Recipe) -> Iterator[str]:
-    """Yield the parts under a name that no option has: Hydra takes `prune: {hedas: {}}` for a new stage."""
+def _misfits(recipe: Recipe) -> Iterator[Fault]:
+    """Yield values of another type than their setting's, and parts under a name that no option has.
+
+    Hydra takes `prune: {hedas: {}}` for a new stage, and anything for what `${…}` inserts.
+    """
+    yield from _mistyped(recipe)
     for group in SEVERAL:
-        for name, part in slot(recipe, group).items():
+        held = slot(recipe, group)
+        for name, part in held.items() if isinstance(held, Mapping) else ():
             if option_of(group, part) is None:
-                yield f"{group}.{name}"
+                yield Fault(f"{group.replace('/', '.')}.{name}", None, "is not an option of its group")
+
+
+def _mistyped(settings: Settings, prefix: str = "") -> Iterator[Fault]:
+    types = hints(type(settings))
+    for field in fields(settings):
+        value, hint = getattr(settings, field.name), types[field.name]
+        path = f"{prefix}{field.name}"
+        if not fits(value, hint):
+            shown = None if isinstance(value, Settings | Mapping) else value
+            yield Fault(path, shown, f"must be {expected(hint)}")
+        elif isinstance(value, Settings):
+            yield from _mistyped(value, f"{path}.")
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                if isinstance(part, Settings):
+                    yield from _mistyped(part, f"{path}.{name}.")
 
 
 def _piecewise(reading: Reading) -> Recipe | None:
@@ -337,7 +371,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
         return
     try:
         OmegaConf.update(config, path, value)
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, OverflowError):
         group = path.replace(".", "/")
         remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""
         reading.refuse(said, value, f"must be {expected(_type(owner, name))}", remedy, blame=path)

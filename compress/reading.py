@@ -176,7 +176,7 @@ class Reading:
             rule = "has no values, or so many that they cannot be counted"
             self.refuse(key, value, rule, "Write a,b,c or range(FROM,TO,STEP).", blame=key)
             return None
-        if len(word.values) > 1 and not self.sweep:
+        if word.count > 1 and not self.sweep:
             brackets = f"Write {key}=[{value}], or add" if group in SEVERAL else "Write one, or add"
             remedy = f"{brackets} -m to run each of them."
             self.refuse(key, value, "has several values", remedy, blame=word.setting.replace("/", "."))
