@@ -102,7 +102,8 @@ def launch(overrides: Sequence[str], folder: Path, job: Callable[[list[str], lis
             run = partial(_job, job, words)
             batches = hydra.multirun(SWEEP, run, [*plain, *opaque, place], with_log_configuration=False)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:  # an assertion: basic's max_batch_size
-        raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {_line(error)}")]) from error
+        why = _line(error) or "a parameter of its launcher or sweeper is out of range"
+        raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {why}")]) from error
     return [returned.return_value for batch in batches for returned in batch]
 
 
@@ -215,7 +216,12 @@ def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
     reading.read(overrides)
     store = ConfigStore.instance()
     for name, choices in reading.recipes.items():
-        store.store(name, choices.node(), "recipe", "_global_")
+        try:
+            store.store(name, choices.node(), "recipe", "_global_")
+        except OmegaConfBaseException as error:  # half a ${…}
+            setting = str(error.full_key or "recipe")
+            reading.refuse(f"{choices.file.line(setting)}: {setting}", None, f"cannot be read: {_line(error)}")
+            reading.blamed.add("recipe")
     for hub_id in reading.hub_ids:
         owner, _, name = hub_id.partition("/")
         store.store(name, Hub(path=hub_id), f"data/{owner}", "data")

@@ -168,9 +168,7 @@ def test_other_threads_train_without_handlers(tmp_path: Path) -> None:
     assert during == before
 
 
-@pytest.mark.parametrize(
-    ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
-)
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_outside_training_a_signal_stops_at_once(stop: int, code: int, monkeypatch, capsys) -> None:
     def work(_: Any) -> int:
         os.kill(os.getpid(), stop)

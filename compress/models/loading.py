@@ -39,6 +39,7 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
     A folder must hold weights too, unless ``weights`` is off.
     """
     folder = Path(model)
+    _must_be_readable(folder)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: has no config.json. Name a folder written by transformers' save_pretrained.")
     if weights and folder.is_dir() and not any(folder.glob("*.safetensors")):
@@ -51,6 +52,13 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
             with safe_open(path, framework="pt"):
                 pass  # reads the header, which a file cut short or of another kind fails
         return without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
+
+
+def _must_be_readable(folder: Path) -> None:
+    """Raise ModelError where a pipe, socket or device stands for a folder or in it: to read it could take for ever."""
+    for path in folder.iterdir() if folder.is_dir() else (folder,):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path}: is no regular file. Name a folder written by transformers' save_pretrained.")
 
 
 def load_model(
@@ -138,6 +146,7 @@ def load_masked_lm(model: str | Path, *, on: torch.device | None = None) -> PreT
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Return the fast tokenizer of a folder or hub id; raises ModelError where it has none."""
     folder = Path(model)
+    _must_be_readable(folder)
     if folder.is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(f"{folder}: has no tokenizer. Save it beside the model: tokenizer.save_pretrained(folder).")
     with plain_errors(model), quiet():
