@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from compress.errors import RecipeError
 from compress.recipe import Recipe
 from compress.settings import all_faults
 from compress.sweep import Outcome, sweep
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +110,7 @@ FILES = [
     ('name: "a\\0b"', "own.yaml:1: name = 'a\\x00b': holds a NUL"),
     ("seed: " + "9" * 5000, "cannot be read as a text file of YAML"),
     ("teacher: {epochs: " + "9" * 400 + "}", "must be a number"),
-    ("name: " + "${recipe}" * 1001, "have no bounds".replace("have no", "has no")),
+    ("name: " + "${recipe}" * 1001, "insert each other so often that their length has no bounds"),
 ]
 
 
@@ -214,14 +210,11 @@ BASE = "defaults:\n  - override /distill/losses: [soft]\n  - override /prune: []
 @pytest.mark.parametrize(
     ("word", "names"),
     [
-        ("recipe=my.yaml", ["my"]),
         ("recipe=my.yaml,sub/other.yaml", ["my", "other"]),
-        ("recipe=quickstart,my.yaml", ["quickstart", "my"]),
-        ("recipe=choice(my.yaml,sub/other.yaml)", ["my", "other"]),
-        ("recipe=with space.yaml,my.yaml", ["with space", "my"]),
+        ("recipe=choice(quickstart,sub/other.yaml)", ["quickstart", "other"]),
+        ("recipe=with space.yaml,e=q.yaml", ["with space", "e=q"]),
         ("recipe='a,b.yaml',my.yaml", ["a,b", "my"]),
         ("recipe=a,b.yaml", ["a,b"]),
-        ("recipe=e=q.yaml", ["e=q"]),
         ('recipe="it\'s.yaml",my.yaml', ["it's", "my"]),
         ("recipe=~/my.yaml", ["my"]),
         ("recipe=includes.yaml", ["includes"]),
@@ -286,10 +279,5 @@ def test_a_sweep_runs_no_code_that_a_recipe_names(where, elsewhere):
         "words": [f"+hydra.callbacks.x={writes.replace(' ', '')}", "seed=1,2"],
         "parameters": ["hydra.sweeper.params={seed:'1,2'}", "hydra.sweeper._target_=torch.load"],
     }[where]
-    done = subprocess.run(
-        [sys.executable, "-m", "compress", "run", "-m", *words],
-        capture_output=True, text=True, check=False, cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert main(["run", "-m", *words]) == 2
     assert {path.name for path in elsewhere.iterdir()} == {"evil.pickle", "own.yaml"}
