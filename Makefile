@@ -6,16 +6,19 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all check bench clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/demo ## distil, prune, quantize and measure a small model, with all that it needs
 	$(BIN)/compress run recipe=quickstart
 
 test: $(VENV)/dev ## run the tests, without those that are slow or need a GPU
 	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
+
+test-all: $(VENV)/dev ## run the slow tests too: everything that needs no GPU
+	$(BIN)/python -m pytest -n auto -m "not gpu"
 
 check: $(VENV)/dev ## lint, check the formatting and the types
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import metadata
@@ -17,10 +18,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from compress import recipe_files
 from compress.errors import CompressError
 from compress.files import storage_error
+from compress.interruption import Terminated, terminable
+from compress.processes import SeveralProcessesError, is_first, refuse_several
 from compress.run_names import distinct, given_path
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
+    from compress.sweep import Outcome
+
+MOST_NUMBERS, LARGEST = 64, 1_000_000  # of --batch and --tokens
 
 OVERVIEW = """\
 usage: compress COMMAND …
@@ -84,14 +90,24 @@ written to runs/export/<number>/, or where output= says, as `compress run` does;
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run a command line and return its exit code.
+
+    0; 2 for what the user can fix; 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        with terminable():
+            return _main(words)
+    except SeveralProcessesError as error:
+        if is_first():
+            return _refused(str(error))
+        time.sleep(1)  # a launcher ends all its processes when one has ended; the first has to say why
+        return 2
     except CompressError as error:
         return _refused(str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("\n" if sys.stderr.isatty() else "", _stopped(words, stop), sep="", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # as in `compress recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -99,6 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (failure := storage_error(error)) is None:
             raise
         return _refused(str(failure))
+
+
+def _stopped(words: Sequence[str], stop: KeyboardInterrupt) -> str:
+    """Return the line that tells of an interruption; a sweep says in it how far it came."""
+    resumes = " Run the same command again; it resumes." if words[:1] in (["run"], ["export"]) else ""
+    return f"Stopped{f': {stop}' if str(stop) else ''}.{resumes}"
 
 
 def _main(argv: list[str]) -> int:
@@ -114,6 +136,8 @@ def _main(argv: list[str]) -> int:
         meant = f"run {name}" if "=" in name else close[0] if close else None
         hint = f"Did you mean compress {meant}?" if meant else f"There are {', '.join(COMMANDS)}."
         return _refused(f"{name} is no command. {hint}")
+    if name != "recipes" and not set(rest) & {"-h", "--help"}:
+        refuse_several()
     return COMMANDS[name](rest)
 
 
@@ -194,12 +218,22 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
         check_all(jobs)
         print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
         return 0
-    outcomes = sweep(words)
+    ended: list[Outcome] = []
+    try:
+        outcomes = sweep(words, ended)
+    except KeyboardInterrupt as stop:
+        count = _tell(ended)
+        raise type(stop)(f"{count} {'run is' if count == 1 else 'runs are'} finished") from None
+    return 0 if _tell(outcomes) == len(outcomes) else 2
+
+
+def _tell(outcomes: Sequence[Outcome]) -> int:
+    """Print what became of the jobs of a sweep; return how many are finished."""
     finished = [outcome for outcome in outcomes if not outcome.error]
     _compare([str(outcome.folder) for outcome in finished], None)
     for outcome in outcomes:
         print(f"{outcome.label}: {outcome.error or outcome.folder}", file=sys.stderr if outcome.error else sys.stdout)
-    return 0 if len(finished) == len(outcomes) else 2
+    return len(finished)
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -331,12 +365,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _numbers(text: str) -> list[int]:
-    return [_number(one) for one in text.split(",")]
+    numbers = text.split(",")
+    if len(numbers) > MOST_NUMBERS:
+        raise argparse.ArgumentTypeError(f"{len(numbers)} numbers are more than the {MOST_NUMBERS} that fit a table")
+    return [_number(one) for one in numbers]
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers from 1, as 1,8,32")
+    if not text.isdecimal() or len(text) > len(str(LARGEST)) or not 1 <= int(text) <= LARGEST:
+        rule = f"must be whole numbers from 1 to {LARGEST:,}, as 1,8,32"
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} {rule}")
     return int(text)
 
 

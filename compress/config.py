@@ -8,10 +8,12 @@ at once, in the project's words.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,13 +33,15 @@ from omegaconf.errors import OmegaConfBaseException
 from compress import recipe_files
 from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, option_of, slot
 from compress.data import Hub
-from compress.describe import expected, hints
+from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
-from compress.reading import Reading, Word, quoted
+from compress.limits import MOST_JOBS, SPECIAL
+from compress.reading import PLUGINS, Reading, Word, quoted
 from compress.recipe import Recipe, check
 from compress.settings import Settings, all_faults
 
-ROOT, SCHEMA = "compress", "compress_recipe"  # names in Hydra's store
+REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
+ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
 
 
 def compose(overrides: Sequence[str]) -> Recipe:
@@ -48,13 +53,16 @@ def compose(overrides: Sequence[str]) -> Recipe:
     reading = _read(overrides)
     recipe = None
     if not reading.faults:
-        with suppress(HydraException, OmegaConfBaseException):  # `_piecewise` finds out why
+        with suppress(*REFUSALS):  # `_piecewise` finds out why
             recipe = _built(_composed(reading.words))
-            recipe = None if any(_strays(recipe)) else recipe
+            recipe = None if any(_misfits(recipe)) else recipe
     if recipe is None:
         recipe = _piecewise(reading)
     faults = reading.faults
-    if recipe is not None and (faults or any(all_faults(recipe))):
+    misfits = [] if recipe is None else list(_misfits(recipe))
+    if misfits:  # what is inserted by ${…} is looked at by nobody else
+        faults += misfits
+    elif recipe is not None and (faults or any(all_faults(recipe))):
         faults += faults_of(recipe)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
@@ -76,42 +84,96 @@ def combinations(overrides: Sequence[str]) -> list[list[str]]:
     faults = [*reading.faults, *_plugin_faults(reading.words)]
     if faults:
         raise RecipeError(faults)
-    return [list(job) for job in itertools.product(*(word.texts for word in reading.words if not word.is_hydra))]
+    return [list(job) for job in itertools.product(*(word.given for word in reading.words if not word.is_hydra))]
 
 
-def launch(overrides: Sequence[str], folder: Path, job: Callable[[Recipe, list[str]], Any]) -> list[Any]:
-    """Run ``job(recipe, its own words)`` for every combination, wherever ``hydra/launcher=`` says.
+def launch(overrides: Sequence[str], folder: Path, job: Callable[[list[str], list[str]], Any]) -> list[Any]:
+    """Run ``job(its words, its own words)`` for every combination, wherever ``hydra/launcher=`` says.
 
     ``folder`` takes what Hydra and its launchers write. Returns what the jobs returned.
     """
-    reading = _read(overrides, sweep=True)
-    swept = {word.setting for word in reading.words if len(word.values) > 1}
-    words = [*(word.text for word in reading.words), f"hydra.sweep.dir={quoted(str(folder))}"]
+    read = _read(overrides, sweep=True).words
+    words = [word for word in read if not word.is_hydra]
+    plain = [word.text for word in read if word.is_hydra]
+    opaque = [f"+words.w{number}={word.text.partition('=')[2]}" for number, word in enumerate(words)]
+    place = f"hydra.sweep.dir={quoted(str(folder))}"
     try:
-        with initialize(version_base="1.3", config_path=None):
-            batches = GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
-                ROOT, partial(_job, job, swept), words, with_log_configuration=False
-            )
-    except HydraException as error:
-        raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {_line(error)}")]) from error
+        with _hydra() as hydra:
+            run = partial(_job, job, words)
+            batches = hydra.multirun(SWEEP, run, [*plain, *opaque, place], with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:  # an assertion: basic's max_batch_size
+        why = _line(error) or "a parameter of its launcher or sweeper is out of range"
+        raise RecipeError([Fault("-m", None, f"the sweep cannot be started: {why}")]) from error
     return [returned.return_value for batch in batches for returned in batch]
 
 
-def _job(job: Callable[[Recipe, list[str]], Any], swept: set[str], config: DictConfig) -> Any:
-    words = HydraConfig.get().overrides.task
-    return job(_built(config), [word for word in words if word.partition("=")[0] in swept])
+def _job(job: Callable[[list[str], list[str]], Any], words: Sequence[Word], _config: DictConfig) -> Any:
+    """Run a job by its words, composed as those of a single run; to Hydra they are values under numbers."""
+    own: list[str] = []
+    whole: list[str] = []
+    for text in HydraConfig.get().overrides.task:
+        number, _, value = text.removeprefix("+words.w").partition("=")
+        word = words[int(number)]
+        given = dict(zip(word.texts, word.given, strict=True))
+        whole.append(given.get(f"{word.setting}={value}", f"{word.setting}={value}"))
+        own += whole[-1:] if word.count > 1 or word.searched else []
+    return job(whole, own)
 
 
-def _plugin_faults(words: Iterable[Word]) -> Iterator[Fault]:
-    """Yield words that name a launcher or sweeper which is not installed."""
-    with initialize(version_base="1.3", config_path=None):
-        loader = GlobalHydra.instance().config_loader()
-    for word in words:
-        if word.is_hydra and "/" in word.setting:
-            known = loader.get_group_options(word.setting)
-            for value in word.values:
-                if value not in known:
-                    yield Fault(word.setting, value, "is not installed", guess(str(value), known))
+@contextmanager
+def _hydra() -> Iterator[Any]:
+    """Give a Hydra without a folder of configurations; one that is at work already is put back afterwards."""
+    at_work = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            yield GlobalHydra.instance().hydra
+    finally:
+        GlobalHydra.instance().hydra = at_work
+
+
+def _plugin_faults(words: Sequence[Word]) -> Iterator[Fault]:
+    """Yield words that name a launcher or sweeper which is not installed, or a parameter that it does not have."""
+    hydras = [word for word in words if word.is_hydra]
+    chosen = {word.setting: str(word.values[0]) for word in hydras if word.setting in PLUGINS}
+    with _hydra() as hydra:
+        loader = hydra.config_loader
+        known = {group: loader.get_group_options(group) for group in chosen}
+        unknown = [group for group, name in chosen.items() if name not in known[group]]
+        for group in unknown:
+            yield Fault(group, chosen[group], "is not installed", guess(chosen[group], known[group]))
+        if unknown:
+            return
+        names = [f"{group}={name}" for group, name in chosen.items()]
+        try:
+            config = hydra_compose(SWEEP, names, return_hydra_config=True)
+        except HydraException as error:
+            yield Fault(", ".join(names), None, f"cannot be used: {_line(error)}")
+            return
+    for word in hydras:
+        if word.setting not in PLUGINS:
+            yield from _parameter_faults(config, word)
+    if "hydra/sweeper" not in chosen:
+        for word in words:
+            if word.searched:
+                value = word.text.partition("=")[2]
+                yield Fault(word.setting, value, "is for sweepers that search", "Write a,b,c or range(FROM,TO,STEP).")
+
+
+def _parameter_faults(config: DictConfig, word: Word) -> Iterator[Fault]:
+    """Yield why a parameter of a launcher or sweeper cannot be set; sets it where it can."""
+    above, _, name = word.setting.rpartition(".")
+    owner = OmegaConf.select(config, above, throw_on_missing=False)
+    known = [str(key) for key in owner if not SPECIAL.fullmatch(str(key))] if isinstance(owner, DictConfig) else []
+    if name not in known:
+        yield Fault(word.setting, word.values[0], "is not a setting", guess(name, known))
+    elif isinstance(owner._get_node(name), DictConfig):
+        yield Fault(word.setting, word.values[0], "is not a plain setting")
+    else:
+        try:
+            OmegaConf.update(config, word.setting, word.values[0])
+        except OmegaConfBaseException:
+            yield Fault(word.setting, word.values[0], "has a value of another kind than this setting takes")
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -154,7 +216,12 @@ def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
     reading.read(overrides)
     store = ConfigStore.instance()
     for name, choices in reading.recipes.items():
-        store.store(name, choices.node(), "recipe", "_global_")
+        try:
+            store.store(name, choices.node(), "recipe", "_global_")
+        except OmegaConfBaseException as error:  # half a ${…}
+            setting = str(error.full_key or "recipe")
+            reading.refuse(f"{choices.file.line(setting)}: {setting}", None, f"cannot be read: {_line(error)}")
+            reading.blamed.add("recipe")
     for hub_id in reading.hub_ids:
         owner, _, name = hub_id.partition("/")
         store.store(name, Hub(path=hub_id), f"data/{owner}", "data")
@@ -176,25 +243,44 @@ def _store_choices() -> None:
     quiet = [{f"override hydra/{logging}": "none"} for logging in ("job_logging", "hydra_logging")]
     hydra = {"output_subdir": None, "run": {"dir": "."}, "sweep": {"subdir": "."}}
     store.store(ROOT, {"defaults": [*defaults, *quiet], "hydra": hydra})
+    store.store(SWEEP, {"defaults": ["_self_", *quiet], "hydra": hydra, "words": {}})
 
 
 def _parse(text: str) -> Word | None:
     try:
         word = OverridesParser.create().parse_override(text)
-    except HydraException:
+    except (HydraException, ValueError):  # a number of thousands of digits
         return None
     key = word.key_or_group
     if key in open_dictionaries():
         text = f"++{text}"  # Hydra's word for keys that the schema does not know
     if not word.is_sweep_override():
         return Word(key, text, (word.value(),), (text,))
+    count = _count(word._value)
+    if not 0 < count <= MOST_JOBS:  # not listed; `count` tells why
+        return Word(key, text, (), (), count=count)
     if word.is_discrete_sweep():
         texts = tuple(f"{text.partition('=')[0]}={one}" for one in word.sweep_string_iterator())
     else:  # an interval, for sweepers that search: its two ends stand for it
         interval: Any = word.value()
         texts = (f"{key}={interval.start}", f"{key}={interval.end}")
     parsed = [OverridesParser.create().parse_override(one) for one in texts]
-    return Word(key, text, tuple(one.value() for one in parsed), texts)
+    values = tuple(one.value() for one in parsed)
+    return Word(key, text, values, texts, count=count, searched=not word.is_discrete_sweep())
+
+
+def _count(sweep: Any) -> int:
+    """Return how many values a sweep has without listing them; 0 where it has none, or no end."""
+    if isinstance(sweep, ChoiceSweep):
+        return len(sweep.list)
+    if isinstance(sweep, IntervalSweep):
+        return 2
+    if not isinstance(sweep, RangeSweep) or not sweep.step:
+        return 0  # glob(…) too, which knows no names here
+    try:
+        return max(0, math.ceil((Decimal(str(sweep.stop)) - Decimal(str(sweep.start))) / Decimal(str(sweep.step))))
+    except (ArithmeticError, ValueError):  # from or to infinity, or no number
+        return 0
 
 
 @cache
@@ -211,7 +297,7 @@ def open_dictionaries() -> frozenset[str]:
 
 
 def _composed(words: Iterable[Word]) -> DictConfig:
-    with initialize(version_base="1.3", config_path=None):
+    with _hydra():
         return hydra_compose(ROOT, [word.text for word in words])
 
 
@@ -221,12 +307,33 @@ def _built(config: DictConfig) -> Recipe:
     return recipe
 
 
-def _strays(recipe: Recipe) -> Iterator[str]:
-    """Yield the parts under a name that no option has: Hydra takes `prune: {hedas: {}}` for a new stage."""
+def _misfits(recipe: Recipe) -> Iterator[Fault]:
+    """Yield values of another type than their setting's, and parts under a name that no option has.
+
+    Hydra takes `prune: {hedas: {}}` for a new stage, and anything for what `${…}` inserts.
+    """
+    yield from _mistyped(recipe)
     for group in SEVERAL:
-        for name, part in slot(recipe, group).items():
+        held = slot(recipe, group)
+        for name, part in held.items() if isinstance(held, Mapping) else ():
             if option_of(group, part) is None:
-                yield f"{group}.{name}"
+                yield Fault(f"{group.replace('/', '.')}.{name}", None, "is not an option of its group")
+
+
+def _mistyped(settings: Settings, prefix: str = "") -> Iterator[Fault]:
+    types = hints(type(settings))
+    for field in fields(settings):
+        value, hint = getattr(settings, field.name), types[field.name]
+        path = f"{prefix}{field.name}"
+        if not fits(value, hint):
+            shown = None if isinstance(value, Settings | Mapping) else value
+            yield Fault(path, shown, f"must be {expected(hint)}")
+        elif isinstance(value, Settings):
+            yield from _mistyped(value, f"{path}.")
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                if isinstance(part, Settings):
+                    yield from _mistyped(part, f"{path}.{name}.")
 
 
 def _piecewise(reading: Reading) -> Recipe | None:
@@ -285,7 +392,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
         return
     try:
         OmegaConf.update(config, path, value, force_add=path in open_dictionaries())
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, OverflowError):
         group = path.replace(".", "/")
         remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""
         reading.refuse(said, value, f"must be {expected(_type(owner, name))}", remedy, blame=path)

@@ -56,6 +56,26 @@ def expected(hint: Any) -> str:
     return "a value of its kind"
 
 
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a setting of this type may hold ``value``."""
+    if hint is Any:
+        return True
+    if value is None:
+        return type(None) in get_args(hint)
+    return any(_is_a(value, one) for one in _not_none(hint))
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in {list, tuple}:
+        return isinstance(value, list | tuple) and all(fits(one, get_args(hint)[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(fits(one, get_args(hint)[1]) for one in value.values())
+    if isinstance(value, bool) and hint in {int, float}:
+        return False
+    return not isinstance(hint, type) or isinstance(value, float | int if hint is float else hint)
+
+
 def short(hint: Any) -> str:
     """Return the same in a word or two, for a table."""
     inner = _not_none(hint)

@@ -5,6 +5,7 @@ Knows what can be chosen, but not Hydra: how one word is parsed is given to it.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,25 @@ from compress import recipe_files
 from compress.choices import GROUPS, SEVERAL, guess
 from compress.data.names import folder_instead, no_data_set
 from compress.errors import Fault, RecipeError
+from compress.limits import (
+    LONGEST_WORD,
+    MOST_INCLUDED,
+    MOST_JOBS,
+    SPECIAL,
+    Why,
+    inserted,
+    is_hydras,
+    special_key,
+    texts_in,
+    too_many_copies,
+    too_nested,
+    unprintable,
+)
 from compress.recipe_files import RecipeFile
 
 QUICKSTART = "quickstart"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PLUGINS = ("hydra/launcher", "hydra/sweeper")  # what of Hydra's own can be chosen; their parameters have dots
 
 
 @dataclass(frozen=True)
@@ -29,8 +45,11 @@ class Word:
 
     setting: str  # a path, or a group of choices
     text: str
-    values: tuple[Any, ...]
+    values: tuple[Any, ...]  # all of them, unless there are more than a sweep may have
     texts: tuple[str, ...]  # one word for each value
+    count: int = 1  # of values; 0 where it cannot be told
+    searched: bool = False  # whether the values are the ends of an interval
+    shown: tuple[str, ...] = ()  # `texts` as a user writes them, where Hydra takes them otherwise
 
     @property
     def is_choice(self) -> bool:
@@ -40,7 +59,12 @@ class Word:
     @property
     def is_hydra(self) -> bool:
         """Whether it is meant for Hydra, as ``hydra/launcher=joblib``."""
-        return self.setting.startswith(("hydra.", "hydra/"))
+        return is_hydras(self.setting)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """One word for each value, as a user may write it."""
+        return self.shown or self.texts
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,10 @@ class Reading:
             word = self._word(text.strip())
             if word is not None:
                 self.words.append(word)
+        jobs = math.prod(word.count for word in self.words)
+        if self.sweep and jobs > MOST_JOBS:
+            rule = f"would be {jobs:,} runs, and a sweep has at most {MOST_JOBS:,}"
+            self.refuse("-m", None, rule, "Give fewer values, or split them into several sweeps.")
         if "recipe" not in self.blamed and not any(word.setting == "recipe" for word in self.words):
             self._recipe(QUICKSTART, QUICKSTART, "recipe", ())
         for word in self.words:
@@ -100,6 +128,10 @@ class Reading:
                 chosen = {str(option) for value in word.values for option in (value or ())}
                 dropped = set(GROUPS[word.setting]) - chosen
                 self.recipes = {name: found.without(word.setting, dropped) for name, found in self.recipes.items()}
+        files = (text for choices in self.recipes.values() for text in texts_in(choices.file.values))
+        if too_many_copies([*files, *(word.text for word in self.words)]):
+            rule = "insert each other so often that their length has no bounds"
+            self.refuse("${…}", None, rule, "Write some of them out.")
 
     def refuse(self, setting: str, value: object, rule: str, remedy: str = "", *, blame: str = "") -> None:
         """Note a fault; settings from ``blame`` on down are not looked at any more."""
@@ -110,6 +142,12 @@ class Reading:
     def _word(self, text: str) -> Word | None:
         key, equals, value = text.partition("=")
         key = key.strip()
+        shown = key if key.isprintable() and len(key) <= 80 else f"{key[:80]!r}"
+        if why := self._unreadable(text):
+            self.refuse(shown, None, *why)
+            return None
+        if is_hydras(key):
+            return self._hydras(key, value)
         if key.startswith("~"):
             key = key.lstrip("~")
             remedy = f"Write {key}=[] for none." if key in SEVERAL else f"Where it may be empty, write {key}=null."
@@ -117,29 +155,74 @@ class Reading:
             return None
         key = key.lstrip("+")  # Hydra's way around a schema
         if not equals or not re.fullmatch(r"[\w./-]+", key):
-            remedy = f"Write {key}=VALUE." if key and not equals else "For example seed=7."
-            self.refuse(text, None, "is not of the form setting=value", remedy)
-            return None
-        if key.startswith(("hydra.", "hydra/")) and not self.sweep:
-            self.refuse(key, value, "means something in a sweep only", "Add -m.")
+            remedy = f"Write {shown}=VALUE." if key and not equals else "For example seed=7."
+            self.refuse(text if text.isprintable() else repr(text), None, "is not of the form setting=value", remedy)
             return None
         group = key.replace(".", "/")
         chooses = group in GROUPS or group == "recipe"
         if group in SEVERAL and value in {"null", ""}:
             value = "[]"
-        if group == "recipe" and not value.startswith(("[", "choice(")):
-            word = self._parsed(group, ",".join(map(self._stored_name, value.split(","))), value)
+        if group == "recipe" and not value.startswith("["):
+            word = self._recipes(value)
         else:
             word = self._parsed(group if chooses else key, value, value)
         if word is None:
             return None
-        if len(word.values) > 1 and not self.sweep:
+        if special := next((part for part in re.split("[./]", key) if SPECIAL.fullmatch(part)), None) or (
+            next(filter(None, map(special_key, word.values)), None)
+        ):
+            self.refuse(key, None, f"names code to call by {special}, which no recipe may", "Leave it out.", blame=key)
+            return None
+        if not word.count:
+            rule = "has no values, or so many that they cannot be counted"
+            self.refuse(key, value, rule, "Write a,b,c or range(FROM,TO,STEP).", blame=key)
+            return None
+        if word.count > 1 and not self.sweep:
             brackets = f"Write {key}=[{value}], or add" if group in SEVERAL else "Write one, or add"
             remedy = f"{brackets} -m to run each of them."
             self.refuse(key, value, "has several values", remedy, blame=word.setting.replace("/", "."))
             return None
         known = [self._known(group, one, group) for one in word.values] if chooses else []
         return word if all(known) else None
+
+    @staticmethod
+    def _unreadable(text: str) -> Why | None:
+        """Return why a word is not even looked at."""
+        if len(text) > LONGEST_WORD:
+            rule = f"is longer than {LONGEST_WORD} characters"
+            return rule, "Put it into a recipe file: compress run recipe=FILE.yaml."
+        if too_nested(text):
+            return "has too many brackets inside each other", "Close every bracket and quote, as in [a,b] or 'a, b'."
+        return unprintable(text) or inserted(text)
+
+    def _hydras(self, key: str, value: str) -> Word | None:
+        """Read a word for Hydra: a plugin's name or a plain parameter of it, and nothing else."""
+        parts = key.split(".")
+        names = key in PLUGINS
+        sets = len(parts) > 2 and "/".join(parts[:2]) in PLUGINS and all(part.isidentifier() for part in parts)
+        if not (names or sets) or any(map(SPECIAL.fullmatch, parts)):
+            rule = "belongs to Hydra; of its settings only launcher, sweeper and their parameters can be set"
+            self.refuse(key, value, rule, "Write hydra/launcher=NAME or hydra.launcher.PARAMETER=VALUE.")
+            return None
+        if not self.sweep:
+            self.refuse(key, value, "means something in a sweep only", "Add -m.")
+            return None
+        word = self._parsed(key, value, value)
+        plain = str if names else str | int | float | bool | None
+        if (word is not None and not (len(word.values) == 1 and isinstance(word.values[0], plain))) or "${" in value:
+            self.refuse(key, value, "must be one name" if names else "must be one plain value, no list and no ${…}")
+            return None
+        return word
+
+    def _recipes(self, value: str) -> Word | None:
+        """Read the names and files after ``recipe=``; what Hydra takes are the names under which they are stored."""
+        inner = re.fullmatch(r"choice\((.*)\)", value)
+        given = [value] if recipe_files.is_file(value) else _listed(inner[1] if inner else value)
+        stored = [self._stored_name(recipe) for recipe in given]
+        word = self._parsed("recipe", ",".join(stored), value)
+        if word is None or len(word.texts) != len(given):
+            return word
+        return replace(word, shown=tuple(f"recipe={_as_listed(recipe)}" for recipe in given))
 
     def _parsed(self, key: str, value: str, given: str) -> Word | None:
         word = self.parse(f"{key}={value}")
@@ -182,22 +265,32 @@ class Reading:
 
     def _stored_name(self, recipe: str, folder: Path = Path()) -> str:
         """Return the name under which a recipe is stored; a file gets one that Hydra can read."""
-        recipe = recipe.strip().strip("'\"")
         if not recipe.endswith(recipe_files.ENDINGS):
-            return recipe
-        path = folder / Path(recipe).expanduser()
-        name = f"{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{zlib.crc32(str(path.resolve()).encode()):08x}"
+            file = recipe_files.known().get(recipe)
+            if file is None or re.fullmatch(r"[\w-]+", recipe):
+                return recipe
+            path = file  # its name has signs that mean something to Hydra
+        else:
+            path = folder / recipe_files.path_of(recipe)
+        name = f"{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{zlib.crc32(str(recipe_files.resolved(path)).encode()):08x}"
         self._files[name] = str(path)
         return name
 
-    def _recipe(self, name: str, shown: str, said: str, within: tuple[Path, ...]) -> bool:
+    def _recipe(self, name: str, shown: str, said: str, within: tuple[str, ...]) -> bool:
         """Read a recipe and those that it builds on; note it under its stored name."""
         path = Path(self._files[name]) if name in self._files else recipe_files.known().get(name)
+        if not within:
+            self._built_on = set()
         if path is None:
             self.refuse(said, shown, "is no recipe", guess(name, recipe_files.known()), blame="recipe")
-        elif path in within:
+        elif name in within:
             self.refuse(said, shown, "builds on itself", blame="recipe")
+        elif name in self._built_on:
+            self.refuse(said, shown, "is built on already", "Name it once.", blame="recipe")
+        elif len(self._built_on) > MOST_INCLUDED:
+            self.refuse(said, shown, f"builds on more than {MOST_INCLUDED} recipes", blame="recipe")
         else:
+            self._built_on.add(name)
             try:
                 choices = Choices(recipe_files.read(path))
             except RecipeError as error:
@@ -206,12 +299,14 @@ class Reading:
                 return False
             before = len(self.faults)
             for index, entry in enumerate(choices.file.defaults):
-                self._default(entry, choices.file.line(f"defaults.{index}"), choices, (*within, path))
+                self._default(entry, choices.file.line(f"defaults.{index}"), choices, (*within, name))
             self.recipes[name] = choices
             return len(self.faults) == before
         return False
 
-    def _default(self, entry: Any, line: str, choices: Choices, within: tuple[Path, ...]) -> None:
+    _built_on: set[str] = field(default_factory=set)  # stored names of the recipe being read and those it builds on
+
+    def _default(self, entry: Any, line: str, choices: Choices, within: tuple[str, ...]) -> None:
         """Read one entry of a defaults list into ``choices``."""
         if entry == "_self_":
             return
@@ -231,6 +326,12 @@ class Reading:
                 choices.includes.append(name)
         elif group not in GROUPS:
             self.refuse(f"{line}: {group}", chosen, "is no group of choices", guess(group, GROUPS))
+        elif package and not _is_own_name(group, package):
+            rule = f"puts an option elsewhere than below {group.replace('/', '.')}"
+            remedy = f"Write for example `/{group}@{group.replace('/', '.')}.own_name: {chosen}`."
+            self.refuse(f"{line}: {found[0]}", chosen, rule, remedy)
+        elif package and not isinstance(chosen, str):
+            self.refuse(f"{line}: {found[0]}", chosen, "must be one option, for it has one name")
         elif self._known(group, chosen, f"{line}: {group}"):
             if package:
                 choices.named.append({f"/{group}{package}": str(chosen)})
@@ -241,3 +342,33 @@ class Reading:
 def quoted(text: str) -> str:
     """Return ``text`` as one value for Hydra, whatever signs are in it."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def _is_own_name(group: str, package: str) -> bool:
+    """Return whether ``@prune.mine`` is a name of one's own for an option of the group ``prune``."""
+    above, _, name = package.removeprefix("@").rpartition(".")
+    return group in SEVERAL and above == group.replace("/", ".") and not SPECIAL.fullmatch(name)
+
+
+_QUOTED = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,]*))\s*(?:,|$)""")
+
+
+def _listed(text: str) -> list[str]:
+    """Return what stands between commas; quotes keep a comma inside, and are taken away."""
+    found: list[str] = []
+    place = 0
+    while place <= len(text):
+        match = _QUOTED.match(text, place)
+        if match is None:  # a quote with more behind it
+            return [*found, text[place:].strip()]
+        single, double, bare = match.groups()
+        held = single if single is not None else double
+        found.append(bare.strip() if held is None else re.sub(r"\\(.)", r"\1", held))
+        place = match.end() if match[0].endswith(",") else len(text) + 1
+    return found
+
+
+def _as_listed(text: str) -> str:
+    """Return ``text`` so that `_listed` gives it back."""
+    bare = _listed(text) == [text]
+    return text if bare else "'" + re.sub(r"([\\'])", r"\\\1", text) + "'"

@@ -23,6 +23,7 @@ from compress.examination import examine
 from compress.export.onnx import Onnx
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
+from compress.processes import refuse_several
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
@@ -115,10 +116,12 @@ class Recipe(Settings):
     def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> State:
         """Do everything that is not done yet, write the run's folder and return the last state.
 
-        Raises RecipeError before any work if a setting, the data, the teacher or the folder cannot be used.
+        Raises RecipeError before any work if a setting, the data, the teacher or the folder cannot be used, and
+        SeveralProcessesError where a launcher started several processes.
         ``command`` is what the report names as the way to repeat the run; ``label`` follows the number of a run
         without a name.
         """
+        refuse_several()
         console = console or Console(stderr=True)
         started = datetime.now().astimezone()
         clock = time.perf_counter()

@@ -7,6 +7,7 @@ import traceback
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from compress import config
@@ -28,11 +29,14 @@ class Outcome:
     error: str = ""
 
 
-def sweep(overrides: Sequence[str]) -> list[Outcome]:
-    """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all."""
+def sweep(overrides: Sequence[str], ended: list[Outcome] | None = None) -> list[Outcome]:
+    """Run every combination of the words' values. Raises RecipeError, before any work, with the faults of all.
+
+    Jobs that run in this process are noted in ``ended`` as they end: what there is when the sweep is interrupted.
+    """
     first, *_ = check_all(config.combinations(overrides))
     folder = reserve((first.folder.parent if first.output and first.folder else Path("runs")) / ".sweeps")
-    outcomes: list[Outcome] = config.launch(overrides, folder, _run)
+    outcomes: list[Outcome] = config.launch(overrides, folder, partial(_run, [] if ended is None else ended))
     return outcomes
 
 
@@ -83,13 +87,20 @@ def _label(word: str) -> str:
     return f"{'.'.join(re.split('[./]', setting)[-2:])}={safe}"
 
 
-def _run(recipe: Recipe, words: list[str]) -> Outcome:
-    recipe, label = named(recipe, words)
+def _run(ended: list[Outcome], words: list[str], own: list[str]) -> Outcome:
+    ended.append(outcome := _outcome(words, own))
+    return outcome
+
+
+def _outcome(words: list[str], own: list[str]) -> Outcome:
+    label, folder = " ".join(own), Path()
     try:
+        recipe, label = named(config.compose(words), own)
+        folder = recipe.folder or folder
         state = recipe.run() if recipe.folder else recipe.run(label=label)
     except CompressError as error:
-        return Outcome(label, recipe.folder, str(error))
+        return Outcome(label, folder, str(error))
     except Exception as error:  # a fault of ours ends its job, not the others
         traceback.print_exc()
-        return Outcome(label, recipe.folder, f"{type(error).__name__}: {error}")
+        return Outcome(label, folder, f"{type(error).__name__}: {error}")
     return Outcome(label, recipe.folder or state.folder)

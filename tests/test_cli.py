@@ -150,6 +150,8 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
         (["compare"], "the following arguments are required: RUN"),
         (["compare", "a", "b"], "a does not exist."),
         (["bench", "x", "--batch", "a"], "must be whole numbers from 1"),
+        (["bench", "x", "--batch", ",".join(["1"] * 65)], "65 numbers are more than the 64 that fit a table"),
+        (["bench", "x", "--tokens", "9" * 5000], "must be whole numbers from 1 to 1,000,000"),
         (["bench", "x", "--threads", "0"], "must be whole numbers from 1"),
         (["predict"], "the following arguments are required: PATH"),
         (["predict", "x", "a", "b", "--pair", "c"], "there are 2 texts, but --pair is given 1 times"),
@@ -166,7 +168,7 @@ def test_a_mistaken_command_is_told_in_a_line(argv, fragment, capsys):
     ("error", "code", "fragment"),
     [
         (ModelError("no such model."), 2, "no such model."),
-        (KeyboardInterrupt(), 130, "stopped; the same command continues where it was"),
+        (KeyboardInterrupt(), 130, "Stopped. Run the same command again; it resumes."),
         (OSError(errno.ENOSPC, "No space", "runs/x"), 2, "runs/x: the disk is full. Free some space"),
         (PermissionError(errno.EACCES, "denied", "runs/x"), 2, "runs/x: no permission."),
         (OSError(errno.EIO, "Input/output error", "runs/x"), 2, "runs/x: Input/output error. Fix that"),

@@ -195,6 +195,8 @@ def _looked_at(path: Path, unlabelled: bool) -> tuple[str, str] | None:
         if close:
             return "does not exist", f"Did you mean {path.parent / close[0]}?"
         return "does not exist", "" if path.parent.is_dir() else f"Nor does the folder {path.parent}."
+    if not path.is_file():
+        return "is no regular file", "Copy what it holds into a file."
     known = [*READERS, *([".txt"] if unlabelled else [])]
     if path.suffix.lower() not in known:
         return f"has the unknown suffix {path.suffix!r}", f"Known: {', '.join(known)}. Rename or convert it."

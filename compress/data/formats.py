@@ -150,7 +150,8 @@ def read_jsonl(path: Path) -> Numbered:
             yield number, Bad("holds half a character (a lone surrogate). Write the whole character.")
             continue
         except (ValueError, RecursionError) as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            what = "a number of too many digits" if type(error) is ValueError else what
             yield number, Bad(f"not valid JSON ({what}). Each line must hold one whole JSON object.")
             continue
         if isinstance(value, dict):

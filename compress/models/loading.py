@@ -60,6 +60,7 @@ def _without_values(model: str | Path, config: Any, trust_remote_code: bool) -> 
 
 def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any:
     """Return the configuration, of an architecture that can be built; the weights are not compared with it."""
+    _must_be_readable(Path(model))
     check_folder(Path(model), weights=weights)
     with plain_errors(model, CONFIG), quiet():
         config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
@@ -83,6 +84,13 @@ def _from_pretrained(
             **settings,
         )
     return loaded
+
+
+def _must_be_readable(folder: Path) -> None:
+    """Raise ModelError where a pipe, socket or device stands for a folder or in it: to read it could take for ever."""
+    for path in folder.iterdir() if folder.is_dir() else (folder,):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path}: is no regular file. Name a folder written by transformers' save_pretrained.")
 
 
 def load_model(
@@ -171,6 +179,7 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
     its own, and nowhere else: what the tokenizer's class is named does not matter.
     """
     folder = Path(model)
+    _must_be_readable(folder)
     if folder.is_dir():
         check_tokenizer_files(folder)
     with plain_errors(model, TOKENIZER_CONFIG), quiet():

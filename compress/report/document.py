@@ -29,6 +29,7 @@ from compress.report.summary import summary_of
 from compress.run_names import run_in
 
 SCHEMA = 1
+_NESTED = "its values are nested too deeply for a report. Run the recipe again to write it anew."
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -36,6 +37,8 @@ def load_report(path: Path) -> dict[str, Any]:
     """Read report.json; ``path`` may be its run directory. Raises CompressError when it cannot be used."""
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
+    if path.exists() and not path.is_file():
+        raise CompressError(f"{path} is no regular file. A finished run has a report.json; name its folder.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -47,11 +50,15 @@ def load_report(path: Path) -> dict[str, Any]:
         raise CompressError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:
         raise CompressError(f"{path} is not valid JSON: {error}. Run the recipe again to write it anew.") from error
+    except RecursionError:
+        raise CompressError(f"{path}: {_NESTED}") from None
     try:
         parse(document)
+        result: dict[str, Any] = clean(document)
     except CompressError as error:
         raise CompressError(f"{path}: {error}") from None
-    result: dict[str, Any] = clean(document)
+    except RecursionError:
+        raise CompressError(f"{path}: {_NESTED}") from None
     return result
 
 

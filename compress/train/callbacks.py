@@ -13,16 +13,21 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from compress.files import write_json
+from compress.interruption import Interruption
 from compress.progress import progress
 from compress.train.order import Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Training
 
 WHOLE = "whole"  # marks a checkpoint that was written to its end
+FINISHED = "finished"  # what the mark says where no step is left
 
 
 class Keeper(TrainerCallback):
-    """Orders checkpoints by time, validates after each epoch, stops early and keeps the best weights."""
+    """Orders checkpoints by time, validates after each epoch, stops early and keeps the best weights.
+
+    An interruption is taken after a step: a checkpoint is written, and training stops.
+    """
 
     def __init__(
         self,
@@ -31,7 +36,10 @@ class Keeper(TrainerCallback):
         folder: Path,
         validate: Callable[[], Mapping[str, float]],
         order: Order,
+        interruption: Interruption,
     ) -> None:
+        self.interruption = interruption
+        self.stopped = self.finished = False  # in the middle of an epoch; at the end of all
         self.objective, self.settings, self.validate, self.order = objective, settings, validate, order
         self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
         self.saved_at = time.monotonic()
@@ -42,9 +50,12 @@ class Keeper(TrainerCallback):
         self.order.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint where one is due."""
-        if state.global_step % self.steps_an_epoch:  # the last step of an epoch is kept after its validation
-            control.should_save = self.due and state.global_step < state.max_steps
+        """Ask for a checkpoint where one is due; stop where training is interrupted."""
+        # the last step of an epoch is kept after its validation
+        if state.global_step % self.steps_an_epoch and state.global_step < state.max_steps:
+            self.stopped = bool(self.interruption)
+            control.should_save = self.stopped or self.due
+            control.should_training_stop = control.should_training_stop or self.stopped
 
     @property
     def due(self) -> bool:
@@ -53,11 +64,14 @@ class Keeper(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint as whole."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE
+        mark.write_text(FINISHED if self.finished else "")
         self.saved_at = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate, and keep or stop where early stopping says so."""
+        """Validate, and keep or stop where early stopping says so, or where training is interrupted."""
+        if self.stopped:  # in the middle of this epoch, which goes on after resuming
+            return
         with same_randomness():
             metrics = self.validate()
         self.objective.train()
@@ -67,7 +81,10 @@ class Keeper(TrainerCallback):
         )
         if self.settings.early_stopping and metrics:
             self._keep_if_best(next(iter(metrics.values())), state, control)
-        control.should_save = self.due and state.global_step < state.max_steps
+        self.finished = control.should_training_stop or state.global_step >= state.max_steps
+        interrupted = bool(self.interruption)
+        control.should_save = interrupted or (self.due and not self.finished)
+        control.should_training_stop = control.should_training_stop or interrupted
 
     def _keep_if_best(self, metric: float, state: TrainerState, control: TrainerControl) -> None:
         from safetensors.torch import save_file
@@ -124,3 +141,8 @@ def last_whole(checkpoints: Path) -> str | None:
             shutil.rmtree(path)  # cut short; left there, it would count among those that are kept
     found = sorted(checkpoints.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
     return str(found[-1].parent) if found else None
+
+
+def finished(checkpoint: str) -> bool:
+    """Return whether a checkpoint is that of the end of training, after which no step follows."""
+    return (Path(checkpoint) / WHOLE).read_text() == FINISHED

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from compress.errors import CompressError
+from compress.interruption import held_back
 from compress.models.families import layers_below_top
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
-from compress.train.callbacks import Bar, Keeper, last_whole
+from compress.train.callbacks import Bar, Keeper, finished, last_whole
 from compress.train.objective import Objective, Rows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
@@ -51,10 +52,11 @@ def fit(
     ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
-    one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
-    metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where it
-    is not 1; ``undecayed`` have no weight decay; parameters that require no gradient stay as they are. Random
-    state and global settings are left as they were.
+    one an uninterrupted run gives (one process, CPU). Ctrl-C and SIGTERM are taken after the step at hand: a
+    checkpoint is written, and then they do what they did before; a second one is taken at once. ``validate`` is
+    called after each epoch; the first metric it returns decides early stopping. ``shares`` gives parameters a share
+    of the learning rate, where it is not 1; ``undecayed`` have no weight decay; parameters that require no gradient
+    stay as they are. Random state and global settings are left as they were.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
@@ -81,7 +83,13 @@ def fit(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = last_whole(folder / "checkpoints")
-    with same_randomness(), quiet(), warnings.catch_warnings(), _frozen(objective.trained, settings.freeze):
+    with (
+        held_back() as interruption,
+        same_randomness(),
+        quiet(),
+        warnings.catch_warnings(),
+        _frozen(objective.trained, settings.freeze),
+    ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer = Engine(
             model=objective,
@@ -92,12 +100,16 @@ def fit(
         trainer.order = order
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         trainer.undecayed = frozenset(map(id, undecayed))
-        keeper = Keeper(objective, settings, folder, validate, order)
+        keeper = Keeper(objective, settings, folder, validate, order, interruption)
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint and finished(checkpoint):
+            trainer._load_from_checkpoint(checkpoint)
+            trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
         keeper.restore_best()
     objective.eval()
-    history = trainer.state.log_history[:-1]  # the last entry is the Trainer's own summary
+    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]  # the Trainer's summary
     return [{name: float(value) for name, value in entry.items() if math.isfinite(value)} for entry in history]
 
 

@@ -1,0 +1,66 @@
+"""One process works: launchers of several are refused by every command and by Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.cli import main
+from compress.processes import RANKS, SIZES, SeveralProcessesError, refuse_several
+from compress.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in (*SIZES, *RANKS):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("value", ["2", "8", "0", "-1", "two", "1.5", ""])
+def test_more_than_one_process_is_refused(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SeveralProcessesError, match=rf"^{name} = .* must be 1 or unset"):
+        refuse_several()
+
+
+def test_a_launcher_of_one_process_is_accepted(monkeypatch):
+    refuse_several()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    refuse_several()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["run"], ["run", "-m", "seed=1,2"], ["run", "--cfg"], ["export", "x"], ["compare", "x"], ["bench", "x"],
+     ["predict", "x", "y"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_that_works_is_refused_in_a_line(argv, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, as compress runs in one process;")
+    assert (said.err.count("\n"), said.out) == (1, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_first_process_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("compress.cli.time.sleep", lambda _: None)
+    assert main(["run"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("argv", [["recipes"], ["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_what_only_tells_is_not_refused(argv, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(argv) == 0
+
+
+def test_python_is_refused_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SeveralProcessesError):
+        Recipe(output=str(tmp_path / "run")).run()
+    assert not list(tmp_path.iterdir())
