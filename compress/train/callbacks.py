@@ -22,7 +22,7 @@ WHOLE = "whole"  # marks a checkpoint that was written to its end
 
 
 class Keeper(TrainerCallback):
-    """Orders checkpoints by time, validates after each epoch, stops early and keeps the best weights."""
+    """Orders checkpoints by time, validates after epochs, stops early and keeps the best weights."""
 
     def __init__(
         self,
@@ -31,8 +31,12 @@ class Keeper(TrainerCallback):
         folder: Path,
         validate: Callable[[], Mapping[str, float]],
         order: Order,
+        *,
+        least_steps: int = 0,
+        validate_every: int = 1,
     ) -> None:
         self.objective, self.settings, self.validate, self.order = objective, settings, validate, order
+        self.least_steps, self.validate_every = least_steps, validate_every
         self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
         self.saved_at = time.monotonic()
         self.steps_an_epoch = -(-len(order) // settings.batch_size)
@@ -57,29 +61,34 @@ class Keeper(TrainerCallback):
         self.saved_at = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate, and keep or stop where early stopping says so."""
-        with same_randomness():
-            metrics = self.validate()
-        self.objective.train()
-        state.log_history.append(
-            {"step": state.global_step, "epoch": state.epoch or 0.0}
-            | {f"validation_{name}": value for name, value in metrics.items()}
-        )
-        if self.settings.early_stopping and metrics:
-            self._keep_if_best(next(iter(metrics.values())), state, control)
-        control.should_save = self.due and state.global_step < state.max_steps
+        """Validate where it is time to, and keep or stop where early stopping says so."""
+        epoch = round(state.global_step / self.steps_an_epoch)
+        if epoch % self.validate_every == 0 or state.global_step >= state.max_steps:
+            with same_randomness():
+                metrics = self.validate()
+            self.objective.train()
+            state.log_history.append(
+                {"step": state.global_step, "epoch": state.epoch or 0.0}
+                | {f"validation_{name}": value for name, value in metrics.items()}
+            )
+            if self.settings.early_stopping and metrics:
+                self._keep_if_best(rank(metrics), state, control)
+        ends = control.should_training_stop or state.global_step >= state.max_steps
+        control.should_save = self.due and not ends  # resumed from there, it would go on
 
-    def _keep_if_best(self, metric: float, state: TrainerState, control: TrainerControl) -> None:
+    def _keep_if_best(self, metrics: list[float], state: TrainerState, control: TrainerControl) -> None:
         from safetensors.torch import save_file
 
         best = json.loads(self.best_state.read_text()) if self.best_state.exists() else None
-        if best is None or metric > best["metric"] or state.global_step <= best["step"]:
+        if best is None or metrics > best["rank"] or state.global_step <= best["step"]:
             weights = {name: value.contiguous() for name, value in self.objective.state_dict().items()}
             aside = self.best_weights.with_suffix(".new")
             save_file(weights, aside)
             aside.replace(self.best_weights)
-            write_json(self.best_state, {"metric": metric, "step": state.global_step, "epoch": state.epoch})
-        elif (state.epoch or 0) - best["epoch"] >= self.settings.early_stopping:
+            write_json(self.best_state, {"rank": metrics, "step": state.global_step, "epoch": state.epoch})
+        elif (state.epoch or 0) - best["epoch"] < self.settings.early_stopping * self.validate_every:
+            return
+        elif state.global_step >= self.least_steps:
             control.should_training_stop = True
 
     def restore_best(self) -> None:
@@ -88,6 +97,11 @@ class Keeper(TrainerCallback):
 
         if self.best_weights.exists():
             self.objective.load_state_dict(load_file(self.best_weights))
+
+
+def rank(metrics: Mapping[str, float]) -> list[float]:
+    """Return what orders validations, the best last: the first metric, and of equal ones the lower ``loss``."""
+    return [next(iter(metrics.values())), -metrics.get("loss", 0.0)]
 
 
 class Bar(TrainerCallback):

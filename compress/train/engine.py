@@ -45,19 +45,23 @@ def fit(
     order: Order | None = None,
     shares: Mapping[Tensor, float] | None = None,
     undecayed: Collection[Tensor] = (),
+    least_steps: int = 0,
+    validate_every: int = 1,
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
     ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
-    one an uninterrupted run gives (one process, CPU). ``validate`` is called after each epoch; the first
-    metric it returns decides early stopping. ``shares`` gives parameters a share of the learning rate, where it
+    one an uninterrupted run gives (one process, CPU). ``validate`` is called after every ``validate_every`` epochs
+    and after the last step; the first metric that it returns decides early stopping, and ``loss``, where it returns
+    one, breaks ties. Where the settings' epochs are fewer than ``least_steps``, there are more epochs, and early
+    stopping waits for these steps. ``shares`` gives parameters a share of the learning rate, where it
     is not 1; ``undecayed`` have no weight decay; parameters that require no gradient stay as they are. Random
     state and global settings are left as they were.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
-    steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
+    steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
@@ -92,7 +96,9 @@ def fit(
         trainer.order = order
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         trainer.undecayed = frozenset(map(id, undecayed))
-        keeper = Keeper(objective, settings, folder, validate, order)
+        keeper = Keeper(
+            objective, settings, folder, validate, order, least_steps=least_steps, validate_every=validate_every
+        )
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
         trainer.train(resume_from_checkpoint=checkpoint)
         keeper.restore_best()

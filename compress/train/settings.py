@@ -50,7 +50,7 @@ class Training(Stage):
     layer_decay: float = 1.0  # factor on the learning rate, once for each layer that lies deeper; 1: the same for all
     freeze: list[str] = field(default_factory=list)  # parameters that stay, by name or pattern: ["*.embeddings.*"]
     precision: Precision = Precision.fp32  # fp32, bf16 or fp16 (mixed)
-    early_stopping: int = 0  # epochs without a better validation metric before it stops; 0: never, last epoch kept
+    early_stopping: int = 0  # validations without a better one before it stops; 0: never, last weights kept
     checkpoint_seconds: float = 60.0  # time between checkpoints
 
     def faults(self) -> Iterator[Fault]:
