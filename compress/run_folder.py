@@ -19,7 +19,7 @@ from compress.report import write_report
 from compress.report.card import to_model_card
 from compress.settings import plain
 from compress.state import PRODUCT, State
-from compress.verdict import recommend, verdicts
+from compress.verdict import recommend, verdicts, warnings
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -62,6 +62,7 @@ def report_of(
         **measured,
     }
     report["recommended"] = recommend(report)
+    report["warnings"] = warnings(report)
     report["verdicts"] = verdicts(report)
     return report
 

@@ -16,7 +16,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
     """Return the record of TF-IDF (1- and 2-grams) with logistic or ridge regression, trained on the training rows.
 
     Both texts of a pair are joined. Latency is that of one text at a time, tokenization included, as it
-    cannot be told apart.
+    cannot be told apart. The record's ``logits`` (rows, outputs) are those of the test rows.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -44,6 +44,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         "kind": f"TF-IDF + {'logistic' if classes else 'ridge'} regression",
         "runtime": "scikit-learn",
         "precision": "fp64",
+        "logits": logits,
         "metrics": data.task.metrics(logits, data.test.known_labels),
         "interval": data.task.intervals(logits, data.test.known_labels),
         "parameters": int(linear.coef_.size),

@@ -9,7 +9,7 @@ from typing import Any
 from compress.report import formats, words
 from compress.report.columns import columns
 from compress.report.document import parse
-from compress.report.markdown import bullets, code, fenced, figures_table, text
+from compress.report.markdown import bullets, code, fenced, figures_table, text, warned
 from compress.report.records import Report
 
 _LOADING = """import compress  # registers the student's architecture with transformers
@@ -37,6 +37,7 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
         "A classifier, exported as it was given by `compress`."
         if parsed.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
+        warned(parsed),
         _student(parsed),
         *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
         *([_ALONE.format(code=own_code)] if own_code else []),
