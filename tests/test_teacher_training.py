@@ -99,3 +99,13 @@ def test_the_loss_beside_the_metric_is_the_models_own(world: Path, tmp_path: Pat
     found = metric_and_loss(model, tokens, start.data.task)
     assert found["loss"] == pytest.approx(float(expected), rel=1e-5)
     assert {"accuracy": found["accuracy"]} == main_metric(model, tokens, start.data.task)
+
+
+def test_a_learning_rate_that_is_not_named_is_that_of_the_model() -> None:
+    assert Teacher().rate == 1e-4
+    assert Teacher(model="some/bert").rate == 5e-5
+    assert Teacher(learning_rate=3e-5).rate == 3e-5
+    assert Teacher().made_with() == Teacher(learning_rate=1e-4).made_with()
+    assert not [fault for fault in Teacher().faults() if fault.setting == "learning_rate"]
+    assert [fault.setting for fault in Teacher(learning_rate=-1).faults()] == ["learning_rate"]
+    assert [fault.setting for fault in Teacher(least_steps=-1).faults()] == ["least_steps"]
