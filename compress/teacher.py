@@ -81,7 +81,7 @@ class Teacher(Training):
         return self.learning_rate or RATES.get(self.model, OTHER_RATE)
 
     def made_with(self) -> Any:
-        """Leave out what does not change the result."""
+        """Return the settings with the learning rate that is meant."""
         return super().made_with() | {"learning_rate": self.rate}
 
     def each(self) -> list[Teacher]:

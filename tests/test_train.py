@@ -156,6 +156,13 @@ def test_of_equal_metrics_the_lower_loss_is_kept(tmp_path: Path) -> None:
     assert steps == [3, 6, 9, 12, 15]
 
 
+def test_a_validation_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None:
+    settings = Training(epochs=2, batch_size=16, learning_rate=1e-3, early_stopping=1)
+    answers = [{"accuracy": 0.5, "loss": float("nan")}]
+    with pytest.raises(CompressError, match="Training diverged: after step 3 validation gives"):
+        scripted(tmp_path, answers, settings=settings)
+
+
 @pytest.mark.parametrize(
     ("most", "best_kept", "values", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from compress.errors import CompressError
 from compress.files import write_json
 from compress.progress import progress
 from compress.train.order import Order
@@ -67,6 +69,11 @@ class Keeper(TrainerCallback):
             with same_randomness():
                 metrics = self.validate()
             self.objective.train()
+            if not all(map(math.isfinite, metrics.values())):
+                raise CompressError(
+                    f"Training diverged: after step {state.global_step} validation gives {dict(metrics)}. "
+                    "Lower the stage's learning_rate, or its gradient_clip."
+                )
             state.log_history.append(
                 {"step": state.global_step, "epoch": state.epoch or 0.0}
                 | {f"validation_{name}": value for name, value in metrics.items()}
