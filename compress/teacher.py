@@ -220,7 +220,7 @@ class Teacher(Training):
         said = summary(curves, max(self.epochs, floor), best_kept=self.early_stopping > 0)
         if floor <= self.epochs:
             return said
-        return f"{said} ({self.least_steps:,} steps, the least, are more than {self.epochs:g} epochs)"
+        return f"{said} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"
 
 
 def _looks_like_a_path(model: str) -> bool:

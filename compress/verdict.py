@@ -73,7 +73,7 @@ def _of_the_teacher(report: dict[str, Any]) -> Iterator[str]:
         how = "worse" if found.clear else "not clearly better"
         sides = _sides(report, teacher, tfidf)
         yield (
-            f"The teacher is {how} than {tfidf['kind']}: {sides} (the teacher {_told(_reversed(found))}). "
+            f"The teacher is {how} than {tfidf['kind']}: {sides} ({_told(_reversed(found))}). "
             f"It has little to teach: {remedy}"
         )
 

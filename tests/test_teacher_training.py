@@ -46,7 +46,7 @@ def test_few_rows_are_trained_on_for_the_floor_of_steps_and_the_record_says_so(w
     validated = [point["step"] for point in record.curves if "validation_accuracy" in point]
     assert validated == [50, 60]  # 2 steps an epoch: not after each
     assert record.notes[0].startswith("trained for 30 epochs: validation accuracy 0.")
-    assert record.notes[0].endswith("(60 steps, the least, are more than 1 epochs)")
+    assert record.notes[0].endswith("(60 steps are the least, more than teacher.epochs = 1)")
 
 
 def test_it_stops_when_validation_no_longer_improves_and_the_record_says_when(

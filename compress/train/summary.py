@@ -19,7 +19,9 @@ def summary(curve: Sequence[Mapping[str, float]], most_epochs: float, *, best_ke
     measured = [point for point in curve if any(name.startswith(PREFIX) for name in point)]
     early = trained < most_epochs - 1e-3
     length = (
-        f"stopped after {trained:.3g} of {most_epochs:.3g} epochs" if early else f"trained for {trained:.3g} epochs"
+        f"stopped after {trained:.3g} of {most_epochs:.3g} epochs"
+        if early
+        else f"trained for {trained:.3g} epoch{'s' * (trained != 1)}"
     )
     if not measured:
         return f"{length}, without validation"
