@@ -69,7 +69,7 @@ from compress.student.shared import Shared
 from compress.student.words import Pieces
 from compress.tasks import TaskKind, wilson
 from compress.teacher import FineTune, Teacher
-from compress.train import Training
+from compress.train import Decay, Training
 
 LABELS = "labels alone"
 
@@ -123,7 +123,9 @@ TINYBERT: Mapping[str, Loss] = {
     "attention": AttentionScores(weight=0.1),
 }
 FALLING = SoftTargets(temperature=8.0, temperature_end=1.0, temperature_schedule=Schedule.linear)
-OF_THESE_ROWS = Teacher(model="minilm", epochs=2, learning_rate=1e-4)
+OF_THESE_ROWS = Teacher(
+    model="minilm", epochs=2, learning_rate=1e-4, decay=Decay.linear, early_stopping=0, least_steps=0
+)
 PERTURBED = {"perturb": Perturb(copies=4)}
 ANNEALED: Mapping[str, Loss] = {
     "soft": SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=Schedule.linear),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from compress.models.outputs import observe
@@ -35,3 +36,18 @@ def main_metric(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[str,
     if not len(tokens) or tokens.labels is None:
         return {}
     return {task.main_metric: task.metrics(predict_rows(model, tokens), tokens.labels)[task.main_metric]}
+
+
+def metric_and_loss(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[str, float]:
+    """Return the task's main metric on labelled rows, then their mean ``loss``; nothing when there are no rows.
+
+    The loss is cross-entropy in nats for classes, squared error for scores.
+    """
+    if not len(tokens) or tokens.labels is None:
+        return {}
+    logits, labels = predict_rows(model, tokens), tokens.labels
+    given, right = torch.from_numpy(logits), torch.from_numpy(labels)
+    loss = (
+        functional.mse_loss(given[:, 0], right) if labels.dtype.kind == "f" else functional.cross_entropy(given, right)
+    )
+    return {task.main_metric: task.metrics(logits, labels)[task.main_metric], "loss": float(loss)}

@@ -20,7 +20,7 @@ from compress.report.card import to_model_card
 from compress.run_marker import Source, write_files
 from compress.settings import plain
 from compress.state import PRODUCT, State
-from compress.verdict import recommend, verdicts
+from compress.verdict import recommend, verdicts, warnings
 
 LEFT = (PRODUCT, PROJECTIONS)  # files of the cache that only the cache needs
 
@@ -66,6 +66,7 @@ def report_of(
         **measured,
     }
     report["recommended"] = recommend(report)
+    report["warnings"] = warnings(report)
     report["verdicts"] = verdicts(report)
     return report
 

@@ -14,6 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import paired
+from compress.paired import Difference
+
 Array = NDArray[Any]
 
 
@@ -69,6 +72,10 @@ class Task(Protocol):
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Share of rows on which two models predict the same."""
+        ...
+
+    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
+        """Compare a model with another one on the same rows, by a paired test; ``metric``: the main one if None."""
         ...
 
 
@@ -142,6 +149,13 @@ class Classification:
         """Return the share of rows with the same predicted label."""
         return float((self.predictions(logits) == self.predictions(others)).mean())
 
+    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
+        """Compare accuracies by McNemar's exact test, macro F1 and Matthews' correlation by a paired bootstrap."""
+        metric, predicted, other = metric or self.main_metric, self.predictions(logits), self.predictions(others)
+        if metric == "accuracy":
+            return paired.of_right_answers(metric, predicted == labels, other == labels)
+        return paired.of_classes(metric, labels.astype(np.int64), predicted, other, self.outputs)
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -200,6 +214,11 @@ class Regression:
         """Return the share of rows whose scores differ by at most 2 % of the label range."""
         apart = np.abs(self.predictions(logits) - self.predictions(others))
         return float((apart <= self.same_within * (self.high - self.low)).mean())
+
+    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
+        """Compare correlations or squared errors by a paired bootstrap."""
+        scores, other = self.predictions(logits), self.predictions(others)
+        return paired.of_scores(metric or self.main_metric, labels, scores, other)
 
 
 def wilson(successes: int, rows: int, z: float = 1.959964) -> tuple[float, float]:

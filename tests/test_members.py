@@ -146,7 +146,7 @@ def test_copies_go_through_the_whole_chain_and_nothing_is_made_twice(world: Path
 def test_a_change_makes_only_its_member_again(
     before: dict[str, Any], after: dict[str, Any], expected: list[str], world: Path, tmp_path: Path
 ) -> None:
-    teacher = Teacher(model=str(world / "teacher"), epochs=0.5, batch_size=16, max_tokens=32)
+    teacher = Teacher(model=str(world / "teacher"), epochs=0.5, batch_size=16, max_tokens=32, least_steps=0)
     replace(teacher, **before)(state(world, tmp_path / "cache"))
     first = made(tmp_path)
     replace(teacher, **after)(state(world, tmp_path / "cache"))
@@ -156,7 +156,7 @@ def test_a_change_makes_only_its_member_again(
 def test_an_encoder_without_a_head_is_fine_tuned_in_the_order_of_the_member_that_is_not(
     world: Path, tmp_path: Path
 ) -> None:
-    teacher = known(world, members=[str(world / "teacher")], epochs=1, batch_size=16)
+    teacher = known(world, members=[str(world / "teacher")], epochs=1, batch_size=16, least_steps=0)
     after = teacher(state(world, tmp_path))
     model = load_model(after.given_teacher.folder)
     assert model.config.orders == [[0, 1], [0, 1]]

@@ -41,7 +41,9 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             recipe="tiny",
             name="run",
             data=Files(train=str(files["train"]), validation=str(files["validation"]), test=str(files["test"])),
-            teacher=Teacher(model=str(teacher), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32),
+            teacher=Teacher(
+                model=str(teacher), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32, least_steps=0
+            ),
             student=Bert(layers=2),
             distill=Distill(
                 losses={"soft": SoftTargets(), "hidden": HiddenStates(), "attention": AttentionScores()},
@@ -123,6 +125,27 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     for name in ("dynamic", "static"):
         ran, total = by_name[name]["int8_matmuls"]
         assert 0 < ran <= total
+
+
+def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Path) -> None:
+    said = report(finished)
+    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    compared = {name: set(entry["differences"]) for name, entry in entries.items()}
+    artifacts = {"student", "onnx", "dynamic", "static"}
+    assert compared == {
+        "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"}, "student": set(),
+        "onnx": {"student"}, "dynamic": {"student"}, "static": {"student"}, "tfidf": {"teacher", *artifacts},
+        "labels_only": {"teacher"},
+    }  # fmt: skip
+    for name, entry in entries.items():
+        for against, found in entry["differences"].items():
+            sides = [one["metrics"]["accuracy"] for one in (entry, entries[against])]
+            assert found["value"] == pytest.approx(sides[0] - sides[1]), (name, against)
+            assert found["low"] <= found["value"] <= found["high"]
+            assert 0 < found["p"] <= 1
+    assert "Who is better, on the same rows" in (finished / "run" / "report.md").read_text()
+    note = said["stages"][0]["notes"][0]
+    assert "epochs: validation accuracy" in note
 
 
 def test_the_student_reloads_and_says_what_the_report_says(finished: Path) -> None:

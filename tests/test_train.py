@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from compress.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
 from compress.tasks import Classification
-from compress.train import LengthGrouped, Supervised, Training, fit
+from compress.train import Decay, LengthGrouped, Supervised, Training, fit, summary
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
 TASK = Classification(("bad", "good"))
@@ -99,6 +100,87 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert all(torch.equal(at_best[1][name], value) for name, value in model.state_dict().items())
 
 
+def scripted(
+    folder: Path, answers: list[dict[str, float]], *, rows: int = 48, **arguments: Any
+) -> tuple[list[int], list[dict[str, float]], int]:
+    """Train with what validation says given; return the steps of the validations, the curve and the steps kept."""
+    model, said = tiny_model(), iter(answers)
+    weights: list[torch.Tensor] = []
+
+    def validate() -> dict[str, float]:
+        weights.append(model.classifier.bias.detach().clone())
+        return next(said)
+
+    settings = arguments.pop("settings")
+    curve = fit(
+        Supervised(model), tokens(rows), settings, seed=3, folder=folder, title="test", validate=validate, **arguments
+    )
+    steps = [int(point["step"]) for point in curve if any(name.startswith("validation_") for name in point)]
+    kept = next(n for n, bias in enumerate(weights) if torch.equal(bias, model.classifier.bias))
+    return steps, curve, steps[kept]
+
+
+def scores(*values: float) -> list[dict[str, float]]:
+    return [{"accuracy": value} for value in values]
+
+
+def test_few_rows_get_more_epochs_up_to_the_floor_of_steps(tmp_path: Path) -> None:
+    settings = Training(epochs=1, batch_size=16, learning_rate=1e-3)
+    steps, _, _ = scripted(tmp_path, scores(*[0.5] * 9), settings=settings, least_steps=10)
+    assert steps == [3, 6, 9, 10]
+
+
+def test_no_early_stop_comes_before_the_floor(tmp_path: Path) -> None:
+    settings = Training(epochs=8, batch_size=16, learning_rate=1e-3, early_stopping=1)
+    steps, _, kept = scripted(tmp_path, scores(0.9, *[0.5] * 9), settings=settings, least_steps=12)
+    assert steps == [3, 6, 9, 12]
+    assert kept == 3
+
+
+def test_short_epochs_are_validated_a_few_at_a_time_and_after_the_last_step(tmp_path: Path) -> None:
+    settings = Training(epochs=8, batch_size=16, learning_rate=1e-3, early_stopping=2)
+    steps, _, kept = scripted(tmp_path / "a", scores(0.4, 0.5, 0.6), settings=settings, validate_every=3)
+    assert (steps, kept) == ([9, 18, 24], 24)
+    steps, _, kept = scripted(
+        tmp_path / "b", scores(0.4, 0.3, 0.3, 0.9), settings=replace(settings, epochs=12), validate_every=3
+    )
+    assert (steps, kept) == ([9, 18, 27], 9)  # two validations without a better one, not two epochs
+
+
+def test_of_equal_metrics_the_lower_loss_is_kept(tmp_path: Path) -> None:
+    answers = [{"accuracy": a, "loss": b} for a, b in ((0.8, 0.5), (0.9, 0.4), (0.9, 0.3), (0.9, 0.6), (0.8, 0.1))]
+    settings = Training(epochs=5, batch_size=16, learning_rate=1e-3, early_stopping=2)
+    steps, curve, kept = scripted(tmp_path, answers, settings=settings)
+    assert kept == 9
+    assert summary(curve, 5, best_kept=True) == "trained for 5 epochs: validation accuracy 0.900, best at epoch 3"
+    assert steps == [3, 6, 9, 12, 15]
+
+
+def test_a_validation_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None:
+    settings = Training(epochs=2, batch_size=16, learning_rate=1e-3, early_stopping=1)
+    answers = [{"accuracy": 0.5, "loss": float("nan")}]
+    with pytest.raises(CompressError, match="Training diverged: after step 3 validation gives"):
+        scripted(tmp_path, answers, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("most", "best_kept", "values", "said"),
+    [
+        (10, True, [0.7, 0.861, 0.85], "stopped after 3 of 10 epochs: validation accuracy 0.861, best at epoch 2"),
+        (3, True, [0.7, 0.861, 0.85], "trained for 3 epochs: validation accuracy 0.861, best at epoch 2"),
+        (3, True, [0.7, 0.8, 0.9],
+         "trained for 3 epochs: validation accuracy 0.900, best at epoch 3, the last; more epochs may help"),
+        (3, False, [0.7, 0.9, 0.8],
+         "trained for 3 epochs: validation accuracy 0.800 at the end, which was kept"),
+        (3, True, [], "trained for 3 epochs, without validation"),
+    ],
+)  # fmt: skip
+def test_a_curve_is_told_in_a_clause(most: float, best_kept: bool, values: list[float], said: str) -> None:
+    curve = [{"loss": 0.1, "step": 30.0, "epoch": 3.0}]
+    curve += [{"step": 10.0 * n, "epoch": float(n), "validation_accuracy": v} for n, v in enumerate(values, 1)]
+    assert summary(curve, most, best_kept=best_kept) == said
+
+
 def test_a_diverging_training_is_stopped_in_plain_words(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
@@ -151,3 +233,11 @@ def test_prediction_keeps_the_order_of_rows() -> None:
         with torch.no_grad():
             single = observe(model, rows.batch([row])).logits
         torch.testing.assert_close(torch.from_numpy(logits[row : row + 1]), single)
+
+
+def test_a_quadratic_decay_ends_at_nothing_and_is_at_a_quarter_half_way(tmp_path: Path) -> None:
+    settings = Training(epochs=20, batch_size=16, learning_rate=1e-3, warmup=0, decay=Decay.quadratic)
+    curve = fit(Supervised(tiny_model()), tokens(32), settings, seed=3, folder=tmp_path, title="test", validate=dict)
+    rates = {point["step"]: point["learning_rate"] for point in curve if "learning_rate" in point}
+    assert rates[21] == pytest.approx(1e-3 / 4)  # the rate of the 21st step, after 20 of 40
+    assert rates[40] == pytest.approx(1e-3 / 1600, rel=1e-6)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.verdict import recommend, verdicts
+import pytest
+
+from compress.verdict import recommend, verdicts, warnings
 
 
 def artifact(name: str, precision: str, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
@@ -19,8 +21,32 @@ def artifact(name: str, precision: str, accuracy: float, speedup: float, **more:
     }
 
 
-def stage(name: str, kind: str, accuracy: float, speedup: float) -> dict[str, Any]:
-    return {"name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "speedup": speedup}
+def stage(name: str, kind: str, accuracy: float, speedup: float, **differences: Any) -> dict[str, Any]:
+    return {
+        "name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "speedup": speedup, "differences": differences,
+    }  # fmt: skip
+
+
+def difference(value: float, *, clear: bool) -> dict[str, Any]:
+    """Return a paired difference of accuracy, 0.01 to either side."""
+    return {
+        "metric": "accuracy",
+        "value": value,
+        "low": value - 0.01,
+        "high": value + 0.01,
+        "p": 0.01 if clear else 0.3,
+    }
+
+
+def baseline(name: str, accuracy: float, **differences: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "TF-IDF", "metrics": {"accuracy": accuracy}, "differences": differences}
+
+
+def report_of(stages: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
+    return {
+        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 2000}}, "baselines": [], "artifacts": [],
+        "recommended": None, "stages": stages,
+    } | parts  # fmt: skip
 
 
 def concluded(*artifacts: dict[str, Any], student: float = 0.8) -> tuple[str | None, list[str]]:
@@ -70,11 +96,21 @@ def test_a_slow_artifact_is_recommended_for_its_answers_alone_and_the_report_say
 
 
 def test_integers_that_do_not_run_and_answers_that_are_lost_are_said() -> None:
-    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.5, 4.0, int8_matmuls=[0, 18]))
+    lost = {"student": difference(-0.3, clear=True)}
+    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.5, 4.0, int8_matmuls=[0, 18], differences=lost))
     assert said == [
-        "dynamic loses 0.300 of the student's accuracy (0.800).",
+        "dynamic loses: 50.0\N{NO-BREAK SPACE}% against 80.0\N{NO-BREAK SPACE}% of the student "
+        "(accuracy −30.0 points, 95 % interval −31.0 to −29.0).",
         "dynamic: no matrix product runs in int8 in ONNX Runtime's optimized graph.",
     ]
+
+
+def test_a_loss_that_may_be_chance_is_not_called_a_loss_and_a_small_clear_one_is() -> None:
+    unclear = {"student": difference(-0.02, clear=False)}
+    assert concluded(ONNX, artifact("dynamic", "int8", 0.78, 4.0, differences=unclear))[1] == []
+    clear = {"student": difference(-0.005, clear=True)}
+    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.795, 4.0, differences=clear))
+    assert said[0].startswith("dynamic loses: ")
 
 
 def test_a_graph_for_another_device_is_neither_judged_by_its_speed_here_nor_recommended() -> None:
@@ -88,27 +124,87 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
-    twin = {"name": "labels_only", "metrics": {"accuracy": 0.8}, "interval": {"accuracy": [0.7, 0.9]}}
-    report: dict[str, Any] = {
-        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [twin], "artifacts": [],
-        "recommended": None,
-        "stages": [
-            stage("teacher", "Teacher", 0.9, 1.0), stage("layers", "Layers", 0.5, 2.0),
-            stage("distill", "Distill", 0.85, 2.0),
-        ],
-    }  # fmt: skip
+    stages = [
+        stage("teacher", "Teacher", 0.9, 1.0), stage("layers", "Layers", 0.5, 2.0),
+        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
+    ]  # fmt: skip
+    report = report_of(stages, baselines=[baseline("labels_only", 0.8)])
     assert verdicts(report)[-1] == "That twin went without layers, and so was trained for fewer steps."
     del report["stages"][1]
     assert len(verdicts(report)) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.02, True, "Distillation helped: accuracy +2.0 points, 95 % interval +1.0 to +3.0, against"),
+        (-0.02, True, "Distillation harmed: accuracy −2.0 points"),
+        (0.02, False, "Distillation made no difference that this run can show: accuracy +2.0 points"),
+    ],
+)
+def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, said: str) -> None:
+    stages = [
+        stage("teacher", "Teacher", 0.9, 1.0),
+        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(value, clear=clear)),
+    ]
+    assert verdicts(report_of(stages))[0].startswith(said)
+
+
 def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
-    report: dict[str, Any] = {
-        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [], "artifacts": [],
-        "recommended": None,
-        "stages": [
-            stage("teacher", "Teacher", 0.9, 1.0), stage("distill", "Distill", 0.88, 1.05),
-            stage("heads", "PruneHeads", 0.87, 1.134), stage("neurons", "PruneNeurons", 0.86, 2.0),
-        ],
-    }  # fmt: skip
-    assert verdicts(report) == ["heads alone made a row 1.08× as fast, and changed accuracy by -0.010."]
+    report = report_of([
+        stage("teacher", "Teacher", 0.9, 1.0), stage("distill", "Distill", 0.88, 1.05),
+        stage("heads", "PruneHeads", 0.87, 1.134, distill=difference(-0.01, clear=False)),
+        stage("neurons", "PruneNeurons", 0.86, 2.0, heads=difference(-0.01, clear=False)),
+    ])  # fmt: skip
+    assert verdicts(report) == [
+        "heads alone made a row 1.08× as fast (accuracy −1.0 points, 95 % interval −2.0 to ±0, which may be chance)."
+    ]
+
+
+def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
+    better = difference(0.082, clear=True)
+    stages = [
+        stage("teacher", "Teacher", 0.883, 1.0),
+        stage("distill", "Distill", 0.965, 2.0, teacher=better, labels_only=difference(0.003, clear=False)),
+    ]
+    report = report_of(stages)
+    assert verdicts(report)[0] == warnings(report)[0]
+    assert warnings(report)[0].startswith("distill is better than its teacher: 96.5\N{NO-BREAK SPACE}% against 88.3")
+    assert "undertrained: train it longer" in warnings(report)[0]
+    assert len(verdicts(report)) == 2
+    stages[1]["differences"]["teacher"] = difference(0.003, clear=False)
+    assert warnings(report) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.056, True, "The teacher is worse than TF-IDF: 88.3\N{NO-BREAK SPACE}% against 93.9"),
+        (-0.01, False, "The teacher is not clearly better than TF-IDF: 88.3"),
+        (-0.05, True, None),
+    ],
+)
+def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clear: bool, said: str | None) -> None:
+    tfidf = baseline("tfidf", 0.939, teacher=difference(value, clear=clear))
+    found = warnings(report_of([stage("teacher", "Teacher", 0.883, 1.0)], baselines=[tfidf]))
+    assert [line[: len(said or "")] for line in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.4, True, "TF-IDF is better: 93.9\N{NO-BREAK SPACE}% against 80.0\N{NO-BREAK SPACE}% "
+                    "(accuracy +40.0 points, 95 % interval +39.0 to +41.0). Do not ship onnx."),
+        (0.0, False, "onnx is not clearly better than TF-IDF: 80.0"),
+        (-0.1, True, None),
+    ],
+)  # fmt: skip
+def test_a_cheap_model_that_is_as_good_is_named(value: float, clear: bool, said: str | None) -> None:
+    tfidf = baseline("tfidf", 0.939, onnx=difference(value, clear=clear))
+    report = report_of([stage("given", "Saved", 0.8, 1.0)], baselines=[tfidf], artifacts=[ONNX], recommended="onnx")
+    assert [line[: len(said or "")] for line in verdicts(report)] == ([said] if said else [])
+
+
+def test_without_a_teacher_nothing_is_said_of_one() -> None:
+    tfidf = baseline("tfidf", 0.9, student=difference(0.1, clear=True))
+    assert warnings(report_of([stage("student", "Saved", 0.8, 1.0)], baselines=[tfidf])) == []

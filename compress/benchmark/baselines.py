@@ -41,7 +41,8 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
     """Return the record of TF-IDF with logistic or ridge regression, trained on the training rows.
 
     Which n-grams are counted depends on the script and on how much text there is; ``kind`` says it. Both texts of a
-    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart.
+    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart. The
+    record's ``logits`` (rows, outputs) are those of the test rows.
     """
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -85,6 +86,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         "kind": f"TF-IDF of {_told(kinds)} + {'logistic' if classes else 'ridge'} regression",
         "runtime": "scikit-learn",
         "precision": "fp64",
+        "logits": logits,
         "metrics": data.task.metrics(logits, data.test.known_labels),
         "interval": data.task.intervals(logits, data.test.known_labels),
         "parameters": int(linear.coef_.size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,10 @@ class Benchmark(Settings):
     def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
         """Return the report's ``stages``, ``artifacts`` and ``baselines``.
 
-        All is measured against the teacher, or, where there is none, against the student that was given.
+        All is measured against the teacher, or, where there is none, against the student that was given. The
+        ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
+        the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
+        were made of, TF-IDF with the teacher and every artifact, ``labels_only`` with the teacher.
         """
         bench = _Bench(self, state)
         student = bench.logits(state.given_student)
@@ -84,8 +87,14 @@ class Benchmark(Settings):
         teacher_time = _headline(latency["stages"][first.name])
         stages, answers = [], bench.logits(state.teacher or first.model)
         teacher_metric = bench.metric(answers)
-        for record in state.records:
-            logits = bench.logits(record.model)
+        said = {record.name: bench.logits(record.model) for record in state.records}
+        twin = bench.logits(label_student.model) if label_student else None
+        distilled = next((record.name for record in reversed(state.records) if record.kind == "Distill"), None)
+        for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
+            logits = said[record.name]
+            others = {} if before is None else {first.name: answers, before.name: said[before.name]}
+            if record.name == distilled and twin is not None:
+                others["labels_only"] = twin
             stages.append(
                 dict(record.facts)
                 | bench.scores(logits, teacher_metric)
@@ -93,12 +102,13 @@ class Benchmark(Settings):
                 | {
                     "name": record.name, "kind": record.kind, "seconds": record.seconds, "reused": record.reused,
                     "agreement": state.data.task.agreement(logits, answers),
+                    "differences": bench.differences(logits, others),
                     "latency": latency["stages"][record.name],
                     "speedup": teacher_time / _headline(latency["stages"][record.name]),
                     "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
                 }
             )  # fmt: skip
-        artifacts = []
+        artifacts, shipped = [], {}
         for artifact in state.artifacts:
             if artifact.unmeasured:
                 artifacts.append(_unmeasured(artifact))
@@ -117,6 +127,7 @@ class Benchmark(Settings):
                     f"{artifact.name}: its logits differ from PyTorch's by up to {difference:.2g} on the test rows, "
                     f"more than export.{artifact.name}.tolerance = {artifact.record['tolerance']:g}."
                 )
+            shipped[artifact.name] = logits
             trained = bench.against_trained(artifact, logits)
             times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
             artifacts.append(
@@ -126,6 +137,7 @@ class Benchmark(Settings):
                     "path": "student" if itself else f"artifacts/{artifact.name}",
                     "size_mib": size_mib(artifact.folder, WEIGHTS),
                     "agreement": state.data.task.agreement(logits, student),
+                    "differences": {} if itself else bench.differences(logits, {"student": student}),
                     "max_abs_difference": difference,
                     "latency": times, "speedup": teacher_time / _headline(times),
                     "rows_per_second": 1e3 / _headline(times),
@@ -135,26 +147,34 @@ class Benchmark(Settings):
                     "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip
-        baselines = list(self._baselines(bench, teacher_metric, teacher_time, label_student))
+        baselines = []
+        if self.tfidf:
+            baselines.append(self._tfidf(bench, {first.name: answers} | shipped, teacher_metric, teacher_time))
+        if label_student is not None and twin is not None:
+            baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
         return {"stages": stages, "artifacts": artifacts, "baselines": baselines}
 
-    def _baselines(
-        self, bench: _Bench, teacher_metric: float, teacher_time: float, label_student: Record | None
-    ) -> Iterator[dict[str, Any]]:
-        if self.tfidf:
-            with torch_threads(self.threads):
-                record = tfidf(bench.state.data, self.rows, self.threads)
-            record["retained"] = _share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
-            record["speedup"] = teacher_time / record["latency"][0]["median_ms"]
-            yield record
-        if label_student is not None:
-            logits = bench.logits(label_student.model)
-            yield bench.scores(logits, teacher_metric) | _shape(label_student.model.folder) | {
-                "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
-                "runtime": "pytorch", "precision": "fp32", "seconds": label_student.seconds,
-                "curves": [dict(point) for point in label_student.curves],
-                "notes": ["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
-            }  # fmt: skip
+    def _tfidf(
+        self, bench: _Bench, others: Mapping[str, Array], teacher_metric: float, teacher_time: float
+    ) -> dict[str, Any]:
+        with torch_threads(self.threads):
+            record = tfidf(bench.state.data, self.rows, self.threads)
+        record["differences"] = bench.differences(record.pop("logits"), others)
+        record["retained"] = _share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
+        record["speedup"] = teacher_time / record["latency"][0]["median_ms"]
+        return record
+
+
+def _twin(
+    bench: _Bench, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
+) -> dict[str, Any]:
+    return bench.scores(logits, teacher_metric) | _shape(trained.model.folder) | {
+        "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
+        "runtime": "pytorch", "precision": "fp32", "seconds": trained.seconds,
+        "differences": bench.differences(logits, others),
+        "curves": [dict(point) for point in trained.curves],
+        "notes": ["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
+    }  # fmt: skip
 
 
 class _Bench:
@@ -229,6 +249,11 @@ class _Bench:
             "interval": {name: list(bounds) for name, bounds in task.intervals(logits, labels).items()},
             "retained": _share(metrics[task.main_metric], teacher_metric),
         }
+
+    def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+        """Return the paired difference of the main metric to each of ``others``, by its name."""
+        labels, task = self.state.data.test.known_labels, self.state.data.task
+        return {name: asdict(task.difference(logits, other, labels)) for name, other in others.items()}
 
     def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""

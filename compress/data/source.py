@@ -16,6 +16,7 @@ import numpy as np
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.label_faults import refuse_doubtful_labels
+from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows, counted
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
@@ -47,11 +48,15 @@ class Data(Settings):
     labels: dict[Any, str] = field(
         default_factory=dict, metadata={"open": True}
     )  # which of the teacher's labels is which of the data's, as {LABEL_0: bad, LABEL_1: good}
+    unlabelled_rows: int = (
+        0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Yield faults of the counts and shares."""
         for name in ("train_rows", "validation_rows", "test_rows"):
             yield from at_least(self, name, 1)
+        yield from at_least(self, "unlabelled_rows", 0)
         for name in ("validation_share", "test_share"):
             yield from between(self, name, 0, 1, open_low=True, open_high=True)
         if self.validation_share + self.test_share >= 1:
@@ -63,7 +68,9 @@ class Data(Settings):
 
     def load(self, kind: TaskKind, seed: int) -> Dataset:
         """Read the rows and make the data set; raises DataError where they cannot be used."""
-        return assemble(self.read(), self, kind, seed)
+        parts = self.read()
+        data = assemble(parts, self, kind, seed)
+        return with_leftovers(data, parts.train, self.unlabelled_rows, seed) if self.unlabelled_rows else data
 
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:

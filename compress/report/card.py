@@ -10,7 +10,7 @@ from compress.markdown import code, text
 from compress.report import formats, words
 from compress.report.columns import columns
 from compress.report.document import parse
-from compress.report.markdown import bullets, fenced, figures_table
+from compress.report.markdown import bullets, fenced, figures_table, warned
 from compress.report.records import Report
 
 _LOADING = """import compress  # registers the student's architecture with transformers
@@ -38,6 +38,7 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
         "A classifier, exported as it was given by `compress`."
         if parsed.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
+        warned(parsed),
         _student(parsed),
         *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
         *([_ALONE.format(code=own_code)] if own_code else []),

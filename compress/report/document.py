@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.errors import CompressError
 from compress.files import storage_error
+from compress.paired import Difference
 from compress.report.records import (
     Augmentation,
     Cut,
@@ -110,6 +111,7 @@ def parse(document: Any) -> Report:
         artifacts=[_entry("artifact", item) for item in _mappings(body, "artifacts")],
         baselines=[_entry("baseline", item) for item in _mappings(body, "baselines")],
         recommended=_text(body, "recommended"),
+        warnings=_texts(body, "warnings"),
         verdicts=_texts(body, "verdicts"),
         augmentations=[_augmentation(item) for item in _mappings(body, "augmentation")],
         depths=[_depth_curve(item) for item in _mappings(body, "depths")],
@@ -172,6 +174,7 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         layers=_mappings(item, "layers"),
         curves=_mappings(item, "curves"),
         notes=_texts(item, "notes"),
+        differences=_differences(item),
         int8_parts=[
             Int8Part(part=_text(one, "part"), int8=_texts(one, "int8"), floats=_texts(one, "floats"))
             for one in _mappings(item, "int8_parts")
@@ -180,6 +183,16 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         sensitivity=_sensitivity(_mapping(item, "sensitivity")),
         not_measured=_text(item, "not_measured"),
     )
+
+
+def _differences(item: dict[str, Any]) -> dict[str, Difference]:
+    """Return the paired differences that are whole."""
+    keys = ("value", "low", "high", "p")
+    return {
+        name: Difference(metric=str(found.get("metric", "")), **{key: float(found[key]) for key in keys})
+        for name, found in _mapping(item, "differences").items()
+        if isinstance(found, dict) and all(_is_number(found.get(key)) for key in keys)
+    }
 
 
 def _flips(item: dict[str, Any]) -> Flips | None:

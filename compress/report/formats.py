@@ -107,6 +107,16 @@ def points(metric: str, difference: float | None) -> str:
     return signed(100 * difference, 1) if is_share(metric) else signed(difference, 3)
 
 
+def points_range(metric: str, interval: tuple[float, float]) -> str:
+    """Return the interval of a difference: " [−1.4, −0.2]" percentage points, or " [−0.014, −0.002]"."""
+    return f" [{points(metric, interval[0])}, {points(metric, interval[1])}]"
+
+
+def probability(p: float) -> str:
+    """Return a p: "0.034", "< 0.001"."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def shorten(name: str, longest: int = 24) -> str:
     """Return a name cut to so many characters, for pictures."""
     return name if len(name) <= longest else name[: longest - 1] + "…"

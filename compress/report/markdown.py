@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.markdown import code, text
-from compress.report import formats, sensitivity, words
+from compress.paired import Difference
+from compress.report import comparisons, formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.document import parse
 from compress.report.records import Report
@@ -19,8 +20,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """Return the report as GitHub-flavoured Markdown."""
     parsed = parse(report)
     sections = [
-        [f"# {text(parsed.title)}", sentence(parsed), bullets(parsed.verdicts)],
+        [f"# {text(parsed.title)}", warned(parsed), sentence(parsed), bullets(parsed.findings)],
         ["## Figures", figures_table(parsed), bullets(words.method(parsed))],
+        _comparisons(parsed),
         _steps(parsed),
         _depths(parsed),
         _latency(parsed),
@@ -61,6 +63,11 @@ def sentence(report: Report) -> str:
     return f"**{' '.join(part for part in parts if part).replace(' .', '.')}**"
 
 
+def warned(report: Report) -> str:
+    """Return the warnings as bold paragraphs."""
+    return "\n\n".join(f"**{text(line)}**" for line in report.warnings)
+
+
 def figures_table(report: Report) -> str:
     """Return the one table of stages, artifacts and baselines; the recommended artifact is bold."""
     shown = columns(report)
@@ -79,7 +86,7 @@ def _steps(report: Report) -> Iterator[str]:
             step.before.name,
             formats.change(step.latency),
             formats.change(step.size),
-            formats.points(metric, step.metric) + (" (may be chance)" if step.chance else ""),
+            formats.points(metric, step.metric) + _range(metric, step.paired) + " (may be chance)" * step.chance,
         )
         for step in steps(report)
     ]
@@ -87,6 +94,18 @@ def _steps(report: Report) -> Iterator[str]:
         unit = ", points" if formats.is_share(metric) else ""
         yield "## What each step did by itself"
         yield table(["Step", "Against", "Latency", "Size", formats.metric_title(metric) + unit], lines, left=2)
+
+
+def _range(metric: str, difference: Difference | None) -> str:
+    return formats.points_range(metric, (difference.low, difference.high)) if difference else ""
+
+
+def _comparisons(report: Report) -> Iterator[str]:
+    lines = comparisons.rows(report)
+    if lines:
+        yield f"## {comparisons.TITLE}"
+        yield text(comparisons.said(report))
+        yield table(comparisons.HEADINGS, lines, left=2)
 
 
 def _depths(report: Report) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compress.data.summary import Summary
+from compress.paired import Difference
 
 Group = Literal["stage", "artifact", "baseline"]
 
@@ -101,6 +102,7 @@ class Entry:
     layers: list[dict[str, Any]]
     curves: list[dict[str, Any]]
     notes: list[str]
+    differences: dict[str, Difference] = field(default_factory=dict)  # of the main metric, by what it is compared with
     int8_parts: list[Int8Part] = field(default_factory=list)
     flipped: Flips | None = None
     sensitivity: Sensitivity | None = None
@@ -176,6 +178,7 @@ class Report:
     artifacts: list[Entry]
     baselines: list[Entry]
     recommended: str
+    warnings: list[str]  # the verdicts to be read before all else
     verdicts: list[str]
     augmentations: list[Augmentation]
     depths: list[DepthCurve]
@@ -185,6 +188,11 @@ class Report:
     def title(self) -> str:
         """Recipe and run name, said once when they are the same."""
         return " · ".join(dict.fromkeys(part for part in (self.recipe, self.name) if part)) or "run"
+
+    @property
+    def findings(self) -> list[str]:
+        """The verdicts without the warnings."""
+        return [verdict for verdict in self.verdicts if verdict not in self.warnings]
 
     @property
     def entries(self) -> list[Entry]:

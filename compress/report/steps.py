@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from compress.paired import Difference
 from compress.report.records import Entry, Report
 
 
@@ -18,7 +19,12 @@ class Step:
     latency: float | None  # ratio of the medians quoted first, at one place
     size: float | None  # ratio
     metric: float | None  # difference of the main metric
-    chance: bool  # whether that difference is smaller than the 95 % interval reaches to either side
+    paired: Difference | None  # the same, with its interval and test; None in reports that were written without
+
+    @property
+    def chance(self) -> bool:
+        """Whether the rows do not show that the metric changed."""
+        return self.metric is not None and not (self.paired and self.paired.clear)
 
 
 def steps(report: Report) -> Iterator[Step]:
@@ -28,22 +34,21 @@ def steps(report: Report) -> Iterator[Step]:
     for artifact in report.artifacts if report.stages else []:
         last = report.stages[-1]
         if artifact.name != "student":  # the same model as the last stage's
-            yield _step(report, last, artifact)
+            yield _step(report, last, artifact, against="student")
 
 
-def _step(report: Report, before: Entry, entry: Entry) -> Step:
+def _step(report: Report, before: Entry, entry: Entry, against: str | None = None) -> Step:
     old, new = before.headline(report.place), entry.headline(report.place)
     comparable = old is not None and new is not None and old.place == new.place
     metrics = report.metric(before), report.metric(entry)
     difference = metrics[1] - metrics[0] if metrics[0] is not None and metrics[1] is not None else None
-    interval = report.interval(entry)
     return Step(
         entry=entry,
         before=before,
         latency=_ratio(new.median_ms, old.median_ms) if comparable and new and old else None,
         size=_ratio(entry.size_mib, before.size_mib),
         metric=difference,
-        chance=bool(interval and difference is not None and abs(difference) < (interval[1] - interval[0]) / 2),
+        paired=entry.differences.get(against or before.name),
     )
 
 

@@ -20,10 +20,12 @@ MARK = "★"
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Print the verdict, the table of stages, artifacts and baselines, and what must be known to read it."""
+    """Print warnings, the verdict, the table of stages, artifacts and baselines, and what must be known to read it."""
     parsed = parse(report)
     sentence = words.verdict(parsed)
     console.print()
+    for line in parsed.warnings:
+        console.print(Text(f"Warning: {line}", style="bold yellow"))
     console.print(Text.assemble(sentence.before, (sentence.name, "bold green"), sentence.after))
     console.print(figures_table(parsed))
     mark = f"{MARK} recommended. " if parsed.best else ""
@@ -35,7 +37,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             style="dim",
         )
     )
-    for line in (*words.unmeasured(parsed), *parsed.verdicts):
+    for line in (*words.unmeasured(parsed), *parsed.findings):
         console.print(Text(f"• {line}"))
 
 

@@ -110,7 +110,7 @@ def method(report: Report) -> list[str]:
     baseline = f"the {report.against} in eager PyTorch, fp32, on the same device, threads and rows"
     notes = [
         f"{title}: measured on {rows(report)} by running each artifact itself; brackets or ± give the 95 % interval. "
-        "Differences well inside the intervals may be chance.",
+        "Whether two models differ is tested on the same rows (paired), not by their intervals.",
         f"Kept: the metric divided by the {report.against}'s, on the same rows.",
         f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization stand apart.",
         f"Speedup: against {baseline}.",

@@ -5,8 +5,9 @@ from compress.train.objective import Objective, Rows, Supervised
 from compress.train.order import LengthGrouped, Order, grouped_by_length
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training
+from compress.train.summary import summary
 
 __all__ = [
     "Decay", "LengthGrouped", "Objective", "Order", "Precision", "Rows", "Supervised", "Training", "fit",
-    "grouped_by_length", "same_randomness",
+    "grouped_by_length", "same_randomness", "summary",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from compress.errors import CompressError
 from compress.files import write_json
 from compress.interruption import Interruption
 from compress.progress import progress
@@ -24,7 +26,7 @@ FINISHED = "finished"  # what the mark says where no step is left
 
 
 class Keeper(TrainerCallback):
-    """Orders checkpoints by time, validates after each epoch, stops early and keeps the best weights.
+    """Orders checkpoints by time, validates after epochs, stops early and keeps the best weights.
 
     An interruption is taken after a step: a checkpoint is written, and training stops.
     """
@@ -37,10 +39,14 @@ class Keeper(TrainerCallback):
         validate: Callable[[], Mapping[str, float]],
         order: Order,
         interruption: Interruption,
+        *,
+        least_steps: int = 0,
+        validate_every: int = 1,
     ) -> None:
         self.interruption = interruption
         self.stopped = self.finished = False  # in the middle of an epoch; at the end of all
         self.objective, self.settings, self.validate, self.order = objective, settings, validate, order
+        self.least_steps, self.validate_every = least_steps, validate_every
         self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
         self.saved_at = time.monotonic()
         self.steps_an_epoch = -(-len(order) // settings.batch_size)
@@ -69,34 +75,43 @@ class Keeper(TrainerCallback):
         self.saved_at = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate, and keep or stop where early stopping says so, or where training is interrupted."""
+        """Validate where it is time to, and keep or stop where early stopping says so, or at an interruption."""
         if self.stopped:  # in the middle of this epoch, which goes on after resuming
             return
-        with same_randomness():
-            metrics = self.validate()
-        self.objective.train()
-        state.log_history.append(
-            {"step": state.global_step, "epoch": state.epoch or 0.0}
-            | {f"validation_{name}": value for name, value in metrics.items()}
-        )
-        if self.settings.early_stopping and metrics:
-            self._keep_if_best(next(iter(metrics.values())), state, control)
+        epoch = round(state.global_step / self.steps_an_epoch)
+        if epoch % self.validate_every == 0 or state.global_step >= state.max_steps:
+            with same_randomness():
+                metrics = self.validate()
+            self.objective.train()
+            if not all(map(math.isfinite, metrics.values())):
+                raise CompressError(
+                    f"Training diverged: after step {state.global_step} validation gives {dict(metrics)}. "
+                    "Lower the stage's learning_rate, or its gradient_clip."
+                )
+            state.log_history.append(
+                {"step": state.global_step, "epoch": state.epoch or 0.0}
+                | {f"validation_{name}": value for name, value in metrics.items()}
+            )
+            if self.settings.early_stopping and metrics:
+                self._keep_if_best(rank(metrics), state, control)
         self.finished = control.should_training_stop or state.global_step >= state.max_steps
         interrupted = bool(self.interruption)
-        control.should_save = interrupted or (self.due and not self.finished)
+        control.should_save = interrupted or (self.due and not self.finished)  # resumed from there, it would go on
         control.should_training_stop = control.should_training_stop or interrupted
 
-    def _keep_if_best(self, metric: float, state: TrainerState, control: TrainerControl) -> None:
+    def _keep_if_best(self, metrics: list[float], state: TrainerState, control: TrainerControl) -> None:
         from safetensors.torch import save_file
 
         best = json.loads(self.best_state.read_text()) if self.best_state.exists() else None
-        if best is None or metric > best["metric"] or state.global_step <= best["step"]:
+        if best is None or metrics > best["rank"] or state.global_step <= best["step"]:
             weights = {name: value.contiguous() for name, value in self.objective.state_dict().items()}
             aside = self.best_weights.with_suffix(".new")
             save_file(weights, aside)
             aside.replace(self.best_weights)
-            write_json(self.best_state, {"metric": metric, "step": state.global_step, "epoch": state.epoch})
-        elif (state.epoch or 0) - best["epoch"] >= self.settings.early_stopping:
+            write_json(self.best_state, {"rank": metrics, "step": state.global_step, "epoch": state.epoch})
+        elif (state.epoch or 0) - best["epoch"] < self.settings.early_stopping * self.validate_every:
+            return
+        elif state.global_step >= self.least_steps:
             control.should_training_stop = True
 
     def restore_best(self) -> None:
@@ -105,6 +120,11 @@ class Keeper(TrainerCallback):
 
         if self.best_weights.exists():
             self.objective.load_state_dict(load_file(self.best_weights))
+
+
+def rank(metrics: Mapping[str, float]) -> list[float]:
+    """Return what orders validations, the best last: the first metric, and of equal ones the lower ``loss``."""
+    return [next(iter(metrics.values())), -metrics.get("loss", 0.0)]
 
 
 class Bar(TrainerCallback):

@@ -29,7 +29,7 @@ from compress.train.callbacks import Bar, Keeper, finished, last_whole
 from compress.train.objective import Objective, Rows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
-from compress.train.settings import Precision, Training
+from compress.train.settings import Decay, Precision, Training
 
 CURVE_POINTS = 40  # points of a training curve
 
@@ -46,6 +46,8 @@ def fit(
     order: Order | None = None,
     shares: Mapping[Tensor, float] | None = None,
     undecayed: Collection[Tensor] = (),
+    least_steps: int = 0,
+    validate_every: int = 1,
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
@@ -53,19 +55,22 @@ def fit(
 
     Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
     one an uninterrupted run gives (one process, CPU). Ctrl-C and SIGTERM are taken after the step at hand: a
-    checkpoint is written, and then they do what they did before; a second one is taken at once. ``validate`` is
-    called after each epoch; the first metric it returns decides early stopping. ``shares`` gives parameters a share
-    of the learning rate, where it is not 1; ``undecayed`` have no weight decay; parameters that require no gradient
-    stay as they are. Random state and global settings are left as they were.
+    checkpoint is written, and then they do what they did before; a second one is taken at once. ``validate`` is called
+    after every ``validate_every`` epochs and after the last step; the first metric that it returns decides early
+    stopping, and ``loss``, where it returns one, breaks ties. Where the settings' epochs are fewer than
+    ``least_steps``, there are more epochs, and early stopping waits for these steps. ``shares`` gives parameters a
+    share of the learning rate, where it is not 1; ``undecayed`` have no weight decay; parameters that require no
+    gradient stay as they are. Random state and global settings are left as they were.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
-    steps = max(1, round(settings.epochs * -(-len(order) // settings.batch_size)))
+    steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.decay.value,
+        lr_scheduler_kwargs={"power": 2.0, "lr_end": 0.0} if settings.decay is Decay.quadratic else {},
         warmup_steps=round(settings.warmup * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.gradient_clip,
@@ -100,7 +105,10 @@ def fit(
         trainer.order = order
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         trainer.undecayed = frozenset(map(id, undecayed))
-        keeper = Keeper(objective, settings, folder, validate, order, interruption)
+        keeper = Keeper(
+            objective, settings, folder, validate, order, interruption,
+            least_steps=least_steps, validate_every=validate_every,
+        )  # fmt: skip
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
         if checkpoint and finished(checkpoint):
             trainer._load_from_checkpoint(checkpoint)

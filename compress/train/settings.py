@@ -22,6 +22,7 @@ class Decay(Enum):
     """How the learning rate goes on after the warm-up."""
 
     linear = "linear"
+    quadratic = "polynomial"
     cosine = "cosine"
     constant = "constant_with_warmup"
 
@@ -43,14 +44,14 @@ class Training(Stage):
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows a step
     learning_rate: float = 5e-5  # AdamW's, at its highest
-    decay: Decay = Decay.linear  # linear, cosine or constant, after the warm-up
+    decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
     warmup: float = 0.1  # share of steps during which the learning rate rises
     weight_decay: float = 0.01  # AdamW's
     gradient_clip: float = 1.0  # largest norm of the gradient
     layer_decay: float = 1.0  # factor on the learning rate, once for each layer that lies deeper; 1: the same for all
     freeze: list[str] = field(default_factory=list)  # parameters that stay, by name or pattern: ["*.embeddings.*"]
     precision: Precision = Precision.fp32  # fp32, bf16 or fp16 (mixed)
-    early_stopping: int = 0  # epochs without a better validation metric before it stops; 0: never, last epoch kept
+    early_stopping: int = 0  # validations without a better one before it stops; 0: never, last weights kept
     checkpoint_seconds: float = 60.0  # time between checkpoints
 
     def faults(self) -> Iterator[Fault]:

@@ -199,7 +199,9 @@ def others(folder: Path, files: dict[str, dict[str, Path]], **changes: Any) -> d
     knows = {"id2label": {0: "none", 1: "film"}, "label2id": {"none": 0, "film": 1}}
     if not (folder / "knows").exists():
         save_tiny(folder / "knows", seed=6, **knows)
-    tuned = Teacher(model=str(folder / "teacher"), epochs=1, learning_rate=1e-3, batch_size=16, max_tokens=32)
+    tuned = Teacher(
+        model=str(folder / "teacher"), epochs=1, learning_rate=1e-3, batch_size=16, max_tokens=32, least_steps=0
+    )
     paths = {
         name: Files(train=str(files[name]["train"]), validation=str(files[name]["validation"]))
         for name in ("topic", "count")

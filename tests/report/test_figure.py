@@ -83,6 +83,15 @@ def test_each_step_is_measured_against_the_one_before_it(report: dict[str, Any])
     assert found["dynamic"].before.name == "neurons"
     assert found["dynamic"].size == pytest.approx(17.6 / 58.5)
     assert found["distill"].metric == pytest.approx(-0.012)
+    assert not found["distill"].chance
+    assert found["heads"].chance  # the paired test says so, whatever the intervals are
+    assert found["static"].paired is not None
+
+
+def test_a_step_without_a_paired_test_may_be_chance(report: dict[str, Any]) -> None:
+    del report["stages"][1]["differences"]
+    found = {step.entry.name: step for step in steps(parse(report))}
+    assert found["distill"].paired is None
     assert found["distill"].chance
 
 

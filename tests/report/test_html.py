@@ -169,3 +169,12 @@ def test_many_stages_and_artifacts_of_unknown_kinds(report: dict[str, Any]) -> N
     ]
     report["stages"] += [report["stages"][3] | {"name": "a stage with a very long name, number four " * 3}]
     Page(to_html(report))
+
+
+def test_warnings_come_first_and_every_comparison_is_shown(report: dict[str, Any]) -> None:
+    report["warnings"] = ["The teacher is worse than TF-IDF."]
+    report["verdicts"].insert(0, report["warnings"][0])
+    page = Page(to_html(report)).text
+    assert page.index("The teacher is worse") < page.index("The recommended artifact")
+    assert page.count("The teacher is worse") == 1
+    assert "heads distill −0.2 [−1.2, +0.8] 0.250 may be chance" in page

@@ -35,6 +35,29 @@ def test_the_table_agrees_with_the_json(report: dict[str, Any]) -> None:
         assert float(line[8].rstrip("×")) == pytest.approx(entry["speedup"], rel=0.05)
 
 
+def test_every_paired_comparison_stands_in_a_table_with_its_interval(report: dict[str, Any]) -> None:
+    headings, _, *lines = rows(to_markdown(report), "Who is better, on the same rows")
+    assert headings == ["Model", "Against", "Difference", "95 % interval", "p", "Says"]
+    assert ["distill", "teacher", "−1.2", r"\[−2.2, −0.2]", "&lt; 0.001", "worse"] in lines
+    assert ["distill", "labels_only", "+1.7", r"\[+0.7, +2.7]", "&lt; 0.001", "better"] in [
+        [cell.replace("labels\\_only", "labels_only") for cell in line] for line in lines
+    ]
+    assert ["heads", "distill", "−0.2", r"\[−1.2, +0.8]", "0.250", "may be chance"] in lines
+    entries = [*report["stages"], *report["artifacts"], *report["baselines"]]
+    assert len(lines) == sum(len(entry.get("differences", {})) for entry in entries)
+    by_step = {line[0]: line[4] for line in rows(to_markdown(report), "What each step did by itself")[2:]}
+    assert by_step["heads"] == "−0.2 [−1.2, +0.8] (may be chance)"
+
+
+def test_a_warning_comes_before_the_verdict_and_is_said_once(report: dict[str, Any]) -> None:
+    report["warnings"] = ["The teacher is worse than TF-IDF."]
+    report["verdicts"].insert(0, report["warnings"][0])
+    said = to_markdown(report)
+    assert said.index("The teacher is worse than TF") < said.index("The recommended artifact")
+    assert said.count("The teacher is worse than TF") == 1
+    assert "The teacher is worse than TF" in to_model_card(report)
+
+
 def test_every_table_has_as_many_cells_in_each_row(report: dict[str, Any]) -> None:
     for entry in [*report["stages"], *report["artifacts"]]:
         entry["name"] += " | <b>`x`"

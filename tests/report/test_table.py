@@ -32,6 +32,14 @@ def test_the_conditions_stand_under_the_table(report: dict[str, Any]) -> None:
     assert all(line in text for line in report["verdicts"])
 
 
+def test_a_warning_is_the_first_line(report: dict[str, Any]) -> None:
+    report["warnings"] = ["The teacher is worse than TF-IDF."]
+    report["verdicts"].insert(0, report["warnings"][0])
+    text = printed(report).strip()
+    assert text.startswith("Warning: The teacher is worse than TF-IDF.")
+    assert text.count("worse than TF-IDF") == 1
+
+
 def test_names_are_not_markup(report: dict[str, Any]) -> None:
     report["artifacts"][1]["name"] = "[red]x[/nothing]"
     assert "[red]x[/nothing]" in printed(report, 160)

@@ -1,0 +1,33 @@
+"""Rows that are left over when the splits are sampled, used without their labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from compress.data.dataset import Dataset, Split
+from compress.data.rows import Rows, counted, key_of
+
+
+def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
+    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that no split has, seeded."""
+    used = {key for split in (data.train, data.validation, data.test) for key in _keys(split)}
+    free = [row for row, key in enumerate(train.keys) if key not in used]
+    if not free:
+        note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
+        return replace(data, notes=(*data.notes, note))
+    chosen = np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows])
+    left = train.take(chosen)
+    more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
+    note = (
+        f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
+        "labels: only the teacher labels them."
+    )
+    unlabelled = more if data.unlabelled is None else data.unlabelled.followed_by(more)
+    return replace(data, unlabelled=unlabelled, notes=(*data.notes, note))
+
+
+def _keys(split: Split) -> list[str]:
+    pairs = [None] * len(split) if split.pairs is None else split.pairs
+    return [key_of(*both) for both in zip(split.texts, pairs, strict=True)]
