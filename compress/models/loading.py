@@ -28,7 +28,7 @@ from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
-from compress.models.weights import Finding, check_files, check_finding, check_finite
+from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
 
 _ORIGIN = re.compile("name_or_path$|^(special_tokens_map|tokenizer|vocab|merges)_file$")
 
@@ -47,8 +47,8 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
 
 
 def check_trained(model: str | Path, config: Any, *, trust_remote_code: bool = False) -> None:
-    """Raise ModelError where a folder's weights are not those of a whole classifier, its head included."""
-    if Path(model).is_dir() and getattr(config, "quantization_config", None) is None:
+    """Raise ModelError where weights on this machine are not those of a whole classifier, its head included."""
+    if local_folder(model) is not None and getattr(config, "quantization_config", None) is None:
         with plain_errors(model, CONFIG):
             check_finding(model, *_without_values(model, config, trust_remote_code), trained=True)
 

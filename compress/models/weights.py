@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedModel
@@ -24,10 +25,10 @@ def check_files(model: str | Path, config: Any, load: Any) -> None:
     """Raise ModelError where a folder's encoder is not what its configuration says, or its weights are not finite.
 
     ``load()`` gives the model without values, and the `Finding`. The head may be missing: it may be trained yet. A
-    folder is looked at once while its files stay as they are. Of a hub id nothing is read before it is loaded.
+    folder is looked at once while its files stay as they are. A hub id that is not in the cache is not fetched for it.
     """
-    folder = Path(model)
-    if not folder.is_dir():
+    folder = local_folder(model)
+    if folder is None:
         return
     files = [*folder.glob("*.safetensors"), folder / "config.json"]
     stats = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(files)]
@@ -42,6 +43,14 @@ def check_files(model: str | Path, config: Any, load: Any) -> None:
             names = list(file.keys())
             check_finite(model, ((name, file.get_tensor(name)) for name in names))
     _checked.add(key)
+
+
+def local_folder(model: str | Path) -> Path | None:
+    """Return the folder with a model's weights: its own, or that of a hub id in the cache; None where it has none."""
+    if Path(model).is_dir():
+        return Path(model)
+    found = try_to_load_from_cache(str(model), "model.safetensors")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, *, trained: bool) -> None:
