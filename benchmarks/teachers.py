@@ -100,7 +100,7 @@ def cell(teacher: Teacher, state: State) -> dict[str, Any]:
     start = time.perf_counter()
     made = state.workshop.make("teachers", [record.model.key, state.data.test.fingerprint], work)
     metrics = made.record["metrics"]
-    return {"metric": metrics[state.data.task.main_metric], "metrics": metrics, "note": record.notes[0],
+    return {"metric": metrics[state.data.task.main_metric], "metrics": metrics, "note": record.notes[-1],
             "epochs": record.curves[-1]["epoch"], "steps": record.curves[-1]["step"],
             "seconds": record.seconds, "measuring_seconds": time.perf_counter() - start}  # fmt: skip
 

@@ -81,7 +81,9 @@ class Dataset:
     unlabelled: Split | None = None
     notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
     label_map: Mapping[str, str] = field(default_factory=dict)  # a model's label -> the data's, where the user says so
-    unseen: Mapping[str, str] = field(default_factory=dict)  # labels without a training row -> where one was read
+    unseen: Mapping[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # labels without a training row -> where the first of their rows was read, and how many there are
     summary: Summary | None = None  # how the rows were read, where a source has read them
 
     @property

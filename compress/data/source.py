@@ -111,25 +111,26 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
     )
 
 
-def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, str]]:
-    """Return the task with the classes of the other splits too, and where each that no training row has was read."""
+def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
+    """Return the task with the classes of the other splits too, and where those that no training row has were read."""
     if not isinstance(task, Classification):
         return task, {}
-    unseen: dict[str, str] = {}
+    unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
         if rows is not None:
             for index, label in enumerate(rows.words):
                 if label not in task.labels:
-                    unseen.setdefault(label, rows.place(index))
+                    place, count = unseen.get(label, (rows.place(index), 0))
+                    unseen[label] = place, count + 1
     return (task_of_labels(TaskKind.classification, [*task.labels, *unseen]) if unseen else task), unseen
 
 
 def refuse_unseen(data: Dataset) -> None:
     """Raise DataError where a class occurs only in rows that nothing learns from."""
-    for label, place in data.unseen.items():
+    for label, (place, count) in data.unseen.items():
         known = [_short(name) for name in data.task.head_config()["label2id"] if name not in data.unseen]
         more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
-        others = f" {counted(len(data.unseen) - 1, 'more label')} like it." if len(data.unseen) > 1 else ""
+        others = f" {counted(count - 1, 'more row')} like it." if count > 1 else ""
         raise DataError(
             f"{place}: the label {_short(label)!r} does not occur in the training rows. "
             f"Known: {', '.join(known[:10])}{more}. Correct it, or add training rows that have it.{others}"
