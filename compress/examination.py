@@ -114,13 +114,13 @@ def _run_extremes(subject: Subject, model: PreTrainedModel, sample: Split) -> No
 
 
 def _of_classes(subject: Subject, adoption: Adoption, logits: Array, labels: Array) -> Iterator[str]:
-    """Yield how often it is right; raises ModelError where its outputs stand for other labels than was taken."""
+    """Yield how often it is right; raises ModelError where its outputs stand for other labels than was assumed."""
     names = list(subject.data.task.head_config()["label2id"])
     predicted = logits.argmax(-1)
     right, rows = predicted == labels, len(labels)
     share, most = float(right.mean()), np.bincount(labels, minlength=len(names))
-    often = f"{names[int(most.argmax())]!r} alone would be right in {most.max() / rows:.1%}"
-    yield f"{right.mean():.1%} of {rows:,} rows answered as labelled; {often}"
+    always = f"always {names[int(most.argmax())]!r}: {most.max() / rows:.1%}"
+    yield f"{share:.1%} of {rows:,} sampled rows answered correctly ({always})"
     if rows < ENOUGH:
         if adoption.assumed:
             yield f"too few rows to confirm {adoption.note}"
@@ -131,24 +131,24 @@ def _of_classes(subject: Subject, adoption: Adoption, logits: Array, labels: Arr
     if _beyond_chance(gained, gained + lost, 0.5, tests=math.factorial(min(len(names), 20))):
         remedy = _remedy(adoption, names, order)
         rule = (
-            f"on {rows:,} labelled rows it is right in {share:.1%}, but in {other.mean():.1%} when its outputs stand "
-            "for other labels"
+            f"it answers {share:.1%} of {rows:,} labelled rows correctly, and would answer {other.mean():.1%} "
+            "correctly if its outputs stood for other labels"
         )
         if not subject.data.label_map:
             where = "data.labels=" if subject.setting == "teacher.model" else "the id2label of its config.json to "
             raise ModelError(
-                f"{subject.name}: {rule}. If that is what they mean, set {where}{{{remedy}}}; "
-                "if not, check that the rows are labelled as those it was trained on."
+                f"{subject.name}: {rule}. If they do, set {where}{{{remedy}}}; "
+                "otherwise check that the rows are labelled as those it was trained on."
             )
         yield f"despite data.labels, {rule} ({remedy})"
     if not _associated(predicted, labels, len(names)):
         if adoption.assumed:
             raise ModelError(
-                f"{subject.name}: on {rows:,} labelled rows it is right in {share:.1%}, no more often than by chance, "
-                f"and nothing says that it was trained on these labels ({adoption.note}). Name a teacher that "
+                f"{subject.name}: it answers {share:.1%} of {rows:,} labelled rows correctly, no more than chance "
+                f"would, and nothing says that it was trained on these labels ({adoption.note}). Name a teacher that "
                 "was, set teacher.fine_tune=always to train it on these rows, or say what its outputs are: data.labels."
             )
-        yield "no more often than by chance: this model does not know these labels, or reads other texts"
+        yield "that is no more than chance: this model does not know these labels, or was trained on other texts"
 
 
 def best_order(predicted: Array, labels: Array, count: int) -> Array:
@@ -202,4 +202,4 @@ def _of_scores(subject: Subject, _: Adoption, logits: Array, labels: Array) -> I
             "model's, or set teacher.fine_tune=always to train it on these."
         )
     if rows >= ENOUGH and metrics["pearson"] < 0.1:
-        yield "no better than by chance: this model does not know these scores, or reads other texts"
+        yield "that is no more than chance: this model does not know these scores, or was trained on other texts"
