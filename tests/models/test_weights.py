@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError
 from compress.models.language_head import load_language_model
 from compress.models.loading import check_trained, load_config, load_masked_lm, load_model, load_tokenizer, quiet
@@ -47,6 +49,12 @@ def change_weights(folder: Path, changed: dict[str, torch.Tensor], without: tupl
     path = folder / "model.safetensors"
     weights = {name: value for name, value in load_file(path).items() if name not in without} | changed
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def rows_of(*labels: str) -> Dataset:
+    """Return a data set with a row for each label."""
+    rows = Split(list(labels), None, np.arange(len(labels)))
+    return Dataset("rows", Classification(labels), rows, rows, rows)
 
 
 @pytest.fixture
@@ -132,7 +140,7 @@ def test_a_classifier_without_its_head_is_refused_before_work(classifier: Path) 
     change_weights(classifier, {}, without=("classifier.weight", "classifier.bias"))
     teacher = Teacher(model=str(classifier), fine_tune=FineTune.never, max_tokens=32)
     with pytest.raises(ModelError, match=r"lack classifier\.bias and 1 more"):
-        teacher.inspect(Classification(("LABEL_0", "LABEL_1")))
+        teacher.inspect(rows_of("LABEL_0", "LABEL_1"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -184,7 +192,7 @@ def test_other_architectures_are_refused_by_what_they_are(tmp_path: Path, kind: 
         OTHERS[kind]().save_pretrained(tmp_path)
         tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=kind) as failure:
-        Teacher(model=str(tmp_path)).inspect(Classification(("bad", "good")))
+        Teacher(model=str(tmp_path)).inspect(rows_of("bad", "good"))
     assert "\n" not in str(failure.value)
 
 
