@@ -47,7 +47,7 @@ def files(folder: Path, **changes: Any) -> Files:
     return Files(**({name: str(folder / f"{name}.tsv") for name in ("train", "validation", "test")} | changes))
 
 
-def variant(world: Path, folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> Path:
+def variant(world: Path, folder: Path, change: Callable[[dict[str, Any]], object] | None = None) -> Path:
     """Return a copy of the teacher whose config.json is changed."""
     save_model(load_model(world / "teacher"), load_tokenizer(world / "teacher"), folder)
     if change is not None:
@@ -57,7 +57,7 @@ def variant(world: Path, folder: Path, change: Callable[[dict[str, Any]], None] 
     return folder
 
 
-def named(*names: str, **settings: Any) -> Callable[[dict[str, Any]], None]:
+def named(*names: str, **settings: Any) -> Callable[[dict[str, Any]], object]:
     numbered = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     return lambda config: config.update(numbered | settings)
 
@@ -83,6 +83,16 @@ def test_a_teacher_is_used_as_it_is_whatever_the_form_of_its_labels(
     (line,) = map(str, checked.models)
     assert "is used as it is" in line
     assert "100.0% of 220 sampled rows answered correctly" in line
+
+
+def test_a_head_in_the_weights_counts_though_config_json_names_no_class(world: Path, tmp_path: Path) -> None:
+    model = variant(world, tmp_path / "model", lambda config: config.pop("architectures"))
+    assert "is used as it is" in str(check(asked(world, model, tmp_path)).models[0])
+    headless = tmp_path / "headless"
+    save_model(load_model(world / "teacher").base_model, tiny_tokenizer(), headless)
+    config = json.loads((headless / "config.json").read_text())
+    (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
+    assert "it has no classification head" in str(check(asked(world, headless, tmp_path)).models[0])
 
 
 def test_outputs_in_another_order_are_refused_with_the_order_that_fits(world: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from compress.files import hash_folder, write_text
 from compress.hub_access import quick
 from compress.models.architecture import check_architecture, check_features
 from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files
+from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
@@ -43,7 +44,15 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
         with plain_errors(model, CONFIG):  # the weights' own files were read by now
             check_files(model, config, lambda: _without_values(model, config, trust_remote_code))
         check_features(model, config)
+        if not config.architectures and local_folder(model) is not None:
+            with plain_errors(model, CONFIG):
+                config.architectures = _architectures(*_without_values(model, config, trust_remote_code))
     return config
+
+
+def _architectures(loaded: PreTrainedModel, finding: Finding) -> list[str] | None:
+    """Return what a configuration should say that does not name its class: a classifier, if its weights hold a head."""
+    return None if set(output_parameters(loaded)) & set(finding["missing_keys"]) else [type(loaded).__name__]
 
 
 def check_trained(model: str | Path, config: Any, *, trust_remote_code: bool = False) -> None:
