@@ -186,7 +186,7 @@ def _several(names: tuple[str, ...], labels: Sequence[str], mapping: Mapping[str
         note = f"the data's numbers are the model's outputs: {_list([f'{i} = {name}' for i, name in enumerate(names)])}"
         return Adoption(names, numbers, note, assumed=True, own=names)
     if not mapping and _unnamed(names) and len(names) == len(labels):
-        note = f"the model's labels have no names; its outputs are taken to be {_list(labels)}, in this order"
+        note = f"its outputs {names[0]}, … have no names and are taken to be {_list(labels)}, in this order"
         outputs = {label: index for index, label in enumerate(labels)}
         return Adoption(tuple(labels), outputs, note, assumed=True, own=names)
     missing = [label for label in open_labels if label not in matched]

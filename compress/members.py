@@ -177,7 +177,7 @@ def together(
         f"the mean of {len(made)} members ({what}){_measured(whole, metric)}; "
         f"losses on layers compare member {teacher.chosen}",
         *(f"member {n}: {name}{_measured(m, metric)}" for n, (name, m) in enumerate(zip(names, alone, strict=True), 1)),
-        *dict.fromkeys(note for after in made for note in after.data.notes[len(state.data.notes) :]),
+        *dict.fromkeys(note for record in own for note in record.notes),
     ]
     return Record(
         "teacher", "Teacher", Model(product.folder, product.key),

@@ -10,13 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compress import cli, config
 from compress.cli import main
+from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
-from compress.recipe import Recipe
+from compress.recipe import Checked, Recipe, Tried
 from compress.settings import all_faults
+from compress.tasks import Classification
 
 
 @pytest.fixture(autouse=True)
@@ -204,10 +207,15 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
 
 
 def test_cfg_checks_and_prints_a_recipe_and_runs_nothing(capsys, monkeypatch, elsewhere):
-    monkeypatch.setattr("compress.recipe.check", lambda _: None)
+    rows = Split(["a", "b"], None, np.array([0, 1]))
+    data = Dataset("two rows", Classification(("x", "y")), rows, rows, rows)
+    tried = Tried("teacher: minilm is trained, because it has no classification head", ())
+    monkeypatch.setattr("compress.recipe.check", lambda _: Checked(data, (tried,)))
     monkeypatch.setattr(Recipe, "run", lambda *_, **__: pytest.fail("started"))
     assert main(["run", "seed=7", "--cfg"]) == 0
-    text = capsys.readouterr().out
+    text, block = capsys.readouterr()
+    assert block == "data: two rows\n"
+    assert text.splitlines()[-1] == f"# {tried}"
     (elsewhere / "again.yaml").write_text(text)
     assert config.compose(["recipe=again.yaml"]) == config.compose(["seed=7"])
 

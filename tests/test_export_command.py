@@ -136,7 +136,7 @@ def broken(world: Path, folder: Path) -> dict[str, list[str]]:
         "has no config.json": [str(bare), *rows],
         "has no classification head": [str(encoder), *rows],
         "was trained on other labels (yes, no)": [str(other), *rows],
-        "was trained for multi label classification, not for one label a row": [str(several), *rows],
+        "was trained for multi label classification, not for one label per row": [str(several), *rows],
         "is no finished run: it has no student": [str(unfinished)],
         "data: is needed": [str(world / "other")],
         "prune.heads.ratio: says how a student is made": [run, "prune.heads.ratio=0.5"],

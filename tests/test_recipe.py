@@ -144,8 +144,9 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
             assert found["low"] <= found["value"] <= found["high"]
             assert 0 < found["p"] <= 1
     assert "Who is better, on the same rows" in (finished / "run" / "report.md").read_text()
-    note = said["stages"][0]["notes"][0]
-    assert "epochs: validation accuracy" in note
+    why, how = said["stages"][0]["notes"]
+    assert "is trained, because it has no classification head" in why
+    assert "epochs: validation accuracy" in how
 
 
 def test_the_student_reloads_and_says_what_the_report_says(finished: Path) -> None:
