@@ -431,7 +431,7 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
     stages = tmp_path / "whole" / "stages"
     for name in ("model.safetensors", "config.json"):
         assert (stages / "01-distill" / name).read_bytes() == (stages / "02-width" / name).read_bytes()
-    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    card = (tmp_path / "whole" / "student" / "README.md").read_text()
     assert "trust_remote_code" not in card
 
 
