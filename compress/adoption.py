@@ -82,6 +82,7 @@ def adopt(config: Any, task: Task, mapping: Mapping[str, str]) -> Adoption:
     """
     if not is_classifier(config):
         raise Refusal("has no classification head")
+    check_mapping(config, task, mapping)
     if isinstance(task, Regression):
         return _score(config)
     assert isinstance(task, Classification)
@@ -116,15 +117,20 @@ def adopted(config: Any, data: Dataset) -> tuple[Dataset, Adoption]:
 
 def rows_by_name(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> list[int | None]:
     """Return for each label the output of a head that is named as it; None where none is, or the head has no names."""
-    try:
-        names = head_labels(config)
-    except Refusal:
-        return [None] * len(labels)
+    names = own_names(config)
     if _unnamed(names) and not mapping:
         return [None] * len(labels)
     mapped = {label: name for name, label in mapping.items() if name in names}
     by_name = [mapped.get(label) or _match(label, names) for label in labels]
     return [None if name is None else names.index(name) for name in by_name]
+
+
+def own_names(config: Any) -> tuple[str, ...]:
+    """Return the names of a classifier's outputs; none where they contradict each other, or it is no classifier."""
+    try:
+        return head_labels(config) if is_classifier(config) else ()
+    except Refusal:
+        return ()
 
 
 def head_labels(config: Any) -> tuple[str, ...]:
@@ -156,7 +162,6 @@ def _single(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> A
     (name,) = head_labels(config)
     if len(labels) != 2:
         raise Refusal(f"has a single output, and the data has {len(labels)} classes")
-    _check_mapping(mapping, (name,), labels)
     named = mapping.get(name) or _match(name, labels)
     positive = named or labels[1]
     negative = labels[0] if positive == labels[1] else labels[1]
@@ -166,7 +171,6 @@ def _single(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> A
 
 
 def _several(names: tuple[str, ...], labels: Sequence[str], mapping: Mapping[str, str]) -> Adoption:
-    _check_mapping(mapping, names, labels)
     outputs = {label: names.index(name) for name, label in mapping.items()}
     open_labels = [label for label in labels if label not in outputs]
     open_names = [name for index, name in enumerate(names) if index not in outputs.values()]
@@ -178,13 +182,11 @@ def _several(names: tuple[str, ...], labels: Sequence[str], mapping: Mapping[str
         folded = any(label != name for label, name in matched.items())
         note = "labels are matched without regard to case, spaces and Unicode form" if folded else ""
         return _adoption(names, outputs, note=note)
-    numbers = {label: int(label) for label in labels if re.fullmatch(r"\d{1,6}", label)}
-    whole = len(set(numbers.values())) == len(labels)
-    if not mapping and whole and max(numbers.values()) < len(names):
+    if not mapping and (numbers := _by_number(labels, names)):
         if _unnamed(names):
             return _adoption(names, numbers, note="")
-        note = f"the data's numbers are the model's outputs: {_list([f'{i} = {name}' for i, name in enumerate(names)])}"
-        return Adoption(names, numbers, note, assumed=True, own=names)
+        pairs = _list([f"{label} = {names[output]}" for label, output in numbers.items()])
+        return Adoption(names, numbers, f"the data's numbers are the model's labels: {pairs}", assumed=True, own=names)
     if not mapping and _unnamed(names) and len(names) == len(labels):
         note = f"its outputs {names[0]}, … have no names and are taken to be {_list(labels)}, in this order"
         outputs = {label: index for index, label in enumerate(labels)}
@@ -193,17 +195,41 @@ def _several(names: tuple[str, ...], labels: Sequence[str], mapping: Mapping[str
     if _unnamed(names):
         more = f", of which data.labels leaves open {_list(missing)}" if mapping else ""
         raise Refusal(f"has {len(names)} outputs without names, and the data has {len(labels)} classes{more}")
-    raise Refusal(f"was trained on other labels ({_list(names)}), and does not know the data's {_list(missing)}")
+    raise Refusal(f"was trained on other labels ({_list(names)}), and does not know {_list(missing)}")
+
+
+def _by_number(labels: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Return the outputs that whole numbers stand for; nothing where labels are no numbers, or one stands for none.
+
+    Where every name has a number of its own, as in "1 star", that one is meant; otherwise the place in ``id2label``.
+    """
+    if not all(re.fullmatch(r"\d{1,6}", label) for label in labels):
+        return {}
+    held = [re.findall(r"\d+", name) for name in names]
+    own = [int(found[0]) for found in held if len(found) == 1]
+    places = own if len(set(own)) == len(names) else list(range(len(names)))
+    numbers = {label: places.index(int(label)) for label in labels if int(label) in places}
+    return numbers if len(set(numbers.values())) == len(labels) else {}
 
 
 def _adoption(names: tuple[str, ...], outputs: Mapping[str, int], note: str) -> Adoption:
     """Return the adoption in which classes bear the data's words, and those absent from it the model's."""
     word = {index: label for label, index in outputs.items()}
-    classes = tuple(word.get(index, name) for index, name in enumerate(names))
+    absent = {index: f"LABEL_{index}" if name in outputs else name for index, name in enumerate(names)}
+    classes = tuple(word.get(index, absent[index]) for index in range(len(names)))
     if len(set(classes)) < len(classes):
         double = next(name for name in classes if classes.count(name) > 1)
-        raise Refusal(f"would have two classes of the name {double!r}")
+        raise Refusal(f"has two classes of the name {double!r}")
     return Adoption(classes, dict(outputs), note, own=names)
+
+
+def check_mapping(config: Any, task: Task, mapping: Mapping[str, str]) -> None:
+    """Raise Refusal where ``data.labels`` does not fit a classifier's labels and those of the data."""
+    if not mapping:
+        return
+    if not isinstance(task, Classification):
+        raise Refusal("is asked for scores, and data.labels names classes")
+    _check_mapping(mapping, head_labels(config), task.labels)
 
 
 def _check_mapping(mapping: Mapping[str, str], names: Sequence[str], labels: Sequence[str]) -> None:

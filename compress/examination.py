@@ -6,7 +6,9 @@ would be found only in the figures of a finished run, or never.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from compress.tasks import Array, Classification
 
 TOKENS, MOST_ROWS, ENOUGH = 10_000, 500, 40  # how many rows are read; with fewer, nothing is concluded
 CERTAIN = 1e-3  # probability below which chance is ruled out
+OTHER_SCALE = 0.4  # share of two ranges in which both lie, below which their scales are taken to differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +132,17 @@ def _of_classes(subject: Subject, adoption: Adoption, logits: Array, labels: Arr
     other = order[predicted] == labels
     gained, lost = int((other & ~right).sum()), int((right & ~other).sum())
     if _beyond_chance(gained, gained + lost, 0.5, tests=math.factorial(min(len(names), 20))):
-        remedy = _remedy(adoption, names, order)
+        meant = _meant(adoption, names, order)
         rule = (
             f"it answers {share:.1%} of {rows:,} labelled rows correctly, and would answer {other.mean():.1%} "
             "correctly if its outputs stood for other labels"
         )
         if not subject.data.label_map:
-            where = "data.labels=" if subject.setting == "teacher.model" else "the id2label of its config.json to "
             raise ModelError(
-                f"{subject.name}: {rule}. If they do, set {where}{{{remedy}}}; "
+                f"{subject.name}: {rule}. If they do, {_remedy(subject, meant)}; "
                 "otherwise check that the rows are labelled as those it was trained on."
             )
-        yield f"despite data.labels, {rule} ({remedy})"
+        yield f"despite data.labels, {rule} ({', '.join(f'{name} = {label}' for name, label in meant.items())})"
     if not _associated(predicted, labels, len(names)):
         if adoption.assumed:
             raise ModelError(
@@ -162,13 +164,24 @@ def best_order(predicted: Array, labels: Array, count: int) -> Array:
     return order
 
 
-def _remedy(adoption: Adoption, names: list[str], order: Array) -> str:
-    """Return which of the data's labels each output stands for by the best order, as ``data.labels`` takes it."""
+def _meant(adoption: Adoption, names: list[str], order: Array) -> dict[str, str]:
+    """Return the labels of the data that outputs stand for by the best order, where they differ from what was taken."""
     if adoption.single:
-        return f"{adoption.own[0]}: {names[order[1]]}"
+        return {adoption.own[0]: names[order[1]]}
     label_of = {index: label for label, index in adoption.outputs.items()}
-    moved = [index for index in label_of if adoption.assumed or order[index] != index]
-    return ", ".join(f"{adoption.own[index]}: {label_of[order[index]]}" for index in moved if order[index] in label_of)
+    moved = [i for i in range(len(names)) if order[i] in label_of and (adoption.assumed or order[i] != i)]
+    return {adoption.own[index]: label_of[order[index]] for index in moved}
+
+
+def _remedy(subject: Subject, meant: dict[str, str]) -> str:
+    """Return what to write so that outputs stand for other labels, as it can be pasted."""
+    if subject.setting != "teacher.model":
+        pairs = ", ".join(f"{name} is {label}" for name, label in meant.items())
+        return f"correct the id2label in its config.json ({pairs})"
+    if all(re.fullmatch(r"[\w-]+( [\w-]+)*", word) for pair in meant.items() for word in pair):
+        pairs = ", ".join(f"{name}: {label}" for name, label in meant.items())
+        return f"set 'data.labels={{{pairs}}}'"
+    return f"write into a recipe file: data: {{labels: {json.dumps(meant, ensure_ascii=False)}}}"
 
 
 def _beyond_chance(successes: int, trials: int, share: float, tests: int) -> bool:
@@ -193,13 +206,26 @@ def _of_scores(subject: Subject, _: Adoption, logits: Array, labels: Array) -> I
     """Yield how its scores go with the labels; raises ModelError where they are on another scale."""
     metrics = subject.data.task.metrics(logits, labels)
     scores, rows = logits[:, 0].astype(np.float64), len(labels)
-    ranges = [f"{values.min():.3g} to {values.max():.3g}" for values in (scores, labels)]
+    ends = [(float(values.min()), float(values.max())) for values in (scores, labels)]
+    ranges = [f"{low:.3g} to {high:.3g}" for low, high in ends]
     yield f"Pearson {metrics['pearson']:.3f} on {rows:,} rows; scores from {ranges[0]}, labels from {ranges[1]}"
-    if rows >= ENOUGH and metrics["pearson"] > 0.5 and metrics["mse"] > float(np.var(labels)):
+    if rows < ENOUGH:
+        return
+    worse = metrics["mse"] > float(np.var(labels))  # than always answering the mean
+    if worse and metrics["pearson"] > 0.5 and _overlap(*ends) < OTHER_SCALE:
         raise ModelError(
             f"{subject.name}: its scores run from {ranges[0]}, the labels from {ranges[1]}, though the two go together "
             f"(Pearson {metrics['pearson']:.2f} on {rows:,} rows): they are on another scale. Scale the labels to the "
             "model's, or set teacher.fine_tune=always to train it on these."
         )
-    if rows >= ENOUGH and metrics["pearson"] < 0.1:
+    if metrics["pearson"] < 0.1:
         yield "that is no more than chance: this model does not know these scores, or was trained on other texts"
+    elif worse:
+        yield "further from the labels than their mean is: it is biased on these rows"
+
+
+def _overlap(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Return the share of the range that two intervals cover together in which both lie."""
+    both = min(first[1], second[1]) - max(first[0], second[0])
+    whole = max(first[1], second[1]) - min(first[0], second[0])
+    return max(0.0, both) / whole if whole else 1.0

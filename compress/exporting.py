@@ -61,6 +61,7 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
     return replace(
         recipe,
         recipe="export",
+        data=replace(recipe.data, labels={}),  # the run's teacher and student bear the data's words already
         teacher=replace(
             recipe.teacher, model=str(teacher), fine_tune=FineTune.never, members=[], copies=1,
             combine=plain.combine, weights=None, chosen=1,

@@ -320,6 +320,8 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
     if not faults and not any(recipe.student.faults()):
         faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
+        if isinstance(recipe.student, Saved) and not recipe.alone:
+            faults += [fault.under("student") for fault in recipe.student.label_faults(data.task)]
     faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens(), who)]
     if faults or any(recipe.student.faults()):
         return faults
@@ -343,11 +345,11 @@ def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
 
 def _told(console: Console, title: str, state: State, stage: Callable[[State], State]) -> State:
     """Run a stage, saying what it is and what came of it."""
-    console.print(f"[bold]{title}[/bold]")
+    console.print(Text(title, style="bold"))
     after = _named(stage(state), title, state)
     for record in after.records[len(state.records) :]:
         how = "taken from the cache" if record.reused else f"{record.seconds:.0f} s"
-        console.print("".join(["  ", *(f"{note}; " for note in record.notes), how]), style="dim", highlight=False)
+        console.print(Text("".join(["  ", *(f"{note}; " for note in record.notes), how]), style="dim"))
     return after
 
 

@@ -14,7 +14,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from compress.adoption import Adoption, Refusal, adopted, is_classifier, rows_by_name
+from compress.adoption import (
+    Adoption,
+    Refusal,
+    adopted,
+    check_mapping,
+    is_classifier,
+    own_names,
+    rows_by_name,
+)
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
@@ -129,24 +137,44 @@ class Teacher(Training):
         Raises ModelError where it cannot serve, DataError where rows have a class that nothing knows. Of several
         members the chosen one's configuration is returned, and its numbering of the labels.
         """
-        members = tuple(member._inspect(data) for member in self.each())
+        own = self._own_rows(data)
+        members = tuple(member._inspect(rows) for member, rows in zip(self.each(), own, strict=True))
         if len(members) > 1:
             check_together(self, members, data.task)
             orders(self, members, data)
         chosen = members[self.chosen - 1]
-        numbered = data if chosen.adoption is None else adopted(chosen.config, data)[0]
+        numbered = data if chosen.adoption is None else adopted(chosen.config, own[self.chosen - 1])[0]
         return Inspection(principal_config(chosen.config), chosen.must_train, numbered, members)
 
     def subjects(self, data: Dataset) -> Iterator[Subject]:
         """Yield each member as it will be used, to be tried on the rows before any work; raises as `inspect`."""
-        for teacher in {each.model: each for each in self.each()}.values():
-            member = teacher._inspect(data)
-            numbered = data if member.adoption is None else adopted(member.config, data)[0]
+        members = zip(self.each(), self._own_rows(data), strict=True)
+        for teacher, rows in {member.model: (member, rows) for member, rows in members}.values():
+            member = teacher._inspect(rows)
+            numbered = rows if member.adoption is None else adopted(member.config, rows)[0]
             yield Subject(
                 setting="teacher.model", name=teacher.model, key=content_of(teacher.source(), member.config),
                 tokenizer=member.tokenizer, load=partial(teacher.classifier, member, numbered),
                 adoption=member.adoption, max_tokens=self.max_tokens, max_unknown=self.max_unknown, data=numbered,
             )  # fmt: skip
+
+    def _own_rows(self, data: Dataset) -> list[Dataset]:
+        """Return the data for each member, with those entries of ``data.labels`` that name labels of its own.
+
+        Raises ModelError for an entry that names no member's. A teacher of one model has all of them.
+        """
+        each = self.each()
+        if len(each) == 1 or not data.label_map:
+            return [data] * len(each)
+        configs = [load_config(one.source(), trust_remote_code=self.trust_remote_code) for one in each]
+        known = [set(own_names(config)) for config in configs]
+        for name in data.label_map:
+            if not any(name in names for names in known):
+                raise ModelError(f"data.labels: no member of the teacher has a label {name!r}.")
+        return [
+            replace(data, label_map={name: label for name, label in data.label_map.items() if name in names})
+            for names in known
+        ]
 
     def most_tokens(self) -> int:
         """Return the longest row, in tokens, that every member takes; raises ModelError."""
@@ -177,6 +205,7 @@ class Teacher(Training):
         A finished classifier is never trained anew unless ``fine_tune`` is always: it is used or refused.
         """
         if self.fine_tune is FineTune.always:
+            self._check_labels(config, data)
             return None, "teacher.fine_tune = always"
         if not is_classifier(config):
             why = "has no classification head"
@@ -185,8 +214,7 @@ class Teacher(Training):
                     f"teacher.fine_tune = never, but {self.model} {why}. "
                     "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
                 )
-            if data.label_map:
-                raise ModelError(f"data.labels names labels of the teacher, but {self.model} {why}. Leave it out.")
+            self._check_labels(config, data)
             return None, f"it {why}"
         try:
             return adopted(config, data)[1], ""
@@ -198,17 +226,28 @@ class Teacher(Training):
                 "teacher.fine_tune=always."
             ) from refusal
 
+    def _check_labels(self, config: Any, data: Dataset) -> None:
+        """Raise ModelError where ``data.labels`` does not fit a model that is trained here."""
+        if data.label_map and not is_classifier(config):
+            raise ModelError(
+                f"data.labels names labels of the teacher, but {self.model} has no classification head. Leave it out."
+            )
+        try:
+            check_mapping(config, data.task, data.label_map)
+        except Refusal as refusal:
+            raise ModelError(f"{self.model} {refusal}. Correct data.labels, or leave it out.") from refusal
+
     def __call__(self, state: State) -> State:
         """Return the state with a teacher that knows the task."""
         each = self.each()
         if len(each) == 1:
             return self._alone(state)
-        members = self.inspect(state.data).members
+        members, rows = self.inspect(state.data).members, self._own_rows(state.data)
 
         def member(number: int, data: Dataset) -> State:
             """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
             seed = (state.seed + (number if self.copies > 1 else 0)) % 2**32
-            own = data if members[number].must_train else state.data
+            own = replace(data, label_map=rows[number].label_map) if members[number].must_train else rows[number]
             return each[number]._alone(replace(state, data=own, seed=seed, records=()))
 
         chosen = member(self.chosen - 1, state.data)

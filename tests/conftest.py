@@ -50,6 +50,8 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     ),
 }  # fmt: skip
 FAMILY_NAMES = tuple(CONFIGS)
+BERT_NOW = [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY_NAMES]
+"""All families for a test of a whole chain; those after BERT run with the slow tests (`make test-all`)."""
 
 
 def tiny_tokenizer(family: str = "bert", max_tokens: int = 32) -> PreTrainedTokenizerFast:

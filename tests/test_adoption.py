@@ -40,6 +40,7 @@ def read(names: Sequence[str], labels: Sequence[str], mapping: Mapping[str, str]
         (["LABEL_0", "LABEL_1", "LABEL_2"], ["1", "2"], ["LABEL_0", "1", "2"], [1, 2]),
         (["0", "1", "2"], TOPICS, TOPICS, [0, 1, 2]),
         (["0", "1", "2"], ["0", "1", "2"], ["0", "1", "2"], [0, 1, 2]),
+        (["1 star", "2 stars", "3 stars"], ["2", "1"], ["1 star", "2 stars", "3 stars"], [1, 0]),
     ],
 )  # fmt: skip
 def test_outputs_are_matched_by_name_by_number_or_in_order(
@@ -69,11 +70,12 @@ def test_a_map_goes_before_names_and_leaves_the_rest_to_them() -> None:
 @pytest.mark.parametrize(
     ("config", "labels", "mapping", "reason"),
     [
-        (head(["plums", "pears"]), TOPICS, {}, "does not know the data's apples, cherries"),
+        (head(["plums", "pears"]), TOPICS, {}, "does not know apples, cherries"),
         (head(["LABEL_0", "LABEL_1"]), TOPICS, {}, "2 outputs without names"),
         (head(["LABEL_0", "LABEL_1", "LABEL_2"]), TOPICS, {"LABEL_0": "pears"}, "leaves open apples, cherries"),
-        (head(["a", "A", "b"]), ["á", "b"], {}, "does not know the data's á"),
-        (head(["a", "b"]), ["-1", "1"], {}, "does not know the data's -1, 1"),
+        (head(["a", "A", "b"]), ["á", "b"], {}, "does not know á"),
+        (head(["a", "b"]), ["-1", "1"], {}, "does not know -1, 1"),
+        (head(["1 star", "2 stars"]), ["0", "1"], {}, "does not know 0, 1"),
         (head(["a", "b"]), ["a", "b"], {"c": "a"}, "has no label 'c' (data.labels)"),
         (head(["a", "b"]), ["a", "b"], {"a": "c"}, "the data has no label 'c'"),
         (head(["a", "b"]), ["a", "b"], {"a": "a", "b": "a"}, "stand for the same label"),
@@ -89,6 +91,12 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(
 ) -> None:
     with pytest.raises(Refusal, match=re.escape(reason)):
         adopt(config, Classification(tuple(labels)), mapping)
+
+
+def test_a_class_that_gave_its_name_away_gets_another() -> None:
+    adoption = read(["apples", "pears", "plums"], ["apples", "pears"], {"plums": "apples"})
+    assert adoption.outputs == {"apples": 2, "pears": 1}
+    assert adoption.names == ("LABEL_0", "pears", "apples")
 
 
 def test_names_that_only_label2id_holds_are_used() -> None:

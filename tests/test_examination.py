@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from compress.data import Files
 from compress.distill.losses import LogitsMSE
 from compress.errors import CompressError, RecipeError
+from compress.evaluate import predict_rows
 from compress.examination import best_order
 from compress.models.heads import with_outputs
 from compress.models.loading import load_model, load_tokenizer, save_model
@@ -238,3 +239,65 @@ def test_the_best_order_changes_nothing_that_need_not_change() -> None:
     labels = np.array([0, 1, 2, 0, 1, 2])
     assert best_order(labels, labels, 4).tolist() == [0, 1, 2, 3]
     assert best_order(np.array([1, 2, 0, 1, 2, 0]), labels, 4).tolist() == [2, 0, 1, 3]
+
+
+@pytest.mark.parametrize("names", [("good", "bad"), ("plum", "fig")])  # the first says the reverse of the weights
+def test_a_classifier_whose_labels_are_mapped_is_exported_in_the_datas_words(
+    names: tuple[str, str], world: Path, tmp_path: Path
+) -> None:
+    model = variant(world, tmp_path / "model", named(*names))
+    mapped = files(world, labels=dict(zip(names, ("bad", "good"), strict=True)))
+    wanted = asked(world, model, tmp_path, mapped, fine_tune=FineTune.never)
+    student = Saved(model=str(model))
+    wanted = replace(wanted, student=student, distill=replace(wanted.distill, epochs=0))
+    assert wanted.alone
+    assert "100.0% of 220 sampled rows" in str(check(wanted).models[0])
+    data = mapped.load(TaskKind.auto, 1)
+    after = student(State(data=data, workshop=Workshop(tmp_path / "cache"), seed=1))
+    assert after.data.task.head_config()["label2id"] == {"bad": 0, "good": 1}
+    batch = tokenize(data.test, tiny_tokenizer(), 32).batch([0, 1, 2])
+    with torch.no_grad():
+        answers = [observe(load_model(folder), batch).logits for folder in (after.given_student.folder, model)]
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
+
+
+def test_what_is_advised_for_labels_that_no_word_can_hold_goes_into_a_recipe_file(world: Path, tmp_path: Path) -> None:
+    rows = {split: [(f"{label}, really", text) for label, text in reviews(count, seed)]
+            for split, count, seed in (("train", 160, 1), ("validation", 60, 2), ("test", 40, 3))}  # fmt: skip
+    data = Files(**{name: str(write_tsv(tmp_path / f"{name}.tsv", own)) for name, own in rows.items()})
+    nameless = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    save_model(with_outputs(load_model(world / "teacher"), nameless, [1, 0]), tiny_tokenizer(), tmp_path / "swapped")
+    message = refused(asked(world, tmp_path / "swapped", tmp_path, data))
+    assert 'data: {labels: {"LABEL_0": "good, really", "LABEL_1": "bad, really"}}' in message
+
+
+def test_a_map_that_fits_nothing_is_refused_also_for_a_model_that_is_trained(world: Path, tmp_path: Path) -> None:
+    wrong = files(world, labels={"fair": "bad"})
+    assert "has no label 'fair'" in refused(asked(world, world / "teacher", tmp_path, wrong, fine_tune=FineTune.always))
+    assert "has no classification head" in refused(asked(world, world / "untrained", tmp_path, wrong))
+
+
+def test_each_member_takes_its_own_part_of_a_map(world: Path, tmp_path: Path) -> None:
+    nameless = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    save_model(with_outputs(load_model(world / "teacher"), nameless, [1, 0]), tiny_tokenizer(), tmp_path / "swapped")
+    data = files(world, labels={"LABEL_0": "good", "LABEL_1": "bad"})
+    wanted = asked(world, tmp_path / "swapped", tmp_path, data, members=[str(world / "teacher")])
+    assert all("100.0% of 220 sampled rows" in str(model) for model in check(wanted).models)
+    before = State(data=data.load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    joined = wanted.teacher(before)
+    tokens = tokenize(joined.data.test, tiny_tokenizer(), 32)
+    logits = predict_rows(load_model(joined.given_teacher.folder), tokens)
+    assert joined.data.task.metrics(logits, joined.data.test.known_labels)["accuracy"] == 1
+    unknown = files(world, labels={"LABEL_7": "good"})
+    assert "no member of the teacher has a label 'LABEL_7'" in refused(
+        asked(world, tmp_path / "swapped", tmp_path, unknown, members=[str(world / "teacher")])
+    )
+
+
+def test_an_ensemble_is_no_student(world: Path, tmp_path: Path) -> None:
+    before = State(data=files(world).load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    again = variant(world, tmp_path / "again")
+    teacher = Teacher(model=str(world / "teacher"), members=[str(again)], max_tokens=32)
+    joined = teacher(before).given_teacher.folder
+    wanted = replace(asked(world, world / "teacher", tmp_path), student=Saved(model=str(joined)))
+    assert "is an ensemble, and a student is one model" in refused(wanted)

@@ -31,7 +31,7 @@ from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teacher import Teacher
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
+from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
 
 
 def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
@@ -219,7 +219,7 @@ def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, 
     assert made(tmp_path) == set() if (tmp_path / "cache").exists() else True
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, rows in (("train", 60), ("validation", 16), ("test", 24)):

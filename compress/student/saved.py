@@ -15,6 +15,7 @@ from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.examination import Subject
 from compress.hub_access import absent
+from compress.models.ensemble import EnsembleConfig
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
@@ -60,18 +61,22 @@ class Saved(Student):
                 yield Fault("model", None, str(error).rstrip("."))
 
     def task_faults(self, task: Task) -> Iterator[Fault]:
-        """The model has a head for the task, and weights in floats."""
-        config = self.config(None)
+        """The model has weights in floats."""
+        if getattr(self.config(None), "quantization_config", None) is not None:
+            yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
+
+    def label_faults(self, task: Task) -> Iterator[Fault]:
+        """The model has a head for the teacher's classes."""
         try:
-            self.rows(config, task)
+            self.rows(self.config(None), task)
         except Refusal as refusal:
             yield Fault("model", self.model, str(refusal), "Name one that was trained on these labels.")
-        if getattr(config, "quantization_config", None) is not None:
-            yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
 
     def config(self, teacher: Any) -> Any:
         """Return the model's configuration; raises ModelError. Where it reads other tokens it has tokens of its own."""
         config = load_config(self.source, trust_remote_code=self.trust_remote_code)
+        if isinstance(config, EnsembleConfig):
+            raise ModelError(f"{self.model}: is an ensemble, and a student is one model. Name one of its members.")
         if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
             config.own_tokens = True
         return config
@@ -83,13 +88,16 @@ class Saved(Student):
             setting="student.model", name=self.model, key=content_of(self.source, config),
             tokenizer=load_tokenizer(self.source, trust_remote_code=self.trust_remote_code),
             load=partial(self.classifier, data.task), adoption=adopt(config, data.task, {}),
-            max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=data,
+            max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=replace(data, label_map={}),
         )  # fmt: skip
 
-    def classifier(self, task: Task) -> PreTrainedModel:
-        """Return the model with its outputs named and ordered as the task's; raises Refusal where they are others."""
+    def classifier(self, task: Task, rows: list[int | None] | None = None) -> PreTrainedModel:
+        """Return the model with its outputs named and ordered as the task's; raises Refusal where they are others.
+
+        ``rows`` are its outputs in that order, None where a class has the logit 0; default: as `rows` finds them.
+        """
         config, head = self.config(None), task.head_config()
-        rows = self.rows(config, task)
+        rows = self.rows(config, task) if rows is None else rows
         if rows == list(range(len(rows))) and int(config.num_labels) == len(rows):
             return load_model(self.source, trust_remote_code=self.trust_remote_code, head=head, trained=True)
         model = load_model(self.source, trust_remote_code=self.trust_remote_code)
@@ -119,16 +127,20 @@ class Saved(Student):
         """
         config = self.config(None)
         if state.teacher is None:
-            state = replace(state, data=adopted(config, state.data)[0])
+            data, adoption = adopted(config, state.data)
+            state = replace(state, data=data)
+            rows: list[int | None] = [None, 0] if adoption.single else [*range(int(config.num_labels))]
+        else:
+            rows = self.rows(config, state.data.task)
         task = state.data.task
         most = load_tokenizer(state.teacher.folder).model_max_length if state.teacher else longest_row(config)
 
         def work(folder: Path) -> None:
             tokenizer = load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
-            save_model(self.classifier(task), tokenizer, folder)
+            save_model(self.classifier(task, rows), tokenizer, folder)
 
-        made_with = [content_of(self.source, config), most, task.head_config(), self.rows(config, task)]
+        made_with = [content_of(self.source, config), most, task.head_config(), rows]
         product = state.workshop.make("saved", made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))

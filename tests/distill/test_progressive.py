@@ -246,6 +246,7 @@ def test_a_mobile_student_goes_through_the_whole_chain_once(files: dict[str, Pat
         replace(mine, prune={"heads": PruneHeads()}).run()
 
 
+@pytest.mark.slow
 def test_a_student_with_shared_layers_goes_through_the_whole_chain_and_says_what_it_does_not_give(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

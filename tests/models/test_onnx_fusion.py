@@ -19,7 +19,7 @@ from compress.models.uneven import shrink
 from compress.prune.width import narrow
 from compress.quantize.groups import GroupWise
 from compress.quantize.int8 import DynamicInt8, StaticInt8
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 
 HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
@@ -37,7 +37,7 @@ def nodes_run(graph: Path | bytes, optimized: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(optimized).graph.node)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_a_pruned_student_is_fused_as_an_unpruned_one(family: str, tmp_path: Path) -> None:
     whole = optimized(tiny_model(family), family, tmp_path)
     assert whole["SkipLayerNormalization"] <= 1  # of RoBERTa's embeddings, whose shapes follow from their tables

@@ -26,7 +26,7 @@ from compress.prune.width import PruneWidth
 from compress.recipe import _weights_faults
 from compress.student.bert import Bert
 from compress.student.shared import Shared
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model
+from tests.conftest import BERT_NOW, save_tiny, tiny_model
 from tests.test_recipe import recipe
 
 CODE = """
@@ -48,7 +48,7 @@ print([[value.hex() for value in row] for row in logits.tolist()])
 """
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
     family: str, tmp_path: Path, files: dict[str, Path]
 ) -> None:

@@ -33,7 +33,7 @@ from compress.quantize.qat import QuantizationAware
 from compress.recipe import Recipe, check
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
+from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
 from tests.test_recipe import recipe, report
 
 MOVEMENT = {"method": Method.movement, "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
@@ -173,7 +173,13 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in {"magnitude", "movement", "lottery"} else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(name: str, world: Path) -> None:
     stage = METHODS[name]
     tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run()
@@ -246,7 +252,7 @@ def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world
         assert bool(kept[own_weight(matrices(second)[name]) != 0].all())  # what left does not come back
 
 
-@pytest.mark.parametrize("name", ["magnitude", "movement"])
+@pytest.mark.parametrize("name", [pytest.param("magnitude", marks=pytest.mark.slow), "movement"])
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +274,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_after_uneven_pruning_of_every_family(family: str, world: Path) -> None:
     save_tiny(world / family, family)
     prune = {"heads": PruneHeads(ratio=0.4, rows=40), "neurons": PruneNeurons(ratio=0.4, rows=40)}

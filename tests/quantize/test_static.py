@@ -33,7 +33,7 @@ from compress.state import Model, State, Workshop
 from compress.student.bert import Bert
 from compress.tasks import Classification
 from compress.timing import model_inputs
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.test_recipe import made, recipe, report
 
 
@@ -64,7 +64,7 @@ class OneByOne(CalibrationDataReader):  # type: ignore[misc]
         return next(self.feeds, None)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path: Path, family: str) -> None:
     tokens, path = rows(family=family), graph(tmp_path, family)
     model, nodes, ranges = names_and_ranges(path, tokens, Method())
