@@ -50,9 +50,9 @@ def check_features(model: str | Path, config: Any) -> None:
         raise ModelError(f"{model}: {rule}")
 
 
-def ships_code(config: Any) -> bool:
-    """Return whether a configuration's class comes with a model, whatever classes of transformers it is named like."""
-    return type(config).__module__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
+def ships_code(part: Any) -> bool:
+    """Return whether the class of a configuration, model or tokenizer comes with a model, whatever it is named like."""
+    return type(part).__module__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 def classifier_class(config: Any) -> Any:

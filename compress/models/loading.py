@@ -29,6 +29,7 @@ from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
+from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
 
 _NO_WORDS = 4  # words at most, of a tokenizer that was made without a vocabulary
@@ -72,8 +73,10 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
     """Return the configuration, of an architecture that can be built; the weights are not compared with it."""
     _must_be_readable(Path(model))
     check_folder(Path(model), weights=weights)
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with plain_errors(model, CONFIG), quiet():
         config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
+        remember(config)
         if weights:
             check_architecture(model, config, trust_remote_code=trust_remote_code)
         return with_pruned_heads(model, config)
@@ -82,6 +85,7 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
 def _from_pretrained(
     model: str | Path, config: Any, trust_remote_code: bool, **settings: Any
 ) -> tuple[PreTrainedModel, Finding]:
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with quiet():
         loaded: tuple[PreTrainedModel, Finding] = AutoModelForSequenceClassification.from_pretrained(
             str(model),
@@ -93,6 +97,7 @@ def _from_pretrained(
             output_loading_info=True,
             **settings,
         )
+    remember(loaded[0])
     if ships_code(config) and classifier_class(config) is not type(loaded[0]):
         # transformers registers it itself, but for a configuration whose class is named like one of its own
         AutoModelForSequenceClassification.register(type(config), type(loaded[0]), exist_ok=True)
@@ -213,8 +218,10 @@ def _tokenizer(model: str | Path, trust_remote_code: bool) -> Any:
     transformers complains of tiktoken then, or makes a tokenizer without words where its type reads another name.
     """
     pieces = only_pieces(Path(model))
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+        remember(tokenizer)
         if not pieces or len(set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab())) > _NO_WORDS:
             return tokenizer
         reason = None

@@ -15,8 +15,10 @@ from transformers import dynamic_module_utils
 
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError
-from compress.models.loading import load_config, load_model
+from compress.models import trusted
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
+from compress.student.cnn import Cnn
 from compress.student.saved import Saved
 from compress.tasks import Classification
 from compress.teacher import FineTune, Teacher
@@ -50,6 +52,9 @@ class BagEncoder(PreTrainedModel):
         self.words = nn.Embedding(config.vocab_size, config.hidden_size)
         self.post_init()
 
+    def get_input_embeddings(self):
+        return self.words
+
     def forward(self, input_ids, attention_mask=None, **rest):
         return (self.words(input_ids),)
 
@@ -76,6 +81,7 @@ CODE = {
 def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the copies of code that transformers makes within the test's folder."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(trusted, "_trusted", set())
     before, path = set(sys.modules), list(sys.path)
     yield
     sys.path[:] = path
@@ -122,6 +128,29 @@ def test_a_model_with_its_own_code_is_used_where_it_is_trusted(tmp_path: Path, m
     weights = load_model(folder, trust_remote_code=True).state_dict()
     assert weights["encoder.words.weight"].shape == (len(VOCABULARY), 8)
     assert Saved(model=str(folder), trust_remote_code=True).config(None).num_labels == 2
+
+
+def test_a_saved_copy_is_trusted_as_long_as_its_code_is_the_same(tmp_path: Path) -> None:
+    folder, copy = bag(tmp_path / "bag"), tmp_path / "copy"
+    model = load_model(folder, trust_remote_code=True)
+    save_model(model, tiny_tokenizer(), copy)
+    assert load_config(copy).model_type == "bag"
+    assert load_tokenizer(copy).is_fast
+    torch.testing.assert_close(load_model(copy).state_dict(), model.state_dict())
+    (copy / "modeling_bag.py").write_text(MODELING + "\n")
+    for load in (load_config, load_model):
+        with pytest.raises(ModelError, match="own code"):
+            load(copy)
+
+
+def test_a_student_starts_from_embeddings_that_shipped_code_gives(tmp_path: Path) -> None:
+    model = load_model(bag(tmp_path / "bag"), trust_remote_code=True)
+    student = Cnn(filters=5, embedding_size=8).build(model)
+    torch.testing.assert_close(student.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    nameless = bag(tmp_path / "nameless")
+    (nameless / "modeling_bag.py").write_text(MODELING.replace("def get_input_embeddings", "def words_of"))
+    with pytest.raises(ModelError, match=r"type bag does not say.*student\.start=random"):
+        Cnn(filters=5).build(load_model(nameless, trust_remote_code=True))
 
 
 @pytest.mark.parametrize("fine_tune", FineTune)
