@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.models.architecture import ships_code
+from compress.models.folder import CONFIG, TOKENIZER_CONFIG, read_object
 
+_LOADED = ("AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer")
 _trusted: set[str] = set()
 
 
@@ -23,9 +25,17 @@ def remember(*loaded: Any) -> None:
 
 
 def is_trusted(folder: Path) -> bool:
-    """Return whether a folder holds code, and none but what was trusted in this process."""
-    files = list(folder.glob("*.py")) if folder.is_dir() else []
-    return bool(files) and all(_digest(path) in _trusted for path in files)
+    """Return whether a folder holds code, and neither holds nor names any but what was trusted in this process."""
+    files = list(folder.glob("*.py")) if _trusted and folder.is_dir() else []
+    return bool(files) and all(_digest(path) in _trusted for path in files) and not _names_others(folder)
+
+
+def _names_others(folder: Path) -> bool:
+    """Return whether what would be loaded from the folder takes its code from a repository of the hub (``--``)."""
+    maps = [
+        read_object(folder / name).get("auto_map") for name in (CONFIG, TOKENIZER_CONFIG) if (folder / name).is_file()
+    ]
+    return any("--" in str(code.get(auto)) for code in maps if isinstance(code, dict) for auto in _LOADED)
 
 
 def _digest(path: Path) -> str:

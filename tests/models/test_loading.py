@@ -137,6 +137,13 @@ def test_a_saved_copy_is_trusted_as_long_as_its_code_is_the_same(tmp_path: Path)
     assert load_config(copy).model_type == "bag"
     assert load_tokenizer(copy).is_fast
     torch.testing.assert_close(load_model(copy).state_dict(), model.state_dict())
+    settings = json.loads((copy / "config.json").read_text())
+    elsewhere = settings["auto_map"] | {"AutoConfig": "someone/bag--configuration_bag.BagConfig"}
+    (copy / "config.json").write_text(json.dumps(settings | {"auto_map": elsewhere}))
+    for load in (load_config, load_model):
+        with pytest.raises(ModelError, match="own code"):
+            load(copy)
+    (copy / "config.json").write_text(json.dumps(settings))
     (copy / "modeling_bag.py").write_text(MODELING + "\n")
     for load in (load_config, load_model):
         with pytest.raises(ModelError, match="own code"):
