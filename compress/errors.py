@@ -1,4 +1,4 @@
-"""What can go wrong by a user's hand, in words that say how to mend it.
+"""What can go wrong by a user's hand, in words that say how to fix it.
 
 Every class here ends the program with exit code 2 and one message, without a traceback.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class CompressError(Exception):
-    """A fault that the user can mend; the message says where and how."""
+    """A fault that the user can fix; the message says where and how."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def looks_like_a_path(name: str) -> bool:
 def absent(name: str, packaged: Iterable[str] = ()) -> tuple[str, str] | None:
     """Return (rule, remedy) where a model's name stands for no folder and for nothing that a hub could have.
 
-    That is a file, a path that does not exist, or a name much like one that is ``packaged``. Asks no hub.
+    That is a file, a path that does not exist, or a name much like one that is ``packaged``. Asks no hub, so that
+    a hub id passes, whatever folders have names like it.
     """
     if name in packaged:
         return None
@@ -40,13 +41,16 @@ def absent(name: str, packaged: Iterable[str] = ()) -> tuple[str, str] | None:
             return "is a file", remedy
     except OSError as error:
         return f"cannot be read ({error.strerror})", remedy
-    close = similar_path(path) if "/" in name else ""
     if looks_like_a_path(name):
-        return NO_FOLDER, f"Did you mean {close}?" if close else remedy
-    if close:
-        return NO_FOLDER, f"Did you mean {close}?"
+        return NO_FOLDER, meant_path(name) or remedy
     meant = get_close_matches(name.casefold(), list(packaged), n=1, cutoff=0.8) if "/" not in name else []
     return ("is neither a folder nor a packaged model", f"Did you mean {meant[0]}?") if meant else None
+
+
+def meant_path(name: str) -> str:
+    """Return a question for the path that is most like a name with a slash; "" without one."""
+    close = similar_path(Path(name).expanduser()) if "/" in name else ""
+    return f"Did you mean {close}?" if close else ""
 
 
 def similar_path(path: Path) -> str:
@@ -74,10 +78,10 @@ def quick(model: str | Path) -> Iterator[None]:
         raise ModelError(f"{name}: {'there is no such folder' if rule == NO_FOLDER else rule}. {remedy}")
     if trouble := unreachable():
         if not _is_cached(name):
-            raise ModelError(
-                f"{name}: there is no such folder, it is not in the hub's cache, and {trouble}. Check the "
-                "spelling, or the network, or name a folder written by save_pretrained."
+            remedy = (
+                meant_path(name) or "Check the spelling, or the network, or name a folder written by save_pretrained."
             )
+            raise ModelError(f"{name}: there is no such folder, it is not in the hub's cache, and {trouble}. {remedy}")
         with offline():
             yield
         return

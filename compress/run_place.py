@@ -9,6 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.data.files import SPLITS
+from compress.data.hub import Hub
 from compress.errors import Fault, StorageError
 from compress.files import hash_json, held, storage_faults, writable
 from compress.run_marker import FOLDERS, Marker, obstacles, read_marker, stop_at
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 
 NO_RESULT = ("recipe", "name", "output", "cache")
 """Settings on which nothing depends that a run writes, but for where it does."""
+
+_WORDS = frozenset(
+    (
+        "text", "text_pair", "label", "labels", "subset", "main", "layer_map", "losses", "pattern", "freeze",
+        "compute_capabilities", "image",
+    )
+)  # fmt: skip
+"""Settings that hold names of columns, labels, parameters and the like, never of files."""
 
 GROUPS = ("augment", "prepare", "prune", "quantize", "export")
 ELSEWHERE = "Name another output=, or move away what is there."
@@ -183,7 +193,7 @@ def _standing(folder: Path) -> Iterator[str]:
 def _overlaps(recipe: Recipe) -> Iterator[Fault]:
     """Yield where the run's folder is, holds, or lies in something that the run reads, or the cache."""
     folder = recipe.folder or recipe.parent / "000"  # any number: it is not there yet
-    for setting, text in (*_texts(recipe), ("cache", recipe.cache)):
+    for setting, text in (*_texts(recipe, paths=True), ("cache", recipe.cache)):
         source = recipe.cache_folder if setting == "cache" else Path(text).expanduser()
         if setting != "cache" and not os.path.lexists(source):
             continue
@@ -204,22 +214,29 @@ def _relation(folder: str, source: str) -> str:
     return "lies in" if Path(source) in Path(folder).parents else ""
 
 
-def _texts(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield path and value of each text among the settings, wherever it is: any may name a file or folder."""
+def _words(settings: Settings) -> frozenset[str]:
+    """Return the names of the settings that never name a file; those of the hub's splits do not either."""
+    return _WORDS.union(SPLITS) if isinstance(settings, Hub) else _WORDS
+
+
+def _texts(recipe: Recipe, *, paths: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield setting and value of each text among the settings; with ``paths`` only what may name a file or folder."""
     for field in fields(recipe):
         if field.name not in NO_RESULT:
-            yield from _texts_in(getattr(recipe, field.name), field.name)
+            yield from _texts_in(getattr(recipe, field.name), field.name, paths)
 
 
-def _texts_in(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _texts_in(value: Any, path: str, paths: bool) -> Iterator[tuple[str, str]]:
     if isinstance(value, Settings):
+        words = _words(value) if paths else frozenset()
         for field in fields(value):
-            yield from _texts_in(getattr(value, field.name), f"{path}.{field.name}")
+            if field.name not in words:
+                yield from _texts_in(getattr(value, field.name), f"{path}.{field.name}", paths)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts_in(item, f"{path}.{key}")
+            yield from _texts_in(item, f"{path}.{key}", paths)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _texts_in(item, path)
+            yield from _texts_in(item, path, paths)
     elif isinstance(value, (str, os.PathLike)) and str(value):
         yield path, str(value)

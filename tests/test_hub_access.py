@@ -44,7 +44,6 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("nope/", "is no folder", ""),
         ("~/no/such/model", "is no folder", ""),
         ("a/b/c", "is no folder", ""),
-        ("models/nmaed", "is no folder", "Did you mean models/named?"),
         ("./models/nmaed", "is no folder", "Did you mean models/named?"),
         ("train.tsv", "is a file", ""),
         ("minilmm", "is neither a folder nor a packaged model", "Did you mean minilm?"),
@@ -68,6 +67,21 @@ def test_a_model_that_is_not_there_is_a_fault_of_the_settings(
 @pytest.mark.parametrize("name", ["minilm", "bert-base-uncased", "google/bert_uncased_L-2_H-128_A-2"])
 def test_what_a_hub_could_have_is_no_fault_of_the_settings(name: str) -> None:
     assert not list(Teacher(model=name).faults())
+
+
+def test_a_folder_of_a_similar_name_is_a_hint_only_where_the_hub_has_no_such_model(tmp_path: Path) -> None:
+    (tmp_path / "google" / "bert_uncased_L-4_H-256_A-4").mkdir(parents=True)
+    name = "google/bert_uncased_L-2_H-128_A-2"
+    assert not [*Teacher(model=name).faults(), *Saved(model=name).faults()]
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(ModelError, match=r"cannot be reached\. Did you mean google/bert_uncased_L-4_H-256_A-4\?$"):
+            load(name)
+    snapshot = tmp_path / "cache" / "models--google--bert_uncased_L-2_H-128_A-2" / "snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
+    save_tiny(snapshot, num_labels=2)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    assert load_model(name).config.num_labels == 2
 
 
 def test_a_student_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from compress.benchmark.stage import Benchmark
 from compress.cli import main
-from compress.data import Files
+from compress.data import Files, Hub
+from compress.data.source import Data
 from compress.distill.losses import SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError, StorageError
@@ -135,6 +136,25 @@ def test_a_run_is_not_written_where_something_is_read(output: str, fragment: str
     assert fragment in rules(small(output=output, cache="cache"))
     assert main(["export", "pp/student", "data=files", "data.train=train.tsv", f"output={output}", "cache=cache"]) == 2
     assert snapshot(world) == before
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Files(train="train.tsv", text="text", text_pair="text", label="text", labels={"LABEL_0": "text"}),
+        Hub(path="someone/rows", subset="text", train="text", test="text"),
+    ],
+    ids=["files", "hub"],
+)
+def test_names_of_columns_labels_and_splits_are_no_paths(data: Data, world: Path) -> None:
+    (world / "text").mkdir()
+    assert not rules(small(data=data, output="text/run1"))
+
+
+def test_a_folder_of_rows_and_one_of_students_are_paths(world: Path) -> None:
+    (world / "text").mkdir()
+    assert "lies in data.path" in rules(small(data=Hub(path="text"), output="text/run1"))
+    assert "lies in student.start" in rules(small(student=Bert(layers=1, start="text"), output="text/run1"))
 
 
 def test_the_default_folder_lies_beside_the_default_cache() -> None:

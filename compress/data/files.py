@@ -1,4 +1,4 @@
-"""Rows from a user's own files. Each fault names the file, the line, what is wrong and how to mend it."""
+"""Rows from a user's own files. Each fault names the file, the line, what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Files(Data):
                 if (fields := collected.add(number, record, layout)) is not None:
                     unused.see(fields)
         except PermissionError:
-            raise DataError(f"{name}: may not be read. Give yourself the right to: chmod u+r.") from None
+            raise DataError(f"{name}: may not be read. Make it readable: chmod u+r {name}.") from None
         rows = collected.rows(layout)
         given = like is not None and like.columns is not None and like.columns.named
         if labelled and self.text is None and layout.pair is None and not given:
@@ -182,7 +182,7 @@ def _path_fault(path: Path, unlabelled: bool) -> tuple[str, str] | None:
     try:
         return _looked_at(path, unlabelled)
     except OSError as error:
-        return f"cannot be read ({error.strerror})", "Give yourself the right to read it and its folder."
+        return f"cannot be read ({error.strerror})", "Make it readable: chmod u+r FILE, and chmod u+rx its folder."
 
 
 def _looked_at(path: Path, unlabelled: bool) -> tuple[str, str] | None:

@@ -98,7 +98,7 @@ def _reason(path: Path, error: Exception) -> str:
         with path.open("rb") as file:
             found = kind_of_file(file.read(HEAD))
     except OSError as failure:
-        return f"cannot be read ({failure.strerror}). Give yourself the right to read it."
+        return f"cannot be read ({failure.strerror}). Make it readable: chmod u+r FILE."
     if found and found[0] != "a Parquet file":
         return f"this is {found[0]}, not a Parquet file. {found[1]}"
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 from transformers.activations import ACT2FN
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from compress.errors import ModelError
 from compress.models.families import FAMILIES, UNEVEN, Principal
@@ -47,6 +48,11 @@ def check_features(model: str | Path, config: Any) -> None:
     """Raise ModelError where the saved model has features that this version of transformers would leave out."""
     for rule in () if getattr(config, "auto_map", None) else _left_out(config):  # trusted code knows its own
         raise ModelError(f"{model}: {rule}")
+
+
+def ships_code(part: Any) -> bool:
+    """Return whether the class of a configuration, model or tokenizer comes with a model, whatever it is named like."""
+    return type(part).__module__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 def classifier_class(config: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +15,15 @@ from compress.errors import ModelError
 
 CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-VOCABULARIES = (TOKENIZER, "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+PIECES = (
+    "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
+VOCABULARIES = (TOKENIZER, "vocab.txt", "vocab.json", *PIECES)
 _OBJECTS = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json")
 _MOST_LAYERS, _MOST_LABELS, _MOST_POSITIONS, _MOST = 1024, 2**20, 2**24, 2**40
+_SIZE = re.compile(
+    "^(?:num|n|d)_|(?:^|_)(?:size|dim|layers?|heads|hidden|intermediate|positions?|embeddings?|labels|rank)(?:_|$)"
+)  # entries of config.json by which something is built
 _AGAIN = "Copy the file again, or save the folder again with save_pretrained."
 
 
@@ -56,6 +63,12 @@ def check_tokenizer_files(folder: Path) -> None:
         tokenizer = with_refusal(path, Tokenizer.from_file, str(path))
         _check_template(path)
         with_refusal(path, tokenizer.encode, "a", "b")
+
+
+def only_pieces(folder: Path) -> str:
+    """Return the file of sentencepiece that a folder has in place of a tokenizer in text; "" where it has one."""
+    held = [name for name in VOCABULARIES if (folder / name).is_file()]
+    return held[0] if held and held[0] in PIECES else ""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def _check_config(path: Path) -> None:
             _refuse(path, f"{name} = {value} must lie between 1 and {_MOST_LABELS}")
         if "position" in name and value > _MOST_POSITIONS:
             _refuse(path, f"{name} = {value} must be at most {_MOST_POSITIONS}")
-        if abs(value) > _MOST:
+        if _SIZE.search(name) and abs(value) > _MOST:
             _refuse(path, f"{name} = {value} is too large for any model")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,16 @@ from tokenizers import Tokenizer
 from compress.errors import ModelError
 
 CAPITALS = 0.05  # share of pieces with a capital letter from which a vocabulary is of cased text
+_CAPITAL = re.compile("[A-Z]")
 NOTED = 0.01  # share of unknown tokens from which they are pointed out
 
 
 def check_words(tokenizer: Any, texts: Sequence[str], name: str, most: float) -> list[str]:
-    """Return a sentence on unknown tokens where there are more than a few.
+    """Return sentences on unknown tokens where there are more than a few, and on a casing that looks wrong.
 
-    Raises ModelError where they are more than the share ``most``, or where texts are lower-cased for a vocabulary of
-    cased text: such a tokenizer was saved without its settings.
+    Raises ModelError where unknown tokens are more than the share ``most``, or where BERT's own steps lower-case texts
+    for a vocabulary of cased text: such a tokenizer was saved without its settings. Other tokenizers lower-case
+    because they were written to.
     """
     backend = tokenizer.backend_tokenizer
     share, unknown = unknown_share(backend, tokenizer.unk_token_id, texts)
@@ -26,13 +29,16 @@ def check_words(tokenizer: Any, texts: Sequence[str], name: str, most: float) ->
     lower = lower_cases(backend)
     capitals = capital_share(tokenizer) if lower else 0.0
     remedy = f'Write {{"do_lower_case": {"false" if lower else "true"}}} into its tokenizer_config.json'
-    if capitals > CAPITALS:
+    if capitals > CAPITALS and other is not None:
         raise ModelError(
             f"{name}: its tokenizer lower-cases texts, but {capitals:.0%} of its word pieces have capital letters, so "
             f"it was trained on cased text ({share:.1%} of the tokens of {len(texts):,} rows are unknown). {remedy}."
         )
     if share <= most:
-        return [f"{share:.1%} of the tokens are unknown to its tokenizer"] if share > NOTED else []
+        notes = [f"{share:.1%} of the tokens are unknown to its tokenizer"] if share > NOTED else []
+        if capitals > CAPITALS:
+            notes.append(f"its tokenizer lower-cases texts, and {capitals:.0%} of its word pieces have capital letters")
+        return notes
     fixed = 1.0 if other is None else unknown_share(other, tokenizer.unk_token_id, texts)[0]
     if fixed < share / 2:
         hint = f"{remedy}: then {fixed:.1%} would be"
@@ -76,8 +82,10 @@ def recased(tokenizer: Tokenizer) -> Tokenizer | None:
 
 
 def capital_share(tokenizer: Any) -> float:
-    """Return the share of word pieces, special and added tokens left out, that have a capital letter."""
+    """Return the share of word pieces, special and added tokens left out, that have a capital letter from A to Z.
+
+    Others do not count: in a vocabulary of bytes Ġ stands for a space, and Ã for the first half of é.
+    """
     added = set(tokenizer.get_added_vocab())
     pieces = [piece for piece in tokenizer.get_vocab() if piece not in added and not piece.startswith("[")]
-    capital: int = sum(piece != piece.lower() for piece in pieces)
-    return capital / max(1, len(pieces))
+    return sum(bool(_CAPITAL.search(piece)) for piece in pieces) / max(1, len(pieces))

@@ -21,16 +21,18 @@ from transformers import (
 
 from compress.errors import CompressError, ModelError
 from compress.files import hash_folder, write_text
-from compress.hub_access import quick
-from compress.models.architecture import check_architecture, check_features
-from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files
+from compress.hub_access import meant_path, quick
+from compress.models.architecture import check_architecture, check_features, classifier_class, ships_code
+from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files, only_pieces
 from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.shipped import ship, without_shipped
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
+from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
 
+_NO_WORDS = 4  # words at most, of a tokenizer that was made without a vocabulary
 _ORIGIN = re.compile("name_or_path$|^(special_tokens_map|tokenizer|vocab|merges)_file$")
 
 
@@ -71,8 +73,10 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
     """Return the configuration, of an architecture that can be built; the weights are not compared with it."""
     _must_be_readable(Path(model))
     check_folder(Path(model), weights=weights)
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with plain_errors(model, CONFIG), quiet():
         config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
+        remember(config)
         if weights:
             check_architecture(model, config, trust_remote_code=trust_remote_code)
         return with_pruned_heads(model, config)
@@ -81,6 +85,7 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
 def _from_pretrained(
     model: str | Path, config: Any, trust_remote_code: bool, **settings: Any
 ) -> tuple[PreTrainedModel, Finding]:
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with quiet():
         loaded: tuple[PreTrainedModel, Finding] = AutoModelForSequenceClassification.from_pretrained(
             str(model),
@@ -92,6 +97,10 @@ def _from_pretrained(
             output_loading_info=True,
             **settings,
         )
+    remember(loaded[0])
+    if ships_code(config) and classifier_class(config) is not type(loaded[0]):
+        # transformers registers it itself, but for a configuration whose class is named like one of its own
+        AutoModelForSequenceClassification.register(type(config), type(loaded[0]), exist_ok=True)
     return loaded
 
 
@@ -192,7 +201,7 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
     if folder.is_dir():
         check_tokenizer_files(folder)
     with plain_errors(model, TOKENIZER_CONFIG), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+        tokenizer = _tokenizer(model, trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{model}: has no fast tokenizer (tokenizer.json), which export and training need.")
     if tokenizer.pad_token_id is None:
@@ -201,6 +210,30 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Any
         with plain_errors(model, TOKENIZER_CONFIG):
             fit_tokenizer(model, tokenizer, _config(model, trust_remote_code=trust_remote_code, weights=False))
     return tokenizer
+
+
+def _tokenizer(model: str | Path, trust_remote_code: bool) -> Any:
+    """Return a tokenizer; raises ModelError where it is only a model of sentencepiece that cannot be converted here.
+
+    transformers complains of tiktoken then, or makes a tokenizer without words where its type reads another name.
+    """
+    pieces = only_pieces(Path(model))
+    trust_remote_code = trust_remote_code or is_trusted(Path(model))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+        remember(tokenizer)
+        if not pieces or len(set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab())) > _NO_WORDS:
+            return tokenizer
+        reason = None
+    except Exception as error:  # whatever a tokenizer of any type raises
+        if not pieces or "trust_remote_code" in str(error):
+            raise
+        reason = error
+    raise ModelError(
+        f"{model}: has no fast tokenizer (tokenizer.json), and its {pieces} cannot be converted here. Run pip install "
+        "sentencepiece tiktoken protobuf, and AutoTokenizer.from_pretrained(folder).save_pretrained(folder), which "
+        "writes tokenizer.json; or download tokenizer.json for this model."
+    ) from reason
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
@@ -239,9 +272,8 @@ def plain_errors(model: str | Path, file: str = "") -> Iterator[None]:
         if "trust_remote_code" in str(e):
             first = "it ships its own code. If you trust it, set trust_remote_code=true beside it (teacher., student.)"
         elif not Path(model).exists():
-            first = (
-                "there is no such folder, and no such model could be fetched from the hub. "
-                "Check the spelling, or the network, or name a folder written by save_pretrained"
-            )
+            remedy = meant_path(str(model)).rstrip("?")
+            remedy = remedy or "Check the spelling, or the network, or name a folder written by save_pretrained"
+            first = f"there is no such folder, and no such model could be fetched from the hub. {remedy}"
         place = Path(model) / file
         raise ModelError(f"{place if file and place.is_file() else model}: cannot be loaded: {first}.") from e

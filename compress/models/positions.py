@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
 from compress.errors import ModelError
+from compress.models.architecture import ships_code
 from compress.models.ensemble import EnsembleConfig
 from compress.models.families import FAKE_QUANTIZED, FAMILIES, UNEVEN, Principal
 from compress.models.quiet import quiet
@@ -34,7 +35,8 @@ def longest_row(config: Any) -> int:
     """Return the most tokens, special ones included, that a model of this configuration takes.
 
     Of a composite model: what each of its models takes. Where positions come from no table (relative and rotary
-    ones, no transformer at all) the configured number. Raises ModelError where the architecture cannot be run.
+    ones, no transformer at all), and of a type that only code shipped with a model can build, the configured number.
+    Raises ModelError where the architecture cannot be run.
     """
     if isinstance(config, EnsembleConfig):
         return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
@@ -56,7 +58,8 @@ def _stock(config: Any) -> Any | None:
     """Return a copy of transformers' own type, its layers all alike; None for a type without one."""
     name = str(config.model_type)
     if not name.startswith(UNEVEN):
-        return copy.deepcopy(config)
+        mapping: Any = AutoModel._model_mapping
+        return None if ships_code(config) or type(config) not in mapping else copy.deepcopy(config)
     name = name.removeprefix(SHARED).removeprefix(UNEVEN).removeprefix(FAKE_QUANTIZED)
     if name not in FAMILIES:
         return None

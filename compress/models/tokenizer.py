@@ -82,11 +82,15 @@ def _check_size(model: str | Path, tokenizer: Any, rows: int | None) -> None:
         raise ModelError(f"{model}: its tokenizer knows no tokens. Save it again: tokenizer.save_pretrained(folder).")
     if numbers[token] >= rows:
         raise ModelError(
-            f"{model}: its tokenizer is {numbers[token] + 1 - rows:,} larger than the embeddings: {token!r} has number "
-            f"{numbers[token]:,} and the embeddings have {rows:,} rows. Call "
+            f"{model}: its tokenizer has {_more(numbers[token] + 1 - rows)} than the embeddings have rows: {token!r} "
+            f"has number {numbers[token]:,} and the embeddings have {rows:,} rows. Call "
             "model.resize_token_embeddings(len(tokenizer)) and train the model with it, or remove the token from "
             f"{TOKENIZER} and {TOKENIZER_CONFIG}."
         )
+
+
+def _more(count: int) -> str:
+    return f"{count:,} more token{'' if count == 1 else 's'}"
 
 
 def _types(config: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedModel
 
 from compress.errors import ModelError
+from compress.models.architecture import ships_code
 from compress.models.quiet import quiet
 
 Finding = Mapping[str, Any]
 """What transformers says of weights that it loaded (``output_loading_info``): missing, unexpected, mismatched."""
 
+_LOSS = re.compile(r"(?:^|[._])(?:bce|ce|mse|nll|focal|\w*entropy)?(?:loss|criterion)", re.IGNORECASE)
+_WHOLE = ("I64", "I32", "I16")  # as safetensors names them; 8 bits may be quantized weights
 _checked: set[tuple[object, ...]] = set()
 
 
@@ -57,7 +61,8 @@ def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, 
     """Raise ModelError where weights that the architecture needs are missing, left over, or of another shape.
 
     With ``trained`` the head must be there too. Otherwise it is trained anew, and a head and a pooler that are
-    missing or of another shape, and those of another task, are no matter.
+    missing or of another shape, and those of another task, are no matter. Nor are weights of classes in a loss, and
+    buffers of whole numbers (numbers of positions or types), that are left over: no answer depends on them.
     """
     saved = f"Save it again with save_pretrained, as {type(loaded).__name__}."
     body = _body_names(loaded)
@@ -76,13 +81,14 @@ def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, 
     others = None
     left: list[str] = []
     for name in sorted(finding["unexpected_keys"] or ()):
-        if _is_pooler(name):
-            continue  # of the encoder's own task: classifiers without one never read it
+        if _is_pooler(name) or _LOSS.search(name):
+            continue  # of the encoder's own task: classifiers without one never read it; of training alone
         if not _is_body(name, body):
             others = _other_heads(loaded) if others is None else others
             if not trained or name.partition(".")[0] in others:
                 continue
         left.append(name)
+    left = _without_whole_numbers(model, left)
     if left:
         raise ModelError(
             f"{model}: its weights hold {_first(left)}, which a model of type {loaded.config.model_type} does not take"
@@ -110,6 +116,17 @@ def _body_names(loaded: PreTrainedModel) -> set[str]:
     return {loaded.base_model_prefix, *(name for name, _ in loaded.base_model.named_children())}
 
 
+def _without_whole_numbers(model: str | Path, names: list[str]) -> list[str]:
+    """Return the names, of a model's folder, whose tensors do not hold whole numbers."""
+    folder = local_folder(model) if names else None
+    whole: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        with safe_open(path, framework="pt") as file:
+            held = file.keys()
+            whole |= {name for name in names if name in held and file.get_slice(name).get_dtype() in _WHOLE}
+    return [name for name in names if name not in whole]
+
+
 def _is_body(name: str, body: set[str]) -> bool:
     return name.partition(".")[0] in body
 
@@ -121,7 +138,7 @@ def _is_pooler(name: str) -> bool:
 def _other_heads(loaded: PreTrainedModel) -> set[str]:
     """Return the first parts of the names that heads for masked words and other pretraining have in this type."""
     found: set[str] = set()
-    autos: tuple[Any, ...] = (AutoModelForMaskedLM, AutoModelForPreTraining)
+    autos: tuple[Any, ...] = () if ships_code(loaded.config) else (AutoModelForMaskedLM, AutoModelForPreTraining)
     for auto in autos:
         if type(loaded.config) in auto._model_mapping:
             with torch.device("meta"), quiet():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
-from compress.errors import Fault
+from compress.errors import Fault, ModelError
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
 from compress.models.vocabulary import of_words
@@ -73,7 +73,7 @@ class OfEmbeddings(Student):
             "embedding_size": self.embedding_size or _width(teacher),
             "dropout": self.dropout,
             "pairs": reading is not None and reading.pairs,
-            "pad_token_id": teacher.pad_token_id if tokenizer is None else tokenizer.pad_token_id,
+            "pad_token_id": getattr(teacher, "pad_token_id", None) if tokenizer is None else tokenizer.pad_token_id,
             "sep_token_id": None if tokenizer is None else tokenizer.sep_token_id,
             "max_position_embeddings": longest_row(teacher),
         }
@@ -83,9 +83,8 @@ class OfEmbeddings(Student):
         student.eval()
         if self.start is Start.random:
             return student
-        known = teacher.get_input_embeddings()
+        known = _word_embeddings(teacher)
         own = student.get_input_embeddings()
-        assert isinstance(known, nn.Embedding)
         assert isinstance(own, nn.Embedding)
         weight = known.weight.detach()
         if self.own_tokens and reading is not None:
@@ -101,6 +100,20 @@ def narrowed(weight: Tensor, width: int) -> Tensor:
     """Return embeddings (words, width): as they are, their nearest of that rank, or followed by zeros."""
     given = weight.shape[1]
     return nn.functional.pad(weight, (0, width - given)) if width >= given else low_rank(weight, width)[0]
+
+
+def _word_embeddings(teacher: PreTrainedModel) -> nn.Embedding:
+    """Return the teacher's word embeddings; raises ModelError where a model of its own code does not give them."""
+    try:
+        known = teacher.get_input_embeddings()
+    except NotImplementedError:
+        known = None
+    if not isinstance(known, nn.Embedding):
+        raise ModelError(
+            f"a teacher of type {teacher.config.model_type} does not say where its word embeddings are "
+            "(get_input_embeddings). Set student.start=random."
+        )
+    return known
 
 
 def _width(teacher: Any) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.models import BPE, WordPiece
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from compress.errors import ModelError
@@ -27,6 +27,14 @@ def tokenizer(words: list[str], *, lowercase: bool) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
 
 
+def lower_casing(numbers: dict[str, int]) -> Any:
+    """Return a tokenizer of bytes that makes capital letters small by a step of its own."""
+    backend = Tokenizer(BPE(numbers, [], unk_token="<unk>"))
+    backend.normalizer, backend.pre_tokenizer = Lowercase(), ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<unk>")
+
+
+UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CASED, SMALL = ["Paris", "Rome", "is", "lovely"], ["paris", "rome", "is", "lovely"]
 
 
@@ -41,14 +49,25 @@ def test_known_texts_pass_without_a_word() -> None:
         assert check_words(tokenizer(words, lowercase=lowercase), TEXTS, "model", 0.1) == []
 
 
-def test_lower_casing_for_a_cased_vocabulary_is_refused_with_what_mends_it() -> None:
+def test_lower_casing_for_a_cased_vocabulary_is_refused_with_what_fixes_it() -> None:
     with pytest.raises(ModelError, match=r'capital letters.*33\.3% .*"do_lower_case": false'):
         check_words(tokenizer(CASED, lowercase=True), TEXTS, "model", 0.1)
 
 
-def test_capitals_for_a_vocabulary_without_them_are_refused_with_what_mends_it() -> None:
+def test_capitals_for_a_vocabulary_without_them_are_refused_with_what_fixes_it() -> None:
     with pytest.raises(ModelError, match=r'33\.3% .*"do_lower_case": true.*then 0\.0% would be'):
         check_words(tokenizer(SMALL, lowercase=False), TEXTS, "model", 0.1)
+
+
+def test_letters_that_stand_for_bytes_are_no_capitals() -> None:
+    numbers = {piece: index for index, piece in enumerate(["<unk>", *sorted(set(ByteLevel.alphabet()) - set(UPPER))])}
+    assert check_words(lower_casing(numbers), TEXTS, "model", 0.1) == []
+
+
+def test_a_vocabulary_with_capitals_is_noted_where_no_setting_would_change_the_casing() -> None:
+    numbers = {piece: index for index, piece in enumerate(["<unk>", *sorted(ByteLevel.alphabet())])}
+    (note,) = check_words(lower_casing(numbers), TEXTS, "model", 0.1)
+    assert note == "its tokenizer lower-cases texts, and 10% of its word pieces have capital letters"
 
 
 def test_foreign_texts_are_refused_unless_they_are_allowed() -> None:

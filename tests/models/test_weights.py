@@ -247,3 +247,32 @@ def test_an_index_that_names_what_is_not_there_is_refused(classifier: Path) -> N
     )
     assert load_model(classifier) is not None
     assert load_tokenizer(classifier) is not None
+
+
+def test_what_no_answer_depends_on_may_be_left_over(classifier: Path) -> None:
+    before = load_model(classifier)
+    types = torch.zeros(1, 64, dtype=torch.int64)
+    change_weights(classifier, {
+        "loss_fct.weight": torch.tensor([1.0, 3.0]), "criterion.weight": torch.ones(2), "ce_loss.weight": torch.ones(2),
+        "bert.embeddings.token_type_ids": types, "bert.embeddings.kinds": types.clone(),
+    })  # fmt: skip
+    check_trained(classifier, load_config(classifier))
+    ids = torch.tensor([[2, 7, 8, 3]])
+    torch.testing.assert_close(load_model(classifier)(ids).logits, before(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gloss.weight", torch.ones(2)),
+        ("bert.embeddings.scale", torch.ones(1)),
+        ("bert.encoder.layer.0.output.dense.qweight", torch.ones(4, dtype=torch.int8)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_left_over_weights_that_may_change_answers_are_refused(
+    classifier: Path, name: str, value: torch.Tensor
+) -> None:
+    change_weights(classifier, {name: value})
+    with pytest.raises(ModelError, match=f"hold {name}"):
+        load_model(classifier)
