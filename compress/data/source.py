@@ -68,13 +68,12 @@ class Data(Settings):
 
     def load(self, kind: TaskKind, seed: int) -> Dataset:
         """Read the rows and make the data set; raises DataError where they cannot be used."""
-        parts = self.read()
-        data = assemble(parts, self, kind, seed)
-        return with_leftovers(data, parts.train, self.unlabelled_rows, seed) if self.unlabelled_rows else data
+        return assemble(self.read(), self, kind, seed)
 
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
-    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats."""
+    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over."""
+    given = parts.train
     refuse_doubtful_labels((parts.train, parts.validation, parts.test), kind)
     task, unseen = _with_unseen(_task(parts.train, kind), parts)
     notes = list(parts.notes)
@@ -97,7 +96,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
     notes += _repetitions(chosen, parts.unlabelled)
-    return Dataset(
+    data = Dataset(
         parts.name,
         task,
         splits["training"],
@@ -109,6 +108,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         unseen,
         summarize(chosen, parts.unlabelled, task),
     )
+    return with_leftovers(data, given, settings.unlabelled_rows, seed) if settings.unlabelled_rows else data
 
 
 def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
