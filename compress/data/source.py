@@ -20,7 +20,7 @@ from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows, counted
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
-from compress.settings import Settings, at_least, between
+from compress.settings import Settings, at_least, between, spelled
 from compress.tasks import Classification, Task, TaskKind, task_of_labels
 
 
@@ -51,6 +51,10 @@ class Data(Settings):
     unlabelled_rows: int = (
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
+
+    def __post_init__(self) -> None:
+        """Take the keys of ``labels`` as texts, spelled as YAML spells them: 0 as "0", True as "true"."""
+        self.labels = {spelled(key): label for key, label in self.labels.items()}
 
     def faults(self) -> Iterator[Fault]:
         """Yield faults of the counts and shares."""
@@ -104,7 +108,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         splits["test"],
         None if parts.unlabelled is None else _split(parts.unlabelled),
         tuple(notes),
-        {str(name): label for name, label in settings.labels.items()},
+        {spelled(name): label for name, label in settings.labels.items()},
         unseen,
         summarize(chosen, parts.unlabelled, task),
     )
