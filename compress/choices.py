@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_origin
 
 from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.data import Files, Hub, Tweets
 from compress.data.hub import PRESETS
+from compress.describe import hints
 from compress.distill.dual import Dual
 from compress.distill.general import General
 from compress.distill.layers import Layers
@@ -108,6 +111,38 @@ DEFAULTS: Mapping[str, Any] = {
 
 SEVERAL = frozenset(group for group, chosen in DEFAULTS.items() if isinstance(chosen, list))
 """Groups that take a list of options."""
+
+
+def is_open(keys: Sequence[str]) -> bool:
+    """Return whether the keys below a setting, given by its path, are the user's own texts, as of ``data.labels``."""
+    return any(
+        len(path) == len(keys) and all(known in {"*", key} for known, key in zip(path, keys, strict=True))
+        for path in _open_settings()
+    )
+
+
+@cache
+def _open_settings() -> frozenset[tuple[str, ...]]:
+    """Return the paths of the settings whose keys are free; ``*`` stands for any name."""
+    return frozenset(
+        path
+        for group, options in GROUPS.items()
+        for option in options.values()
+        for path in _open_below(
+            option if isinstance(option, type) else type(option), (*group.split("/"), *["*"] * (group in SEVERAL))
+        )
+    )
+
+
+def _open_below(kind: type[Settings], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for field in fields(kind):
+        hint, path = hints(kind)[field.name], (*above, field.name)
+        if field.metadata.get("open"):
+            yield path
+        if get_origin(hint) is dict:
+            hint, path = get_args(hint)[1], (*path, "*")
+        if isinstance(hint, type) and issubclass(hint, Settings):
+            yield from _open_below(hint, path)
 
 
 def guess(word: str, known: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe
     from compress.sweep import Outcome
 
+DRY = ("--cfg", "--dry-run")  # options that run nothing
 MOST_NUMBERS, LARGEST = 64, 1_000_000  # of --batch and --tokens
 
 OVERVIEW = """\
@@ -55,7 +56,7 @@ examples:
 RUN = """\
 Words are choices (student=bert, prune=[heads]) and single settings (prune.heads.ratio=0.5).
 All are checked before any work starts. Finished work is kept and used again: the same command
-goes on where it was stopped, and a changed setting repeats only what depends on it.
+resumes, and a changed setting repeats only what depends on it.
 
 examples:
   compress run                                              the recipe quickstart
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stopped(words: Sequence[str], stop: KeyboardInterrupt) -> str:
     """Return the line that tells of an interruption; a sweep says in it how far it came."""
-    resumes = " Run the same command again; it resumes." if words[:1] in (["run"], ["export"]) else ""
+    works = words[:1] in (["run"], ["export"]) and not {*DRY, "-h", "--help"} & set(words)
+    resumes = " Run the same command again; it resumes." if works else ""
     return f"Stopped{f': {stop}' if str(stop) else ''}.{resumes}"
 
 
@@ -146,7 +148,7 @@ def run(argv: Sequence[str]) -> int:
     parser = _Parser("run", "[WORD …] [-m] [--cfg]", "Run a recipe, from data to report.", RUN)
     parser.add_argument("words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
-    parser.add_argument("--cfg", "--dry-run", action="store_true", help="check, print the whole recipe, run nothing")
+    parser.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
     if set(argv) & {"-h", "--help"}:
         from compress.run_help import choices_and_settings
 
@@ -170,7 +172,7 @@ def export(argv: Sequence[str]) -> int:
     parser = _Parser("export", "RUN_OR_FOLDER [WORD …] [--cfg]", "Quantize and export a saved student.", EXPORT)
     parser.add_argument("model", metavar="RUN_OR_FOLDER", help="folder of a finished run, or of a saved classifier")
     parser.add_argument("words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE, as for compress run")
-    parser.add_argument("--cfg", "--dry-run", action="store_true", help="check, print the whole recipe, run nothing")
+    parser.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
     options = parser.parse_intermixed_args(argv)
 
     from compress.exporting import recipe_for

@@ -31,14 +31,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import recipe_files
-from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, option_of, slot
+from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, is_open, option_of, slot
 from compress.data import Hub
 from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
 from compress.limits import MOST_JOBS, SPECIAL
 from compress.reading import PLUGINS, Reading, Word, quoted
 from compress.recipe import Recipe, check
-from compress.settings import Settings, all_faults
+from compress.settings import Settings, all_faults, spelled
 
 REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
 ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
@@ -252,10 +252,13 @@ def _parse(text: str) -> Word | None:
     except (HydraException, ValueError):  # a number of thousands of digits
         return None
     key = word.key_or_group
-    if key in open_dictionaries():
-        text = f"++{text}"  # Hydra's word for keys that the schema does not know
     if not word.is_sweep_override():
-        return Word(key, text, (word.value(),), (text,))
+        value = word.value()
+        if is_open(key.split(".")) and isinstance(value, Mapping):
+            value = {
+                spelled(name): one if isinstance(one, Mapping | list) else spelled(one) for name, one in value.items()
+            }
+        return Word(key, text, (value,), (text,))
     count = _count(word._value)
     if not 0 < count <= MOST_JOBS:  # not listed; `count` tells why
         return Word(key, text, (), (), count=count)
@@ -283,22 +286,16 @@ def _count(sweep: Any) -> int:
         return 0
 
 
-@cache
-def open_dictionaries() -> frozenset[str]:
-    """Return the settings whose keys are the user's own, as ``data.labels``."""
-    return frozenset(
-        f"{group.replace('/', '.')}.{field.name}"
-        for group, options in GROUPS.items()
-        if group not in SEVERAL
-        for option in options.values()
-        for field in fields(option)
-        if field.metadata.get("open")
-    )
-
-
 def _composed(words: Iterable[Word]) -> DictConfig:
+    """Compose words; what has keys of the user's own is set afterwards, since Hydra's words cannot hold all keys."""
+    listed = list(words)
+    free = [word for word in listed if is_open(word.setting.split("."))]
     with _hydra():
-        return hydra_compose(ROOT, [word.text for word in words])
+        config = hydra_compose(ROOT, [word.text for word in listed if word not in free])
+    for word in free:
+        _open(config, word.setting)
+        OmegaConf.update(config, word.setting, word.values[0], force_add=True)
+    return config
 
 
 def _built(config: DictConfig) -> Recipe:
@@ -372,7 +369,8 @@ def _leaves(values: Mapping[Any, Any], config: DictConfig, prefix: str = "") -> 
     for key, value in values.items():
         path = f"{prefix}{key}"
         _open(config, path)
-        if isinstance(value, Mapping) and OmegaConf.is_dict(OmegaConf.select(config, path, throw_on_missing=False)):
+        nested = isinstance(value, Mapping) and not is_open(path.split("."))
+        if nested and OmegaConf.is_dict(OmegaConf.select(config, path, throw_on_missing=False)):
             yield from _leaves(value, config, f"{path}.")
         else:
             yield path, value
@@ -391,7 +389,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
         reading.refuse(said, value, "is not a setting", _instead(config, path), blame=path)
         return
     try:
-        OmegaConf.update(config, path, value, force_add=path in open_dictionaries())
+        OmegaConf.update(config, path, value, force_add=is_open(path.split(".")))
     except (OmegaConfBaseException, OverflowError):
         group = path.replace(".", "/")
         remedy = f"Choose in the defaults list: `- override /{group}: {_flow(value)}`." if group in GROUPS else ""

@@ -18,6 +18,7 @@ MOST_JOBS = 1000  # of a sweep
 MOST_INCLUDED = 50  # recipes that one builds on
 
 SPECIAL = re.compile(r"_\w+_")  # keys with which Hydra names what to call
+CALLS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})  # those that it knows today
 RESOLVERS = frozenset({"oc.env"})  # functions inside ${…} that only read
 INTERPOLATION = re.compile(r"\$\{([^:${}]*)([:${}]?)")
 MOST_COPIES = 1000  # times that one text can be inserted, by insertions of insertions
@@ -30,11 +31,16 @@ def is_hydras(setting: str) -> bool:
     return re.split(r"[./@:]", setting.strip().lstrip("+~/ "), maxsplit=1)[0].strip().lower() == "hydra"
 
 
-def special_key(value: object) -> str | None:
-    """Return a key of Hydra's that says what to call, as ``_target_``, from anywhere in a value."""
+def calls(key: str, *, free: bool = False) -> bool:
+    """Return whether a key says to Hydra what to call; of ``free`` keys, which are any text, only those it knows."""
+    return key.strip() in CALLS if free else SPECIAL.fullmatch(key.strip()) is not None
+
+
+def special_key(value: object, *, free: bool = False) -> str | None:
+    """Return a key of Hydra's that says what to call, from anywhere in a value, whose own keys may be ``free``."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if SPECIAL.fullmatch(str(key).strip()):
+            if calls(str(key), free=free):
                 return str(key).strip()
             if found := special_key(item):
                 return found

@@ -100,43 +100,9 @@ def of_resampled_rows(
     )
 
 
-def of_classes(metric: str, labels: Array, predicted: Array, other: Array, classes: int) -> Difference:
-    """Compare macro ``f1`` or ``mcc`` of two columns of predictions; labels and predictions are classes (rows,)."""
-    ones = np.eye(classes)
-    sides = [np.hstack([ones[said], ones[said] * (said == labels)[:, None]]) for said in (predicted, other)]
-    measure = {"f1": _macro_f1, "mcc": _mcc}[metric]
-
-    def difference(sums: Array) -> Array:
-        true, *said = np.split(sums, 5, axis=1)
-        found: Array = measure(true, *said[:2]) - measure(true, *said[2:])
-        return found
-
-    return of_resampled_rows(metric, np.hstack([ones[labels], *sides]), difference)
-
-
-def _macro_f1(true: Array, predicted: Array, right: Array) -> Array:
-    mean: Array = (2 * right / np.maximum(true + predicted, 1)).mean(1)
-    return mean
-
-
-def _mcc(true: Array, predicted: Array, right: Array) -> Array:
-    rows = true.sum(1)
-    spread = np.sqrt((rows**2 - (predicted**2).sum(1)) * (rows**2 - (true**2).sum(1)))
-    together = right.sum(1) * rows - (true * predicted).sum(1)
-    found: Array = np.divide(together, spread, out=np.zeros_like(spread), where=spread > 0)
-    return found
-
-
 def of_scores(metric: str, labels: Array, scores: Array, other: Array) -> Difference:
-    """Compare ``pearson``, ``spearman`` (of the ranks among all rows) or ``mse`` of two columns of scores (rows,)."""
-    from scipy.stats import rankdata
-
+    """Compare Pearson's correlation with the labels of two columns of scores, each (rows,), by a paired bootstrap."""
     values = [column.astype(np.float64) for column in (labels, scores, other)]
-    if metric == "mse":
-        errors = np.stack([np.ones(len(labels)), *((values[0] - side) ** 2 for side in values[1:])], axis=1)
-        return of_resampled_rows(metric, errors, lambda sums: (sums[:, 1] - sums[:, 2]) / sums[:, 0])
-    if metric == "spearman":
-        values = [rankdata(column) for column in values]
     true, *sides = [column - column.mean() for column in values]
     moments = [np.ones(len(true)), true, true**2, *(part for side in sides for part in (side, side**2, side * true))]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import recipe_files
-from compress.choices import GROUPS, SEVERAL, guess
+from compress.choices import GROUPS, SEVERAL, guess, is_open
 from compress.data.names import folder_instead, no_data_set
 from compress.errors import Fault, RecipeError
 from compress.limits import (
@@ -169,7 +169,7 @@ class Reading:
         if word is None:
             return None
         if special := next((part for part in re.split("[./]", key) if SPECIAL.fullmatch(part)), None) or (
-            next(filter(None, map(special_key, word.values)), None)
+            next(filter(None, (special_key(one, free=is_open(key.split("."))) for one in word.values)), None)
         ):
             self.refuse(key, None, f"names code to call by {special}, which no recipe may", "Leave it out.", blame=key)
             return None
@@ -225,11 +225,15 @@ class Reading:
         return replace(word, shown=tuple(f"recipe={_as_listed(recipe)}" for recipe in given))
 
     def _parsed(self, key: str, value: str, given: str) -> Word | None:
+        free = is_open(key.split("."))
+        if free and (texts := recipe_files.flat_mapping(value)) is not None:  # Hydra knows no quotes around keys
+            text = f"{key}={quoted(value)}"
+            return Word(key, text, (texts,), (text,), shown=(f"{key}={value}",))
         word = self.parse(f"{key}={value}")
         if word is None and not value.startswith(("[", "{", "'", '"')) and "${" not in value:
             word = self.parse(f"{key}={quoted(value)}")  # a path with signs that mean something to Hydra
         if word is None:
-            remedy = "Close every bracket and quote, as in [a,b] or 'a, b'."
+            remedy = _in_a_file(key) if free else "Close every bracket and quote, as in [a,b] or 'a, b'."
             self.refuse(key, given, "cannot be read", remedy, blame=key.replace("/", "."))
             return None
         return word
@@ -292,7 +296,7 @@ class Reading:
         else:
             self._built_on.add(name)
             try:
-                choices = Choices(recipe_files.read(path))
+                choices = Choices(recipe_files.read(path, is_open))
             except RecipeError as error:
                 self.faults += error.faults
                 self.blamed.add("recipe")
@@ -337,6 +341,15 @@ class Reading:
                 choices.named.append({f"/{group}{package}": str(chosen)})
             else:
                 choices.options[group] = chosen
+
+
+def _in_a_file(setting: str) -> str:
+    """Return a sentence that says how a recipe file gives texts of any kind to a setting with free keys."""
+    first, *others = setting.split(".")
+    nested = '{"a, b": x}'
+    for name in reversed(others):
+        nested = f"{{{name}: {nested}}}"
+    return f"Close every bracket and quote, or put it into a recipe file: `{first}: {nested}`."
 
 
 def quoted(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from compress.limits import (
     DEEPEST,
     LONGEST_FILE,
     MOST_VALUES,
-    SPECIAL,
+    calls,
     inserted,
     is_hydras,
     texts_in,
@@ -24,6 +24,9 @@ from compress.limits import (
 
 ENDINGS = (".yaml", ".yml")
 HEADER = "# @package _global_"
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
+IsOpen = Callable[[Sequence[str]], bool]  # whether the keys below a setting are the user's own texts
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,16 @@ def is_file(text: str) -> bool:
         return False
 
 
-def read(path: Path) -> RecipeFile:
+def read(path: Path, is_open: IsOpen) -> RecipeFile:
     """Read a recipe file. Raises RecipeError where it is no YAML file of settings."""
     text = _text(path)
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        faults = [*_key_faults(path, root), *_size_faults(path, root)]
+        for mapping, above in _mappings(root):
+            if above is not None and is_open(above):
+                mapping.value = [(_as_text(key), _as_text(value)) for key, value in mapping.value]
+        faults = [*_key_faults(path, root, is_open), *_size_faults(path, root)]
         if faults:
             raise RecipeError(faults)
         content = None if root is None else loader.construct_document(root)
@@ -130,6 +136,34 @@ def read(path: Path) -> RecipeFile:
     return recipe
 
 
+def flat_mapping(text: str) -> dict[str, str] | None:
+    """Return a mapping of texts to texts as YAML writes it, ``{0: bad, 'a, b': good}``; None for anything else."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    try:
+        root = _Loader(text).get_single_node()
+    except (ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(root, yaml.MappingNode) or not all(_is_text(node) for pair in root.value for node in pair):
+        return None
+    return {key.value: value.value for key, value in root.value}
+
+
+def _is_text(node: yaml.Node) -> bool:
+    """Return whether a node is a text that YAML and Hydra read alike: in quotes, or without a backslash, not empty."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag == MERGE:
+        return False
+    return node.style is not None or bool(node.value and "\\" not in node.value)
+
+
+def _as_text(node: yaml.Node) -> yaml.Node:
+    """Return a key or a value as the text that it is written as: 0 as "0", true as "true"; others as they are."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag == MERGE:
+        return node
+    text = node.value or ("" if node.style else "null")
+    return yaml.ScalarNode(TEXT, text, node.start_mark, node.end_mark, node.style)
+
+
 def _text(path: Path) -> str:
     """Return the text of a recipe file. Raises RecipeError where it is no file, or too long for one of settings."""
     try:
@@ -148,43 +182,44 @@ def _text(path: Path) -> str:
         raise RecipeError([Fault("recipe", shown(path), "cannot be read as a text file of YAML")]) from error
 
 
-def _key_faults(path: Path, root: yaml.Node | None) -> Iterator[Fault]:
+def _key_faults(path: Path, root: yaml.Node | None, is_open: IsOpen) -> Iterator[Fault]:
     """Yield keys that are no names of settings, and those with which Hydra could be told what to call."""
-    for key, level in _keys(root):
+    for key, place in ((key, place) for node, place in _mappings(root) for key, _ in node.value):
+        free = place is not None and is_open(place)
         where = f"{shown(path)}:{key.start_mark.line + 1}"
         name = str(key.value).strip()
-        if key.tag == "tag:yaml.org,2002:merge":
+        if key.tag == MERGE:
             yield Fault(f"{where}: <<", None, "merges settings, which is not read", "Write them out.")
-        elif not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+        elif not isinstance(key, yaml.ScalarNode) or key.tag != TEXT:
             value = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
             yield Fault(where, value, "is a key, and must be a name", "Put quotes around it if it is one.")
-        elif SPECIAL.fullmatch(name):
+        elif calls(name, free=free):
             yield Fault(f"{where}: {name}", None, "names code to call, which no recipe may", "Leave it out.")
-        elif level == 0 and is_hydras(name):
+        elif place == () and is_hydras(name):
             remedy = "Choose hydra/launcher=NAME and hydra/sweeper=NAME on the command line."
             yield Fault(f"{where}: {name}", None, "belongs to Hydra, which no recipe may set", remedy)
-        elif "." in name and level is not None:
+        elif "." in name and place is not None and not free:
             *above, last = name.split(".")
             nested = f"{': {'.join(above)}: {{{last}: …}}{'}' * (len(above) - 1)}"
             yield Fault(f"{where}: {name}", None, "is a path, and must be a name", f"Write `{nested}`.")
 
 
-def _keys(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, int | None]]:
-    """Yield each key once, with the number of keys above it; None below ``defaults``, whose keys are choices."""
-    waiting: list[tuple[yaml.Node | None, int | None]] = [(node, 0)]
+def _mappings(node: yaml.Node | None) -> Iterator[tuple[yaml.MappingNode, tuple[str, ...] | None]]:
+    """Yield each mapping once, with the keys above it; None below ``defaults``, whose keys are choices."""
+    waiting: list[tuple[yaml.Node | None, tuple[str, ...] | None]] = [(node, ())]
     seen: set[int] = set()
     while waiting:
-        node, level = waiting.pop(0)
+        node, place = waiting.pop(0)
         if node is None or id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
+            yield node, place
             for key, value in node.value:
-                yield key, level
-                free = level is None or (level == 0 and key.value == "defaults")
-                waiting.append((value, None if free else (level or 0) + 1))
+                free = place is None or (place == () and key.value == "defaults")
+                waiting.append((value, None if free else (*(place or ()), str(key.value))))
         elif isinstance(node, yaml.SequenceNode):
-            waiting += [(item, level) for item in node.value]
+            waiting += [(item, place) for item in node.value]
 
 
 def _size_faults(path: Path, root: yaml.Node | None) -> Iterator[Fault]:

@@ -79,6 +79,11 @@ def nearest(word: str, known: list[str]) -> str:
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
 
 
+def spelled(value: object) -> str:
+    """Return a plain value as the text that stands for it in YAML: True as ``true``, None as ``null``."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def plain(value: Any) -> Any:
     """Return ``value`` as JSON-ready dictionaries, lists and scalars; dataclasses keep their class name."""
     if is_dataclass(value) and not isinstance(value, type):

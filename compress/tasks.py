@@ -74,8 +74,8 @@ class Task(Protocol):
         """Share of rows on which two models predict the same."""
         ...
 
-    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
-        """Compare a model with another one on the same rows, by a paired test; ``metric``: the main one if None."""
+    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
+        """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
         ...
 
 
@@ -149,12 +149,10 @@ class Classification:
         """Return the share of rows with the same predicted label."""
         return float((self.predictions(logits) == self.predictions(others)).mean())
 
-    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
-        """Compare accuracies by McNemar's exact test, macro F1 and Matthews' correlation by a paired bootstrap."""
-        metric, predicted, other = metric or self.main_metric, self.predictions(logits), self.predictions(others)
-        if metric == "accuracy":
-            return paired.of_right_answers(metric, predicted == labels, other == labels)
-        return paired.of_classes(metric, labels.astype(np.int64), predicted, other, self.outputs)
+    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
+        """Compare accuracies by McNemar's exact test."""
+        right, other = (self.predictions(side) == labels for side in (logits, others))
+        return paired.of_right_answers(self.main_metric, right, other)
 
 
 @dataclass(frozen=True)
@@ -215,10 +213,10 @@ class Regression:
         apart = np.abs(self.predictions(logits) - self.predictions(others))
         return float((apart <= self.same_within * (self.high - self.low)).mean())
 
-    def difference(self, logits: Array, others: Array, labels: Array, metric: str | None = None) -> Difference:
-        """Compare correlations or squared errors by a paired bootstrap."""
+    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
+        """Compare Pearson's correlations by a paired bootstrap."""
         scores, other = self.predictions(logits), self.predictions(others)
-        return paired.of_scores(metric or self.main_metric, labels, scores, other)
+        return paired.of_scores(self.main_metric, labels, scores, other)
 
 
 def wilson(successes: int, rows: int, z: float = 1.959964) -> tuple[float, float]:

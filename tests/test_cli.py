@@ -197,6 +197,19 @@ def test_what_stops_a_run_is_told_in_a_line(error, code, fragment, monkeypatch, 
     assert fragment in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "resumes"),
+    [(["run"], True), (["export", "x"], True), (["run", "--cfg"], False), (["run", "-m", "--dry-run"], False)],
+)
+def test_only_work_is_said_to_resume(words, resumes, monkeypatch, capsys):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, words[0], stop)
+    assert main(words) == 130
+    assert ("it resumes" in capsys.readouterr().err) is resumes
+
+
 def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
     def stop(_):
         raise RuntimeError("shapes differ")

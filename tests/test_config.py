@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -153,6 +154,93 @@ def test_yaml_of_a_recipe_composes_to_the_same_recipe(path, elsewhere):
     recipe = config.compose([f"recipe={path.stem}", "seed=99", *NEEDED.get(path.stem, [])])
     (elsewhere / "recipe.yaml").write_text(config.to_yaml(recipe))
     assert config.compose(["recipe=recipe.yaml"]) == recipe
+
+
+KEYS = [
+    "0",
+    "01",
+    "1e3",
+    "true",
+    "null",
+    "weather.get",
+    "a: b",
+    "a, b",
+    "it's",
+    "_other_",
+    "<<",
+    "2020-01-01",
+    "{x}",
+    "",
+]
+
+
+def test_labels_of_any_spelling_go_to_yaml_and_back(quick_check, elsewhere):
+    (elsewhere / "x.tsv").write_text("label\ttext\n")
+    labels = {key: f"label {number}" for number, key in enumerate(KEYS)}
+    text = f"defaults: [override /data: files]\ndata: {{train: x.tsv, labels: {json.dumps(labels)}}}\n"
+    (elsewhere / "first.yaml").write_text(text)
+    in_file = config.compose(["recipe=first.yaml"])
+    assert in_file.data.labels == labels
+    (elsewhere / "recipe.yaml").write_text(config.to_yaml(in_file))
+    assert config.compose(["recipe=recipe.yaml"]) == in_file
+    in_words = config.compose(["data=files", "data.train=x.tsv", f"data.labels={json.dumps(labels)}"])
+    assert in_words.data.labels == labels
+
+
+@pytest.mark.parametrize(
+    ("word", "labels"),
+    [
+        ("{0: neg, true: 01, null: true, 1.50: x}", {"0": "neg", "true": "01", "null": "true", "1.50": "x"}),
+        ("{0:neg,true:pos,null:true}", {"0": "neg", "true": "pos", "null": "true"}),
+        ("{'a, b': x, it's: y}", {"a, b": "x", "it's": "y"}),
+        ("{c\\, d: z}", {"c, d": "z"}),
+        ("{weather.get: ${seed}}", {"weather.get": "13"}),
+    ],
+)
+def test_labels_in_a_word_are_texts_as_they_are_spelled(word, labels, quick_check):
+    assert config.compose([f"data.labels={word}"]).data.labels == labels
+
+
+def test_labels_in_a_file_are_texts_as_they_are_spelled(quick_check, elsewhere):
+    (elsewhere / "own.yaml").write_text("data:\n  labels:\n    0: no\n    true: 01\n    a.b:\n")
+    assert config.compose(["recipe=own.yaml"]).data.labels == {"0": "no", "true": "01", "a.b": "null"}
+
+
+def test_a_word_of_labels_that_cannot_be_read_says_where_to_write_them(quick_check):
+    with pytest.raises(RecipeError, match=r'put it into a recipe file: `data: \{labels: \{"a, b": x\}\}`'):
+        config.compose(["data.labels={'a, b': x, c\\: d]}"])
+
+
+@pytest.mark.parametrize("key", ["_target_", " _args_ "])
+def test_labels_that_hydra_would_call_are_refused(key, quick_check, elsewhere):
+    (elsewhere / "own.yaml").write_text(f"data: {{labels: {{{json.dumps(key)}: os.system}}}}\n")
+    for words in (["recipe=own.yaml"], [f"data.labels={{{json.dumps(key)}: os.system}}"]):
+        with pytest.raises(RecipeError, match="names code to call"):
+            config.compose(words)
+
+
+def test_labels_of_another_task_are_free_texts_too(task_files, quick_check, elsewhere):
+    text = OWN_TASKS.replace("validation: b.tsv", "validation: b.tsv, labels: {0: bad, a.b: good}")
+    (elsewhere / "own.yaml").write_text(text)
+    recipe = config.compose(["recipe=own.yaml"])
+    assert recipe.prepare["multi_task"].tasks["rte"].data.labels == {"0": "bad", "a.b": "good"}
+    (elsewhere / "back.yaml").write_text(config.to_yaml(recipe))
+    assert config.compose(["recipe=back.yaml"]) == recipe
+
+
+def test_labels_in_python_are_texts_too():
+    assert Files(train="x", labels={0: "bad", True: "good", None: "odd"}).labels == {
+        "0": "bad",
+        "true": "good",
+        "null": "odd",
+    }
+
+
+def test_labels_with_quotes_can_stand_in_a_sweep(quick_check, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Recipe, "run", lambda recipe: seen.append((recipe.seed, recipe.data.labels)))
+    sweep(["output=out", "data.labels={'a, b': x, 0: it's}", "seed=1,2"])
+    assert seen == [(1, {"a, b": "x", "0": "it's"}), (2, {"a, b": "x", "0": "it's"})]
 
 
 def test_yaml_keeps_parts_under_names_of_their_own_and_their_order(elsewhere):

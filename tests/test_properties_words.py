@@ -5,13 +5,14 @@ Each property is tried on 25 examples in every run and on 400 by the tests marke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import config
@@ -126,6 +127,30 @@ def test_any_sweep(words: list[str], folder: Path) -> None:
 @given(text=FILES)
 def test_any_recipe_file(text: str, folder: Path) -> None:
     try_file(text, folder)
+
+
+LABELS = st.dictionaries(st.text("aN01.:,'\"{}[]()#&*!-_ <=~%@\\é\n", max_size=6), st.text("a1.:,'\"{# é", max_size=4))
+
+
+def try_labels(labels: dict[str, str], folder: Path) -> None:
+    """Any labels come back from a word and from the file that it leads to."""
+    recipe = config.compose([f"data.labels={json.dumps(labels)}"])
+    assert dict(recipe.data.labels) == labels
+    (folder / "own.yaml").write_text(config.to_yaml(recipe))
+    assert config.compose(["recipe=own.yaml"]) == recipe
+
+
+@settings(FEW, max_examples=10)
+@given(labels=LABELS)
+def test_any_labels(labels: dict[str, str], folder: Path) -> None:
+    try_labels(labels, folder)
+
+
+@pytest.mark.slow
+@MANY
+@given(labels=LABELS)
+def test_many_labels(labels: dict[str, str], folder: Path) -> None:
+    try_labels(labels, folder)
 
 
 @pytest.mark.slow

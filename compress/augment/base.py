@@ -1,6 +1,6 @@
 """What all augmentations share: copies of training rows, written one by one, that only the teacher labels.
 
-A row's copies depend on the seed and the row alone, so a stopped run goes on where it was.
+A row's copies depend on the seed and the row alone, so a stopped run resumes.
 """
 
 from __future__ import annotations

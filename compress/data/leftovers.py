@@ -25,7 +25,8 @@ def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
         "labels: only the teacher labels them."
     )
     unlabelled = more if data.unlabelled is None else data.unlabelled.followed_by(more)
-    return replace(data, unlabelled=unlabelled, notes=(*data.notes, note))
+    summary = None if data.summary is None else data.summary.with_unlabelled(len(unlabelled))
+    return replace(data, unlabelled=unlabelled, notes=(*data.notes, note), summary=summary)
 
 
 def _keys(split: Split) -> list[str]:

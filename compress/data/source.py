@@ -20,7 +20,7 @@ from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows, counted
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
-from compress.settings import Settings, at_least, between
+from compress.settings import Settings, at_least, between, spelled
 from compress.tasks import Classification, Task, TaskKind, task_of_labels
 
 
@@ -52,6 +52,10 @@ class Data(Settings):
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
 
+    def __post_init__(self) -> None:
+        """Take the keys of ``labels`` as texts, spelled as YAML spells them: 0 as "0", True as "true"."""
+        self.labels = {spelled(key): label for key, label in self.labels.items()}
+
     def faults(self) -> Iterator[Fault]:
         """Yield faults of the counts and shares."""
         for name in ("train_rows", "validation_rows", "test_rows"):
@@ -68,13 +72,12 @@ class Data(Settings):
 
     def load(self, kind: TaskKind, seed: int) -> Dataset:
         """Read the rows and make the data set; raises DataError where they cannot be used."""
-        parts = self.read()
-        data = assemble(parts, self, kind, seed)
-        return with_leftovers(data, parts.train, self.unlabelled_rows, seed) if self.unlabelled_rows else data
+        return assemble(self.read(), self, kind, seed)
 
 
 def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
-    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats."""
+    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over."""
+    given = parts.train
     refuse_doubtful_labels((parts.train, parts.validation, parts.test), kind)
     task, unseen = _with_unseen(_task(parts.train, kind), parts)
     notes = list(parts.notes)
@@ -97,7 +100,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
     notes += _repetitions(chosen, parts.unlabelled)
-    return Dataset(
+    data = Dataset(
         parts.name,
         task,
         splits["training"],
@@ -105,10 +108,11 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
         splits["test"],
         None if parts.unlabelled is None else _split(parts.unlabelled),
         tuple(notes),
-        {str(name): label for name, label in settings.labels.items()},
+        {spelled(name): label for name, label in settings.labels.items()},
         unseen,
         summarize(chosen, parts.unlabelled, task),
     )
+    return with_leftovers(data, given, settings.unlabelled_rows, seed) if settings.unlabelled_rows else data
 
 
 def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:

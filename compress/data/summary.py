@@ -14,6 +14,7 @@ from compress.data.rows import Columns, Rows, counted, folded
 from compress.tasks import Task, TaskKind
 
 SPLITS = ("training", "validation", "test")
+UNLABELLED = "unlabelled"  # its name among the splits in `Summary.rows`
 SHOWN = 8  # classes, columns or names in a line of the block
 MUCH = 0.1  # share of rows or tokens from which on it is said that they are cut
 
@@ -94,6 +95,10 @@ class Summary:
             found.append(f"Classes without {name} rows: {_some(map(repr, labels))}.")
         return found
 
+    def with_unlabelled(self, rows: int) -> Summary:
+        """Return the same with the number of unlabelled rows."""
+        return replace(self, rows={**self.rows, UNLABELLED: rows})
+
     def with_cuts(self, lengths: Mapping[str, np.ndarray[Any, Any]], max_tokens: int) -> Summary:
         """Return the same with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split."""
         cut = {
@@ -117,7 +122,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
     files = {rows.source: rows.columns for rows in (*chosen.values(), unlabelled) if rows is not None and rows.columns}
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
-        sizes["unlabelled"] = len(unlabelled)
+        sizes[UNLABELLED] = len(unlabelled)
     if task.kind is not TaskKind.classification:
         return Summary(columns=files, rows=sizes)
     counts = {name: Counter(rows.words) for name, rows in chosen.items()}

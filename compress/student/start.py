@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, ModelError
+from compress.hub_access import absent
 from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.models.folder import VOCABULARIES
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
@@ -25,14 +26,14 @@ def where(start: str) -> str:
 
 def name_faults(start: str) -> Iterator[Fault]:
     """Yield a fault where ``start`` is empty, a misspelt word, or a folder that is not there."""
-    if start in NAMED or (start and Path(where(start)).is_dir()):
+    if start in NAMED:
         return
-    remedy = f"{', '.join(NAMED)}, or a folder with config.json and model.safetensors, or a hub id."
     if not start:
-        yield Fault("start", start, "must name what the weights start from", remedy.capitalize())
-    elif start.startswith((".", "/", "~")) or start.count("/") > 1:
-        yield Fault("start", start, "is no folder", f"Take {remedy}")
-    elif close := get_close_matches(start, NAMED, n=1, cutoff=0.7):
+        remedy = f"Take {', '.join(NAMED)}, or a folder with config.json and model.safetensors, or a hub id."
+        yield Fault("start", start, "must name what the weights start from", remedy)
+    elif reason := absent(start):
+        yield Fault("start", start, *reason)
+    elif not Path(where(start)).is_dir() and (close := get_close_matches(start, NAMED, n=1, cutoff=0.7)):
         yield Fault("start", start, "is no start", f"Did you mean {close[0]}?")
 
 

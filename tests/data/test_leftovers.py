@@ -49,5 +49,20 @@ def test_they_follow_the_unlabelled_rows_of_a_file(train: str, tmp_path: Path) -
     assert (len(data.unlabelled), data.unlabelled.texts[0], data.unlabelled.labels) == (4, "a lovely film", None)
 
 
+def test_the_block_of_rows_counts_them(train: str, tmp_path: Path) -> None:
+    sizes = {"train_rows": 50, "validation_rows": 10, "test_rows": 20}
+    data = load(train, **sizes, unlabelled_rows=60)
+    assert data.summary is not None
+    assert dict(data.summary.facts())["rows"] == "50 training, 10 validation, 20 test, 60 unlabelled"
+    assert data.summary.plain()["rows"]["unlabelled"] == 60
+    (tmp_path / "more.txt").write_text("a lovely film\n")
+    both = load(train, **sizes, unlabelled=str(tmp_path / "more.txt"), unlabelled_rows=3)
+    assert both.summary is not None
+    assert both.summary.rows["unlabelled"] == 4
+    without = load(train, **sizes)
+    assert without.summary is not None
+    assert "unlabelled" not in without.summary.rows
+
+
 def test_a_negative_number_is_a_fault(train: str) -> None:
     assert [fault.setting for fault in Files(train=train, unlabelled_rows=-1).faults()] == ["unlabelled_rows"]

@@ -212,6 +212,16 @@ def others(folder: Path, files: dict[str, dict[str, Path]], **changes: Any) -> d
     } | changes
 
 
+def test_rows_left_over_of_another_task_are_used_without_their_labels(tmp_path: Path) -> None:
+    train, validation = (write_tsv(tmp_path / f"{seed}.tsv", reviews(60, seed)) for seed in (1, 2))
+    rows = Files(train=str(train), validation=str(validation), train_rows=20, unlabelled_rows=15)
+    data = OtherTask(data=rows).load(13)
+    assert data.unlabelled is not None
+    assert (len(data.train), len(data.unlabelled), len(data.transfer)) == (20, 15, 35)
+    assert not set(data.unlabelled.texts) & {*data.train.texts, *data.validation.texts}
+    assert data.notes[-1].startswith("15 other training rows of ")
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")

@@ -115,6 +115,18 @@ def test_words_are_read_and_misspellings_told(start: str, fine: bool) -> None:
     assert [fault.setting for fault in Bert(start=start).faults()] == ([] if fine else ["start"])
 
 
+def test_a_start_that_is_no_folder_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "students" / "small").mkdir(parents=True)
+    (fault,) = name_faults(str(tmp_path / "students" / "smal"))
+    assert (fault.rule, fault.remedy) == ("is no folder", f"Did you mean {tmp_path}/students/small?")
+    (tmp_path / "students" / "file").touch()
+    (fault,) = name_faults(str(tmp_path / "students" / "file"))
+    assert fault.rule == "is a file"
+    assert not list(name_faults(str(tmp_path / "students" / "small")))
+    assert not list(name_faults("owner/model"))
+    assert [fault.setting for fault in name_faults("model/")] == ["start"]
+
+
 @pytest.mark.parametrize(("layers", "faults"), [("all", []), ("many", ["layers"]), (0, ["layers"]), (None, [])])
 def test_layers_are_a_number_or_all(layers: Any, faults: list[str]) -> None:
     assert [fault.setting for fault in Bert(layers=layers).faults()] == faults
