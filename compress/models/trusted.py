@@ -26,7 +26,7 @@ def remember(*loaded: Any) -> None:
 
 def is_trusted(folder: Path) -> bool:
     """Return whether a folder holds code, and neither holds nor names any but what was trusted in this process."""
-    files = list(folder.glob("*.py")) if _trusted and folder.is_dir() else []
+    files = list(folder.rglob("*.py")) if _trusted and folder.is_dir() else []
     return bool(files) and all(_digest(path) in _trusted for path in files) and not _names_others(folder)
 
 
