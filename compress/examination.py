@@ -165,7 +165,7 @@ def best_order(predicted: Array, labels: Array, count: int) -> Array:
 
 
 def _meant(adoption: Adoption, names: list[str], order: Array) -> dict[str, str]:
-    """Return the labels of the data that outputs stand for by the best order, where they differ from what was taken."""
+    """Return the labels that outputs stand for by the best order, where they differ from what was assumed."""
     if adoption.single:
         return {adoption.own[0]: names[order[1]]}
     label_of = {index: label for label, index in adoption.outputs.items()}

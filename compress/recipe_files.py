@@ -109,7 +109,7 @@ def read(path: Path, is_open: IsOpen) -> RecipeFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{shown(path)}:{mark.line + 1 if mark else 1}"
-        rule = f"this is no YAML: {error.problem}"
+        rule = f"this is not YAML: {error.problem}"
         if isinstance(error, yaml.composer.ComposerError):  # what is YAML, but no recipe
             several = (error.problem or "").startswith("but found another document")
             rule = "a second document begins here, and a recipe is one" if several else str(error.problem)

@@ -97,7 +97,7 @@ def test_a_mistake_is_told_in_words(words, fragments, capsys, quick_check):
 
 
 FILES = [
-    ("a: [1\nb: 2", ["own.yaml:2: this is no YAML"]),
+    ("a: [1\nb: 2", ["own.yaml:2: this is not YAML"]),
     ("seed: 1\nseed: 2\n", ["own.yaml:2: seed: is there already, in line 1."]),
     ("- a\n- b\n", ["own.yaml:1: a recipe holds settings"]),
     ("\nteacher:\n  epocs: 1\n", ["own.yaml:3: teacher.epocs = 1: is not a setting. Did you mean teacher.epochs?"]),

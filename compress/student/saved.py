@@ -85,7 +85,8 @@ class Saved(Student):
         """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's."""
         config = self.config(None)
         return Subject(
-            setting="student.model", name=self.model, key=content_of(self.source, config),
+            setting="student.model", name=self.model,
+            key=[content_of(self.source, config), self.rows(config, data.task)],
             tokenizer=load_tokenizer(self.source, trust_remote_code=self.trust_remote_code),
             load=partial(self.classifier, data.task), adoption=adopt(config, data.task, {}),
             max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=replace(data, label_map={}),
