@@ -88,7 +88,7 @@ class Subject:
     @cached_property
     def graph(self) -> Path:
         """The fp32 ONNX graph."""
-        from compress.models.onnx_graph import write_onnx
+        from compress.onnx.graph import write_onnx
 
         path = self.scratch / "fp32.onnx"
         write_onnx(self.load("eager", torch.float32).cpu(), self.names, path)  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ class Subject:
     @cached_property
     def half_graph(self) -> Path:
         """The fp16 ONNX graph, normalizations in fp32."""
-        from compress.models.onnx_half import write_half
+        from compress.onnx.half import write_half
 
         path = self.scratch / "fp16.onnx"
         write_half(self.graph, path)

@@ -29,13 +29,13 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import BertConfig, BertForSequenceClassification
 
+from compress.families.base import layer_count
+from compress.families.forms.uneven import kept_heads, shrink
 from compress.machine import describe, versions
-from compress.models.families import layer_count
 from compress.models.loading import load_model, quiet
-from compress.models.onnx_folder import onnx_session
-from compress.models.onnx_graph import exported, save_unshaped
-from compress.models.uneven import kept_heads, shrink
-from compress.timing import quiet_rows, time_in_turns
+from compress.onnx.folder import onnx_session
+from compress.onnx.graph import exported, save_unshaped
+from compress.runtimes.timing import quiet_rows, time_in_turns
 
 DOMAIN = "com.microsoft"
 NODE = "MultiHeadAttention"

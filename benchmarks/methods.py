@@ -28,7 +28,6 @@ from compress.augment.base import Augmentation
 from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.benchmark.latency import Reader, real_rows
-from compress.benchmark.runners import load_runner, torch_threads
 from compress.data import Files
 from compress.distill.dual import Dual
 from compress.distill.general import General
@@ -53,13 +52,14 @@ from compress.distill.progressive import Progressive
 from compress.distill.schedules import Schedule
 from compress.distill.stage import Distill
 from compress.distill.theseus import Theseus
-from compress.evaluate import predict_rows
 from compress.machine import describe, versions
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
-from compress.models.onnx_folder import onnx_student
 from compress.models.outputs import parameters
 from compress.models.tokens import tokenize
-from compress.state import Model, State, Workshop
+from compress.onnx.folder import onnx_student
+from compress.pipeline.state import Model, State, Workshop
+from compress.runtimes.runners import load_runner, torch_threads
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -67,8 +67,8 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
-from compress.tasks import TaskKind, wilson
-from compress.teacher import FineTune, Teacher
+from compress.tasks.base import TaskKind, wilson
+from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
 
 LABELS = "labels alone"

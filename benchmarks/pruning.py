@@ -31,18 +31,18 @@ import numpy as np
 import pruning_torchpruning
 from rich.console import Console
 
-from compress.benchmark.runners import load_runner
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
 from compress.distill.stage import Distill
-from compress.evaluate import predict_rows
+from compress.families.forms.uneven import shrink
 from compress.machine import describe, versions
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_config, load_model, load_tokenizer
-from compress.models.onnx_folder import MODEL, with_tokenizer
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import shrink
+from compress.onnx.folder import MODEL, with_tokenizer
+from compress.onnx.graph import input_names, write_onnx
+from compress.pipeline.state import Model, Stage, State, Workshop
 from compress.prune.budget import Budget
 from compress.prune.costs import Costs, shape_of
 from compress.prune.heads import PruneHeads
@@ -51,11 +51,11 @@ from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import Scope
 from compress.prune.speeds import latency_costs
-from compress.state import Model, Stage, State, Workshop
+from compress.runtimes.runners import load_runner
+from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
-from compress.tasks import TaskKind, wilson
-from compress.teacher import FineTune, Teacher
-from compress.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
+from compress.tasks.base import TaskKind, wilson
+from compress.teachers.model import FineTune, Teacher
 
 WIDTHS = 16  # of the latency table
 ARMS = ("heads", "neurons", "layers", "uniform", "budget")

@@ -26,7 +26,6 @@ from rich.console import Console
 
 from compress.benchmark.int8_proof import int8_matmuls
 from compress.benchmark.latency import Reader, grid, real_rows
-from compress.benchmark.runners import load_runner, one_by_one
 from compress.data import Files
 from compress.distill.layers import Layers
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
@@ -34,17 +33,18 @@ from compress.distill.stage import Distill
 from compress.export.onnx import Onnx
 from compress.machine import describe, int8_dot_product, versions
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
 from compress.models.tokens import tokenize
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.pipeline.state import Artifact, Model, Stage, State, Workshop
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
 from compress.quantize.ranges import Calibration
-from compress.state import Artifact, Model, Stage, State, Workshop
+from compress.runtimes.runners import load_runner, one_by_one
 from compress.student.bert import Bert
-from compress.tasks import Array, TaskKind, wilson
-from compress.teacher import FineTune, Teacher
+from compress.tasks.base import Array, TaskKind, wilson
+from compress.teachers.model import FineTune, Teacher
 
 WORKER = Path(__file__).with_name("quantization_optimum.py")
 FP32 = "fp32"

@@ -27,13 +27,13 @@ from rich.console import Console
 from compress.benchmark.baselines import tfidf
 from compress.data import Data, Files, Tweets
 from compress.data.dataset import Dataset
-from compress.evaluate import predict_rows
 from compress.machine import describe, versions
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
-from compress.state import State, Workshop
-from compress.tasks import TaskKind
-from compress.teacher import Teacher
+from compress.pipeline.state import State, Workshop
+from compress.tasks.base import TaskKind
+from compress.teachers.model import Teacher
 from compress.train import Decay
 
 VALIDATION_ROWS, TWEETS_TESTED = 500, 2_000

@@ -38,7 +38,7 @@ from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
 from compress.quantize.symmetric import SymmetricInt8
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 from compress.settings import Settings
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm

@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 SMALL = 2**20  # bytes of a column that needs no file
 TOGETHER = 1000  # texts read at once

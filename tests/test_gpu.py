@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from compress.evaluate import main_metric, predict_rows
 from compress.machine import compute_capability
 from compress.models.device import device
+from compress.models.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
 from compress.train import Supervised, Training, fit
 from compress.train.settings import Precision

@@ -12,13 +12,13 @@ import pytest
 from huggingface_hub import constants
 
 from compress import hub_access
-from compress.cli import main
+from compress.cli.main import main
 from compress.data import Hub
 from compress.data.names import folder_instead, no_data_set
 from compress.errors import DataError, ModelError
 from compress.models.loading import load_config, load_model, load_tokenizer
 from compress.student.saved import Saved
-from compress.teacher import Teacher
+from compress.teachers.model import Teacher
 from tests.conftest import reviews, save_tiny, write_tsv
 
 

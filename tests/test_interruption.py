@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from compress import cli
-from compress.cli import main
-from compress.evaluate import main_metric
+from compress.cli import main as cli
+from compress.cli.main import main
 from compress.interruption import Terminated, held_back, terminable
+from compress.models.evaluate import main_metric
 from compress.train import Supervised, Training, fit
 from tests.conftest import reviews, save_tiny, tiny_model, write_tsv
 from tests.test_train import TASK, tokens

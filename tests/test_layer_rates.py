@@ -16,12 +16,12 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted
 from compress.errors import CompressError, RecipeError
-from compress.models.families import layers_below_top
+from compress.families.base import layers_below_top
+from compress.families.forms.uneven import shrink
 from compress.models.loading import parameter_shapes
-from compress.models.uneven import shrink
-from compress.recipe import Recipe, check
+from compress.run.recipe import Recipe, check
 from compress.student.bert import Bert
-from compress.teacher import Teacher
+from compress.teachers.model import Teacher
 from compress.train import Decay, Supervised, Training, fit
 from tests.conftest import FAMILY_NAMES, tiny_model
 from tests.test_train import tokens

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compress.cli import main
+from compress.cli.main import main
 from compress.processes import RANKS, SIZES, SeveralProcessesError, refuse_several
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_every_command_that_works_is_refused_in_a_line(argv, monkeypatch, capsys
 def test_only_the_first_process_speaks(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("compress.cli.time.sleep", lambda _: None)
+    monkeypatch.setattr("compress.cli.main.time.sleep", lambda _: None)
     assert main(["run"]) == 2
     assert capsys.readouterr().err == ""
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from compress.data import Files
 from compress.errors import CompressError
-from compress.recipe import told
-from compress.tasks import TaskKind
+from compress.run.recipe import told
+from compress.tasks.base import TaskKind
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 FEW, MANY = 40, 2000  # files for each kind

@@ -15,11 +15,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import config
 from compress.choices import GROUPS
+from compress.cli import compose
 from compress.describe import describe
 from compress.errors import RecipeError
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 from compress.settings import all_faults
 from tests.properties import FEW, MANY, NASTY_TEXTS, NUMBERS, TEXTS, refused_or_done
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     place = tmp_path_factory.mktemp("words")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "check", check)
+        patch.setattr(compose, "check", check)
         patch.chdir(place)
         yield place
 
@@ -99,16 +99,16 @@ FILES = st.one_of(
 
 
 def try_words(words: list[str], folder: Path) -> None:
-    refused_or_done(lambda: config.compose(words), folder)
+    refused_or_done(lambda: compose.compose(words), folder)
 
 
 def try_sweep(words: list[str], folder: Path) -> None:
-    refused_or_done(lambda: config.combinations(words), folder)
+    refused_or_done(lambda: compose.combinations(words), folder)
 
 
 def try_file(text: str, folder: Path) -> None:
     (folder / "own.yaml").write_bytes(text.encode("utf-8", errors="surrogatepass"))
-    refused_or_done(lambda: config.compose(["recipe=own.yaml"]), folder)
+    refused_or_done(lambda: compose.compose(["recipe=own.yaml"]), folder)
 
 
 @FEW
@@ -134,10 +134,10 @@ LABELS = st.dictionaries(st.text("aN01.:,'\"{}[]()#&*!-_ <=~%@\\é\n", max_size=
 
 def try_labels(labels: dict[str, str], folder: Path) -> None:
     """Any labels come back from a word and from the file that it leads to."""
-    recipe = config.compose([f"data.labels={json.dumps(labels)}"])
+    recipe = compose.compose([f"data.labels={json.dumps(labels)}"])
     assert dict(recipe.data.labels) == labels
-    (folder / "own.yaml").write_text(config.to_yaml(recipe))
-    assert config.compose(["recipe=own.yaml"]) == recipe
+    (folder / "own.yaml").write_text(compose.to_yaml(recipe))
+    assert compose.compose(["recipe=own.yaml"]) == recipe
 
 
 @settings(FEW, max_examples=10)

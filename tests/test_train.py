@@ -15,10 +15,10 @@ import torch
 
 from compress.data.dataset import Split
 from compress.errors import CompressError
-from compress.evaluate import main_metric, predict_rows
+from compress.models.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.tasks import Classification
+from compress.tasks.base import Classification
 from compress.train import Decay, LengthGrouped, Supervised, Training, fit, summary
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 

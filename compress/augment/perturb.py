@@ -15,9 +15,9 @@ from compress.augment.words import Words, cut, joined, script_faults
 from compress.data.dataset import Dataset, Split
 from compress.errors import Fault, ModelError
 from compress.models.loading import load_tokenizer
+from compress.pipeline.state import State
 from compress.settings import at_least, between
-from compress.state import State
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 SIDES = ((0,), (1,), (0, 1))  # of a pair: copies change the first text, the second, both, and again
 

@@ -19,8 +19,8 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import Fault
 from compress.files import hash_file
 from compress.models.loading import content_of, load_config
+from compress.pipeline.state import State
 from compress.settings import at_least, between
-from compress.state import State
 
 SOURCES = ("mlm", "vectors", "synonyms")
 FILES = ("vectors", "synonyms")

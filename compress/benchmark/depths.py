@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from compress.evaluate import predict_rows
+from compress.families.base import layer_count
+from compress.families.forms.uneven import shrink
 from compress.models.device import device
-from compress.models.families import layer_count
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
-from compress.models.uneven import shrink
+from compress.pipeline.state import Model, State
 from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers, every_other
 from compress.prune.rounds import choose
-from compress.state import Model, State
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 class Depths(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.data.dataset import Dataset
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 SHOWN = 20
 

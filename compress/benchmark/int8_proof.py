@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.models.onnx_folder import MODEL, onnx_session
-from compress.models.onnx_half import import_onnx
-from compress.models.onnx_products import MatrixProduct, matrix_products
+from compress.onnx.folder import MODEL, onnx_session
+from compress.onnx.half import import_onnx
+from compress.onnx.products import MatrixProduct, matrix_products
 
 
 def optimized_products(folder: Path) -> list[MatrixProduct]:

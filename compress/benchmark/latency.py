@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark.runners import Runner
-from compress.models.onnx_graph import input_names
 from compress.models.tokens import Tokens
-from compress.timing import model_inputs, time_in_turns
+from compress.onnx.graph import input_names
+from compress.runtimes.runners import Runner
+from compress.runtimes.timing import model_inputs, time_in_turns
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ from compress.benchmark.depths import Depths
 from compress.benchmark.flips import flips
 from compress.benchmark.int8_proof import by_part, optimized_products
 from compress.benchmark.latency import Reader, grid, real_rows
-from compress.benchmark.runners import load_runner, one_by_one, torch_threads
 from compress.errors import Fault, ModelError
-from compress.evaluate import predict_rows
+from compress.families.base import can_be_taken_apart
+from compress.families.forms.uneven import kept_heads, neurons
 from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
 from compress.models.device import device
-from compress.models.families import can_be_taken_apart
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import kept_heads, neurons
+from compress.pipeline.state import Artifact, Model, Record, State
+from compress.runtimes.runners import load_runner, one_by_one, torch_threads
 from compress.settings import Settings, at_least, positive
-from compress.state import Artifact, Model, Record, State
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
 INTEGERS = ("int8", "int4")

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 def shares_of(counts: Sequence[int], total: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.data.summary import Summary
 from compress.mapped import StoredTexts
-from compress.tasks import Array, Task
+from compress.tasks.base import Array, Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from compress.data.headers import is_number
 from compress.data.rows import Rows, counted
 from compress.errors import DataError
-from compress.tasks import TaskKind
+from compress.tasks.base import TaskKind
 
 NOT_FINITE = frozenset({"nan", "+nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
 MISSING = NOT_FINITE | {"none", "null", "na", "n/a", "#n/a", "<na>", "nil", "missing", "?", "-", "nat"}

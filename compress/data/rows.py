@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 def folded(text: str) -> str:

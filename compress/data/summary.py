@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.data.rows import Columns, Rows, counted, folded
-from compress.tasks import Task, TaskKind
+from compress.tasks.base import Task, TaskKind
 
 SPLITS = ("training", "validation", "test")
 UNLABELLED = "unlabelled"  # its name among the splits in `Summary.rows`

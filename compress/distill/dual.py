@@ -14,13 +14,13 @@ from compress.distill.dual_objective import DualObjective
 from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import words_of
 from compress.errors import Fault
+from compress.families.base import family_of, layer_count
 from compress.models.device import device
-from compress.models.families import family_of, layer_count
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
+from compress.pipeline.state import SCRATCH, State
 from compress.settings import at_least, between
-from compress.state import SCRATCH, State
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.train import fit, same_randomness
 

@@ -14,8 +14,8 @@ from compress.distill.language_teacher import states_of
 from compress.distill.losses.functions import hard_label_loss
 from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
 from compress.distill.mixing import Words
-from compress.models.families import family_of
-from compress.models.language_head import LanguageHead, word_embeddings
+from compress.families.base import family_of
+from compress.families.language_head import LanguageHead, word_embeddings
 from compress.models.outputs import INPUTS
 from compress.models.word_pieces import started_pieces
 from compress.train import Objective

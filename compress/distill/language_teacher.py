@@ -16,13 +16,13 @@ from compress.distill.losses.functions import hard_label_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
+from compress.families.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
 from compress.models.device import device
-from compress.models.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
 from compress.models.loading import load_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
+from compress.pipeline.state import SCRATCH, State
 from compress.settings import at_least, between
-from compress.state import SCRATCH, State
 from compress.train import Objective, fit, same_randomness
 
 HEAD = "head.safetensors"

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.families import FAMILIES, can_be_taken_apart, encoder_layers, family_of, layer_count
+from compress.families.base import FAMILIES, can_be_taken_apart, encoder_layers, family_of, layer_count
 
 
 def draw(layers: int, rate: float) -> frozenset[int]:

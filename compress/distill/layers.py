@@ -10,8 +10,8 @@ from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault
+from compress.pipeline.state import Record, State
 from compress.settings import nearest
-from compress.state import Record, State
 from compress.train import Training
 
 INSIDE = tuple(name for name, loss in LOSSES.items() if loss().compares_layers)

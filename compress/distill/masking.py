@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 HIDDEN = -100  # the label of a token that is not to be predicted
 MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the rest stays as it is

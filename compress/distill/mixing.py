@@ -12,7 +12,7 @@ from compress.data.dataset import Split
 from compress.errors import ModelError
 from compress.models.loading import quiet
 from compress.models.tokens import CHUNK, Tokens
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
 from compress.distill.teacher_outputs import Wanted, on_disk
 from compress.errors import CompressError, Fault
-from compress.evaluate import main_metric
-from compress.members import reading
+from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
-from compress.models.families import FAMILIES, can_be_taken_apart
+from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.multi_task import (
     MultiTaskForSequenceClassification,
@@ -30,10 +29,11 @@ from compress.models.multi_task import (
     with_heads,
 )
 from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.state import SCRATCH, Model, Record, State
 from compress.settings import Settings, all_faults, at_least
-from compress.state import SCRATCH, Model, Record, State
-from compress.tasks import Task, TaskKind
-from compress.teacher import Teacher
+from compress.tasks.base import Task, TaskKind
+from compress.teachers.members import reading
+from compress.teachers.model import Teacher
 from compress.train import Objective, Training, fit, same_randomness
 
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from compress.distill.layer_drop import draw, idle
 from compress.distill.losses.settings import Comparison, Loss, Pairs
 from compress.distill.sparsify import Masks
-from compress.models.families import layer_count
+from compress.families.base import layer_count
+from compress.families.forms.uneven import kept_channels, kept_heads, unpruned_size
+from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
-from compress.models.skipping import observe_without
-from compress.models.uneven import kept_channels, kept_heads, unpruned_size
 from compress.train import Objective
 
 

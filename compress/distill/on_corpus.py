@@ -12,11 +12,11 @@ import numpy as np
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.errors import CompressError, Fault
-from compress.models.families import FAMILIES, UNEVEN
+from compress.families.base import FAMILIES, UNEVEN
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
+from compress.pipeline.state import Model, Product, Record, State
 from compress.settings import at_least
-from compress.state import Model, Product, Record, State
 from compress.train import Training
 
 

@@ -21,14 +21,14 @@ from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
+from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count
+from compress.families.forms.uneven import kept_heads
 from compress.files import write_json
 from compress.models.device import device
-from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import kept_heads
+from compress.pipeline.state import SCRATCH, Model, Record, State
 from compress.settings import at_least, between, positive
-from compress.state import SCRATCH, Model, Record, State
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.train import Training, fit, same_randomness
 

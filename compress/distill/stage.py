@@ -28,17 +28,17 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault, ModelError
-from compress.evaluate import main_metric
+from compress.families.base import can_be_taken_apart, layer_count
+from compress.families.forms.uneven import head_size, kept_heads
 from compress.models.device import device
-from compress.models.families import can_be_taken_apart, layer_count
+from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import head_size, kept_heads
+from compress.pipeline.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.settings import at_least, between, plain, positive
-from compress.state import SCRATCH, Model, Product, Record, State, Workshop
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.tasks import Task, TaskKind
+from compress.tasks.base import Task, TaskKind
 from compress.train import Training, fit, same_randomness
 
 GOES_ON = "states are projected to the teacher's width as the stage before learned to"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.models.tokens import Tokens
-from compress.tasks import Array
+from compress.tasks.base import Array
 from compress.train import Order, grouped_by_length
 
 

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from compress.families.base import principal_config
+from compress.families.forms.uneven import head_size, kept_heads
 from compress.files import write_json
 from compress.mapped import mapped
-from compress.models.families import principal_config
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
-from compress.models.uneven import head_size, kept_heads
+from compress.pipeline.state import Model, Workshop
 from compress.progress import progress
-from compress.state import Model, Workshop
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 RELATIONS = ("queries", "keys", "values")
 KIND = "teacher_outputs"  # of the product in the cache

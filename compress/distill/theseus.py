@@ -14,15 +14,15 @@ from transformers import PreTrainedModel
 
 from compress.distill.losses.functions import hard_label_loss
 from compress.errors import Fault
-from compress.evaluate import main_metric
+from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
 from compress.models.device import device
 from compress.models.ensemble import principal
-from compress.models.families import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
+from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
+from compress.pipeline.state import SCRATCH, Model, Record, State
 from compress.settings import between
-from compress.state import SCRATCH, Model, Record, State
 from compress.train import Objective, Training, fit
 
 

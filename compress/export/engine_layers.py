@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.models.onnx_half import import_onnx
+from compress.onnx.half import import_onnx
 
 PRODUCTS = ("MatMul", "Gemm")
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Identity")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compress.models.onnx_folder import onnx_student
+from compress.onnx.folder import onnx_student
+from compress.pipeline.state import Artifact, Stage, State
 from compress.settings import positive
-from compress.state import Artifact, Stage, State
 
 
 @dataclass(kw_only=True)

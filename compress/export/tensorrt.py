@@ -23,13 +23,13 @@ from compress.export.tensorrt_bindings import (
 )
 from compress.files import size_mib, write_json
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
-from compress.models.onnx_graph import input_names
 from compress.models.positions import longest_row
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.onnx.graph import input_names
+from compress.pipeline.state import Artifact, Product, Stage, State
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
-from compress.state import Artifact, Product, Stage, State
 
 ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
 SCRIPT = """#!/bin/sh

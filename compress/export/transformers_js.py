@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
+from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.files import link_or_copy, size_mib, write_text
 from compress.markdown import text
-from compress.models.families import FAMILIES, can_be_taken_apart
-from compress.models.onnx_folder import BESIDE, IN_FLOATS, MODEL
+from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
+from compress.pipeline.state import Artifact, Stage, State
 from compress.settings import nearest
-from compress.state import Artifact, Stage, State
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
 """transformers.js's file names by precision, without .onnx; int8 is what it loads where nothing is said (q8)."""

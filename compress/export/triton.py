@@ -15,12 +15,12 @@ from compress.export.triton_config import read_graph
 from compress.export.triton_repository import Limits, Repository, Served, Serving
 from compress.files import hash_folder, size_mib
 from compress.models.loading import load_config, load_tokenizer
-from compress.models.onnx_folder import MODEL
 from compress.models.positions import longest_row
+from compress.onnx.folder import MODEL
+from compress.pipeline.state import Artifact, Stage, State
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
-from compress.state import Artifact, Stage, State
-from compress.tasks import Classification
+from compress.tasks.base import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"

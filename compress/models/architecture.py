@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from compress.errors import ModelError
-from compress.models.families import FAMILIES, UNEVEN, Principal
+from compress.families.base import FAMILIES, UNEVEN, Principal
 
 _SIZES = (
     ("num_hidden_layers", 1), ("num_attention_heads", 1), ("hidden_size", 1), ("intermediate_size", 1),

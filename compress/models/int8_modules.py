@@ -9,7 +9,7 @@ import torch.ao.quantization.fx._decomposed  # defines the operators that become
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.models.fake_quantization import (
+from compress.families.forms.fake_quantization import (
     ACTIVATIONS,
     EMBEDDINGS,
     FakeQuantizedEmbedding,

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from compress.errors import CompressError, ModelError
+from compress.families.shipped import ship, without_shipped
 from compress.files import hash_folder, write_text
 from compress.hub_access import meant_path, quick
 from compress.models.architecture import check_architecture, check_features, classifier_class, ships_code
@@ -27,7 +28,6 @@ from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check
 from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
-from compress.models.shipped import ship, without_shipped
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder

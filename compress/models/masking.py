@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from compress.models.families import encoder_layers, family_of, layers_prefix
+from compress.families.base import encoder_layers, family_of, layers_prefix
 
 SPARSE = "sparse_weights"  # in the configuration
 _WEIGHT = ".parametrizations.weight.original"  # what torch calls a weight that is masked

@@ -18,11 +18,11 @@ from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
 from compress.errors import ModelError
+from compress.families.base import FAKE_QUANTIZED, FAMILIES, UNEVEN, Principal
+from compress.families.forms.shared import SHARED
 from compress.models.architecture import ships_code
 from compress.models.ensemble import EnsembleConfig
-from compress.models.families import FAKE_QUANTIZED, FAMILIES, UNEVEN, Principal
 from compress.models.quiet import quiet
-from compress.models.shared import SHARED
 
 UNLIMITED = 2**20  # tokens, of a model whose configuration names no limit
 MOST_VALUES = 2**30  # values of the small copy, 4 GiB

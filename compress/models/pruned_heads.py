@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError
-from compress.models.uneven import UNEVEN_CLASSES
+from compress.families.forms.uneven import UNEVEN_CLASSES
 
 
 def with_pruned_heads(model: str | Path, config: Any) -> Any:

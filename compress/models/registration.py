@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from compress.families.forms.quantization_aware import FAKE_QUANTIZED_CLASSES
+from compress.families.forms.shared import SHARED_CLASSES
+from compress.families.forms.uneven import UNEVEN_CLASSES
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
-from compress.models.quantization_aware import FAKE_QUANTIZED_CLASSES
-from compress.models.shared import SHARED_CLASSES
-from compress.models.uneven import UNEVEN_CLASSES
 
 CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
     *UNEVEN_CLASSES.values(),

@@ -10,7 +10,7 @@ import numpy as np
 from compress.data.dataset import Dataset, Split
 from compress.models.quiet import quiet
 from compress.models.tokens import CHUNK
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 LOOKED_AT = 20_000  # rows of a split; of more, some that are spread evenly
 

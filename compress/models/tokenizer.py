@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError
+from compress.families.base import principal_config
 from compress.models.architecture import classifier_class
-from compress.models.families import principal_config
 from compress.models.folder import TOKENIZER, TOKENIZER_CONFIG
 
 TYPES = "token_type_ids"

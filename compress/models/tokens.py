@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compress.data.dataset import Split
 from compress.mapped import Column, mapped
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 CHUNK = 1000  # rows tokenized at once
 

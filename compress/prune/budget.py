@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 
 from compress.distill.projections import carry
 from compress.errors import Fault, RecipeError
+from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.files import size_mib
 from compress.models.device import device
-from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
+from compress.pipeline.state import Model, Product, Record, State
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
 from compress.prune.importance import head_importance, neuron_importance
@@ -27,7 +28,6 @@ from compress.prune.search import best_shape
 from compress.prune.sensitivity import Lost, Order, Sensitivity, order_of
 from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
-from compress.state import Model, Product, Record, State
 
 GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
 MIB = 4 / 2**20  # of a parameter

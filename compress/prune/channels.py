@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.models.families import encoder_layers, family_of
+from compress.families.base import encoder_layers, family_of
 from compress.models.outputs import observe
 from compress.prune.importance import Batches, Importance, by_gates, evaluating
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from compress.models.families import encoder_layers, family_of, linear
+from compress.families.base import encoder_layers, family_of, linear
+from compress.families.forms.uneven import kept_heads, neurons
 from compress.models.outputs import parameters
-from compress.models.uneven import kept_heads, neurons
 
 Shape = tuple[tuple[int, int], ...]
 """A layer: its heads and its feed-forward units; (0, 0) for a layer that is left out."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from compress.errors import Fault
 from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.state import Model, Product, Stage, State
 from compress.settings import at_least
-from compress.state import Model, Product, Stage, State
 
 
 class Rounds(Enum):

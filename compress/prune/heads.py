@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.models.uneven import kept_heads, shrink
+from compress.families.forms.uneven import kept_heads, shrink
 from compress.prune.importance import Batches, Importance, head_importance
 from compress.prune.rounds import InRounds
 

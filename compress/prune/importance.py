@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.losses.functions import hard_label_loss
-from compress.models.families import encoder_layers, family_of, linear
+from compress.families.base import encoder_layers, family_of, linear
+from compress.families.forms.uneven import head_size, kept_heads, neurons
 from compress.models.outputs import observe
-from compress.models.uneven import head_size, kept_heads, neurons
 
 Batches = Iterable[Mapping[str, Tensor]]
 

@@ -14,13 +14,13 @@ from sklearn.isotonic import isotonic_regression
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.models.loading import quiet
-from compress.models.onnx_folder import onnx_session
-from compress.models.onnx_graph import write_onnx
-from compress.models.onnx_sizes import resized
+from compress.onnx.folder import onnx_session
+from compress.onnx.graph import write_onnx
+from compress.onnx.sizes import resized
 from compress.progress import progress
 from compress.prune.costs import Costs, shape_of, widths
-from compress.tasks import Array
-from compress.timing import Run, time_in_turns
+from compress.runtimes.timing import Run, time_in_turns
+from compress.tasks.base import Array
 from compress.train import same_randomness
 
 CALLS = 80  # of each size, in turns with the others of its group and with the whole model

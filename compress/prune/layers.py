@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.families import layer_count
-from compress.models.uneven import shrink
+from compress.families.base import layer_count
+from compress.families.forms.uneven import shrink
+from compress.pipeline.state import State
 from compress.prune.importance import Batches, Importance, layer_importance
 from compress.prune.rounds import InRounds
-from compress.state import State
 
 
 class Order(Enum):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.models.uneven import neurons, shrink
+from compress.families.forms.uneven import neurons, shrink
 from compress.prune.importance import Batches, Importance, neuron_importance
 from compress.prune.rounds import InRounds
 

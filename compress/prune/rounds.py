@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 
 from compress.distill.projections import carry
 from compress.errors import Fault
+from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
-from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.pipeline.state import Model, Record, State
 from compress.prune.gradual import Gradual
 from compress.prune.importance import Batches, Importance, normalised
 from compress.settings import between
-from compress.state import Model, Record, State
 
 
 class Scope(Enum):

@@ -10,7 +10,7 @@ from compress.progress import progress
 from compress.prune.costs import GONE, Costs, Shape
 from compress.prune.sensitivity import Lost
 from compress.prune.solver import solve
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 SPREAD = 0.5  # of the logarithm of a changed weight
 SHARE = 0.25  # of the weights that are changed in a try

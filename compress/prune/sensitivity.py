@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.losses.functions import logits_mse_loss, soft_target_loss
-from compress.models.families import encoder_layers, family_of, linear
+from compress.families.base import encoder_layers, family_of, linear
+from compress.families.forms.uneven import head_size, shrink
 from compress.models.outputs import observe
-from compress.models.uneven import head_size, shrink
 from compress.progress import progress
 from compress.prune.costs import GONE, Shape, shape_of
 

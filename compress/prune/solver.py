@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 PARTS = 10_000  # equal parts that a budget is divided into
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from compress.machine import describe
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
-from compress.models.onnx_folder import MODEL, onnx_student
-from compress.models.onnx_graph import FORM, input_names
 from compress.models.tokens import Tokens, tokenize
+from compress.onnx.folder import MODEL, onnx_student
+from compress.onnx.graph import FORM, input_names
+from compress.pipeline.state import Model, Product, State
 from compress.prune.costs import Costs
 from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner
-from compress.state import Model, Product, State
-from compress.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
+from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 
 ROWS = 100  # training rows, taken evenly, on which models are timed side by side
 PASSES = 5  # over them

@@ -16,7 +16,7 @@ from compress.errors import DataError, Fault
 from compress.models.loading import load_model, load_tokenizer, save_model, without_values
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
-from compress.state import Model, Record, Stage, State
+from compress.pipeline.state import Model, Record, Stage, State
 
 
 @dataclass(kw_only=True)

@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 from compress.distill.projections import carry
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
-from compress.models.families import FAMILIES, can_be_taken_apart, family_of
+from compress.families.base import FAMILIES, can_be_taken_apart, family_of
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.masking import Pattern, mask, matrices, settle
+from compress.pipeline.state import Model, Product, Record, Stage, State
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive
-from compress.state import Model, Product, Record, Stage, State
 
 MIB = 2**20
 

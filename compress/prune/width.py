@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError
-from compress.models.families import encoder_layers, family_of
-from compress.models.language_head import word_embeddings
+from compress.families.base import encoder_layers, family_of
+from compress.families.forms.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
+from compress.families.language_head import word_embeddings
 from compress.models.quiet import quiet
-from compress.models.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
 from compress.prune.channels import channel_importance
 from compress.prune.importance import Batches, Importance
 from compress.prune.rounds import InRounds

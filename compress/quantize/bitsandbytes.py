@@ -14,11 +14,11 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
+from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.machine import versions
-from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
+from compress.pipeline.state import Artifact, Stage, State
 from compress.settings import at_least
-from compress.state import Artifact, Stage, State
 
 THRESHOLD = 6.0  # LLM.int8's
 OUTPUTS, INPUTS = 32, 64  # bitsandbytes' 4-bit product on the CPU takes whole blocks of outputs and inputs

@@ -10,10 +10,10 @@ import numpy as np
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.pipeline.state import Stage, State
 from compress.quantize.calibration import Method
 from compress.quantize.ranges import Calibration
 from compress.settings import at_least, between
-from compress.state import Stage, State
 
 PERCENTILE, DECAY = 99.99, 0.9
 

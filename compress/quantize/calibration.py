@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from compress.errors import ModelError
-from compress.models.onnx_folder import onnx_session
 from compress.models.tokens import Tokens
+from compress.onnx.folder import onnx_session
 from compress.progress import progress
 from compress.quantize.histogram import Histogram
 from compress.quantize.ranges import Calibration, Range, entropy_range, percentile_range, squared_error_range
-from compress.tasks import Array
-from compress.timing import model_inputs
+from compress.runtimes.timing import model_inputs
+from compress.tasks.base import Array
 
 TOKENS_A_BATCH = 1024
 

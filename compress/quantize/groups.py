@@ -16,13 +16,13 @@ import numpy as np
 
 from compress.errors import Fault
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
-from compress.models.onnx_graph import save_unshaped
-from compress.models.onnx_products import INT8_LEVEL
 from compress.models.tokens import tokenize
+from compress.onnx.folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
+from compress.onnx.graph import save_unshaped
+from compress.onnx.products import INT8_LEVEL
+from compress.pipeline.state import Artifact, Stage, State
 from compress.quantize.qdq import quiet_quantizer
-from compress.state import Artifact, Stage, State
-from compress.timing import model_inputs
+from compress.runtimes.timing import model_inputs
 
 FP32_LEVEL = 1
 GROUPS = (16, 32, 64, 128, 256)  # the sizes that ONNX Runtime has

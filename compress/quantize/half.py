@@ -11,13 +11,13 @@ from typing import Any
 from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.models.loading import load_tokenizer
-from compress.models.onnx_folder import MODEL, onnx_student, with_tokenizer
-from compress.models.onnx_half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
 from compress.models.tokens import Tokens, tokenize
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.onnx.half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
+from compress.pipeline.state import Artifact, Product, Stage, State
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import Method, measure_ranges
 from compress.settings import at_least
-from compress.state import Artifact, Product, Stage, State
 
 ROOM = 4  # other rows have larger values than those that were seen: up to so many times as large
 

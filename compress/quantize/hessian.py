@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.losses.functions import hard_label_loss
-from compress.models.fake_quantization import EMBEDDINGS, WEIGHTS, fake_quantize, weight_scale
-from compress.models.onnx_products import part_of
+from compress.families.forms.fake_quantization import EMBEDDINGS, WEIGHTS, fake_quantize, weight_scale
 from compress.models.tokens import Tokens
+from compress.onnx.products import part_of
 from compress.progress import progress
 from compress.quantize.qdq import Scheme
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 BINS = 4096  # of which values and 0 together span at least half
 SMALLEST = -126  # the exponent of the finest bins: of the smallest normal number in fp32

@@ -17,17 +17,17 @@ import torch
 from compress.distill.losses.functions import hard_label_loss
 from compress.errors import Fault
 from compress.models.loading import load_model
-from compress.models.onnx_folder import onnx_session
 from compress.models.tokens import Tokens, tokenize
+from compress.onnx.folder import onnx_session
+from compress.pipeline.state import State
 from compress.progress import progress
 from compress.quantize.calibration import TOKENS_A_BATCH
 from compress.quantize.hessian import omegas
 from compress.quantize.qdq import Scheme, with_qdq
 from compress.quantize.ranges import Range
+from compress.runtimes.timing import model_inputs
 from compress.settings import Settings, at_least, between, plain
-from compress.state import State
-from compress.tasks import Array
-from compress.timing import model_inputs
+from compress.tasks.base import Array
 
 ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05
 

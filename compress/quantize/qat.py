@@ -9,17 +9,17 @@ from typing import Any
 
 from compress.distill.projections import carry
 from compress.errors import Fault
+from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.forms.fake_quantization import Scheme
+from compress.families.forms.quantization_aware import fake_quantized
 from compress.machine import int8_dot_product
-from compress.models.fake_quantization import Scheme
-from compress.models.families import FAMILIES, can_be_taken_apart
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.onnx_folder import MODEL, with_tokenizer
-from compress.models.onnx_graph import FORM, input_names, write_onnx
-from compress.models.quantization_aware import fake_quantized
+from compress.onnx.folder import MODEL, with_tokenizer
+from compress.onnx.graph import FORM, input_names, write_onnx
+from compress.pipeline.state import Artifact, Model, Stage, State
 from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
-from compress.state import Artifact, Model, Stage, State
 
 SHARE = 0.25  # of the distillation's learning rate: with the whole of it a trained student loses (benchmarks/README.md)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.models.onnx_folder import MODEL, import_onnxruntime
-from compress.models.onnx_products import EMBEDDINGS, IN_FLOAT, matrix_products
+from compress.onnx.folder import MODEL, import_onnxruntime
+from compress.onnx.products import EMBEDDINGS, IN_FLOAT, matrix_products
 from compress.quantize.ranges import Range
 
 MATRIX_PRODUCTS = ("MatMul", "Gemm")

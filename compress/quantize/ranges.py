@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 
 from compress.quantize.histogram import Histogram
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 LEVELS = 256  # of an unsigned integer of 8 bits, over an asymmetric range
 SYMMETRIC_LEVELS = 128  # of a signed one's absolute value

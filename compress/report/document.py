@@ -12,7 +12,6 @@ from typing import Any
 
 from compress.errors import CompressError
 from compress.files import storage_error
-from compress.paired import Difference
 from compress.report.records import (
     Augmentation,
     Cut,
@@ -27,7 +26,8 @@ from compress.report.records import (
     Sensitivity,
 )
 from compress.report.summary import summary_of
-from compress.run_names import run_in
+from compress.run.names import run_in
+from compress.tasks.paired import Difference
 
 SCHEMA = 1
 _NESTED = "its values are nested too deeply for a report. Run the recipe again to write it anew."

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.markdown import code, text
-from compress.paired import Difference
 from compress.report import comparisons, formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.document import parse
 from compress.report.records import Report
 from compress.report.steps import steps
 from compress.report.timings import Cell, grids
+from compress.tasks.paired import Difference
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compress.data.summary import Summary
-from compress.paired import Difference
+from compress.tasks.paired import Difference
 
 Group = Literal["stage", "artifact", "baseline"]
 

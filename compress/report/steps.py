@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from compress.paired import Difference
 from compress.report.records import Entry, Report
+from compress.tasks.paired import Difference
 
 
 @dataclass(frozen=True)

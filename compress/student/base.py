@@ -14,7 +14,7 @@ from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.state import Model, Stage, State
+from compress.pipeline.state import Model, Stage, State
 from compress.train import same_randomness
 
 

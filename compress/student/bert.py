@@ -12,10 +12,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.errors import DataError, Fault
-from compress.models.families import family_of
-from compress.models.language_head import word_embeddings
+from compress.families.base import family_of
+from compress.families.forms.uneven import NARROWED
+from compress.families.language_head import word_embeddings
 from compress.models.loading import content_of, load_config, load_model, quiet
-from compress.models.uneven import NARROWED
 from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student

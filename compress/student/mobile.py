@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, MobileBertConfig, PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.families import family_of
+from compress.families.base import family_of
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row

@@ -10,20 +10,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from compress.adoption import Refusal, adopt, adopted
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
-from compress.examination import Subject
 from compress.hub_access import absent
 from compress.models.ensemble import EnsembleConfig
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
-from compress.state import Model, Record, State
+from compress.pipeline.state import Model, Record, State
 from compress.student.base import Student
 from compress.student.start import where
-from compress.tasks import Classification, Task
+from compress.tasks.adoption import Refusal, adopt, adopted
+from compress.tasks.base import Classification, Task
+from compress.teachers.examination import Subject
 
 
 @dataclass(kw_only=True)

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.families import can_be_taken_apart, family_of
+from compress.families.base import can_be_taken_apart, family_of
+from compress.families.forms.shared import SHARED_CLASSES, shared_parts
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
-from compress.models.shared import SHARED_CLASSES, shared_parts
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults

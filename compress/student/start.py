@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, ModelError
+from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.hub_access import absent
-from compress.models.families import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.models.folder import VOCABULARIES
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
 from compress.student.layer_map import layer_map

@@ -21,8 +21,8 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from compress.errors import CompressError
+from compress.families.base import layers_below_top
 from compress.interruption import held_back
-from compress.models.families import layers_below_top
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
 from compress.train.callbacks import Bar, Keeper, finished, last_whole

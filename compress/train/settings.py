@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 
 from compress.errors import Fault
-from compress.models.families import can_be_taken_apart, family_of
+from compress.families.base import can_be_taken_apart, family_of
 from compress.models.loading import parameter_shapes
+from compress.pipeline.state import Stage
 from compress.settings import at_least, between, positive
-from compress.state import Stage
 
 
 class Decay(Enum):

@@ -14,7 +14,7 @@ from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 from tests.conftest import save_tiny
 from tests.report.test_html import Page
 from tests.test_recipe import made, pairs, recipe, report

@@ -17,14 +17,14 @@ from compress.distill.layers import Layers
 from compress.distill.losses import HiddenStates, LogitsMSE, SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.evaluate import TOKENS_A_BATCH
+from compress.families.skipping import observe_without
+from compress.models.evaluate import TOKENS_A_BATCH
 from compress.models.loading import load_model, load_tokenizer
-from compress.models.skipping import observe_without
 from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.state import Model, State
 from compress.prune.importance import Importance
 from compress.prune.layers import Order, PruneLayers
-from compress.recipe import Recipe
-from compress.state import Model, State
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv

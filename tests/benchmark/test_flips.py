@@ -6,7 +6,7 @@ import numpy as np
 
 from compress.benchmark.flips import SHOWN, flips
 from compress.data.dataset import Dataset, Split
-from compress.tasks import Classification, Regression
+from compress.tasks.base import Classification, Regression
 
 
 def data(task: Classification | Regression, rows: int, *, pairs: bool = False) -> Dataset:

@@ -12,7 +12,7 @@ import pytest
 from compress.data import Files
 from compress.data.source import refuse_unseen
 from compress.errors import DataError
-from compress.tasks import TaskKind
+from compress.tasks.base import TaskKind
 
 GOOD = "".join(f"neg\tbad {i}\npos\tgood {i}\n" for i in range(20))
 NAMED = "label\ttext\n" + GOOD

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress.data import Dataset, Files
 from compress.data.cutting import cut, sample, shares_of
 from compress.data.rows import folded
-from compress.tasks import TaskKind
+from compress.tasks.base import TaskKind
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=9), st.integers(1, 2000))

@@ -16,7 +16,7 @@ from compress.data import Dataset, Files
 from compress.data.rows import Columns
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks import Classification, Regression, TaskKind
+from compress.tasks.base import Classification, Regression, TaskKind
 
 ROWS = "".join(f"neg\tbad film number {i} of many\npos\tgood film number {i} of many\n" for i in range(20))
 COMMAS = ROWS.replace("\t", ",")

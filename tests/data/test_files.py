@@ -12,7 +12,7 @@ import pytest
 
 from compress.data import Dataset, Files
 from compress.settings import all_faults
-from compress.tasks import Classification, Regression, TaskKind
+from compress.tasks.base import Classification, Regression, TaskKind
 
 LABELS = ("neg", "pos")
 ROWS = [{"label": LABELS[i % 2], "text": f'say "{i}", ünï {i}'} for i in range(40)]

@@ -15,7 +15,7 @@ from compress.data import Hub
 from compress.data.hub import PRESETS
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks import Classification, Regression, TaskKind
+from compress.tasks.base import Classification, Regression, TaskKind
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_scores_with_hidden_test_labels(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_offline_is_told_at_once_and_without_a_traceback(tmp_path: Path) -> None:
     program = (
-        "from compress.data import Hub\nfrom compress.errors import DataError\nfrom compress.tasks import TaskKind\n"
+        "from compress.data import Hub\nfrom compress.errors import DataError\n"
+        "from compress.tasks.base import TaskKind\n"
         "try:\n    Hub(path='nyu-mll/glue', subset='sst2').load(TaskKind.auto, 1)\n"
         "except DataError as error:\n    print(error)\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.data import Dataset, Files
-from compress.tasks import TaskKind
+from compress.tasks.base import TaskKind
 from tests.conftest import reviews, write_tsv
 
 

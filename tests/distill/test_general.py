@@ -22,13 +22,13 @@ from compress.distill.on_corpus import OnCorpus
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
-from compress.models.language_head import load_language_model, word_embeddings
+from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
-from compress.recipe import Recipe, check
-from compress.state import Model, State, Workshop
+from compress.pipeline.state import Model, State, Workshop
+from compress.run.recipe import Recipe, check
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
-from compress.tasks import Classification
+from compress.tasks.base import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_language_head import save_language_model
 from tests.test_recipe import made, recipe

@@ -13,11 +13,11 @@ from rich.console import Console
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
+from compress.pipeline.state import State, Workshop
 from compress.prune.heads import PruneHeads
-from compress.recipe import Recipe
-from compress.state import State, Workshop
+from compress.report.verdict import verdicts
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
-from compress.verdict import verdicts
 from tests.conftest import save_tiny, tiny_model, write_tsv
 from tests.test_recipe import made, recipe, report, reviews
 

@@ -36,17 +36,17 @@ from compress.distill.losses import (
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill, labels_only
 from compress.distill.teacher_outputs import FromModel, Wanted
-from compress.evaluate import main_metric
-from compress.models.families import FAMILIES, encoder_layers, family_of
+from compress.families.base import FAMILIES, encoder_layers, family_of
+from compress.families.forms.uneven import shrink
+from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import shrink
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
-from compress.tasks import Classification
+from compress.tasks.base import Classification
 from compress.train import Objective, fit, same_randomness
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
 

@@ -23,16 +23,16 @@ from compress.distill.objective import Distillation
 from compress.distill.task_batches import ByTask, TaskRows
 from compress.distill.teacher_outputs import FromModel, Wanted
 from compress.errors import Fault, RecipeError
-from compress.evaluate import main_metric
+from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, with_heads
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.state import Model, State, Workshop
 from compress.settings import all_faults
-from compress.state import Model, State, Workshop
 from compress.student.bilstm import BiLstm
-from compress.tasks import Classification, Regression, TaskKind
-from compress.teacher import FineTune, Teacher
+from compress.tasks.base import Classification, Regression, TaskKind
+from compress.teachers.model import FineTune, Teacher
 from compress.train import Training, fit
 from tests.conftest import GOOD, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.test_recipe import made, recipe, report

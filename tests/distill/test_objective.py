@@ -9,8 +9,8 @@ from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenS
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
-from compress.models.uneven import shrink
 from compress.student.bert import Bert
 from tests.conftest import tiny_batch, tiny_model
 

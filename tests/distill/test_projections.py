@@ -17,8 +17,8 @@ from compress.distill.projections import PROJECTIONS, carry, go_on, keep
 from compress.distill.source import Keep
 from compress.distill.stage import GOES_ON, Distill
 from compress.models.loading import save_model
+from compress.pipeline.state import Model
 from compress.prune.heads import PruneHeads
-from compress.state import Model
 from compress.student.bert import Bert
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.distill.test_general import state_of

@@ -24,8 +24,8 @@ from compress.distill.losses.settings import Loss
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
-from compress.models.uneven import shrink
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
@@ -153,7 +153,7 @@ def test_equal_inputs_have_no_loss() -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_queries_keys_and_values_are_those_of_the_layer(family: str) -> None:
-    from compress.models.families import FAMILIES, encoder_layers, linear
+    from compress.families.base import FAMILIES, encoder_layers, linear
 
     model, batch = shrink(tiny_model(family), heads=[[0, 1], [3], [0, 1, 2, 3], [1, 2]]), tiny_batch(family=family)
     seen = observe(model, batch, hidden=True, relations=True)

@@ -17,13 +17,13 @@ from compress.distill.losses import HardLabels
 from compress.distill.stage import Distill
 from compress.distill.theseus import Replacement, Theseus
 from compress.errors import RecipeError
-from compress.evaluate import main_metric
-from compress.models.families import FAMILIES, encoder_layers
+from compress.families.base import FAMILIES, encoder_layers
+from compress.families.forms.uneven import shrink
+from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.models.uneven import shrink
 from compress.student.bert import Bert
-from compress.tasks import Classification
+from compress.tasks.base import Classification
 from compress.train import fit, same_randomness
 from tests.conftest import FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
 from tests.test_recipe import made, recipe, report

@@ -20,10 +20,10 @@ import pytest
 from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
 from compress.models.loading import save_model
-from compress.predict import predict
+from compress.pipeline.state import Model, State, Workshop
 from compress.quantize.symmetric import SymmetricInt8
-from compress.state import Model, State, Workshop
-from compress.tasks import Classification, Regression, Task
+from compress.run.predict import predict
+from compress.tasks.base import Classification, Regression, Task
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.export.triton_server import load
 

@@ -18,20 +18,20 @@ import onnxruntime
 import pytest
 
 from compress.benchmark.stage import Benchmark
-from compress.config import compose
+from compress.cli.compose import compose
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.export.onnx import Onnx
 from compress.export.triton import Device, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.predict import predict
+from compress.pipeline.state import Artifact, Model, State, Workshop
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.symmetric import SymmetricInt8
+from compress.run.predict import predict
 from compress.settings import all_faults
-from compress.state import Artifact, Model, State, Workshop
-from compress.tasks import Classification, Regression
+from compress.tasks.base import Classification, Regression
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
 from tests.test_recipe import made, recipe, report

@@ -13,13 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.families.base import family_of
+from compress.families.forms.uneven import kept_heads, shrink
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
-from compress.models.families import family_of
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
-from compress.models.uneven import kept_heads, shrink
-from compress.state import Model, Workshop
-from compress.tasks import Classification, Regression
+from compress.pipeline.state import Model, Workshop
+from compress.tasks.base import Classification, Regression
 from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
 from tests.test_train import tokens
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compress.models.families import FAMILIES
+from compress.families.base import FAMILIES
 from compress.models.loading import load_model, save_model
 from compress.models.masking import Masked, Pattern, hold_zeros, mask, masked_modules, masks, matrices, settle
 from compress.models.outputs import observe

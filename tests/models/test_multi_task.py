@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from compress.models.families import encoder_layers, family_of
+from compress.families.base import encoder_layers, family_of
+from compress.families.forms.uneven import shrink
 from compress.models.loading import quiet, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
 from compress.models.outputs import observe, parameters
-from compress.models.uneven import shrink
-from compress.tasks import Classification, Regression, task_of_config
+from compress.tasks.base import Classification, Regression, task_of_config
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 TASKS = {

@@ -11,17 +11,17 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from compress.benchmark.runners import load_runner, one_by_one
 from compress.data.dataset import Split
 from compress.errors import ModelError
+from compress.families.forms.uneven import shrink
 from compress.models.ensemble import ensemble
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
-from compress.models.onnx_folder import MODEL, with_tokenizer
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
-from compress.models.uneven import shrink
-from compress.predict import predict
+from compress.onnx.folder import MODEL, with_tokenizer
+from compress.onnx.graph import input_names, write_onnx
+from compress.run.predict import predict
+from compress.runtimes.runners import load_runner, one_by_one
 from compress.student.cnn import CnnConfig
 from tests.conftest import GOOD, VOCABULARY, tiny_model, tiny_tokenizer
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from compress.errors import ModelError
-from compress.models.families import FAMILIES, encoder_layers, linear
+from compress.families.base import FAMILIES, encoder_layers, linear
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model
 

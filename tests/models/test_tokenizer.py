@@ -12,15 +12,15 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from transformers import PreTrainedTokenizerFast
 
-from compress.benchmark.runners import load_runner, one_by_one
 from compress.data.dataset import Split
 from compress.errors import ModelError
 from compress.models.ensemble import ensemble
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.onnx_folder import MODEL, with_tokenizer
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.tokenizer import same_tokens
 from compress.models.tokens import tokenize
+from compress.onnx.folder import MODEL, with_tokenizer
+from compress.onnx.graph import input_names, write_onnx
+from compress.runtimes.runners import load_runner, one_by_one
 from tests.conftest import save_tiny, tiny_model, tiny_tokenizer
 
 PAIRS = Split(("good film", "the plot was bad"), ("bad actor", "so very good music"))

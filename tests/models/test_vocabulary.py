@@ -18,13 +18,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from compress.data import Files
 from compress.data.dataset import Split
 from compress.errors import ModelError
-from compress.evaluate import predict_rows
+from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.models.vocabulary import used_pieces, with_pieces, with_rows
+from compress.pipeline.state import Model, State, Workshop
 from compress.prune.vocabulary import PruneVocabulary
-from compress.state import Model, State, Workshop
-from compress.tasks import TaskKind
+from compress.tasks.base import TaskKind
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
 
 TEXTS = ("the film was good", "an awful plot and the actor was dull dull", "lovely music")

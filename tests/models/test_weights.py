@@ -27,10 +27,10 @@ from transformers import (
 
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError
-from compress.models.language_head import load_language_model
+from compress.families.language_head import load_language_model
 from compress.models.loading import check_trained, load_config, load_masked_lm, load_model, load_tokenizer, quiet
-from compress.tasks import Classification
-from compress.teacher import FineTune, Teacher
+from compress.tasks.base import Classification
+from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, save_tiny, tiny_tokenizer
 
 DISTANCES = "bert.encoder.layer.{}.attention.self.distance_embedding.weight"

@@ -12,10 +12,10 @@ from transformers import BertConfig
 
 from compress.benchmark.stage import Benchmark
 from compress.errors import RecipeError
-from compress.models.families import FAMILIES
+from compress.families.base import FAMILIES
 from compress.prune.budget import Budget
 from compress.prune.gradual import Rounds
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import FAMILY_NAMES, save_tiny

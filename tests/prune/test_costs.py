@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from compress.models.onnx_graph import input_names
+from compress.families.forms.uneven import shrink
 from compress.models.outputs import parameters
-from compress.models.uneven import shrink
+from compress.onnx.graph import input_names
 from compress.prune.costs import GONE, Shape, counted, shape_of, widths
 from compress.prune.latency_table import measured_costs
 from tests.conftest import CONFIGS, FAMILY_NAMES, tiny_model, tiny_tokenizer

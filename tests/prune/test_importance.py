@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.distill.losses import hard_label_loss
-from compress.models.families import FAMILIES, encoder_layers, linear
+from compress.families.base import FAMILIES, encoder_layers, linear
 from compress.models.outputs import observe
 from compress.prune.importance import Importance, head_importance, layer_importance, neuron_importance
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
@@ -91,7 +91,7 @@ def test_the_squared_slope_of_a_head_is_at_least_the_square_of_the_mean_slope() 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
-    from compress.models.uneven import shrink
+    from compress.families.forms.uneven import shrink
 
     model, batch = tiny_model(family), tiny_batch(family=family)
     losses = layer_importance(model, [batch], Importance.loss)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from compress.families.forms.uneven import shrink
+from compress.families.skipping import observe_without
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe
-from compress.models.skipping import observe_without
-from compress.models.uneven import shrink
 from compress.prune.layers import Order, PruneLayers, every_other
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 

@@ -23,7 +23,7 @@ from compress.prune.rounds import InRounds
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import PruneWeights
 from compress.prune.width import PruneWidth
-from compress.recipe import _weights_faults
+from compress.run.recipe import _weights_faults
 from compress.student.bert import Bert
 from compress.student.shared import Shared
 from tests.conftest import BERT_NOW, save_tiny, tiny_model

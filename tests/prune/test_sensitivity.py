@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.models.families import encoder_layers, family_of
+from compress.families.base import encoder_layers, family_of
+from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
-from compress.models.uneven import shrink
 from compress.prune.costs import GONE, shape_of
 from compress.prune.sensitivity import Sensitivity, order_of
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model

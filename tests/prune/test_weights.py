@@ -19,7 +19,7 @@ from compress.distill.source import Keep
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.models.families import FAMILIES
+from compress.families.base import FAMILIES
 from compress.models.loading import load_model
 from compress.models.masking import matrices, own_weight
 from compress.prune.gradual import Rounds
@@ -30,7 +30,7 @@ from compress.prune.rounds import Scope
 from compress.prune.weights import Method, PruneWeights, zero_smallest
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.qat import QuantizationAware
-from compress.recipe import Recipe, check
+from compress.run.recipe import Recipe, check
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv

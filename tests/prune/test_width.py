@@ -26,12 +26,12 @@ from compress.distill.objective import Distillation
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault, MissingPackageError
-from compress.models.families import FAMILIES, encoder_layers, family_of, linear
+from compress.families.base import FAMILIES, encoder_layers, family_of, linear
+from compress.families.forms.uneven import UNEVEN_CLASSES, head_size, kept_channels, shrink
+from compress.families.shipped import CODE
 from compress.models.loading import load_model, quiet, save_model
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.outputs import observe, parameters
-from compress.models.shipped import CODE
-from compress.models.uneven import UNEVEN_CLASSES, head_size, kept_channels, shrink
+from compress.onnx.graph import input_names, write_onnx
 from compress.prune.channels import channel_importance, stream
 from compress.prune.gradual import Rounds
 from compress.prune.heads import PruneHeads

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from compress.benchmark.runners import load_runner
 from compress.distill.losses import SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
+from compress.families.base import FAMILIES, encoder_layers, linear
+from compress.families.forms.uneven import shrink
 from compress.files import size_mib
-from compress.models.families import FAMILIES, encoder_layers, linear
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import INPUTS
-from compress.models.uneven import shrink
+from compress.pipeline.state import Artifact, Model, State, Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
+from compress.runtimes.runners import load_runner
 from compress.settings import all_faults
-from compress.state import Artifact, Model, State, Workshop
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_tokenizer, write_tsv

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.quantize.histogram import Histogram
-from compress.tasks import Array
+from compress.tasks.base import Array
 
 
 def in_parts(values: Array, parts: int, bins: int = 4096) -> Histogram:

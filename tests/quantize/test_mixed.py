@@ -17,16 +17,16 @@ from compress.distill.losses import SoftTargets
 from compress.distill.losses.functions import hard_label_loss
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.models.fake_quantization import WEIGHTS, weight_scale
+from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
 from compress.models.tokens import tokenize
+from compress.pipeline.state import State, Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
 from compress.quantize.mixed import Grain, Mixed, Order, Precisions
 from compress.quantize.qdq import Scheme
 from compress.settings import all_faults
-from compress.state import State, Workshop
 from compress.student.bilstm import BiLstm
-from compress.tasks import Array, Classification
+from compress.tasks.base import Array, Classification
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 from tests.test_recipe import made, report

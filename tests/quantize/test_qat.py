@@ -17,11 +17,11 @@ from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
+from compress.pipeline.state import Model
 from compress.quantize.int8 import WeightBits
 from compress.quantize.qat import QuantizationAware
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
 from compress.settings import all_faults
-from compress.state import Model
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv

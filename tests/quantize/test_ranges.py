@@ -7,7 +7,7 @@ import pytest
 
 from compress.quantize.histogram import Histogram
 from compress.quantize.ranges import entropy_range, kl_divergence, percentile_range, squared_error_range
-from compress.tasks import Array
+from compress.tasks.base import Array
 from tests.quantize.test_histogram import activations, in_parts
 
 

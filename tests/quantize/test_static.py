@@ -19,20 +19,20 @@ from compress.data.dataset import Dataset, Split
 from compress.distill.losses import SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
-from compress.models.onnx_folder import MODEL, onnx_session
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.tokens import Tokens, tokenize
+from compress.onnx.folder import MODEL, onnx_session
+from compress.onnx.graph import input_names, write_onnx
+from compress.pipeline.state import Model, State, Workshop
 from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.ranges import Calibration
 from compress.quantize.symmetric import SymmetricInt8
-from compress.recipe import Recipe
+from compress.run.recipe import Recipe
+from compress.runtimes.timing import model_inputs
 from compress.settings import all_faults
-from compress.state import Model, State, Workshop
 from compress.student.bert import Bert
-from compress.tasks import Classification
-from compress.timing import model_inputs
+from compress.tasks.base import Classification
 from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.test_recipe import made, recipe, report
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.models.families import FAMILIES, encoder_layers
+from compress.families.base import FAMILIES, encoder_layers
+from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.models.outputs import observe
-from compress.models.uneven import kept_heads, neurons, shrink
 from compress.student.bert import Bert
 from compress.student.layer_map import layer_map, layer_map_faults
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from compress.models.families import can_be_taken_apart
-from compress.models.onnx_graph import write_onnx
+from compress.families.base import can_be_taken_apart
 from compress.models.outputs import observe
+from compress.onnx.graph import write_onnx
 from compress.student.base import Reading
 from compress.student.mobile import Mobile, Normalization
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer

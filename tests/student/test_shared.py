@@ -13,11 +13,11 @@ from onnxruntime.quantization import quantize_dynamic
 from safetensors import safe_open
 from transformers import BertConfig, BertForSequenceClassification
 
-from compress.models.families import FAMILIES, can_be_taken_apart, encoder_layers
-from compress.models.onnx_graph import write_onnx
+from compress.families.base import FAMILIES, can_be_taken_apart, encoder_layers
+from compress.families.forms.shared import shared_parts
+from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe, parameters
-from compress.models.shared import shared_parts
-from compress.models.uneven import shrink
+from compress.onnx.graph import write_onnx
 from compress.student.shared import Share, Shared, Start
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 from tests.student.reloading import check_reloading

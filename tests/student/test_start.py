@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
 from compress.errors import RecipeError
-from compress.models.families import FAMILIES, encoder_layers
+from compress.families.base import FAMILIES, encoder_layers
 from compress.models.loading import load_model, save_model
-from compress.recipe import check
-from compress.state import Model, State, Workshop
+from compress.pipeline.state import Model, State, Workshop
+from compress.run.recipe import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults
-from compress.tasks import Classification
-from compress.teacher import FineTune
+from compress.tasks.base import Classification
+from compress.teachers.model import FineTune
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer
 from tests.test_recipe import recipe
 

@@ -18,11 +18,11 @@ from compress.data.dataset import Split
 from compress.distill.losses import HardLabels, HiddenStates, LogitsMSE, SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.evaluate import predict_rows
+from compress.models.evaluate import predict_rows
 from compress.models.loading import save_model
 from compress.models.lstm import Lstm
-from compress.models.onnx_graph import input_names, write_onnx
 from compress.models.tokens import tokenize
+from compress.onnx.graph import input_names, write_onnx
 from compress.prune.heads import PruneHeads
 from compress.prune.vocabulary import PruneVocabulary
 from compress.quantize.int8 import DynamicInt8
@@ -161,7 +161,7 @@ def test_they_reload_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
         "import sys, numpy as np, compress\n"
         "from pathlib import Path\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
-        "from compress.evaluate import predict_rows; from compress.models.tokens import tokenize\n"
+        "from compress.models.evaluate import predict_rows; from compress.models.tokens import tokenize\n"
         "from tests.student.test_words import PAIRS\n"
         "for folder in Path(sys.argv[1]).iterdir():\n"
         "    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()\n"

@@ -1,0 +1,1 @@
+"""The command line: what is typed, composed, refused and printed."""

@@ -1,0 +1,1 @@
+"""Forms of an encoder that no family has: uneven, shared, quantization-aware."""

@@ -1,0 +1,117 @@
+"""Masked-language-model heads of every family in one form: load them, and put them on any encoder's states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from compress.families.base import family_of
+from compress.models.loading import load_any_masked_lm, plain_errors
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where a family's transformers model for masked language modelling has the parts of its head."""
+
+    dense: str
+    norm: str
+    activation: str | None = None  # the configuration's key; None: always gelu
+
+
+_NAMES = {
+    "bert": _Names("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "hidden_act"),
+    "roberta": _Names("lm_head.dense", "lm_head.layer_norm"),
+    "electra": _Names("generator_predictions.dense", "generator_predictions.LayerNorm"),
+    "distilbert": _Names("vocab_transform", "vocab_layer_norm", "activation"),
+}
+
+
+class LanguageHead(nn.Module):
+    """Dense layer, activation, layer norm, then scores: products with the word embeddings, and a bias.
+
+    New ones are random. ``decoder`` (vocabulary, width) stands in for the embeddings where a model does not tie
+    the two.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        key = _NAMES[family_of(config).model_type].activation
+        width = embedding_width(config)
+        self.dense = nn.Linear(config.hidden_size, width)
+        self.norm = nn.LayerNorm(width, eps=getattr(config, "layer_norm_eps", 1e-12))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.activation = ACT2FN[getattr(config, key) if key else "gelu"]
+        self.decoder: nn.Parameter | None = None
+        nn.init.normal_(self.dense.weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(self.dense.bias)
+
+    def features(self, states: Tensor) -> Tensor:
+        """Hidden states (…, hidden) to what is compared with each word's embedding (…, width)."""
+        features: Tensor = self.norm(self.activation(self.dense(states)))
+        return features
+
+    def forward(self, states: Tensor, embeddings: Tensor) -> Tensor:
+        """Hidden states (…, hidden) and word embeddings (vocabulary, width) to logits (…, vocabulary)."""
+        weight = embeddings if self.decoder is None else self.decoder
+        return nn.functional.linear(self.features(states), weight, self.bias)
+
+    def start_from(self, other: LanguageHead) -> None:
+        """Take over every parameter of ``other`` whose shape is the same, but an untied decoder."""
+        known, own = other.state_dict(), self.state_dict()
+        same = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
+        self.load_state_dict(own | same)
+
+
+def embedding_width(config: Any) -> int:
+    """Return the width of the word embeddings."""
+    return int(getattr(config, "embedding_size", None) or config.hidden_size)
+
+
+def word_embeddings(model: PreTrainedModel) -> Tensor:
+    """Return a model's word embeddings (vocabulary, width), the parameter itself."""
+    found = model.get_input_embeddings()
+    assert isinstance(found, nn.Embedding)
+    return found.weight
+
+
+def has_language_head(model: str | Path, config: Any) -> bool:
+    """Return whether a folder's weights, or a hub id's declared architecture, have a masked-language-model head."""
+    folder = Path(model)
+    if folder.is_dir():
+        wanted = f"{_NAMES[family_of(config).model_type].dense}.weight"
+        for path in folder.glob("*.safetensors"):
+            with plain_errors(model), safe_open(path, framework="pt") as file:
+                if wanted in file.keys():  # noqa: SIM118
+                    return True
+        return False
+    names = config.architectures or []
+    return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in names)
+
+
+def load_language_model(model: str | Path, on: torch.device | None = None) -> tuple[PreTrainedModel, LanguageHead]:
+    """Return the encoder and the head of a folder or hub id, in evaluation mode; a head that it lacks is random."""
+    loaded, _ = load_any_masked_lm(model)
+    config = loaded.config
+    names = _NAMES[family_of(config).model_type]
+    head = LanguageHead(config)
+    encoder = loaded.base_model
+    assert isinstance(encoder, PreTrainedModel)
+    head.dense.load_state_dict(loaded.get_submodule(names.dense).state_dict())
+    head.norm.load_state_dict(loaded.get_submodule(names.norm).state_dict())
+    decoder = loaded.get_output_embeddings()
+    assert isinstance(decoder, nn.Linear)
+    with torch.no_grad():
+        head.bias.copy_(decoder.bias)
+    if decoder.weight is not word_embeddings(encoder):
+        head.decoder = nn.Parameter(decoder.weight.detach().clone())
+    for part in (encoder, head):
+        nn.Module.to(part, on)
+        part.eval()
+    return encoder, head

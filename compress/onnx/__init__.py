@@ -1,0 +1,1 @@
+"""ONNX graphs: reading, rewriting, and counting what they hold."""

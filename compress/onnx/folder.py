@@ -1,0 +1,82 @@
+"""An ONNX folder: graph, tokenizer and labels, enough to serve with onnxruntime and tokenizers alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from compress.errors import MissingPackageError, ModelError
+from compress.families.base import FAMILIES, UNEVEN
+from compress.files import write_text
+from compress.models.loading import load_model, load_tokenizer
+from compress.onnx.graph import FORM, input_names, write_onnx
+from compress.pipeline.state import Product, State
+
+MODEL = "model.onnx"
+IN_FLOATS = "compress.in_floats"  # metadata of a graph whose int8 is another device's: here it is computed in floats
+BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def import_onnxruntime(purpose: str) -> Any:
+    """Return the module; raises MissingPackageError."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime", "onnx", purpose) from error
+    return onnxruntime
+
+
+def onnx_session(model: Path | bytes, threads: int, optimized: Path | None = None) -> Any:
+    """Return a session of ONNX Runtime on the CPU for a graph in a file or in memory; raises ModelError.
+
+    ``threads`` 0: as many as there are cores. The optimized graph is written to ``optimized``.
+    """
+    ort = import_onnxruntime("Running ONNX")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    given = model if isinstance(model, bytes) else str(model)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    try:
+        session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        if IN_FLOATS in session.get_modelmeta().custom_metadata_map:
+            # products of signed integers saturate on processors that sum them in 16 bits
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        return session
+    except Exception as error:  # onnxruntime's errors share no base class
+        name = "the graph" if isinstance(model, bytes) else model
+        raise ModelError(f"{name}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+
+
+def onnx_student(state: State) -> Product:
+    """Return the folder with the student's fp32 graph, written once and kept in the cache."""
+    student = state.given_student
+
+    def work(folder: Path) -> None:
+        write_onnx(load_model(student.folder), input_names(load_tokenizer(student.folder)), folder / MODEL)
+        with_tokenizer(student.folder, folder)
+
+    return state.workshop.make("onnx", [student.key, FORM], work)
+
+
+def with_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer and the configuration (labels) from ``source``; the model's code is for PyTorch and stays.
+
+    Both are said in words that others know, too, as Optimum with transformers 4: a model whose layers differ in shape
+    is of its family's type (the shapes are in the graph), and a tokenizer of no type of its own is the plain fast one.
+    """
+    for name in BESIDE:
+        shutil.copyfile(source / name, folder / name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    family = config["model_type"].removeprefix(UNEVEN)
+    config["model_type"] = family if family in FAMILIES else config["model_type"]
+    config.pop("auto_map", None)
+    write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":  # the name since transformers 5
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,1 @@
+"""A run: its recipe, the check before it, its folder."""

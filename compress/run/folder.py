@@ -1,0 +1,107 @@
+"""The run's folder and its report, made from the state and from what was measured."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.data.dataset import Dataset
+from compress.distill.projections import PROJECTIONS
+from compress.families.shipped import CODE
+from compress.files import storage_faults
+from compress.machine import describe, versions
+from compress.pipeline.state import PRODUCT, State
+from compress.report import report_texts
+from compress.report.card import to_model_card
+from compress.report.verdict import recommend, verdicts, warnings
+from compress.run.marker import Source, write_files
+from compress.settings import plain
+
+LEFT = (PRODUCT, PROJECTIONS)  # files of the cache that only the cache needs
+
+if TYPE_CHECKING:
+    from compress.run.recipe import Recipe
+
+
+def report_of(
+    recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str
+) -> dict[str, Any]:
+    """Return the content of report.json, schema 1."""
+    data, added = _given(state)
+    report = {
+        "schema": 1,
+        "recipe": recipe.recipe,
+        "name": recipe.name,
+        "command": command,
+        "settings": plain(recipe),
+        "seed": recipe.seed,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "machine": describe(recipe.benchmark.threads),
+        "versions": versions(),
+        "task": {
+            "kind": data.task.kind.value,
+            "labels": list(getattr(data.task, "labels", [])),
+            "main_metric": data.task.main_metric,
+        },
+        "dataset": {
+            "name": data.name,
+            "rows": {
+                "train": len(data.train),
+                "validation": len(data.validation),
+                "test": len(data.test),
+                "unlabelled": len(data.unlabelled or ()),
+                **({"augmented": added} if state.augmentations else {}),
+            },
+            "fingerprint": data.fingerprint,
+            "notes": [*(data.summary.warnings() if data.summary else ()), *data.notes],
+            "summary": data.summary.plain() if data.summary else {},
+        },
+        **({"augmentation": [dict(one) for one in state.augmentations]} if state.augmentations else {}),
+        **measured,
+    }
+    report["recommended"] = recommend(report)
+    report["warnings"] = warnings(report)
+    report["verdicts"] = verdicts(report)
+    return report
+
+
+def _given(state: State) -> tuple[Dataset, int]:
+    """Return the data set without what augmentations added to its unlabelled rows, and how many those are."""
+    added = sum(one["counts"]["kept"] for one in state.augmentations)
+    unlabelled = state.data.unlabelled
+    if unlabelled is None or not state.augmentations:
+        return state.data, 0
+    given = unlabelled.take(np.arange(len(unlabelled) - added))
+    return replace(state.data, unlabelled=given if len(given) else None), added
+
+
+def repeat(folder: Path) -> str:
+    """Return the command that repeats a run, for one that was not started by a command."""
+    return shlex.join(["compress", "run", f"recipe={folder / 'recipe.yaml'}"])
+
+
+def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
+    """Write recipe.yaml, stages/, student/, artifacts/ and the report, and the list of them as those of ``run``.
+
+    Files that are not on the folder's list stay. Raises StorageError.
+    """
+    from compress.cli.compose import to_yaml  # which knows the names of what a recipe holds, and so imports recipes
+
+    models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
+    models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
+    models |= {f"stages/{a.name}": a.trained.folder for a in state.artifacts if a.trained is not None}
+    models["student"] = state.given_student.folder
+    with storage_faults(folder):
+        sources: dict[str, Source] = {}
+        for name, model in models.items():
+            files = sorted(path for path in model.rglob("*") if path.is_file())
+            sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
+        code = CODE if f"student/{CODE}" in sources else None
+        sources["student/README.md"] = to_model_card(report, code)
+        write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))

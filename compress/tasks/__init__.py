@@ -1,0 +1,1 @@
+"""What is predicted: the tasks that a recipe can ask for."""

@@ -1,0 +1,1 @@
+"""Where the teacher comes from and what is known of it."""

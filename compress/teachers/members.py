@@ -1,0 +1,198 @@
+"""Several teachers as one: what must hold of the members, and the ensemble that they become."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import CONFIG_MAPPING
+
+from compress.data.dataset import Dataset
+from compress.errors import Fault, ModelError
+from compress.models.device import device
+from compress.models.ensemble import ensemble
+from compress.models.evaluate import main_metric
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.tokens import tokenize
+from compress.pipeline.state import Model, Record, State
+from compress.tasks.adoption import Adoption, Refusal, named_as
+from compress.tasks.base import Task, TaskKind
+
+if TYPE_CHECKING:
+    from compress.teachers.model import Teacher
+
+
+class Combine(Enum):
+    """Mean of the probabilities, of the logits, or of the probabilities by how sure each member is of the row."""
+
+    probabilities = "probabilities"
+    logits = "logits"
+    confidence = "confidence"
+
+
+@dataclass(frozen=True)
+class Member:
+    """What is known of one model of a teacher before any work."""
+
+    name: str
+    config: Any
+    tokenizer: Any
+    adoption: Adoption | None  # how its head is read; None: it is trained in this run
+    why: str  # it is trained, as a clause; empty where it is used as it is
+
+    @property
+    def must_train(self) -> bool:
+        """Whether it is trained in this run."""
+        return self.adoption is None
+
+    @property
+    def line(self) -> str:
+        """Whether it is used as it is, or trained, and why."""
+        if self.adoption is None:
+            return f"{self.name} is trained, because {self.why}"
+        return f"{self.name} is used as it is" + (f": {self.adoption.note}" if self.adoption.note else "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The line, and the classes that only the model knows."""
+        absent = self.adoption.absent if self.adoption is not None and self.adoption.outputs else ()
+        return (self.line, *([f"classes without rows, kept: {', '.join(absent)}"] if absent else ()))
+
+
+def member_faults(teacher: Teacher) -> Iterator[Fault]:
+    """Yield settings that do not fit the number of members."""
+    count = max(teacher.copies, 1 + len(teacher.members))
+    if teacher.members and teacher.copies > 1:
+        yield Fault("copies", teacher.copies, "cannot go with members", "Set copies=1, or members=[].")
+        return
+    if len({teacher.model, *teacher.members}) <= len(teacher.members):
+        yield Fault("members", list(teacher.members), "names a model twice", "Use weights, or copies.")
+    if count == 1:
+        remedy = "Set members or copies too, or leave it out."
+        if teacher.weights is not None:
+            yield Fault("weights", list(teacher.weights), "needs more than one member", remedy)
+        if teacher.combine is not Combine.probabilities:
+            yield Fault("combine", teacher.combine.value, "needs more than one member", remedy)
+    elif teacher.weights is not None:
+        if len(teacher.weights) != count:
+            rule = f"must list one weight for each of the {count} members"
+            yield Fault("weights", list(teacher.weights), rule, "The first is that of teacher.model.")
+        if not all(0 < weight < math.inf for weight in teacher.weights):
+            yield Fault("weights", list(teacher.weights), "must list finite numbers above 0")
+    if not 1 <= teacher.chosen <= count:
+        rule = f"must be a member's number, from 1 to {count}" if count > 1 else "must be 1, the only member"
+        yield Fault("chosen", teacher.chosen, rule)
+
+
+def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> None:
+    """Raise ModelError where members cannot answer as one."""
+    if task.kind not in (TaskKind.classification, TaskKind.regression):
+        raise ModelError(f"An ensemble knows classes and scores only, and the task is {task.kind.value}.")
+    if task.kind is TaskKind.regression and teacher.combine is Combine.confidence:
+        raise ModelError(
+            "teacher.combine = confidence: the labels are scores, of which no member is more sure than another. "
+            "Leave it out: scores are averaged."
+        )
+    if teacher.copies > 1 and not members[0].must_train:
+        raise ModelError(
+            f"teacher.copies = {teacher.copies}: {teacher.model} knows the task already, so all copies would be the "
+            "same. Set teacher.fine_tune=always, or name other models as teacher.members."
+        )
+    for member in members:
+        if member.config.model_type not in CONFIG_MAPPING:
+            raise ModelError(
+                f"teacher.members: {member.name} ships its own code (type {member.config.model_type}), and an "
+                "ensemble reloads without. Name models that transformers knows."
+            )
+        if reading(member.tokenizer) != reading(members[0].tokenizer):
+            raise ModelError(
+                f"teacher.members: {member.name} has another tokenizer than {members[0].name}, and an ensemble reads "
+                "a row once. Name members with the same tokenizer."
+            )
+
+
+def orders(teacher: Teacher, members: Sequence[Member], data: Dataset) -> list[list[int]]:
+    """Return each member's outputs in the order of the chosen one's; raises ModelError where one lacks a class."""
+    chosen, first = members[teacher.chosen - 1], named_as(data.task)
+    leading = chosen.adoption or first
+    found = []
+    for member in members:
+        own = leading if member.adoption is None else member.adoption
+        try:
+            found.append(own.order_of(leading))
+        except Refusal as refusal:
+            raise ModelError(
+                f"teacher.members: {member.name} {refusal}, which {chosen.name} knows; members must know the same "
+                "labels. Leave it out, or set teacher.fine_tune=always to train all of them anew."
+            ) from refusal
+    return found
+
+
+def together(
+    teacher: Teacher, state: State, made: Sequence[State], names: Sequence[str], orders: Sequence[Sequence[int]]
+) -> Record:
+    """Return the record of the ensemble of members, each the teacher of a state whose task is as it numbers labels.
+
+    ``orders`` are each member's outputs in the order of the chosen one's.
+    """
+    chosen, tasks = made[teacher.chosen - 1], [after.data.task for after in made]
+    weights = list(teacher.weights or [1.0] * len(made))
+    folders = [after.given_teacher.folder for after in made]
+    metric = chosen.data.task.main_metric
+
+    def work(folder: Path) -> dict[str, Any]:
+        tokenizer = load_tokenizer(folders[teacher.chosen - 1])
+        models = [load_model(one) for one in folders]
+        head = chosen.data.task.head_config()
+        joined = ensemble(
+            models, orders, head, combine=teacher.combine.value, weights=weights, chosen=teacher.chosen
+        )  # fmt: skip
+        save_model(joined, tokenizer, folder)
+        validation = [tokenize(after.data.validation, tokenizer, teacher.max_tokens) for after in (*made, chosen)]
+        found = []
+        for model, tokens, task in zip([*models, joined], validation, [*tasks, chosen.data.task], strict=True):
+            nn.Module.to(model, device())
+            found.append(main_metric(model, tokens, task).get(metric))
+            model.cpu()
+        return {"validation": found}
+
+    product = state.workshop.make(
+        "ensemble",
+        [
+            [after.given_teacher.key for after in made], list(map(list, orders)), teacher.combine.value, weights,
+            teacher.chosen, state.data.validation.fingerprint,
+        ],
+        work,
+    )  # fmt: skip
+    *alone, whole = product.record["validation"]
+    own = [after.records[-1] for after in made]
+    what = "scores" if chosen.data.task.kind is TaskKind.regression else teacher.combine.value
+    notes = [
+        f"the mean of {len(made)} members ({what}){_measured(whole, metric)}; "
+        f"losses on layers compare member {teacher.chosen}",
+        *(f"member {n}: {name}{_measured(m, metric)}" for n, (name, m) in enumerate(zip(names, alone, strict=True), 1)),
+        *dict.fromkeys(note for record in own for note in record.notes),
+    ]
+    return Record(
+        "teacher", "Teacher", Model(product.folder, product.key),
+        product.seconds + sum(record.seconds for record in own),
+        product.reused and all(record.reused for record in own),
+        tuple(notes), own[teacher.chosen - 1].curves,
+    )  # fmt: skip
+
+
+def _measured(value: float | None, metric: str) -> str:
+    return "" if value is None else f", {value:.4f} validation {metric}"
+
+
+def reading(tokenizer: Any) -> tuple[Any, ...]:
+    """Return all that decides which inputs a text becomes."""
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = {name: part for name, part in whole.items() if name not in ("version", "truncation", "padding", "decoder")}
+    return parts, tokenizer.model_input_names, tokenizer.pad_token_id

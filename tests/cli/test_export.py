@@ -1,0 +1,195 @@
+"""`compress export`: a run's student and a classifier from elsewhere, as they are; what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compress.benchmark.stage import Benchmark
+from compress.cli.export import recipe_for
+from compress.cli.main import main
+from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.quantize.qat import QuantizationAware
+from compress.run.recipe import check
+from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.test_recipe import recipe
+
+QUICK = ["benchmark.rows=3", "benchmark.batches=[1]", "benchmark.tokens=[8]", "benchmark.seconds=0.02"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose student lost heads, its files, and a classifier that knows the same labels."""
+    folder = tmp_path_factory.mktemp("export")
+    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
+    files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+    quick = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+    recipe(files, save_tiny(folder / "teacher"), folder, quantize={}, export={}, benchmark=quick).run()
+    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model("distilbert", **labels), tiny_tokenizer("distilbert", max_tokens=24), folder / "other")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def data(world: Path) -> list[str]:
+    return ["data=files", f"data.train={world / 'train.tsv'}", f"data.test={world / 'test.tsv'}"]
+
+
+def test_a_runs_student_is_exported_with_the_runs_teacher_and_data(world: Path, elsewhere: Path) -> None:
+    run, before = world / "run", contents(world / "run")
+    words = ["quantize=[dynamic]", "export=[onnx]", f"cache={world / 'cache'}", "name=out"]
+    assert main(["export", str(run), *words]) == 0
+    assert contents(run) == before
+    out = elsewhere / "runs" / "export" / "out"
+    said = json.loads((out / "report.json").read_text())
+    first = json.loads((run / "report.json").read_text())
+    assert [stage["name"] for stage in said["stages"]] == ["teacher", "student"]
+    assert said["stages"][0]["metrics"] == first["stages"][0]["metrics"]
+    assert said["stages"][1]["metrics"] == first["stages"][-1]["metrics"]
+    assert said["stages"][1]["retained"] == first["stages"][-1]["retained"]
+    assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic"]
+    assert (out / "artifacts" / "dynamic" / "model.onnx").is_file()
+    weights = [load_file(folder / "student" / "model.safetensors") for folder in (run, out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert load_model(out / "student").config.kept_heads == load_model(run / "student").config.kept_heads
+    made = {path.name for path in (world / "cache").iterdir()}
+    assert main(["run", f"recipe={out / 'recipe.yaml'}", "output=again"]) == 0  # as its report says
+    assert {path.name for path in (world / "cache").iterdir()} == made
+
+
+def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world: Path, elsewhere: Path) -> None:
+    before = contents(world / "other")
+    words = [*data(world), "quantize=[dynamic,static]", "output=out", *QUICK]
+    assert main(["export", str(world / "other"), *words]) == 0
+    assert contents(world / "other") == before
+    said = json.loads((elsewhere / "out" / "report.json").read_text())
+    (student,) = said["stages"]
+    assert (student["name"], student["retained"], student["agreement"], student["speedup"]) == ("student", 1, 1, 1)
+    assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
+    assert load_tokenizer(elsewhere / "out" / "student").model_max_length == 24  # rows as long as it takes them
+    one, other = (load_model(folder).state_dict() for folder in (world / "other", elsewhere / "out" / "student"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for written in ("report.html", "report.md", "student/README.md"):
+        text = (elsewhere / "out" / written).read_text()
+        assert "given student" in text
+        assert "against the teacher" not in text
+        assert "distilled" not in text
+    assert "labels_only" not in {baseline["name"] for baseline in said["baselines"]}
+
+
+def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
+    made = recipe_for(str(world / "run"), ["quantize=[qat]", f"cache={world / 'cache'}", "output=out", *QUICK])
+    learned = QuantizationAware(epochs=0.5, agreement=0.5)
+    state = replace(made, quantize={"qat": learned}).run()
+    assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+
+
+def test_a_classifier_without_a_teacher_learns_int8_from_itself(world: Path) -> None:
+    words = [*data(world), "quantize=[qat]", "quantize.qat.epochs=0.5", "quantize.qat.agreement=0.5", "export=[]"]
+    state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run()
+    assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+    assert state.teacher == state.student
+
+
+def test_a_saved_student_can_be_distilled_further(world: Path) -> None:
+    made = recipe_for(
+        str(world / "run"), ["quantize=[]", "export=[]", f"cache={world / 'cache'}", "output=out", *QUICK]
+    )
+    state = replace(made, distill=replace(made.distill, epochs=1)).run()
+    assert [record.name for record in state.records] == ["teacher", "student", "distill"]
+    before, after = (load_model(record.model.folder).state_dict() for record in state.records[1:])
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def broken(world: Path, folder: Path) -> dict[str, list[str]]:
+    """Return command lines that must be refused, by what must be said."""
+    bare = folder / "bare"
+    bare.mkdir()
+    encoder, other = folder / "encoder", folder / "other-labels"
+    save_model(tiny_model().base_model, tiny_tokenizer(), encoder)
+    labels = {"id2label": {0: "yes", 1: "no"}, "label2id": {"yes": 0, "no": 1}}
+    save_model(tiny_model(**labels), tiny_tokenizer(), other)
+    several = folder / "several-labels"
+    names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model(problem_type="multi_label_classification", **names), tiny_tokenizer(), several)
+    unfinished = folder / "unfinished"
+    shutil.copytree(world / "run", unfinished)
+    shutil.rmtree(unfinished / "student")
+    run, rows = str(world / "run"), data(world)
+    return {
+        "has no config.json": [str(bare), *rows],
+        "has no classification head": [str(encoder), *rows],
+        "was trained on other labels (yes, no)": [str(other), *rows],
+        "was trained for multi label classification, not for one label per row": [str(several), *rows],
+        "is no finished run: it has no student": [str(unfinished)],
+        "data: is needed": [str(world / "other")],
+        "prune.heads.ratio: says how a student is made": [run, "prune.heads.ratio=0.5"],
+        "Did you mean static?": [run, "quantize=[statik]"],
+        "is the run itself": [run, f"output={run}"],
+        "there is no such folder": [str(folder / "nowhere" / "at" / "all"), *rows],
+    }
+
+
+def test_what_cannot_be_exported_is_refused_in_words(
+    world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(world)
+    for said, words in broken(world, elsewhere).items():
+        assert main(["export", *words]) == 2, said
+        out = capsys.readouterr().err
+        assert said in out
+        assert "Traceback" not in out
+    assert contents(world) == before
+    assert not (elsewhere / "runs").exists()
+
+
+@pytest.mark.parametrize(("lost", "said"), [("classifier", "lack classifier.bias and 1 more"), ("bert", "lack bert.")])
+def test_weights_that_are_not_there_are_never_made_up(
+    lost: str, said: str, world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model(**labels), tiny_tokenizer(), elsewhere / "partly")
+    weights = elsewhere / "partly" / "model.safetensors"
+    held = {name: value for name, value in load_file(weights).items() if not name.startswith(lost)}
+    save_file(held, weights, metadata={"format": "pt"})
+    teacher = [
+        "teacher.model=partly",
+        "teacher.max_tokens=24",
+        "distill/losses=[soft]",
+        *data(world),
+        f"cache={elsewhere / 'cache'}",
+    ]
+    for words in (["export", "partly", *data(world), *QUICK], ["run", *teacher, *QUICK]):
+        assert main(words) == 2
+        out = capsys.readouterr().err.replace("\n", " ")
+        assert said in out
+        assert "Traceback" not in out
+
+
+def test_a_student_that_is_not_trained_must_be_a_saved_one(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "recipe=quickstart", "distill.epochs=0"]) == 2
+    assert "leaves the student untrained. Choose student=saved" in capsys.readouterr().err
+
+
+def test_dry_runs_print_a_recipe_that_composes(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(world / "run"), "--cfg"]) == 0
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    from compress.cli import compose
+
+    check(compose.compose(["recipe=printed.yaml"]))

@@ -1,0 +1,236 @@
+"""Folders that carry their code: without `compress` they say the same by it, and with `compress` it is not run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from compress.families.forms.fake_quantization import Scheme
+from compress.families.forms.quantization_aware import fake_quantized
+from compress.families.forms.uneven import shrink
+from compress.families.shipped import CODE, joined
+from compress.models.loading import load_config, load_model, quiet, save_model
+from compress.models.multi_task import with_heads
+from compress.models.outputs import observe
+from compress.models.registration import CLASSIFIERS
+from compress.onnx.folder import with_tokenizer
+from compress.prune.width import narrow
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
+from compress.student.shared import Shared
+from compress.tasks.base import Classification
+from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.models.test_ensemble import joined as ensemble_of_three
+from tests.student.test_words import PAIRS, TEXTS, built
+
+HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
+
+
+def models() -> dict[str, tuple[PreTrainedModel, str]]:
+    """Return a model of every type of ours, and the family whose tokenizer it has."""
+    made: dict[str, tuple[PreTrainedModel, str]] = {}
+    for family in FAMILY_NAMES:
+        made[f"uneven-{family}"] = shrink(tiny_model(family), heads=HEADS), family
+        made[f"narrow-{family}"] = narrow(tiny_model(family), [0, 1, 2, 5, 7, 11, 15]), family
+        made[f"qat-{family}"] = trained_ranges(
+            fake_quantized(shrink(tiny_model(family), heads=HEADS), Scheme()), family
+        )
+        made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
+    made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
+    made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
+    made["cnn"] = built(Cnn(filters=5), TEXTS)[0], "bert"
+    made["ensemble"] = ensemble_of_three(), "bert"
+    tasks = {"main": Classification(("bad", "good")), "topic": Classification(("film", "music", "other"))}
+    heads = {name: task.head_config() for name, task in tasks.items()}
+    made["multi-task"] = with_heads(narrow(tiny_model(), [1, 2, 3, 4, 5]), heads, "main"), "bert"
+    return made
+
+
+def trained_ranges(model: PreTrainedModel, family: str) -> tuple[PreTrainedModel, str]:
+    """Return the model after it has seen a batch, ranges and all."""
+    with torch.no_grad():
+        observe(model.train(), tiny_batch(family=family))
+    return model.eval(), family
+
+
+ALONE = f"""
+import importlib.abc, shutil, sys, torch
+from pathlib import Path
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "compress":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+try:
+    import compress
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("compress is not blocked")
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+def load(folder, **settings):
+    return AutoModelForSequenceClassification.from_pretrained(folder, **settings).eval()
+
+@torch.no_grad()
+def check(folder):
+    said = torch.load(folder / "said.pt")
+    model = load(folder, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    assert torch.equal(model(**said["inputs"]).logits, said["logits"]), folder
+    assert AutoTokenizer.from_pretrained(folder, trust_remote_code=True).is_fast
+    return model
+
+for folder in map(Path, sys.argv[1:]):
+    try:
+        load(folder, trust_remote_code=False)
+    except ValueError as error:
+        assert "trust_remote_code" in str(error), error
+    else:
+        raise SystemExit(f"{{folder}} ran its code unasked")
+    model = check(folder)
+    if folder.name == "bilstm":  # the operator for export, and a second version of its code in one process
+        part = model.forwards[0]
+        states = torch.randn(5, 2, part.weight.shape[2])
+        exported = torch.ops.compress.lstm(states, part.weight, part.recurrence, part.bias)
+        assert torch.equal(exported, part(states))
+        other = folder.with_name("bilstm-2")
+        shutil.copytree(folder, other)
+        with (other / "{CODE}").open("a") as file:
+            file.write("# another version\\n")
+        again = check(other)
+        assert type(again) is not type(model)
+    if folder.name == "multi-task":
+        other = load(folder, trust_remote_code=True, task="topic")
+        assert other(torch.tensor([[2, 7, 3]])).logits.shape == (1, 3)
+    model.save_pretrained(folder.with_name(folder.name + "-saved"))
+    shutil.copyfile(folder / "said.pt", folder.with_name(folder.name + "-saved") / "said.pt")
+    shutil.copyfile(folder / "tokenizer.json", folder.with_name(folder.name + "-saved") / "tokenizer.json")
+    check(folder.with_name(folder.name + "-saved"))
+assert "compress" not in sys.modules
+"""
+
+
+def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `ALONE` in a fresh process, with a cache of modules of its own."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", ALONE, *arguments],
+        cwd=folder, env=os.environ | {"HF_MODULES_CACHE": str(folder / "modules")},
+        check=False, timeout=500, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_models_of_all_our_types_are_tried() -> None:
+    assert {type(model) for model, _ in models().values()} == {model for _, model in CLASSIFIERS}
+
+
+@torch.no_grad()
+def test_without_the_package_a_folder_says_the_same_to_the_bit_by_its_own_code(tmp_path: Path) -> None:
+    places = []
+    for name, (model, family) in models().items():
+        place = tmp_path / name
+        save_model(model, tiny_tokenizer(family), place)
+        inputs = {key: value for key, value in tiny_batch(family=family).items() if key != "labels"}
+        torch.save({"inputs": inputs, "logits": model(**inputs).logits}, place / "said.pt")
+        places.append(str(place))
+    done = alone(tmp_path, *places)
+    assert done.returncode == 0, done.stderr
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trust", [None, True, False])
+def test_with_the_package_no_code_of_a_folder_runs_whatever_is_trusted(
+    trust: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    for name, (model, family) in models().items():
+        place = tmp_path / name
+        save_model(model, tiny_tokenizer(family), place)
+        (place / CODE).write_text("raise SystemExit('this ran')\n")
+        with quiet():
+            loaded = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=trust).eval()
+        assert type(loaded) is type(model)
+        batch = tiny_batch(family=family)
+        assert torch.equal(observe(loaded, batch).logits, observe(model, batch).logits)
+    assert "trust" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_types_of_transformers_need_no_code_and_get_none(family: str, tmp_path: Path) -> None:
+    save_model(tiny_model(family), tiny_tokenizer(family), tmp_path)
+    assert not (tmp_path / CODE).exists()
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
+
+
+def test_code_goes_no_further_than_the_model_that_it_is_for(tmp_path: Path) -> None:
+    save_model(shrink(tiny_model(), heads=HEADS), tiny_tokenizer(), tmp_path / "uneven")
+    named = json.loads((tmp_path / "uneven" / "config.json").read_text())["auto_map"]
+    assert named["AutoConfig"] == "modeling_compress.UnevenBertConfig"
+    assert not hasattr(load_config(tmp_path / "uneven"), "auto_map")
+    (tmp_path / "onnx").mkdir()
+    with_tokenizer(tmp_path / "uneven", tmp_path / "onnx")
+    beside = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert "auto_map" not in beside
+    assert beside["model_type"] == "bert"  # what others know; the shapes are in the graph
+    save_model(load_model(tmp_path / "uneven"), tiny_tokenizer(), tmp_path / "again")
+    assert (tmp_path / "again" / CODE).read_text() == (tmp_path / "uneven" / CODE).read_text()
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A way to make modules of this package for one test."""
+
+    def make(name: str, source: str) -> ModuleType:
+        (tmp_path / f"{name}.py").write_text(source)
+        spec = importlib.util.spec_from_file_location(f"compress.{name}", tmp_path / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, f"compress.{name}", module)
+        spec.loader.exec_module(module)
+        return module
+
+    return make
+
+
+def test_modules_that_are_joined_keep_their_order_and_their_lines(modules: Any) -> None:
+    modules("below", "from __future__ import annotations\n\nONE = 1\n")
+    above = modules("above", "from compress.below import (\n    ONE,\n)\n\n\nclass Model:\n    one = ONE\n")
+    namespace: dict[str, Any] = {}
+    exec(joined([above.Model]), namespace)
+    assert namespace["Model"].one == 1
+    assert "import (" not in joined([above.Model])
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "wrong"),
+    [
+        (
+            "ONE = 1\n",
+            "from compress.below import ONE\n\n\ndef _f():\n    from compress.below import ONE\n",
+            "at the top",
+        ),
+        ("ONE = 1\n", "from compress.below import ONE as TWO\n", "without as"),
+        ("ONE = 1\n", "import compress.below\n", "at the top"),
+        ("ONE = TWO = 1\n", "from compress.below import ONE\n\nTWO = 2\n", "TWO is"),
+        ("from math import pi\nONE = pi\n", "from compress.below import ONE\nfrom cmath import pi\n", "pi is"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(below: str, above: str, wrong: str, modules: Any) -> None:
+    modules("below", below)
+    module = modules("above", f"{above}\n\nclass Model:\n    pass\n")
+    with pytest.raises(ValueError, match=wrong):
+        joined([module.Model])

@@ -1,0 +1,70 @@
+"""What ONNX Runtime fuses in an unpruned student it fuses in a pruned one, whatever its layers' shapes.
+
+And what it would fuse to its loss it leaves alone, in every file that is written for the CPU.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import onnx
+import pytest
+from transformers import PreTrainedModel
+
+from compress.families.forms.uneven import shrink
+from compress.onnx.folder import onnx_session
+from compress.onnx.graph import exported, input_names, write_onnx
+from compress.prune.width import narrow
+from compress.quantize.groups import GroupWise
+from compress.quantize.int8 import DynamicInt8, StaticInt8
+from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.quantize.test_static import tiny
+
+HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
+UNITS = [[0, 5, 31], list(range(31)), [7], [1, 2, 3, 30]]
+
+
+def optimized(model: PreTrainedModel, family: str, folder: Path) -> Counter[str]:
+    """Return how many nodes of each type are left when ONNX Runtime has optimized the exported graph."""
+    write_onnx(model, input_names(tiny_tokenizer(family)), folder / "model.onnx")
+    return nodes_run(folder / "model.onnx", folder / "optimized.onnx")
+
+
+def nodes_run(graph: Path | bytes, optimized: Path) -> Counter[str]:
+    onnx_session(graph, 1, optimized)
+    return Counter(node.op_type for node in onnx.load(optimized).graph.node)
+
+
+@pytest.mark.parametrize("family", BERT_NOW)
+def test_a_pruned_student_is_fused_as_an_unpruned_one(family: str, tmp_path: Path) -> None:
+    whole = optimized(tiny_model(family), family, tmp_path)
+    assert whole["SkipLayerNormalization"] <= 1  # of RoBERTa's embeddings, whose shapes follow from their tables
+    assert whole["FusedMatMul"] >= 4  # one a layer: something is fused at all
+    assert whole["BiasGelu"] + whole["Gelu"] >= 4
+    uneven = shrink(tiny_model(family), heads=HEADS, units=UNITS)
+    assert optimized(uneven, family, tmp_path) == whole
+    assert optimized(narrow(uneven, [0, 1, 2, 5, 7, 11, 15]), family, tmp_path) == whole
+
+
+def test_layers_that_are_gone_take_their_nodes_with_them(tmp_path: Path) -> None:
+    counts = [optimized(shrink(tiny_model(), layers=list(range(left))), "bert", tmp_path).total() for left in (1, 2, 3)]
+    steps = {after - before for before, after in pairwise(counts)}
+    assert len(steps) == 1
+    assert steps.pop() > 8
+
+
+def test_additions_and_normalizations_stay_apart_in_every_file_for_the_cpu(tmp_path: Path) -> None:
+    with_shapes = exported(tiny_model(), input_names(tiny_tokenizer())).SerializeToString()
+    assert nodes_run(with_shapes, tmp_path / "optimized.onnx")["SkipLayerNormalization"] >= 4  # else there is no need
+    for name, count, seed in (("train", 160, 1), ("validation", 40, 2), ("test", 60, 3)):
+        write_tsv(tmp_path / f"{name}.tsv", reviews(count, seed))
+    save_tiny(tmp_path / "teacher")
+    quantize = {"dynamic": DynamicInt8(), "static": StaticInt8(rows=20), "groups": GroupWise(group=16)}
+    state = tiny(tmp_path, quantize=quantize).run()
+    files = [one.folder / "model.onnx" for one in state.artifacts if one.runtime == "onnxruntime"]
+    assert len(files) == 3
+    for file in files:
+        run = nodes_run(file, tmp_path / "optimized.onnx")
+        assert (run["SkipLayerNormalization"], run["LayerNormalization"] >= 4) == (0, True)

@@ -1,0 +1,47 @@
+"""Exported graphs in other sizes, against models that are really cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress.errors import ModelError
+from compress.families.forms.uneven import shrink
+from compress.models.outputs import INPUTS, observe
+from compress.onnx.folder import onnx_session
+from compress.onnx.graph import input_names, write_onnx
+from compress.onnx.sizes import resized
+from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: Path) -> None:
+    model, batch = tiny_model(family), tiny_batch(family=family)
+    write_onnx(model, input_names(tiny_tokenizer(family)), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx")
+    whole = graph.SerializeToString()
+    feed = {name: batch[name].numpy() for name in INPUTS if name in batch}
+    for heads, units, layers in ((4, 32, 4), (1, 7, 4), (3, 32, 2), (2, 1, 1)):
+        data = resized(graph, model.config, heads=heads, units=units, layers=layers)
+        said = onnx_session(data, 1).run(["logits"], feed)[0]
+        smaller = shrink(
+            model, heads=[list(range(heads))] * 4, units=[list(range(units))] * 4, layers=list(range(4 - layers, 4))
+        )
+        np.testing.assert_allclose(said, observe(smaller, batch).logits.numpy(), atol=1e-5)
+        products = [node for node in onnx.load_from_string(data).graph.node if node.op_type == "MatMul"]
+        embedded = family == "electra"  # a projection of the embeddings
+        assert len(products) == 8 * layers + embedded  # the other layers are gone, not idle
+    larger = onnx_session(resized(graph, model.config, heads=6, units=50, layers=4), 1).run(["logits"], feed)[0]
+    assert np.isfinite(larger).all()
+    assert graph.SerializeToString() == whole
+
+
+def test_a_graph_of_another_model_is_refused(tmp_path: Path) -> None:
+    write_onnx(tiny_model("distilbert"), ["input_ids", "attention_mask"], tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="has 0 weights"):
+        resized(onnx.load(tmp_path / "model.onnx"), tiny_model("bert").config, heads=1, units=1, layers=1)

@@ -1,0 +1,210 @@
+"""What a report concludes: which artifact to ship, and what it warns of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compress.report.verdict import recommend, verdicts, warnings
+
+
+def artifact(name: str, precision: str, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
+    counted = {"int8_matmuls": [18, 18] if precision.startswith("int") else None}
+    return {
+        "name": name,
+        "precision": precision,
+        "metrics": {"accuracy": accuracy},
+        "speedup": speedup,
+        **counted,
+        **more,
+    }
+
+
+def stage(name: str, kind: str, accuracy: float, speedup: float, **differences: Any) -> dict[str, Any]:
+    return {
+        "name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "speedup": speedup, "differences": differences,
+    }  # fmt: skip
+
+
+def difference(value: float, *, clear: bool) -> dict[str, Any]:
+    """Return a paired difference of accuracy, 0.01 to either side."""
+    return {
+        "metric": "accuracy",
+        "value": value,
+        "low": value - 0.01,
+        "high": value + 0.01,
+        "p": 0.01 if clear else 0.3,
+    }
+
+
+def baseline(name: str, accuracy: float, **differences: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "TF-IDF", "metrics": {"accuracy": accuracy}, "differences": differences}
+
+
+def report_of(stages: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
+    return {
+        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 2000}}, "baselines": [], "artifacts": [],
+        "recommended": None, "stages": stages,
+    } | parts  # fmt: skip
+
+
+def concluded(*artifacts: dict[str, Any], student: float = 0.8) -> tuple[str | None, list[str]]:
+    report: dict[str, Any] = {
+        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [],
+        "stages": [stage("given", "Saved", student, 1.0)], "artifacts": list(artifacts),
+    }  # fmt: skip
+    report["recommended"] = recommend(report)
+    return report["recommended"], verdicts(report)
+
+
+ONNX = artifact("onnx", "fp32", 0.8, 3.0)
+
+
+def test_the_fastest_of_those_that_keep_the_metric_is_recommended_and_nothing_warned_of() -> None:
+    slower = artifact("static", "int8", 0.79, 4.0)
+    assert concluded(ONNX, artifact("dynamic", "int8", 0.795, 5.0), slower) == ("dynamic", [])
+
+
+def test_int8_that_is_not_faster_is_warned_of_with_what_to_ship() -> None:
+    chosen, said = concluded(ONNX, artifact("static", "int8", 0.8, 2.0))
+    assert chosen == "onnx"
+    assert said == ["static in int8 is not faster than onnx in fp32 on this device (2.00× against 3.00×): ship onnx."]
+
+
+def test_the_fastest_in_floats_counts_whatever_it_is_called_and_in_fp16_too() -> None:
+    _, said = concluded(
+        artifact("student", "fp32", 0.8, 1.0), artifact("half", "fp16", 0.8, 4.0), artifact("dynamic", "int8", 0.8, 3.0)
+    )
+    assert said == ["dynamic in int8 is not faster than half in fp16 on this device (3.00× against 4.00×): ship half."]
+
+
+def test_four_bits_and_weights_in_pytorch_are_held_to_the_same() -> None:
+    _, said = concluded(
+        ONNX, artifact("groups", "int4", 0.8, 2.5), artifact("bitsandbytes", "nf4", 0.8, 0.2, int8_matmuls=None)
+    )
+    assert [line.split(" is")[0] for line in said] == ["groups in int4", "bitsandbytes in nf4"]
+
+
+def test_a_slow_artifact_is_recommended_for_its_answers_alone_and_the_report_says_why() -> None:
+    chosen, said = concluded(ONNX, artifact("qat", "int8", 0.82, 2.0))
+    assert chosen == "qat"
+    assert said == [
+        "qat in int8 is not faster than onnx in fp32 on this device (2.00× against 3.00×): "
+        "recommended all the same, as onnx is more than 0.01 below the best accuracy."
+    ]
+
+
+def test_integers_that_do_not_run_and_answers_that_are_lost_are_said() -> None:
+    lost = {"student": difference(-0.3, clear=True)}
+    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.5, 4.0, int8_matmuls=[0, 18], differences=lost))
+    assert said == [
+        "dynamic loses: 50.0\N{NO-BREAK SPACE}% against 80.0\N{NO-BREAK SPACE}% of the student "
+        "(accuracy −30.0 points, 95 % interval −31.0 to −29.0).",
+        "dynamic: no matrix product runs in int8 in ONNX Runtime's optimized graph.",
+    ]
+
+
+def test_a_loss_that_may_be_chance_is_not_called_a_loss_and_a_small_clear_one_is() -> None:
+    unclear = {"student": difference(-0.02, clear=False)}
+    assert concluded(ONNX, artifact("dynamic", "int8", 0.78, 4.0, differences=unclear))[1] == []
+    clear = {"student": difference(-0.005, clear=True)}
+    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.795, 4.0, differences=clear))
+    assert said[0].startswith("dynamic loses: ")
+
+
+def test_a_graph_for_another_device_is_neither_judged_by_its_speed_here_nor_recommended() -> None:
+    signed = artifact("symmetric", "int8", 0.8, 9.0, int8_matmuls=[0, 18], target="TensorRT")
+    assert concluded(ONNX, signed) == ("onnx", [])
+    assert concluded(signed)[0] is None
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    assert concluded(ONNX, {"name": "tensorrt", "not_measured": "no GPU"}) == ("onnx", [])
+
+
+def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
+    stages = [
+        stage("teacher", "Teacher", 0.9, 1.0), stage("layers", "Layers", 0.5, 2.0),
+        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
+    ]  # fmt: skip
+    report = report_of(stages, baselines=[baseline("labels_only", 0.8)])
+    assert verdicts(report)[-1] == "That twin went without layers, and so was trained for fewer steps."
+    del report["stages"][1]
+    assert len(verdicts(report)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.02, True, "Distillation helped: accuracy +2.0 points, 95 % interval +1.0 to +3.0, against"),
+        (-0.02, True, "Distillation harmed: accuracy −2.0 points"),
+        (0.02, False, "Distillation made no difference that this run can show: accuracy +2.0 points"),
+    ],
+)
+def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, said: str) -> None:
+    stages = [
+        stage("teacher", "Teacher", 0.9, 1.0),
+        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(value, clear=clear)),
+    ]
+    assert verdicts(report_of(stages))[0].startswith(said)
+
+
+def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
+    report = report_of([
+        stage("teacher", "Teacher", 0.9, 1.0), stage("distill", "Distill", 0.88, 1.05),
+        stage("heads", "PruneHeads", 0.87, 1.134, distill=difference(-0.01, clear=False)),
+        stage("neurons", "PruneNeurons", 0.86, 2.0, heads=difference(-0.01, clear=False)),
+    ])  # fmt: skip
+    assert verdicts(report) == [
+        "heads alone made a row 1.08× as fast (accuracy −1.0 points, 95 % interval −2.0 to ±0, which may be chance)."
+    ]
+
+
+def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
+    better = difference(0.082, clear=True)
+    stages = [
+        stage("teacher", "Teacher", 0.883, 1.0),
+        stage("distill", "Distill", 0.965, 2.0, teacher=better, labels_only=difference(0.003, clear=False)),
+    ]
+    report = report_of(stages)
+    assert verdicts(report)[0] == warnings(report)[0]
+    assert warnings(report)[0].startswith("distill is better than its teacher: 96.5\N{NO-BREAK SPACE}% against 88.3")
+    assert "undertrained: train it longer" in warnings(report)[0]
+    assert len(verdicts(report)) == 2
+    stages[1]["differences"]["teacher"] = difference(0.003, clear=False)
+    assert warnings(report) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.056, True, "The teacher is worse than TF-IDF: 88.3\N{NO-BREAK SPACE}% against 93.9"),
+        (-0.01, False, "The teacher is not clearly better than TF-IDF: 88.3"),
+        (-0.05, True, None),
+    ],
+)
+def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clear: bool, said: str | None) -> None:
+    tfidf = baseline("tfidf", 0.939, teacher=difference(value, clear=clear))
+    found = warnings(report_of([stage("teacher", "Teacher", 0.883, 1.0)], baselines=[tfidf]))
+    assert [line[: len(said or "")] for line in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "clear", "said"),
+    [
+        (0.4, True, "TF-IDF is better: 93.9\N{NO-BREAK SPACE}% against 80.0\N{NO-BREAK SPACE}% "
+                    "(accuracy +40.0 points, 95 % interval +39.0 to +41.0). Do not ship onnx."),
+        (0.0, False, "onnx is not clearly better than TF-IDF: 80.0"),
+        (-0.1, True, None),
+    ],
+)  # fmt: skip
+def test_a_cheap_model_that_is_as_good_is_named(value: float, clear: bool, said: str | None) -> None:
+    tfidf = baseline("tfidf", 0.939, onnx=difference(value, clear=clear))
+    report = report_of([stage("given", "Saved", 0.8, 1.0)], baselines=[tfidf], artifacts=[ONNX], recommended="onnx")
+    assert [line[: len(said or "")] for line in verdicts(report)] == ([said] if said else [])
+
+
+def test_without_a_teacher_nothing_is_said_of_one() -> None:
+    tfidf = baseline("tfidf", 0.9, student=difference(0.1, clear=True))
+    assert warnings(report_of([stage("student", "Saved", 0.8, 1.0)], baselines=[tfidf])) == []

@@ -1,0 +1,269 @@
+"""The whole chain on a tiny teacher: what it writes, what it keeps, what it does again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from compress.benchmark.stage import Benchmark
+from compress.data import Files
+from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
+from compress.distill.source import Keep
+from compress.distill.stage import Distill
+from compress.errors import RecipeError
+from compress.prune.heads import PruneHeads
+from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.run.recipe import Recipe
+from compress.student.bert import Bert
+from compress.teachers.model import Teacher
+from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
+
+
+def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
+    """Return a recipe of seconds, with every kind of stage in it."""
+    return replace(
+        Recipe(
+            recipe="tiny",
+            name="run",
+            data=Files(train=str(files["train"]), validation=str(files["validation"]), test=str(files["test"])),
+            teacher=Teacher(
+                model=str(teacher), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32, least_steps=0
+            ),
+            student=Bert(layers=2),
+            distill=Distill(
+                losses={"soft": SoftTargets(), "hidden": HiddenStates(), "attention": AttentionScores()},
+                epochs=2, learning_rate=5e-3, batch_size=16, teacher_outputs=Keep.disk,  # not what is faster today
+            ),
+            prune={"heads": PruneHeads(ratio=0.4, rows=40)},
+            quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
+            benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02),
+            output=str(folder / "run"),
+            cache=str(folder / "cache"),
+        ),
+        **changes,
+    )  # fmt: skip
+
+
+def pairs(rows: int) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """Yield pairs of made-up reviews."""
+    return zip(reviews(rows, rows), reviews(rows, rows + 1), strict=True)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run" / "report.json").read_text())
+    return found
+
+
+def made(folder: Path) -> set[str]:
+    """Return the finished folders of a cache, but for latencies, which a machine's noise must not hide."""
+    return {path.name for path in (folder / "cache").iterdir() if (path / "product.json").exists()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, with its files beside it."""
+    folder = tmp_path_factory.mktemp("chain")
+    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
+    files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+    recipe(files, save_tiny(folder / "teacher"), folder).run()
+    return folder
+
+
+def again(folder: Path, **changes: Any) -> Recipe:
+    files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
+    return recipe(files, folder / "teacher", folder, **changes)
+
+
+def test_a_run_writes_what_it_promises(finished: Path) -> None:
+    run = finished / "run"
+    assert sorted(p.name for p in run.iterdir()) == [
+        ".compress-run.json", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages",
+        "student",
+    ]  # fmt: skip
+    assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
+    assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
+    assert not list(run.rglob("*.bin")) + list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
+
+
+def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_intervals(finished: Path) -> None:
+    said = report(finished)
+    assert said["schema"] == 1
+    assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
+    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "heads"]
+    assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
+    assert [baseline["name"] for baseline in said["baselines"]] == ["tfidf", "labels_only"]
+    for entry in said["stages"] + said["artifacts"] + said["baselines"]:
+        low, high = entry["interval"]["accuracy"]
+        assert low <= entry["metrics"]["accuracy"] <= high
+    teacher, _, heads = said["stages"]
+    assert teacher["retained"] == 1
+    assert teacher["speedup"] == 1
+    assert heads["parameters"] < said["stages"][1]["parameters"]
+    assert sum(layer["heads"] for layer in heads["layers"]) == 8 - round(0.4 * 8)
+    for artifact in said["artifacts"]:
+        assert artifact["latency"][0]["tokens"] == "real"
+        assert artifact["latency"][0]["threads"] == 1
+        assert artifact["latency"][0]["calls"] >= 5
+        assert artifact["agreement"] >= 0.9
+    by_name = {artifact["name"]: artifact for artifact in said["artifacts"]}
+    assert by_name["onnx"]["max_abs_difference"] < 1e-4
+    for name in ("dynamic", "static"):
+        ran, total = by_name[name]["int8_matmuls"]
+        assert 0 < ran <= total
+
+
+def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Path) -> None:
+    said = report(finished)
+    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    compared = {name: set(entry["differences"]) for name, entry in entries.items()}
+    artifacts = {"student", "onnx", "dynamic", "static"}
+    assert compared == {
+        "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"}, "student": set(),
+        "onnx": {"student"}, "dynamic": {"student"}, "static": {"student"}, "tfidf": {"teacher", *artifacts},
+        "labels_only": {"teacher"},
+    }  # fmt: skip
+    for name, entry in entries.items():
+        for against, found in entry["differences"].items():
+            sides = [one["metrics"]["accuracy"] for one in (entry, entries[against])]
+            assert found["value"] == pytest.approx(sides[0] - sides[1]), (name, against)
+            assert found["low"] <= found["value"] <= found["high"]
+            assert 0 < found["p"] <= 1
+    assert "Who is better, on the same rows" in (finished / "run" / "report.md").read_text()
+    why, how = said["stages"][0]["notes"]
+    assert "is trained, because it has no classification head" in why
+    assert "epochs: validation accuracy" in how
+
+
+def test_the_student_reloads_and_says_what_the_report_says(finished: Path) -> None:
+    folder, rows = finished / "run" / "student", (finished / "test.tsv").read_text().splitlines()
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    right = 0
+    for row in rows:
+        label, text = row.split("\t")
+        with torch.no_grad():
+            logits = model(**tokenizer(text, return_tensors="pt")).logits
+        right += model.config.id2label[int(logits.argmax())] == label
+    assert right / len(rows) == pytest.approx(report(finished)["stages"][-1]["metrics"]["accuracy"])
+
+
+@pytest.mark.parametrize("name", ["onnx", "dynamic", "static"])
+def test_an_artifact_runs_with_onnxruntime_and_tokenizers_alone(finished: Path, name: str) -> None:
+    folder, rows = finished / "run" / "artifacts" / name, (finished / "test.tsv").read_text().splitlines()
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    labels = json.loads((folder / "config.json").read_text())["id2label"]
+    right = 0
+    for row in rows:
+        label, text = row.split("\t")
+        said = tokenizer.encode(text)
+        feed = {"input_ids": said.ids, "attention_mask": said.attention_mask, "token_type_ids": said.type_ids}
+        logits = session.run(["logits"], {key: np.array([value], dtype=np.int64) for key, value in feed.items()})[0]
+        right += labels[str(int(logits.argmax()))] == label
+    artifact = next(a for a in report(finished)["artifacts"] if a["name"] == name)
+    assert right / len(rows) == pytest.approx(artifact["metrics"]["accuracy"])
+
+
+def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
+    before = made(finished)
+    again(finished).run()
+    assert made(finished) == before
+    assert all(stage["reused"] for stage in report(finished)["stages"])
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"prune": {"heads": PruneHeads(ratio=0.6, rows=40)}}, {"heads", "distill", "onnx", "dynamic", "static"}),
+        ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
+        ({"benchmark": Benchmark(rows=6, batches=[1], tokens=[8], seconds=0.02)}, set()),
+        (
+            {"student": Bert(layers=1)},
+            {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else(
+    finished: Path, tmp_path: Path, change: dict[str, Any], redone: set[str]
+) -> None:
+    before = made(finished)
+    again(finished, **change, output=str(tmp_path / "other")).run()
+    kinds = {name.rpartition("-")[0] for name in made(finished) - before}
+    assert kinds - {"logits", "latency"} == redone
+
+
+def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, files: dict[str, Path]) -> None:
+    wrong = recipe(files, tmp_path / "nowhere", tmp_path, seed=-1)
+    wrong.prune = {"heads": PruneHeads(ratio=1.5)}
+    wrong.distill = Distill(losses={"soft": SoftTargets(temperature=0.0)})
+    with pytest.raises(RecipeError) as told:
+        wrong.run()
+    assert {"seed", "prune.heads.ratio", "distill.losses.soft.temperature", "teacher.model"} <= {
+        fault.setting for fault in told.value.faults
+    }
+    assert made(tmp_path) == set() if (tmp_path / "cache").exists() else True
+
+
+@pytest.mark.parametrize("family", BERT_NOW)
+def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, rows in (("train", 60), ("validation", 16), ("test", 24)):
+        made = [(f"{generator.random() * 5:.2f}", first, second) for (_, first), (_, second) in pairs(rows)]
+        write_tsv(tmp_path / f"{name}.tsv", made)
+    losses = {"mse": LogitsMSE(), "hard": HardLabels(), "attention": AttentionScores(weight=0.1)}
+    distill = Distill(losses=losses, epochs=1, learning_rate=1e-3, batch_size=16)
+    files = {name: tmp_path / f"{name}.tsv" for name in ("train", "validation", "test")}
+    save_tiny(tmp_path / "teacher", family)
+    twice = {"first": PruneHeads(ratio=0.2, rows=16), "second": PruneHeads(ratio=0.4, rows=16, steps=2)}
+    recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=twice).run()
+    said = report(tmp_path)
+    assert said["task"]["kind"] == "regression"
+    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "first", "second"]
+    assert all(-1 <= entry["metrics"]["pearson"] <= 1 for entry in said["stages"] + said["artifacts"])
+    assert [sum(layer["heads"] for layer in stage["layers"]) for stage in said["stages"]] == [16, 8, 6, 4]
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_one_that_was_left_alone(finished: Path, tmp_path: Path) -> None:
+    """kill -9 at ever later moments; the metrics and the student are those of the undisturbed run."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_recipe import again\n"
+        "import compress.train; folder = Path(sys.argv[1])\n"
+        "r = again(folder, output=sys.argv[2], cache=sys.argv[2] + '-cache')\n"
+        "r.teacher.checkpoint_seconds = r.distill.checkpoint_seconds = 1e-9\n"
+        "r.run()\n"
+    )
+    command = [sys.executable, "-c", code, str(finished), str(tmp_path / "run")]
+    kills, wait = 0, 8.0
+    while True:
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + wait
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills, wait = kills + 1, wait + 2.5
+    assert process.returncode == 0
+    assert kills >= 2
+    mine, theirs = report(tmp_path), report(finished)
+    for one, other in zip(mine["stages"] + mine["artifacts"], theirs["stages"] + theirs["artifacts"], strict=True):
+        assert one["metrics"] == other["metrics"]
+    student = [(folder / "run" / "student" / "model.safetensors").read_bytes() for folder in (tmp_path, finished)]
+    assert student[0] == student[1]

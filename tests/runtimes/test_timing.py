@@ -1,0 +1,30 @@
+"""What is taken from timings in turns when the machine does other work too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
+
+
+def test_a_drift_that_touches_both_leaves_their_ratio() -> None:
+    generator = np.random.default_rng(0)
+    drift = 1 + generator.exponential(2.0, 200)
+    drift[:60] = 1.0  # the machine is left alone for a while
+    found = quiet_turns({"slow": list(3 * drift), "fast": list(drift)})
+    assert found == {"slow": pytest.approx(3), "fast": pytest.approx(1)}
+
+
+def test_each_row_counts_by_its_fastest_call() -> None:
+    calls = [1.0, 20.0, 3.0, 10.0, 2.0, 30.0]  # two passes over three rows
+    np.testing.assert_array_equal(quiet_rows({"a": calls}, 3)["a"], [1, 2, 3])
+
+
+def test_runners_take_turns_and_whole_passes() -> None:
+    called: list[tuple[str, int]] = []
+    runners = {name: lambda feed, name=name: called.append((name, int(feed["n"][0]))) for name in "ab"}
+    feeds = [{"n": np.array([number])} for number in range(2)]
+    spent = time_in_turns(runners, {"a": feeds, "b": feeds}, calls=3, seconds=60.0, title=None)
+    assert called[4:] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)] * 2
+    assert {name: len(times) for name, times in spent.items()} == {"a": 4, "b": 4}

@@ -1,0 +1,98 @@
+"""Paired tests keep their promises: few false alarms, enough power, intervals that hold the truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from compress.tasks.base import Classification, Regression
+from compress.tasks.paired import Difference, of_resampled_rows, of_right_answers, tango
+
+ROWS = 2000
+RUNS = 400
+
+
+def drawn(differing: float, gain: float, seed: int) -> Difference:
+    """Compare two models that differ on a share of the rows, of which the first gains ``gain`` more than it loses."""
+    draw = np.random.default_rng(seed).random(ROWS)
+    won, lost = draw < (differing + gain) / 2, (draw >= (differing + gain) / 2) & (draw < differing)
+    return of_right_answers("accuracy", ~lost, ~won)
+
+
+@pytest.mark.parametrize("differing", [0.04, 0.28])
+def test_where_nothing_differs_at_most_one_in_twenty_runs_says_so(differing: float) -> None:
+    alarms = sum(drawn(differing, 0.0, seed).clear for seed in range(RUNS))
+    assert alarms <= binom.ppf(0.95, RUNS, 0.05)
+
+
+def test_a_loss_of_a_point_and_a_half_is_found_nine_times_in_ten() -> None:
+    found = [drawn(0.04, -0.015, seed) for seed in range(RUNS)]
+    assert 0.86 <= np.mean([one.clear for one in found]) <= 0.96
+    assert all(one.value < 0 for one in found if one.clear)
+
+
+@pytest.mark.parametrize(("differing", "gain"), [(0.04, 0.0), (0.04, -0.015), (0.3, 0.2)])
+def test_the_interval_holds_the_truth_and_never_contradicts_the_test(differing: float, gain: float) -> None:
+    found = [drawn(differing, gain, seed) for seed in range(RUNS)]
+    assert np.mean([one.low <= gain <= one.high for one in found]) >= 0.93
+    assert all(one.clear == (one.low > 0 or one.high < 0) for one in found)
+
+
+def test_p_is_that_of_the_exact_test() -> None:
+    right, other = np.ones(100, bool), np.ones(100, bool)
+    other[:6] = False
+    found = of_right_answers("accuracy", right, other)
+    assert (found.value, found.p) == (pytest.approx(0.06), pytest.approx(2 / 2**6))
+    assert found.clear
+    other[0] = True
+    assert not of_right_answers("accuracy", right, other).clear  # 2 / 2**5
+    assert of_right_answers("accuracy", right, right).p == 1.0
+
+
+def test_the_score_interval_is_tangos() -> None:
+    # the score statistic is 1.96 at both ends; with no differing row the ends are z² / (rows + z²)
+    square = 1.959964**2
+    assert tango(0, 0, 50) == (pytest.approx(-square / (50 + square)), pytest.approx(square / (50 + square)))
+    low, high = tango(7, 1, 50)
+    assert (low, high) == (pytest.approx(0.0116, abs=1e-4), pytest.approx(0.2466, abs=1e-4))
+    assert tango(1, 7, 50) == (pytest.approx(-high), pytest.approx(-low))
+    assert tango(50, 0, 50)[1] == 1.0
+    assert tango(0, 0, 0) == (-1.0, 1.0)
+
+
+def test_scores_are_compared_by_the_rows_that_they_share() -> None:
+    task, generator = Regression(0.0, 5.0), np.random.default_rng(0)
+    labels = generator.normal(size=500).astype(np.float32)
+    good, bad = (labels + generator.normal(size=500) * noise for noise in (0.3, 0.6))
+    found = task.difference(good[:, None], bad[:, None], labels)
+    said = [task.metrics(side[:, None], labels)["pearson"] for side in (good, bad)]
+    assert found.value == pytest.approx(said[0] - said[1], abs=1e-6)
+    assert found.clear
+    assert found.value > 0
+    same = task.difference(good[:, None], good[:, None], labels)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_constant_scores_are_worth_nothing_and_do_not_warn() -> None:
+    task, labels = Regression(0.0, 1.0), np.linspace(0, 1, 30)
+    found = task.difference(np.ones((30, 1)), labels[:, None], labels)
+    assert found.value == pytest.approx(-1.0)
+
+
+def test_both_sides_are_compared_from_either_side_alike_and_the_same_each_time() -> None:
+    columns = np.random.default_rng(0).normal(size=(40, 1))
+    first, again = (of_resampled_rows("mean", columns, lambda sums: sums[:, 0]) for _ in range(2))
+    assert first == again
+    reverse = of_resampled_rows("mean", -columns, lambda sums: sums[:, 0])
+    assert reverse == replace(first, value=-first.value, low=pytest.approx(-first.high), high=pytest.approx(-first.low))
+    assert 0 < first.p <= 1
+
+
+def test_the_main_metric_is_what_is_compared_by_itself() -> None:
+    labels = np.array([0, 1, 1, 0])
+    assert Classification(("a", "b")).difference(np.eye(2)[labels], np.eye(2)[labels], labels).metric == "accuracy"
+    scores = labels[:, None].astype(float)
+    assert Regression(0.0, 1.0).difference(scores, scores, labels.astype(float)).metric == "pearson"
