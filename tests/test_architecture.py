@@ -19,8 +19,6 @@ ROOMS = (
     "export",
     "benchmark",
     "report",
-    "run",
-    "cli",
 )
 """The order of a recipe's fields; a later room may import an earlier one, never the other way."""
 
