@@ -35,7 +35,7 @@ from compress.settings import all_faults
 from compress.tasks.base import Classification, Regression
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 TEXTS = [
     "good film",
