@@ -22,7 +22,11 @@ from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
-from compress.pipeline.state import Artifact, Model, Record, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.record import Record, Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.prune.layers import PruneLayers
@@ -144,7 +148,9 @@ class Recipe(Settings):
     def work(self, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
         """Run all stages, measure, and return the last state and the measurements."""
         answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
-        state = State(data=checked.data, workshop=Workshop(self.cache_folder, console), seed=self.seed, notes=answers)
+        state = State.begin(
+            data=checked.data, workshop=Workshop(self.cache_folder, console), seed=self.seed, notes=answers
+        )
         for title, stage in self.stages():
             state = _told(console, title, state, stage)
         state = _with_student_folder(state)
@@ -186,10 +192,9 @@ class Recipe(Settings):
         start = self.student(state).given_student
         steps = [-(-len(rows) // self.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
         epochs = self.distill.epochs * steps[0] / steps[1]  # as many steps
-        product, model = labels_only(self.distill).train(state, start, epochs, "labels_only")
-        return Record(
-            "labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"])
-        )
+        twin = labels_only(self.distill)
+        product, _ = twin.train(state, start, epochs, "labels_only")
+        return twin.record("labels_only", [product], curves=product.record["curves"])
 
     def depth_curves(self, state: State, console: Console) -> list[dict[str, Any]]:
         """Measure the distilled student, before any pruning, at every depth; and its twin, where that is asked for."""
@@ -370,13 +375,13 @@ def _named(after: State, title: str, before: State) -> State:
 
 def _with_student_folder(state: State) -> State:
     student = state.given_student
-    artifact = Artifact("student", "pytorch", "fp32", student.folder, student.key)
+    artifact = Artifact(name="student", runtime="pytorch", precision="fp32", folder=student.folder, key=student.key)
     return replace(state, artifacts=(artifact, *state.artifacts))
 
 
 def _distilled(state: State) -> Model:
     """Return the model after distillation, the last generation's."""
-    return [record.model for record in state.records if record.kind == "Distill"][-1]
+    return [record.model for record in state.records if record.role is Role.distillation][-1]
 
 
 def _layer_drop(stage: Stage) -> float:

@@ -20,7 +20,8 @@ from compress.data.dataset import Dataset, Split
 from compress.data.rows import folded
 from compress.files import hash_file
 from compress.models.loading import save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.tasks.base import Classification
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
@@ -141,7 +142,9 @@ def state(folder: Path, seed: int = 13) -> State:
         for rows, seed in ((30, 1), (5, 2), (5, 3))
     ]
     given = Dataset("made up", Classification(("bad", "good")), *splits)
-    return State(data=given, workshop=Workshop(folder / "cache"), seed=seed, teacher=Model(folder / "teacher", "key"))
+    return State.begin(
+        data=given, workshop=Workshop(folder / "cache"), seed=seed, teacher=Model(folder / "teacher", "key")
+    )
 
 
 def made(folder: Path) -> list[Path]:
