@@ -22,7 +22,8 @@ from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.export.onnx import Onnx
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
-from compress.pipeline.state import Artifact, Model, Record, Stage, State, Workshop
+from compress.pipeline.state import Artifact, Model, Record, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary

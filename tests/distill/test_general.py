@@ -24,14 +24,15 @@ from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.run.recipe import Recipe, check
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
 from compress.tasks.base import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_language_head import save_language_model
-from tests.test_recipe import made, recipe
+from tests.run.test_recipe import made, recipe
 from tests.test_train import tokens
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3}
