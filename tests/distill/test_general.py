@@ -31,7 +31,7 @@ from compress.student.bert import Bert
 from compress.student.cnn import Cnn
 from compress.tasks.base import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
-from tests.models.test_language_head import save_language_model
+from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe
 from tests.test_train import tokens
 
