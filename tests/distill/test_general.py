@@ -25,7 +25,8 @@ from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
 from compress.pipeline.state import Model, State, Workshop
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
 from compress.tasks.base import Classification

@@ -18,7 +18,7 @@ from compress.errors import RecipeError
 from compress.families.base import FAMILIES, encoder_layers
 from compress.models.loading import load_model, save_model
 from compress.pipeline.state import Model, State, Workshop
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults
 from compress.tasks.base import Classification

@@ -22,7 +22,8 @@ from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State, Workshop
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.saved import Saved
 from compress.tasks.base import TaskKind
 from compress.teachers.examination import best_order
