@@ -42,7 +42,8 @@ from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, Stage, State, Workshop
+from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.prune.budget import Budget
 from compress.prune.costs import Costs, shape_of
 from compress.prune.heads import PruneHeads

@@ -35,7 +35,8 @@ from compress.machine import describe, int8_dot_product, versions
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.pipeline.state import Artifact, Model, Stage, State, Workshop
+from compress.pipeline.state import Artifact, Model, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8

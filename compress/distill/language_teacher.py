@@ -21,7 +21,8 @@ from compress.models.device import device
 from compress.models.loading import load_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
-from compress.pipeline.state import SCRATCH, State
+from compress.pipeline.state import State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between
 from compress.train import Objective, fit, same_randomness
 

@@ -21,7 +21,8 @@ from compress.families.language_head import LanguageHead, word_embeddings
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import SCRATCH, State
+from compress.pipeline.state import State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between, positive
 from compress.train import Objective, fit, same_randomness
 

@@ -21,7 +21,8 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import between
 from compress.train import Objective, Training, fit
 

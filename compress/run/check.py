@@ -10,7 +10,7 @@ from compress.data import Dataset
 from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults
 from compress.student.saved import Saved

@@ -14,7 +14,8 @@ from rich.text import Text
 from compress.benchmark.depths import Depths, depth_curve
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
-from compress.pipeline.state import Artifact, Model, Record, Stage, State, Workshop
+from compress.pipeline.state import Artifact, Model, Record, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.run.check import Checked, check, told
 from compress.run.folder import repeat, report_of, write_run

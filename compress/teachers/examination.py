@@ -24,7 +24,7 @@ from compress.models.evaluate import predict_rows
 from compress.models.known_words import check_words
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 from compress.tasks.adoption import Adoption
 from compress.tasks.base import Array, Classification
 

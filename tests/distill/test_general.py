@@ -24,7 +24,8 @@ from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert

@@ -13,7 +13,8 @@ from rich.console import Console
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.prune.heads import PruneHeads
 from compress.report.verdict import verdicts
 from compress.run.recipe import Recipe

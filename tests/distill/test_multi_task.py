@@ -28,7 +28,8 @@ from compress.models.loading import load_model, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, with_heads
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
 from compress.tasks.base import Classification, Regression, TaskKind

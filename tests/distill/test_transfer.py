@@ -19,7 +19,8 @@ from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.tasks.base import Classification, Regression, TaskKind
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 

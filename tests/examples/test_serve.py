@@ -20,7 +20,8 @@ import pytest
 from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
 from compress.models.loading import save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
 from compress.tasks.base import Classification, Regression, Task

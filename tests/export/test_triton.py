@@ -25,7 +25,8 @@ from compress.export.onnx import Onnx
 from compress.export.triton import Device, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Artifact, Model, State, Workshop
+from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.symmetric import SymmetricInt8

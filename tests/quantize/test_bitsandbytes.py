@@ -22,7 +22,8 @@ from compress.families.forms.uneven import shrink
 from compress.files import size_mib
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import INPUTS
-from compress.pipeline.state import Artifact, Model, State, Workshop
+from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
 from compress.runtimes.runners import load_runner
 from compress.settings import all_faults

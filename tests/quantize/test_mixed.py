@@ -19,7 +19,8 @@ from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
 from compress.quantize.mixed import Grain, Mixed, Order, Precisions

@@ -22,7 +22,8 @@ from compress.distill.stage import Distill
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_session
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq

@@ -17,7 +17,8 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import RecipeError
 from compress.families.base import FAMILIES, encoder_layers
 from compress.models.loading import load_model, save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults

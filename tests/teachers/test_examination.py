@@ -21,7 +21,8 @@ from compress.models.heads import with_outputs
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.saved import Saved

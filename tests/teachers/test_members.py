@@ -20,7 +20,8 @@ from compress.errors import RecipeError
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.tasks.base import TaskKind
