@@ -36,7 +36,8 @@ from compress.settings import Settings, all_faults
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.saved import Saved
-from compress.tasks.base import Classification, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
 from compress.teachers.examination import examine
 from compress.teachers.model import Teacher
 from compress.train import Training

@@ -20,7 +20,7 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.run.recipe import Checked, Recipe, Tried
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 
 @pytest.fixture(autouse=True)

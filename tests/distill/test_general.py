@@ -29,7 +29,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.recipe import Recipe, check
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_language_head import save_language_model
 from tests.test_recipe import made, recipe
