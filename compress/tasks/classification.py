@@ -10,13 +10,13 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification
 
 from compress.tasks import paired
-from compress.tasks.base import Array, TaskKind
+from compress.tasks.base import Array, Task, TaskKind
 from compress.tasks.paired import Difference
 from compress.tasks.statistics import bootstrap, from_confusion, wilson
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One label out of two or more, for a text or a pair of texts."""
 
     labels: tuple[str, ...]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from transformers import AutoModelForSequenceClassification
 
 from compress.tasks import paired
-from compress.tasks.base import Array, TaskKind
+from compress.tasks.base import Array, Task, TaskKind
 from compress.tasks.paired import Difference
 from compress.tasks.statistics import bootstrap
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """One real number for a text or a pair of texts."""
 
     low: float  # smallest and largest label of the training split
@@ -27,8 +27,7 @@ class Regression:
     kind = TaskKind.regression
     auto = AutoModelForSequenceClassification
     main_metric = "pearson"
-    outputs = 1
-    same_within = 0.02  # two scores agree when they differ by at most this share of the label range
+    same_within: ClassVar[float] = 0.02  # two scores agree when they differ by at most this share of the label range
 
     @classmethod
     def fits(cls, labels: Sequence[str]) -> bool:
@@ -49,6 +48,11 @@ class Regression:
         if config.problem_type == "regression" or config.num_labels == 1:
             return cls(*getattr(config, "label_range", (0.0, 1.0)))
         return None
+
+    @property
+    def outputs(self) -> int:
+        """Return 1."""
+        return 1
 
     def head_config(self) -> dict[str, Any]:
         """Return one output, trained by mean squared error; the label range is kept with the model."""
