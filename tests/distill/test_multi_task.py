@@ -38,7 +38,7 @@ from compress.tasks.regression import Regression
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Training, fit
 from tests.conftest import GOOD, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 SENTIMENT, TOPIC, COUNT = Classification(("bad", "good")), Classification(("film", "none")), Regression(0.0, 2.0)
 

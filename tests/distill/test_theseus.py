@@ -26,7 +26,7 @@ from compress.student.bert import Bert
 from compress.tasks.classification import Classification
 from compress.train import fit, same_randomness
 from tests.conftest import FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 TASK = Classification(("bad", "good"))
 

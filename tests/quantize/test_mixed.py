@@ -31,7 +31,7 @@ from compress.tasks.base import Array
 from compress.tasks.classification import Classification
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
-from tests.test_recipe import made, report
+from tests.run.test_recipe import made, report
 
 
 def test_the_trace_of_a_diagonal_hessian_is_exact_with_one_probe() -> None:

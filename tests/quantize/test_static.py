@@ -35,7 +35,7 @@ from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.tasks.classification import Classification
 from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 
 def rows(count: int = 40, family: str = "bert") -> Tokens:
