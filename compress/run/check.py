@@ -14,7 +14,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults
 from compress.student.saved import Saved
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.examination import examine
 
 if TYPE_CHECKING:

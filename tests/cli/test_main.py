@@ -21,7 +21,7 @@ from compress.errors import ModelError, RecipeError
 from compress.run.check import Checked, Tried
 from compress.run.recipe import Recipe
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 
 @pytest.fixture(autouse=True)

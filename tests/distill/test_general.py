@@ -30,10 +30,10 @@ from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_language_head import save_language_model
-from tests.test_recipe import made, recipe
+from tests.run.test_recipe import made, recipe
 from tests.test_train import tokens
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3}

@@ -20,7 +20,7 @@ from compress.report.verdict import verdicts
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from tests.conftest import save_tiny, tiny_model, write_tsv
-from tests.test_recipe import made, recipe, report, reviews
+from tests.run.test_recipe import made, recipe, report, reviews
 
 LOSSES = {"soft": SoftTargets(temperature=1.0), "hidden": HiddenStates(), "hard": HardLabels()}
 

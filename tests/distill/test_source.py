@@ -18,7 +18,7 @@ from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import Wanted
 from compress.pipeline.workshop import Workshop
 from tests.conftest import save_tiny, tiny_model
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 from tests.test_train import tokens
 
 

@@ -30,9 +30,9 @@ from compress.pipeline.state import Model, State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import VOCABULARY, reviews, tiny_tokenizer
-from tests.test_recipe import recipe, report
+from tests.run.test_recipe import recipe, report
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the wheels of TensorRT-RTX are not installed")
 

@@ -22,7 +22,7 @@ from compress.quantize.symmetric import SymmetricInt8
 from compress.run.check import check
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
-from tests.test_recipe import recipe, report
+from tests.run.test_recipe import recipe, report
 
 QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
 BOTH: dict[str, Any] = {"onnx": Onnx(), "transformers_js": TransformersJs()}

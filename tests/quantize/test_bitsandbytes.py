@@ -31,7 +31,7 @@ from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_tokenizer, write_tsv
 from tests.quantize.test_qat import tiny
-from tests.test_recipe import made, report
+from tests.run.test_recipe import made, report
 
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

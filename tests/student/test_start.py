@@ -22,10 +22,10 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 HEAD = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
 

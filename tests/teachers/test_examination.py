@@ -30,7 +30,7 @@ from compress.tasks.base import TaskKind
 from compress.teachers.examination import best_order
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import reviews, save_tiny, tiny_tokenizer, write_tsv
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 
 @pytest.fixture(scope="module")

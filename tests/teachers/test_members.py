@@ -28,7 +28,7 @@ from compress.tasks.base import TaskKind
 from compress.teachers.members import Combine
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 GOOD_FIRST = {"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}
 BAD_FIRST = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
