@@ -22,7 +22,7 @@ from compress.files import hash_file
 from compress.models.loading import save_model
 from compress.pipeline.state import Model, State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
 

@@ -22,7 +22,7 @@ from compress.errors import ModelError, RecipeError
 from compress.families.language_head import load_language_model
 from compress.models.loading import load_config, load_model
 from compress.models.word_pieces import trained_pieces
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.base import Reading
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, tiny_tokenizer

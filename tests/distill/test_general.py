@@ -26,10 +26,11 @@ from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
 from compress.pipeline.state import Model, State
 from compress.pipeline.workshop import Workshop
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe

@@ -26,7 +26,8 @@ from compress.quantize.mixed import Grain, Mixed, Order, Precisions
 from compress.quantize.qdq import Scheme
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
-from compress.tasks.base import Array, Classification
+from compress.tasks.base import Array
+from compress.tasks.classification import Classification
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 from tests.run.test_recipe import made, report
