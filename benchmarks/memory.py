@@ -57,7 +57,7 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
     from compress.pipeline.state import State
     from compress.pipeline.workshop import Workshop
     from compress.student.bert import Bert
-    from compress.tasks.base import Classification
+    from compress.tasks.classification import Classification
     from compress.teachers.model import FineTune, Teacher
 
     torch.set_num_threads(1)

@@ -69,7 +69,8 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
-from compress.tasks.base import TaskKind, wilson
+from compress.tasks.base import TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
 

@@ -57,7 +57,8 @@ from compress.prune.speeds import latency_costs
 from compress.runtimes.runners import load_runner
 from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
-from compress.tasks.base import TaskKind, wilson
+from compress.tasks.base import TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
 WIDTHS = 16  # of the latency table

@@ -47,7 +47,8 @@ from compress.quantize.qat import QuantizationAware
 from compress.quantize.ranges import Calibration
 from compress.runtimes.runners import load_runner, one_by_one
 from compress.student.bert import Bert
-from compress.tasks.base import Array, TaskKind, wilson
+from compress.tasks.base import Array, TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
 WORKER = Path(__file__).with_name("quantization_optimum.py")

@@ -22,7 +22,7 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"

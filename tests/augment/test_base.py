@@ -23,7 +23,7 @@ from compress.models.loading import save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
 

@@ -17,7 +17,7 @@ from compress.cli.export import recipe_for
 from compress.cli.main import main
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.quantize.qat import QuantizationAware
-from compress.run.recipe import check
+from compress.run.check import check
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import recipe
 

@@ -33,7 +33,9 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Training, fit
 from tests.conftest import GOOD, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv

@@ -22,7 +22,9 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
 

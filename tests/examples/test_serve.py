@@ -25,7 +25,9 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
-from compress.tasks.base import Classification, Regression, Task
+from compress.tasks.base import Task
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.export.triton_server import load
 

@@ -31,7 +31,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import VOCABULARY, reviews, tiny_tokenizer
 from tests.run.test_recipe import recipe, report
 

@@ -19,7 +19,7 @@ from compress.export.transformers_js import TransformersJs
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.symmetric import SymmetricInt8
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
 from tests.run.test_recipe import recipe, report

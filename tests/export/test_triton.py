@@ -35,7 +35,8 @@ from compress.quantize.int8 import DynamicInt8
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
 from compress.settings import all_faults
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
 from tests.run.test_recipe import made, recipe, report

@@ -30,7 +30,8 @@ from compress.prune.rounds import Scope
 from compress.prune.weights import Method, PruneWeights, zero_smallest
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.qat import QuantizationAware
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv

@@ -34,7 +34,7 @@ from compress.run.recipe import Recipe
 from compress.runtimes.timing import model_inputs
 from compress.settings import all_faults
 from compress.student.bert import Bert
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import made, recipe, report
 

@@ -20,10 +20,10 @@ from compress.models.loading import load_model, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import recipe

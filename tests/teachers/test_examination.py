@@ -23,7 +23,8 @@ from compress.models.outputs import observe
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.saved import Saved
 from compress.tasks.base import TaskKind
 from compress.teachers.examination import best_order
