@@ -154,10 +154,10 @@ def made(folder: Path) -> list[Path]:
 def test_the_work_is_done_once_and_again_when_something_it_depends_on_changes(tmp_path: Path) -> None:
     first = Perturb(copies=2)(state(tmp_path))
     assert first.data.unlabelled is not None
-    assert len(first.data.unlabelled) == first.augmentations[0]["counts"]["kept"] > 20
+    assert len(first.data.unlabelled) == first.augmentations[0].counts["kept"] > 20
     again = Perturb(copies=2)(state(tmp_path))
     assert again.data.unlabelled == first.data.unlabelled
-    assert again.augmentations[0]["reused"]
+    assert again.augmentations[0].reused
     assert len(made(tmp_path)) == 1
     Perturb(copies=2, mask_rate=0.2)(state(tmp_path))
     Perturb(copies=2)(state(tmp_path, seed=14))
@@ -180,9 +180,9 @@ def test_two_augmentations_add_up_and_do_not_repeat_each_other(tmp_path: Path) -
     once = substitute(state(tmp_path))
     both = Perturb(copies=2)(once)
     assert both.data.unlabelled is not None
-    assert len(both.data.unlabelled) == sum(one["counts"]["kept"] for one in both.augmentations)
+    assert len(both.data.unlabelled) == sum(one.counts["kept"] for one in both.augmentations)
     thrice = substitute(both)
-    assert thrice.augmentations[-1]["counts"]["kept"] == 0
+    assert thrice.augmentations[-1].counts["kept"] == 0
     assert thrice.data.unlabelled == both.data.unlabelled
     rows = [folded(text) for text in (*both.data.train.texts, *both.data.unlabelled.texts)]
     assert len(set(rows[30:])) == len(rows) - 30

@@ -13,7 +13,7 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product, Workshop
 from compress.prune.heads import PruneHeads
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 
 @pytest.fixture
