@@ -20,7 +20,7 @@ from compress.onnx.folder import MODEL
 from compress.pipeline.state import Artifact, Stage, State
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"

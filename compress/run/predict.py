@@ -14,7 +14,7 @@ from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.run.names import run_in
 from compress.runtimes.runners import Runner, load_runner, one_by_one
-from compress.tasks.base import task_of_config
+from compress.tasks.registry import task_of_config
 
 
 def artifact_folder(path: Path) -> Path:
