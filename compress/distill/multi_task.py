@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
-from compress.distill.losses.settings import HardLabels, LogitsMSE, Loss, SoftTargets
+from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares

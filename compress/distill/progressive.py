@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.settings import AttentionTransfer, HiddenStates, Loss
+from compress.distill.losses import AttentionTransfer, HiddenStates, Loss
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.distill.layer_drop import student_faults
-from compress.distill.losses.settings import (
+from compress.distill.losses import (
     AttentionScores,
     Embeddings,
     HardLabels,

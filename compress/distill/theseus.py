@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
 from compress.models.device import device

@@ -26,7 +26,7 @@ from compress.run.check import check
 from compress.student.base import Reading
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, tiny_tokenizer
-from tests.models.test_language_head import save_language_model
+from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe
 
 TEXTS = [text for _, text in reviews(60, 3)]

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from compress.data.dataset import Dataset, Split
-from compress.distill.losses import SoftTargets
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import SoftTargets, hard_label_loss
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
