@@ -215,7 +215,7 @@ def _store_choices(_: tuple[tuple[str, str], ...]) -> None:
     store.store(SCHEMA, schema)
     defaults = [
         SCHEMA,
-        *({group: chosen} for group, chosen in chosen(Recipe()).items()),
+        *({group: option} for group, option in chosen(Recipe()).items()),
         {"recipe": "quickstart"},
         "_self_",
     ]

@@ -24,6 +24,7 @@ from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import chosen, to_yaml
 from compress.settings import all_faults
 from compress.teachers.model import Teacher
+from compress.yaml_dialect import HEADER
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -53,7 +54,7 @@ def test_every_recipe_composes_and_says_what_it_is(path, elsewhere):
     recipe = compose.compose([f"recipe={path.stem}", *NEEDED.get(path.stem, [])])
     assert recipe.recipe == path.stem
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]
-    assert first == recipe_files.HEADER
+    assert first == HEADER
     assert f"compress run recipe={path.stem}" in second
     assert recipe_files.headline(path)
 
@@ -86,8 +87,8 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
 
 
 def test_defaults_are_options():
-    for group, chosen in chosen(Recipe()).items():
-        assert set(chosen if group in SEVERAL else [chosen]) <= set(GROUPS[group])
+    for group, option in chosen(Recipe()).items():
+        assert set(option if group in SEVERAL else [option]) <= set(GROUPS[group])
 
 
 def test_words_choose_and_set():
