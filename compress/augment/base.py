@@ -23,6 +23,7 @@ from compress.files import write_json
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.settings import at_least
 
@@ -84,7 +85,7 @@ class Augmentation(Stage):
         def work(folder: Path) -> dict[str, Any]:
             return produce(self.maker(state), data, self.copies, self.rows, state.seed, folder)
 
-        product = state.workshop.make("augmentation", made_with, work)
+        product = state.workshop.make(Kind("augmentation", revision=1), made_with, work)
         counts = product.record["counts"]
         augmented = Augmented(
             kind=type(self).__name__, settings=self.made_with(), counts=counts,

@@ -29,6 +29,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.runtimes.runners import load_runner, one_by_one, torch_threads
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
@@ -236,7 +237,7 @@ class _Bench:
         return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
 
     def _logits(self, how: str, key: str, tokens: Tokens, work: Any) -> Array:
-        product = self.state.workshop.make("logits", [how, key, tokens.fingerprint], work)
+        product = self.state.workshop.make(Kind("logits", revision=1), [how, key, tokens.fingerprint], work)
         logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
         return logits
 
@@ -293,7 +294,9 @@ class _Bench:
         keys = [{name: model.key for name, model in models.items()}, {a.name: a.key for a in artifacts}]
         timing = [settings.threads, settings.rows, list(settings.batches), list(settings.tokens), settings.seconds]
         machine = describe(settings.threads)
-        product = self.state.workshop.make("latency", [keys, timing, machine, self.state.data.test.fingerprint], work)
+        product = self.state.workshop.make(
+            Kind("latency", revision=1), [keys, timing, machine, self.state.data.test.fingerprint], work
+        )
         loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
         return loaded
 

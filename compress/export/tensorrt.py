@@ -30,7 +30,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
@@ -136,7 +136,7 @@ class TensorRt(Stage):
             return {"engines": engines, "failed": failed, "why": why, "package": package, "by": by}
 
         cache.mkdir(parents=True, exist_ok=True)
-        product = state.workshop.make("tensorrt", made_with, work)
+        product = state.workshop.make(Kind("tensorrt", revision=1), made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
         batch, tokens = (tuple(size[place] for size in shapes["input_ids"]) for place in (0, 1))
         return _described(product, precision, engines, batch, tokens)

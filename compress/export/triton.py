@@ -20,6 +20,7 @@ from compress.onnx.folder import MODEL
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
 from compress.tasks.classification import Classification
@@ -107,7 +108,7 @@ class Triton(Stage):
             Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
 
         parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
-        product = state.workshop.make("triton", parts, work)
+        product = state.workshop.make(Kind("triton", revision=1), parts, work)
         names = [one.name for one in served]
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,

@@ -19,6 +19,7 @@ from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces,
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 
 
 @dataclass(kw_only=True)
@@ -76,7 +77,9 @@ class PruneVocabulary(Stage):
             assert isinstance(table, nn.Embedding)
             return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / 2**20}
 
-        product = state.workshop.make("vocabulary", [student.key, [split.fingerprint for split in splits]], work)
+        product = state.workshop.make(
+            Kind("vocabulary", revision=1), [student.key, [split.fingerprint for split in splits]], work
+        )
         before, after = product.record["before"], product.record["after"]
         smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
         notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)

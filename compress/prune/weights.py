@@ -24,7 +24,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.record import Details, Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive
@@ -165,7 +165,9 @@ class PruneWeights(Stage):
         else:
             products = [self._at_once(state, student, student, self.sparsity)]
         pruned = Model.of(products[-1])
-        told = state.workshop.make("zeros", [student.key, pruned.key], lambda _: _zeros(student, pruned))
+        told = state.workshop.make(
+            Kind("zeros", revision=1), [student.key, pruned.key], lambda _: _zeros(student, pruned)
+        )
         sparse = Sparse(**told.record, method=self.method.value, pattern=self.pattern)
         curves = [point for product in products for point in product.record.get("curves", ())]
         record = self.record("weights", products, notes=sparse.notes(), curves=curves, details=sparse)
@@ -196,7 +198,7 @@ class PruneWeights(Stage):
             carry(pruned.folder, folder)
 
         settings = [self.pattern, self.scope.value, self.embeddings, sparsity]
-        return state.workshop.make("weights", [judged.key, pruned.key, *settings], work)
+        return state.workshop.make(Kind("weights", revision=1), [judged.key, pruned.key, *settings], work)
 
     def _lottery(self, state: State) -> list[Product]:
         """Return the products of iterative magnitude pruning with rewinding; the last is the trained ticket."""

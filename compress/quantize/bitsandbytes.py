@@ -21,6 +21,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.settings import at_least
 
 THRESHOLD = 6.0  # LLM.int8's
@@ -87,7 +88,7 @@ class BitsAndBytes(Stage):
             return {"memory_mib": _mib(model), "fp32_mib": _mib(whole), "quantized": quantized, "left": left}
 
         made_with = [self.made_with(), student.key, versions().get("bitsandbytes")]
-        product = state.workshop.make("bitsandbytes", made_with, work)
+        product = state.workshop.make(Kind("bitsandbytes", revision=1), made_with, work)
         said = product.record
         notes = [
             f"{said['quantized']} linear layers in {self.bits.value}, embeddings and head in fp32",

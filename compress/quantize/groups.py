@@ -23,6 +23,7 @@ from compress.onnx.products import INT8_LEVEL
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.quantize.qdq import quiet_quantizer
 from compress.runtimes.timing import model_inputs
 
@@ -69,7 +70,7 @@ class GroupWise(Stage):
             return {"moved": moved}
 
         made_with = [graph.key, self.made_with(), sample.fingerprint]
-        product = state.workshop.make("groups", made_with, work)
+        product = state.workshop.make(Kind("groups", revision=1), made_with, work)
         moved = product.record["moved"]
         notes = (
             f"weights in {self.bits} bits, a scale for each {self.group} inputs; embeddings and head in fp32",

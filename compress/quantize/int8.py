@@ -23,7 +23,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
@@ -76,7 +76,9 @@ class DynamicInt8(Stage):
             save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
             with_tokenizer(graph.folder, folder)
 
-        product = state.workshop.make("dynamic", [graph.key, bits, self.per_channel, self.embeddings], work)
+        product = state.workshop.make(
+            Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work
+        )
         return _with_artifact(state, "dynamic", product, bits)
 
 
@@ -123,7 +125,7 @@ class StaticInt8(Calibrated):
             return record
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
-        product = state.workshop.make("static", [*made_with, *self.mixed.depends_on(state)], work)
+        product = state.workshop.make(Kind("static", revision=1), [*made_with, *self.mixed.depends_on(state)], work)
         kept = product.record.get("sensitivity")
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))

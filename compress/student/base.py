@@ -18,6 +18,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.train import same_randomness
 
 
@@ -83,5 +84,5 @@ class Student(Stage):
 
         if self.own_tokens:
             made_with.append(state.data.train.fingerprint)
-        product = state.workshop.make("student", made_with, work)
+        product = state.workshop.make(Kind("student", revision=1), made_with, work)
         return replace(state, student=Model.of(product), notes=self.notes())

@@ -19,6 +19,7 @@ from compress.models.loading import check_trained, content_of, load_config, load
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.student.base import Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted
@@ -143,6 +144,6 @@ class Saved(Student):
             save_model(self.classifier(task, rows), tokenizer, folder)
 
         made_with = [content_of(self.source, config), most, task.head_config(), rows]
-        product = state.workshop.make("saved", made_with, work)
+        product = state.workshop.make(Kind("saved", revision=1), made_with, work)
         record = self.record("student", [product], notes=[f"loaded as it is: {self.model}"])
         return replace(state, teacher=state.teacher or record.model).with_student(record.model, record)

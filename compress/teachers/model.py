@@ -28,7 +28,7 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.pipeline.record import Role
 from compress.pipeline.state import State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.adoption import (
     Adoption,
@@ -298,7 +298,7 @@ class Teacher(Training):
             save_model(model, tokenizer, folder)
             return {"curves": curves}
 
-        product = state.workshop.make("teacher", made_with, work)
+        product = state.workshop.make(Kind("teacher", revision=1), made_with, work)
         curves = product.record["curves"]
         notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
         record = self.record("teacher", [product], notes=notes, curves=curves)
