@@ -73,8 +73,8 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     start = recipe.student(state).given_student
     steps = [-(-len(rows) // recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
-    twin = labels_only(recipe.distill)
-    product, _ = twin.train(state, start, epochs, "labels_only")
+    twin = replace(labels_only(recipe.distill), epochs=epochs)
+    product = twin.train(state, start, "labels_only")
     return twin.record("labels_only", [product], curves=product.record["curves"])
 
 
