@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault
-from compress.export.engine_layers import Summary, as_json, read_layers, summarise
-from compress.export.tensorrt_bindings import (
+from compress.runtimes.engine_layers import Summary, as_json, read_layers, summarise
+from compress.runtimes.tensorrt_bindings import (
     FULL,
     RTX_CAPABILITIES,
     CannotBuild,

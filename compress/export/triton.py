@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from compress.errors import Fault, ModelError
 from compress.export.tensorrt import ENGINE
-from compress.export.tensorrt_bindings import FULL
+from compress.runtimes.tensorrt_bindings import FULL
 from compress.export.triton_config import read_graph
 from compress.export.triton_repository import Limits, Repository, Served, Serving
 from compress.files import hash_folder, size_mib

@@ -19,11 +19,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from compress.benchmark.stage import Benchmark
 from compress.data.dataset import Dataset, Split
-from compress.export import tensorrt_bindings
-from compress.export.engine_layers import Layer, read_layers, summarise
+from compress.runtimes import tensorrt_bindings
+from compress.runtimes.engine_layers import Layer, read_layers, summarise
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
-from compress.export.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
+from compress.runtimes.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
 from compress.pipeline.state import Model, State, Workshop
