@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault
+from compress.files import size_mib, write_json
+from compress.models.loading import load_tokenizer
+from compress.models.positions import longest_row
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.onnx.graph import input_names
+from compress.pipeline.state import Artifact, Product, Stage, State
+from compress.quantize.half import half_student
+from compress.quantize.symmetric import symmetric_student
 from compress.runtimes.engine_layers import Summary, as_json, read_layers, summarise
+from compress.runtimes.tensorrt import ENGINE, LAYERS
+from compress.runtimes.tensorrt import TensorRt as Runtime
 from compress.runtimes.tensorrt_bindings import (
     FULL,
     RTX_CAPABILITIES,
@@ -21,23 +31,14 @@ from compress.runtimes.tensorrt_bindings import (
     targets,
     version,
 )
-from compress.files import size_mib, write_json
-from compress.models.loading import load_tokenizer
-from compress.models.positions import longest_row
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.onnx.graph import input_names
-from compress.pipeline.state import Artifact, Product, Stage, State
-from compress.quantize.half import half_student
-from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
 
-ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
+COMMAND = "build.sh"
 SCRIPT = """#!/bin/sh
 # to be run where the GPU is, with TensorRT's trtexec
 cd "$(dirname "$0")" || exit
 {command}
 """
-NOT_HERE = "engines run on a GPU, where benchmarks/gpu.py builds and measures them"
 
 
 class Precision(Enum):
@@ -159,18 +160,15 @@ def _described(
         notes += [f"{name}: not built: {reason}" for name, reason in failed.items()]
     else:
         notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
-    counted = [one for one in engines.values() if one is not None and precision is Precision.int8]
     record = {
         "notes": notes,
         "seconds": product.seconds,
         "size_mib": size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
         "by": product.record.get("by", ""),
         "profile": profile,  # smallest, best and largest batch, then length
-        "int8_matmuls": min(([one.int8_products, one.products] for one in counted), default=None),
     }
-    name = "built" if engines else "not built"
-    unmeasured = f"{name}: {NOT_HERE if engines else why}"
+    unmeasured = "" if engines else f"not built: {why}"
     return Artifact(
-        "tensorrt", "tensorrt", precision.value, product.folder, product.key, record,
+        "tensorrt", Runtime.name, precision.value, product.folder, product.key, record,
         variant=precision.value, unmeasured=unmeasured,
     )  # fmt: skip

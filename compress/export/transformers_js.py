@@ -14,6 +14,7 @@ from compress.files import link_or_copy, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.state import Artifact, Stage, State
+from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.settings import nearest
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
@@ -73,7 +74,7 @@ class TransformersJs(Stage):
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""
-        graphs = [one for one in artifacts if one.runtime == "onnxruntime" and not one.unmeasured]
+        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.unmeasured]
         found: dict[str, Artifact] = {}
         left_out = []
         for one in graphs:

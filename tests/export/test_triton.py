@@ -336,7 +336,7 @@ def engine(before: State, by: str, profile: list[list[int]], name: str = "tensor
     if by:
         (folder / "sm90.engine").write_bytes(b"a plan")
     record = {"by": by, "profile": profile}
-    made_ = Artifact(name, "tensorrt", "fp16", folder, f"{name} {by} {profile}", record, unmeasured="built")
+    made_ = Artifact(name, "tensorrt", "fp16", folder, f"{name} {by} {profile}", record)
     return replace(before, artifacts=(*before.artifacts, made_))
 
 
