@@ -54,9 +54,10 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
     from compress.distill.source import Keep
     from compress.distill.stage import Distill
     from compress.mapped import StoredTexts
-    from compress.pipeline.state import State, Workshop
+    from compress.pipeline.state import State
+    from compress.pipeline.workshop import Workshop
     from compress.student.bert import Bert
-    from compress.tasks.base import Classification
+    from compress.tasks.classification import Classification
     from compress.teachers.model import FineTune, Teacher
 
     torch.set_num_threads(1)

@@ -58,7 +58,8 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import tokenize
 from compress.onnx.folder import onnx_student
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import load_session
 from compress.student.base import Student
@@ -68,7 +69,8 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
-from compress.tasks.base import TaskKind, wilson
+from compress.tasks.base import TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
 

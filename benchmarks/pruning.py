@@ -42,7 +42,8 @@ from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, Stage, State, Workshop
+from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.prune.budget import Budget
 from compress.prune.costs import Costs, shape_of
 from compress.prune.heads import PruneHeads
@@ -55,7 +56,8 @@ from compress.runtimes.registry import load_session
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
-from compress.tasks.base import TaskKind, wilson
+from compress.tasks.base import TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
 WIDTHS = 16  # of the latency table

@@ -34,7 +34,8 @@ from compress.machine import describe, int8_dot_product, versions
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.pipeline.state import Artifact, Model, Stage, State, Workshop
+from compress.pipeline.state import Artifact, Model, Stage, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
@@ -45,7 +46,8 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.registry import load_session
 from compress.runtimes.rows import one_by_one
 from compress.student.bert import Bert
-from compress.tasks.base import Array, TaskKind, wilson
+from compress.tasks.base import Array, TaskKind
+from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
 WORKER = Path(__file__).with_name("quantization_optimum.py")

@@ -31,7 +31,8 @@ from compress.machine import describe, versions
 from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.tasks.base import TaskKind
 from compress.teachers.model import Teacher
 from compress.train import Decay

@@ -112,6 +112,18 @@ def test_losses_know_no_path_and_no_hub() -> None:
         assert not imports(path) & {"pathlib", "os", "huggingface_hub", "hydra", "datasets"}
 
 
+def test_a_loss_is_one_file_with_its_function_and_its_settings() -> None:
+    folder = PACKAGE / "distill" / "losses"
+    for path in sorted(folder.glob("*.py")):
+        if path.stem in {"__init__", "base", "tensors"}:  # what all losses share
+            continue
+        body = ast.parse(path.read_text()).body
+        settings = [node for node in body if isinstance(node, ast.ClassDef)]
+        assert [len(node.decorator_list) for node in settings] == [2], path  # a dataclass with a name
+        (name,) = (call.args for call in settings[0].decorator_list if ast.unparse(call).startswith("register("))
+        assert [ast.literal_eval(argument) for argument in name] == [path.stem], path
+
+
 def test_no_pickle_is_loaded() -> None:
     for path in FILES:
         source = path.read_text()

@@ -19,7 +19,8 @@ from compress.errors import CompressError, RecipeError
 from compress.families.base import layers_below_top
 from compress.families.forms.uneven import shrink
 from compress.models.loading import parameter_shapes
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from compress.train import Decay, Supervised, Training, fit

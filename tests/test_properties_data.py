@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from compress.data import Files
 from compress.errors import CompressError
-from compress.run.recipe import told
+from compress.run.check import told
 from compress.tasks.base import TaskKind
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")

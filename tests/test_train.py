@@ -18,7 +18,7 @@ from compress.errors import CompressError
 from compress.models.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.train import Decay, LengthGrouped, Supervised, Training, fit, summary
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 

@@ -22,7 +22,7 @@ from compress.student.base import Reading
 from compress.student.bert import Bert
 from compress.train import Supervised, Training, fit
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 from tests.test_train import tokens
 
 

@@ -16,7 +16,7 @@ from compress.augment.words import Words, cut, kind
 from compress.data.dataset import Split
 from compress.errors import MissingPackageError, ModelError
 from compress.files import hash_file, hash_json, write_json
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 from compress.progress import progress
 from compress.tasks.base import Array
 from compress.train import same_randomness

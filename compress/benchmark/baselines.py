@@ -12,7 +12,7 @@ from compress.benchmark.latency import entry
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
 from compress.runtimes.devices import CPU
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory

@@ -37,7 +37,8 @@ from compress.cli.reading import PLUGINS, Reading, Word, quoted
 from compress.data import Hub
 from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.settings import Settings, all_faults, spelled
 
 REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
@@ -48,7 +49,7 @@ def compose(overrides: Sequence[str]) -> Recipe:
     """Return the recipe that the words of a command line stand for: ``recipe=NAME``, choices, ``setting=value``.
 
     Raises RecipeError with every fault: words that cannot be read, unknown settings and choices, values of a
-    wrong type or out of their range, and, when there is a fault anyway, whatever `compress.run.recipe.check` finds.
+    wrong type or out of their range, and, when there is a fault anyway, whatever `compress.run.check.check` finds.
     """
     reading = _read(overrides)
     recipe = None
@@ -70,7 +71,7 @@ def compose(overrides: Sequence[str]) -> Recipe:
 
 
 def faults_of(recipe: Recipe) -> tuple[Fault, ...]:
-    """Return all that `compress.run.recipe.check` has against a recipe."""
+    """Return all that `compress.run.check.check` has against a recipe."""
     try:
         check(recipe)
     except RecipeError as error:

@@ -186,7 +186,7 @@ def export(argv: Sequence[str]) -> int:
 def _shown(recipe: Recipe) -> int:
     """Check a recipe and print it, with what is known of its models."""
     from compress.cli import compose
-    from compress.run.recipe import check, told
+    from compress.run.check import check, told
 
     checked = check(recipe)
     for line in told(checked.data):

@@ -21,7 +21,9 @@ from compress.data.rows import Rows, counted
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between, spelled
-from compress.tasks.base import Classification, Task, TaskKind, task_of_labels
+from compress.tasks.base import Task, TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.registry import task_of_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
-from compress.pipeline.state import SCRATCH, State
+from compress.pipeline.state import State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.train import fit, same_randomness

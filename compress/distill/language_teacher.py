@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
@@ -21,7 +21,8 @@ from compress.models.device import device
 from compress.models.loading import load_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
-from compress.pipeline.state import SCRATCH, State
+from compress.pipeline.state import State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between
 from compress.train import Objective, fit, same_randomness
 

@@ -14,8 +14,10 @@ from compress.pipeline.state import Record, State
 from compress.settings import nearest
 from compress.train import Training
 
-INSIDE = tuple(name for name, loss in LOSSES.items() if loss().compares_layers)
-"""Losses that need neither labels nor logits."""
+
+def layer_losses() -> list[str]:
+    """Return the names of the losses that need neither labels nor logits."""
+    return [name for name, loss in LOSSES.items() if loss().compares_layers]
 
 
 @dataclass(kw_only=True)
@@ -33,12 +35,12 @@ class LayerTraining(Training):
 
     def faults(self) -> Iterator[Fault]:
         """Losses are known and look inside, each once, with a weight each."""
-        known = True
+        known, inside = True, layer_losses()
         for name in self.losses:
-            if name not in INSIDE:
+            if name not in inside:
                 known = False
-                rule = "needs labels or logits" if name in LOSSES else "is no loss"
-                yield Fault("losses", name, rule, nearest(name, list(INSIDE)))
+                rule = "needs labels or logits" if name in LOSSES else "is not a loss"
+                yield Fault("losses", name, rule, nearest(name, inside))
         if len(set(self.losses)) < len(self.losses):
             yield Fault("losses", self.losses, "names a loss twice")
         elif self.weights and len(self.weights) != len(self.losses):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
-from compress.distill.losses.settings import HardLabels, LogitsMSE, Loss, SoftTargets
+from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
@@ -29,7 +29,8 @@ from compress.models.multi_task import (
     with_heads,
 )
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import Settings, all_faults, at_least
 from compress.tasks.base import Task, TaskKind
 from compress.teachers.members import reading

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.layer_drop import draw, idle
-from compress.distill.losses.settings import Comparison, Loss, Pairs
+from compress.distill.losses import Comparison, Loss, Pairs
 from compress.distill.sparsify import Masks
 from compress.families.base import layer_count
 from compress.families.forms.uneven import kept_channels, kept_heads, unpruned_size

@@ -15,7 +15,8 @@ from compress.errors import CompressError, Fault
 from compress.families.base import FAMILIES, UNEVEN
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
-from compress.pipeline.state import Model, Product, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import Product
 from compress.settings import at_least
 from compress.train import Training
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.settings import AttentionTransfer, HiddenStates, Loss
+from compress.distill.losses import AttentionTransfer, HiddenStates, Loss
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.teacher_outputs import Wanted
@@ -27,7 +27,8 @@ from compress.files import write_json
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.train import Training, fit, same_randomness

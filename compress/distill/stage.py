@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.distill.layer_drop import student_faults
-from compress.distill.losses.settings import (
+from compress.distill.losses import (
     AttentionScores,
     Embeddings,
     HardLabels,
@@ -35,7 +35,8 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import SCRATCH, Model, Product, Record, State, Workshop
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task, TaskKind

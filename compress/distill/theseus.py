@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
 from compress.models.device import device
@@ -21,7 +21,8 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import between
 from compress.train import Objective, Training, fit
 

@@ -15,7 +15,8 @@ from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import input_names
-from compress.pipeline.state import Artifact, Product, Stage, State
+from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.runtimes.engine_layers import Summary, as_json, read_layers, summarise

@@ -21,7 +21,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"

@@ -10,7 +10,8 @@ from compress.families.base import FAMILIES, UNEVEN
 from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
 from compress.onnx.graph import FORM, input_names, write_onnx
-from compress.pipeline.state import Product, State
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Product
 
 MODEL = "model.onnx"
 IN_FLOATS = "compress.in_floats"  # metadata of a graph whose int8 is another device's: here it is computed in floats

@@ -20,7 +20,8 @@ from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
-from compress.pipeline.state import Model, Product, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import Product
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
 from compress.prune.importance import head_importance, neuron_importance

@@ -11,7 +11,8 @@ import numpy as np
 
 from compress.errors import Fault
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, Product, Stage, State
+from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.workshop import Product
 from compress.settings import at_least
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads, neurons
 from compress.models.outputs import observe

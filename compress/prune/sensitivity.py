@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import logits_mse_loss, soft_target_loss
+from compress.distill.losses import logits_mse_loss, soft_target_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, shrink
 from compress.models.outputs import observe

@@ -20,7 +20,8 @@ from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.masking import Pattern, mask, matrices, settle
-from compress.pipeline.state import Model, Product, Record, Stage, State
+from compress.pipeline.state import Model, Record, Stage, State
+from compress.pipeline.workshop import Product
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive

@@ -15,7 +15,8 @@ from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.half import LARGEST, float_tensors, in_half, kept_in_fp32
 from compress.onnx.package import import_onnx
-from compress.pipeline.state import Artifact, Product, Stage, State
+from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Product
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import Method, measure_ranges
 from compress.settings import at_least

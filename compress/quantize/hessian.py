@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.families.forms.fake_quantization import EMBEDDINGS, WEIGHTS, fake_quantize, weight_scale
 from compress.models.tokens import Tokens
 from compress.onnx.products import part_of

@@ -19,7 +19,8 @@ from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
-from compress.pipeline.state import Artifact, Product, Stage, State
+from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens, tokenize

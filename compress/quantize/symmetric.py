@@ -15,7 +15,8 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import IN_FLOATS, MODEL, onnx_student, with_tokenizer
 from compress.onnx.half import in_half
 from compress.onnx.package import import_onnx
-from compress.pipeline.state import Artifact, Product, State
+from compress.pipeline.state import Artifact, State
+from compress.pipeline.workshop import Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.half import too_wide

@@ -15,7 +15,7 @@ from compress.report import load_report
 from compress.run.names import run_in
 from compress.runtimes.registry import load_session
 from compress.runtimes.rows import one_by_one
-from compress.tasks.base import task_of_config
+from compress.tasks.registry import task_of_config
 
 
 def artifact_folder(path: Path) -> Path:

@@ -22,7 +22,8 @@ from compress.pipeline.state import Model, Record, State
 from compress.student.base import Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted
-from compress.tasks.base import Classification, Task
+from compress.tasks.base import Task
+from compress.tasks.classification import Classification
 from compress.teachers.examination import Subject
 
 

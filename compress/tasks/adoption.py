@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.data.dataset import Dataset
-from compress.tasks.base import Classification, Regression, Task
+from compress.tasks.base import Task
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 CLASSIFIER = "ForSequenceClassification"
 

@@ -24,9 +24,10 @@ from compress.models.evaluate import predict_rows
 from compress.models.known_words import check_words
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 from compress.tasks.adoption import Adoption
-from compress.tasks.base import Array, Classification
+from compress.tasks.base import Array
+from compress.tasks.classification import Classification
 
 TOKENS, MOST_ROWS, ENOUGH = 10_000, 500, 40  # how many rows are read; with fewer, nothing is concluded
 CERTAIN = 1e-3  # probability below which chance is ruled out

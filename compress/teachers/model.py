@@ -26,7 +26,8 @@ from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
-from compress.pipeline.state import SCRATCH, Model, Record, State
+from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import SCRATCH
 from compress.settings import at_least, between
 from compress.tasks.adoption import (
     Adoption,

@@ -17,8 +17,8 @@ from compress.errors import RecipeError
 from compress.run.recipe import Recipe
 from tests.conftest import save_tiny
 from tests.report.test_html import Page
-from tests.test_recipe import made, pairs, recipe, report
-from tests.test_recipe import write_tsv as write
+from tests.run.test_recipe import made, pairs, recipe, report
+from tests.run.test_recipe import write_tsv as write
 
 LOGITS = Distill(
     losses={"soft": SoftTargets(), "mse": LogitsMSE()}, epochs=1, learning_rate=5e-3, batch_size=16,

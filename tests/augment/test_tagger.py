@@ -18,7 +18,7 @@ from compress.augment.tagger import aligned, find, fingerprint, tags, tags_of
 from compress.augment.words import cut
 from compress.data.dataset import Split
 from compress.errors import MissingPackageError, ModelError
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 
 TEXTS = ["@united I don't think that's fair!!! http://t.co/x", "a gorgeous , witty movie", "", "It does n't fail ."]
 

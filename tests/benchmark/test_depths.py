@@ -28,7 +28,7 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
-from tests.test_recipe import made, pairs, recipe, report
+from tests.run.test_recipe import made, pairs, recipe, report
 
 ALL = [1, 2, 3, 4]
 EVERY_OTHER = [[3], [1, 3], [1, 2, 3], ALL]

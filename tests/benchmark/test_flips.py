@@ -6,7 +6,8 @@ import numpy as np
 
 from compress.benchmark.flips import SHOWN, flips
 from compress.data.dataset import Dataset, Split
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 
 def data(task: Classification | Regression, rows: int, *, pairs: bool = False) -> Dataset:

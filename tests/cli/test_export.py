@@ -17,9 +17,9 @@ from compress.cli.export import recipe_for
 from compress.cli.main import main
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.quantize.qat import QuantizationAware
-from compress.run.recipe import check
+from compress.run.check import check
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 QUICK = ["benchmark.rows=3", "benchmark.batches=[1]", "benchmark.tokens=[8]", "benchmark.seconds=0.02"]
 

@@ -18,9 +18,10 @@ from compress.cli import main as cli
 from compress.cli.main import main
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
-from compress.run.recipe import Checked, Recipe, Tried
+from compress.run.check import Checked, Tried
+from compress.run.recipe import Recipe
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +225,7 @@ def test_cfg_checks_and_prints_a_recipe_and_runs_nothing(capsys, monkeypatch, el
     rows = Split(["a", "b"], None, np.array([0, 1]))
     data = Dataset("two rows", Classification(("x", "y")), rows, rows, rows)
     tried = Tried("teacher: minilm is trained, because it has no classification head", ())
-    monkeypatch.setattr("compress.run.recipe.check", lambda _: Checked(data, (tried,)))
+    monkeypatch.setattr("compress.run.check.check", lambda _: Checked(data, (tried,)))
     monkeypatch.setattr(Recipe, "run", lambda *_, **__: pytest.fail("started"))
     assert main(["run", "seed=7", "--cfg"]) == 0
     text, block = capsys.readouterr()

@@ -16,7 +16,9 @@ from compress.data import Dataset, Files
 from compress.data.rows import Columns
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 ROWS = "".join(f"neg\tbad film number {i} of many\npos\tgood film number {i} of many\n" for i in range(20))
 COMMAS = ROWS.replace("\t", ",")

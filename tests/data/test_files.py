@@ -12,7 +12,9 @@ import pytest
 
 from compress.data import Dataset, Files
 from compress.settings import all_faults
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 LABELS = ("neg", "pos")
 ROWS = [{"label": LABELS[i % 2], "text": f'say "{i}", ünï {i}'} for i in range(40)]

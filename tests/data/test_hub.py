@@ -15,7 +15,9 @@ from compress.data import Hub
 from compress.data.hub import PRESETS
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 
 @pytest.fixture

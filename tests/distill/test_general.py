@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from compress.data.dataset import Dataset, Split
 from compress.distill.general import General
-from compress.distill.layers import INSIDE, Layers
+from compress.distill.layers import Layers, layer_losses
 from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.masked_lm import MaskedDistillation, MaskedLM, Positions
 from compress.distill.masking import HIDDEN, masking_of
@@ -24,14 +24,16 @@ from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
-from compress.pipeline.state import Model, State, Workshop
-from compress.run.recipe import Recipe, check
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
-from tests.models.test_language_head import save_language_model
-from tests.test_recipe import made, recipe
+from tests.families.test_language_head import save_language_model
+from tests.run.test_recipe import made, recipe
 from tests.test_train import tokens
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3}
@@ -288,8 +290,8 @@ def test_students_that_are_no_such_encoder_or_read_other_pieces_are_refused(pret
 
 
 def test_losses_are_those_inside_the_models_each_with_a_weight(pretrained: Path) -> None:
-    assert set(INSIDE) >= {"hidden", "embeddings", "attention", "cosine", "relations", "minilm"}
-    assert not set(INSIDE) & {"hard", "soft", "mse"}
+    assert set(layer_losses()) >= {"hidden", "embeddings", "attention", "cosine", "relations", "minilm"}
+    assert not set(layer_losses()) & {"hard", "soft", "mse"}
     for wrong, setting in (
         (Layers(losses=["soft"]), "losses"),
         (Layers(losses=["hiden"]), "losses"),

@@ -13,13 +13,14 @@ from rich.console import Console
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.prune.heads import PruneHeads
 from compress.report.verdict import verdicts
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from tests.conftest import save_tiny, tiny_model, write_tsv
-from tests.test_recipe import made, recipe, report, reviews
+from tests.run.test_recipe import made, recipe, report, reviews
 
 LOSSES = {"soft": SoftTargets(temperature=1.0), "hidden": HiddenStates(), "hard": HardLabels()}
 

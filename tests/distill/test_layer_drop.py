@@ -46,7 +46,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.train import Objective, fit, same_randomness
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses import (
+    LOSSES,
+    Cosine,
     attention_loss,
     cosine_loss,
     hard_label_loss,
@@ -17,6 +19,7 @@ from compress.distill.losses import (
     logits_mse_loss,
     minilm_attention_loss,
     patient_loss,
+    register,
     relation_loss,
     soft_target_loss,
     token_soft_target_loss,
@@ -215,3 +218,10 @@ def test_what_stands_in_the_teachers_padding_reaches_no_gradient() -> None:
     spoiled = torch.where(pairs, teacher, float("nan"))
     (slope,) = torch.autograd.grad(minilm_attention_loss(student, spoiled, MASK), student)
     torch.testing.assert_close(slope, clean)
+
+
+def test_a_name_belongs_to_one_loss() -> None:
+    with pytest.raises(ValueError, match="'soft' already: SoftTargets"):
+        register("soft")(Cosine)
+    assert register("cosine")(Cosine) is Cosine  # the same again, as when a module is imported twice
+    assert LOSSES["soft"] is not Cosine

@@ -28,14 +28,17 @@ from compress.models.loading import load_model, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, with_heads
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Training, fit
 from tests.conftest import GOOD, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 SENTIMENT, TOPIC, COUNT = Classification(("bad", "good")), Classification(("film", "none")), Regression(0.0, 2.0)
 

@@ -34,7 +34,7 @@ from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.train import Decay
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 
 def naive_attention(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

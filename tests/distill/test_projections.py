@@ -22,7 +22,7 @@ from compress.prune.heads import PruneHeads
 from compress.student.bert import Bert
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.distill.test_general import state_of
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 PARTS = ("train", "validation", "test")
 NARROW = Bert(layers=2, hidden_size=8, heads=2)

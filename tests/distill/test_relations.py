@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compress.distill.losses import (
     AttentionTransfer,
+    Loss,
     MiniLM,
     Patient,
     Relations,
@@ -20,7 +21,6 @@ from compress.distill.losses import (
     soft_target_loss,
     token_soft_target_loss,
 )
-from compress.distill.losses.settings import Loss
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel, Wanted

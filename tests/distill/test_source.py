@@ -16,9 +16,9 @@ from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import faster_on_disk, measured
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import Wanted
-from compress.pipeline.state import Workshop
+from compress.pipeline.workshop import Workshop
 from tests.conftest import save_tiny, tiny_model
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 from tests.test_train import tokens
 
 

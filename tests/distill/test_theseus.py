@@ -23,10 +23,10 @@ from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
 from compress.student.bert import Bert
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.train import fit, same_randomness
 from tests.conftest import FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 TASK = Classification(("bad", "good"))
 

@@ -19,8 +19,11 @@ from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, State, Workshop
-from compress.tasks.base import Classification, Regression, TaskKind
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
 

@@ -20,10 +20,13 @@ import pytest
 from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
 from compress.models.loading import save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
-from compress.tasks.base import Classification, Regression, Task
+from compress.tasks.base import Task
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.export.triton_server import load
 

@@ -23,15 +23,16 @@ from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
 from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.runtimes import tensorrt_bindings
 from compress.runtimes.engine_layers import Layer, read_layers, summarise
 from compress.runtimes.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.settings import all_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import VOCABULARY, reviews, tiny_tokenizer
-from tests.test_recipe import recipe, report
+from tests.run.test_recipe import recipe, report
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the wheels of TensorRT-RTX are not installed")
 

@@ -19,10 +19,10 @@ from compress.export.transformers_js import TransformersJs
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.symmetric import SymmetricInt8
-from compress.run.recipe import check
+from compress.run.check import check
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
-from tests.test_recipe import recipe, report
+from tests.run.test_recipe import recipe, report
 
 QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
 BOTH: dict[str, Any] = {"onnx": Onnx(), "transformers_js": TransformersJs()}

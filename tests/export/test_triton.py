@@ -25,16 +25,18 @@ from compress.export.onnx import Onnx
 from compress.export.triton import Device, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Artifact, Model, State, Workshop
+from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
 from compress.settings import all_faults
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 TEXTS = [
     "good film",

@@ -28,7 +28,7 @@ from compress.prune.width import narrow
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.shared import Shared
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_ensemble import joined as ensemble_of_three
 from tests.student.test_words import PAIRS, TEXTS, built

@@ -18,8 +18,10 @@ from compress.families.forms.uneven import kept_heads, shrink
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
-from compress.pipeline.state import Model, Workshop
-from compress.tasks.base import Classification, Regression
+from compress.pipeline.state import Model
+from compress.pipeline.workshop import Workshop
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
 from tests.test_train import tokens
 

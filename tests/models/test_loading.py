@@ -20,7 +20,7 @@ from compress.models.loading import load_config, load_model, load_tokenizer, sav
 from compress.models.positions import longest_row
 from compress.student.cnn import Cnn
 from compress.student.saved import Saved
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, tiny_tokenizer
 

@@ -15,7 +15,9 @@ from compress.families.forms.uneven import shrink
 from compress.models.loading import quiet, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
 from compress.models.outputs import observe, parameters
-from compress.tasks.base import Classification, Regression, task_of_config
+from compress.tasks.classification import Classification
+from compress.tasks.registry import task_of_config
+from compress.tasks.regression import Regression
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 TASKS = {

@@ -22,7 +22,8 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.models.vocabulary import used_pieces, with_pieces, with_rows
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.prune.vocabulary import PruneVocabulary
 from compress.tasks.base import TaskKind
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv

@@ -29,7 +29,7 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError
 from compress.families.language_head import load_language_model
 from compress.models.loading import check_trained, load_config, load_masked_lm, load_model, load_tokenizer, quiet
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, save_tiny, tiny_tokenizer
 

@@ -19,7 +19,7 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import FAMILY_NAMES, save_tiny
-from tests.test_recipe import made, recipe
+from tests.run.test_recipe import made, recipe
 
 
 def budget(**settings: Any) -> Budget:

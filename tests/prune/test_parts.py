@@ -27,7 +27,7 @@ from compress.run.recipe import _weights_faults
 from compress.student.bert import Bert
 from compress.student.shared import Shared
 from tests.conftest import BERT_NOW, save_tiny, tiny_model
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 CODE = """
 import sys

@@ -30,11 +30,12 @@ from compress.prune.rounds import Scope
 from compress.prune.weights import Method, PruneWeights, zero_smallest
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.qat import QuantizationAware
-from compress.run.recipe import Recipe, check
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
-from tests.test_recipe import recipe, report
+from tests.run.test_recipe import recipe, report
 
 MOVEMENT = {"method": Method.movement, "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
 

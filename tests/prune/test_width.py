@@ -42,8 +42,8 @@ from compress.student.bilstm import BiLstm
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
+from tests.run.test_recipe import made, recipe
 from tests.student.reloading import check_reloading
-from tests.test_recipe import made, recipe
 
 Batch = dict[str, Tensor]
 KEEP = [0, 1, 2, 5, 7, 11, 15]

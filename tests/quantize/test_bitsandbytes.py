@@ -22,7 +22,8 @@ from compress.families.forms.uneven import shrink
 from compress.files import size_mib
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import INPUTS
-from compress.pipeline.state import Artifact, Model, State, Workshop
+from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
 from compress.runtimes.registry import load_session
 from compress.settings import all_faults
@@ -30,7 +31,7 @@ from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_tokenizer, write_tsv
 from tests.quantize.test_qat import tiny
-from tests.test_recipe import made, report
+from tests.run.test_recipe import made, report
 
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

@@ -16,7 +16,7 @@ from compress.quantize.half import HalfPrecision
 from compress.settings import all_faults
 from tests.conftest import reviews, save_tiny, write_tsv
 from tests.quantize.test_static import graph, tiny
-from tests.test_recipe import made, report
+from tests.run.test_recipe import made, report
 
 CANDIDATES = {
     "four": GroupWise(group=16),

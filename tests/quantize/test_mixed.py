@@ -13,23 +13,24 @@ import torch
 from torch import nn
 
 from compress.data.dataset import Dataset, Split
-from compress.distill.losses import SoftTargets
-from compress.distill.losses.functions import hard_label_loss
+from compress.distill.losses import SoftTargets, hard_label_loss
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
 from compress.quantize.mixed import Grain, Mixed, Order, Precisions
 from compress.quantize.qdq import Scheme
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
-from compress.tasks.base import Array, Classification
+from compress.tasks.base import Array
+from compress.tasks.classification import Classification
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
-from tests.test_recipe import made, report
+from tests.run.test_recipe import made, report
 
 
 def test_the_trace_of_a_diagonal_hessian_is_exact_with_one_probe() -> None:

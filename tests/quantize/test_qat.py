@@ -25,7 +25,7 @@ from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 QAT = QuantizationAware(epochs=2, learning_rate=2e-3, weight_bits=WeightBits.eight)
 

@@ -21,7 +21,8 @@ from compress.distill.stage import Distill
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, State, Workshop
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
 from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq
@@ -33,9 +34,9 @@ from compress.runtimes.onnxruntime import OnnxRuntime, inference_session
 from compress.runtimes.rows import model_inputs
 from compress.settings import all_faults
 from compress.student.bert import Bert
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 
 def rows(count: int = 40, family: str = "bert") -> Tokens:

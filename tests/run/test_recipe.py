@@ -242,7 +242,7 @@ def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: st
 def test_a_run_killed_again_and_again_ends_as_one_that_was_left_alone(finished: Path, tmp_path: Path) -> None:
     """kill -9 at ever later moments; the metrics and the student are those of the undisturbed run."""
     code = (
-        "import sys; from pathlib import Path; from tests.test_recipe import again\n"
+        "import sys; from pathlib import Path; from tests.run.test_recipe import again\n"
         "import compress.train; folder = Path(sys.argv[1])\n"
         "r = again(folder, output=sys.argv[2], cache=sys.argv[2] + '-cache')\n"
         "r.teacher.checkpoint_seconds = r.distill.checkpoint_seconds = 1e-9\n"

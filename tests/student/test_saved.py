@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.distill.losses.settings import HiddenStates
+from compress.distill.losses import HiddenStates
 from compress.distill.stage import Distill
 from compress.models.loading import load_config
 from compress.student.saved import Saved

@@ -17,14 +17,15 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import RecipeError
 from compress.families.base import FAMILIES, encoder_layers
 from compress.models.loading import load_model, save_model
-from compress.pipeline.state import Model, State, Workshop
-from compress.run.recipe import check
+from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Workshop
+from compress.run.check import check
 from compress.student.bert import Bert
 from compress.student.start import name_faults
-from compress.tasks.base import Classification
+from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 HEAD = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
 

@@ -31,7 +31,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
 from compress.student.words import OfEmbeddings, Pieces, Start, narrowed
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 TEXTS = Split(("the film was good", "an awful plot", "dull", "a very lovely film and so good music is great"))
 PAIRS = Split(TEXTS.texts, ("so dull", "good actor was great and fine", "the plot", "bad"))

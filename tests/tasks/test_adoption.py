@@ -13,7 +13,8 @@ from transformers import BertConfig
 
 from compress.data.dataset import Dataset, Split
 from compress.tasks.adoption import Adoption, Refusal, adopt, adopted, rows_by_name
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
+from compress.tasks.regression import Regression
 
 TOPICS = ("apples", "cherries", "pears")
 DECOMPOSED = unicodedata.normalize("NFD", "Dalí")

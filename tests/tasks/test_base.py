@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.tasks.base import Classification, Regression, TaskKind, task_of_labels, wilson
+from compress.tasks.base import TaskKind
+from compress.tasks.classification import Classification
+from compress.tasks.registry import task_of_labels
+from compress.tasks.regression import Regression
+from compress.tasks.statistics import wilson
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_metrics_of_scores() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_metrics_of_a_confusion_matrix_are_scikit_learns(classes: int) -> None:
-    from compress.tasks.base import from_confusion
+    from compress.tasks.statistics import from_confusion
 
     generator = np.random.default_rng(classes)
     task = Classification(tuple(map(str, range(classes))))

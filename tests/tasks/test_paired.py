@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from compress.tasks.base import Classification, Regression
+from compress.tasks.classification import Classification
 from compress.tasks.paired import Difference, of_resampled_rows, of_right_answers, tango
+from compress.tasks.regression import Regression
 
 ROWS = 2000
 RUNS = 400

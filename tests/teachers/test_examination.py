@@ -21,14 +21,16 @@ from compress.models.heads import with_outputs
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
-from compress.run.recipe import Recipe, check
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
+from compress.run.check import check
+from compress.run.recipe import Recipe
 from compress.student.saved import Saved
 from compress.tasks.base import TaskKind
 from compress.teachers.examination import best_order
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import reviews, save_tiny, tiny_tokenizer, write_tsv
-from tests.test_recipe import recipe
+from tests.run.test_recipe import recipe
 
 
 @pytest.fixture(scope="module")

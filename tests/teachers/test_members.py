@@ -20,14 +20,15 @@ from compress.errors import RecipeError
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.tasks.base import TaskKind
 from compress.teachers.members import Combine
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
-from tests.test_recipe import made, recipe, report
+from tests.run.test_recipe import made, recipe, report
 
 GOOD_FIRST = {"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}
 BAD_FIRST = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}

@@ -13,7 +13,8 @@ from compress.data import Files
 from compress.models.evaluate import main_metric, metric_and_loss
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
-from compress.pipeline.state import State, Workshop
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
 from compress.tasks.base import TaskKind
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, save_tiny, write_tsv

@@ -1,34 +1,27 @@
-"""Distillation losses: pure functions, and the settings that recipes name them by."""
+"""Distillation losses, one file each: a pure function of tensors, and the settings that recipes name it by.
 
-from compress.distill.losses.functions import (
-    attention_loss,
-    cosine_loss,
-    hard_label_loss,
-    hidden_state_loss,
-    logits_mse_loss,
-    minilm_attention_loss,
-    patient_loss,
-    relation_loss,
-    soft_target_loss,
-    token_soft_target_loss,
-)
-from compress.distill.losses.settings import (
-    LOSSES,
-    AttentionProbabilities,
-    AttentionScores,
-    AttentionTransfer,
-    Comparison,
-    Cosine,
-    Embeddings,
-    HardLabels,
-    HiddenStates,
-    LogitsMSE,
-    Loss,
-    MiniLM,
-    Patient,
-    Relations,
-    SoftTargets,
-)
+Every module of this folder is imported, so that a new file is a new loss.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from compress.distill.losses.attention import AttentionScores, attention_loss
+from compress.distill.losses.attention_probabilities import AttentionProbabilities
+from compress.distill.losses.attention_transfer import AttentionTransfer, minilm_attention_loss
+from compress.distill.losses.base import LOSSES, Comparison, Loss, Pairs, register
+from compress.distill.losses.cosine import Cosine, cosine_loss
+from compress.distill.losses.embeddings import Embeddings
+from compress.distill.losses.hard import HardLabels, hard_label_loss
+from compress.distill.losses.hidden import HiddenStates, hidden_state_loss
+from compress.distill.losses.minilm import MiniLM
+from compress.distill.losses.mse import LogitsMSE, logits_mse_loss
+from compress.distill.losses.patient import Patient, patient_loss
+from compress.distill.losses.relations import Relations, relation_loss
+from compress.distill.losses.soft import SoftTargets, soft_target_loss, token_soft_target_loss
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "LOSSES",
@@ -43,6 +36,7 @@ __all__ = [
     "LogitsMSE",
     "Loss",
     "MiniLM",
+    "Pairs",
     "Patient",
     "Relations",
     "SoftTargets",
@@ -53,6 +47,7 @@ __all__ = [
     "logits_mse_loss",
     "minilm_attention_loss",
     "patient_loss",
+    "register",
     "relation_loss",
     "soft_target_loss",
     "token_soft_target_loss",

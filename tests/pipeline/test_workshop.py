@@ -10,7 +10,7 @@ import pytest
 
 from compress.errors import StorageError
 from compress.files import writable, write_text
-from compress.pipeline.state import SCRATCH, Workshop
+from compress.pipeline.workshop import SCRATCH, Workshop
 
 
 def test_work_is_done_once_and_said_to_be_reused(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_broken_work_leaves_nothing_finished_and_finds_its_files_again(tmp_path:
 
 def test_two_processes_make_a_thing_once(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from compress.pipeline.state import Workshop\n"
+        "import sys, time; from pathlib import Path; from compress.pipeline.workshop import Workshop\n"
         "def work(folder):\n"
         "    with open(sys.argv[1] + '/calls', 'a') as calls: calls.write('x')\n"
         "    time.sleep(1); (folder / 'result').write_text('7')\n"

@@ -1,0 +1,35 @@
+"""Hidden states of mapped layers (TinyBERT, arXiv:1909.10351)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.tensors import alike, total
+
+
+def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared error of hidden states (batch, tokens, hidden), mean over real positions and units.
+
+    Mask (batch, tokens), nonzero on real tokens. One layer's L_hidn or L_embd of TinyBERT (arXiv:1909.10351).
+    """
+    real, (ours, theirs) = mask.bool(), alike(student, teacher)
+    errors = (ours[real] - theirs[real]) ** 2
+    return errors.sum() / max(errors.numel(), 1)
+
+
+@register("hidden")
+@dataclass(kw_only=True)
+class HiddenStates(Loss):
+    """Squared error of mapped layers' hidden states, summed over layers (TinyBERT, arXiv:1909.10351)."""
+
+    needs_hidden = True
+
+    def __call__(self, comparison: Comparison) -> Tensor:
+        """Return the sum of `hidden_state_loss` over the mapped layers."""
+        student, teacher = comparison.student, comparison.teacher
+        return total(
+            hidden_state_loss(student.hidden[s], teacher.hidden[t], student.mask) for s, t in comparison.layers
+        )

@@ -1,0 +1,130 @@
+"""The check before work: everything that can be known of a run before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from compress.data import Dataset
+from compress.errors import CompressError, DataError, Fault, RecipeError
+from compress.models.loading import load_tokenizer
+from compress.models.row_lengths import with_cuts
+from compress.pipeline.workshop import Workshop
+from compress.run.place import identity, name_faults, other_run, place_faults
+from compress.settings import all_faults
+from compress.student.saved import Saved
+from compress.tasks.classification import Classification
+from compress.teachers.examination import examine
+
+if TYPE_CHECKING:
+    from compress.run.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check before work found: the data set, and a line on each model that is used or trained."""
+
+    data: Dataset
+    models: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A model that a run takes or trains: which of the two and why, and what it answered on some rows."""
+
+    line: str
+    answers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join((self.line, *self.answers))
+
+
+def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checked:
+    """Return what is known of a run that can start; raises RecipeError with all that is wrong.
+
+    Finished models are tried on some rows; what they answer is kept in the cache.
+    """
+    faults: list[Fault] = list(all_faults(recipe))
+    if not any(name_faults(recipe)):
+        faults += place_faults(recipe)
+    for name, augmentation in recipe.augment.items():
+        if not any(augmentation.faults()):
+            faults += _attempt(f"augment.{name}", augmentation.look)
+    data: Dataset | None = None
+    if not any(fault.setting.startswith("data") for fault in faults):
+        say("reading the data")
+
+        def load() -> None:
+            nonlocal data
+            data = recipe.data.load(recipe.task, recipe.seed)
+
+        faults += _attempt("data", load)
+    models: list[Tried] = []
+    if data is not None:
+        for name, augmentation in recipe.augment.items():
+            faults += [replace(f, setting=f"augment.{name}{f.setting}") for f in augmentation.data_faults(data)]
+        faults += other_run(recipe, identity(recipe, data.fingerprint))
+        for path, stage in recipe.trained():
+            faults += [fault.under(path) for fault in stage.task_faults(data.task)]
+        if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
+            faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
+        if not any(fault.setting.startswith("teacher") for fault in faults):
+            faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
+        if not faults:
+            say("trying the models on some rows")
+            faults += _attempt("teacher", lambda: models.extend(_tried(recipe, data)))
+    if faults or data is None:
+        raise RecipeError(faults)
+    teacher = recipe.teacher
+    tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
+    return Checked(with_cuts(data, tokenizer, teacher.max_tokens), tuple(models))
+
+
+def told(data: Dataset) -> list[str]:
+    """Return the block that a run begins with: how the rows were read, and what must be known of them."""
+    facts = [] if data.summary is None else list(data.summary.facts())
+    return [f"data: {data.name}", *(f"  {what}: {words}" for what, words in facts), *(f"  {n}" for n in data.notes)]
+
+
+def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
+    """Yield the teacher's models and a saved student, tried on some rows where finished; raises ModelError."""
+    workshop = Workshop(recipe.cache_folder)
+    inspection = recipe.teacher.inspect(data)
+    lines = dict(zip((member.name for member in inspection.members), inspection.lines, strict=True))
+    for subject in recipe.teacher.subjects(data):
+        yield Tried(f"teacher: {lines[subject.name]}", tuple(examine(subject, workshop)))
+    if isinstance(recipe.student, Saved) and not recipe.alone:
+        teacher = recipe.teacher
+        subject = recipe.student.subject(inspection.data, teacher.max_tokens, teacher.max_unknown)
+        yield Tried(f"student: {subject.name} is used as it is", tuple(examine(subject, workshop)))
+
+
+def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
+    inspection = recipe.teacher.inspect(given)
+    teacher, fine_tuned, data = inspection.config, inspection.must_train, inspection.data
+    who = "student" if recipe.alone else "teacher"
+    faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
+    if not faults and not any(recipe.student.faults()):
+        faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
+        if isinstance(recipe.student, Saved) and not recipe.alone:
+            faults += [fault.under("student") for fault in recipe.student.label_faults(data.task)]
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens(), who)]
+    if faults or any(recipe.student.faults()):
+        return faults
+    student = recipe.student.config(teacher)
+    faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
+    for path, stage in recipe.trained():
+        found = list(stage.model_faults(student, teacher))
+        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
+        faults += [fault.under(path) for fault in found]
+    return faults
+
+
+def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
+    try:
+        action()
+    except CompressError as error:
+        of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
+        return [Fault("data" if of_rows else setting, None, str(error).rstrip("."))]
+    return []

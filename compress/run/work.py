@@ -1,0 +1,130 @@
+"""Carry out a recipe: check it, run its stages, measure, and write the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from compress.benchmark.depths import Depths, depth_curve
+from compress.distill.layers import LayerTraining
+from compress.distill.stage import Distill, labels_only
+from compress.pipeline.state import Artifact, Model, Record, Stage, State
+from compress.pipeline.workshop import Workshop
+from compress.processes import refuse_several
+from compress.run.check import Checked, check, told
+from compress.run.folder import repeat, report_of, write_run
+from compress.run.names import point_to_latest
+from compress.run.place import claimed, identity, lasting
+
+if TYPE_CHECKING:
+    from compress.run.recipe import Recipe
+
+
+def carry_out(given: Recipe, console: Console | None = None, command: str | None = None, label: str = "") -> State:
+    """Do everything that is not done yet, write the run's folder and return the last state; see `Recipe.run`."""
+    refuse_several()
+    console = console or Console(stderr=True)
+    started = datetime.now().astimezone()
+    clock = time.perf_counter()
+    recipe: Recipe = lasting(given)
+    checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
+    for line in (*told(checked.data), *map(str, checked.models)):
+        console.print(Text(line, style="dim"), soft_wrap=True)
+    run = identity(recipe, checked.data.fingerprint)
+    with claimed(recipe, run, label) as folder:
+        recipe = replace(recipe, name=given.name or folder.resolve().name)
+        state, measured = _work(recipe, checked, console)
+        seconds = time.perf_counter() - clock
+        report = report_of(recipe, state, measured, started, seconds, command or repeat(folder))
+        write_run(folder, run, recipe, state, report)
+    if not recipe.output and (note := point_to_latest(folder)):
+        console.print(Text(note, style="dim"))
+    return replace(state, folder=folder)
+
+
+def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
+    """Run all stages, measure, and return the last state and the measurements."""
+    answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
+    state = State(data=checked.data, workshop=Workshop(recipe.cache_folder, console), seed=recipe.seed, notes=answers)
+    for title, stage in recipe.stages():
+        state = _told(console, title, state, stage)
+    state = _with_student_folder(state)
+    twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
+    label_student = _label_student(recipe, state, console) if twin else None
+    depths = _depth_curves(recipe, state, console)
+    console.print("[bold]benchmark[/bold]")
+    return state, recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
+
+
+def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
+    """Train the distilled student's twin on labels alone."""
+    console.print("[bold]baseline: the same student, labels alone[/bold]")
+    start = recipe.student(state).given_student
+    steps = [-(-len(rows) // recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
+    epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
+    product, model = labels_only(recipe.distill).train(state, start, epochs, "labels_only")
+    return Record("labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"]))
+
+
+def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[dict[str, Any]]:
+    """Measure the distilled student, before any pruning, at every depth; and its twin, where that is asked for."""
+    order = recipe.benchmark.depths
+    if order is Depths.auto:
+        order = Depths.every_other if recipe.layer_drop > 0 else Depths.none
+    if order is Depths.none:
+        return []
+    console.print("[bold]the distilled student at every depth[/bold]")
+    curves = [depth_curve(state, _distilled(state), order, "distill", recipe.layer_drop)]
+    if recipe.benchmark.depths_twin:
+        console.print("[bold]its twin, trained without LayerDrop[/bold]")
+        twin = replace(state, student=None, records=(), notes=())
+        for stage in (recipe.student, *map(_without_layer_drop, (*recipe.prepare.values(), recipe.distill))):
+            twin = stage(twin)
+        curves.append(depth_curve(state, _distilled(twin), order, "twin", 0.0))
+    return curves
+
+
+def _told(console: Console, title: str, state: State, stage: Callable[[State], State]) -> State:
+    """Run a stage, saying what it is and what came of it."""
+    console.print(Text(title, style="bold"))
+    after = _named(stage(state), title, state)
+    for record in after.records[len(state.records) :]:
+        how = "taken from the cache" if record.reused else f"{record.seconds:.0f} s"
+        console.print(Text("".join(["  ", *(f"{note}; " for note in record.notes), how]), style="dim"))
+    return after
+
+
+def _named(after: State, title: str, before: State) -> State:
+    """Give what a stage added the name that the recipe has for it, so that two stages of a kind can be told apart."""
+    records, artifacts = len(before.records), len(before.artifacts)
+    new = enumerate(after.records[records:], start=1)
+    return replace(
+        after,
+        records=(*after.records[:records], *(replace(r, name=title if i == 1 else f"{title}-{i}") for i, r in new)),
+        artifacts=(
+            *after.artifacts[:artifacts],
+            *(replace(a, name=f"{title}-{a.variant}" if a.variant else title) for a in after.artifacts[artifacts:]),
+        ),
+    )
+
+
+def _with_student_folder(state: State) -> State:
+    student = state.given_student
+    artifact = Artifact("student", "pytorch", "fp32", student.folder, student.key)
+    return replace(state, artifacts=(artifact, *state.artifacts))
+
+
+def _distilled(state: State) -> Model:
+    """Return the model after distillation, the last generation's."""
+    return [record.model for record in state.records if record.kind == "Distill"][-1]
+
+
+def _without_layer_drop(stage: Stage) -> Stage:
+    """Return the same stage that skips no layer."""
+    return replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage
