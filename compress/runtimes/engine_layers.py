@@ -76,7 +76,11 @@ def _types(tensors: str) -> tuple[str, ...]:
 def layers_of(file: Path) -> list[Layer]:
     """Return the layers of a table that was written as `as_json` gives it; none where there is no such file."""
     table: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    return [Layer(**{name: tuple(v) if isinstance(v, list) else v for name, v in layer.items()}) for layer in table]
+    return [Layer(**_as_tuples(layer)) for layer in table]
+
+
+def _as_tuples(layer: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in layer.items()}
 
 
 def as_json(layers: Iterable[Layer]) -> list[dict[str, Any]]:
