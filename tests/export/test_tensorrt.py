@@ -27,7 +27,9 @@ from compress.pipeline.state import Model, State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.runtimes import tensorrt_bindings
+from compress.runtimes.devices import CPU
 from compress.runtimes.engine_layers import Layer, read_layers, summarise
+from compress.runtimes.tensorrt import TensorRt as Runtime
 from compress.runtimes.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
@@ -92,7 +94,9 @@ def test_products_run_in_int8_but_for_the_classifier_and_attention_stays_fused(b
         counts = summarise(layers(built["int8"], gpu), built["int8"].folder / "model.onnx")
         assert (counts.int8_products, counts.products) == (PRODUCTS - 1, PRODUCTS)
         assert (counts.fused_attention, counts.attention) == (BLOCKS, BLOCKS)
-    assert built["int8"].record["int8_matmuls"] == [PRODUCTS - 1, PRODUCTS]
+    executed = Runtime().executed(built["int8"].folder, CPU)
+    assert executed is not None
+    assert (executed.int8, executed.products) == (PRODUCTS - 1, PRODUCTS)
 
 
 def test_fp16_engines_fuse_attention_and_keep_normalizations_in_fp32(built: dict[str, Any]) -> None:
