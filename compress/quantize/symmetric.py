@@ -6,7 +6,7 @@ it in floats there, with the very values that the integers stand for, so what it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import IN_FLOATS, MODEL, onnx_student, with_tokenizer
 from compress.onnx.half import in_half
 from compress.onnx.package import import_onnx
-from compress.pipeline.state import Artifact, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
@@ -38,9 +39,11 @@ class SymmetricInt8(Calibrated):
             "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
             self.told(),
         )
-        record = {"notes": notes, "seconds": product.seconds, "target": "TensorRT"}
-        artifact = Artifact("symmetric", "onnxruntime", "int8", product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="symmetric", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=notes, target="TensorRT",
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
 
 def symmetric_student(state: State, rows: int) -> Product:

@@ -23,7 +23,8 @@ from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
 from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.runtimes import tensorrt_bindings
@@ -62,7 +63,7 @@ def state_in(folder: Path) -> State:
     split = Split(texts, labels=np.array([label == "good" for label in labels], np.int64))
     data = Dataset("reviews", Classification(("bad", "good")), split, split, split)
     (folder / "cache").mkdir()
-    return State(data, Workshop(folder / "cache"), 0, student=Model(folder / "student", "student"))
+    return State.begin(data, Workshop(folder / "cache"), 0, student=Model(folder / "student", "student"))
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,7 @@ def test_what_is_built_stays_where_another_gpus_engine_cannot_be(state: State, m
     (artifact,) = TensorRt(compute_capabilities=CAPABILITIES)(state).artifacts
     assert sorted(path.name for path in artifact.folder.glob("*.engine")) == ["sm86.engine"]
     assert not artifact.unmeasured
-    assert "sm120: not built: TensorRT ran out of memory" in artifact.record["notes"]
+    assert "sm120: not built: TensorRT ran out of memory" in artifact.notes
     assert "Triton runs those of TensorRT itself" in not_served(artifact)
 
 
