@@ -312,7 +312,8 @@ def _unmeasured(artifact: Artifact) -> dict[str, Any]:
     return artifact.details.report() | {
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
         "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": _unavailable(artifact),
-        "metrics": {}, "interval": {}, "latency": [], **_int8(artifact), "seconds": artifact.seconds, "notes": list(artifact.notes),
+        "metrics": {}, "interval": {}, "latency": [], **_int8(artifact),
+        "seconds": artifact.seconds, "notes": list(artifact.notes),
     }  # fmt: skip
 
 
