@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from shtab import complete
 
-    print(complete(_all_commands(), shell, preamble=PREAMBLE))
+    print(complete(_all_commands(), shell, preamble=PREAMBLE[shell]))
     return 0
 
 
