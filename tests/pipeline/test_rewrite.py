@@ -7,13 +7,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compress.distill.projections import go_on, keep
-from compress.models.loading import load_model, load_tokenizer
+from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.workshop import Kind, Workshop
-from tests.conftest import save_tiny
+from tests.conftest import tiny_model, tiny_tokenizer
 
 KIND = Kind("negated", revision=1)
+
+
+def saved(folder: Path) -> Model:
+    save_model(tiny_model(), tiny_tokenizer(), folder)
+    return Model(folder, "student")
 
 
 def projections() -> nn.ModuleDict:
@@ -27,7 +32,7 @@ def negated(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
 
 
 def test_a_copy_is_changed_and_projections_go_with_it(tmp_path: Path) -> None:
-    source = Model(save_tiny(tmp_path / "student"), "student")
+    source = saved(tmp_path / "student")
     given = projections()
     keep(given, source.folder)
     product = rewrite(Workshop(tmp_path / "cache"), KIND, source, ["all"], negated)
@@ -41,7 +46,7 @@ def test_a_copy_is_changed_and_projections_go_with_it(tmp_path: Path) -> None:
 
 
 def test_it_is_done_once_for_a_model_and_what_it_depends_on(tmp_path: Path) -> None:
-    source, shop = Model(save_tiny(tmp_path / "student"), "student"), Workshop(tmp_path / "cache")
+    source, shop = saved(tmp_path / "student"), Workshop(tmp_path / "cache")
     first = rewrite(shop, KIND, source, ["all"], negated)
     assert rewrite(shop, KIND, source, ["all"], negated).reused
     others = (
