@@ -197,7 +197,7 @@ class Files:
         for row in np.concatenate(list(rows)):
             for name, file in self.maps.items():
                 start, end = self.starts[name][row : row + 2]
-                digest.update(np.ascontiguousarray(file[start:end]))
+                digest.update(file[start:end].tobytes())
         return digest.hexdigest()
 
     def flush(self) -> None:

@@ -129,9 +129,7 @@ class Budget(Gradual):
         model = load_model(student.folder)
         if self._name == "parameters":
             return counted(model, self.widths, "parameters", 1), "counted", []
-        aside = size_mib(student.folder, WEIGHTS) - PARAMETER_MIB * parameters(
-            model
-        )  # the file's list of what is in it
+        aside = size_mib(student.folder, WEIGHTS) - PARAMETER_MIB * parameters(model)  # the headers of the files
         return counted(model, self.widths, "MiB", PARAMETER_MIB, aside), "file of weights, fp32", []
 
     def _refuse(self, costs: Costs, goal: float, whole: float) -> None:

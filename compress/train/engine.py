@@ -115,7 +115,7 @@ def fit(
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         else:
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         keeper.restore_best()
     objective.eval()
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]  # the Trainer's summary
