@@ -17,7 +17,7 @@ from compress.distill.teacher_outputs import KIND, ROWS, Files, FromDisk, FromMo
 from compress.errors import DamagedError
 from compress.files import TEMPORARY
 from compress.models.tokens import Tokens
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.sealed import read_sealed, write_sealed
 
