@@ -18,16 +18,10 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import counted, key_of
-<<<<<<< HEAD
 from compress.errors import DamagedError, Fault
-from compress.pipeline.state import Stage, State
-=======
-from compress.errors import Fault
-from compress.files import write_json
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
->>>>>>> trunk
 from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.sealed import read_sealed, write_sealed
