@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.errors import DataError, Fault
+from compress.files import MIB
 from compress.models.loading import load_tokenizer, without_values
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
@@ -73,7 +74,7 @@ class PruneVocabulary(Stage):
                 with_rows(model, keep, tokenizer)
             table = model.get_input_embeddings()
             assert isinstance(table, nn.Embedding)
-            mib = 4 * (before - len(keep)) * table.embedding_dim / 2**20
+            mib = 4 * (before - len(keep)) * table.embedding_dim / MIB
             return Rewritten(model, tokenizer, {"before": before, "after": len(keep), "mib": mib})
 
         made_with = [[split.fingerprint for split in splits]]
