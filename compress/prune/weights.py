@@ -17,12 +17,8 @@ from transformers import PreTrainedModel
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of
-<<<<<<< HEAD
-from compress.models.loading import load_model, parameter_shapes
-=======
 from compress.files import MIB
-from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
->>>>>>> trunk
+from compress.models.loading import load_model, parameter_shapes
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.model import Model
 from compress.pipeline.record import Details, Role
