@@ -171,7 +171,7 @@ class Distill(Training):
             model.config.teacher_layers = layers
             return Rewritten(model, tokenizer)
 
-        return Model.of(rewrite(state.workshop, Kind("mapped", revision=2), start, [layers], change))
+        return Model.of(rewrite(state.workshop, Kind("mapped", revision=1), start, [layers], change))
 
     def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
         """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""

@@ -195,7 +195,7 @@ class PruneWeights(Stage):
             return Rewritten(model, tokenizer)
 
         settings = [self.pattern, self.scope.value, self.embeddings, sparsity]
-        return rewrite(state.workshop, Kind("weights", revision=2), pruned, [judged.key, *settings], change)
+        return rewrite(state.workshop, Kind("weights", revision=1), pruned, [judged.key, *settings], change)
 
     def _lottery(self, state: State) -> list[Product]:
         """Return the products of iterative magnitude pruning with rewinding; the last is the trained ticket."""
