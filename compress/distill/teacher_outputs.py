@@ -27,12 +27,12 @@ from compress.mapped import mapped
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
 from compress.pipeline.state import Model
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.tasks.base import Array
 
 RELATIONS = ("queries", "keys", "values")
-KIND = "teacher_outputs"  # of the product in the cache
+KIND = Kind("teacher_outputs", revision=1)
 ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 
