@@ -33,12 +33,13 @@ from compress.models.loading import load_config, load_model, load_tokenizer, sav
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH, Product, Workshop
+from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task, TaskKind
 from compress.train import Training, fit, same_randomness
 
+TRAINED = Kind("distill", revision=1)
 GOES_ON = "states are projected to the teacher's width as the stage before learned to"
 
 
@@ -58,7 +59,7 @@ class Distill(Training):
             "attention": AttentionScores(),
             "embeddings": Embeddings(),
         }
-    )  # by name; the README lists them
+    )  # by name; docs/methods.md describes them
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
@@ -156,7 +157,7 @@ class Distill(Training):
             save_model(model, load_tokenizer(start.folder), folder)
             carry(start.folder, folder)
 
-        product = state.workshop.make("mapped", [start.key, layers], work)
+        product = state.workshop.make(Kind("mapped", revision=1), [start.key, layers], work)
         return Model(product.folder, product.key)
 
     def train(
@@ -187,7 +188,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name, sparsify)
 
-        product = state.workshop.make(name, depends_on, work)
+        product = state.workshop.make(TRAINED.named(name), depends_on, work)
         return product, Model(product.folder, product.key)
 
     def _work(

@@ -24,14 +24,14 @@ from compress.models.outputs import Outputs, observe
 from compress.models.quantities import LOGITS, Quantity
 from compress.models.tokens import Tokens
 from compress.pipeline.state import Model
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.tasks.base import Array
 
 Wanted = Mapping[Quantity, tuple[int, ...]]
 """Which layers of which quantities are needed of the teacher, beside its logits."""
 
-KIND = "teacher_outputs"  # of the product in the cache
+KIND = Kind("teacher_outputs", revision=1)
 ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 

@@ -14,6 +14,7 @@ from compress.files import link_or_copy, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.settings import nearest
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
@@ -60,7 +61,9 @@ class TransformersJs(Stage):
             write_text(folder / "README.md", _readme(chosen, pairs=pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make("transformers_js", [keys, state.data.train.pairs is not None], work)
+        product = state.workshop.make(
+            Kind("transformers_js", revision=1), [keys, state.data.train.pairs is not None], work
+        )
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         record: dict[str, Any] = {
             "notes": (names, *left_out),

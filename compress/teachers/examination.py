@@ -24,7 +24,7 @@ from compress.models.evaluate import predict_rows
 from compress.models.known_words import check_words
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.tasks.adoption import Adoption
 from compress.tasks.base import Array
 from compress.tasks.classification import Classification
@@ -78,7 +78,7 @@ def examine(subject: Subject, workshop: Workshop) -> list[str]:
         return {"rows": rows}
 
     made_with = [subject.key, subject.max_tokens, subject.data.task.head_config(), sample.fingerprint]
-    product = workshop.make("examination", made_with, work)
+    product = workshop.make(Kind("examination", revision=1), made_with, work)
     logits = np.load(product.folder / "logits.npy", allow_pickle=False)
     labels = sample.known_labels[: len(logits)]
     if not np.isfinite(logits).all():

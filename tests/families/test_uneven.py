@@ -153,10 +153,12 @@ def test_observing_changes_nothing(family: str) -> None:
     seen = observe(model, batch, HIDDEN, SCORES)
     torch.testing.assert_close(seen.logits, plain.logits)
     assert model.config._attn_implementation == implementation
-    assert sorted(seen.hidden) == [0, 1, 2, 3, 4]
+    assert sorted(seen[HIDDEN]) == [0, 1, 2, 3, 4]
     assert seen[SCORES][1].shape == (3, 4, 9, 9)
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    for stock, ours in zip(model(**inputs, output_hidden_states=True).hidden_states, seen.hidden.values(), strict=True):
+    for stock, ours in zip(
+        model(**inputs, output_hidden_states=True).hidden_states, seen[HIDDEN].values(), strict=True
+    ):
         torch.testing.assert_close(ours, stock)
 
 

@@ -26,13 +26,13 @@ def test_states_and_scores_of_every_layer_compare_with_the_teachers(family: str)
     teacher, batch = tiny_model(family), tiny_batch(family=family)
     seen = observe(Mobile().build(teacher), batch, HIDDEN, SCORES)
     known = observe(teacher, batch, HIDDEN, SCORES)
-    assert {layer: state.shape for layer, state in seen.hidden.items()} == {
-        layer: state.shape for layer, state in known.hidden.items()
+    assert {layer: state.shape for layer, state in seen[HIDDEN].items()} == {
+        layer: state.shape for layer, state in known[HIDDEN].items()
     }
-    assert {layer: state.shape for layer, state in seen.scores.items()} == {
-        layer: state.shape for layer, state in known.scores.items()
+    assert {layer: state.shape for layer, state in seen[SCORES].items()} == {
+        layer: state.shape for layer, state in known[SCORES].items()
     }
-    assert len({float(state.sum()) for state in seen.scores.values()}) == 4
+    assert len({float(state.sum()) for state in seen[SCORES].values()}) == 4
 
 
 def test_sizes_follow_the_teacher_or_the_settings() -> None:

@@ -41,9 +41,9 @@ def test_it_computes_what_a_plain_model_with_copies_computes(family: str, share:
                 copy.copy_(value)
     ours, plain = (observe(model, batch, HIDDEN, SCORES) for model in (student, teacher))
     torch.testing.assert_close(ours.logits, plain.logits)
-    assert list(ours.hidden) == list(plain.hidden) == [0, 1, 2, 3, 4]
-    assert list(ours.scores) == list(plain.scores) == [1, 2, 3, 4]
-    for layer in plain.scores:
+    assert list(ours[HIDDEN]) == list(plain[HIDDEN]) == [0, 1, 2, 3, 4]
+    assert list(ours[SCORES]) == list(plain[SCORES]) == [1, 2, 3, 4]
+    for layer in plain[SCORES]:
         torch.testing.assert_close(ours[HIDDEN][layer], plain[HIDDEN][layer])
         torch.testing.assert_close(ours[SCORES][layer], plain[SCORES][layer])
 

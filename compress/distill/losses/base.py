@@ -94,16 +94,16 @@ LOSSES: dict[str, type[Loss]] = {}
 """The losses by the names that recipes use."""
 
 
-Kind = TypeVar("Kind", bound=type[Loss])
+LossClass = TypeVar("LossClass", bound=type[Loss])
 
 
-def register(name: str) -> Callable[[Kind], Kind]:
+def register(name: str) -> Callable[[LossClass], LossClass]:
     """Return a decorator that makes a loss choosable as ``distill.losses.<name>``.
 
     Raises ValueError where another loss has that name.
     """
 
-    def named(loss: Kind) -> Kind:
+    def named(loss: LossClass) -> LossClass:
         if LOSSES.setdefault(name, loss) is not loss:
             raise ValueError(f"There is a loss {name!r} already: {LOSSES[name].__name__}. Choose another name.")
         return loss
