@@ -76,6 +76,8 @@ GROUND = (
     "interruption",
     "processes",
     "registry",
+    "starting",
+    "auto_classes",
     "runs",
     "yaml_dialect",
     "tasks",

@@ -29,7 +29,7 @@ from compress.distill.teacher_outputs import (
 from compress.files import write_json
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 
 SAMPLED = 6  # batches that are timed, after one that is not

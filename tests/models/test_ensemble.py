@@ -19,7 +19,7 @@ from compress.models.ensemble import EnsembleForSequenceClassification, combined
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, KEYS, RELATIONS, SCORES
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
