@@ -17,6 +17,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
+from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.settings import nearest
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
@@ -76,7 +77,7 @@ class TransformersJs(Stage):
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""
-        graphs = [one for one in artifacts if one.runtime == "onnxruntime" and not one.unmeasured]
+        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.unmeasured]
         found: dict[str, Artifact] = {}
         left_out = []
         for one in graphs:
