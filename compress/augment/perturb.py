@@ -59,6 +59,12 @@ class Perturb(Augmentation):
         """Words can be told apart in the training texts."""
         yield from script_faults(data)
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """The mask token is that of the teacher's tokenizer."""
+        if self.mask_rate:
+            rule = "needs the mask token of the teacher's tokenizer, and the teacher only answers"
+            yield Fault("mask_rate", self.mask_rate, rule, "Set it to 0.")
+
     def made_with(self) -> Any:
         """Leave out the tagger's place; its content counts."""
         return {name: value for name, value in super().made_with().items() if name != "tagger"}

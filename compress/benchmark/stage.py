@@ -19,11 +19,10 @@ from compress.families.base import can_be_taken_apart
 from compress.families.forms.uneven import kept_heads, neurons
 from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
-from compress.models.device import device
-from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
-from compress.models.tokens import Tokens, tokenize
+from compress.models.tokens import tokenize
+from compress.pipeline.answers import OfModel, kept_logits
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -78,21 +77,22 @@ class Benchmark(Settings):
     def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
         """Return the report's ``stages``, ``artifacts`` and ``baselines``.
 
-        All is measured against the teacher, or, where there is none, against the student that was given. The
+        All is measured against the teacher, or, where there is none, against the student that was given; of a teacher
+        that only answers there is no speed to compare with. The
         ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
         the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
         were made of, TF-IDF with the teacher and every artifact, ``labels_only`` with the teacher.
         """
         bench = _Bench(self, state)
         student = bench.logits(state.given_student)
-        models = {record.name: record.model for record in state.records}
+        models = {record.name: record.model for record in state.records if record.model is not None}
         latency = bench.latencies(models)
         first = state.records[0]
-        teacher_time = _headline(latency["stages"][first.name])
-        stages, answers = [], bench.logits(state.teacher or first.model)
+        teacher_time = _headline(latency["stages"][first.name]) if first.model is not None else None
+        stages, answers = [], state.given_answers.logits(state.data.test, state.workshop)
         teacher_metric = bench.metric(answers)
-        said = {record.name: bench.logits(record.model) for record in state.records}
-        twin = bench.logits(label_student.model) if label_student else None
+        said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
+        twin = bench.logits(label_student.model) if label_student and label_student.model else None
         distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
             logits = said[record.name]
@@ -102,14 +102,12 @@ class Benchmark(Settings):
             stages.append(
                 record.details.report()
                 | bench.scores(logits, teacher_metric)
-                | _shape(record.model.folder)
+                | bench.figures(record, latency["stages"], teacher_time)
                 | {
                     "name": record.name, "kind": record.kind, "role": record.role.value,
                     "seconds": record.seconds, "reused": record.reused,
                     "agreement": state.data.task.agreement(logits, answers),
                     "differences": bench.differences(logits, others),
-                    "latency": latency["stages"][record.name],
-                    "speedup": teacher_time / _headline(latency["stages"][record.name]),
                     "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
                 }
             )  # fmt: skip
@@ -146,7 +144,7 @@ class Benchmark(Settings):
                     "agreement": state.data.task.agreement(logits, student),
                     "differences": {} if itself else bench.differences(logits, {"student": student}),
                     "max_abs_difference": difference,
-                    "latency": times, "speedup": teacher_time / _headline(times),
+                    "latency": times, "speedup": _speedup(teacher_time, times),
                     "rows_per_second": 1e3 / _headline(times),
                     **_int8(artifact), "flipped": flips(state.data, logits, student),
                     "seconds": artifact.seconds, **trained,
@@ -161,20 +159,20 @@ class Benchmark(Settings):
         return {"stages": stages, "artifacts": artifacts, "baselines": baselines}
 
     def _tfidf(
-        self, bench: _Bench, others: Mapping[str, Array], teacher_metric: float, teacher_time: float
+        self, bench: _Bench, others: Mapping[str, Array], teacher_metric: float, teacher_time: float | None
     ) -> dict[str, Any]:
         with torch_threads(self.threads):
             record = tfidf(bench.state.data, self.rows, self.threads)
         record["differences"] = bench.differences(record.pop("logits"), others)
         record["retained"] = _share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
-        record["speedup"] = teacher_time / record["latency"][0]["median_ms"]
+        record["speedup"] = teacher_time / record["latency"][0]["median_ms"] if teacher_time else None
         return record
 
 
 def _twin(
     bench: _Bench, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
 ) -> dict[str, Any]:
-    return bench.scores(logits, teacher_metric) | _shape(trained.model.folder) | {
+    return bench.scores(logits, teacher_metric) | _shape(trained.model) | {
         "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
         "runtime": "pytorch", "precision": "fp32", "seconds": trained.seconds,
         "differences": bench.differences(logits, others),
@@ -201,23 +199,17 @@ class _Bench:
 
     def logits(self, model: Model) -> Array:
         """Return a PyTorch model's logits on the test rows."""
-
-        def work(folder: Path) -> None:
-            loaded = load_model(model.folder, on=device())
-            np.save(folder / "logits.npy", predict_rows(loaded, tokens, "accuracy"))
-
-        tokens = self.reader(model.folder).tokens
-        return self._logits("torch", model.key, tokens, work)
+        return OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop)
 
     def artifact_logits(self, artifact: Artifact) -> Array:
         """Return an artifact's logits on the test rows, given one at a time as it is served."""
 
-        def work(folder: Path) -> None:
+        def predict() -> Array:
             session = RUNTIMES[artifact.runtime].load(artifact.folder, CPU, threads=self.settings.threads)
-            np.save(folder / "logits.npy", one_by_one(session, tokens, f"accuracy, {artifact.name}"))
+            return one_by_one(session, tokens, f"accuracy, {artifact.name}")
 
-        tokens = self.reader(artifact.folder).tokens
-        return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, tokens, work)
+        tokens, how = self.reader(artifact.folder).tokens, f"{artifact.runtime} {' '.join(instructions())}"
+        return kept_logits(self.state.workshop, how, artifact.key, tokens, predict)
 
     def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
         """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
@@ -237,10 +229,15 @@ class _Bench:
         difference = float(np.abs(logits - expected).max())
         return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
 
-    def _logits(self, how: str, key: str, tokens: Tokens, work: Any) -> Array:
-        product = self.state.workshop.make(Kind("logits", revision=1), [how, key, tokens.fingerprint], work)
-        logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
-        return logits
+    @staticmethod
+    def figures(
+        record: Record, latency: Mapping[str, list[dict[str, Any]]], teacher_time: float | None
+    ) -> dict[str, Any]:
+        """Return the size and the speed of what a stage left behind; nothing where that is no model."""
+        if record.model is None:
+            return {}
+        times = latency[record.name]
+        return _shape(record.model) | {"latency": times, "speedup": _speedup(teacher_time, times)}
 
     def metric(self, logits: Array) -> float:
         """Return the main metric."""
@@ -317,6 +314,11 @@ def _unmeasured(artifact: Artifact) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _speedup(teacher_time: float | None, latency: list[dict[str, Any]]) -> float | None:
+    """Return how many times as fast as the teacher a model is; None where the teacher has no time."""
+    return teacher_time / _headline(latency) if teacher_time else None
+
+
 def _headline(latency: list[dict[str, Any]]) -> float:
     """Return the median at batch 1 on real rows, without tokenization, in milliseconds."""
     return float(next(e["median_ms"] for e in latency if e["tokens"] == "real" and not e["tokenization"]))
@@ -343,11 +345,13 @@ def _share(metric: float, teacher: float) -> float | None:
     return metric / teacher if teacher > 0 else None
 
 
-def _shape(folder: Path) -> dict[str, Any]:
-    """Return parameters, size and each layer's heads and feed-forward units of a saved model."""
-    model = load_model(folder)
+def _shape(saved: Model | None) -> dict[str, Any]:
+    """Return parameters, size and each layer's heads and feed-forward units of a saved model; none of no model."""
+    if saved is None:
+        return {}
+    model = load_model(saved.folder)
     layers = []
     if can_be_taken_apart(model.config):
         shapes = zip(kept_heads(model.config), neurons(model.config), strict=True)
         layers = [{"heads": len(heads), "neurons": width} for heads, width in shapes]
-    return {"parameters": parameters(model), "size_mib": size_mib(folder, WEIGHTS), "layers": layers}
+    return {"parameters": parameters(model), "size_mib": size_mib(saved.folder, WEIGHTS), "layers": layers}

@@ -58,6 +58,7 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
     recipe = compose.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words])
     if recipe.output and as_lasting(Path(recipe.output).expanduser()) == run:
         raise RecipeError([Fault("output", recipe.output, "is the run itself, which stays as it is", "Name another.")])
+    assert isinstance(recipe.teacher, Teacher)  # its folder holds a model
     plain = Teacher()
     return replace(
         recipe,

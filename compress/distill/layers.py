@@ -55,6 +55,11 @@ class LayerTraining(Training):
         if not any(self.faults()):
             yield from self.distill().model_faults(student, teacher)
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """Yield losses that look inside the teacher."""
+        if not any(self.faults()):
+            yield from self.distill().weight_faults()
+
     def distill(self) -> Distill:
         """Return the distillation with these losses."""
         weights = self.weights or [1.0] * len(self.losses)
@@ -78,4 +83,4 @@ class Layers(LayerTraining):
         product = self.distill().train(state, state.given_student, "layers")
         notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
         record = self.record("layers", [product], notes=notes, curves=product.record["curves"])
-        return state.with_student(record.model, record)
+        return state.with_student(record)

@@ -140,6 +140,11 @@ class MultiTask(Training):
                 rule = "has another tokenizer than the student"
                 yield Fault(f"tasks.{name}.teacher.model", other.teacher.model, rule, "Name one with the same.")
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It runs the teachers of all tasks."""
+        rule = "needs the weights of the teacher, which only answers"
+        yield Fault("epochs", self.epochs, rule, "Leave multi_task out of prepare.")
+
     def __call__(self, state: State) -> State:
         """Return the state with a student of the recipe's own task that has learned the others beside it."""
         student, learnt = state.given_student, [_Learnt(self.main, state.data, state.given_teacher)]
@@ -163,7 +168,7 @@ class MultiTask(Training):
         alone = state.workshop.make(Kind("main_task", revision=1), [product.key], extract)
         record = self.record("multi_task", [product], notes=product.record["notes"], curves=product.record["curves"])
         record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused)
-        return state.with_student(Model.of(alone), record)
+        return state.with_student(record, Model.of(alone))
 
     def _work(self, state: State, student: Model, learnt: list[_Learnt], folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(student.folder)

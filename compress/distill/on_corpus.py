@@ -87,6 +87,11 @@ class OnCorpus(Training):
             yield Fault("max_tokens", self.max_tokens, f"must be at most {longest}, the most that the models take")
         yield from self.source_faults(source, config, student)
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It needs the pretrained model that the teacher was made from."""
+        rule = "needs the weights of the teacher, which only answers"
+        yield Fault("teacher", self.teacher, rule, "Leave it out of prepare.")
+
     def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield why this pretrained model, of a known family and the student's vocabulary, cannot teach."""
         yield from ()
@@ -114,7 +119,7 @@ class OnCorpus(Training):
         said = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
         kept = product.record
         record = self.record(type(self).__name__, [product], notes=(said, *kept["notes"]), curves=kept["curves"])
-        return state.with_student(record.model, record)
+        return state.with_student(record)
 
     def made_with(self) -> Any:
         """Of texts and models the content counts, which the stage adds, not where they lie."""

@@ -96,6 +96,11 @@ class Progressive(Training):
             rule = "needs heads that the teacher no longer has"
             yield Fault("attention_weight", self.attention_weight, rule, "Set it to 0.")
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It compares layers with the teacher's."""
+        rule = "needs the weights of the teacher, which only answers"
+        yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
+
     def _frozen_layers(self, student: Any) -> Iterator[Fault]:
         """Yield patterns that leave nothing to train of a layer when it is its turn."""
         names = list(parameter_shapes(student)) if self.freeze else []
@@ -115,7 +120,7 @@ class Progressive(Training):
         )
         kept = product.record
         record = self.record("progressive", [product], notes=kept["notes"], curves=kept["curves"])
-        return state.with_student(record.model, record)
+        return state.with_student(record)
 
     def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)

@@ -25,6 +25,7 @@ from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
+from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
 from compress.families.base import can_be_taken_apart, layer_count
 from compress.models.device import device
@@ -103,6 +104,15 @@ class Distill(Training):
         yield from faults
         yield from student_faults(self.layer_drop, student)
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """Yield losses that look inside the teacher."""
+        for name, loss in self.losses.items():
+            if loss.compares_layers:
+                rule = "compares layers with the teacher's, and the teacher has no weights: it only answers"
+                yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the answers only.")
+        if self.layer_map is not None:
+            yield Fault("layer_map", self.layer_map, "maps the teacher's layers, and the teacher only answers")
+
     def _comparison_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         if not layer_count(student):
             for name, loss in self.losses.items():
@@ -115,6 +125,8 @@ class Distill(Training):
                 if loss.compares_layers:
                     rule = "compares layers token by token, and the student has word pieces of its own"
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
+            return
+        if teacher is None:  # it only answers; see `weight_faults`
             return
         try:
             self._layers(student, teacher)
@@ -139,8 +151,8 @@ class Distill(Training):
             product = losses.train(teaching.with_seed(state.seed + generation), start)
             kept = product.record
             record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
-            state = state.with_student(record.model, record)
-            teaching = replace(teaching, teacher=record.model)
+            state = state.with_student(record)
+            teaching = replace(teaching, teacher=record.model, answers=None)
         return replace(state, recovery=Recovery(first))
 
     def _mapped(self, state: State) -> Model:
@@ -162,10 +174,9 @@ class Distill(Training):
     def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
         """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
         settings = replace(self, generations=1)
-        teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
-            settings.made_with(), start.key, teacher.key if self._needs_teacher else None,
+            settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.seed, *([plain(sparsify)] if sparsify else []),
         ]  # fmt: skip
 
@@ -208,6 +219,11 @@ class Distill(Training):
     ) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student))
+        if state.teacher is None:
+            for fault in self.weight_faults():
+                raise ModelError(str(fault))
+            source = FromLogits(state.given_answers.logits(rows, state.workshop))
+            return Distillation(student, self.losses, source, layer_drop=self._layer_drop(student))
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)

@@ -132,6 +132,19 @@ class FromModel:
         return observe(self.teacher, batch, *self.wanted)
 
 
+class FromLogits:
+    """The answers of a teacher without weights, (rows, outputs), by the number of the row."""
+
+    def __init__(self, logits: Array) -> None:
+        self.logits = logits
+
+    def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
+        """Return the teacher's logits for the rows of a batch."""
+        rows = self.logits[batch["rows"].cpu().numpy()]
+        mask = batch["attention_mask"]
+        return Outputs(mask=mask, values={LOGITS: {0: torch.from_numpy(rows).to(mask.device)}})
+
+
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:
     """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass goes on."""
     kept = layout(model, tokens, wanted)

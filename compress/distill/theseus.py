@@ -66,6 +66,11 @@ class Theseus(Training):
             rule = f"shares the teacher's embeddings and head, and the student's {other[0]} has another shape"
             yield Fault("rate", self.rate, rule)
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It trains layers among the teacher's."""
+        rule = "needs the weights of the teacher, which only answers"
+        yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
+
     def rate_at(self, progress: float) -> float:
         """Return the probability of a replacement when a share ``progress`` of training is done."""
         return self.rate + (self.rate_end - self.rate) * min(1.0, progress / self.full_at)
@@ -92,7 +97,7 @@ class Theseus(Training):
         product = state.workshop.make(Kind("theseus", revision=1), made_with, work)
         notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
         record = self.record("theseus", [product], notes=notes, curves=product.record["curves"])
-        return state.with_student(record.model, record)
+        return state.with_student(record)
 
 
 class Replacement(Objective):

@@ -37,12 +37,12 @@ NONE = Details()
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What one stage did; ``model`` is what it left behind."""
+    """What one stage did, and the model that it left behind."""
 
     name: str  # that the recipe has for the stage
     kind: str  # the stage's class
     role: Role
-    model: Model
+    model: Model | None  # None: what a teacher without weights did
     seconds: float
     reused: bool
     notes: tuple[str, ...] = ()

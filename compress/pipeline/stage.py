@@ -29,19 +29,22 @@ class Stage(Settings):
     def record(
         self,
         name: str,
-        products: Sequence[Product],
+        products: Sequence[Product] = (),
         *,
         model: Model | None = None,
         notes: Sequence[str] = (),
         curves: Sequence[Mapping[str, float]] = (),
         details: Details = NONE,
     ) -> Record:
-        """Return the record of this stage, which took these products; ``model`` is the last one's by default."""
+        """Return the record of this stage, which took these products; ``model`` is the last one's by default.
+
+        Without a product or a model it is that of a teacher without weights.
+        """
         return Record(
             name=name,
             kind=type(self).__name__,
             role=self.role,
-            model=model or Model.of(products[-1]),
+            model=Model.of(products[-1]) if model is None and products else model,
             seconds=sum(product.seconds for product in products),
             reused=all(product.reused for product in products),
             notes=tuple(notes),
@@ -55,6 +58,10 @@ class Stage(Settings):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
+        yield from ()
+
+    def weight_faults(self) -> Iterator[Fault]:
+        """Yield settings that need a teacher's weights, in a run whose teacher only answers."""
         yield from ()
 
     def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:

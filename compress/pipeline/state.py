@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from compress.data.dataset import Dataset
+from compress.pipeline.answers import Answers, OfModel
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.context import Context
 from compress.pipeline.model import Model
@@ -20,7 +21,8 @@ class State:
 
     context: Context
     data: Dataset  # labels numbered as the teacher numbers them, and with the rows that augmentations added
-    teacher: Model | None = None
+    answers: Answers | None = None  # of a teacher that has no weights
+    teacher: Model | None = None  # its weights, where it has any
     pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
     undistilled: Model | None = None  # the student as distillation found it
@@ -50,13 +52,13 @@ class State:
         """Return the same state in which random choices start from another seed, modulo NumPy's largest."""
         return replace(self, context=replace(self.context, seed=seed % 2**32))
 
-    def with_teacher(self, teacher: Model, record: Record) -> State:
-        """Return the state with a teacher, and what was done to it."""
-        return replace(self.with_record(record), teacher=teacher)
+    def with_teacher(self, record: Record, answers: Answers | None = None) -> State:
+        """Return the state with the teacher that a stage left behind, or with what a teacher without weights says."""
+        return replace(self.with_record(record), teacher=record.model, answers=answers)
 
-    def with_student(self, student: Model, record: Record) -> State:
-        """Return the state with another student, and what was done to it."""
-        return replace(self.with_record(record), student=student)
+    def with_student(self, record: Record, student: Model | None = None) -> State:
+        """Return the state with the student that a stage left behind; ``student`` where that is not the record's."""
+        return replace(self.with_record(record), student=student or record.model)
 
     def with_record(self, record: Record) -> State:
         """Return the state with a record of what was done, which takes the notes that wait for it."""
@@ -68,10 +70,15 @@ class State:
         return replace(self, artifacts=(*self.artifacts, *artifacts))
 
     @property
+    def given_answers(self) -> Answers:
+        """What the teacher says; raises ValueError when there is none."""
+        return self.answers or OfModel(self.given_teacher)
+
+    @property
     def given_teacher(self) -> Model:
-        """The teacher; raises ValueError when no stage made one."""
+        """The teacher's weights; raises ValueError when no stage left any."""
         if self.teacher is None:
-            raise ValueError("this stage needs a teacher; run Teacher first")
+            raise ValueError("this stage needs the weights of a teacher; run Teacher first")
         return self.teacher
 
     @property

@@ -151,7 +151,7 @@ class Budget(Gradual):
         )
         notes.append(str(spent))
         record = self.record("budget", products, model=student, notes=notes, curves=curves, details=spent)
-        return state.with_student(student, record)
+        return state.with_student(record, student)
 
     def _costs(self, state: State, student: Model) -> tuple[Costs, str, list[Product]]:
         """Return the table, what it was measured on, and the products that it took."""

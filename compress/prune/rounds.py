@@ -110,7 +110,7 @@ class InRounds(Gradual):
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
         record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
-        return state.with_student(student, record)
+        return state.with_student(record, student)
 
     def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:
         keep, chosen_by = self.kept(state, model, tokenizer, remaining)

@@ -83,7 +83,7 @@ class PruneVocabulary(Stage):
         smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
         notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)
         record = self.record("vocabulary", [product], notes=notes)
-        return state.with_student(record.model, record)
+        return state.with_student(record)
 
 
 def _tokens(split: Split, tokenizer: Any) -> Tokens:

@@ -170,7 +170,7 @@ class PruneWeights(Stage):
         sparse = Sparse(**told.record, method=self.method.value, pattern=self.pattern)
         curves = [point for product in products for point in product.record.get("curves", ())]
         record = self.record("weights", products, notes=sparse.notes(), curves=curves, details=sparse)
-        return state.with_student(pruned, record)
+        return state.with_student(record, pruned)
 
     @property
     def _sparsify(self) -> Sparsify:

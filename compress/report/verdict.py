@@ -28,7 +28,7 @@ def recommend(report: dict[str, Any]) -> str | None:
         return None
     best = max(a["metrics"][metric] for a in artifacts)
     good = [a for a in artifacts if a["metrics"][metric] >= best - WORSE_BY]
-    return str(max(good, key=lambda a: a["speedup"])["name"])
+    return str(max(good, key=_speed)["name"])
 
 
 def warnings(report: dict[str, Any]) -> list[str]:
@@ -145,16 +145,18 @@ def _sides(report: dict[str, Any], better: dict[str, Any], other: dict[str, Any]
 def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
     """Yield whether integers run at all, and which are no faster than the fastest artifact in floats."""
     metric, chosen = report["task"]["main_metric"], report["recommended"]
-    full = max((a for a in artifacts if a["precision"] in FLOATS), key=lambda a: a["speedup"], default=None)
+    full = max((a for a in artifacts if a["precision"] in FLOATS), key=_speed, default=None)
     for artifact in artifacts:
         if artifact["precision"] in FLOATS or "target" in artifact:
             continue
         name, counted = artifact["name"], artifact["int8_matmuls"]
         if counted is not None and counted[0] == 0:
             yield f"{name}: no matrix product runs in int8 in ONNX Runtime's optimized graph."
-        if full is None or artifact["speedup"] > full["speedup"]:
+        if full is None or _speed(artifact) > _speed(full):
             continue
-        speeds = f"{artifact['speedup']:.2f}× against {full['speedup']:.2f}×"
+        speeds = " against ".join(
+            f"{one['speedup']:.2f}×" if one["speedup"] else f"{1 / _speed(one):.3g} ms" for one in (artifact, full)
+        )
         advice = f"ship {chosen}"
         if chosen == name:
             advice = f"recommended all the same, as {full['name']} is more than {WORSE_BY} below the best {metric}"
@@ -167,11 +169,19 @@ def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -
 def _slow_prunings(report: dict[str, Any]) -> Iterator[str]:
     """Yield which prunings by themselves bought little speed, as removing heads does (arXiv:1905.10650)."""
     for before, stage in pairwise(report["stages"]):
-        gain = stage["speedup"] / before["speedup"] if stage["role"] == PRUNING else LITTLE
+        gain = _speed(stage) / _speed(before) if stage["role"] == PRUNING else LITTLE
         found = _difference(stage, before["name"])
         if gain < LITTLE and found:
             change = _told(found) + ("" if found.clear else ", which may be chance")
             yield f"{stage['name']} alone made a row {gain:.2f}× as fast ({change})."
+
+
+def _speed(entry: dict[str, Any]) -> float:
+    """Return how fast a model is: its speedup, or, where there is no teacher to compare with, rows per millisecond."""
+    if entry["speedup"] is not None:
+        return float(entry["speedup"])
+    times = (timing for timing in entry["latency"] if timing["tokens"] == "real" and not timing["tokenization"])
+    return 1 / float(next(times)["median_ms"])
 
 
 def _losses(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:

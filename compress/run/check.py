@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.errors import CompressError, DataError, Fault, RecipeError
-from compress.models.loading import load_tokenizer
+from compress.models.positions import longest_row
 from compress.models.row_lengths import with_cuts
 from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
@@ -19,6 +20,9 @@ from compress.teachers.examination import examine
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
+
+
+MAX_UNKNOWN = 0.1  # largest share of tokens that a saved student may not know, where no teacher has a say
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,9 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
             faults += _attempt("teacher", lambda: models.extend(_tried(recipe, data)))
     if faults or data is None:
         raise RecipeError(faults)
-    teacher = recipe.teacher
-    tokenizer = load_tokenizer(teacher.source(), trust_remote_code=teacher.trust_remote_code)
-    return Checked(with_cuts(data, tokenizer, teacher.max_tokens), tuple(models))
+    weights = recipe.teacher.inspect(data).weights
+    cut = data if weights is None else with_cuts(data, weights.tokenizer, weights.max_tokens)
+    return Checked(cut, tuple(models))
 
 
 def told(data: Dataset) -> list[str]:
@@ -91,34 +95,51 @@ def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
     """Yield the teacher's models and a saved student, tried on some rows where finished; raises ModelError."""
     workshop = Workshop(recipe.cache_folder)
     inspection = recipe.teacher.inspect(data)
-    lines = dict(zip((member.name for member in inspection.members), inspection.lines, strict=True))
-    for subject in recipe.teacher.subjects(data):
-        yield Tried(f"teacher: {lines[subject.name]}", tuple(examine(subject, workshop)))
+    for line, subject in zip_longest(inspection.lines, recipe.teacher.subjects(data)):
+        yield Tried(f"teacher: {line}", tuple(examine(subject, workshop)) if subject else ())
     if isinstance(recipe.student, Saved) and not recipe.alone:
-        teacher = recipe.teacher
-        subject = recipe.student.subject(inspection.data, teacher.max_tokens, teacher.max_unknown)
+        weights = inspection.weights
+        limits = (None, MAX_UNKNOWN) if weights is None else (weights.max_tokens, weights.max_unknown)
+        subject = recipe.student.subject(inspection.data, *limits)
         yield Tried(f"student: {subject.name} is used as it is", tuple(examine(subject, workshop)))
 
 
 def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     inspection = recipe.teacher.inspect(given)
-    teacher, fine_tuned, data = inspection.config, inspection.must_train, inspection.data
-    who = "student" if recipe.alone else "teacher"
+    weights, data = inspection.weights, inspection.data
+    if weights is None and (found := _weight_faults(recipe)):
+        return found
+    teacher, fine_tuned = (None, False) if weights is None else (weights.config, weights.must_train)
     faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
     if not faults and not any(recipe.student.faults()):
         faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
         if isinstance(recipe.student, Saved) and not recipe.alone:
             faults += [fault.under("student") for fault in recipe.student.label_faults(data.task)]
-    faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(recipe.teacher.most_tokens(), who)]
+    if weights is not None:
+        who = "student" if recipe.alone else "teacher"
+        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(weights.longest, who)]
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
+    if weights is None:
+        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(student), "student")]
+    source = student.name_or_path if weights is None else weights.source
     faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
     for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
-        found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
+        found += stage.origin_faults(student, source, fine_tuned, recipe.seed)
         faults += [fault.under(path) for fault in found]
     return faults
+
+
+def _weight_faults(recipe: Recipe) -> list[Fault]:
+    """Return what needs a teacher's weights."""
+    stages = [("student", recipe.student), *((f"augment.{name}", stage) for name, stage in recipe.augment.items())]
+    return [
+        fault.under(path) if fault.setting else replace(fault, setting=path)
+        for path, stage in (*stages, *recipe.trained())
+        for fault in stage.weight_faults()
+    ]
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:

@@ -81,7 +81,7 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
-    models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
+    models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records) if r.model}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.model.folder for a in state.artifacts if a.trained is not None}
     models["student"] = state.given_student.folder

@@ -29,6 +29,7 @@ from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.saved import Saved
 from compress.tasks.base import TaskKind
+from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
 from compress.train import Training
 
@@ -41,7 +42,7 @@ class Recipe(Settings):
     name: str | None = None  # the run's name; default: the next free number, as 001
     task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
     data: Data = field(default_factory=Tweets)
-    teacher: Teacher = field(default_factory=Teacher)
+    teacher: BaseTeacher = field(default_factory=Teacher)
     augment: dict[str, Augmentation] = field(default_factory=dict)  # more rows for the teacher to label
     student: Student = field(default_factory=Bert)
     prepare: dict[str, Stage] = field(default_factory=dict)  # training before distillation, in the order of their names
@@ -85,7 +86,7 @@ class Recipe(Settings):
     @property
     def alone(self) -> bool:
         """Whether there is no teacher: a saved student is taken as it is, and all is measured against it."""
-        saved = isinstance(self.student, Saved) and self.student.model == self.teacher.model
+        saved = isinstance(self.student, Saved) and self.teacher.is_the_model(self.student.model)
         return saved and self.distill.epochs == 0
 
     @property

@@ -128,7 +128,7 @@ def _with_student_folder(state: State) -> State:
 
 def _distilled(state: State) -> Model:
     """Return the model after distillation, the last generation's."""
-    return [record.model for record in state.records if record.role is Role.distillation][-1]
+    return [record.model for record in state.records if record.model and record.role is Role.distillation][-1]
 
 
 def _without_layer_drop(stage: Stage) -> Stage:

@@ -47,6 +47,11 @@ class Student(Stage):
         """Yield settings that do not fit the teacher's configuration, or whether it is fine-tuned in this run."""
         yield from ()
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It has the teacher's tokenizer, and shapes and weights that are the teacher's where nothing else is set."""
+        rule = "is built from the teacher's model, and the teacher has no weights: it only answers"
+        yield Fault("", None, rule, "Choose student=saved with student.model=FOLDER.")
+
     def config(self, teacher: Any) -> Any:
         """Return the student's configuration; ``teacher``, a configuration, is left as it was."""
         raise NotImplementedError

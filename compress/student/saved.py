@@ -52,6 +52,10 @@ class Saved(Student):
         """It has a tokenizer of its own."""
         return True
 
+    def weight_faults(self) -> Iterator[Fault]:
+        """It brings its own weights and its own tokenizer."""
+        yield from ()
+
     def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
         """The model and its tokenizer can be read."""
         if not any(self.faults()):
@@ -83,15 +87,19 @@ class Saved(Student):
             config.own_tokens = True
         return config
 
-    def subject(self, data: Dataset, max_tokens: int, max_unknown: float) -> Subject:
-        """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's."""
+    def subject(self, data: Dataset, max_tokens: int | None, max_unknown: float) -> Subject:
+        """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's.
+
+        ``max_tokens`` is where the teacher's rows are cut; None: a teacher that only answers cuts none.
+        """
         config = self.config(None)
         return Subject(
             setting="student.model", name=self.model,
             key=[content_of(self.source, config), self.rows(config, data.task)],
             tokenizer=load_tokenizer(self.source, trust_remote_code=self.trust_remote_code),
             load=partial(self.classifier, data.task), adoption=adopt(config, data.task, {}),
-            max_tokens=min(max_tokens, longest_row(config)), max_unknown=max_unknown, data=replace(data, label_map={}),
+            max_tokens=min(max_tokens or longest_row(config), longest_row(config)), max_unknown=max_unknown,
+            data=replace(data, label_map={}),
         )  # fmt: skip
 
     def classifier(self, task: Task, rows: list[int | None] | None = None) -> PreTrainedModel:
@@ -129,7 +137,8 @@ class Saved(Student):
         Without a teacher it is its own: what is trained later learns from it as it is now.
         """
         config = self.config(None)
-        if state.teacher is None:
+        alone = state.teacher is None and state.answers is None
+        if alone:
             data, adoption = adopted(config, state.data)
             state = replace(state, data=data)
             rows: list[int | None] = [None, 0] if adoption.single else [*range(int(config.num_labels))]
@@ -146,4 +155,4 @@ class Saved(Student):
         made_with = [content_of(self.source, config), most, task.head_config(), rows]
         product = state.workshop.make(Kind("saved", revision=1), made_with, work)
         record = self.record("student", [product], notes=[f"loaded as it is: {self.model}"])
-        return replace(state, teacher=state.teacher or record.model).with_student(record.model, record)
+        return replace(state, teacher=record.model if alone else state.teacher).with_student(record)

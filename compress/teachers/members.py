@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from transformers import CONFIG_MAPPING
@@ -16,18 +16,14 @@ from transformers import CONFIG_MAPPING
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.models.device import device
-from compress.models.ensemble import ensemble
+from compress.models.ensemble import ensemble as joined
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.record import Record
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind
+from compress.pipeline.workshop import Kind, Product
 from compress.tasks.adoption import Adoption, Refusal, named_as
 from compress.tasks.base import Task, TaskKind
-
-if TYPE_CHECKING:
-    from compress.teachers.model import Teacher
 
 
 class Combine(Enum):
@@ -36,6 +32,19 @@ class Combine(Enum):
     probabilities = "probabilities"
     logits = "logits"
     confidence = "confidence"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Which models are one teacher, and how: settings of `compress.teachers.model.Teacher` by the same names."""
+
+    model: str
+    members: Sequence[str]
+    copies: int
+    combine: Combine
+    weights: Sequence[float] | None
+    chosen: int
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -67,44 +76,44 @@ class Member:
         return (self.line, *([f"classes without rows, kept: {', '.join(absent)}"] if absent else ()))
 
 
-def member_faults(teacher: Teacher) -> Iterator[Fault]:
+def member_faults(ensemble: Ensemble) -> Iterator[Fault]:
     """Yield settings that do not fit the number of members."""
-    count = max(teacher.copies, 1 + len(teacher.members))
-    if teacher.members and teacher.copies > 1:
-        yield Fault("copies", teacher.copies, "cannot go with members", "Set copies=1, or members=[].")
+    count = max(ensemble.copies, 1 + len(ensemble.members))
+    if ensemble.members and ensemble.copies > 1:
+        yield Fault("copies", ensemble.copies, "cannot go with members", "Set copies=1, or members=[].")
         return
-    if len({teacher.model, *teacher.members}) <= len(teacher.members):
-        yield Fault("members", list(teacher.members), "names a model twice", "Use weights, or copies.")
+    if len({ensemble.model, *ensemble.members}) <= len(ensemble.members):
+        yield Fault("members", list(ensemble.members), "names a model twice", "Use weights, or copies.")
     if count == 1:
         remedy = "Set members or copies too, or leave it out."
-        if teacher.weights is not None:
-            yield Fault("weights", list(teacher.weights), "needs more than one member", remedy)
-        if teacher.combine is not Combine.probabilities:
-            yield Fault("combine", teacher.combine.value, "needs more than one member", remedy)
-    elif teacher.weights is not None:
-        if len(teacher.weights) != count:
+        if ensemble.weights is not None:
+            yield Fault("weights", list(ensemble.weights), "needs more than one member", remedy)
+        if ensemble.combine is not Combine.probabilities:
+            yield Fault("combine", ensemble.combine.value, "needs more than one member", remedy)
+    elif ensemble.weights is not None:
+        if len(ensemble.weights) != count:
             rule = f"must list one weight for each of the {count} members"
-            yield Fault("weights", list(teacher.weights), rule, "The first is that of teacher.model.")
-        if not all(0 < weight < math.inf for weight in teacher.weights):
-            yield Fault("weights", list(teacher.weights), "must list finite numbers above 0")
-    if not 1 <= teacher.chosen <= count:
+            yield Fault("weights", list(ensemble.weights), rule, "The first is that of ensemble.model.")
+        if not all(0 < weight < math.inf for weight in ensemble.weights):
+            yield Fault("weights", list(ensemble.weights), "must list finite numbers above 0")
+    if not 1 <= ensemble.chosen <= count:
         rule = f"must be a member's number, from 1 to {count}" if count > 1 else "must be 1, the only member"
-        yield Fault("chosen", teacher.chosen, rule)
+        yield Fault("chosen", ensemble.chosen, rule)
 
 
-def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> None:
+def check_together(ensemble: Ensemble, members: Sequence[Member], task: Task) -> None:
     """Raise ModelError where members cannot answer as one."""
     if task.kind not in (TaskKind.classification, TaskKind.regression):
         raise ModelError(f"An ensemble knows classes and scores only, and the task is {task.kind.value}.")
-    if task.kind is TaskKind.regression and teacher.combine is Combine.confidence:
+    if task.kind is TaskKind.regression and ensemble.combine is Combine.confidence:
         raise ModelError(
             "teacher.combine = confidence: the labels are scores, of which no member is more sure than another. "
             "Leave it out: scores are averaged."
         )
-    if teacher.copies > 1 and not members[0].must_train:
+    if ensemble.copies > 1 and not members[0].must_train:
         raise ModelError(
-            f"teacher.copies = {teacher.copies}: {teacher.model} knows the task already, so all copies would be the "
-            "same. Set teacher.fine_tune=always, or name other models as teacher.members."
+            f"teacher.copies = {ensemble.copies}: {ensemble.model} knows the task already, so all copies would be the "
+            "same. Set teacher.fine_tune=always, or name other models as ensemble.members."
         )
     for member in members:
         if member.config.model_type not in CONFIG_MAPPING:
@@ -119,9 +128,9 @@ def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> N
             )
 
 
-def orders(teacher: Teacher, members: Sequence[Member], data: Dataset) -> list[list[int]]:
+def orders(ensemble: Ensemble, members: Sequence[Member], data: Dataset) -> list[list[int]]:
     """Return each member's outputs in the order of the chosen one's; raises ModelError where one lacks a class."""
-    chosen, first = members[teacher.chosen - 1], named_as(data.task)
+    chosen, first = members[ensemble.chosen - 1], named_as(data.task)
     leading = chosen.adoption or first
     found = []
     for member in members:
@@ -137,28 +146,28 @@ def orders(teacher: Teacher, members: Sequence[Member], data: Dataset) -> list[l
 
 
 def together(
-    teacher: Teacher, state: State, made: Sequence[State], names: Sequence[str], orders: Sequence[Sequence[int]]
-) -> Record:
-    """Return the record of the ensemble of members, each the teacher of a state whose task is as it numbers labels.
+    ensemble: Ensemble, state: State, made: Sequence[State], names: Sequence[str], orders: Sequence[Sequence[int]]
+) -> tuple[Product, list[str]]:
+    """Return the ensemble of members, each the teacher of a state whose task is as it numbers labels, and notes.
 
     ``orders`` are each member's outputs in the order of the chosen one's.
     """
-    chosen, tasks = made[teacher.chosen - 1], [after.data.task for after in made]
-    weights = list(teacher.weights or [1.0] * len(made))
+    chosen, tasks = made[ensemble.chosen - 1], [after.data.task for after in made]
+    weights = list(ensemble.weights or [1.0] * len(made))
     folders = [after.given_teacher.folder for after in made]
     metric = chosen.data.task.main_metric
 
     def work(folder: Path) -> dict[str, Any]:
-        tokenizer = load_tokenizer(folders[teacher.chosen - 1])
+        tokenizer = load_tokenizer(folders[ensemble.chosen - 1])
         models = [load_model(one) for one in folders]
         head = chosen.data.task.head_config()
-        joined = ensemble(
-            models, orders, head, combine=teacher.combine.value, weights=weights, chosen=teacher.chosen
+        whole = joined(
+            models, orders, head, combine=ensemble.combine.value, weights=weights, chosen=ensemble.chosen
         )  # fmt: skip
-        save_model(joined, tokenizer, folder)
-        validation = [tokenize(after.data.validation, tokenizer, teacher.max_tokens) for after in (*made, chosen)]
+        save_model(whole, tokenizer, folder)
+        validation = [tokenize(after.data.validation, tokenizer, ensemble.max_tokens) for after in (*made, chosen)]
         found = []
-        for model, tokens, task in zip([*models, joined], validation, [*tasks, chosen.data.task], strict=True):
+        for model, tokens, task in zip([*models, whole], validation, [*tasks, chosen.data.task], strict=True):
             nn.Module.to(model, device())
             found.append(main_metric(model, tokens, task).get(metric))
             model.cpu()
@@ -166,26 +175,21 @@ def together(
 
     product = state.workshop.make(Kind("ensemble", revision=1),
         [
-            [after.given_teacher.key for after in made], list(map(list, orders)), teacher.combine.value, weights,
-            teacher.chosen, state.data.validation.fingerprint,
+            [after.given_teacher.key for after in made], list(map(list, orders)), ensemble.combine.value, weights,
+            ensemble.chosen, state.data.validation.fingerprint,
         ],
         work,
     )  # fmt: skip
     *alone, whole = product.record["validation"]
     own = [after.records[-1] for after in made]
-    what = "scores" if chosen.data.task.kind is TaskKind.regression else teacher.combine.value
+    what = "scores" if chosen.data.task.kind is TaskKind.regression else ensemble.combine.value
     notes = [
         f"the mean of {len(made)} members ({what}){_measured(whole, metric)}; "
-        f"losses on layers compare member {teacher.chosen}",
+        f"losses on layers compare member {ensemble.chosen}",
         *(f"member {n}: {name}{_measured(m, metric)}" for n, (name, m) in enumerate(zip(names, alone, strict=True), 1)),
         *dict.fromkeys(note for record in own for note in record.notes),
     ]
-    record = teacher.record("teacher", [product], notes=notes, curves=own[teacher.chosen - 1].curves)
-    return replace(
-        record,
-        seconds=record.seconds + sum(one.seconds for one in own),
-        reused=record.reused and all(one.reused for one in own),
-    )
+    return product, notes
 
 
 def _measured(value: float | None, metric: str) -> str:

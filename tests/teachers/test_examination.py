@@ -133,7 +133,7 @@ def test_a_head_that_is_trained_anew_starts_from_its_rows_by_name(world: Path, t
     save_model(with_outputs(model, swap, [1, 0]), tiny_tokenizer(), tmp_path / "swapped")
     data = files(world).load(TaskKind.auto, 1)
     teacher = Teacher(model=str(tmp_path / "swapped"), fine_tune=FineTune.always, max_tokens=32)
-    (member,) = teacher.inspect(data).members
+    (member,) = teacher.looked_at(data)
     batch = tokenize(data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
     started = observe(teacher.classifier(member, data), batch).logits
     torch.testing.assert_close(started, observe(model, batch).logits, rtol=0, atol=0)

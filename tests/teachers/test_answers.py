@@ -1,0 +1,153 @@
+"""A teacher that only answers: a table of logits, in this one file, teaches a student through a whole run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.augment.perturb import Perturb
+from compress.benchmark.stage import Benchmark
+from compress.data import Files
+from compress.data.dataset import Dataset, Split
+from compress.distill.dual import Dual
+from compress.distill.losses import AttentionScores, HiddenStates, SoftTargets
+from compress.distill.progressive import Progressive
+from compress.distill.stage import Distill
+from compress.distill.theseus import Theseus
+from compress.errors import ModelError, RecipeError
+from compress.files import hash_text
+from compress.models.loading import save_model
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
+from compress.prune.heads import PruneHeads
+from compress.quantize.int8 import DynamicInt8
+from compress.run.check import check
+from compress.run.recipe import Recipe
+from compress.student.bert import Bert
+from compress.student.saved import Saved
+from compress.tasks.base import Array
+from compress.teachers.base import BaseTeacher, Inspection
+from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
+from tests.run.test_recipe import report
+
+LABELS = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Logits by the hash of a row's text."""
+
+    rows: Mapping[str, list[float]]
+
+    @property
+    def key(self) -> str:
+        """That of the content."""
+        return hash_text(json.dumps(self.rows, sort_keys=True))
+
+    def logits(self, rows: Split, workshop: Workshop) -> Array:
+        """Look the rows up."""
+        try:
+            return np.array([self.rows[hash_text(text)] for text in rows.texts], np.float32)
+        except KeyError:
+            raise ModelError("the table has no answer for a row") from None
+
+
+@dataclass(kw_only=True)
+class TableTeacher(BaseTeacher):
+    """Answers that lie in a file."""
+
+    file: str
+
+    def inspect(self, data: Dataset) -> Inspection:
+        """Return that it only answers."""
+        return Inspection(data=data, lines=(f"{self.file} has the answers",))
+
+    def __call__(self, state: State) -> State:
+        """Return the state with the answers."""
+        table = Table(json.loads(Path(self.file).read_text()))
+        return state.with_teacher(self.record("teacher", notes=[f"{len(table.rows)} rows"]), table)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows, a table of confident answers that are right, and an untrained BERT."""
+    folder = tmp_path_factory.mktemp("answers")
+    answers = {}
+    for name, count, seed in (("train", 160, 1), ("validation", 40, 2), ("test", 60, 3)):
+        rows = reviews(count, seed)
+        write_tsv(folder / f"{name}.tsv", rows)
+        answers |= {hash_text(text): [-2.0, 2.0] if label == "good" else [2.0, -2.0] for label, text in rows}
+    (folder / "answers.json").write_text(json.dumps(answers))
+    save_model(tiny_model(**LABELS), tiny_tokenizer(), folder / "student")
+    return folder
+
+
+def taught(world: Path, **changes: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "recipe": "answers", "name": "run", "output": str(world / "run"), "cache": str(world / "cache"),
+        "data": Files(**{name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}),
+        "teacher": TableTeacher(file=str(world / "answers.json")),
+        "student": Saved(model=str(world / "student")),
+        "distill": Distill(losses={"soft": SoftTargets()}, epochs=6, learning_rate=1e-2, batch_size=16),
+        "quantize": {"dynamic": DynamicInt8()},
+        "benchmark": Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+    }  # fmt: skip
+    return Recipe(**settings | changes)
+
+
+def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> None:
+    state = taught(world, prune={"heads": PruneHeads(ratio=0.3, rows=40)}).run()
+    found = report(world)
+    stages = {stage["name"]: stage for stage in found["stages"]}
+    assert list(stages) == ["teacher", "student", "distill", "heads"]
+    teacher = stages["teacher"]
+    assert (teacher["role"], teacher["metrics"]["accuracy"]) == ("teacher", 1.0)
+    assert not {"latency", "speedup", "parameters", "size_mib"} & teacher.keys()
+    assert stages["distill"]["agreement"] == stages["distill"]["metrics"]["accuracy"] > 0.9  # learned from the table
+    assert state.teacher is None
+    artifacts = {artifact["name"]: artifact for artifact in found["artifacts"]}
+    assert list(artifacts) == ["student", "onnx", "dynamic"]
+    assert all(artifact["speedup"] is None and artifact["latency"] for artifact in artifacts.values())
+    assert artifacts["onnx"]["agreement"] == 1.0
+    assert artifacts["dynamic"]["int8_matmuls"][0] > 0
+    assert found["recommended"] in artifacts
+    assert "teacher" in (world / "run" / "report.md").read_text()
+    assert not (world / "run" / "stages" / "00-teacher").exists()
+
+
+def test_the_models_are_told_before_work(world: Path) -> None:
+    told = [str(tried) for tried in check(taught(world)).models]
+    assert told[0] == f"teacher: {world / 'answers.json'} has the answers"
+    assert told[1].startswith(f"student: {world / 'student'} is used as it is; ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"student": Bert(layers=2)}, "student"),
+        ({"distill": Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()})}, "distill.losses.hidden"),
+        ({"distill": Distill(losses={"attention": AttentionScores()})}, "distill.losses.attention"),
+        ({"prepare": {"progressive": Progressive()}}, "prepare.progressive.epochs"),
+        ({"prepare": {"theseus": Theseus()}}, "prepare.theseus.rate"),
+        ({"prepare": {"dual": Dual()}}, "prepare.dual.teacher"),
+        ({"augment": {"perturb": Perturb(replace_rate=0)}}, "augment.perturb.mask_rate"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_needs_weights_is_refused_in_one_fault(world: Path, changes: dict[str, Any], setting: str) -> None:
+    with pytest.raises(RecipeError, match="only answers") as refused:
+        check(taught(world, **changes))
+    assert [fault.setting for fault in refused.value.faults] == [setting]
+
+
+def test_a_row_without_an_answer_is_one_error(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.json").write_text("{}")
+    recipe = taught(world, teacher=TableTeacher(file=str(tmp_path / "few.json")), output=str(tmp_path / "run"))
+    with pytest.raises(ModelError, match="no answer for a row"):
+        recipe.run()
