@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from compress.data.dataset import Dataset, Split
-from compress.data.rows import counted, key_of
+from compress.data.rows import key_of
+from compress.wording import counted
 from compress.errors import Fault
 from compress.files import write_json
 from compress.pipeline.state import Stage, State

@@ -10,7 +10,8 @@ from decimal import Decimal
 from compress.data.formats import Bad, Record, kind_of
 from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
-from compress.data.rows import Rows, counted
+from compress.data.rows import Rows
+from compress.wording import counted
 from compress.errors import DataError
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')

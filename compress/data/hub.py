@@ -12,7 +12,8 @@ from compress.data.columns import choose
 from compress.data.formats import kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.names import no_data_set
-from compress.data.rows import Columns, Rows, counted
+from compress.data.rows import Columns, Rows
+from compress.wording import counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.formats import Bad
-from compress.data.rows import Columns, Rows, counted
+from compress.data.rows import Columns, Rows
+from compress.wording import counted
 from compress.data.sniff import divided_otherwise, quoted_tsv
 from compress.errors import DataError
 

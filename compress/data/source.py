@@ -17,7 +17,8 @@ from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.label_faults import refuse_doubtful_labels
 from compress.data.leftovers import with_leftovers
-from compress.data.rows import Rows, counted
+from compress.data.rows import Rows
+from compress.wording import counted
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between, spelled

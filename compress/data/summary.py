@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.rows import Columns, Rows, counted, folded
+from compress.data.rows import Columns, Rows, folded
+from compress.wording import counted
 from compress.tasks.base import Task, TaskKind
 
 SPLITS = ("training", "validation", "test")

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.data.rows import Rows, counted, folded
+from compress.data.rows import Rows, folded
+from compress.wording import counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, MissingPackageError
 
