@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.language_teacher import states_of
-from compress.distill.losses import hard_label_loss
+from compress.tasks.functions import hard_label_loss
 from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
 from compress.distill.mixing import Words
 from compress.families.base import family_of

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
+from compress.tasks.functions import hard_label_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.language_teacher import LanguageTraining, states_of
-from compress.distill.losses import cosine_loss, hard_label_loss, soft_target_loss
+from compress.distill.losses import cosine_loss
+from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, word_embeddings

@@ -17,6 +17,7 @@ from compress.families.base import layer_count
 from compress.families.forms.uneven import kept_channels, kept_heads, unpruned_size
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
+from compress.tasks.registry import task_of_config
 from compress.train import Objective
 
 
@@ -54,6 +55,7 @@ class Distillation(Objective):
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
+        self.task = task_of_config(student.config)
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
         self.scores = any(loss.needs_scores for loss in losses.values())
@@ -89,7 +91,7 @@ class Distillation(Objective):
         )
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
         seen = Comparison(
-            self._projected(student), teacher, batch.get("labels"), self.layers, progress,
+            self._projected(student), teacher, batch.get("labels"), self.layers, progress, self.task,
             self.last, self.teacher_heads, self.heads,
         )  # fmt: skip
         parts = {name: _of_those_that_ran(loss, seen, skipped) for name, loss in self.losses.items()}

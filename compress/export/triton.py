@@ -20,7 +20,6 @@ from compress.onnx.folder import MODEL
 from compress.pipeline.state import Artifact, Stage, State
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
-from compress.tasks.classification import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -92,7 +91,7 @@ class Triton(Stage):
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.train.pairs is not None, state.data.task
-        labels = task.labels if isinstance(task, Classification) else ()
+        labels = task.labels
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)

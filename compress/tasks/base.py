@@ -70,6 +70,8 @@ class Task(ABC):
     """What recipes call it."""
     auto: ClassVar[Any]
     """The ``Auto`` class of transformers that builds its models."""
+    head: ClassVar[str]
+    """What its models have in messages: "classification head"."""
     pipeline: ClassVar[str]
     """The hub's name for it, as model cards give it."""
     predicts: ClassVar[str]
@@ -183,11 +185,15 @@ class Task(ABC):
         known = self.labelled(labels)
         return self.loss(logits[known], labels[known]).sum() / known.sum().clamp(min=1)
 
-    @abstractmethod
-    def distance(self, logits: Tensor, others: Tensor, temperature: float) -> Tensor:
-        """Return how far a model's answers lie from ``others``, mean over rows: 0 where they are the same.
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss as transformers' own head sums it up; all rows have labels."""
+        return self.mean_loss(logits, labels)
 
-        ``temperature`` softens both sides where `distributes`.
+    @abstractmethod
+    def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
+        """Return how far a model's answers lie from ``others``, mean over answers: 0 where they are the same.
+
+        ``mask`` (batch, tokens) is nonzero on real tokens; ``temperature`` softens both sides where `distributes`.
         """
 
     # answers

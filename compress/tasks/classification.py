@@ -15,8 +15,9 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_classes
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import refuse_doubtful_labels, refuse_too_many_classes
+from compress.tasks.functions import UNLABELLED, soft_target_loss
 from compress.tasks.paired import Difference
-from compress.tasks.statistics import alike, bootstrap, from_confusion, wilson
+from compress.tasks.statistics import bootstrap, from_confusion, wilson
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Classification(Task):
 
     name = "classification"
     auto = AutoModelForSequenceClassification
+    head = "classification head"
     pipeline = "text-classification"
     predicts = "classes"
     distributes = True
     main_metric = "accuracy"
     test = "McNemar's exact test"
-    missing = -100
+    missing = UNLABELLED
 
     @classmethod
     def fits(cls, labels: Sequence[str]) -> bool:
@@ -122,13 +124,13 @@ class Classification(Task):
         """Cross-entropy in nats (batch,)."""
         return functional.cross_entropy(logits, labels, reduction="none")
 
-    def distance(self, logits: Tensor, others: Tensor, temperature: float) -> Tensor:
-        """KL(others || logits) in nats, mean over rows, times temperature²: it keeps the gradient's size.
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return functional.cross_entropy(logits, labels)
 
-        Hinton et al., arXiv:1503.02531.
-        """
-        log_q, log_p = (functional.log_softmax(x / temperature, dim=-1) for x in alike(logits, others))
-        return temperature**2 * functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+    def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
+        """Return `soft_target_loss`: KL(others || logits) in nats."""
+        return soft_target_loss(logits, others, temperature)
 
     def predictions(self, logits: Array) -> Array:
         """Return the index of the largest logit of each row."""

@@ -17,7 +17,8 @@ from compress.tasks.adoption import Adoption, adopt_score
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import is_score, refuse_doubtful_labels
 from compress.tasks.paired import Difference
-from compress.tasks.statistics import alike, bootstrap
+from compress.tasks.statistics import bootstrap
+from compress.tensors import alike
 from compress.wording import shortened
 
 
@@ -30,6 +31,7 @@ class Regression(Task):
 
     name = "regression"
     auto = AutoModelForSequenceClassification
+    head = "classification head"
     pipeline = "text-classification"
     predicts = "scores"
     distributes = False
@@ -98,7 +100,7 @@ class Regression(Task):
 
     def adopt(self, config: Any, mapping: Mapping[str, str]) -> Adoption:
         """Return how a model's one output is read as the score; raises Refusal."""
-        return adopt_score(config, mapping)
+        return adopt_score(config)
 
     def labelled(self, labels: Tensor) -> Tensor:
         """Return which rows have a label (batch,)."""
@@ -108,7 +110,11 @@ class Regression(Task):
         """Squared error (batch,)."""
         return (logits[:, 0] - labels.to(logits.dtype)) ** 2
 
-    def distance(self, logits: Tensor, others: Tensor, temperature: float) -> Tensor:
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean squared error."""
+        return functional.mse_loss(logits[:, 0], labels)
+
+    def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Squared error, mean over rows: a temperature that divides both sides cancels out."""
         return functional.mse_loss(*alike(logits, others))
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, total
+from compress.distill.losses.tensors import total
+from compress.tensors import alike
 
 
 def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

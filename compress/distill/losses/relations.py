@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import real_pairs, total, wide
+from compress.distill.losses.tensors import real_pairs, total
+from compress.tensors import wide
 from compress.errors import Fault
 from compress.settings import at_least
 
