@@ -61,7 +61,7 @@ class Distill(Training):
             "attention": AttentionScores(),
             "embeddings": Embeddings(),
         }
-    )  # by name; the README lists them
+    )  # by name; docs/methods.md describes them
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
