@@ -55,7 +55,6 @@ from compress.prune.speeds import latency_costs
 from compress.runtimes.runners import load_runner
 from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
-from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
@@ -88,7 +87,7 @@ def main() -> None:
 
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),

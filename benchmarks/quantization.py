@@ -44,7 +44,7 @@ from compress.quantize.qat import QuantizationAware
 from compress.quantize.ranges import Calibration
 from compress.runtimes.runners import load_runner, one_by_one
 from compress.student.bert import Bert
-from compress.tasks.base import Array, TaskKind
+from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
@@ -86,7 +86,7 @@ def main() -> None:
     given = parser.parse_args()
 
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State(data=data, workshop=Workshop(Path(given.cache), Console(stderr=True)), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}

@@ -18,12 +18,12 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import key_of
-from compress.wording import counted
 from compress.errors import Fault
 from compress.files import write_json
 from compress.pipeline.state import Stage, State
 from compress.progress import progress
 from compress.settings import at_least
+from compress.wording import counted
 
 ROWS = "rows.jsonl"  # a line a row: its one or two texts
 NOTED = "progress.json"  # how far the work has come; gone when it is done

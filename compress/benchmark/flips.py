@@ -29,6 +29,12 @@ def flips(data: Dataset, logits: Array, student: Array) -> dict[str, Any]:
         text = test.texts[row] if test.pairs is None else f"{test.texts[row]} | {test.pairs[row]}"
         label = task.shown_label(test.known_labels[row])
         rows.append(
-            {"row": row + 1, "text": text, "label": label, "student": shown(student, row), "artifact": shown(logits, row)}
+            {
+                "row": row + 1,
+                "text": text,
+                "label": label,
+                "student": shown(student, row),
+                "artifact": shown(logits, row),
+            }
         )
     return {"count": len(found), "rows": rows}

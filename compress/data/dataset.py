@@ -53,7 +53,7 @@ class Split:
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
-        """Return these rows, then ``more``, whose labels do not count: all are ``missing`` where these rows have some."""
+        """Return these rows, then ``more``, whose labels do not count: ``missing`` where these rows have some."""
         labels = self.labels
         if labels is not None:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)

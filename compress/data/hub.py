@@ -13,11 +13,11 @@ from compress.data.formats import kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
-from compress.wording import counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
 from compress.settings import nearest
+from compress.wording import counted
 
 # settings of well-known sets, by the name under which a recipe chooses them
 PRESETS: Mapping[str, Mapping[str, str]] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from compress.data.formats import Bad
 from compress.data.rows import Columns, Rows
-from compress.wording import counted
 from compress.data.sniff import divided_otherwise, quoted_tsv
 from compress.errors import DataError
+from compress.wording import counted
 
 
 @dataclass(frozen=True)

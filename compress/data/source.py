@@ -11,18 +11,16 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
-from compress.tasks.base import Task
-from compress.tasks.registry import AUTO, task_class
-from compress.wording import counted, shortened
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between, spelled
+from compress.tasks.base import Task
+from compress.tasks.registry import AUTO, task_class
+from compress.wording import counted, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +74,13 @@ class Data(Settings):
         return assemble(self.read(), self, task, seed)
 
 
-def assemble(parts: Parts, settings: Data, name: str, seed: int) -> Dataset:
+def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Dataset:
     """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over.
 
-    ``name`` is that of the task, or ``auto``.
+    ``chosen_task`` is the name of one, or ``auto``.
     """
     given = parts.train
-    task, unseen = _with_unseen(_task(parts, name), parts)
+    task, unseen = _with_unseen(_task(parts, chosen_task), parts)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (

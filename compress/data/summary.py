@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from compress.data.rows import Columns, Rows, folded
-from compress.wording import counted
 from compress.tasks.base import Task
+from compress.wording import counted
 
 SPLITS = ("training", "validation", "test")
 UNLABELLED = "unlabelled"  # its name among the splits in `Summary.rows`

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.rows import Rows, folded
-from compress.wording import counted
 from compress.data.source import Data, Parts
 from compress.errors import DataError, MissingPackageError
+from compress.wording import counted
 
 AIRLINES = re.compile(r"@(?:VirginAmerica|united|SouthwestAir|JetBlue|AmericanAir|USAirways)(?!\w)", re.IGNORECASE)
 

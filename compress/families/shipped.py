@@ -16,6 +16,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from compress.models.auto import auto_of
+
 CODE = "modeling_compress.py"
 _STEM = CODE.removesuffix(".py")
 _PACKAGE = __name__.partition(".")[0]
@@ -41,7 +43,7 @@ def ship(model: PreTrainedModel, folder: Path) -> None:
     (folder / CODE).write_text(joined(classes), encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    named = {"AutoConfig": model.config_class, "AutoModelForSequenceClassification": type(model)}
+    named = {"AutoConfig": model.config_class, auto_of(model.config).__name__: type(model)}
     config["auto_map"] = {auto: f"{_STEM}.{one.__name__}" for auto, one in named.items() if one is not None}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from compress.models.quiet import quiet
+from compress.tasks.heads import wider_head, with_head
 
 
 def with_outputs(
@@ -38,29 +38,10 @@ def with_outputs(
     return new
 
 
-def with_head(config: Any, head: Mapping[str, Any]) -> Any:
-    """Return a copy of a configuration with the head's settings."""
-    changed = deepcopy(config)
-    set_head(changed, head)
-    return changed
-
-
-def set_head(config: Any, head: Mapping[str, Any]) -> None:
-    """Give a configuration the head's settings, and take away what marks it as another task's."""
-    for name, value in sorted(({MARK: None} if hasattr(config, MARK) else {}) | dict(head)).items(), reverse=True):
-        setattr(config, name, value)  # num_labels would overwrite the labels' names
-
-
-def output_count(config: Any) -> int:
-    """Return how many outputs a head of this configuration has."""
-    return int(config.num_labels or 1)
-
-
 def output_parameters(model: PreTrainedModel) -> dict[str, int]:
     """Return the parameters with a slice per output, and their axis of outputs: they grow with one output more."""
-    count = output_count(model.config)
     with torch.device("meta"), quiet():
-        wider = type(model)(with_head(model.config, {"num_labels": count + 1}))
+        wider = type(model)(with_head(model.config, wider_head(model.config)))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     grown = {name: value.shape for name, value in wider.state_dict().items() if value.shape != shapes[name]}
     return {

@@ -27,7 +27,7 @@ from compress.settings import Settings
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.saved import Saved
-from compress.tasks.base import TaskKind
+from compress.tasks.registry import AUTO, task_faults
 from compress.teachers.model import Teacher
 from compress.train import Training
 

@@ -14,7 +14,7 @@ from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.hub_access import absent
 from compress.models.ensemble import EnsembleConfig
-from compress.models.heads import output_count, with_outputs
+from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
@@ -23,6 +23,7 @@ from compress.student.base import Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted
 from compress.tasks.base import Task
+from compress.tasks.heads import output_count
 from compress.teachers.examination import Subject
 
 

@@ -92,8 +92,8 @@ class Task(ABC):
     def fits(cls, labels: Sequence[str]) -> bool:
         """Return whether labels, as they are read, look like this task's own."""
 
-    @classmethod
-    def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:
+    @classmethod  # noqa: B027  # any labels may do
+    def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:  # any labels may do
         """Raise DataError where labels of these splits, the training rows first, can hardly be this task's.
 
         ``asked`` says that the recipe names the task; otherwise it was chosen because it `fits`.
@@ -137,8 +137,13 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def of_config(cls, config: Any) -> Self | None:
-        """Return the task of a saved model's configuration; None where its head is another task's."""
+    def owns(cls, config: Any) -> bool:
+        """Return whether the head of a saved model's configuration is one of this task."""
+
+    @classmethod
+    @abstractmethod
+    def of_config(cls, config: Any) -> Self:
+        """Return the task of a saved model's configuration, which this task `owns`."""
 
     @property
     @abstractmethod

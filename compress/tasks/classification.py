@@ -57,10 +57,13 @@ class Classification(Task):
         return cls(tuple(distinct))
 
     @classmethod
-    def of_config(cls, config: Any) -> Self | None:
-        """Return the task with the classes of ``id2label``; None for a single output, and for scores."""
-        if config.problem_type == "regression" or config.num_labels == 1:
-            return None
+    def owns(cls, config: Any) -> bool:
+        """Return whether there are several outputs, and they are no scores."""
+        return bool(config.problem_type != "regression" and config.num_labels != 1)
+
+    @classmethod
+    def of_config(cls, config: Any) -> Self:
+        """Return the task with the classes of ``id2label``."""
         return cls(tuple(str(config.id2label[index]) for index in range(len(config.id2label))))
 
     @classmethod
@@ -200,6 +203,4 @@ class Classification(Task):
             found[:, linear.classes_] = linear.predict_log_proba(features(given))
             return found
 
-        return Baseline(
-            kind=f"{features.kind} + logistic regression", parameters=int(linear.coef_.size), logits=logits
-        )
+        return Baseline(kind=f"{features.kind} + logistic regression", parameters=int(linear.coef_.size), logits=logits)

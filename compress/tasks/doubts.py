@@ -109,6 +109,6 @@ def _ask_for_scores(train: Labelled) -> None:
     if len(values) > MOST_CLASSES or (finer and len(values) > 2) or (step >= 5 and len(values) >= 6):
         raise DataError(
             f"{train.source}: are the labels scores or classes? They are {len(values):,} different numbers from "
-            f"{values[0]:g} to {values[-1]:g} in {counted(len(train.words), 'row')}. Say what is meant: task=regression or "
-            "task=classification; or set data.label to another column."
+            f"{values[0]:g} to {values[-1]:g} in {counted(len(train.words), 'row')}. Say what is meant: "
+            "task=regression or task=classification; or set data.label to another column."
         )

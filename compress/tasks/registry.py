@@ -9,6 +9,7 @@ from compress.errors import Fault
 from compress.settings import nearest
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
+from compress.tasks.heads import MARK
 from compress.tasks.regression import Regression
 
 AUTO = "auto"
@@ -16,9 +17,6 @@ AUTO = "auto"
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
-
-MARK = "compress_task"
-"""Entry of a model's configuration that names its task, where the head alone does not tell it; see `Task.head_config`."""
 
 
 def register(task: type[Task]) -> None:
@@ -51,8 +49,12 @@ def task_of_labels(name: str, labels: Sequence[str]) -> Task:
     return task_class(name, labels).of_labels(labels)
 
 
-def task_of_config(config: Any) -> Task:
-    """Return the task of a saved model's transformers configuration."""
+def kind_of_config(config: Any) -> type[Task]:
+    """Return the task that owns the head of a saved model's transformers configuration."""
     named = TASKS.get(getattr(config, MARK, None) or "")
-    asked = reversed(TASKS.values()) if named is None else (named,)
-    return next(task for kind in asked if (task := kind.of_config(config)) is not None)
+    return named or next(task for task in reversed(TASKS.values()) if task.owns(config))
+
+
+def task_of_config(config: Any) -> Task:
+    """Return the task of a saved model's transformers configuration, with its labels."""
+    return kind_of_config(config).of_config(config)

@@ -66,11 +66,14 @@ class Regression(Task):
         return cls(min(values), max(values))
 
     @classmethod
-    def of_config(cls, config: Any) -> Self | None:
-        """Return the task with the range that the configuration keeps, 0 to 1 without; None for classes."""
-        if config.problem_type == "regression" or config.num_labels == 1:
-            return cls(*getattr(config, "label_range", (0.0, 1.0)))
-        return None
+    def owns(cls, config: Any) -> bool:
+        """Return whether the outputs are scores, or there is only one."""
+        return bool(config.problem_type == "regression" or config.num_labels == 1)
+
+    @classmethod
+    def of_config(cls, config: Any) -> Self:
+        """Return the task with the range that the configuration keeps, 0 to 1 without."""
+        return cls(*getattr(config, "label_range", (0.0, 1.0)))
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -97,8 +97,8 @@ def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> N
         raise ModelError(f"teacher.members: an ensemble has no head for the task {task.name}. Name one model.")
     if not task.distributes and teacher.combine is Combine.confidence:
         raise ModelError(
-            f"teacher.combine = confidence: the labels are {task.predicts}, of which no member is more sure than another. "
-            f"Leave it out: {task.predicts} are averaged."
+            f"teacher.combine = confidence: the labels are {task.predicts}, of which no member is more sure than "
+            f"another. Leave it out: {task.predicts} are averaged."
         )
     if teacher.copies > 1 and not members[0].must_train:
         raise ModelError(

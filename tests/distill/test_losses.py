@@ -14,16 +14,14 @@ from compress.distill.losses import (
     Cosine,
     attention_loss,
     cosine_loss,
-    hard_label_loss,
     hidden_state_loss,
     logits_mse_loss,
     minilm_attention_loss,
     patient_loss,
     register,
     relation_loss,
-    soft_target_loss,
-    token_soft_target_loss,
 )
+from compress.tasks.functions import hard_label_loss, soft_target_loss, token_soft_target_loss
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.tensors import real_pairs, total
-from compress.tensors import wide
 from compress.errors import Fault
 from compress.settings import at_least
+from compress.tensors import wide
 
 
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
