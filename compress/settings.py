@@ -7,7 +7,7 @@ its documentation. `faults` yields what is wrong with its own fields; `all_fault
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -73,10 +73,11 @@ def positive(owner: object, name: str) -> Iterator[Fault]:
     return between(owner, name, 0, math.inf, open_low=True)
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """Return a sentence that names the known word nearest to ``word``, or all of them."""
-    close = get_close_matches(word, known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that suggests the known word nearest to ``word``, or lists them all."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}." if known else ""
 
 
 def spelled(value: object) -> str:

@@ -23,24 +23,35 @@ ROOMS = (
 """The order of a recipe's fields; a later room may import an earlier one, never the other way."""
 
 
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(("compress", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in FILES
+}
+
+
 def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Return the modules that a file imports, anywhere in it but for type checkers."""
+    modules: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            within = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            modules |= within or {node.module}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
+            modules |= {alias.name for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return modules
 
 
 def room(module: str) -> str | None:
     """Return the room of a module of this package; None for the ground that all rooms stand on."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[0] == "compress" and parts[1] in ROOMS else None
-
-
-FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -64,6 +75,9 @@ GROUND = (
     "hub_access",
     "interruption",
     "processes",
+    "registry",
+    "runs",
+    "yaml_dialect",
     "tasks",
     "pipeline",
     "train",
@@ -85,6 +99,37 @@ def test_the_ground_does_not_stand_on_the_rooms(name: str) -> None:
     place = PACKAGE / name
     for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
         assert {found for found in map(room, imports(path)) if found} <= ALLOWED.get(name, set()), path
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {name: imports(path) & MODULES.keys() for name, path in MODULES.items()}
+    reached: dict[str, set[str]] = {}
+    for name in graph:
+        reached[name], waiting = set(), [name]
+        while waiting:
+            new = graph[waiting.pop()] - reached[name]
+            reached[name] |= new
+            waiting += new
+    assert sorted(name for name in graph if name in reached[name]) == []
+
+
+LAYERS = ("the ground", "a room", "run", "cli")
+"""Each imports those before it, never one behind it."""
+
+
+def layer(module: str) -> int:
+    """Return the layer of a module of this package by its place in `LAYERS`."""
+    part = f"{module}.".split(".")[1]
+    return LAYERS.index(part) if part in LAYERS else LAYERS.index("a room") if part in ROOMS else 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_layer_imports_none_above_it(path: Path) -> None:
+    if path.name in {"__init__.py", "__main__.py"} and path.parent == PACKAGE:
+        return  # the doors: they lead to every layer
+    own = next(name for name, place in MODULES.items() if place == path)
+    above = {name for name in imports(path) & MODULES.keys() if layer(name) > max(layer(own), LAYERS.index("a room"))}
+    assert not above
 
 
 @pytest.mark.parametrize(

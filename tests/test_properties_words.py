@@ -15,11 +15,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.choices import GROUPS
 from compress.cli import compose
 from compress.describe import describe
 from compress.errors import RecipeError
+from compress.registry import GROUPS
 from compress.run.recipe import Recipe
+from compress.run.recipe_yaml import to_yaml
 from compress.settings import all_faults
 from tests.properties import FEW, MANY, NASTY_TEXTS, NUMBERS, TEXTS, refused_or_done
 
@@ -136,7 +137,7 @@ def try_labels(labels: dict[str, str], folder: Path) -> None:
     """Any labels come back from a word and from the file that it leads to."""
     recipe = compose.compose([f"data.labels={json.dumps(labels)}"])
     assert dict(recipe.data.labels) == labels
-    (folder / "own.yaml").write_text(compose.to_yaml(recipe))
+    (folder / "own.yaml").write_text(to_yaml(recipe))
     assert compose.compose(["recipe=own.yaml"]) == recipe
 
 

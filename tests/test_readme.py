@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from compress.choices import GROUPS
 from compress.cli.help import choices_and_settings
 from compress.cli.main import main
 from compress.models.loading import save_model
+from compress.registry import GROUPS
 from tests.conftest import VOCABULARY, reviews, tiny_tokenizer, write_tsv
 
 ROOT = Path(__file__).parents[1]

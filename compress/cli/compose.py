@@ -30,16 +30,17 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from compress.choices import DEFAULTS, GROUPS, SEVERAL, guess, is_open, option_of, slot
 from compress.cli import recipe_files
 from compress.cli.limits import MOST_JOBS, SPECIAL
 from compress.cli.reading import PLUGINS, Reading, Word, quoted
 from compress.data import Hub
 from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
+from compress.registry import GROUPS, SEVERAL, is_open, registered, slot
 from compress.run.check import check
 from compress.run.recipe import Recipe
-from compress.settings import Settings, all_faults, spelled
+from compress.run.recipe_yaml import chosen
+from compress.settings import Settings, all_faults, nearest, spelled
 
 REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
 ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
@@ -142,7 +143,7 @@ def _plugin_faults(words: Sequence[Word]) -> Iterator[Fault]:
         known = {group: loader.get_group_options(group) for group in chosen}
         unknown = [group for group, name in chosen.items() if name not in known[group]]
         for group in unknown:
-            yield Fault(group, chosen[group], "is not installed", guess(chosen[group], known[group]))
+            yield Fault(group, chosen[group], "is not installed", nearest(chosen[group], known[group]))
         if unknown:
             return
         names = [f"{group}={name}" for group, name in chosen.items()]
@@ -167,7 +168,7 @@ def _parameter_faults(config: DictConfig, word: Word) -> Iterator[Fault]:
     owner = OmegaConf.select(config, above, throw_on_missing=False)
     known = [str(key) for key in owner if not SPECIAL.fullmatch(str(key))] if isinstance(owner, DictConfig) else []
     if name not in known:
-        yield Fault(word.setting, word.values[0], "is not a setting", guess(name, known))
+        yield Fault(word.setting, word.values[0], "is not a setting", nearest(name, known))
     elif isinstance(owner._get_node(name), DictConfig):
         yield Fault(word.setting, word.values[0], "is not a plain setting")
     else:
@@ -177,34 +178,6 @@ def _parameter_faults(config: DictConfig, word: Word) -> Iterator[Fault]:
             yield Fault(word.setting, word.values[0], "has a value of another kind than this setting takes")
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """Return a recipe file that composes to ``recipe`` again, but for the run's name and folder."""
-    named: list[str] = []
-    overrides: list[str] = []
-    notes: list[str] = []
-    for group in GROUPS:
-        held = slot(recipe, group)
-        parts = held if isinstance(held, Mapping) else {"": held}
-        options = {key: option_of(group, part) for key, part in parts.items()}
-        for key, option in options.items():
-            if option is None:
-                notes.append(f"# {type(parts[key]).__name__} is known to Python only: no recipe file can choose it.")
-        if not isinstance(held, Mapping):
-            overrides.append(f"override /{group}: {options['']}")
-        elif all(key == option for key, option in options.items()):
-            overrides.append(f"override /{group}: [{', '.join(options)}]")
-        else:  # an option under a name of its own
-            package = group.replace("/", ".")
-            named += [f"/{group}@{package}.{key}: {option}" for key, option in options.items()]
-            overrides.append(f"override /{group}: []")
-    values = OmegaConf.to_container(OmegaConf.structured(recipe), enum_to_str=True)
-    assert isinstance(values, dict)
-    values = {key: value for key, value in values.items() if key not in {"name", "output"}}
-    lines = [recipe_files.HEADER, "# Every setting of a run.   compress run recipe=recipe.yaml", *notes, "defaults:"]
-    lines += [f"  - {entry}" for entry in (*named, *overrides)]
-    return "\n".join([*lines, OmegaConf.to_yaml(OmegaConf.create(values))])
-
-
 def recipes() -> list[tuple[str, str, Path]]:
     """Return name, purpose and file of every recipe that can be named."""
     return [(name, recipe_files.headline(path), path) for name, path in recipe_files.known().items()]
@@ -212,7 +185,7 @@ def recipes() -> list[tuple[str, str, Path]]:
 
 def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
     """Read words, and store for Hydra what they name."""
-    _store_choices()
+    _store_choices(registered())
     reading = Reading(_parse, sweep)
     reading.read(overrides)
     store = ConfigStore.instance()
@@ -230,7 +203,7 @@ def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
 
 
 @cache
-def _store_choices() -> None:
+def _store_choices(_: tuple[tuple[str, str], ...]) -> None:
     """Store the schema, every option, and the root that lists what a recipe has when it does not choose."""
     store = ConfigStore.instance()
     schema = OmegaConf.structured(Recipe)
@@ -240,7 +213,12 @@ def _store_choices() -> None:
         for name, option in options.items():
             store.store(name, option, group, f"{package}.{name}" if group in SEVERAL else package)
     store.store(SCHEMA, schema)
-    defaults = [SCHEMA, *({group: chosen} for group, chosen in DEFAULTS.items()), {"recipe": "quickstart"}, "_self_"]
+    defaults = [
+        SCHEMA,
+        *({group: option} for group, option in chosen(Recipe()).items()),
+        {"recipe": "quickstart"},
+        "_self_",
+    ]
     quiet = [{f"override hydra/{logging}": "none"} for logging in ("job_logging", "hydra_logging")]
     hydra = {"output_subdir": None, "run": {"dir": "."}, "sweep": {"subdir": "."}}
     store.store(ROOT, {"defaults": [*defaults, *quiet], "hydra": hydra})
@@ -314,7 +292,7 @@ def _misfits(recipe: Recipe) -> Iterator[Fault]:
     for group in SEVERAL:
         held = slot(recipe, group)
         for name, part in held.items() if isinstance(held, Mapping) else ():
-            if option_of(group, part) is None:
+            if GROUPS[group].name_of(part) is None:
                 yield Fault(f"{group.replace('/', '.')}.{name}", None, "is not an option of its group")
 
 
@@ -449,7 +427,7 @@ def _instead(config: DictConfig, path: str) -> str:
     if group in SEVERAL:
         if key in GROUPS[group]:
             return f"Choose it first: {group}=[{','.join([*map(str, owner), key])}]."
-        return guess(key, GROUPS[group])
+        return nearest(key, GROUPS[group])
     known = [str(name) for name in owner]
     if close := get_close_matches(key, known, n=1, cutoff=0.7):
         return f"Did you mean {prefix}{close[0]}?"
@@ -459,7 +437,7 @@ def _instead(config: DictConfig, path: str) -> str:
     name = path.rpartition(".")[2]
     if elsewhere := [one for one in _paths(config) if one.rpartition(".")[2] == name]:
         return f"Did you mean {' or '.join(elsewhere)}?"
-    return guess(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
+    return nearest(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:

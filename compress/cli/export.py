@@ -12,8 +12,9 @@ from compress.cli.reading import quoted
 from compress.errors import Fault, ModelError, RecipeError
 from compress.models.loading import load_config
 from compress.models.positions import longest_row
-from compress.run.names import as_lasting, given_path, run_in
+from compress.run.names import as_lasting, given_path
 from compress.run.recipe import Recipe
+from compress.runs import run_in
 from compress.student.saved import Saved
 from compress.teachers.model import FineTune, Teacher
 

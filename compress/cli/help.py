@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from compress.choices import DEFAULTS, GROUPS, SEVERAL
 from compress.describe import Described, describe, summary
+from compress.registry import GROUPS, SEVERAL
 from compress.run.recipe import Recipe
+from compress.run.recipe_yaml import chosen
 from compress.settings import Settings
 
 WIDTH = 116
@@ -21,13 +22,14 @@ def choices_and_settings() -> str:
 
 
 def _choices() -> Iterator[str]:
+    defaults = chosen(Recipe())
     yield "choices (those with * are taken where a recipe says nothing):"
     for group, options in GROUPS.items():
         several = f"{group}=[NAME,…]" if group in SEVERAL else f"{group}=NAME"
         yield f"\n  {several}"
         for name, option in options.items():
             if isinstance(option, type):
-                mark = "*" if name in _listed(DEFAULTS[group]) else " "
+                mark = "*" if name in _listed(defaults[group]) else " "
                 yield from _entry(f"  {mark} {name}", summary(option))
         presets = [name for name, option in options.items() if not isinstance(option, type)]
         if presets:

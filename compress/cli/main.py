@@ -185,13 +185,13 @@ def export(argv: Sequence[str]) -> int:
 
 def _shown(recipe: Recipe) -> int:
     """Check a recipe and print it, with what is known of its models."""
-    from compress.cli import compose
     from compress.run.check import check, told
+    from compress.run.recipe_yaml import to_yaml
 
     checked = check(recipe)
     for line in told(checked.data):
         print(line, file=sys.stderr)
-    print(compose.to_yaml(recipe), end="")
+    print(to_yaml(recipe), end="")
     for tried in checked.models:
         print(f"# {tried}")
     return 0

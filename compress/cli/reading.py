@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.choices import GROUPS, SEVERAL, guess, is_open
 from compress.cli import recipe_files
 from compress.cli.limits import (
     LONGEST_WORD,
@@ -33,6 +32,8 @@ from compress.cli.limits import (
 from compress.cli.recipe_files import RecipeFile
 from compress.data.names import folder_instead, no_data_set
 from compress.errors import Fault, RecipeError
+from compress.registry import GROUPS, SEVERAL, is_open
+from compress.settings import nearest
 
 QUICKSTART = "quickstart"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -258,7 +259,7 @@ class Reading:
             if group == "data" and isinstance(option, str) and HUB_ID.fullmatch(option):
                 self.hub_ids.append(option)
                 continue
-            remedy = guess(str(option), GROUPS[group])
+            remedy = nearest(str(option), GROUPS[group])
             if group == "data":
                 remedy += " Any other data set of the hub: data=hub data.path=ID."
             self.refuse(said, option, "is not a choice", remedy, blame=group.replace("/", "."))
@@ -286,7 +287,7 @@ class Reading:
         if not within:
             self._built_on = set()
         if path is None:
-            self.refuse(said, shown, "is no recipe", guess(name, recipe_files.known()), blame="recipe")
+            self.refuse(said, shown, "is no recipe", nearest(name, recipe_files.known()), blame="recipe")
         elif name in within:
             self.refuse(said, shown, "builds on itself", blame="recipe")
         elif name in self._built_on:
@@ -329,7 +330,7 @@ class Reading:
             if self._recipe(name, str(chosen), f"{line}: recipe", within):
                 choices.includes.append(name)
         elif group not in GROUPS:
-            self.refuse(f"{line}: {group}", chosen, "is no group of choices", guess(group, GROUPS))
+            self.refuse(f"{line}: {group}", chosen, "is no group of choices", nearest(group, GROUPS))
         elif package and not _is_own_name(group, package):
             rule = f"puts an option elsewhere than below {group.replace('/', '.')}"
             remedy = f"Write for example `/{group}@{group.replace('/', '.')}.own_name: {chosen}`."

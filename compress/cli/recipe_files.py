@@ -21,9 +21,9 @@ from compress.cli.limits import (
     unprintable,
 )
 from compress.errors import Fault, RecipeError
+from compress.yaml_dialect import HEADER, MEANINGS
 
 ENDINGS = (".yaml", ".yml")
-HEADER = "# @package _global_"
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 IsOpen = Callable[[Sequence[str]], bool]  # whether the keys below a setting are the user's own texts
@@ -302,11 +302,4 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+    yaml_implicit_resolvers = MEANINGS

@@ -19,29 +19,6 @@ from compress.hub_access import offline, unreachable
 from compress.settings import nearest
 from compress.wording import counted
 
-# settings of well-known sets, by the name under which a recipe chooses them
-PRESETS: Mapping[str, Mapping[str, str]] = {
-    "sst2": {"path": "nyu-mll/glue", "subset": "sst2", "text": "sentence", "label": "label"},
-    "cola": {"path": "nyu-mll/glue", "subset": "cola", "text": "sentence", "label": "label"},
-    "mrpc": {"path": "nyu-mll/glue", "subset": "mrpc", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "qqp": {"path": "nyu-mll/glue", "subset": "qqp", "text": "question1", "text_pair": "question2", "label": "label"},
-    "stsb": {"path": "nyu-mll/glue", "subset": "stsb", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "mnli": {
-        "path": "nyu-mll/glue",
-        "subset": "mnli",
-        "text": "premise",
-        "text_pair": "hypothesis",
-        "label": "label",
-        "validation": "validation_matched",
-        "test": "test_matched",
-    },
-    "qnli": {"path": "nyu-mll/glue", "subset": "qnli", "text": "question", "text_pair": "sentence", "label": "label"},
-    "rte": {"path": "nyu-mll/glue", "subset": "rte", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "wnli": {"path": "nyu-mll/glue", "subset": "wnli", "text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "imdb": {"path": "stanfordnlp/imdb", "text": "text", "label": "label", "unlabelled": "unsupervised"},
-    "ag_news": {"path": "fancyzhx/ag_news", "text": "text", "label": "label"},
-}
-
 USUAL = {"validation": ("validation", "validation_matched", "dev", "valid"), "test": ("test", "test_matched")}
 OFFLINE = "Without a network, use files: data=files data.train=PATH."
 

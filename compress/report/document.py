@@ -26,7 +26,7 @@ from compress.report.records import (
     Sensitivity,
 )
 from compress.report.summary import summary_of
-from compress.run.names import run_in
+from compress.runs import run_in
 from compress.tasks.paired import Difference
 
 SCHEMA = 1

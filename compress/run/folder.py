@@ -21,6 +21,7 @@ from compress.report import report_texts
 from compress.report.card import to_model_card
 from compress.report.verdict import recommend, verdicts, warnings
 from compress.run.marker import Source, write_files
+from compress.run.recipe_yaml import to_yaml
 from compress.settings import plain
 
 LEFT = (PRODUCT, PROJECTIONS)  # files of the cache that only the cache needs
@@ -92,8 +93,6 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
-    from compress.cli.compose import to_yaml  # which knows the names of what a recipe holds, and so imports recipes
-
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.folder for a in state.artifacts if a.trained is not None}

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from compress.errors import StorageError
 from compress.files import hash_file, hash_text, link_or_copy, storage_faults, write_json, write_text
-from compress.run.names import MARKER
+from compress.runs import MARKER
 
 SCHEMA = 1
 ASIDE = ".compress-run.new"  # where files are gathered before they are moved to their places

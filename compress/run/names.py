@@ -1,19 +1,17 @@
-"""Names of runs: what can be a name, the next free number, the link to the latest run, and paths to runs as given."""
+"""Names of runs: what can be a name, the next free number, the link to the latest run, and paths as given."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compress.errors import CompressError
 from compress.files import held, storage_faults
+from compress.runs import LATEST, is_unfinished
 
-LATEST = "latest"
-MARKER = ".compress-run.json"  # in the folder of every run; see `compress.run.marker`
-REPORT = "report.json"
 LONGEST = 255  # bytes of one name on the usual file systems
 LONGEST_PATH = 4095
 LONGEST_PART = 200  # bytes of a stage's name, which the names of its folders are made of
@@ -88,11 +86,6 @@ def point_to_latest(folder: Path) -> str:
     return ""
 
 
-def is_unfinished(path: Path) -> bool:
-    """Return whether a folder was reserved for a run that has not written its report."""
-    return path.is_dir() and not (path / REPORT).exists() and ((path / MARKER).exists() or not any(path.iterdir()))
-
-
 def distinct(paths: Sequence[str], say: Callable[[str], None]) -> list[str]:
     """Return the paths of a command line, as of ``runs/quickstart/*``, that stand for runs of their own.
 
@@ -112,15 +105,6 @@ def distinct(paths: Sequence[str], say: Callable[[str], None]) -> list[str]:
         if path not in finished:
             say(f"{path} is not finished, and is left out")
     return finished or kept
-
-
-def run_in(path: Path) -> str:
-    """Return a sentence that names a run where ``path`` is the folder of a recipe's runs; empty where it is none."""
-    if not path.is_dir() or any((path / name).is_file() for name in (REPORT, "recipe.yaml", "config.json")):
-        return ""
-    runs: Iterable[Path] = (path / LATEST, *sorted(path.iterdir()))
-    run = next((run for run in runs if (run / REPORT).is_file()), None)
-    return f"It holds runs: name one of them, for example {run}." if run else ""
 
 
 def as_lasting(path: Path) -> Path:

@@ -14,7 +14,8 @@ from compress.data.hub import Hub
 from compress.errors import Fault, StorageError
 from compress.files import hash_json, held, storage_faults, writable
 from compress.run.marker import FOLDERS, Marker, obstacles, read_marker, stop_at
-from compress.run.names import LATEST, LONGEST_PART, MARKER, as_lasting, name_rule, path_rule, reserve
+from compress.run.names import LONGEST_PART, as_lasting, name_rule, path_rule, reserve
+from compress.runs import LATEST, MARKER
 from compress.settings import Settings, plain
 
 if TYPE_CHECKING:

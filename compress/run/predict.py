@@ -12,7 +12,7 @@ from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
-from compress.run.names import run_in
+from compress.runs import run_in
 from compress.runtimes.runners import Runner, load_runner, one_by_one
 from compress.tasks.registry import task_of_config
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from compress.choices import DEFAULTS, GROUPS, SEVERAL, slot
 from compress.cli import compose, recipe_files
 from compress.cli.sweep import check_all, named, sweep
 from compress.data import Files, Hub
@@ -20,9 +19,12 @@ from compress.distill.losses import SoftTargets
 from compress.distill.multi_task import OtherTask
 from compress.errors import Fault, ModelError, RecipeError
 from compress.prune.heads import PruneHeads
+from compress.registry import GROUPS, SEVERAL, slot
 from compress.run.recipe import Recipe
+from compress.run.recipe_yaml import chosen, to_yaml
 from compress.settings import all_faults
 from compress.teachers.model import Teacher
+from compress.yaml_dialect import HEADER
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -52,7 +54,7 @@ def test_every_recipe_composes_and_says_what_it_is(path, elsewhere):
     recipe = compose.compose([f"recipe={path.stem}", *NEEDED.get(path.stem, [])])
     assert recipe.recipe == path.stem
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]
-    assert first == recipe_files.HEADER
+    assert first == HEADER
     assert f"compress run recipe={path.stem}" in second
     assert recipe_files.headline(path)
 
@@ -85,8 +87,8 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
 
 
 def test_defaults_are_options():
-    for group, chosen in DEFAULTS.items():
-        assert set(chosen if group in SEVERAL else [chosen]) <= set(GROUPS[group])
+    for group, option in chosen(Recipe()).items():
+        assert set(option if group in SEVERAL else [option]) <= set(GROUPS[group])
 
 
 def test_words_choose_and_set():
@@ -152,7 +154,7 @@ def test_a_recipe_of_ones_own_builds_on_another(elsewhere):
 def test_yaml_of_a_recipe_composes_to_the_same_recipe(path, elsewhere):
     (elsewhere / "x.tsv").write_text("label\ttext\n")
     recipe = compose.compose([f"recipe={path.stem}", "seed=99", *NEEDED.get(path.stem, [])])
-    (elsewhere / "recipe.yaml").write_text(compose.to_yaml(recipe))
+    (elsewhere / "recipe.yaml").write_text(to_yaml(recipe))
     assert compose.compose(["recipe=recipe.yaml"]) == recipe
 
 
@@ -181,7 +183,7 @@ def test_labels_of_any_spelling_go_to_yaml_and_back(quick_check, elsewhere):
     (elsewhere / "first.yaml").write_text(text)
     in_file = compose.compose(["recipe=first.yaml"])
     assert in_file.data.labels == labels
-    (elsewhere / "recipe.yaml").write_text(compose.to_yaml(in_file))
+    (elsewhere / "recipe.yaml").write_text(to_yaml(in_file))
     assert compose.compose(["recipe=recipe.yaml"]) == in_file
     in_words = compose.compose(["data=files", "data.train=x.tsv", f"data.labels={json.dumps(labels)}"])
     assert in_words.data.labels == labels
@@ -224,7 +226,7 @@ def test_labels_of_another_task_are_free_texts_too(task_files, quick_check, else
     (elsewhere / "own.yaml").write_text(text)
     recipe = compose.compose(["recipe=own.yaml"])
     assert recipe.prepare["multi_task"].tasks["rte"].data.labels == {"0": "bad", "a.b": "good"}
-    (elsewhere / "back.yaml").write_text(compose.to_yaml(recipe))
+    (elsewhere / "back.yaml").write_text(to_yaml(recipe))
     assert compose.compose(["recipe=back.yaml"]) == recipe
 
 
@@ -246,7 +248,7 @@ def test_labels_with_quotes_can_stand_in_a_sweep(quick_check, monkeypatch):
 def test_yaml_keeps_parts_under_names_of_their_own_and_their_order(elsewhere):
     prune = {"first": PruneHeads(ratio=0.2), "heads": PruneHeads(ratio=0.5), "again": PruneHeads()}
     recipe = Recipe(prune=prune, export={}, output="elsewhere", name="mine")
-    (elsewhere / "recipe.yaml").write_text(compose.to_yaml(recipe))
+    (elsewhere / "recipe.yaml").write_text(to_yaml(recipe))
     back = compose.compose(["recipe=recipe.yaml"])
     assert back == replace(recipe, output=None, name=None)
     assert list(back.prune) == list(prune)
@@ -283,7 +285,7 @@ def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check
         "rte",
         OtherTask(data=Files(train="a.tsv", validation="b.tsv"), teacher=Teacher(model="./t", epochs=1)),
     )
-    (elsewhere / "back.yaml").write_text(compose.to_yaml(compose.compose(words)))
+    (elsewhere / "back.yaml").write_text(to_yaml(compose.compose(words)))
     assert dict([own]) == compose.compose(["recipe=back.yaml"]).prepare["multi_task"].tasks
 
 
@@ -307,7 +309,7 @@ def test_yaml_says_what_only_python_knows():
     class Mine(PruneHeads):
         pass
 
-    assert "# Mine is known to Python only" in compose.to_yaml(Recipe(prune={"mine": Mine()}))
+    assert "# Mine is known to Python only" in to_yaml(Recipe(prune={"mine": Mine()}))
 
 
 def test_faults_of_words_settings_and_files_are_told_together(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from compress.errors import StorageError
 from compress.run import marker
 from compress.run.marker import ASIDE, Marker, obstacles, read_marker, write_files
-from compress.run.names import MARKER
+from compress.runs import MARKER
 
 FIRST = {"student/config.json": "one", "stages/00-teacher/model": "two", "report.json": "three"}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from compress.errors import CompressError
-from compress.run.names import MARKER, distinct, given_path, name_rule, path_rule, point_to_latest, reserve, run_in
+from compress.run.names import distinct, given_path, name_rule, path_rule, point_to_latest, reserve
+from compress.runs import MARKER, run_in
 
 
 @pytest.mark.parametrize(

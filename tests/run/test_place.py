@@ -22,9 +22,9 @@ from compress.files import held, write_text
 from compress.models.loading import save_model
 from compress.prune.heads import PruneHeads
 from compress.run.marker import Marker
-from compress.run.names import MARKER
 from compress.run.place import claimed, identity, lasting, name_faults, place_faults
 from compress.run.recipe import Recipe
+from compress.runs import MARKER
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
