@@ -91,7 +91,7 @@ class Triton(Stage):
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.train.pairs is not None, state.data.task
-        labels = task.labels
+        labels = task.label_names
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)

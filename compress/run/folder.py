@@ -48,7 +48,7 @@ def report_of(
         "versions": versions(),
         "task": {
             "kind": data.task.name,
-            "labels": list(data.task.labels),
+            "labels": list(data.task.label_names),
             "main_metric": data.task.main_metric,
         },
         "dataset": {

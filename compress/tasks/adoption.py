@@ -232,9 +232,9 @@ def check_mapping(config: Any, task: Task, mapping: Mapping[str, str]) -> None:
     """Raise Refusal where ``data.labels`` does not fit a classifier's labels and those of the data."""
     if not mapping:
         return
-    if not task.labels:
+    if not task.label_names:
         raise Refusal(f"is asked for {task.predicts}, and data.labels names classes")
-    _check_mapping(mapping, head_labels(config), task.labels)
+    _check_mapping(mapping, head_labels(config), task.label_names)
 
 
 def _check_mapping(mapping: Mapping[str, str], names: Sequence[str], labels: Sequence[str]) -> None:

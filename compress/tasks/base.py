@@ -156,9 +156,9 @@ class Task(ABC):
         return len(self.output_names)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels that it tells apart, where its answers are labels."""
-        return ()
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that it tells apart; none where its outputs are not those of labels."""
+        return self.output_names if self.distributes else ()
 
     @abstractmethod
     def head_config(self) -> dict[str, Any]:
