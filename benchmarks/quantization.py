@@ -36,7 +36,7 @@ from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.pipeline.state import Artifact, Model, Stage, State
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
@@ -127,7 +127,7 @@ def folders(state: State, optimum: Path | None) -> dict[str, Path]:
     if optimum is not None:
         foreign["Optimum's default"] = lambda folder: _optimum(optimum, graph.folder, folder)
     for name, work in foreign.items():
-        product = state.workshop.make("foreign_int8", [graph.key, name, int8_dot_product()], work)
+        product = state.workshop.make(Kind("foreign_int8", revision=1), [graph.key, name, int8_dot_product()], work)
         made[name] = product.folder
     return made
 
@@ -155,7 +155,7 @@ def score(folder: Path, state: State) -> tuple[float, Array]:
         tokens = tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
         np.save(out / "logits.npy", one_by_one(load_runner(folder, 1), tokens, "accuracy"))
 
-    product = state.workshop.make("file_logits", [folder.name, state.data.test.fingerprint], work)
+    product = state.workshop.make(Kind("file_logits", revision=1), [folder.name, state.data.test.fingerprint], work)
     logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
     return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"], logits
 

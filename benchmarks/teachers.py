@@ -32,7 +32,7 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.teachers.model import Teacher
 from compress.train import Decay
 
@@ -98,7 +98,7 @@ def cell(teacher: Teacher, state: State) -> dict[str, Any]:
         return {"metrics": measured(state.data, logits)}
 
     start = time.perf_counter()
-    made = state.workshop.make("teachers", [record.model.key, state.data.test.fingerprint], work)
+    made = state.workshop.make(Kind("teachers", revision=1), [record.model.key, state.data.test.fingerprint], work)
     metrics = made.record["metrics"]
     return {"metric": metrics[state.data.task.main_metric], "metrics": metrics, "note": record.notes[-1],
             "epochs": record.curves[-1]["epoch"], "steps": record.curves[-1]["step"],

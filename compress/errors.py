@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class CompressError(Exception):
@@ -50,6 +51,14 @@ class ModelError(CompressError):
 
 class StorageError(CompressError):
     """A folder cannot be written to or is full; what was written before is intact."""
+
+
+class DamagedError(CompressError):
+    """A stored file is no longer what was written. The cache catches this, and does the work again."""
+
+    def __init__(self, path: Path, how: str) -> None:
+        self.path, self.how = path, how  # how: "is missing"
+        super().__init__(f"{path} {how}. Delete it and run the same command again.")
 
 
 class MissingPackageError(CompressError):

@@ -16,3 +16,8 @@ def progress(rows: Iterable[Any] | None = None, *, title: str | None, unit: str,
         rows, desc=title, unit=unit, leave=False, mininterval=interval, maxinterval=10 * interval,
         disable=title is None, **settings,
     )  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Print a line on the standard error, above a progress bar where there is one."""
+    tqdm.write(text, file=sys.stderr)

@@ -21,6 +21,7 @@ from compress.data.rows import key_of
 from compress.errors import Fault
 from compress.files import write_json
 from compress.pipeline.state import Stage, State
+from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.settings import at_least
 from compress.wording import counted
@@ -83,7 +84,7 @@ class Augmentation(Stage):
         def work(folder: Path) -> dict[str, Any]:
             return produce(self.maker(state), data, self.copies, self.rows, state.seed, folder)
 
-        product = state.workshop.make("augmentation", made_with, work)
+        product = state.workshop.make(Kind("augmentation", revision=1), made_with, work)
         said = {
             "kind": type(self).__name__, "settings": self.made_with(), **product.record,
             "seconds": product.seconds, "reused": product.reused,

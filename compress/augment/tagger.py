@@ -16,7 +16,7 @@ from compress.augment.words import Words, cut, kind
 from compress.data.dataset import Split
 from compress.errors import MissingPackageError, ModelError
 from compress.files import hash_file, hash_json, write_json
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.tasks.base import Array
 from compress.train import same_randomness
@@ -78,7 +78,7 @@ def tags_of(workshop: Workshop, name: str, rows: Split) -> tuple[list[str], Arra
         write_json(folder / "names.json", list(numbers))
         return {"words": len(flat), "tags": len(numbers)}
 
-    product = workshop.make("tags", [fingerprint(name), rows.fingerprint], work)
+    product = workshop.make(Kind("tags", revision=1), [fingerprint(name), rows.fingerprint], work)
     names: list[str] = json.loads((product.folder / "names.json").read_text())
     return names, np.load(product.folder / "tags.npy")
 

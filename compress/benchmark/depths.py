@@ -16,6 +16,7 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.state import Model, State
+from compress.pipeline.workshop import Kind
 from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers, every_other
 from compress.prune.rounds import choose
@@ -52,7 +53,7 @@ def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop
         np.save(folder / "logits.npy", np.stack(logits))
         return {"layers": [[layer + 1 for layer in layers] for layers in kept]}
 
-    product = state.workshop.make("depths", [model.key, chosen_by, state.data.test.fingerprint], work)
+    product = state.workshop.make(Kind("depths", revision=1), [model.key, chosen_by, state.data.test.fingerprint], work)
     logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
     task, labels = state.data.task, state.data.test.known_labels
     cuts = [

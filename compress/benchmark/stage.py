@@ -26,6 +26,7 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.state import Artifact, Model, Record, State
+from compress.pipeline.workshop import Kind
 from compress.runtimes.runners import load_runner, one_by_one, torch_threads
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
@@ -232,7 +233,7 @@ class _Bench:
         return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
 
     def _logits(self, how: str, key: str, tokens: Tokens, work: Any) -> Array:
-        product = self.state.workshop.make("logits", [how, key, tokens.fingerprint], work)
+        product = self.state.workshop.make(Kind("logits", revision=1), [how, key, tokens.fingerprint], work)
         logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
         return logits
 
@@ -289,7 +290,9 @@ class _Bench:
         keys = [{name: model.key for name, model in models.items()}, {a.name: a.key for a in artifacts}]
         timing = [settings.threads, settings.rows, list(settings.batches), list(settings.tokens), settings.seconds]
         machine = describe(settings.threads)
-        product = self.state.workshop.make("latency", [keys, timing, machine, self.state.data.test.fingerprint], work)
+        product = self.state.workshop.make(
+            Kind("latency", revision=1), [keys, timing, machine, self.state.data.test.fingerprint], work
+        )
         loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
         return loaded
 

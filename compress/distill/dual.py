@@ -20,7 +20,7 @@ from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.train import fit, same_randomness
@@ -110,5 +110,5 @@ class Dual(LanguageTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
-        product = state.workshop.make("dual", made_with, work)
+        product = state.workshop.make(Kind("dual", revision=1), made_with, work)
         return self.handed_on(state, product, rows)

@@ -17,7 +17,7 @@ from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.state import Model, State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.tasks.heads import IDLE_HEAD
 from compress.train import fit, same_randomness
 
@@ -65,5 +65,5 @@ class General(OnCorpus, LayerTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]
-        product = state.workshop.make("general", made_with, work)
+        product = state.workshop.make(Kind("general", revision=1), made_with, work)
         return self.handed_on(state, product, rows)

@@ -21,7 +21,7 @@ from compress.models.loading import load_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
 from compress.pipeline.state import State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.functions import hard_label_loss
 from compress.train import Objective, fit, same_randomness
@@ -85,7 +85,7 @@ class LanguageTraining(OnCorpus):
         own = {one.name for one in fields(LanguageTraining)}
         trained_with = {name: value for name, value in self.made_with().items() if name in own - {"epochs"}}
         made_with = [trained_with, self.source_key(source), tokens.fingerprint, state.seed]
-        product = state.workshop.make("language_head", made_with, work)
+        product = state.workshop.make(Kind("language_head", revision=1), made_with, work)
         head.load_state_dict(load_file(product.folder / HEAD, device=str(device())))
         first, last = product.record["losses"][0], product.record["losses"][-1]
         notes.append(

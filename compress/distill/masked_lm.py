@@ -22,7 +22,7 @@ from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
 from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.train import Objective, fit, same_randomness
@@ -92,7 +92,7 @@ class MaskedLM(LanguageTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
-        product = state.workshop.make("masked_lm", made_with, work)
+        product = state.workshop.make(Kind("masked_lm", revision=1), made_with, work)
         return self.handed_on(state, product, rows)
 
 

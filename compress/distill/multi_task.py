@@ -32,7 +32,7 @@ from compress.models.multi_task import (
 )
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
 from compress.tasks.base import Task
 from compress.tasks.registry import AUTO, task_faults
@@ -165,8 +165,8 @@ class MultiTask(Training):
             assert isinstance(model, MultiTaskForSequenceClassification)
             save_model(classifier_of(model, self.main), load_tokenizer(product.folder), folder)
 
-        product = state.workshop.make("multi_task", made_with, work)
-        alone = state.workshop.make("main_task", [product.key], extract)
+        product = state.workshop.make(Kind("multi_task", revision=1), made_with, work)
+        alone = state.workshop.make(Kind("main_task", revision=1), [product.key], extract)
         record = Record(
             "multi_task", "MultiTask", Model(product.folder, product.key), seconds + product.seconds,
             reused and product.reused, tuple(product.record["notes"]), product.record["curves"],

@@ -28,7 +28,7 @@ from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.train import Training, fit, same_randomness
@@ -110,7 +110,7 @@ class Progressive(Training):
         """Return the state with a student whose layers have learned in turn; its head has not."""
         start, teacher, rows = state.given_student, state.given_teacher, state.data.transfer
         product = state.workshop.make(
-            "progressive",
+            Kind("progressive", revision=1),
             [self.made_with(), start.key, teacher.key, rows.fingerprint, state.seed],
             lambda folder: self._work(state, start, folder),
         )

@@ -36,12 +36,13 @@ from compress.models.loading import load_config, load_model, load_tokenizer, sav
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH, Product, Workshop
+from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
 from compress.train import Training, fit, same_randomness
 
+TRAINED = Kind("distill", revision=1)
 GOES_ON = "states are projected to the teacher's width as the stage before learned to"
 
 
@@ -168,7 +169,7 @@ class Distill(Training):
             save_model(model, load_tokenizer(start.folder), folder)
             carry(start.folder, folder)
 
-        product = state.workshop.make("mapped", [start.key, layers], work)
+        product = state.workshop.make(Kind("mapped", revision=1), [start.key, layers], work)
         return Model(product.folder, product.key)
 
     def train(
@@ -199,7 +200,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name, sparsify)
 
-        product = state.workshop.make(name, depends_on, work)
+        product = state.workshop.make(TRAINED.named(name), depends_on, work)
         return product, Model(product.folder, product.key)
 
     def _work(

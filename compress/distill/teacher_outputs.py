@@ -27,12 +27,13 @@ from compress.mapped import mapped
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
 from compress.pipeline.state import Model
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.tasks.base import Array
+from compress.tasks.heads import output_count
 
 RELATIONS = ("queries", "keys", "values")
-KIND = "teacher_outputs"  # of the product in the cache
+KIND = Kind("teacher_outputs", revision=1)
 ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 
@@ -48,7 +49,7 @@ class Wanted:
     def units(self, tokens: Tokens, config: Any) -> dict[str, tuple[Array, str]]:
         """Return, by file name, the numbers that each row takes and their type."""
         lengths = tokens.lengths.astype(np.int64)
-        files = {"logits": (np.full(len(lengths), config.num_labels, dtype=np.int64), "float32")}
+        files = {"logits": (np.full(len(lengths), output_count(config), dtype=np.int64), "float32")}
         files |= {f"hidden_{k}": (lengths * config.hidden_size, "float16") for k in self.hidden}
         files |= {f"scores_{k}": (lengths**2 * len(kept_heads(config)[k - 1]), "float16") for k in self.scores}
         for k in self.relations:

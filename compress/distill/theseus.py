@@ -21,7 +21,7 @@ from compress.models.loading import load_model, load_tokenizer, parameter_shapes
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
 from compress.tasks.registry import task_of_config
 from compress.train import Objective, Training, fit
@@ -89,7 +89,7 @@ class Theseus(Training):
         made_with = [
             self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint, state.seed,
         ]  # fmt: skip
-        product = state.workshop.make("theseus", made_with, work)
+        product = state.workshop.make(Kind("theseus", revision=1), made_with, work)
         model = Model(product.folder, product.key)
         notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
         curves = tuple(product.record["curves"])

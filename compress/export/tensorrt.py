@@ -27,7 +27,7 @@ from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import input_names
 from compress.pipeline.state import Artifact, Stage, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
 from compress.settings import at_least
@@ -117,7 +117,7 @@ class TensorRt(Stage):
             return {"engines": engines, "failed": failed, "why": why, "by": by}
 
         cache.mkdir(parents=True, exist_ok=True)
-        product = state.workshop.make("tensorrt", made_with, work)
+        product = state.workshop.make(Kind("tensorrt", revision=1), made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
         profile = [[size[place] for size in shapes["input_ids"]] for place in (0, 1)]
         return _described(product, precision, engines, profile)

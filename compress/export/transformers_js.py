@@ -14,6 +14,7 @@ from compress.files import link_or_copy, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.settings import nearest
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
@@ -24,7 +25,7 @@ NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
 class TransformersJs(Stage):
     """Gather the run's graphs as ``onnx/model.onnx``, ``model_quantized.onnx`` and ``model_fp16.onnx``.
 
-    transformers.js loads such a folder, and so does Optimum's ORTModelForSequenceClassification.
+    transformers.js loads such a folder, and so does Optimum's class for the task.
     """
 
     int8: str | None = None  # which int8 artifact is model_quantized.onnx, by name; default: the first of the run
@@ -57,10 +58,12 @@ class TransformersJs(Stage):
             for name in BESIDE:
                 link_or_copy(plain.folder / name, folder / name)
             pairs = state.data.train.pairs is not None
-            write_text(folder / "README.md", _readme(chosen, pairs=pairs))
+            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make("transformers_js", [keys, state.data.train.pairs is not None], work)
+        product = state.workshop.make(
+            Kind("transformers_js", revision=1), [keys, state.data.train.pairs is not None], work
+        )
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         record: dict[str, Any] = {
             "notes": (names, *left_out),
@@ -98,7 +101,8 @@ def _for_other_devices(artifact: Artifact) -> bool:
     return any(one.key == IN_FLOATS for one in model.metadata_props)
 
 
-def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
+def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
+    ort = auto.replace("Auto", "ORT")
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
     rows = "\n".join(f"| `onnx/{name}.onnx` | {text(one.name)} | `{kinds[name]}` |" for name, one in chosen.items())
     dtype = "q8" if "model_quantized" in chosen else "fp32"
@@ -112,19 +116,19 @@ def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
 {rows}
 
 ```js
-import {{ AutoModelForSequenceClassification, AutoTokenizer, env }} from '@huggingface/transformers';
+import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
-const model = await AutoModelForSequenceClassification.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
+const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
 const {{ logits }} = await model(await tokenizer({asked}));
 ```
 
 ```python
-from optimum.onnxruntime import ORTModelForSequenceClassification
+from optimum.onnxruntime import {ort}
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = ORTModelForSequenceClassification.from_pretrained(".", subfolder="onnx", file_name="{file}")
+model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{file}")
 logits = model(**tokenizer({words}, return_tensors="pt")).logits
 ```
 """

@@ -18,6 +18,7 @@ from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL
 from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
 
@@ -104,7 +105,7 @@ class Triton(Stage):
             Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
 
         parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
-        product = state.workshop.make("triton", parts, work)
+        product = state.workshop.make(Kind("triton", revision=1), parts, work)
         names = [one.name for one in served]
         record = {
             "notes": (f"serves {', '.join(names)}; README.md says how", *notes),

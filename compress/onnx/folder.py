@@ -11,9 +11,9 @@ from compress.errors import MissingPackageError, ModelError
 from compress.families.base import FAMILIES, UNEVEN
 from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
-from compress.onnx.graph import FORM, input_names, write_onnx
+from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 
 MODEL = "model.onnx"
 IN_FLOATS = "compress.in_floats"  # metadata of a graph whose int8 is another device's: here it is computed in floats
@@ -61,7 +61,7 @@ def onnx_student(state: State) -> Product:
         write_onnx(load_model(student.folder), input_names(load_tokenizer(student.folder)), folder / MODEL)
         with_tokenizer(student.folder, folder)
 
-    return state.workshop.make("onnx", [student.key, FORM], work)
+    return state.workshop.make(Kind("onnx", revision=1), [student.key], work)
 
 
 def with_tokenizer(source: Path, folder: Path) -> None:

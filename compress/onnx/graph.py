@@ -19,7 +19,6 @@ from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
-FORM = (OPSET, "unshaped")  # of graphs: in the keys of all that is made of them or measured on them
 _ANY_SIZE = 2**62
 
 

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from compress.files import hash_json, locked, settle, storage_faults, write_json
+from compress.errors import DamagedError
+from compress.files import hash_json, locked, settle, storage_faults
 from compress.machine import versions
+from compress.pipeline.cache import LOCKS, PARTIAL, PRODUCT, Cache
+from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
 
-PRODUCT = "product.json"  # written last into a finished folder: its key, seconds and record
 MATTERS = ("compress", "torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 SCRATCH = "scratch"  # below a folder in the making: what resumption needs and the finished folder does not
+SPENT = "seconds.json"  # in a folder in the making: the seconds of earlier, interrupted attempts
+
+_intact: dict[Path, tuple[Any, ...]] = {}  # products whose files this process has checked: how the files stood then
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made, and the revision of the code that makes it.
+
+    Raise ``revision`` when the code comes to give another result for the same settings: what earlier code made is then
+    not used any more. A test notices where code has changed, and its revision has not.
+    """
+
+    name: str
+    _: KW_ONLY
+    revision: int
+
+    def named(self, name: str) -> Kind:
+        """Return the same kind under a name that says what it is made for."""
+        return replace(self, name=name)
 
 
 @dataclass(frozen=True)
 class Product:
-    """A finished folder in the cache, and what its maker said about it."""
+    """A finished folder in the cache, and what its maker recorded about it."""
 
     folder: Path
     key: str
@@ -31,78 +53,126 @@ class Product:
     record: Mapping[str, Any]
 
 
+Work = Callable[[Path], Mapping[str, Any] | None]
+"""Makes something in a folder, which may hold files of an interrupted attempt; returns a JSON-ready record."""
+
+
 @dataclass(frozen=True)
 class Workshop:
     """Where work is done once: a cache of finished folders, shared by runs and by processes.
 
-    A folder is named by what it was made with and from. Work goes on in ``<name>.partial``, under a
-    lock that dies with its process, and is renamed when it is whole: a killed run leaves a partial
-    folder, in which the same work goes on.
+    A folder is named by what it was made with and from, and by the revision of the code that makes it. Work goes on in
+    ``<name>.partial``, under a lock that dies with its process, and is renamed when it is whole: a killed run leaves a
+    partial folder, in which the same work resumes. A finished folder lists the hashes of its files. They are checked
+    when a process first uses it; what is damaged is reported and made again.
     """
 
     cache: Path
     console: Console = field(default_factory=Console, compare=False)
+    run: Path | None = None  # the folder of the run that all this is for, where there is one
 
-    def make(self, kind: str, made_with: Any, work: Callable[[Path], Mapping[str, Any] | None]) -> Product:
+    def make(self, kind: Kind, made_with: Any, work: Work) -> Product:
         """Return the product of ``work(folder)``, done now or found finished.
 
-        ``made_with`` is everything that the result depends on, JSON-ready. ``work`` may find files of an
-        interrupted attempt in its folder; it returns a JSON-ready record. Raises StorageError.
+        ``made_with`` is everything that the result depends on beside the code, JSON-ready. Where ``work`` finds that
+        the files of an interrupted attempt are damaged, it raises DamagedError, and is called again with an empty
+        folder. Raises StorageError.
         """
         key, final = self._place(kind, made_with)
+        Cache(self.cache).use(final.name, str(self.run.absolute()) if self.run else None)
 
         def say_waiting() -> None:
-            self.console.print(f"[dim]{kind}: another run is making the same; waiting for it[/dim]")
+            self._say(f"{kind.name}: another run is making the same; waiting for it")
 
-        if not final.exists():
-            with locked(self.cache / "locks" / final.name, say_waiting), storage_faults(self.cache):
-                if not final.exists():
-                    self._work(final, key, work)
-                    return self._read(final, reused=False)
-        return self._read(final, reused=True)
+        with storage_faults(self.cache):
+            try:
+                if final.exists():
+                    return _read(final, key, reused=True)
+            except DamagedError:
+                pass  # told below, by the process that makes it again
+            with locked(self.cache / LOCKS / final.name, say_waiting):
+                try:
+                    if final.exists():  # another process has made it meanwhile
+                        return _read(final, key, reused=True)
+                except DamagedError as damage:
+                    self._say(f"{kind.name}: in the cache {damage.path} {damage.how}; it is made again")
+                    shutil.rmtree(final)
+                self._work(kind, final, key, work)
+                return _read(final, key, reused=False)
 
-    def has(self, kind: str, made_with: Any) -> bool:
+    def has(self, kind: Kind, made_with: Any) -> bool:
         """Return whether that product is finished."""
         return self._place(kind, made_with)[1].exists()
 
-    def _place(self, kind: str, made_with: Any) -> tuple[str, Path]:
-        key = hash_json([kind, made_with, self.version])
-        return key, self.cache / f"{kind}-{key[:24]}"
+    def _place(self, kind: Kind, made_with: Any) -> tuple[str, Path]:
+        key = hash_json([kind.name, kind.revision, made_with, self.version])
+        return key, self.cache / f"{kind.name}-{key[:24]}"
 
-    def _work(self, final: Path, key: str, work: Callable[[Path], Mapping[str, Any] | None]) -> None:
-        partial = final.with_name(final.name + ".partial")
+    def _work(self, kind: Kind, final: Path, key: str, work: Work) -> None:
+        partial = final.with_name(final.name + PARTIAL)
+        resumes = partial.exists()
+        try:
+            self._attempt(partial, final, key, work)
+        except DamagedError as damage:
+            if not resumes or partial not in damage.path.parents:
+                raise
+            self._say(f"{kind.name}: of the interrupted work {damage.path} {damage.how}; it starts anew")
+            shutil.rmtree(partial)
+            self._attempt(partial, final, key, work)
+
+    def _attempt(self, partial: Path, final: Path, key: str, work: Work) -> None:
+        """Do the work, or the rest of it, and make the folder final."""
         partial.mkdir(exist_ok=True)
         if (partial / PRODUCT).exists():  # whole, but for the last step
-            self._settle(partial, final)
+            _read(partial, key, reused=False)
+            settle(partial, final)
             return
-        spent = partial / "seconds.json"  # of earlier, interrupted attempts
-        before = json.loads(spent.read_text()) if spent.exists() else 0.0
+        before = float((read_sealed(partial / SPENT) or {"seconds": 0.0})["seconds"])
         start = time.perf_counter()
         try:
             record = work(partial)
         except BaseException:
             if any(partial.iterdir()):
-                write_json(spent, before + time.perf_counter() - start)
+                write_sealed(partial / SPENT, {"seconds": before + time.perf_counter() - start})
             else:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         seconds = before + time.perf_counter() - start
-        write_json(partial / PRODUCT, {"key": key, "seconds": seconds, "record": dict(record or {})})
-        self._settle(partial, final)
-
-    @staticmethod
-    def _settle(partial: Path, final: Path) -> None:
-        """Remove what only resumption needed and make the folder final."""
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        (partial / "seconds.json").unlink(missing_ok=True)
+        (partial / SPENT).unlink(missing_ok=True)
+        files = contents_of(partial)
+        product = {"key": key, "seconds": seconds, "record": dict(record or {}), "files": files}
+        write_sealed(partial / PRODUCT, product)
+        _intact[final.absolute()] = _stands(partial, files)
         settle(partial, final)
 
-    @staticmethod
-    def _read(final: Path, *, reused: bool) -> Product:
-        said = json.loads((final / PRODUCT).read_text())
-        return Product(final, said["key"], said["seconds"], reused, said["record"])
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text, style="dim"), soft_wrap=True)
 
     @property
     def version(self) -> str:
         """The versions that a result may depend on."""
         return " ".join(f"{name} {version}" for name, version in versions().items() if name in MATTERS)
+
+
+def _read(folder: Path, key: str, *, reused: bool) -> Product:
+    """Return the product in a folder, every byte of it checked once per process. Raises DamagedError."""
+    product = read_sealed(folder / PRODUCT)
+    if product is None:
+        raise DamagedError(folder / PRODUCT, "is missing")
+    if product["key"] != key:
+        raise DamagedError(folder / PRODUCT, "is of other work")
+    try:
+        stands = _stands(folder, product["files"])
+    except OSError:
+        stands = ()
+    if not stands or _intact.get(folder.absolute()) != stands:
+        check_contents(folder, product["files"])
+        _intact[folder.absolute()] = stands
+    return Product(folder, key, product["seconds"], reused, product["record"])
+
+
+def _stands(folder: Path, names: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what changes when a file is written to, replaced or removed."""
+    found = [(folder / name).stat() for name in names]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found)

@@ -21,7 +21,7 @@ from compress.models.loading import load_config, load_model, load_tokenizer, sav
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
 from compress.prune.importance import head_importance, neuron_importance
@@ -175,10 +175,12 @@ class Budget(Gradual):
         drawn_from = [state.data.train.fingerprint, state.seed]
         # the same for every target, so a sweep over budgets measures once
         widths = [width for width, _ in costs.neurons]
-        measured = state.workshop.make("sensitivity", [student.key, widths, self.rows, *drawn_from], measure)
+        measured = state.workshop.make(
+            Kind("sensitivity", revision=1), [student.key, widths, self.rows, *drawn_from], measure
+        )
         products.append(measured)
         made_with = [student.key, target, asdict(costs), [self.rows, self.tries, *drawn_from]]
-        products.append(state.workshop.make("budget", made_with, cut))
+        products.append(state.workshop.make(Kind("budget", revision=1), made_with, cut))
         return products[-1]
 
     def _facts(

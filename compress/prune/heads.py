@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.families.forms.uneven import kept_heads, shrink
+from compress.pipeline.workshop import Kind
 from compress.prune.importance import Batches, Importance, head_importance
 from compress.prune.rounds import InRounds
 
@@ -19,7 +20,7 @@ class PruneHeads(InRounds):
 
     importance: Importance = Importance.gradient  # gradient (Michel et al.), taylor or magnitude
 
-    what: ClassVar[str] = "heads"
+    kind: ClassVar[Kind] = Kind("heads", revision=1)
     measures: ClassVar[tuple[Importance, ...]] = (Importance.gradient, Importance.taylor, Importance.magnitude)
 
     def sizes(self, config: Any) -> list[int]:

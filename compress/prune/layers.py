@@ -14,6 +14,7 @@ from compress.errors import Fault
 from compress.families.base import layer_count
 from compress.families.forms.uneven import shrink
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
 from compress.prune.importance import Batches, Importance, layer_importance
 from compress.prune.rounds import InRounds
 
@@ -35,7 +36,7 @@ class PruneLayers(InRounds):
     importance: Importance = Importance.loss  # loss, gradient, taylor, or activation (block influence)
     order: Order = Order.importance  # importance; or every_other: evenly spread, as after LayerDrop; asks no rows
 
-    what: ClassVar[str] = "layers"
+    kind: ClassVar[Kind] = Kind("layers", revision=1)
     measures: ClassVar[tuple[Importance, ...]] = (
         Importance.loss,
         Importance.gradient,

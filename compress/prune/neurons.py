@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.families.forms.uneven import neurons, shrink
+from compress.pipeline.workshop import Kind
 from compress.prune.importance import Batches, Importance, neuron_importance
 from compress.prune.rounds import InRounds
 
@@ -19,7 +20,7 @@ class PruneNeurons(InRounds):
 
     importance: Importance = Importance.taylor  # taylor, gradient, magnitude, activation
 
-    what: ClassVar[str] = "neurons"
+    kind: ClassVar[Kind] = Kind("neurons", revision=1)
     measures: ClassVar[tuple[Importance, ...]] = (
         Importance.gradient,
         Importance.taylor,

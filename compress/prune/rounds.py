@@ -18,6 +18,7 @@ from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import Kind
 from compress.prune.gradual import Gradual
 from compress.prune.importance import Batches, Importance, normalised
 from compress.settings import between
@@ -38,7 +39,7 @@ class InRounds(Gradual):
     scope: Scope = Scope.all  # all: compare over the whole model; layer: same share in each layer
     importance: Importance = Importance.gradient  # which estimate
 
-    what: ClassVar[str]  # what is removed, in the plural: "heads"
+    kind: ClassVar[Kind]  # of what this makes; its name says what is removed, in the plural: "heads"
     measures: ClassVar[tuple[Importance, ...]]  # those that are defined for it
 
     def faults(self) -> Iterator[Fault]:
@@ -47,13 +48,17 @@ class InRounds(Gradual):
         yield from super().faults()
         if self.importance not in self.measures:
             known = ", ".join(measure.value for measure in self.measures)
-            yield Fault("importance", self.importance.value, f"is not defined for {self.what}", f"Use one of {known}.")
+            yield Fault(
+                "importance", self.importance.value, f"is not defined for {self.kind.name}", f"Use one of {known}."
+            )
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Only families that are known can be taken apart."""
         if not can_be_taken_apart(student):
-            rule = f"cannot remove {self.what} from a student of type {student.model_type}"
-            yield Fault("ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.what} out of prune.")
+            rule = f"cannot remove {self.kind.name} from a student of type {student.model_type}"
+            yield Fault(
+                "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
+            )
 
     def sizes(self, config: Any) -> list[int]:
         """Return how many there are in each layer."""
@@ -73,7 +78,7 @@ class InRounds(Gradual):
 
     def notes(self, before: int, left: list[int]) -> tuple[str, ...]:
         """Say how many were removed, and how many each layer has left."""
-        return (f"{before - sum(left):,} of {before:,} {self.what} removed; left, layer by layer: {left}",)
+        return (f"{before - sum(left):,} of {before:,} {self.kind.name} removed; left, layer by layer: {left}",)
 
     def chosen_by(self, state: State) -> Any:
         """Return what the choice depends on beside the model."""
@@ -96,7 +101,7 @@ class InRounds(Gradual):
         for step in range(1, self.steps + 1):
             remaining = self.remaining(before, self.done(step))
             product = state.workshop.make(
-                self.what, [student.key, remaining, self.scope.value, self.chosen_by(state)],
+                self.kind, [student.key, remaining, self.scope.value, self.chosen_by(state)],
                 partial(self._remove, state, student, remaining),
             )  # fmt: skip
             student = Model(product.folder, product.key)
@@ -107,7 +112,7 @@ class InRounds(Gradual):
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
         notes = self.notes(before, left)
-        record = Record(self.what, type(self).__name__, student, seconds, reused, notes, tuple(curves))
+        record = Record(self.kind.name, type(self).__name__, student, seconds, reused, notes, tuple(curves))
         return state.with_record(record, student=student)
 
     def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from compress.machine import describe
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student
-from compress.onnx.graph import FORM, input_names
+from compress.onnx.graph import input_names
 from compress.pipeline.state import Model, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs
 from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner
 from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
@@ -38,8 +38,8 @@ def latency_costs(
         return {"rest": costs.rest, "layer": costs.layer, "heads": costs.heads, "neurons": costs.neurons}
 
     shapes = {name: list(shape) for name, shape in parameter_shapes(config).items()}
-    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS, FORM]
-    product = state.workshop.make("latency_table", [describe(threads), about], work)
+    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS]
+    product = state.workshop.make(Kind("latency_table", revision=1), [describe(threads), about], work)
     said = product.record
     neurons = tuple((int(width), float(cost)) for width, cost in said["neurons"])
     return Costs("ms", said["rest"], said["layer"], tuple(said["heads"]), neurons), tokens, product
@@ -71,8 +71,8 @@ def side_by_side(
         medians = {name: 1e3 * float(np.median(seconds)) for name, seconds in fastest.items()}
         return {"speedup": float(np.median(fastest["before"] / fastest["after"])), **medians}
 
-    about = [before.key, after.key, length, state.data.train.fingerprint, FORM]
-    product = state.workshop.make("side_by_side", [describe(threads), about], work)
+    about = [before.key, after.key, length, state.data.train.fingerprint]
+    product = state.workshop.make(Kind("side_by_side", revision=1), [describe(threads), about], work)
     return dict(product.record), product
 
 

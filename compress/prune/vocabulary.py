@@ -17,6 +17,7 @@ from compress.models.loading import load_model, load_tokenizer, save_model, with
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
 from compress.pipeline.state import Model, Record, Stage, State
+from compress.pipeline.workshop import Kind
 
 
 @dataclass(kw_only=True)
@@ -72,7 +73,9 @@ class PruneVocabulary(Stage):
             assert isinstance(table, nn.Embedding)
             return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / 2**20}
 
-        product = state.workshop.make("vocabulary", [student.key, [split.fingerprint for split in splits]], work)
+        product = state.workshop.make(
+            Kind("vocabulary", revision=1), [student.key, [split.fingerprint for split in splits]], work
+        )
         model = Model(product.folder, product.key)
         before, after = product.record["before"], product.record["after"]
         smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"

@@ -21,7 +21,7 @@ from compress.families.base import FAMILIES, can_be_taken_apart, family_of
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.state import Model, Record, Stage, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive
@@ -130,7 +130,9 @@ class PruneWeights(Stage):
         else:
             products = [self._at_once(state, student, student, self.sparsity)]
         pruned = Model(products[-1].folder, products[-1].key)
-        told = state.workshop.make("zeros", [student.key, pruned.key], lambda _: _zeros(student, pruned))
+        told = state.workshop.make(
+            Kind("zeros", revision=1), [student.key, pruned.key], lambda _: _zeros(student, pruned)
+        )
         facts = dict(told.record)
         record = Record(
             "weights", type(self).__name__, pruned, sum(one.seconds for one in products),
@@ -165,7 +167,7 @@ class PruneWeights(Stage):
             carry(pruned.folder, folder)
 
         settings = [self.pattern, self.scope.value, self.embeddings, sparsity]
-        return state.workshop.make("weights", [judged.key, pruned.key, *settings], work)
+        return state.workshop.make(Kind("weights", revision=1), [judged.key, pruned.key, *settings], work)
 
     def _lottery(self, state: State) -> list[Product]:
         """Return the products of iterative magnitude pruning with rewinding; the last is the trained ticket."""

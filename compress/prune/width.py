@@ -20,6 +20,7 @@ from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
 from compress.families.language_head import word_embeddings
 from compress.models.quiet import quiet
+from compress.pipeline.workshop import Kind
 from compress.prune.channels import channel_importance
 from compress.prune.importance import Batches, Importance
 from compress.prune.rounds import InRounds
@@ -34,7 +35,7 @@ class PruneWidth(InRounds):
     importance: Importance = Importance.taylor  # taylor, gradient, magnitude (torch-pruning's), activation
     multiple_of: int = 8  # the width is rounded up to a multiple of this, in which processors are fast; 1: as it comes
 
-    what: ClassVar[str] = "channels"
+    kind: ClassVar[Kind] = Kind("channels", revision=1)
     measures: ClassVar[tuple[Importance, ...]] = (
         Importance.gradient,
         Importance.taylor,

@@ -19,6 +19,7 @@ from compress.machine import versions
 from compress.models.auto import from_pretrained
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
 from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.settings import at_least
 
 THRESHOLD = 6.0  # LLM.int8's
@@ -78,7 +79,7 @@ class BitsAndBytes(Stage):
             return {"memory_mib": _mib(model), "fp32_mib": _mib(whole), "quantized": quantized, "left": left}
 
         made_with = [self.made_with(), student.key, versions().get("bitsandbytes")]
-        product = state.workshop.make("bitsandbytes", made_with, work)
+        product = state.workshop.make(Kind("bitsandbytes", revision=1), made_with, work)
         said = product.record
         notes = [
             f"{said['quantized']} linear layers in {self.bits.value}, embeddings and head in fp32",

@@ -21,6 +21,7 @@ from compress.onnx.folder import MODEL, import_onnxruntime, onnx_session, onnx_s
 from compress.onnx.graph import save_unshaped
 from compress.onnx.products import INT8_LEVEL
 from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.quantize.qdq import quiet_quantizer
 from compress.runtimes.timing import model_inputs
 
@@ -67,7 +68,7 @@ class GroupWise(Stage):
             return {"moved": moved}
 
         made_with = [graph.key, self.made_with(), sample.fingerprint]
-        product = state.workshop.make("groups", made_with, work)
+        product = state.workshop.make(Kind("groups", revision=1), made_with, work)
         moved = product.record["moved"]
         notes = (
             f"weights in {self.bits} bits, a scale for each {self.group} inputs; embeddings and head in fp32",

@@ -15,7 +15,7 @@ from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
 from compress.pipeline.state import Artifact, Stage, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import Method, measure_ranges
 from compress.settings import at_least
@@ -62,7 +62,7 @@ def half_student(state: State, rows: int) -> Product:
         with_tokenizer(graph.folder, folder)
         return {"fp32": Counter(node.op_type for node in kept_in_fp32(half)), "wide": len(wide)}
 
-    return state.workshop.make("fp16", [graph.key, sample.fingerprint, state.seed], work)
+    return state.workshop.make(Kind("fp16", revision=1), [graph.key, sample.fingerprint, state.seed], work)
 
 
 def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:

@@ -20,7 +20,7 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
 from compress.pipeline.state import Artifact, Stage, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions
@@ -73,7 +73,9 @@ class DynamicInt8(Stage):
             save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
             with_tokenizer(graph.folder, folder)
 
-        product = state.workshop.make("dynamic", [graph.key, bits, self.per_channel, self.embeddings], work)
+        product = state.workshop.make(
+            Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work
+        )
         return _with_artifact(state, "dynamic", product, bits)
 
 
@@ -119,7 +121,7 @@ class StaticInt8(Calibrated):
             return said
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
-        product = state.workshop.make("static", [*made_with, *self.mixed.depends_on(state)], work)
+        product = state.workshop.make(Kind("static", revision=1), [*made_with, *self.mixed.depends_on(state)], work)
         return _with_artifact(state, "static", product, bits, self.told(), *self.mixed.told(product.record))
 
 

@@ -16,8 +16,9 @@ from compress.machine import int8_dot_product
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.onnx.folder import MODEL, with_tokenizer
-from compress.onnx.graph import FORM, input_names, write_onnx
+from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.state import Artifact, Model, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
 
@@ -74,7 +75,7 @@ class QuantizationAware(Stage):
             save_model(fake_quantized(load_model(student.folder), scheme), tokenizer, folder)
             carry(student.folder, folder)
 
-        started = state.workshop.make("qat_start", [student.key, asdict(scheme)], start)
+        started = state.workshop.make(Kind("qat_start", revision=1), [student.key, asdict(scheme)], start)
         training, trained = state.recover(
             state, Model(started.folder, started.key), self.epochs, "qat_training", self.learning_rate, share=SHARE
         )
@@ -84,7 +85,7 @@ class QuantizationAware(Stage):
             write_onnx(as_integers(load_model(trained.folder)), names, folder / MODEL)
             with_tokenizer(student.folder, folder)
 
-        product = state.workshop.make("qat", [trained.key, FORM], export)
+        product = state.workshop.make(Kind("qat", revision=1), [trained.key], export)
         said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
         record = {
             "notes": (*training.record["notes"], f"weights in {scheme.weight_bits} bits; this processor {said}"),

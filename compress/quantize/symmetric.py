@@ -15,7 +15,7 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import IN_FLOATS, MODEL, import_onnxruntime, onnx_student, with_tokenizer
 from compress.onnx.half import import_onnx, in_half
 from compress.pipeline.state import Artifact, State
-from compress.pipeline.workshop import Product
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.half import too_wide
@@ -71,7 +71,7 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         onnx.save(made, folder / MODEL)
         with_tokenizer(graph.folder, folder)
 
-    return state.workshop.make("symmetric", [graph.key, *calibrated.measured_with(state)], work)
+    return state.workshop.make(Kind("symmetric", revision=1), [graph.key, *calibrated.measured_with(state)], work)
 
 
 def last_products(path: Path) -> list[str]:

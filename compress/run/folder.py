@@ -15,8 +15,8 @@ from compress.distill.projections import PROJECTIONS
 from compress.families.shipped import CODE
 from compress.files import storage_faults
 from compress.machine import describe, versions
+from compress.pipeline.cache import PRODUCT
 from compress.pipeline.state import State
-from compress.pipeline.workshop import PRODUCT
 from compress.report import report_texts
 from compress.report.card import to_model_card
 from compress.report.verdict import recommend, verdicts, warnings

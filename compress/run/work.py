@@ -51,7 +51,8 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
 def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
     """Run all stages, measure, and return the last state and the measurements."""
     answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
-    state = State(data=checked.data, workshop=Workshop(recipe.cache_folder, console), seed=recipe.seed, notes=answers)
+    workshop = Workshop(recipe.cache_folder, console, recipe.folder)
+    state = State(data=checked.data, workshop=workshop, seed=recipe.seed, notes=answers)
     for title, stage in recipe.stages():
         state = _told(console, title, state, stage)
     state = _with_student_folder(state)

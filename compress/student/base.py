@@ -15,6 +15,7 @@ from compress.errors import Fault
 from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.workshop import Kind
 from compress.train import same_randomness
 
 
@@ -78,5 +79,5 @@ class Student(Stage):
 
         if self.own_tokens:
             made_with.append(state.data.train.fingerprint)
-        product = state.workshop.make("student", made_with, work)
+        product = state.workshop.make(Kind("student", revision=1), made_with, work)
         return replace(state, student=Model(product.folder, product.key), notes=self.notes())

@@ -19,6 +19,7 @@ from compress.models.loading import check_trained, content_of, load_config, load
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
 from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import Kind
 from compress.student.base import Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted
@@ -142,7 +143,7 @@ class Saved(Student):
             save_model(self.classifier(task, rows), tokenizer, folder)
 
         made_with = [content_of(self.source, config), most, task.head_config(), rows]
-        product = state.workshop.make("saved", made_with, work)
+        product = state.workshop.make(Kind("saved", revision=1), made_with, work)
         model = Model(product.folder, product.key)
         record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))
         return state.with_record(record, student=model, teacher=state.teacher or model)

@@ -6,7 +6,7 @@ Losses, pruning, quantization, export and reports see only logits and this inter
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.tasks.adoption import Adoption
+    from compress.tasks.judging import Head
 
 Array = NDArray[Any]
 
@@ -234,6 +235,10 @@ class Task(ABC):
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
+
+    def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
+        """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""
+        yield f"{self.main_metric} {self.metrics(logits, labels)[self.main_metric]:.3f} on {len(labels):,} sampled rows"
 
     @abstractmethod
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from compress.tasks.adoption import Adoption, adopt_classes
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import refuse_doubtful_labels, refuse_too_many_classes
 from compress.tasks.functions import UNLABELLED, soft_target_loss
+from compress.tasks.judging import Head, judge_classes
 from compress.tasks.paired import Difference
 from compress.tasks.statistics import bootstrap, from_confusion, wilson
 
@@ -190,6 +191,10 @@ class Classification(Task):
         """Compare accuracies by McNemar's exact test."""
         right, other = (self.predictions(side) == labels for side in (logits, others))
         return paired.of_right_answers(self.main_metric, right, other)
+
+    def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
+        """Yield how often it is right; raises ModelError where its outputs stand for other labels."""
+        return judge_classes(head, self.labels, self.predictions(logits), labels)
 
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return logistic regression on the features; a class without a row has the logit -30."""

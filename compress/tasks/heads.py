@@ -37,6 +37,11 @@ def head_of(config: Any) -> dict[str, Any]:
     return {"num_labels": config.num_labels} | ({} if mark is None else {MARK: mark})
 
 
+def counts_outputs(name: str) -> bool:
+    """Return whether an entry of config.json says how many outputs there are."""
+    return name.endswith("num_labels")
+
+
 def wider_head(config: Any) -> dict[str, Any]:
     """Return the settings of a head with one output more."""
     return {"num_labels": output_count(config) + 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_score
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import is_score, refuse_doubtful_labels
+from compress.tasks.judging import Head, judge_scores
 from compress.tasks.paired import Difference
 from compress.tasks.statistics import bootstrap
 from compress.tensors import alike
@@ -162,6 +163,11 @@ class Regression(Task):
         """Compare Pearson's correlations by a paired bootstrap."""
         scores, other = self.predictions(logits), self.predictions(others)
         return paired.of_scores(self.main_metric, labels, scores, other)
+
+    def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
+        """Yield how its scores go with the labels; raises ModelError where they are on another scale."""
+        scores = self.predictions(logits).astype(np.float64)
+        return judge_scores(head, self.metrics(logits, labels), scores, labels)
 
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return ridge regression on the features."""

@@ -22,6 +22,7 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.state import Model, Record, State
+from compress.pipeline.workshop import Kind
 from compress.tasks.adoption import Adoption, Refusal, named_as
 from compress.tasks.base import Task
 
@@ -163,8 +164,7 @@ def together(
             model.cpu()
         return {"validation": found}
 
-    product = state.workshop.make(
-        "ensemble",
+    product = state.workshop.make(Kind("ensemble", revision=1),
         [
             [after.given_teacher.key for after in made], list(map(list, orders)), teacher.combine.value, weights,
             teacher.chosen, state.data.validation.fingerprint,

@@ -27,7 +27,7 @@ from compress.models.loading import check_trained, content_of, load_config, load
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import SCRATCH
+from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.adoption import (
     Adoption,
@@ -295,7 +295,7 @@ class Teacher(Training):
             save_model(model, tokenizer, folder)
             return {"curves": curves}
 
-        product = state.workshop.make("teacher", made_with, work)
+        product = state.workshop.make(Kind("teacher", revision=1), made_with, work)
         curves = product.record["curves"]
         notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
         model = Model(product.folder, product.key)

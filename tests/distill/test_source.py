@@ -16,7 +16,7 @@ from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import faster_on_disk, measured
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import Wanted
-from compress.pipeline.workshop import Workshop
+from compress.pipeline.workshop import Kind, Workshop
 from tests.conftest import save_tiny, tiny_model
 from tests.run.test_recipe import recipe
 from tests.test_train import tokens
@@ -83,7 +83,7 @@ def test_the_choice_is_said_with_its_figures_and_stays_when_work_goes_on(
 
 
 def test_outputs_that_lie_there_are_used(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path, Console(quiet=True))
-    assert not workshop.has("thing", [1])
-    workshop.make("thing", [1], lambda folder: None)
-    assert workshop.has("thing", [1])
+    workshop, thing = Workshop(tmp_path, Console(quiet=True)), Kind("thing", revision=1)
+    assert not workshop.has(thing, [1])
+    workshop.make(thing, [1], lambda folder: None)
+    assert workshop.has(thing, [1])

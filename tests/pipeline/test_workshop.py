@@ -10,7 +10,7 @@ import pytest
 
 from compress.errors import StorageError
 from compress.files import writable, write_text
-from compress.pipeline.workshop import SCRATCH, Workshop
+from compress.pipeline.workshop import SCRATCH, Kind, Workshop
 
 
 def test_work_is_done_once_and_said_to_be_reused(tmp_path: Path) -> None:
@@ -22,12 +22,12 @@ def test_work_is_done_once_and_said_to_be_reused(tmp_path: Path) -> None:
         return {"answer": 7}
 
     workshop = Workshop(tmp_path)
-    first, second = (workshop.make("thing", {"a": 1}, work) for _ in range(2))
+    first, second = (workshop.make(Kind("thing", revision=1), {"a": 1}, work) for _ in range(2))
     assert len(calls) == 1
     assert (first.reused, second.reused) == (False, True)
     assert first.key == second.key
     assert dict(second.record) == {"answer": 7}
-    assert workshop.make("thing", {"a": 2}, work).key != first.key
+    assert workshop.make(Kind("thing", revision=1), {"a": 2}, work).key != first.key
     assert len(calls) == 2
 
 
@@ -42,9 +42,9 @@ def test_broken_work_leaves_nothing_finished_and_finds_its_files_again(tmp_path:
 
     workshop = Workshop(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        workshop.make("thing", 1, work)
+        workshop.make(Kind("thing", revision=1), 1, work)
     assert not [path for path in tmp_path.glob("thing-*") if path.suffix != ".partial"]
-    product = workshop.make("thing", 1, work)
+    product = workshop.make(Kind("thing", revision=1), 1, work)
     assert (product.folder / "whole").read_text() == "done"
     assert not (product.folder / SCRATCH).exists()
     assert not list(tmp_path.glob("*.partial"))
@@ -52,11 +52,11 @@ def test_broken_work_leaves_nothing_finished_and_finds_its_files_again(tmp_path:
 
 def test_two_processes_make_a_thing_once(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from compress.pipeline.workshop import Workshop\n"
+        "import sys, time; from pathlib import Path; from compress.pipeline.workshop import Kind, Workshop\n"
         "def work(folder):\n"
         "    with open(sys.argv[1] + '/calls', 'a') as calls: calls.write('x')\n"
         "    time.sleep(1); (folder / 'result').write_text('7')\n"
-        "print((Workshop(Path(sys.argv[1])).make('thing', 1, work).folder / 'result').read_text())\n"
+        "print((Workshop(Path(sys.argv[1])).make(Kind('thing', revision=1), 1, work).folder / 'result').read_text())\n"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -69,14 +69,14 @@ def test_two_processes_make_a_thing_once(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_earlier_work_kept(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path)
-    kept = workshop.make("kept", 1, lambda folder: (folder / "result").write_text("7") and None)
+    kept = workshop.make(Kind("kept", revision=1), 1, lambda folder: (folder / "result").write_text("7") and None)
 
     def work(_: Path) -> None:
         with Path("/dev/full").open("w") as full:  # its writes really fail with ENOSPC
             full.write("x" * 100_000)
 
     with pytest.raises(StorageError, match="the disk is full"):
-        workshop.make("thing", 1, work)
+        workshop.make(Kind("thing", revision=1), 1, work)
     assert (kept.folder / "result").read_text() == "7"
 
 
