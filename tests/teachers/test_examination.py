@@ -26,7 +26,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.saved import Saved
-from compress.teachers.examination import best_order
+from compress.tasks.judging import best_order
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import recipe
