@@ -68,7 +68,7 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder), Console(quiet=True))
         state = Teacher(model=teacher, fine_tune=FineTune.never, max_tokens=32)(
-            State(data=data, workshop=workshop, seed=1)
+            State.begin(data=data, workshop=workshop, seed=1)
         )
         state = Bert(layers=1)(state)
         before = private()

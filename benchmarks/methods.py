@@ -58,7 +58,8 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import tokenize
 from compress.onnx.folder import onnx_student
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.runtimes.runners import load_runner, torch_threads
 from compress.student.base import Student
@@ -227,7 +228,7 @@ def main() -> None:
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     budget = {"rows": given.rows, "epochs": given.epochs}
     if not given.table:
@@ -259,7 +260,7 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, 
     """Return accuracy, parameters, seconds and the trained student's place; augmentation has the seed ``drawn``."""
     kind = STUDENTS[method.student]
     if method.teacher is not None:
-        alone = State(data=state.data, workshop=state.workshop, seed=13)
+        alone = State.begin(data=state.data, workshop=state.workshop, seed=13)
         state = replace(method.teacher(alone), seed=state.seed)
     for augmentation in method.augment.values():
         state = replace(augmentation(replace(state, seed=drawn)), seed=state.seed)

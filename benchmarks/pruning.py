@@ -42,7 +42,9 @@ from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.model import Model
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.prune.budget import Budget
 from compress.prune.costs import Costs, shape_of
@@ -88,7 +90,7 @@ def main() -> None:
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip

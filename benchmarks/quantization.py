@@ -35,7 +35,10 @@ from compress.machine import describe, int8_dot_product, versions
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.pipeline.state import Artifact, Model, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Workshop
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
@@ -87,7 +90,7 @@ def main() -> None:
 
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State(data=data, workshop=Workshop(Path(given.cache), Console(stderr=True)), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache), Console(stderr=True)), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:

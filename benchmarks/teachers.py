@@ -62,7 +62,7 @@ def main() -> None:
         baselines[name] = tfidf(data, rows=1, threads=1)["metrics"]
         for epochs, decay, rate in product(given.epochs, given.decays, given.rates):
             teacher = replace(plain, learning_rate=rate, epochs=epochs, decay=Decay[decay])
-            found = [cell(teacher, State(data=data, workshop=workshop, seed=seed)) for seed in given.seeds]
+            found = [cell(teacher, State.begin(data=data, workshop=workshop, seed=seed)) for seed in given.seeds]
             cells.append({"set": name, "rows": len(data.train), "test_rows": len(data.test), "rate": rate,
                           "decay": decay, "epochs": epochs, "cells": found})  # fmt: skip
             print(f"{name}, {rate:g}, {decay}, {epochs:g}: {[one['metric'] for one in found]}", flush=True)

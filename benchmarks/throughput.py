@@ -46,7 +46,7 @@ from compress.errors import ModelError
 from compress.machine import describe, versions
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.student.bert import Bert
 from compress.train import LengthGrouped, Training, fit

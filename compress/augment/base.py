@@ -20,7 +20,9 @@ from compress.data.dataset import Dataset, Split
 from compress.data.rows import key_of
 from compress.errors import Fault
 from compress.files import write_json
-from compress.pipeline.state import Stage, State
+from compress.pipeline.record import Augmented
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.settings import at_least
@@ -85,11 +87,11 @@ class Augmentation(Stage):
             return produce(self.maker(state), data, self.copies, self.rows, state.seed, folder)
 
         product = state.workshop.make(Kind("augmentation", revision=1), made_with, work)
-        said = {
-            "kind": type(self).__name__, "settings": self.made_with(), **product.record,
-            "seconds": product.seconds, "reused": product.reused,
-        }  # fmt: skip
-        counts = said["counts"]
+        counts = product.record["counts"]
+        augmented = Augmented(
+            kind=type(self).__name__, settings=self.made_with(), counts=counts,
+            examples=tuple(product.record["examples"]), seconds=product.seconds, reused=product.reused,
+        )  # fmt: skip
         state.workshop.console.print(
             f"  {counted(counts['kept'], 'row')} made of {len(data.train):,}; dropped: {counts['duplicates']:,} "
             f"duplicates, {counts['measured']:,} equal to a validation or test row; "
@@ -98,7 +100,9 @@ class Augmentation(Stage):
         )  # fmt: skip
         added = read(product.folder / ROWS, data.train.pairs is not None)
         unlabelled = added if data.unlabelled is None else data.unlabelled.followed_by(added)
-        return replace(state, data=replace(data, unlabelled=unlabelled), augmentations=(*state.augmentations, said))
+        return replace(
+            state, data=replace(data, unlabelled=unlabelled), augmentations=(*state.augmentations, augmented)
+        )
 
 
 def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: int, folder: Path) -> dict[str, Any]:

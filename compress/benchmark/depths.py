@@ -15,7 +15,8 @@ from compress.models.device import device
 from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers, every_other

@@ -25,7 +25,10 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Artifact, Model, Record, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.record import Record, Role
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.runtimes.runners import load_runner, one_by_one, torch_threads
 from compress.settings import Settings, at_least, positive
@@ -33,7 +36,6 @@ from compress.tasks.base import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
 INTEGERS = ("int8", "int4")
-PASSED_ON = ("memory_mib", "sensitivity", "target")  # from an artifact's record to the report
 
 
 @dataclass(kw_only=True)
@@ -90,18 +92,19 @@ class Benchmark(Settings):
         teacher_metric = bench.metric(answers)
         said = {record.name: bench.logits(record.model) for record in state.records}
         twin = bench.logits(label_student.model) if label_student else None
-        distilled = next((record.name for record in reversed(state.records) if record.kind == "Distill"), None)
+        distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
             logits = said[record.name]
             others = {} if before is None else {first.name: answers, before.name: said[before.name]}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             stages.append(
-                dict(record.facts)
+                record.details.report()
                 | bench.scores(logits, teacher_metric)
                 | _shape(record.model.folder)
                 | {
-                    "name": record.name, "kind": record.kind, "seconds": record.seconds, "reused": record.reused,
+                    "name": record.name, "kind": record.kind, "role": record.role.value,
+                    "seconds": record.seconds, "reused": record.reused,
                     "agreement": state.data.task.agreement(logits, answers),
                     "differences": bench.differences(logits, others),
                     "latency": latency["stages"][record.name],
@@ -123,16 +126,18 @@ class Benchmark(Settings):
                     f"{artifact.name}: its logits are not finite on {broken:,} of {len(logits):,} test rows. "
                     f"Leave it out; all that is done is kept, so the next run goes on from there."
                 )
-            if difference > artifact.record.get("tolerance", np.inf):
+            if difference > artifact.tolerance:
                 raise ModelError(
                     f"{artifact.name}: its logits differ from PyTorch's by up to {difference:.2g} on the test rows, "
-                    f"more than export.{artifact.name}.tolerance = {artifact.record['tolerance']:g}."
+                    f"more than export.{artifact.name}.tolerance = {artifact.tolerance:g}."
                 )
             shipped[artifact.name] = logits
             trained = bench.against_trained(artifact, logits)
             times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
             artifacts.append(
-                bench.scores(logits, teacher_metric)
+                artifact.details.report()
+                | ({"target": artifact.target} if artifact.target else {})
+                | bench.scores(logits, teacher_metric)
                 | {
                     "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
                     "path": "student" if itself else f"artifacts/{artifact.name}",
@@ -143,9 +148,8 @@ class Benchmark(Settings):
                     "latency": times, "speedup": teacher_time / _headline(times),
                     "rows_per_second": 1e3 / _headline(times),
                     **_int8(artifact), "flipped": flips(state.data, logits, student),
-                    "seconds": artifact.record.get("seconds"), **trained,
-                    **{name: artifact.record[name] for name in PASSED_ON if name in artifact.record},
-                    "notes": [*artifact.record.get("notes", ()), *(_against(**one) for one in trained.values())],
+                    "seconds": artifact.seconds, **trained,
+                    "notes": [*artifact.notes, *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip
         baselines = []
@@ -217,12 +221,12 @@ class _Bench:
     def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
         """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
 
-        Raises ModelError where they agree on fewer rows than the artifact's record says they must.
+        Raises ModelError where they agree on fewer rows than they must.
         """
         if artifact.trained is None:
             return {}
-        expected = self.logits(artifact.trained)
-        agreement, least = self.state.data.task.agreement(logits, expected), artifact.record["agreement"]
+        expected = self.logits(artifact.trained.model)
+        agreement, least = self.state.data.task.agreement(logits, expected), artifact.trained.agreement
         if agreement < least:
             raise ModelError(
                 f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
@@ -299,12 +303,10 @@ class _Bench:
 
 def _unmeasured(artifact: Artifact) -> dict[str, Any]:
     """Return what is known of an artifact that cannot be run on this machine."""
-    said = artifact.record
-    return {
+    return {"int8_matmuls": None} | artifact.details.report() | {
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-        "path": f"artifacts/{artifact.name}", "size_mib": said.get("size_mib"), "not_measured": artifact.unmeasured,
-        "metrics": {}, "interval": {}, "latency": [], "int8_matmuls": said.get("int8_matmuls"),
-        "seconds": said.get("seconds"), "notes": list(said.get("notes", ())),
+        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": artifact.unmeasured,
+        "metrics": {}, "interval": {}, "latency": [], "seconds": artifact.seconds, "notes": list(artifact.notes),
     }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from compress.errors import Fault
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.tasks.heads import IDLE_HEAD
 from compress.train import fit, same_randomness

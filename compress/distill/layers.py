@@ -10,7 +10,7 @@ from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault
-from compress.pipeline.state import Record, State
+from compress.pipeline.state import State
 from compress.settings import nearest
 from compress.train import Training
 
@@ -77,6 +77,5 @@ class Layers(LayerTraining):
         """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""
         product, model = self.distill().train(state, state.given_student, self.epochs, "layers")
         notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
-        curves = tuple(product.record["curves"])
-        record = Record("layers", "Layers", model, product.seconds, product.reused, notes, curves)
-        return state.with_record(record, student=model)
+        record = self.record("layers", [product], notes=notes, curves=product.record["curves"])
+        return state.with_student(model, record)

@@ -31,7 +31,8 @@ from compress.models.multi_task import (
     with_heads,
 )
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
 from compress.tasks.base import Task
@@ -151,7 +152,7 @@ class MultiTask(Training):
         student, learnt = state.given_student, [_Learnt(self.main, state.data, state.given_teacher)]
         seconds, reused = 0.0, True
         for name, other in self.tasks.items():
-            taught = other.teacher(State(data=other.load(state.seed), workshop=state.workshop, seed=state.seed))
+            taught = other.teacher(State.begin(data=other.load(state.seed), workshop=state.workshop, seed=state.seed))
             learnt.append(_Learnt(name, taught.data, taught.given_teacher))
             seconds, reused = seconds + taught.records[-1].seconds, reused and taught.records[-1].reused
         settings = {name: value for name, value in self.made_with().items() if name != "tasks"}
@@ -167,11 +168,9 @@ class MultiTask(Training):
 
         product = state.workshop.make(Kind("multi_task", revision=1), made_with, work)
         alone = state.workshop.make(Kind("main_task", revision=1), [product.key], extract)
-        record = Record(
-            "multi_task", "MultiTask", Model(product.folder, product.key), seconds + product.seconds,
-            reused and product.reused, tuple(product.record["notes"]), product.record["curves"],
-        )  # fmt: skip
-        return state.with_record(record, student=Model(alone.folder, alone.key))
+        record = self.record("multi_task", [product], notes=product.record["notes"], curves=product.record["curves"])
+        record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused)
+        return state.with_student(Model.of(alone), record)
 
     def _work(self, state: State, student: Model, learnt: list[_Learnt], folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(student.folder)

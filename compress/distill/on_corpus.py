@@ -15,7 +15,7 @@ from compress.errors import CompressError, Fault
 from compress.families.base import FAMILIES, UNEVEN
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import at_least
 from compress.train import Training
@@ -111,15 +111,10 @@ class OnCorpus(Training):
 
     def handed_on(self, state: State, product: Product, rows: Split) -> State:
         """Return the state with the student that ``product`` holds, and what is to be said of it."""
-        model, record = Model(product.folder, product.key), product.record
         said = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
-        return state.with_record(
-            Record(
-                type(self).__name__, type(self).__name__, model, product.seconds, product.reused,
-                (said, *record["notes"]), tuple(record["curves"]),
-            ),
-            student=model,
-        )  # fmt: skip
+        kept = product.record
+        record = self.record(type(self).__name__, [product], notes=(said, *kept["notes"]), curves=kept["curves"])
+        return state.with_student(record.model, record)
 
     def made_with(self) -> Any:
         """Of texts and models the content counts, which the stage adds, not where they lie."""

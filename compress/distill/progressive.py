@@ -27,7 +27,8 @@ from compress.files import write_json
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
@@ -114,12 +115,9 @@ class Progressive(Training):
             [self.made_with(), start.key, teacher.key, rows.fingerprint, state.seed],
             lambda folder: self._work(state, start, folder),
         )
-        model = Model(product.folder, product.key)
-        record = Record(
-            "progressive", "Progressive", model, product.seconds, product.reused, tuple(product.record["notes"]),
-            tuple(product.record["curves"]),
-        )  # fmt: skip
-        return state.with_record(record, student=model)
+        kept = product.record
+        record = self.record("progressive", [product], notes=kept["notes"], curves=kept["curves"])
+        return state.with_student(record.model, record)
 
     def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)

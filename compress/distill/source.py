@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from compress.distill.teacher_outputs import KIND, ROWS, Files, FromDisk, FromModel, Wanted, made_with, on_disk
 from compress.files import write_json
 from compress.models.tokens import Tokens
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 
 SAMPLED = 6  # batches that are timed, after one that is not

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -35,7 +35,9 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.model import Model
+from compress.pipeline.record import Role
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
@@ -53,6 +55,8 @@ class Distill(Training):
     With several generations each starts from the same weights and learns from the one before (born-again
     networks, Furlanello et al., arXiv:1805.04770). What is trained again later learns from the first teacher.
     """
+
+    role: ClassVar[Role] = Role.distillation
 
     epochs: float = 3.0  # passes over the rows; 0: a saved student is taken as it is
     losses: dict[str, Loss] = field(
@@ -143,13 +147,10 @@ class Distill(Training):
         first = self if start == state.undistilled else replace(self, layer_map=None)
         for generation in range(self.generations if self.epochs else 0):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
-            seed = (state.seed + generation) % 2**32  # the largest that NumPy takes
-            product, model = losses.train(replace(teaching, seed=seed), start, self.epochs)
-            record = Record(
-                "distill", "Distill", model, product.seconds, product.reused, tuple(product.record["notes"]),
-                product.record["curves"],
-            )  # fmt: skip
-            state = state.with_record(record, student=model)
+            product, model = losses.train(teaching.with_seed(state.seed + generation), start, self.epochs)
+            kept = product.record
+            record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
+            state = state.with_student(model, record)
             teaching = replace(teaching, teacher=model)
         return replace(state, recover=replace(first, generations=1).train)
 

@@ -26,7 +26,7 @@ from compress.files import write_json
 from compress.mapped import mapped
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.tasks.base import Array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
 from compress.tasks.registry import task_of_config
@@ -90,11 +90,9 @@ class Theseus(Training):
             self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint, state.seed,
         ]  # fmt: skip
         product = state.workshop.make(Kind("theseus", revision=1), made_with, work)
-        model = Model(product.folder, product.key)
         notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
-        curves = tuple(product.record["curves"])
-        record = Record("theseus", "Theseus", model, product.seconds, product.reused, notes, curves)
-        return replace(state.with_record(record), student=model)
+        record = self.record("theseus", [product], notes=notes, curves=product.record["curves"])
+        return state.with_student(record.model, record)
 
 
 class Replacement(Objective):

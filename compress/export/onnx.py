@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from compress.onnx.folder import onnx_student
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.settings import positive
 
 
@@ -24,6 +26,8 @@ class Onnx(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``onnx``."""
         product = onnx_student(state)
-        record = {"notes": (), "seconds": product.seconds, "tolerance": self.tolerance}
-        artifact = Artifact("onnx", "onnxruntime", "fp32", product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="onnx", runtime="onnxruntime", precision="fp32", folder=product.folder, key=product.key,
+            seconds=product.seconds, tolerance=self.tolerance,
+        )  # fmt: skip
+        return state.with_artifacts(artifact)

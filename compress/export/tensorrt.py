@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,10 @@ from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import input_names
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.record import Details
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
@@ -47,6 +50,21 @@ class Precision(Enum):
     fp32 = "fp32"
     fp16 = "fp16"
     int8 = "int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines(Details):
+    """Who built an artifact's engines, and which rows they take."""
+
+    package: str  # that built them; empty where there are none
+    version: str  # of the package, with its name
+    batch: tuple[int, ...]  # smallest, best and largest
+    tokens: tuple[int, ...]  # smallest, best and largest length
+    int8_matmuls: tuple[int, int] | None  # matrix products in int8, and all of them, where it is an int8 engine
+
+    def report(self) -> dict[str, Any]:
+        """Return the matrix products in int8."""
+        return {"int8_matmuls": None if self.int8_matmuls is None else list(self.int8_matmuls)}
 
 
 @dataclass(kw_only=True)
@@ -88,7 +106,7 @@ class TensorRt(Stage):
         except CannotBuild as error:
             found, why = [], str(error)
         artifacts = [self._artifact(state, precision, found, why) for precision in self.precisions]
-        return replace(state, artifacts=(*state.artifacts, *artifacts))
+        return state.with_artifacts(*artifacts)
 
     def _artifact(self, state: State, precision: Precision, found: list[Target], why: str) -> Artifact:
         graph = self._graph(state, precision)
@@ -113,14 +131,15 @@ class TensorRt(Stage):
                 layers = read_layers(built.layers)
                 write_json(folder / f"{target.name}{LAYERS}", as_json(layers))
                 engines[target.name] = asdict(summarise(layers, folder / MODEL)) if layers else None
-            by = version(found[0].package) if found else ""
-            return {"engines": engines, "failed": failed, "why": why, "by": by}
+            package = found[0].package if found else ""
+            by = version(package) if package else ""
+            return {"engines": engines, "failed": failed, "why": why, "package": package, "by": by}
 
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make(Kind("tensorrt", revision=1), made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
-        profile = [[size[place] for size in shapes["input_ids"]] for place in (0, 1)]
-        return _described(product, precision, engines, profile)
+        batch, tokens = (tuple(size[place] for size in shapes["input_ids"]) for place in (0, 1))
+        return _described(product, precision, engines, batch, tokens)
 
     def _graph(self, state: State, precision: Precision) -> Product:
         """Return the folder with the graph in a precision."""
@@ -145,7 +164,11 @@ def command(shapes: Mapping[str, list[Shape]]) -> str:
 
 
 def _described(
-    product: Product, precision: Precision, engines: Mapping[str, Summary | None], profile: list[list[int]]
+    product: Product,
+    precision: Precision,
+    engines: Mapping[str, Summary | None],
+    batch: tuple[int, ...],
+    tokens: tuple[int, ...],
 ) -> Artifact:
     """Return the artifact, with what is known of its engines, and with why there are none or not all."""
     failed = product.record["failed"]
@@ -161,17 +184,16 @@ def _described(
     else:
         notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
     counted = [one for one in engines.values() if one is not None and precision is Precision.int8]
-    record = {
-        "notes": notes,
-        "seconds": product.seconds,
-        "size_mib": size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
-        "by": product.record.get("by", ""),
-        "profile": profile,  # smallest, best and largest batch, then length
-        "int8_matmuls": min(([one.int8_products, one.products] for one in counted), default=None),
-    }
-    name = "built" if engines else "not built"
-    unmeasured = f"{name}: {NOT_HERE if engines else why}"
+    details = Engines(
+        package=product.record["package"],
+        version=product.record["by"],
+        batch=batch,
+        tokens=tokens,
+        int8_matmuls=min(((one.int8_products, one.products) for one in counted), default=None),
+    )
     return Artifact(
-        "tensorrt", "tensorrt", precision.value, product.folder, product.key, record,
-        variant=precision.value, unmeasured=unmeasured,
+        name="tensorrt", runtime="tensorrt", precision=precision.value, folder=product.folder, key=product.key,
+        seconds=product.seconds, notes=tuple(notes), details=details, variant=precision.value,
+        unmeasured=f"built: {NOT_HERE}" if engines else f"not built: {why}",
+        size_mib=size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
     )  # fmt: skip

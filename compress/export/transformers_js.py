@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,9 @@ from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.files import link_or_copy, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.settings import nearest
 
@@ -65,14 +67,12 @@ class TransformersJs(Stage):
             Kind("transformers_js", revision=1), [keys, state.data.train.pairs is not None], work
         )
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
-        record: dict[str, Any] = {
-            "notes": (names, *left_out),
-            "seconds": product.seconds,
-            "size_mib": size_mib(product.folder / "onnx", (".onnx",)),
-        }
-        said = "holds the files of " + ", ".join(artifact.name for artifact in chosen.values()) + ", measured there"
-        artifact = Artifact("transformers_js", "onnxruntime", "", product.folder, product.key, record, unmeasured=said)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=(names, *left_out), size_mib=size_mib(product.folder / "onnx", (".onnx",)),
+            unmeasured=f"holds the files of {', '.join(one.name for one in chosen.values())}, measured there",
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from compress.errors import Fault, ModelError
-from compress.export.tensorrt import ENGINE
+from compress.export.tensorrt import ENGINE, Engines
 from compress.export.tensorrt_bindings import FULL
 from compress.export.triton_config import read_graph
 from compress.export.triton_repository import Limits, Repository, Served, Serving
@@ -17,7 +17,9 @@ from compress.files import hash_folder, size_mib
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.settings import at_least
@@ -107,14 +109,13 @@ class Triton(Stage):
         parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
         product = state.workshop.make(Kind("triton", revision=1), parts, work)
         names = [one.name for one in served]
-        record = {
-            "notes": (f"serves {', '.join(names)}; README.md says how", *notes),
-            "seconds": product.seconds,
-            "size_mib": size_mib(product.folder, WEIGHTS),
-        }
-        unmeasured = f"written for {self.image}, which is not here: the report's figures are of {', '.join(names)}"
-        artifact = Artifact("triton", "triton", "", product.folder, product.key, record, unmeasured=unmeasured)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=(f"serves {', '.join(names)}; README.md says how", *notes),
+            unmeasured=f"written for {self.image}, which is not here: the report's figures are of {', '.join(names)}",
+            size_mib=size_mib(product.folder, WEIGHTS),
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
     def serving(self) -> Serving:
         """Return the settings that the repository's files depend on, in plain values."""
@@ -136,14 +137,19 @@ FILES = Path(__file__).parent / "triton_files"
 
 def not_served(artifact: Artifact) -> str:
     """Return why Triton cannot serve the engine of an artifact; empty where it can."""
-    record: Mapping[str, Any] = artifact.record
     if not list(artifact.folder.glob(f"*{ENGINE}")):
         return "it has no engine"
-    if record["by"].split()[0] != FULL:
-        return f"its engines are by {record['by']}, and Triton runs those of TensorRT itself"
-    if record["profile"][0][0] > 1:
-        return f"its smallest batch is {record['profile'][0][0]}, and a request may be one row"
+    engines = _engines_of(artifact)
+    if engines.package != FULL:
+        return f"its engines are by {engines.version}, and Triton runs those of TensorRT itself"
+    if engines.batch[0] > 1:
+        return f"its smallest batch is {engines.batch[0]}, and a request may be one row"
     return ""
+
+
+def _engines_of(artifact: Artifact) -> Engines:
+    assert isinstance(artifact.details, Engines)
+    return artifact.details
 
 
 def _graph(artifact: Artifact) -> Served:
@@ -152,6 +158,7 @@ def _graph(artifact: Artifact) -> Served:
 
 def _engine(artifact: Artifact) -> Served:
     """Return an engine; strongly typed, it has the inputs and outputs of the graph beside it, its source."""
-    (batch, tokens), graph = artifact.record["profile"], read_graph(artifact.folder / MODEL)
+    engines, graph = _engines_of(artifact), read_graph(artifact.folder / MODEL)
     plan = next(artifact.folder.glob(f"*{ENGINE}"))
-    return Served(artifact.name, plan, graph, (batch[-1], tokens[0], tokens[-1]), artifact.record["by"])
+    limits = (engines.batch[-1], engines.tokens[0], engines.tokens[-1])
+    return Served(artifact.name, plan, graph, limits, engines.version)

@@ -1,63 +1,25 @@
-"""What flows through a run: the state, and the verb that changes it."""
+"""What flows through a run: the models, artifacts and records that its stages have made so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from compress.data.dataset import Dataset
-from compress.errors import Fault
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.context import Context
+from compress.pipeline.model import Model
+from compress.pipeline.record import Augmented, Record
 from compress.pipeline.workshop import Product, Workshop
-from compress.settings import Settings, plain
-from compress.tasks.base import Task
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model on disk, as transformers saves it, with its tokenizer; ``key`` says how it was made."""
-
-    folder: Path
-    key: str
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A deployable form of the student."""
-
-    name: str
-    runtime: str  # "onnxruntime", "tensorrt", or "pytorch" for what the Auto classes load
-    precision: str
-    folder: Path
-    key: str
-    record: Mapping[str, Any] = field(default_factory=dict)
-    variant: str = ""  # which of the several that one stage makes; its name ends in it
-    unmeasured: str = ""  # why it cannot be run on this machine, where it cannot
-    trained: Model | None = None  # what it was written from, where that is not the student
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one stage did, for the report; ``model`` is what it left behind."""
-
-    name: str
-    kind: str
-    model: Model
-    seconds: float
-    reused: bool
-    notes: tuple[str, ...] = ()
-    curves: tuple[Mapping[str, float], ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)  # more that report.json keeps of this stage, JSON-ready
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a stage is given and returns; nothing in it changes."""
+    """What the stages of a run have made so far, in a context that none of them changes."""
 
-    data: Dataset
-    workshop: Workshop
-    seed: int
+    context: Context
+    data: Dataset  # labels numbered as the teacher numbers them, and with the rows that augmentations added
     teacher: Model | None = None
     pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
@@ -66,13 +28,44 @@ class State:
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
-    augmentations: tuple[Mapping[str, Any], ...] = ()  # what was added to the unlabelled rows, for the report
+    augmentations: tuple[Augmented, ...] = ()
     folder: Path | None = None  # where the run was written, when it has ended
 
-    def with_record(self, record: Record, **changes: Any) -> State:
-        """Return the state with ``record`` appended and ``changes`` made."""
+    @classmethod
+    def begin(cls, data: Dataset, workshop: Workshop, seed: int, **known: Any) -> State:
+        """Return the state before the first stage; ``known`` are fields that are there already."""
+        return cls(Context(data, workshop, seed), data, **known)
+
+    @property
+    def workshop(self) -> Workshop:
+        """Where work is done."""
+        return self.context.workshop
+
+    @property
+    def seed(self) -> int:
+        """What random choices start from."""
+        return self.context.seed
+
+    def with_seed(self, seed: int) -> State:
+        """Return the same state in which random choices start from another seed, modulo NumPy's largest."""
+        return replace(self, context=replace(self.context, seed=seed % 2**32))
+
+    def with_teacher(self, teacher: Model, record: Record) -> State:
+        """Return the state with a teacher, and what was done to it."""
+        return replace(self.with_record(record), teacher=teacher)
+
+    def with_student(self, student: Model, record: Record) -> State:
+        """Return the state with another student, and what was done to it."""
+        return replace(self.with_record(record), student=student)
+
+    def with_record(self, record: Record) -> State:
+        """Return the state with a record of what was done, which takes the notes that wait for it."""
         record = replace(record, notes=(*self.notes, *record.notes))
-        return replace(self, records=(*self.records, record), notes=(), **changes)
+        return replace(self, records=(*self.records, record), notes=())
+
+    def with_artifacts(self, *artifacts: Artifact) -> State:
+        """Return the state with more artifacts."""
+        return replace(self, artifacts=(*self.artifacts, *artifacts))
 
     @property
     def given_teacher(self) -> Model:
@@ -104,42 +97,7 @@ class Recovery(Protocol):
     ) -> tuple[Product, Model]:
         """Return what came of it.
 
-        ``learning_rate`` is another than the distillation's, of which else ``share`` is taken; ``sparsify`` says how
-        weights leave meanwhile.
+        ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
+        how weights leave meanwhile.
         """
         ...
-
-
-@dataclass(kw_only=True)
-class Stage(Settings):
-    """One verb: a state in, a state out. Its fields are its settings."""
-
-    gathers: ClassVar[bool] = False  # it takes the artifacts of other stages, and so runs after all of them
-
-    def __call__(self, state: State) -> State:
-        """Return the state after this stage."""
-        raise NotImplementedError(type(self).__name__)
-
-    def task_faults(self, task: Task) -> Iterator[Fault]:
-        """Yield settings that do not fit the task."""
-        yield from ()
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
-        yield from ()
-
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
-        """Yield why other models or texts than the recipe's cannot serve; these may be read.
-
-        ``student`` is a configuration, ``teacher`` the folder or hub id that the teacher is loaded from, which
-        is a pretrained model where it is ``fine_tuned`` in this run; data is cut and sampled with ``seed``.
-        """
-        yield from ()
-
-    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
-        """Yield why what the run's other exports and quantizations make cannot serve; no single setting is at fault."""
-        yield from ()
-
-    def made_with(self) -> Any:
-        """The settings as they enter the fingerprint of what this stage makes."""
-        return plain(self)

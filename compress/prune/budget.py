@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from math import ceil, floor
@@ -20,7 +20,9 @@ from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.model import Model
+from compress.pipeline.record import Details
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
 from compress.prune.gradual import Gradual
@@ -33,6 +35,38 @@ from compress.settings import at_least, between, positive
 GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
 MIB = 4 / 2**20  # of a parameter
 WEIGHTS = (".safetensors",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent(Details):
+    """A budget, what was predicted for the shape that was chosen, and what was measured of it."""
+
+    budget: Mapping[str, float]  # its one entry: speedup, latency_ms, size_mib or parameters
+    predicted: Mapping[str, float]  # by the same names
+    measured: Mapping[str, float]  # by the same names, and latency_ms_before
+    costs: Costs
+    condition: str  # under which the costs were measured
+
+    def report(self) -> dict[str, Any]:
+        """Return it with a key of its own for each figure, as predicted_speedup."""
+        figures = {"predicted": self.predicted, "measured": self.measured}
+        return {f"{how}_{name}": value for how, values in figures.items() for name, value in values.items()} | {
+            "budget": dict(self.budget),
+            "costs": asdict(self.costs),
+            "condition": self.condition,
+        }
+
+    def __str__(self) -> str:
+        if "speedup" in self.predicted:
+            return (
+                f"speedup over the student as it came: {self.predicted['speedup']:.2f}× predicted, "
+                f"{self.measured['speedup']:.2f}× measured (ONNX Runtime fp32, batch 1, in turns: "
+                f"{self.measured['latency_ms_before']:.3g} ms and {self.measured['latency_ms']:.3g} ms)"
+            )
+        figures = (("predicted", self.predicted), ("measured", self.measured))
+        return "; ".join(
+            f"{how} {name.replace('_', ' ')} {value:,.6g}" for how, values in figures for name, value in values.items()
+        )
 
 
 @dataclass(kw_only=True)
@@ -104,21 +138,20 @@ class Budget(Gradual):
                 break
             target = goal + (1 - self.done(step)) * (whole - goal)
             cut = self._cut(state, student, costs, target, products)
-            student, now = Model(cut.folder, cut.key), cut.record["predicted"]
+            student, now = Model.of(cut), cut.record["predicted"]
             chosen = f"round {step} of {self.steps}, heads × units: {drawn(cut.record['shape'])}"
             notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
             _say(state, notes[-1:])
             if (trained := self.recovered(state, student)) is not None:
                 products.append(trained[0])
                 student, curves = trained[1], curves + list(trained[0].record["curves"])
-        facts = self._facts(state, before, student, whole, now, products)
-        facts |= {"budget": {self._name: self._wanted}, "costs": asdict(costs), "condition": condition}
-        notes.append(_outcome(facts))
-        record = Record(
-            "budget", type(self).__name__, student, sum(one.seconds for one in products),
-            all(one.reused for one in products), tuple(notes), tuple(curves), facts,
-        )  # fmt: skip
-        return state.with_record(record, student=student)
+        predicted, measured = self._outcome(state, before, student, whole, now, products)
+        spent = Spent(
+            budget={self._name: self._wanted}, predicted=predicted, measured=measured, costs=costs, condition=condition
+        )
+        notes.append(str(spent))
+        record = self.record("budget", products, model=student, notes=notes, curves=curves, details=spent)
+        return state.with_student(student, record)
 
     def _costs(self, state: State, student: Model) -> tuple[Costs, str, list[Product]]:
         """Return the table, what it was measured on, and the products that it took."""
@@ -183,37 +216,24 @@ class Budget(Gradual):
         products.append(state.workshop.make(Kind("budget", revision=1), made_with, cut))
         return products[-1]
 
-    def _facts(
+    def _outcome(
         self, state: State, before: Model, after: Model, whole: float, predicted: float, products: list[Product]
-    ) -> dict[str, Any]:
-        """Return what was predicted and what it came to."""
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what was predicted and what it came to; ``products`` gains what measuring took."""
         if self._timed:
             found, product = side_by_side(state, before, after, self.threads, self.tokens)
             products.append(product)
-            return {
-                "predicted_speedup": whole / predicted,
-                "measured_speedup": found["speedup"],
-                "predicted_latency_ms": predicted,
-                "measured_latency_ms": found["after"],
-                "measured_latency_ms_before": found["before"],
+            return {"speedup": whole / predicted, "latency_ms": predicted}, {
+                "speedup": found["speedup"],
+                "latency_ms": found["after"],
+                "latency_ms_before": found["before"],
             }
         counted_now = parameters(load_model(after.folder))
         measured = counted_now if self._name == "parameters" else size_mib(after.folder, WEIGHTS)
-        return {f"predicted_{self._name}": predicted, f"measured_{self._name}": measured}
+        return {self._name: predicted}, {self._name: measured}
 
 
 def _say(state: State, lines: list[str]) -> None:
     """Say before the work what it is."""
     for line in lines:
         state.workshop.console.print(f"[dim]  {line}[/dim]", highlight=False)
-
-
-def _outcome(facts: dict[str, Any]) -> str:
-    """Return what was predicted beside what was measured, in a sentence."""
-    if "predicted_speedup" in facts:
-        return (
-            f"speedup over the student as it came: {facts['predicted_speedup']:.2f}× predicted, "
-            f"{facts['measured_speedup']:.2f}× measured (ONNX Runtime fp32, batch 1, in turns: "
-            f"{facts['measured_latency_ms_before']:.3g} ms and {facts['measured_latency_ms']:.3g} ms)"
-        )
-    return "; ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in facts.items() if name[0] in "pm")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from compress.errors import Fault
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.model import Model
+from compress.pipeline.record import Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import at_least
 
@@ -26,6 +29,8 @@ class Rounds(Enum):
 @dataclass(kw_only=True)
 class Gradual(Stage):
     """Measure, remove and recover, once or several times."""
+
+    role: ClassVar[Role] = Role.pruning
 
     steps: int = 1  # rounds of measuring, removing and recovering; 1: one-shot, more is gentler
     rounds: Rounds = Rounds.linear  # linear: as many each round; cubic: most of them early

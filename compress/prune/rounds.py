@@ -17,8 +17,9 @@ from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.pipeline.state import Model, Record, State
-from compress.pipeline.workshop import Kind
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Gradual
 from compress.prune.importance import Batches, Importance, normalised
 from compress.settings import between
@@ -97,23 +98,22 @@ class InRounds(Gradual):
         student = state.given_student
         before = sum(self.sizes(load_model(student.folder).config))
         curves: list[Any] = []
-        seconds, reused = 0.0, True
+        products: list[Product] = []
         for step in range(1, self.steps + 1):
             remaining = self.remaining(before, self.done(step))
             product = state.workshop.make(
                 self.kind, [student.key, remaining, self.scope.value, self.chosen_by(state)],
                 partial(self._remove, state, student, remaining),
             )  # fmt: skip
-            student = Model(product.folder, product.key)
-            seconds, reused = seconds + product.seconds, reused and product.reused
+            student = Model.of(product)
+            products.append(product)
             if remaining < before and (trained := self.recovered(state, student)) is not None:
                 recovered, student = trained
-                seconds, reused = seconds + recovered.seconds, reused and recovered.reused
+                products.append(recovered)
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
-        notes = self.notes(before, left)
-        record = Record(self.kind.name, type(self).__name__, student, seconds, reused, notes, tuple(curves))
-        return state.with_record(record, student=student)
+        record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
+        return state.with_student(student, record)
 
     def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
         model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)

@@ -13,7 +13,8 @@ from compress.models.loading import load_config, load_tokenizer, parameter_shape
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student
 from compress.onnx.graph import input_names
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs
 from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner

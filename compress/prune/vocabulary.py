@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -16,13 +16,17 @@ from compress.errors import DataError, Fault
 from compress.models.loading import load_model, load_tokenizer, save_model, without_values
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
-from compress.pipeline.state import Model, Record, Stage, State
+from compress.pipeline.record import Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 
 
 @dataclass(kw_only=True)
 class PruneVocabulary(Stage):
     """Drop the word pieces that a corpus never uses; its texts are cut and answered as before (TextPruner)."""
+
+    role: ClassVar[Role] = Role.pruning
 
     corpus: str | None = None  # a text file, a text a line, beside the recipe's own training, validation, other rows
 
@@ -76,12 +80,11 @@ class PruneVocabulary(Stage):
         product = state.workshop.make(
             Kind("vocabulary", revision=1), [student.key, [split.fingerprint for split in splits]], work
         )
-        model = Model(product.folder, product.key)
         before, after = product.record["before"], product.record["after"]
         smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
         notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)
-        record = Record("vocabulary", type(self).__name__, model, product.seconds, product.reused, notes)
-        return state.with_record(record, student=model)
+        record = self.record("vocabulary", [product], notes=notes)
+        return state.with_student(record.model, record)
 
 
 def _tokens(split: Split, tokenizer: Any) -> Tokens:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.masking import Pattern, mask, matrices, settle
-from compress.pipeline.state import Model, Record, Stage, State
+from compress.pipeline.model import Model
+from compress.pipeline.record import Details, Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
@@ -37,6 +40,36 @@ class Method(Enum):
     lottery = "lottery"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sparse(Details):
+    """How many weights are zero, and what the weights take."""
+
+    method: str
+    pattern: str
+    zeros: int
+    weights: int
+    zeros_by_matrix: Mapping[str, Sequence[int]]  # zeros and weights
+    uncompressed_mib: float
+    compressed_mib: float  # as zip and gzip do by default
+    compressed_mib_before: float
+
+    def report(self) -> dict[str, Any]:
+        """Return all of it under one key."""
+        return {"sparse": asdict(self)}
+
+    def notes(self) -> tuple[str, ...]:
+        """Return it in words."""
+        shares = [zeros / total for zeros, total in self.zeros_by_matrix.values()]
+        return (
+            f"{self.zeros:,} of {self.weights:,} weights in {len(shares)} matrices are zero "
+            f"({self.zeros / self.weights:.1%}; by matrix {min(shares):.1%} to {max(shares):.1%})",
+            f"compressed as zip does, the weights take {self.compressed_mib:.1f} MiB; before, "
+            f"{self.compressed_mib_before:.1f} MiB. Uncompressed they take {self.uncompressed_mib:.1f} MiB, as "
+            "before, and no faster answer is to be expected: the runtimes measured here multiply zeros like other "
+            "numbers",
+        )
+
+
 @dataclass(kw_only=True)
 class PruneWeights(Stage):
     """Set weights of the encoder's linear layers to zero while the student is distilled again.
@@ -48,6 +81,8 @@ class PruneWeights(Stage):
     anew (Frankle & Carbin, arXiv:1803.03635; for BERT Chen et al., arXiv:2007.12223). Shapes stay; files get
     smaller only when they are compressed, and no runtime here skips zeros.
     """
+
+    role: ClassVar[Role] = Role.pruning
 
     method: Method = Method.magnitude  # magnitude, movement or lottery
     sparsity: float = 0.5  # share of those weights that is zero in the end
@@ -129,18 +164,14 @@ class PruneWeights(Stage):
             products = [state.recover(state, student, self.recovery_epochs, title, sparsify=self._sparsify)[0]]
         else:
             products = [self._at_once(state, student, student, self.sparsity)]
-        pruned = Model(products[-1].folder, products[-1].key)
+        pruned = Model.of(products[-1])
         told = state.workshop.make(
             Kind("zeros", revision=1), [student.key, pruned.key], lambda _: _zeros(student, pruned)
         )
-        facts = dict(told.record)
-        record = Record(
-            "weights", type(self).__name__, pruned, sum(one.seconds for one in products),
-            all(one.reused for one in products), _notes(facts),
-            tuple(point for one in products for point in one.record.get("curves", ())),
-            {"sparse": facts | {"method": self.method.value, "pattern": self.pattern}},
-        )  # fmt: skip
-        return state.with_record(record, student=pruned)
+        sparse = Sparse(**told.record, method=self.method.value, pattern=self.pattern)
+        curves = [point for product in products for point in product.record.get("curves", ())]
+        record = self.record("weights", products, notes=sparse.notes(), curves=curves, details=sparse)
+        return state.with_student(pruned, record)
 
     @property
     def _sparsify(self) -> Sparsify:
@@ -249,14 +280,3 @@ def _compressed(folder: Path) -> float:
                 size += len(packer.compress(part))
         size += len(packer.flush())
     return size / MIB
-
-
-def _notes(facts: dict[str, Any]) -> tuple[str, ...]:
-    shares = [zeros / total for zeros, total in facts["zeros_by_matrix"].values()]
-    return (
-        f"{facts['zeros']:,} of {facts['weights']:,} weights in {len(shares)} matrices are zero "
-        f"({facts['zeros'] / facts['weights']:.1%}; by matrix {min(shares):.1%} to {max(shares):.1%})",
-        f"compressed as zip does, the weights take {facts['compressed_mib']:.1f} MiB; before, "
-        f"{facts['compressed_mib_before']:.1f} MiB. Uncompressed they take {facts['uncompressed_mib']:.1f} MiB, as "
-        "before, and no faster answer is to be expected: the runtimes measured here multiply zeros like other numbers",
-    )

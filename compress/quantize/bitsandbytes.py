@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,10 @@ from compress.families.base import FAMILIES, can_be_taken_apart, family_of, laye
 from compress.machine import versions
 from compress.models.auto import from_pretrained
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.record import Details
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.settings import at_least
 
@@ -31,6 +34,13 @@ class Bits(Enum):
 
     int8 = "int8"
     nf4 = "nf4"
+
+
+@dataclass(frozen=True)
+class Memory(Details):
+    """What an artifact's weights take where it runs."""
+
+    memory_mib: float
 
 
 @dataclass(kw_only=True)
@@ -87,9 +97,11 @@ class BitsAndBytes(Stage):
         ]
         if said["left"]:
             notes.append(f"{said['left']} linear layers of no {OUTPUTS}·i outputs and {INPUTS}·j inputs stay fp32")
-        record = {"notes": tuple(notes), "seconds": product.seconds, "memory_mib": said["memory_mib"]}
-        artifact = Artifact("bitsandbytes", "pytorch", self.bits.value, product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="bitsandbytes", runtime="pytorch", precision=self.bits.value, folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=tuple(notes), details=Memory(said["memory_mib"]),
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
     def _quantized(self, whole: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, int, int]:
         """Return the quantized model, how many layers are, and how many are not for their shape's sake."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from compress.data.dataset import Split
 from compress.errors import Fault
-from compress.pipeline.state import Stage, State
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.quantize.calibration import Method
 from compress.quantize.ranges import Calibration
 from compress.settings import at_least, between

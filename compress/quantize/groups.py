@@ -8,7 +8,7 @@ scale a group too, and multiplies integers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
 from compress.onnx.products import INT8_LEVEL
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.qdq import quiet_quantizer
 from compress.runtimes.timing import model_inputs
@@ -77,10 +79,11 @@ class GroupWise(Stage):
             if moved
             else "weights only: products are computed in fp32",
         )
-        record = {"notes": notes, "seconds": product.seconds}
-        precision = f"int{self.bits}"
-        artifact = Artifact("groups", "onnxruntime", precision, product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="groups", runtime="onnxruntime", precision=f"int{self.bits}", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=notes,
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
     def _model(self, path: Path, level: int) -> Any:
         """Return the graph (``onnx.ModelProto``) with its products in groups, at an accuracy level of MatMulNBits."""

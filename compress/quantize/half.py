@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import Method, measure_ranges
@@ -44,9 +46,11 @@ class HalfPrecision(Stage):
         notes = [f"in fp32: {kept or 'nothing'}; inputs and logits keep their types"]
         if wide := product.record["wide"]:
             notes.append(f"{wide} tensors come near to {LARGEST:,.0f}, the largest number of fp16, and stay in fp32")
-        record = {"notes": tuple(notes), "seconds": product.seconds}
-        artifact = Artifact("fp16", "onnxruntime", "fp16", product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="fp16", runtime="onnxruntime", precision="fp16", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=tuple(notes),
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
 
 def half_student(state: State, rows: int) -> Product:

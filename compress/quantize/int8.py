@@ -7,7 +7,7 @@ saturate there; weights then use 7 bits (`reduce_range`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
-from compress.pipeline.state import Artifact, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.record import NONE, Details
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
-from compress.quantize.mixed import Mixed, Precisions
+from compress.quantize.mixed import Mixed, Precisions, Sensitivity
 from compress.quantize.qdq import MATRIX_PRODUCTS, TABLES, Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.qdq import quiet_quantizer as _quiet
 
@@ -112,25 +115,27 @@ class StaticInt8(Calibrated):
             nodes = [node for part in parts.values() for node in part]
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
             ranges = measure_ranges(model, activations(model, nodes), tokens, self.method(symmetric=False), state.seed)
-            said: dict[str, Any] = {}
+            record: dict[str, Any] = {}
             if self.mixed.max_drop is not None:
                 precisions = Precisions(model, parts, ranges, scheme)
-                nodes, said["sensitivity"] = self.mixed.choose(state, precisions, tokenizer, tokens)
+                nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
+                record = sensitivity.report()
             save_unshaped(with_qdq(model, nodes, ranges, scheme), folder / MODEL)
             with_tokenizer(graph.folder, folder)
-            return said
+            return record
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
         product = state.workshop.make(Kind("static", revision=1), [*made_with, *self.mixed.depends_on(state)], work)
-        return _with_artifact(state, "static", product, bits, self.told(), *self.mixed.told(product.record))
+        kept = product.record.get("sensitivity")
+        sensitivity = None if kept is None else Sensitivity.of(kept)
+        details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))
+        return _with_artifact(state, "static", product, bits, self.told(), *more, details=details)
 
 
-def _with_artifact(state: State, name: str, product: Product, bits: int, *more: str) -> State:
+def _with_artifact(state: State, name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> State:
     said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
-    record = {
-        **product.record,
-        "notes": (f"weights in {bits} bits; this processor {said}", *more),
-        "seconds": product.seconds,
-    }
-    artifact = Artifact(name, "onnxruntime", "int8", product.folder, product.key, record)
-    return replace(state, artifacts=(*state.artifacts, artifact))
+    artifact = Artifact(
+        name=name, runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
+        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {said}", *more), details=details,
+    )  # fmt: skip
+    return state.with_artifacts(artifact)

@@ -7,7 +7,7 @@ Training and validation rows decide; test rows are never seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -18,6 +18,7 @@ from compress.errors import Fault
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import onnx_session
+from compress.pipeline.record import Details
 from compress.pipeline.state import State
 from compress.progress import progress
 from compress.quantize.calibration import TOKENS_A_BATCH
@@ -72,6 +73,56 @@ class Precisions:
         return np.stack([found[row] for row in range(len(tokens))])
 
 
+@dataclass(frozen=True)
+class Part:
+    """What int8 does to one part of a model."""
+
+    part: str
+    sensitivity: float  # in the measure by which the parts were put in order
+    drop: float | None  # of the main metric where it alone is in int8 (order loss)
+    precision: str  # that it was given
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the main metric falls with some parts in fp32 and all others in int8."""
+
+    fp32: tuple[str, ...]
+    drop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity(Details):
+    """How the parts that stay in fp32 were found, on validation rows."""
+
+    metric: str
+    fp32: float  # the metric with nothing in int8
+    rows: int
+    order: str
+    max_drop: float
+    parts: tuple[Part, ...]
+    steps: tuple[Step, ...]  # the last is the one that was taken
+
+    def report(self) -> dict[str, Any]:
+        """Return all of it under one key."""
+        return {"sensitivity": asdict(self)}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Sensitivity:
+        """Return what was kept, as `report` has it."""
+        parts = tuple(Part(**part) for part in kept["parts"])
+        steps = tuple(Step(tuple(step["fp32"]), step["drop"]) for step in kept["steps"])
+        return cls(**{**kept, "parts": parts, "steps": steps})
+
+    def __str__(self) -> str:
+        first, last = self.steps[0], self.steps[-1]
+        return (
+            f"in fp32: {', '.join(last.fp32) or 'nothing'}; {self.metric} on {self.rows:,} validation rows "
+            f"falls by {last.drop:.4f} from fp32's, at most {self.max_drop:g} was allowed; it fell by "
+            f"{first.drop:.4f} with all in int8"
+        )
+
+
 @dataclass(kw_only=True)
 class Mixed(Settings):
     """Parts go back to fp32, the most sensitive first, until the metric on validation rows holds."""
@@ -96,13 +147,8 @@ class Mixed(Settings):
 
     def choose(
         self, state: State, precisions: Precisions, tokenizer: Any, calibration: Tokens
-    ) -> tuple[list[str], dict[str, Any]]:
-        """Return the nodes that are to be int8, and how that was found, JSON-ready.
-
-        The latter's keys: ``metric`` and its ``fp32`` value on ``rows`` validation rows; ``order``; ``max_drop``;
-        ``parts``, each with its ``sensitivity`` in the order's measure, its ``drop`` of the metric where it alone is
-        in int8 (order loss) and its ``precision``; ``steps``, each with the parts in fp32 and the ``drop`` left.
-        """
+    ) -> tuple[list[str], Sensitivity]:
+        """Return the nodes that are to be int8, and how that was found."""
         task, validation = state.data.task, state.data.validation
         split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
         tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
@@ -123,38 +169,24 @@ class Mixed(Settings):
             sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
         waiting = sorted(parts, key=lambda part: -sensitivity[part])
         spared: list[str] = []
-        steps: list[dict[str, Any]] = []
+        steps: list[Step] = []
         while True:
             nodes = [node for part, own in parts.items() if part not in spared for node in own]
             drop = plain_metric - measured(nodes)[1]
-            steps.append({"fp32": list(spared), "drop": drop})
+            steps.append(Step(tuple(spared), drop))
             if drop <= (self.max_drop or 0) + ROUNDING or not waiting:
                 break
             spared.append(waiting.pop(0))
-        return nodes, {
-            "metric": task.main_metric, "fp32": plain_metric, "rows": len(split), "order": self.order.value,
-            "max_drop": self.max_drop,
-            "parts": [
-                {
-                    "part": part, "sensitivity": sensitivity[part], "drop": drops.get(part),
-                    "precision": "fp32" if part in spared else "int8",
-                }
-                for part in parts
-            ],
-            "steps": steps,
-        }  # fmt: skip
-
-    def told(self, record: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what came of it, in words."""
-        said = record.get("sensitivity")
-        if said is None:
-            return
-        spared = said["steps"][-1]["fp32"]
-        left = said["steps"][-1]["drop"]
-        yield (
-            f"in fp32: {', '.join(spared) or 'nothing'}; {said['metric']} on {said['rows']:,} validation rows "
-            f"falls by {left:.4f} from fp32's, at most {said['max_drop']:g} was allowed; it fell by "
-            f"{said['steps'][0]['drop']:.4f} with all in int8"
+        return nodes, Sensitivity(
+            metric=task.main_metric,
+            fp32=plain_metric,
+            rows=len(split),
+            order=self.order.value,
+            max_drop=self.max_drop or 0,
+            parts=tuple(
+                Part(part, sensitivity[part], drops.get(part), "fp32" if part in spared else "int8") for part in parts
+            ),
+            steps=tuple(steps),
         )
 
     def _omegas(self, state: State, tokens: Tokens, scheme: Scheme, parts: Sequence[str]) -> dict[str, float]:

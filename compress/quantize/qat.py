@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Artifact, Model, Stage, State
+from compress.pipeline.artifact import Artifact, Trained
+from compress.pipeline.model import Model
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
@@ -87,10 +90,10 @@ class QuantizationAware(Stage):
 
         product = state.workshop.make(Kind("qat", revision=1), [trained.key], export)
         said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
-        record = {
-            "notes": (*training.record["notes"], f"weights in {scheme.weight_bits} bits; this processor {said}"),
-            "seconds": training.seconds + product.seconds,
-            "agreement": self.agreement,
-        }
-        artifact = Artifact("qat", "onnxruntime", "int8", product.folder, product.key, record, trained=trained)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="qat", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
+            seconds=training.seconds + product.seconds,
+            notes=(*training.record["notes"], f"weights in {scheme.weight_bits} bits; this processor {said}"),
+            trained=Trained(trained, self.agreement),
+        )  # fmt: skip
+        return state.with_artifacts(artifact)

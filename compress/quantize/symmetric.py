@@ -6,7 +6,7 @@ it in floats there, with the very values that the integers stand for, so what it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import IN_FLOATS, MODEL, import_onnxruntime, onnx_student, with_tokenizer
 from compress.onnx.half import import_onnx, in_half
-from compress.pipeline.state import Artifact, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
@@ -36,9 +37,11 @@ class SymmetricInt8(Calibrated):
             "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
             self.told(),
         )
-        record = {"notes": notes, "seconds": product.seconds, "target": "TensorRT"}
-        artifact = Artifact("symmetric", "onnxruntime", "int8", product.folder, product.key, record)
-        return replace(state, artifacts=(*state.artifacts, artifact))
+        artifact = Artifact(
+            name="symmetric", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
+            seconds=product.seconds, notes=notes, target="TensorRT",
+        )  # fmt: skip
+        return state.with_artifacts(artifact)
 
 
 def symmetric_student(state: State, rows: int) -> Product:

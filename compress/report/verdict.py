@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +11,7 @@ from compress.report import formats
 from compress.tasks.paired import Difference
 
 TEACHER = "teacher"
+STUDENT, DISTILLATION, PRUNING = "student", "distillation", "pruning"  # roles of stages
 FLOATS = ("fp32", "fp16")
 LITTLE = 1.15  # a pruning that gives less speed is pointed out
 WORSE_BY = 0.01  # an artifact that is further than this below the best is not recommended for its speed
@@ -98,7 +98,7 @@ def _of_the_cheap_model(report: dict[str, Any]) -> Iterator[str]:
 
 def _of_distillation(report: dict[str, Any]) -> Iterator[str]:
     """Yield what distillation did for the student that labels alone did not."""
-    generations = (s for s in reversed(report["stages"]) if re.fullmatch(r"distill(-\d+)?", s["name"]))
+    generations = (stage for stage in reversed(report["stages"]) if stage["role"] == DISTILLATION)
     distilled = next(generations, None)
     found = _difference(distilled, "labels_only") if distilled else None
     if not (distilled and found):
@@ -110,7 +110,7 @@ def _of_distillation(report: dict[str, Any]) -> Iterator[str]:
         f"({rows:,} rows, one seed)."
     )
     before = report["stages"][1 : report["stages"].index(distilled)]
-    if prepared := [stage["name"] for stage in before if stage["kind"] != "Saved"]:
+    if prepared := [stage["name"] for stage in before if stage["role"] != STUDENT]:
         yield f"That twin went without {', '.join(prepared)}, and so was trained for fewer steps."
 
 
@@ -167,7 +167,7 @@ def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -
 def _slow_prunings(report: dict[str, Any]) -> Iterator[str]:
     """Yield which prunings by themselves bought little speed, as removing heads does (arXiv:1905.10650)."""
     for before, stage in pairwise(report["stages"]):
-        gain = stage["speedup"] / before["speedup"] if stage["kind"].startswith("Prune") else LITTLE
+        gain = stage["speedup"] / before["speedup"] if stage["role"] == PRUNING else LITTLE
         found = _difference(stage, before["name"])
         if gain < LITTLE and found:
             change = _told(found) + ("" if found.clear else ", which may be chance")

@@ -8,9 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from compress.data.dataset import Dataset
 from compress.distill.projections import PROJECTIONS
 from compress.families.shipped import CODE
 from compress.files import storage_faults
@@ -34,7 +31,8 @@ def report_of(
     recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str
 ) -> dict[str, Any]:
     """Return the content of report.json, schema 1."""
-    data, added = _given(state)
+    added = sum(augmented.counts["kept"] for augmented in state.augmentations)
+    data = replace(state.data, unlabelled=state.context.data.unlabelled)  # without what augmentations added
     report = {
         "schema": 1,
         "recipe": recipe.recipe,
@@ -64,23 +62,13 @@ def report_of(
             "notes": [*(data.summary.warnings() if data.summary else ()), *data.notes],
             "summary": data.summary.plain() if data.summary else {},
         },
-        **({"augmentation": [dict(one) for one in state.augmentations]} if state.augmentations else {}),
+        **({"augmentation": [augmented.report() for augmented in state.augmentations]} if state.augmentations else {}),
         **measured,
     }
     report["recommended"] = recommend(report)
     report["warnings"] = warnings(report)
     report["verdicts"] = verdicts(report)
     return report
-
-
-def _given(state: State) -> tuple[Dataset, int]:
-    """Return the data set without what augmentations added to its unlabelled rows, and how many those are."""
-    added = sum(one["counts"]["kept"] for one in state.augmentations)
-    unlabelled = state.data.unlabelled
-    if unlabelled is None or not state.augmentations:
-        return state.data, 0
-    given = unlabelled.take(np.arange(len(unlabelled) - added))
-    return replace(state.data, unlabelled=given if len(given) else None), added
 
 
 def repeat(folder: Path) -> str:
@@ -95,7 +83,7 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict
     """
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records)}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
-    models |= {f"stages/{a.name}": a.trained.folder for a in state.artifacts if a.trained is not None}
+    models |= {f"stages/{a.name}": a.trained.model.folder for a in state.artifacts if a.trained is not None}
     models["student"] = state.given_student.folder
     with storage_faults(folder):
         sources: dict[str, Source] = {}

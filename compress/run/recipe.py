@@ -16,7 +16,8 @@ from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill
 from compress.errors import Fault
 from compress.export.onnx import Onnx
-from compress.pipeline.state import Stage, State
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.prune.layers import PruneLayers
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights

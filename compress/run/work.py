@@ -14,7 +14,11 @@ from rich.text import Text
 from compress.benchmark.depths import Depths, depth_curve
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
-from compress.pipeline.state import Artifact, Model, Record, Stage, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.record import Record, Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.run.check import Checked, check, told
@@ -51,8 +55,9 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
 def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
     """Run all stages, measure, and return the last state and the measurements."""
     answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
-    workshop = Workshop(recipe.cache_folder, console, recipe.folder)
-    state = State(data=checked.data, workshop=workshop, seed=recipe.seed, notes=answers)
+    state = State.begin(
+        data=checked.data, workshop=Workshop(recipe.cache_folder, console), seed=recipe.seed, notes=answers
+    )
     for title, stage in recipe.stages():
         state = _told(console, title, state, stage)
     state = _with_student_folder(state)
@@ -69,8 +74,9 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     start = recipe.student(state).given_student
     steps = [-(-len(rows) // recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
-    product, model = labels_only(recipe.distill).train(state, start, epochs, "labels_only")
-    return Record("labels_only", "Distill", model, product.seconds, product.reused, (), tuple(product.record["curves"]))
+    twin = labels_only(recipe.distill)
+    product, _ = twin.train(state, start, epochs, "labels_only")
+    return twin.record("labels_only", [product], curves=product.record["curves"])
 
 
 def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[dict[str, Any]]:
@@ -117,13 +123,13 @@ def _named(after: State, title: str, before: State) -> State:
 
 def _with_student_folder(state: State) -> State:
     student = state.given_student
-    artifact = Artifact("student", "pytorch", "fp32", student.folder, student.key)
+    artifact = Artifact(name="student", runtime="pytorch", precision="fp32", folder=student.folder, key=student.key)
     return replace(state, artifacts=(artifact, *state.artifacts))
 
 
 def _distilled(state: State) -> Model:
     """Return the model after distillation, the last generation's."""
-    return [record.model for record in state.records if record.kind == "Distill"][-1]
+    return [record.model for record in state.records if record.role is Role.distillation][-1]
 
 
 def _without_layer_drop(stage: Stage) -> Stage:

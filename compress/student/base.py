@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -14,7 +14,10 @@ from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.pipeline.state import Model, Stage, State
+from compress.pipeline.model import Model
+from compress.pipeline.record import Role
+from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.train import same_randomness
 
@@ -32,6 +35,8 @@ class Reading:
 @dataclass(kw_only=True)
 class Student(Stage):
     """Make a smaller model that has not been trained yet."""
+
+    role: ClassVar[Role] = Role.student
 
     @property
     def own_tokens(self) -> bool:
@@ -80,4 +85,4 @@ class Student(Stage):
         if self.own_tokens:
             made_with.append(state.data.train.fingerprint)
         product = state.workshop.make(Kind("student", revision=1), made_with, work)
-        return replace(state, student=Model(product.folder, product.key), notes=self.notes())
+        return replace(state, student=Model.of(product), notes=self.notes())

@@ -18,7 +18,7 @@ from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokenizer import same_tokens
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.student.base import Student
 from compress.student.start import where
@@ -144,6 +144,5 @@ class Saved(Student):
 
         made_with = [content_of(self.source, config), most, task.head_config(), rows]
         product = state.workshop.make(Kind("saved", revision=1), made_with, work)
-        model = Model(product.folder, product.key)
-        record = Record("student", "Saved", model, product.seconds, product.reused, (f"loaded as it is: {self.model}",))
-        return state.with_record(record, student=model, teacher=state.teacher or model)
+        record = self.record("student", [product], notes=[f"loaded as it is: {self.model}"])
+        return replace(state, teacher=state.teacher or record.model).with_student(record.model, record)

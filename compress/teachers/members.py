@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from compress.models.ensemble import EnsembleConfig, ensemble
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.record import Record
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.tasks.adoption import Adoption, Refusal, named_as
 from compress.tasks.base import Task
@@ -181,12 +182,12 @@ def together(
         *(f"member {n}: {name}{_measured(m, metric)}" for n, (name, m) in enumerate(zip(names, alone, strict=True), 1)),
         *dict.fromkeys(note for record in own for note in record.notes),
     ]
-    return Record(
-        "teacher", "Teacher", Model(product.folder, product.key),
-        product.seconds + sum(record.seconds for record in own),
-        product.reused and all(record.reused for record in own),
-        tuple(notes), own[teacher.chosen - 1].curves,
-    )  # fmt: skip
+    record = teacher.record("teacher", [product], notes=notes, curves=own[teacher.chosen - 1].curves)
+    return replace(
+        record,
+        seconds=record.seconds + sum(one.seconds for one in own),
+        reused=record.reused and all(one.reused for one in own),
+    )
 
 
 def _measured(value: float | None, metric: str) -> str:

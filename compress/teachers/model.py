@@ -8,7 +8,7 @@ from enum import Enum
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -26,7 +26,8 @@ from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, Record, State
+from compress.pipeline.record import Role
+from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.adoption import (
@@ -75,6 +76,8 @@ class Inspection:
 @dataclass(kw_only=True)
 class Teacher(Training):
     """Load a model, or several that answer as one, and fine-tune what does not know the task yet."""
+
+    role: ClassVar[Role] = Role.teacher
 
     model: str = "minilm"  # a folder, a hub id, or minilm: the packaged all-MiniLM-L6-v2
     epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
@@ -247,15 +250,15 @@ class Teacher(Training):
 
         def member(number: int, data: Dataset) -> State:
             """Make one as a product of its own; ``data`` numbers the labels as one that is fine-tuned is to do."""
-            seed = (state.seed + (number if self.copies > 1 else 0)) % 2**32
+            seeded = state.with_seed(state.seed + (number if self.copies > 1 else 0))
             own = replace(data, label_map=rows[number].label_map) if members[number].must_train else rows[number]
-            return each[number]._alone(replace(state, data=own, seed=seed, records=()))
+            return each[number]._alone(replace(seeded, data=own, records=()))
 
         chosen = member(self.chosen - 1, state.data)
         made = [chosen if n == self.chosen - 1 else member(n, chosen.data) for n in range(len(each))]
         names = [f"{teacher.model}, seed {after.seed}" for teacher, after in zip(each, made, strict=True)]
         record = together(self, state, made, names, orders(self, members, state.data))
-        return replace(chosen, seed=state.seed, records=state.records).with_record(record, teacher=record.model)
+        return replace(chosen, context=state.context, records=state.records).with_teacher(record.model, record)
 
     def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
         """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.
@@ -298,10 +301,9 @@ class Teacher(Training):
         product = state.workshop.make(Kind("teacher", revision=1), made_with, work)
         curves = product.record["curves"]
         notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
-        model = Model(product.folder, product.key)
-        record = Record("teacher", "Teacher", model, product.seconds, product.reused, notes, curves)
+        record = self.record("teacher", [product], notes=notes, curves=curves)
         pretrained = self.source() if must_train else None
-        return replace(state, data=data, pretrained=pretrained).with_record(record, teacher=model)
+        return replace(state, data=data, pretrained=pretrained).with_teacher(record.model, record)
 
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)

@@ -14,7 +14,7 @@ import torch
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, family_of
 from compress.models.loading import parameter_shapes
-from compress.pipeline.state import Stage
+from compress.pipeline.stage import Stage
 from compress.settings import at_least, between, positive
 
 

@@ -20,7 +20,8 @@ from compress.data.dataset import Dataset, Split
 from compress.data.rows import folded
 from compress.files import hash_file
 from compress.models.loading import save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
@@ -141,7 +142,9 @@ def state(folder: Path, seed: int = 13) -> State:
         for rows, seed in ((30, 1), (5, 2), (5, 3))
     ]
     given = Dataset("made up", Classification(("bad", "good")), *splits)
-    return State(data=given, workshop=Workshop(folder / "cache"), seed=seed, teacher=Model(folder / "teacher", "key"))
+    return State.begin(
+        data=given, workshop=Workshop(folder / "cache"), seed=seed, teacher=Model(folder / "teacher", "key")
+    )
 
 
 def made(folder: Path) -> list[Path]:
@@ -151,10 +154,10 @@ def made(folder: Path) -> list[Path]:
 def test_the_work_is_done_once_and_again_when_something_it_depends_on_changes(tmp_path: Path) -> None:
     first = Perturb(copies=2)(state(tmp_path))
     assert first.data.unlabelled is not None
-    assert len(first.data.unlabelled) == first.augmentations[0]["counts"]["kept"] > 20
+    assert len(first.data.unlabelled) == first.augmentations[0].counts["kept"] > 20
     again = Perturb(copies=2)(state(tmp_path))
     assert again.data.unlabelled == first.data.unlabelled
-    assert again.augmentations[0]["reused"]
+    assert again.augmentations[0].reused
     assert len(made(tmp_path)) == 1
     Perturb(copies=2, mask_rate=0.2)(state(tmp_path))
     Perturb(copies=2)(state(tmp_path, seed=14))
@@ -177,9 +180,9 @@ def test_two_augmentations_add_up_and_do_not_repeat_each_other(tmp_path: Path) -
     once = substitute(state(tmp_path))
     both = Perturb(copies=2)(once)
     assert both.data.unlabelled is not None
-    assert len(both.data.unlabelled) == sum(one["counts"]["kept"] for one in both.augmentations)
+    assert len(both.data.unlabelled) == sum(one.counts["kept"] for one in both.augmentations)
     thrice = substitute(both)
-    assert thrice.augmentations[-1]["counts"]["kept"] == 0
+    assert thrice.augmentations[-1].counts["kept"] == 0
     assert thrice.data.unlabelled == both.data.unlabelled
     rows = [folded(text) for text in (*both.data.train.texts, *both.data.unlabelled.texts)]
     assert len(set(rows[30:])) == len(rows) - 30

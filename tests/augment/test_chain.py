@@ -88,7 +88,7 @@ def test_pairs_with_scores_are_augmented(tmp_path: Path) -> None:
     state = augmented(files, save_tiny(tmp_path / "teacher"), tmp_path, distill=mse).run()
     assert state.data.unlabelled is not None
     assert state.data.unlabelled.pairs is not None
-    assert len(state.data.unlabelled.pairs) == sum(one["counts"]["kept"] for one in state.augmentations) > 60
+    assert len(state.data.unlabelled.pairs) == sum(one.counts["kept"] for one in state.augmentations) > 60
     example = report(tmp_path)["augmentation"][0]["examples"][0]
     assert len(example["original"]) == len(example["augmented"]) == 2
 

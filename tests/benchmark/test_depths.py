@@ -21,7 +21,8 @@ from compress.families.skipping import observe_without
 from compress.models.evaluate import TOKENS_A_BATCH
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.prune.importance import Importance
 from compress.prune.layers import Order, PruneLayers
 from compress.run.recipe import Recipe

@@ -24,7 +24,8 @@ from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
 from compress.models.loading import load_config, load_model, save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
@@ -60,7 +61,7 @@ def state_of(folder: Path, student: Bert, pretrained: Path | None = None) -> Sta
     data = Dataset("made up", Classification(("bad", "good")), rows, rows, rows)
     built = student.build(tiny_model())
     save_model(built, tiny_tokenizer(), folder / "student")
-    return State(
+    return State.begin(
         data=data, workshop=Workshop(folder / "cache"), seed=5, student=Model(folder / "student", "student"),
         pretrained=None if pretrained is None else str(pretrained),
     )  # fmt: skip

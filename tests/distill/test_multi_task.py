@@ -28,7 +28,8 @@ from compress.models.loading import load_model, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, with_heads
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
@@ -279,7 +280,7 @@ def test_the_student_goes_on_as_what_its_head_in_the_folder_says(world: Path, tm
     data = Files(**{name: str(path) for name, path in files["main"].items()}).load("auto", 1)
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "model")
     model = Model(tmp_path / "model", "model")
-    state = State(data=data, workshop=Workshop(tmp_path / "cache"), seed=1, teacher=model, student=model)
+    state = State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1, teacher=model, student=model)
     after = MultiTask(tasks=others(world, files), epochs=0.5, batch_size=16)(state)
     several, alone = load_model(after.records[-1].model.folder), load_model(after.given_student.folder)
     batch = rows_of()[0].batch([0, 1, 2])

@@ -17,7 +17,7 @@ from compress.distill.projections import PROJECTIONS, carry, go_on, keep
 from compress.distill.source import Keep
 from compress.distill.stage import GOES_ON, Distill
 from compress.models.loading import save_model
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.prune.heads import PruneHeads
 from compress.student.bert import Bert
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv

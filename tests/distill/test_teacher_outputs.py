@@ -9,7 +9,7 @@ import torch
 
 from compress.distill import teacher_outputs
 from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from tests.conftest import tiny_model
 from tests.test_train import tokens

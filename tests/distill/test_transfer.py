@@ -19,7 +19,8 @@ from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
@@ -87,7 +88,7 @@ def test_distillation_changes_with_unlabelled_rows_and_training_on_labels_does_n
     for name, losses in (("soft", SoftTargets()), ("hard", HardLabels())):
         stage = Distill(losses={name: losses}, epochs=1, batch_size=4, learning_rate=1e-2)
         for which, rows in (("with", given), ("without", replace(given, unlabelled=None))):
-            state = State(
+            state = State.begin(
                 data=rows, workshop=Workshop(tmp_path / "cache"), seed=1,
                 teacher=Model(tmp_path / "teacher", "t"), student=Model(tmp_path / "student", "s"),
             )  # fmt: skip

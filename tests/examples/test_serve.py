@@ -20,7 +20,8 @@ import pytest
 from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
 from compress.models.loading import save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.predict import predict
@@ -47,8 +48,10 @@ def artifacts(folder: Path, task: Task) -> dict[str, Path]:
     save_model(tiny_model(**task.head_config()), tiny_tokenizer(), folder / "student")
     labels, texts = zip(*reviews(20, 0), strict=True)
     split = Split(texts, labels=np.array([label == "good" for label in labels], np.int64))
-    state = State(Dataset("reviews", task, split, split, split), Workshop(folder / "cache"), 0)
-    state = SymmetricInt8(rows=8)(Onnx()(State(state.data, state.workshop, 0, student=Model(folder / "student", "s"))))
+    state = State.begin(Dataset("reviews", task, split, split, split), Workshop(folder / "cache"), 0)
+    state = SymmetricInt8(rows=8)(
+        Onnx()(State.begin(state.data, state.workshop, 0, student=Model(folder / "student", "s")))
+    )
     return {artifact.name: artifact.folder for artifact in state.artifacts}
 
 

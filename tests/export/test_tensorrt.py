@@ -26,7 +26,8 @@ from compress.export.tensorrt import Precision, TensorRt, command
 from compress.export.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
 from compress.settings import all_faults
@@ -60,7 +61,7 @@ def state_in(folder: Path) -> State:
     split = Split(texts, labels=np.array([label == "good" for label in labels], np.int64))
     data = Dataset("reviews", Classification(("bad", "good")), split, split, split)
     (folder / "cache").mkdir()
-    return State(data, Workshop(folder / "cache"), 0, student=Model(folder / "student", "student"))
+    return State.begin(data, Workshop(folder / "cache"), 0, student=Model(folder / "student", "student"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_products_run_in_int8_but_for_the_classifier_and_attention_stays_fused(b
         counts = summarise(layers(built["int8"], gpu), built["int8"].folder / "model.onnx")
         assert (counts.int8_products, counts.products) == (PRODUCTS - 1, PRODUCTS)
         assert (counts.fused_attention, counts.attention) == (BLOCKS, BLOCKS)
-    assert built["int8"].record["int8_matmuls"] == [PRODUCTS - 1, PRODUCTS]
+    assert built["int8"].details.int8_matmuls == (PRODUCTS - 1, PRODUCTS)
 
 
 def test_fp16_engines_fuse_attention_and_keep_normalizations_in_fp32(built: dict[str, Any]) -> None:
@@ -248,7 +249,7 @@ def test_what_is_built_stays_where_another_gpus_engine_cannot_be(state: State, m
     (artifact,) = TensorRt(compute_capabilities=CAPABILITIES)(state).artifacts
     assert sorted(path.name for path in artifact.folder.glob("*.engine")) == ["sm86.engine"]
     assert artifact.unmeasured.startswith("built")
-    assert "sm120: not built: TensorRT ran out of memory" in artifact.record["notes"]
+    assert "sm120: not built: TensorRT ran out of memory" in artifact.notes
     assert "Triton runs those of TensorRT itself" in not_served(artifact)
 
 

@@ -22,10 +22,13 @@ from compress.cli.compose import compose
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.export.onnx import Onnx
+from compress.export.tensorrt import Engines
 from compress.export.triton import Device, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
-from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.quantize.int8 import DynamicInt8
@@ -58,7 +61,7 @@ def exported(folder: Path, family: str, outputs: int) -> State:
     model = tiny_model(family, **(head if outputs != 2 else Classification(("bad", "good")).head_config()))
     save_model(model, tiny_tokenizer(family), folder / "student")
     student = Model(folder / "student", f"{family} {outputs}")
-    return Onnx()(State(dataset(Regression(0, 5)), Workshop(folder / "cache"), 0, student=student))
+    return Onnx()(State.begin(dataset(Regression(0, 5)), Workshop(folder / "cache"), 0, student=student))
 
 
 def dataset(task: Any, *, paired: bool = False) -> Dataset:
@@ -337,8 +340,12 @@ def engine(before: State, by: str, profile: list[list[int]], name: str = "tensor
         (folder / file).write_bytes((graph / file).read_bytes())
     if by:
         (folder / "sm90.engine").write_bytes(b"a plan")
-    record = {"by": by, "profile": profile}
-    made_ = Artifact(name, "tensorrt", "fp16", folder, f"{name} {by} {profile}", record, unmeasured="built")
+    batch, tokens = map(tuple, profile)
+    engines = Engines(package=by.partition(" ")[0], version=by, batch=batch, tokens=tokens, int8_matmuls=None)
+    made_ = Artifact(
+        name=name, runtime="tensorrt", precision="fp16", folder=folder, key=f"{name} {by} {profile}", details=engines,
+        unmeasured="built",
+    )  # fmt: skip
     return replace(before, artifacts=(*before.artifacts, made_))
 
 
@@ -368,7 +375,7 @@ def test_engines_that_triton_cannot_run_are_left_out_with_the_reason(state: Call
     before = engine(before, "", [[1, 8, 16], [2, 8, 32]], "none")
     before = engine(before, "tensorrt 10.13", [[8, 8, 16], [2, 8, 32]], "eights")
     artifact = Triton()(before).artifacts[-1]
-    assert artifact.record["notes"] == (
+    assert artifact.notes == (
         "serves onnx; README.md says how",
         "rtx is left out: its engines are by tensorrt_rtx_bindings 1.7.1, and Triton runs those of TensorRT itself",
         "none is left out: it has no engine",
@@ -391,7 +398,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path, state:
     fixed.mkdir()
     onnx.save(model, fixed / "model.onnx")
     with pytest.raises(ModelError, match=r"the batch of input_ids is fixed"):
-        Triton()(replace(before, artifacts=(Artifact("onnx", "onnxruntime", "fp32", fixed, "fixed"),)))
+        Triton()(replace(before, artifacts=(replace(before.artifacts[0], folder=fixed, key="fixed"),)))
     (before.artifacts[0].folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
         Triton()(before)

@@ -18,7 +18,7 @@ from compress.families.forms.uneven import kept_heads, shrink
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
-from compress.pipeline.state import Model
+from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression

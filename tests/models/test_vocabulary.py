@@ -22,7 +22,8 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.models.vocabulary import used_pieces, with_pieces, with_rows
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.prune.vocabulary import PruneVocabulary
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -146,7 +147,9 @@ def test_positions_stay_where_they_are_counted_from_the_padding(tmp_path: Path) 
     save_model(model, tokenizer, tmp_path / "student")
     data = Files(**{name: str(path) for name, path in files.items()}).load("auto", seed=0)
     (tmp_path / "cache").mkdir()
-    state = State(data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s"))
+    state = State.begin(
+        data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s")
+    )
     after = PruneVocabulary()(state)
     said = []
     for folder in (tmp_path / "student", after.given_student.folder):

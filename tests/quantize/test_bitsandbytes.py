@@ -22,7 +22,9 @@ from compress.families.forms.uneven import shrink
 from compress.files import size_mib
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import INPUTS
-from compress.pipeline.state import Artifact, Model, State
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
 from compress.runtimes.runners import load_runner
@@ -60,7 +62,7 @@ def quantized(model: PreTrainedModel, family: str, folder: Path, **settings: Any
     source = folder / f"student-{family}"
     if not source.exists():
         save_model(model, tiny_tokenizer(family), source)
-    state = State(
+    state = State.begin(
         data=None,  # type: ignore[arg-type]
         workshop=Workshop(folder / "cache"), seed=0, student=Model(source, family),
     )  # fmt: skip
@@ -136,26 +138,26 @@ def test_head_embeddings_and_layers_of_other_shapes_stay_in_fp32(tmp_path: Path)
         odd = linear(second, "attention.self.query"), linear(second, "attention.output.dense")
         assert [type(module) is nn.Linear for module in odd] == [bits is Bits.nf4] * 2  # 48 outputs, 48 inputs
         assert loaded.roberta.embeddings.word_embeddings.weight.dtype == torch.float32
-        assert any(note.startswith(f"{layers} linear layers in {bits.value}") for note in artifact.record["notes"])
+        assert any(note.startswith(f"{layers} linear layers in {bits.value}") for note in artifact.notes)
 
 
 def test_it_takes_less_memory_and_disk(tmp_path: Path) -> None:
     model = wide("bert")
     whole = sum(value.nbytes for value in model.state_dict().values()) / 2**20
     sizes = [quantized(model, "bert", tmp_path, bits=bits) for bits in Bits]
-    int8, nf4 = (artifact.record["memory_mib"] for artifact in sizes)
+    int8, nf4 = (artifact.details.memory_mib for artifact in sizes)
     assert int8 < 0.5 * whole
     assert nf4 < 0.6 * whole  # some layers are left out
     for artifact in sizes:
         assert size_mib(artifact.folder, (".safetensors",)) < 0.8 * whole
-        assert f"{whole:.1f} in fp32" in " ".join(artifact.record["notes"])
+        assert f"{whole:.1f} in fp32" in " ".join(artifact.notes)
 
 
 def test_a_model_that_was_pruned_out_of_every_block_is_refused_in_words(tmp_path: Path) -> None:
     narrow = shrink(wide("distilbert"), heads=[[0], [0]], units=[[0, 1], [0]])
     with pytest.raises(ModelError, match="nf4: no linear layer has 32·i outputs and 64·j inputs"):
         quantized(narrow, "distilbert", tmp_path, bits=Bits.nf4)
-    assert "12 linear layers in int8" in quantized(narrow, "distilbert", tmp_path).record["notes"][0]
+    assert "12 linear layers in int8" in quantized(narrow, "distilbert", tmp_path).notes[0]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
-from compress.quantize.mixed import Grain, Mixed, Order, Precisions
+from compress.quantize.mixed import Grain, Mixed, Order, Precisions, Sensitivity
 from compress.quantize.qdq import Scheme
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
@@ -111,18 +111,20 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     _, texts = zip(*reviews(20, 0), strict=True)
     split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
     data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
-    state = State(data, Workshop(tmp_path), 0)
+    state = State.begin(data, Workshop(tmp_path), 0)
     told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
     mixed = Mixed(max_drop=max_drop)
-    nodes, said = mixed.choose(state, told, tiny_tokenizer(), tokenize(split, tiny_tokenizer(), 32))
+    nodes, sensitivity = mixed.choose(state, told, tiny_tokenizer(), tokenize(split, tiny_tokenizer(), 32))
     assert nodes == [name for name in Told.spoilt if name not in spared]
-    assert said["steps"][-1]["fp32"] == spared
-    assert [step["drop"] for step in said["steps"]] == sorted((s["drop"] for s in said["steps"]), reverse=True)
-    assert said["steps"][-1]["drop"] <= max_drop + 1e-9
-    by_name = {one["part"]: one for one in said["parts"]}
-    assert by_name["b"]["drop"] == pytest.approx(0.3)
-    assert by_name["d"]["sensitivity"] == 0
-    assert {name for name, one in by_name.items() if one["precision"] == "fp32"} == set(spared)
+    drops = [step.drop for step in sensitivity.steps]
+    assert sensitivity.steps[-1].fp32 == tuple(spared)
+    assert drops == sorted(drops, reverse=True)
+    assert drops[-1] <= max_drop + 1e-9
+    by_name = {part.part: part for part in sensitivity.parts}
+    assert by_name["b"].drop == pytest.approx(0.3)
+    assert by_name["d"].sensitivity == 0
+    assert {name for name, part in by_name.items() if part.precision == "fp32"} == set(spared)
+    assert Sensitivity.of(sensitivity.report()["sensitivity"]) == sensitivity
 
 
 @pytest.fixture(scope="module")

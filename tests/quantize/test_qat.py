@@ -17,7 +17,8 @@ from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
-from compress.pipeline.state import Model
+from compress.pipeline.artifact import Trained
+from compress.pipeline.model import Model
 from compress.quantize.int8 import WeightBits
 from compress.quantize.qat import QuantizationAware
 from compress.run.recipe import Recipe
@@ -98,7 +99,7 @@ def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     recipe = tiny(finished)
     state = recipe.run()
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
-    other = replace(state.artifacts[-1], trained=Model(untrained, "untrained"))
+    other = replace(state.artifacts[-1], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
     with pytest.raises(ModelError, match=r"learned: it says what the trained model says on .* of the test rows, fewer"):
         recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None)
 

@@ -22,7 +22,8 @@ from compress.distill.stage import Distill
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_session
 from compress.onnx.graph import input_names, write_onnx
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
@@ -225,7 +226,7 @@ def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_other
     split = Split(texts, labels=np.array(labels, np.int64))
     data = Dataset("reviews", Classification(("bad", "good")), split, split, split)
     (tmp_path / "cache").mkdir()
-    state = State(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "student"))
+    state = State.begin(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "student"))
     most = {}
     for bits in WeightBits:
         for stage in (DynamicInt8(weight_bits=bits, embeddings=False), StaticInt8(weight_bits=bits, embeddings=False)):
@@ -235,7 +236,7 @@ def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_other
             assert len(matrices) >= 12
             most[bits.value, artifact.name] = max(int(np.abs(one.astype(int)).max()) for one in matrices)
             assert any(f"weights in {'8' if most[bits.value, artifact.name] > 100 else '7'} bits" in note
-                       for note in artifact.record["notes"])  # fmt: skip
+                       for note in artifact.notes)  # fmt: skip
     own = 127 if vnni else 64
     assert {bits: most[bits, "dynamic"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}
     assert {bits: most[bits, "static"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}

@@ -21,9 +21,9 @@ def artifact(name: str, precision: str, accuracy: float, speedup: float, **more:
     }
 
 
-def stage(name: str, kind: str, accuracy: float, speedup: float, **differences: Any) -> dict[str, Any]:
+def stage(name: str, role: str, accuracy: float, speedup: float, **differences: Any) -> dict[str, Any]:
     return {
-        "name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "speedup": speedup, "differences": differences,
+        "name": name, "role": role, "metrics": {"accuracy": accuracy}, "speedup": speedup, "differences": differences,
     }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def report_of(stages: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
 def concluded(*artifacts: dict[str, Any], student: float = 0.8) -> tuple[str | None, list[str]]:
     report: dict[str, Any] = {
         "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [],
-        "stages": [stage("given", "Saved", student, 1.0)], "artifacts": list(artifacts),
+        "stages": [stage("given", "student", student, 1.0)], "artifacts": list(artifacts),
     }  # fmt: skip
     report["recommended"] = recommend(report)
     return report["recommended"], verdicts(report)
@@ -125,8 +125,8 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
     stages = [
-        stage("teacher", "Teacher", 0.9, 1.0), stage("layers", "Layers", 0.5, 2.0),
-        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
+        stage("teacher", "teacher", 0.9, 1.0), stage("layers", "preparation", 0.5, 2.0),
+        stage("distill", "distillation", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
     ]  # fmt: skip
     report = report_of(stages, baselines=[baseline("labels_only", 0.8)])
     assert verdicts(report)[-1] == "That twin went without layers, and so was trained for fewer steps."
@@ -144,17 +144,17 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
 )
 def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, said: str) -> None:
     stages = [
-        stage("teacher", "Teacher", 0.9, 1.0),
-        stage("distill", "Distill", 0.85, 2.0, labels_only=difference(value, clear=clear)),
+        stage("teacher", "teacher", 0.9, 1.0),
+        stage("distill", "distillation", 0.85, 2.0, labels_only=difference(value, clear=clear)),
     ]
     assert verdicts(report_of(stages))[0].startswith(said)
 
 
 def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
     report = report_of([
-        stage("teacher", "Teacher", 0.9, 1.0), stage("distill", "Distill", 0.88, 1.05),
-        stage("heads", "PruneHeads", 0.87, 1.134, distill=difference(-0.01, clear=False)),
-        stage("neurons", "PruneNeurons", 0.86, 2.0, heads=difference(-0.01, clear=False)),
+        stage("teacher", "teacher", 0.9, 1.0), stage("distill", "distillation", 0.88, 1.05),
+        stage("heads", "pruning", 0.87, 1.134, distill=difference(-0.01, clear=False)),
+        stage("neurons", "pruning", 0.86, 2.0, heads=difference(-0.01, clear=False)),
     ])  # fmt: skip
     assert verdicts(report) == [
         "heads alone made a row 1.08× as fast (accuracy −1.0 points, 95 % interval −2.0 to ±0, which may be chance)."
@@ -164,8 +164,8 @@ def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
 def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
     better = difference(0.082, clear=True)
     stages = [
-        stage("teacher", "Teacher", 0.883, 1.0),
-        stage("distill", "Distill", 0.965, 2.0, teacher=better, labels_only=difference(0.003, clear=False)),
+        stage("teacher", "teacher", 0.883, 1.0),
+        stage("distill", "distillation", 0.965, 2.0, teacher=better, labels_only=difference(0.003, clear=False)),
     ]
     report = report_of(stages)
     assert verdicts(report)[0] == warnings(report)[0]
@@ -186,7 +186,7 @@ def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
 )
 def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clear: bool, said: str | None) -> None:
     tfidf = baseline("tfidf", 0.939, teacher=difference(value, clear=clear))
-    found = warnings(report_of([stage("teacher", "Teacher", 0.883, 1.0)], baselines=[tfidf]))
+    found = warnings(report_of([stage("teacher", "teacher", 0.883, 1.0)], baselines=[tfidf]))
     assert [line[: len(said or "")] for line in found] == ([said] if said else [])
 
 
@@ -201,10 +201,10 @@ def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clea
 )  # fmt: skip
 def test_a_cheap_model_that_is_as_good_is_named(value: float, clear: bool, said: str | None) -> None:
     tfidf = baseline("tfidf", 0.939, onnx=difference(value, clear=clear))
-    report = report_of([stage("given", "Saved", 0.8, 1.0)], baselines=[tfidf], artifacts=[ONNX], recommended="onnx")
+    report = report_of([stage("given", "student", 0.8, 1.0)], baselines=[tfidf], artifacts=[ONNX], recommended="onnx")
     assert [line[: len(said or "")] for line in verdicts(report)] == ([said] if said else [])
 
 
 def test_without_a_teacher_nothing_is_said_of_one() -> None:
     tfidf = baseline("tfidf", 0.9, student=difference(0.1, clear=True))
-    assert warnings(report_of([stage("student", "Saved", 0.8, 1.0)], baselines=[tfidf])) == []
+    assert warnings(report_of([stage("student", "student", 0.8, 1.0)], baselines=[tfidf])) == []

@@ -17,7 +17,8 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import RecipeError
 from compress.families.base import FAMILIES, encoder_layers
 from compress.models.loading import load_model, save_model
-from compress.pipeline.state import Model, State
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.student.bert import Bert
@@ -39,7 +40,7 @@ def a_state(folder: Path, family: str = "bert", pretrained: str | None = None) -
     data = Dataset("made up", Classification(("bad", "good")), split, split, split)
     (folder / "cache").mkdir(exist_ok=True)
     shop = Workshop(folder / "cache", Console(quiet=True))
-    return State(data, shop, 3, teacher=Model(folder / "teacher", "teacher"), pretrained=pretrained)
+    return State.begin(data, shop, 3, teacher=Model(folder / "teacher", "teacher"), pretrained=pretrained)
 
 
 def started(state: State, student: Bert) -> PreTrainedModel:

@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, rows, seed in (("train", 160, 1), ("validation", 60, 2), ("test", 40, 3)):
         write_tsv(folder / f"{name}.tsv", reviews(rows, seed))
     untrained = save_tiny(folder / "untrained")
-    before = State(data=files(folder).load("auto", 1), workshop=Workshop(folder / "cache"), seed=1)
+    before = State.begin(data=files(folder).load("auto", 1), workshop=Workshop(folder / "cache"), seed=1)
     teacher = Teacher(model=str(untrained), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32)(before)
     save_model(load_model(teacher.given_teacher.folder), tiny_tokenizer(), folder / "teacher")
     return folder
@@ -146,7 +146,7 @@ def test_classes_that_the_rows_lack_stay(world: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         wide.classifier.bias[1] = -20  # never answered
     save_model(wide, tiny_tokenizer(), tmp_path / "wide")
-    before = State(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     after = Teacher(model=str(tmp_path / "wide"), max_tokens=32)(before)
     assert after.data.task.head_config()["label2id"] == {"good": 0, "mixed": 1, "bad": 2}
     assert after.records[-1].notes[-1] == "classes without rows, kept: mixed"
@@ -178,7 +178,7 @@ def test_one_logit_trained_by_binary_cross_entropy_is_a_teacher_of_two_classes(w
     save_model(single, tiny_tokenizer(), tmp_path / "single")
     (line,) = map(str, check(asked(world, tmp_path / "single", tmp_path)).models)
     assert "its single output is the logit of good against bad; 100.0% of 220 sampled rows" in line
-    before = State(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     after = Teacher(model=str(tmp_path / "single"), max_tokens=32)(before)
     batch = tokenize(before.data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
     two = observe(load_model(after.given_teacher.folder), batch).logits.softmax(-1)
@@ -207,7 +207,7 @@ def test_a_head_without_names_that_knows_nothing_is_refused(world: Path, tmp_pat
 def test_a_saved_student_in_another_order_answers_in_the_teachers(world: Path, tmp_path: Path) -> None:
     swap = {"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}
     save_model(with_outputs(load_model(world / "teacher"), swap, [1, 0]), tiny_tokenizer(), tmp_path / "student")
-    before = State(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     taught = Teacher(model=str(world / "teacher"), max_tokens=32)(before)
     student = Saved(model=str(tmp_path / "student"))(taught).given_student
     batch = tokenize(before.data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
@@ -254,7 +254,7 @@ def test_a_classifier_whose_labels_are_mapped_is_exported_in_the_datas_words(
     assert wanted.alone
     assert "100.0% of 220 sampled rows" in str(check(wanted).models[0])
     data = mapped.load("auto", 1)
-    after = student(State(data=data, workshop=Workshop(tmp_path / "cache"), seed=1))
+    after = student(State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1))
     assert after.data.task.head_config()["label2id"] == {"bad": 0, "good": 1}
     batch = tokenize(data.test, tiny_tokenizer(), 32).batch([0, 1, 2])
     with torch.no_grad():
@@ -284,7 +284,7 @@ def test_each_member_takes_its_own_part_of_a_map(world: Path, tmp_path: Path) ->
     data = files(world, labels={"LABEL_0": "good", "LABEL_1": "bad"})
     wanted = asked(world, tmp_path / "swapped", tmp_path, data, members=[str(world / "teacher")])
     assert all("100.0% of 220 sampled rows" in str(model) for model in check(wanted).models)
-    before = State(data=data.load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=data.load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     joined = wanted.teacher(before)
     tokens = tokenize(joined.data.test, tiny_tokenizer(), 32)
     logits = predict_rows(load_model(joined.given_teacher.folder), tokens)
@@ -296,7 +296,7 @@ def test_each_member_takes_its_own_part_of_a_map(world: Path, tmp_path: Path) ->
 
 
 def test_an_ensemble_is_no_student(world: Path, tmp_path: Path) -> None:
-    before = State(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     again = variant(world, tmp_path / "again")
     teacher = Teacher(model=str(world / "teacher"), members=[str(again)], max_tokens=32)
     joined = teacher(before).given_teacher.folder

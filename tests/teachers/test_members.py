@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def state(world: Path, cache: Path) -> State:
     files = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
-    return State(data=Files(**files).load("auto", 1), workshop=Workshop(cache), seed=1)
+    return State.begin(data=Files(**files).load("auto", 1), workshop=Workshop(cache), seed=1)
 
 
 def known(world: Path, **settings: Any) -> Teacher:

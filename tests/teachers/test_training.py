@@ -32,7 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(world: Path, cache: Path) -> State:
     paths = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
     data = Files(**paths).load("auto", seed=1)
-    return State(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
+    return State.begin(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
 
 
 def teacher(world: Path) -> Teacher:
