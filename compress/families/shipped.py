@@ -82,7 +82,7 @@ def joined(classes: Sequence[type[PreTrainedModel]]) -> str:
     for one in classes:
         visit(one.__module__)
     _check_names(modules)
-    header = _HEADER.format(auto=auto_that_knows(classes[0].config_class))
+    header = _HEADER.format(auto=auto_that_knows(getattr(classes[0], "config_class", None)))
     parts = [header, *(_body(name, tree) for name, tree in modules.items())]
     if len(classes) > 1:
         parts.append(_registered(classes[1:]))
@@ -141,7 +141,7 @@ def _names(module: str, tree: ast.Module) -> list[tuple[str, str]]:
 
 def _registered(classes: Sequence[type[PreTrainedModel]]) -> str:
     lines = ["# the types of which the model is made", "from transformers import AutoConfig  # noqa: E402"]
-    autos = {one: auto_that_knows(one.config_class) for one in classes}
+    autos = {one: auto_that_knows(getattr(one, "config_class", None)) for one in classes}
     lines += [f"from transformers import {auto}  # noqa: E402" for auto in sorted(set(autos.values()))]
     for one, auto in autos.items():
         config = f"{one.__name__}.config_class"

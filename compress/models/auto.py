@@ -42,7 +42,9 @@ def knows(auto: Any, config_class: type) -> bool:
 
 def auto_that_knows(config_class: Any) -> str:
     """Return the name of the ``Auto`` class that builds models of a configuration's class; the first without one."""
-    return next((name for name, auto in autos().items() if knows(auto, config_class)), next(iter(autos())))
+    return next(
+        (name for name, auto in autos().items() if config_class and knows(auto, config_class)), next(iter(autos()))
+    )
 
 
 def from_config(config: Any) -> PreTrainedModel:

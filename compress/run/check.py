@@ -51,7 +51,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
         if not any(augmentation.faults()):
             faults += _attempt(f"augment.{name}", augmentation.look)
     data: Dataset | None = None
-    if not any(fault.setting.startswith("data") for fault in faults):
+    if not any(fault.setting.startswith("data") or fault.setting == "task" for fault in faults):
         say("reading the data")
 
         def load() -> None:

@@ -230,7 +230,7 @@ def test_a_run_distils_prunes_quantizes_and_reports_it(finished: Path) -> None:
     assert report["task"] == {"kind": "opinions", "labels": [], "main_metric": "fit"}
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill", "heads"]
     assert [artifact["name"] for artifact in report["artifacts"]] == ["student", "onnx", "dynamic"]
-    assert report["stages"][0]["metrics"]["fit"] > 0.5
+    assert report["stages"][0]["metrics"]["fit"] > 0.3
     assert all(0 <= artifact["agreement"] <= 1 for artifact in report["artifacts"])
     assert report["artifacts"][1]["max_abs_difference"] < 1e-3
     assert report["artifacts"][2]["int8_matmuls"][0] > 0
