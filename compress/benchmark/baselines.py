@@ -12,6 +12,7 @@ import numpy as np
 from compress.benchmark.latency import entry
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
+from compress.runtimes.devices import CPU
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
@@ -91,7 +92,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         "interval": data.task.intervals(logits, data.test.known_labels),
         "parameters": baseline.parameters,
         "seconds": seconds,
-        "latency": [entry(spent, threads=threads, batch=1, tokens="real", tokenization=True)],
+        "latency": [entry(spent, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)],
     }
 
 
