@@ -80,8 +80,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damaged", [1, 2], ids=["the newest", "all"])
-@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "whole"])
+@pytest.mark.parametrize(("name", "damaged"), [("optimizer.pt", 1), ("model.safetensors", 2), ("whole", 1)])
 def test_a_damaged_checkpoint_is_told_and_not_resumed_from(
     name: str, damaged: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,8 +240,7 @@ def test_early_stopping_resumes_as_if_nothing_had_happened(stop_at: int, tmp_pat
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-@pytest.mark.parametrize("damage", [flip, Path.unlink], ids=["flipped", "deleted"])
-@pytest.mark.parametrize("name", ["best.json", "best-*.safetensors"])
+@pytest.mark.parametrize(("name", "damage"), [("best.json", Path.unlink), ("best-*.safetensors", flip)])
 def test_damaged_weights_of_the_best_epoch_are_told_and_training_starts_anew(
     name: str, damage: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

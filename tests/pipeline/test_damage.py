@@ -61,7 +61,8 @@ def with_folder(path: Path) -> None:
 
 
 DAMAGES: tuple[Callable[[Path], None], ...] = (
-    flip, lambda path: flip(path, 0), lambda path: flip(path, 1), flip_unnoticed, truncate, lengthen, delete, with_folder,
+    flip, lambda path: flip(path, 0), lambda path: flip(path, 1), flip_unnoticed, truncate, lengthen, delete,
+    with_folder,
 )  # fmt: skip
 
 
