@@ -104,9 +104,7 @@ def write_files(folder: Path, run: str, sources: Mapping[str, Source]) -> None:
     """
     before = read_marker(folder) or Marker(run)
     stop_at(obstacles(folder, before, sources))
-    hashes = {
-        name: hash_text(source) if isinstance(source, str) else hash_file(source) for name, source in sources.items()
-    }
+    hashes = {name: hash_text(new) if isinstance(new, str) else hash_file(new) for name, new in sources.items()}
     union = {name: list(known) for name, known in before.files.items()}
     for name, new in hashes.items():
         union[name] = [*(known for known in union.get(name, ()) if known != new), new]
