@@ -15,7 +15,9 @@ from transformers import CONFIG_MAPPING
 
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
+from compress.models.auto import knows
 from compress.models.device import device
+from compress.models.ensemble import EnsembleConfig
 from compress.models.ensemble import ensemble as joined
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
@@ -23,7 +25,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.tasks.adoption import Adoption, Refusal, named_as
-from compress.tasks.base import Task, TaskKind
+from compress.tasks.base import Task
 
 
 class Combine(Enum):
@@ -93,7 +95,7 @@ def member_faults(ensemble: Ensemble) -> Iterator[Fault]:
     elif ensemble.weights is not None:
         if len(ensemble.weights) != count:
             rule = f"must list one weight for each of the {count} members"
-            yield Fault("weights", list(ensemble.weights), rule, "The first is that of ensemble.model.")
+            yield Fault("weights", list(ensemble.weights), rule, "The first is that of teacher.model.")
         if not all(0 < weight < math.inf for weight in ensemble.weights):
             yield Fault("weights", list(ensemble.weights), "must list finite numbers above 0")
     if not 1 <= ensemble.chosen <= count:
@@ -103,17 +105,17 @@ def member_faults(ensemble: Ensemble) -> Iterator[Fault]:
 
 def check_together(ensemble: Ensemble, members: Sequence[Member], task: Task) -> None:
     """Raise ModelError where members cannot answer as one."""
-    if task.kind not in (TaskKind.classification, TaskKind.regression):
-        raise ModelError(f"An ensemble knows classes and scores only, and the task is {task.kind.value}.")
-    if task.kind is TaskKind.regression and ensemble.combine is Combine.confidence:
+    if not knows(task.auto, EnsembleConfig):
+        raise ModelError(f"teacher.members: an ensemble has no head for the task {task.name}. Name one model.")
+    if not task.distributes and ensemble.combine is Combine.confidence:
         raise ModelError(
-            "teacher.combine = confidence: the labels are scores, of which no member is more sure than another. "
-            "Leave it out: scores are averaged."
+            f"teacher.combine = confidence: the labels are {task.predicts}, of which no member is more sure than "
+            f"another. Leave it out: {task.predicts} are averaged."
         )
     if ensemble.copies > 1 and not members[0].must_train:
         raise ModelError(
             f"teacher.copies = {ensemble.copies}: {ensemble.model} knows the task already, so all copies would be the "
-            "same. Set teacher.fine_tune=always, or name other models as ensemble.members."
+            "same. Set teacher.fine_tune=always, or name other models as teacher.members."
         )
     for member in members:
         if member.config.model_type not in CONFIG_MAPPING:
@@ -182,7 +184,8 @@ def together(
     )  # fmt: skip
     *alone, whole = product.record["validation"]
     own = [after.records[-1] for after in made]
-    what = "scores" if chosen.data.task.kind is TaskKind.regression else ensemble.combine.value
+    task = chosen.data.task
+    what = ensemble.combine.value if task.distributes else task.predicts
     notes = [
         f"the mean of {len(made)} members ({what}){_measured(whole, metric)}; "
         f"losses on layers compare member {ensemble.chosen}",
