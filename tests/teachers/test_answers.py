@@ -121,8 +121,8 @@ def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> Non
     assert not (world / "run" / "stages" / "00-teacher").exists()
 
 
-def test_the_models_are_told_before_work(world: Path) -> None:
-    told = [str(tried) for tried in check(taught(world)).models]
+def test_the_models_are_told_before_work(world: Path, tmp_path: Path) -> None:
+    told = [str(tried) for tried in check(taught(world, output=str(tmp_path))).models]
     assert told[0] == f"teacher: {world / 'answers.json'} has the answers"
     assert told[1].startswith(f"student: {world / 'student'} is used as it is; ")
 
@@ -140,9 +140,11 @@ def test_the_models_are_told_before_work(world: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_needs_weights_is_refused_in_one_fault(world: Path, changes: dict[str, Any], setting: str) -> None:
+def test_what_needs_weights_is_refused_in_one_fault(
+    world: Path, tmp_path: Path, changes: dict[str, Any], setting: str
+) -> None:
     with pytest.raises(RecipeError, match="only answers") as refused:
-        check(taught(world, **changes))
+        check(taught(world, output=str(tmp_path), **changes))
     assert [fault.setting for fault in refused.value.faults] == [setting]
 
 
