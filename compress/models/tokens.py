@@ -63,7 +63,7 @@ class Tokens:
         )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
-        """Return padded inputs (batch, tokens), the mask, the rows' numbers and their labels, (batch, …) or by token."""
+        """Return padded inputs (batch, tokens), the mask, rows' numbers and labels, (batch, …) or by token."""
         width = int(self.lengths[rows].max())
         padded = {name: np.full((len(rows), width), self.pad[name], dtype=np.int64) for name in self.columns}
         mask = np.zeros((len(rows), width), dtype=np.int64)

@@ -297,11 +297,7 @@ def test_words_that_are_cut_off_have_no_answer() -> None:
 def test_the_loss_of_a_row_is_that_of_its_own_tags() -> None:
     task = Tags(("B", "G", "O"))
     logits, labels = torch.randn(2, 4, 3), torch.tensor([[-100, 0, 1, -100], [-100, 2, -100, -100]])
-    rows = torch.stack(
-        [
-            functional.cross_entropy(logits[0, 1:3], labels[0, 1:3]),
-            functional.cross_entropy(logits[1, 1:2], labels[1, 1:2]),
-        ]
-    )
+    tagged_words = ((0, slice(1, 3)), (1, slice(1, 2)))
+    rows = torch.stack([functional.cross_entropy(logits[words], labels[words]) for words in tagged_words])
     torch.testing.assert_close(task.loss(logits, labels), rows)
     torch.testing.assert_close(task.mean_loss(logits, labels), rows.mean())
