@@ -127,7 +127,8 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
         said = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
         truncated += sum(bool(encoding.overflowing) for encoding in said.encodings)
         if split.by_token is not None:
-            encodings = zip(texts, pairs or [None] * len(texts), said.encodings, strict=True)
+            seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+            encodings = zip(texts, seconds, said.encodings, strict=True)
             answering += [split.by_token.answering(*row) for row in encodings]
         lengths = [len(ids) for ids in said["input_ids"]]
         offsets.append(end + np.cumsum(lengths))
