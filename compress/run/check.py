@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-<<<<<<< HEAD
 from itertools import zip_longest
-from typing import TYPE_CHECKING
-
-from compress.data import Dataset
-from compress.errors import CompressError, DataError, Fault, RecipeError
-from compress.models.positions import longest_row
-=======
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import CompressError, DataError, Fault, RecipeError
 from compress.models.auto import knows
-from compress.models.loading import load_tokenizer
->>>>>>> trunk
+from compress.models.positions import longest_row
 from compress.models.row_lengths import with_cuts
 from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
@@ -130,15 +122,12 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-<<<<<<< HEAD
-    if weights is None:
-        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(student), "student")]
-    source = student.name_or_path if weights is None else weights.source
-=======
     faults += list(_head_faults(student, data.task))
     if faults:
         return faults
->>>>>>> trunk
+    if weights is None:
+        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(student), "student")]
+    source = student.name_or_path if weights is None else weights.source
     faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
     for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
@@ -147,7 +136,6 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     return faults
 
 
-<<<<<<< HEAD
 def _weight_faults(recipe: Recipe) -> list[Fault]:
     """Return what needs a teacher's weights."""
     stages = [("student", recipe.student), *((f"augment.{name}", stage) for name, stage in recipe.augment.items())]
@@ -156,7 +144,8 @@ def _weight_faults(recipe: Recipe) -> list[Fault]:
         for path, stage in (*stages, *recipe.trained())
         for fault in stage.weight_faults()
     ]
-=======
+
+
 def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
     """Yield why a student of this configuration cannot answer the task's question."""
     if not knows(task.auto, type(student)):
@@ -165,7 +154,6 @@ def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
     elif task.by_token and getattr(student, "own_tokens", False):
         rule = f"reads other tokens than the teacher, and the task {task.name} asks both for an answer for every token"
         yield Fault("student", student.model_type, rule, "Choose one with the teacher's tokens.")
->>>>>>> trunk
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
