@@ -102,7 +102,7 @@ def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "setting", "said"),
     [
-        ({"freeze": ["bert.embedings.*"]}, "freeze", "matches no parameter"),
+        ({"freeze": ["bert.embedings.*"]}, "freeze", "matches no trainable parameter"),
         ({"freeze": ["bert.pooler.dense.weigth"]}, "freeze", "Nearest: bert.pooler.dense.weight,"),
         ({"freeze": ["*"]}, "freeze", "leaves nothing to train"),
     ],
