@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,17 +18,15 @@ from compress.distill.losses import (
     HardLabels,
     HiddenStates,
     Loss,
-    Pairs,
     SoftTargets,
+    wanted,
 )
 from compress.distill.objective import Distillation
 from compress.distill.projections import carry, go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
-from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault, ModelError
 from compress.families.base import can_be_taken_apart, layer_count
-from compress.families.forms.uneven import head_size, kept_heads
 from compress.models.device import device
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -123,24 +120,13 @@ class Distill(Training):
         except ValueError as error:
             yield Fault("layer_map", self.layer_map, str(error))
             return
-        heads = [config.num_attention_heads for config in (student, teacher)]
-        last, theirs = (layer_count(student), layer_count(teacher)), kept_heads(teacher)
+        last = layer_count(student), layer_count(teacher)
         for name, loss in self.losses.items():
             pairs = loss.pairs(self._layers(student, teacher), last)
             if loss.compares_layers and not pairs:
                 yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
-            elif any(t > last[1] for _, t in pairs):
-                rule = f"must be at most the teacher's {last[1]} layers"
-                yield Fault(f"losses.{name}.teacher_layer", pairs[0][1], rule)
-            elif (fault := _heads_fault(loss, pairs, student, teacher)) is not None:
+            elif fault := next(loss.model_faults(student, teacher, pairs), None):
                 yield fault.under(f"losses.{name}")
-            elif loss.needs_scores and heads[0] != heads[1]:
-                yield Fault(
-                    f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
-                    f"Set student.heads={heads[1]}, or leave this loss out.",
-                )  # fmt: skip
-            elif loss.needs_scores and any(not set(kept_heads(student)[s - 1]) <= set(theirs[t - 1]) for s, t in pairs):
-                yield Fault(f"losses.{name}", None, "needs heads that the teacher no longer has", "Leave it out.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -267,17 +253,7 @@ class Distill(Training):
         if not losses:
             raise ModelError(f"{', '.join(idle)}: the pruned student has no layers that this compares. Add loss soft.")
         notes += [f"{name} is left out: the student has no layers that it compares" for name in idle]
-
-        def of(need: str) -> set[int]:
-            return {t for loss in losses.values() if getattr(loss, need) for _, t in loss.pairs(layers, last)}
-
-        embeddings = {0} if any(loss.needs_embeddings for loss in losses.values()) else set()
-        wanted = Wanted(
-            tuple(sorted(of("needs_hidden") | embeddings)),
-            tuple(sorted(of("needs_scores"))),
-            tuple(sorted(of("needs_relations"))),
-        )
-        taught = Taught(origin, teacher, tokens, wanted)
+        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last))
         source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
         return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student))
@@ -293,19 +269,6 @@ class Distill(Training):
     def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
         """Return pairs (student layer, teacher layer), both counted from 1."""
         return layer_pairs(self.layer_map, student, teacher)
-
-
-def _heads_fault(loss: Loss, pairs: Pairs, student: Any, teacher: Any) -> Fault | None:
-    """Return what is wrong with a number of relation heads that was asked for."""
-    asked = getattr(loss, "relation_heads", None)
-    if asked is None or not can_be_taken_apart(student):
-        return None
-    ((ours, theirs),) = pairs
-    widths = [len(kept_heads(one)[layer - 1]) * head_size(one) for one, layer in ((student, ours), (teacher, theirs))]
-    if not any(width % asked for width in widths):
-        return None
-    rule = f"must divide the widths that are compared, {widths[0]} and {widths[1]}"
-    return Fault("relation_heads", asked, rule, f"For example {math.gcd(*widths)}.")
 
 
 def labels_only(distill: Distill) -> Distill:
