@@ -33,7 +33,7 @@ from rich.console import Console
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
-from compress.distill.stage import Distill
+from compress.distill.stage import Distill, Recovery
 from compress.families.forms.uneven import shrink
 from compress.machine import describe, versions
 from compress.models.evaluate import predict_rows
@@ -96,7 +96,7 @@ def main() -> None:
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
-    state = replace(state, recover=Distill(losses=losses, learning_rate=given.learning_rate).train)
+    state = replace(state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate)))
     start = accuracy(state.given_student, state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
     if not given.table:
@@ -110,9 +110,9 @@ def main() -> None:
                 found = torch_pruning(state, speedup, length)
             elif arm == TEXTPRUNER:
                 ratio = share("uniform", speedup, costs, state)
-                found = textpruner(given.textpruner_python, replace(state, seed=seed), ratio)
+                found = textpruner(given.textpruner_python, state.with_seed(seed), ratio)
             else:
-                seeded = replace(state, seed=seed)
+                seeded = state.with_seed(seed)
                 found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length))
             keep(given.results, this | found)
             console.print(f"{this}: {found['accuracy']:.4f}")

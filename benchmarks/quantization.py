@@ -96,7 +96,7 @@ def main() -> None:
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:
-        student = distilled(replace(state, seed=seed), given.epochs)
+        student = distilled(state.with_seed(seed), given.epochs)
         by_seed[seed] = folders(student, given.optimum_python)
     scores = {seed: {name: score(folder, state) for name, folder in made.items()} for seed, made in by_seed.items()}
     first = by_seed[given.seeds[0]]

@@ -22,7 +22,7 @@ from compress.distill.losses import (
     wanted,
 )
 from compress.distill.objective import Distillation
-from compress.distill.projections import carry, go_on, keep
+from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault, ModelError
@@ -34,6 +34,7 @@ from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.record import Role
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
@@ -135,12 +136,12 @@ class Distill(Training):
         first = self if start == state.undistilled else replace(self, layer_map=None)
         for generation in range(self.generations if self.epochs else 0):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
-            product, model = losses.train(teaching.with_seed(state.seed + generation), start, self.epochs)
+            product = losses.train(teaching.with_seed(state.seed + generation), start)
             kept = product.record
             record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
-            state = state.with_student(model, record)
-            teaching = replace(teaching, teacher=model)
-        return replace(state, recover=replace(first, generations=1).train)
+            state = state.with_student(record.model, record)
+            teaching = replace(teaching, teacher=record.model)
+        return replace(state, recovery=Recovery(first))
 
     def _mapped(self, state: State) -> Model:
         """Return the student with ``layer_map`` in its configuration: pruning leaves out there the layers that go."""
@@ -152,33 +153,15 @@ class Distill(Training):
             return start
         layers = [theirs for _, theirs in self._layers(student, load_config(state.given_teacher.folder))]
 
-        def work(folder: Path) -> None:
-            model = load_model(start.folder)
+        def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             model.config.teacher_layers = layers
-            save_model(model, load_tokenizer(start.folder), folder)
-            carry(start.folder, folder)
+            return Rewritten(model, tokenizer)
 
-        product = state.workshop.make(Kind("mapped", revision=1), [start.key, layers], work)
-        return Model(product.folder, product.key)
+        return Model.of(rewrite(state.workshop, Kind("mapped", revision=1), start, [layers], change))
 
-    def train(
-        self,
-        state: State,
-        start: Model,
-        epochs: float,
-        name: str = "distill",
-        learning_rate: float | None = None,
-        sparsify: Sparsify | None = None,
-        share: float = 1.0,
-    ) -> tuple[Product, Model]:
-        """Train ``start`` with these losses for ``epochs`` and return what came of it.
-
-        ``share`` is that of these settings' learning rate, where ``learning_rate`` names no other.
-        """
-        rate = share * self.learning_rate if learning_rate is None else learning_rate
-        settings = replace(self, epochs=epochs, generations=1, learning_rate=rate)
-        if sparsify is not None:
-            settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
+    def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
+        """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
+        settings = replace(self, generations=1)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
@@ -189,8 +172,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name, sparsify)
 
-        product = state.workshop.make(TRAINED.named(name), depends_on, work)
-        return product, Model(product.folder, product.key)
+        return state.workshop.make(TRAINED.named(name), depends_on, work)
 
     def _work(
         self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None
@@ -269,6 +251,38 @@ class Distill(Training):
     def _layers(self, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
         """Return pairs (student layer, teacher layer), both counted from 1."""
         return layer_pairs(self.layer_map, student, teacher)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Training again as a student was distilled, after something of it was taken away.
+
+    The losses and settings are those of the distillation, the teacher is the state's.
+    """
+
+    distill: Distill
+
+    def train(
+        self,
+        state: State,
+        start: Model,
+        epochs: float,
+        *,
+        name: str = "distill",
+        learning_rate: float | None = None,
+        share: float = 1.0,
+        sparsify: Sparsify | None = None,
+    ) -> Product:
+        """Return ``start``, trained for ``epochs``.
+
+        ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
+        how weights are set to zero meanwhile.
+        """
+        rate = share * self.distill.learning_rate if learning_rate is None else learning_rate
+        settings = replace(self.distill, epochs=epochs, learning_rate=rate)
+        if sparsify is not None:
+            settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
+        return settings.train(state, start, name, sparsify)
 
 
 def labels_only(distill: Distill) -> Distill:
