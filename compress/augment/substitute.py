@@ -116,8 +116,8 @@ class Substituter:
             for place, word in enumerate(text.words):
                 if is_word(word):
                     words += 1
-                    if candidates := self._candidates(word, expected.get((side, place), [])):
-                        known[side, place] = candidates
+                    if options := self._candidates(word, expected.get((side, place), [])):
+                        known[side, place] = options
         counts["words"] += number * words
         counts["without_candidates"] += number * (words - len(known))
         for _ in range(number):
