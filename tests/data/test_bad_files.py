@@ -89,7 +89,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "open quote": (
         {"train.csv": 'pos,fine\nneg,"bad\npos,x\n'},
         {"train": "train.csv"},
-        ["line 2: the quotes do not add up"],
+        ["line 2: unbalanced quotes"],
     ),
     "one class": ({"train.tsv": "pos\ta\npos\tb\n"}, {}, ["every row has the label 'pos'", "at least two classes"]),
     "unknown label": (
@@ -168,7 +168,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "pair in one split": (
         {"train.tsv": PAIRS, "dev.tsv": GOOD},
         {"validation": "dev.tsv"},
-        ["dev.tsv", "has one text a row", "train.tsv has two", "data.text_pair"],
+        ["dev.tsv", "has one text per row", "train.tsv has two", "data.text_pair"],
     ),
     "pair column in one split": (
         {"train.tsv": "label\ta\tb\n" + PAIRS, "dev.tsv": "label\ta\n" + GOOD},
