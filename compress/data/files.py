@@ -145,8 +145,8 @@ class Files(Data):
         if like is not None and (layout.pair is None) != (like.pairs is None):
             single, double = (name, like.source) if layout.pair is None else (like.source, name)
             raise DataError(
-                f"{name}: {single} has one text per row, {double} has two. Give both files the same columns, or name them "
-                "with data.text and data.text_pair."
+                f"{name}: {single} has one text per row, {double} has two. Give both files the same columns, or name "
+                "them with data.text and data.text_pair."
             )
         header = isinstance(first, list) and columns is not None
         return layout, chain(passed, records if header else chain([(number, first)], records))

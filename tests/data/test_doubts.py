@@ -273,7 +273,7 @@ def test_a_label_that_nothing_can_hold_is_refused(tmp_path: Path, label: str, re
         (("label;text\n" + ROWS.replace("\t", ";")).encode(), ".csv", "divided by semicolons"),
         (ROWS.replace("\t", ";").encode(), ".csv", "divided by semicolons"),
         (("label\ttext\n" + ROWS).encode(), ".csv", "Rename it to end in .tsv"),
-        (('"label"\t"text"\n' + ROWS).encode(), ".tsv", "each field stands in double quotes"),
+        (('"label"\t"text"\n' + ROWS).encode(), ".tsv", "each field is in double quotes"),
     ],
 )
 def test_a_file_of_another_kind_is_named_as_such(tmp_path: Path, content: bytes, suffix: str, reason: str) -> None:
