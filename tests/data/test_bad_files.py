@@ -41,12 +41,12 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "no label column": (
         {"train.tsv": "text\tclass\nx\ty\n"},
         {},
-        ["no column of labels", "'class'", "data.label=COLUMN"],
+        ["which column holds the labels", "'class'", "data.label=COLUMN"],
     ),
     "no text column": (
         {"train.tsv": "label\treview\nx\ty\n"},
         {},
-        ["no column of texts", "'review'", "data.text=COLUMN"],
+        ["which column holds the texts", "'review'", "data.text=COLUMN"],
     ),
     "too few fields": (
         {"train.tsv": PAIRS + "neg\tonly one\n"},
@@ -148,7 +148,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "no header after all": (
         {"train.tsv": "question\twhat\nanswer\tthat\n"},
         {},
-        ["no column of labels", "A file without a header has the label first"],
+        ["which column holds the labels", "A file without a header has the label first"],
     ),
     "json label": (
         {"train.jsonl": JSON + '{"label": ["n"], "text": "x"}\n'},
