@@ -44,7 +44,7 @@ class Layout:
             return Bad("the header again: were two files joined? Remove the line.")
         if len(record) != len(self.names):
             if any("\r" in field for field in record):
-                return Bad("a carriage return (CR) alone does not end a line. Convert the file: tr '\\r' '\\n'.")
+                return Bad("a lone carriage return (CR) does not end a line. Convert the file: tr '\\r' '\\n'.")
             return Bad(
                 f"expected {counted(len(self.names), 'field')} ({', '.join(self.names)}), got {len(record)}. "
                 "A .tsv file separates fields by one tab and has no quoting; in a .csv file a text with a comma "
