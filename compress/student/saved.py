@@ -87,16 +87,11 @@ class Saved(Student):
             config.own_tokens = True
         return config
 
-<<<<<<< HEAD
     def subject(self, data: Dataset, max_tokens: int | None, max_unknown: float) -> Subject:
-        """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's.
+        """Return the model as it will be used, for a trial on rows with labels numbered like the teacher's.
 
         ``max_tokens`` is where the teacher's rows are cut; None: a teacher that only answers cuts none.
         """
-=======
-    def subject(self, data: Dataset, max_tokens: int, max_unknown: float) -> Subject:
-        """Return the model as it will be used, for a trial on rows with labels numbered like the teacher's."""
->>>>>>> trunk
         config = self.config(None)
         return Subject(
             setting="student.model", name=self.model,
