@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compress.report.summary import summary_of
 
 from compress.data import Dataset, Files, Split
 from compress.data.summary import Summary
 from compress.errors import CompressError
 from compress.models.row_lengths import row_lengths, with_cuts
-from compress.report.summary import summary_of
 from compress.tasks.base import TaskKind
 from tests.conftest import reviews, tiny_tokenizer, write_tsv
 
