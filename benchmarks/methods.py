@@ -61,7 +61,8 @@ from compress.onnx.folder import onnx_student
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.runtimes.runners import load_runner, torch_threads
+from compress.runtimes.pytorch import torch_threads
+from compress.runtimes.registry import load_session
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -307,7 +308,7 @@ def latencies(runs: list[dict[str, Any]], state: State) -> dict[str, float]:
         readers[name] = Reader(tokenizer, tokenize(state.data.test, tokenizer, tokenizer.model_max_length))
     texts = [(text,) for text in state.data.test.texts]
     with torch_threads(1):
-        runners = {name: load_runner(folder, 1) for name, folder in folders.items()}
+        runners = {name: load_session(folder) for name, folder in folders.items()}
         found = real_rows(runners, readers, texts, rows=200, seconds=60.0, threads=1)
     return {name: entries[0]["median_ms"] for name, entries in found.items()}
 

@@ -54,8 +54,9 @@ from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import Scope
 from compress.prune.speeds import latency_costs
-from compress.runtimes.runners import load_runner
-from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import model_inputs
+from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
 from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
@@ -288,7 +289,7 @@ def times(
             folder.mkdir()
             write_onnx(model, input_names(tokenizer), folder / MODEL)
             with_tokenizer(state.given_student.folder, folder)
-            runners[name] = load_runner(folder, 1)
+            runners[name] = load_session(folder)
     tokens = test_tokens(state, state.given_student)
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
     feeds = [model_inputs(tokens, [row]) for row in rows]

@@ -1,7 +1,18 @@
-"""Run the command line: ``python -m compress …``."""
+"""Run the command line: ``python -m compress …`` and the command ``compress`` are the same program."""
+
+from __future__ import annotations
 
 import sys
 
-from compress.cli.main import main
+from compress.starting import stopping_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the words that the program was started with and return its exit code."""
+    with stopping_at_once():
+        from compress.cli.main import main as run
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,7 +30,7 @@ class Options(Mapping[str, Option]):
         """
         self.several = several
         self._targets: dict[str, str | Option] = dict(targets or {})
-        self._shared = shared
+        self.shared = shared
 
     def __getitem__(self, name: str) -> Option:
         option = self._named[name]
@@ -44,7 +44,7 @@ class Options(Mapping[str, Option]):
 
     @property
     def _named(self) -> Mapping[str, str | Option]:
-        return loaded(self._shared) if self._shared else self._targets
+        return loaded(self.shared) if self.shared else self._targets
 
     def add(self, name: str, option: str | Option) -> None:
         """Add an option. Raises ValueError where the name stands for another."""

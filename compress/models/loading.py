@@ -28,9 +28,12 @@ from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check
 from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
+from compress.models.registration import register
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
+
+register()  # classes of this package's models are used here without a look-up by their type
 
 _NO_WORDS = 4  # words at most, of a tokenizer that was made without a vocabulary
 _ORIGIN = re.compile("name_or_path$|^(special_tokens_map|tokenizer|vocab|merges)_file$")

@@ -85,7 +85,7 @@ MISTAKES = [
     (["-m", "seed=1,2", "prune.heads.ratio=3,0.1"], ["prune.heads.ratio = 3.0: must lie in"]),
     (["-m", "seed=1,2", "hydra/launcher=basik"], ["hydra/launcher = 'basik': is not installed. Did you mean basic?"]),
     (["-m", "recipe=quickstart,quikstart"], ["Did you mean quickstart?"]),
-    (["--multrun"], ["--multrun is no option. Did you mean --multirun?"]),
+    (["--multrun"], ["unknown option --multrun. Did you mean --multirun?"]),
 ]
 
 
@@ -148,10 +148,10 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
 @pytest.mark.parametrize(
     ("argv", "fragment"),
     [
-        (["rnu"], "rnu is no command. Did you mean compress run?"),
+        (["rnu"], "Unknown command rnu. Did you mean compress run?"),
         (["seed=3"], "Did you mean compress run seed=3?"),
-        (["xyz"], "There are run, export, compare"),
-        (["recipes", "x"], "compress recipes: x is no option."),
+        (["xyz"], "Known: run, export, compare"),
+        (["recipes", "x"], "compress recipes: unknown option x."),
         (["compare"], "the following arguments are required: RUN"),
         (["compare", "a", "b"], "a does not exist."),
         (["bench", "x", "--batch", "a"], "must be whole numbers from 1"),
@@ -159,7 +159,7 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
         (["bench", "x", "--tokens", "9" * 5000], "must be whole numbers from 1 to 1,000,000"),
         (["bench", "x", "--threads", "0"], "must be whole numbers from 1"),
         (["predict"], "the following arguments are required: PATH"),
-        (["predict", "x", "a", "b", "--pair", "c"], "there are 2 texts, but --pair is given 1 times"),
+        (["predict", "x", "a", "b", "--pair", "c"], "--pair is given 1 times for 2 texts"),
     ],
 )
 def test_a_mistaken_command_is_told_in_a_line(argv, fragment, capsys):

@@ -250,7 +250,7 @@ def test_an_interrupted_sweep_stops_as_a_whole_and_tells_what_is_finished(monkey
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Recipe, "run", run)
-    monkeypatch.setattr("compress.cli.main._compare", lambda *_: None)
+    monkeypatch.setattr("compress.cli.commands.run.compare_runs", lambda *_: None)
     assert main(["run", "-m", "seed=1,2,3", "output=out"]) == 130
     said = capsys.readouterr()
     assert said.out == "seed=1: out/seed=1\n"

@@ -27,7 +27,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
-from compress.runtimes.runners import load_runner
+from compress.runtimes.registry import load_session
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -88,7 +88,7 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
         batch = {name: value for name, value in tiny_batch(family=family).items() if name in INPUTS}
         for bits in Bits:
             folder = quantized(model, family, tmp_path, bits=bits).folder
-            runner = load_runner(folder, 1)
+            runner = load_session(folder)
             said = torch.from_numpy(runner({name: value.numpy() for name, value in batch.items()}))
             with torch.no_grad():
                 expected = model(**batch).logits
@@ -187,7 +187,7 @@ def test_both_stand_in_the_report_side_by_side_and_were_run(finished: Path) -> N
         assert one["int8_matmuls"] is None
         assert one["max_abs_difference"] > 0
         assert one["agreement"] >= 0.9
-        assert one["memory_mib"] < one["size_mib"] * 1.5
+        assert one["details"]["memory_mib"] < one["size_mib"] * 1.5
         assert one["size_mib"] < artifacts["student"]["size_mib"]
         folder = finished / "run" / one["path"]
         assert AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu").config.num_labels == 2

@@ -1,0 +1,49 @@
+"""``compress export``: quantize and export a saved student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.cli.parser import FOLDERS, WORDS, Parser
+from compress.cli.running import DRY, carry_out, show
+from compress.starting import stopping_at_once
+
+EXPORT = """\
+RUN is the folder of a finished run: its data and settings are used again, and its student is taken as it is.
+FOLDER is any saved classifier (transformers, safetensors), trained here or not; it is compared with itself.
+Rows are needed, to calibrate and to measure the artifacts.
+
+examples:
+  compress export runs/quickstart/latest 'quantize=[dynamic,static]' 'export=[onnx]'
+  compress export runs/quickstart/latest 'export=[onnx,tensorrt]' output=deploy
+  compress export my/classifier data=files data.train=train.tsv data.test=test.tsv 'quantize=[static]'
+
+The results are written to runs/export/<number>/, or to output=, in the form of `compress run`. RUN and FOLDER are
+not changed.
+"""
+
+
+def parser() -> Parser:
+    """Return the options."""
+    options = Parser("export", "RUN_OR_FOLDER [WORD …] [--cfg]", "Quantize and export a saved student.", EXPORT)
+    options.add_completed(
+        FOLDERS, "model", metavar="RUN_OR_FOLDER", help="folder of a finished run, or of a saved classifier"
+    )
+    options.add_completed(
+        WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE, as for compress run"
+    )
+    options.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    """``compress export``: quantize and export a saved student."""
+    options = parser().parse_intermixed_args(argv)
+
+    with stopping_at_once():
+        from compress.cli.export import recipe_for
+
+    recipe = recipe_for(options.model, options.words)
+    if options.cfg:
+        return show(recipe)
+    return carry_out(recipe, ["export", options.model, *options.words])

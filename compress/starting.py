@@ -1,0 +1,41 @@
+"""The program's first moments: modules are imported, nothing is under way yet. Imports little itself, being first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPED = "Stopped."
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """End the process with one line on Ctrl-C or SIGTERM, for a time.
+
+    KeyboardInterrupt would not do: an import that it leaves half done may end in any other error, or in none.
+    Signals that are ignored stay ignored; outside the main thread nothing is changed.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        newline = "\n" if sys.stderr.isatty() else ""
+        os.write(2, f"{newline}{STOPPED}\n".encode())
+        os._exit(128 + number)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in {signal.SIG_IGN, None}:
+                signal.signal(number, end)
+                before[number] = handler
+    except ValueError:  # only the main thread may set handlers
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
