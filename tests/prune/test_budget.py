@@ -45,7 +45,12 @@ def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, 
     chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, steps=2, rounds=Rounds.cubic))
     chain.run()
     stage, before = stage_of(tmp_path, "count"), stage_of(tmp_path, "distill")
-    assert stage["parameters"] == stage["details"]["predicted_parameters"] == stage["details"]["measured_parameters"] <= 5_000
+    assert (
+        stage["parameters"]
+        == stage["details"]["predicted_parameters"]
+        == stage["details"]["measured_parameters"]
+        <= 5_000
+    )
     assert stage["parameters"] < before["parameters"]
     assert all(layer["heads"] >= 1 and layer["neurons"] >= 1 for layer in stage["layers"])
     assert len({point["step"] for point in stage["curves"]}) > 0  # it was recovered
@@ -87,7 +92,10 @@ def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
     first = small(files, teacher_folder, tmp_path, speed=budget(speedup=1.01, recovery_epochs=0))
     first.run()
     costs = stage_of(tmp_path, "speed")["costs"]
-    whole = stage_of(tmp_path, "speed")["details"]["predicted_latency_ms"] * stage_of(tmp_path, "speed")["details"]["predicted_speedup"]
+    whole = (
+        stage_of(tmp_path, "speed")["details"]["predicted_latency_ms"]
+        * stage_of(tmp_path, "speed")["details"]["predicted_speedup"]
+    )
     goal = (costs["rest"] + costs["layer"] + whole) / 2
     other = small(files, teacher_folder, tmp_path, latency=budget(latency_ms=goal, recovery_epochs=0))
     replace(other, output=str(tmp_path / "other" / "run")).run()
