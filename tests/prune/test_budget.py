@@ -73,7 +73,7 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     assert stage["details"]["predicted_speedup"] >= 1.1
     assert stage["details"]["measured_speedup"] > 0
     assert stage["details"]["predicted_latency_ms"] > 0
-    assert stage["costs"]["unit"] == "ms"
+    assert stage["details"]["costs"]["unit"] == "ms"
     assert stage["parameters"] < stage_of(tmp_path, "distill")["parameters"]
     told = " ".join(stage["notes"])
     wanted = ("tokens: ", "table, ms: ", "round 1 of 1, heads × units: ", "predicted", "measured (ONNX Runtime fp32")
@@ -91,7 +91,7 @@ def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
 ) -> None:
     first = small(files, teacher_folder, tmp_path, speed=budget(speedup=1.01, recovery_epochs=0))
     first.run()
-    costs = stage_of(tmp_path, "speed")["costs"]
+    costs = stage_of(tmp_path, "speed")["details"]["costs"]
     whole = (
         stage_of(tmp_path, "speed")["details"]["predicted_latency_ms"]
         * stage_of(tmp_path, "speed")["details"]["predicted_speedup"]
@@ -103,7 +103,7 @@ def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
     assert costs["rest"] + costs["layer"] <= stage["details"]["predicted_latency_ms"] <= goal
     assert stage["details"]["predicted_speedup"] == pytest.approx(whole / stage["details"]["predicted_latency_ms"])
     assert stage["details"]["measured_latency_ms"] > 0
-    assert stage["budget"] == {"latency_ms": goal}
+    assert stage["details"]["budget"] == {"latency_ms": goal}
 
 
 def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teacher_folder: Path) -> None:
