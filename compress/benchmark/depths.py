@@ -18,7 +18,6 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers, every_other
 from compress.prune.rounds import choose
 from compress.tasks.base import Array
@@ -43,7 +42,7 @@ def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop
     chosen, as `PruneLayers` chooses them at once; ``cuts``, from depth 1 to the whole model, each with ``layers``, the
     kept ones counted from 1, ``metrics`` and their 95 % ``interval``. Every cut is a model of its own, really smaller.
     """
-    pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=Importance(order.value))
+    pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=order.value)
     chosen_by = order.value if order is Depths.every_other else pruner.chosen_by(state)
 
     def work(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from compress.tasks.base import Array
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Cutting:
     """The pieces of one tokenizer for all words: those of word w are ``ids[starts[w]:starts[w + 1]]``."""
 
     ids: Array
@@ -30,11 +30,11 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Words:
+class SharedWords:
     """Rows of words, as the pieces of teacher and student; row r has the words ``rows[r]`` to below ``rows[r+1]``."""
 
-    teacher: Pieces
-    student: Pieces
+    teacher: Cutting
+    student: Cutting
     rows: Array
     cut: int  # rows that were longer than the limit
 
@@ -71,7 +71,7 @@ class Words:
         return Tokens(columns, offsets, {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}, None, self.cut)
 
 
-def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Words:
+def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> SharedWords:
     """Return the words of all texts; of pairs, each text is a row of its own.
 
     A row ends before the word with which a mixture could be longer than ``max_tokens``. Raises ModelError where
@@ -99,10 +99,10 @@ def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Words
                         starts[side].append(len(ids[side]))
                 rows.append(rows[-1] + keep)
     known, own = (
-        Pieces(np.array(ids[side]), np.array(starts[side]), _ends(tokenizer))
+        Cutting(np.array(ids[side]), np.array(starts[side]), _ends(tokenizer))
         for side, tokenizer in enumerate((teacher, student))
     )
-    return Words(known, own, np.array(rows), cut)
+    return SharedWords(known, own, np.array(rows), cut)
 
 
 def _grouped(encoding: Any) -> list[list[int]]:

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from compress.distill.teacher_outputs import (
     KIND,
     ROWS,
-    Files,
     FromDisk,
     FromModel,
+    ToDisk,
     Wanted,
     gib,
     layout,
@@ -112,7 +112,7 @@ def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Pa
     spent: dict[str, list[float]] = {"forward": [], "write": [], "read": []}
     with tempfile.TemporaryDirectory(dir=aside, prefix=TEMPORARY[0]) as name:
         kept = layout(teacher, sample, wanted)
-        files = Files(Path(name), sample, kept)
+        files = ToDisk(Path(name), sample, kept)
         disk = FromDisk(Path(name), sample, kept)
         for start in range(0, count, ROWS):
             part = np.arange(start, min(start + ROWS, count))

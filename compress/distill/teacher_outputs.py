@@ -150,7 +150,7 @@ def made_with(teacher: Model, tokens: Tokens, wanted: Wanted) -> list[Any]:
     return [teacher.key, tokens.fingerprint, dict(sorted(layers.items()))]
 
 
-class Files:
+class ToDisk:
     """The flat files of a folder, open for writing, row by row."""
 
     def __init__(self, folder: Path, tokens: Tokens, kept: list[Kept]) -> None:
@@ -195,7 +195,7 @@ class Files:
 @torch.inference_mode()
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, kept: list[Kept]) -> None:
     noted = folder / "progress.json"
-    files = Files(folder, tokens, kept)
+    files = ToDisk(folder, tokens, kept)
     batches = list(tokens.batches(ROWS))
     digests: list[str] = (read_sealed(noted) or {"digests": []})["digests"]  # of every SAVE_EVERY batches
     if digests and files.fresh:
