@@ -18,6 +18,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
+from compress.prune.criteria import importance_of
 from compress.prune.layers import PruneLayers, every_other
 from compress.prune.rounds import choose
 from compress.tasks.base import Array
@@ -73,5 +74,6 @@ def _kept(state: State, pruner: PruneLayers, model: PreTrainedModel, tokenizer: 
     if order is Depths.every_other:
         return [every_other(len(depths), depth) for depth in depths]
     tokens = pruner.sample(state, tokenizer)
-    importance = pruner.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
+    batches = (tokens.batch(part) for part in tokens.batches(32))
+    importance = importance_of(model, pruner.parts, batches, pruner.importance)
     return [choose(importance, depth, pruner.scope)[0] for depth in depths]

@@ -25,8 +25,8 @@ class Cutting:
 
     def words(self, first: int, last: int) -> Array:
         """Return the pieces of the words from ``first`` to below ``last``."""
-        found: Array = self.ids[self.starts[first] : self.starts[last]]
-        return found
+        pieces: Array = self.ids[self.starts[first] : self.starts[last]]
+        return pieces
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Share
     cut = 0
     with quiet():
         for start in range(0, len(texts), CHUNK):
-            said = [
+            encoded = [
                 tokenizer(texts[start : start + CHUNK], add_special_tokens=False, verbose=False).encodings
                 for tokenizer in (teacher, student)
             ]
-            for both in zip(*said, strict=True):
+            for both in zip(*encoded, strict=True):
                 theirs, ours = (_grouped(encoding) for encoding in both)
                 if len(theirs) != len(ours):
                     raise ModelError("teacher and student divide texts into different words: they cannot be mixed.")

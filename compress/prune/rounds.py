@@ -44,13 +44,13 @@ class InRounds(Gradual):
     parts: ClassVar[Parts]  # what is removed
 
     def faults(self) -> Iterator[Fault]:
-        """Shares are shares, counts are counts."""
+        """Check ranges, and that the criterion is defined for the parts."""
         yield from between(self, "ratio", 0, 1, open_high=True)
         yield from super().faults()
         yield from criterion_faults("importance", self.importance, self.parts)
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only families that are known can be taken apart."""
+        """The student must be of a family whose parts are known."""
         if not can_be_taken_apart(student):
             rule = f"cannot remove {self.kind.name} from a student of type {student.model_type}"
             yield Fault(
@@ -110,7 +110,7 @@ class InRounds(Gradual):
 
 
 def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:
-    """Return, a layer, the positions to keep: the ``remaining`` most important, one a layer at least.
+    """Return the positions to keep, by layer: the ``remaining`` most important, at least one per layer.
 
     Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
     same share, the largest remainders rounded up.

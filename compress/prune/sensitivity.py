@@ -56,9 +56,9 @@ class Lost:
         return {"heads": list(self.heads.items()), "units": list(self.units.items()), "gone": gone}
 
     @staticmethod
-    def of(said: Mapping[str, Any]) -> Lost:
+    def of(record: Mapping[str, Any]) -> Lost:
         """Return what was told."""
-        return Lost(dict(said["heads"]), dict(said["units"]), inf if said["gone"] is None else said["gone"])
+        return Lost(dict(record["heads"]), dict(record["units"]), inf if record["gone"] is None else record["gone"])
 
 
 class Sensitivity:

@@ -97,7 +97,7 @@ class PruneWeights(Stage):
     rounds: int = 3  # of lottery, each of which removes the same share of what is left
 
     def faults(self) -> Iterator[Fault]:
-        """Shares are shares, and what is set has an effect."""
+        """Check ranges, and that every setting has an effect."""
         yield from between(self, "sparsity", 0, 1, open_low=True, open_high=True)
         yield from at_least(self, "recovery_epochs", 0)
         yield from between(self, "begin", 0, 1)
