@@ -294,7 +294,7 @@ def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check
     [
         ("seed=x", "seed = 'x': must be a whole number"),
         (f"{TASKS}.rte.teacher.epocs=2", f"{TASKS}.rte.teacher.epocs = 2: is not a setting"),
-        (f"{TASKS}.rte=5", f"{TASKS}.rte = 5: must be given by its settings (data, teacher, kind)"),
+        (f"{TASKS}.rte=5", f"{TASKS}.rte = 5: must be given by its settings (data, teacher, task)"),
         (f"{TASKS}.mrpc.data.train=a.tzv", f"{TASKS}.mrpc.data.train = 'a.tzv': does not exist"),
     ],
 )
