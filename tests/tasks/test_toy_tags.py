@@ -242,7 +242,7 @@ def test_a_run_distils_tags_and_reports_them(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
     assert report["task"] == {"kind": "toy_tags", "labels": ["B", "G", "O"], "main_metric": "accuracy"}
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill"]
-    assert all(stage["metrics"]["accuracy"] > 0.5 for stage in report["stages"])
+    assert all(stage["metrics"]["accuracy"] > 0.9 for stage in report["stages"])
     assert [artifact["name"] for artifact in report["artifacts"]] == ["student", "onnx", "dynamic"]
     assert report["artifacts"][1]["max_abs_difference"] < 1e-3
     assert report["artifacts"][1]["agreement"] == 1
@@ -265,8 +265,7 @@ def test_the_graph_answers_for_every_token(finished: Path) -> None:
 
 def test_a_text_is_answered_word_by_word(finished: Path) -> None:
     (answer,) = predict(finished / "run" / "student", ["the good film was awful"])
-    assert len(answer["tags"]) == 5
-    assert set(answer["tags"]) <= {"B", "G", "O"}
+    assert answer == {"tags": ["O", "G", "O", "O", "B"]}
 
 
 def test_the_card_loads_the_class_of_the_task(finished: Path) -> None:
