@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads, neurons
+from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
 from compress.tasks.registry import task_of_config
@@ -60,15 +60,10 @@ def neuron_importance(model: PreTrainedModel, batches: Batches, how: Importance 
     if how is Importance.loss:
         raise ValueError("feed-forward units have no importance by loss")
     family = family_of(model.config)
-    layers = encoder_layers(model, family)
+    layers = family.layers(model)
     if how is Importance.magnitude:
-        return [
-            torch.cat([linear(layer, family.up).weight.detach(), linear(layer, family.down).weight.detach().T], 1)
-            .norm(dim=1)
-            .cpu()
-            for layer in layers
-        ]
-    downs = [linear(layer, family.down) for layer in layers]
+        return [family.unit_weights(layer).norm(dim=1).cpu() for layer in layers]
+    downs = [family.feed_forward_output(layer) for layer in layers]
     if how is Importance.activation:
         return _activations(model, batches, downs)
 
@@ -89,7 +84,7 @@ def layer_importance(model: PreTrainedModel, batches: Batches, how: Importance =
     """
     if how is Importance.magnitude:
         raise ValueError("layers have no importance by magnitude")
-    layers = list(encoder_layers(model, family_of(model.config)))
+    layers = list(family_of(model.config).layers(model))
     if how is Importance.activation:
         return _influences(model, batches)
     if how is Importance.loss:
@@ -217,10 +212,9 @@ def _rewired(layers: Sequence[nn.Module], changes: Sequence[Callable[[Tensor, Te
 
 def _head_norms(model: PreTrainedModel, index: int) -> Tensor:
     family, size = family_of(model.config), head_size(model.config)
-    layer = encoder_layers(model, family)[index]
-    parts = [linear(layer, path).weight.detach() for path in (family.query, family.key, family.value)]
-    parts.append(linear(layer, family.attention_output).weight.detach().T)
-    return torch.stack([part.reshape(-1, size, part.shape[1]).pow(2).sum((1, 2)) for part in parts]).sum(0).sqrt().cpu()
+    layer = family.layers(model)[index]
+    parts = [part.pow(2).sum((1, 2)) for part in family.head_weights(layer, size)]
+    return torch.stack(parts).sum(0).sqrt().cpu()
 
 
 def _gated(gate: Tensor, output: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import layer_count
 from compress.families.forms.uneven import shrink
+from compress.families.registry import layer_count
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.prune.importance import Batches, Importance, layer_importance
