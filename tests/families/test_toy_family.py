@@ -28,7 +28,9 @@ from compress.onnx.folder import MODEL
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.prune.importance import Importance, head_importance, neuron_importance
+from compress.prune.criteria import importance_of
+from compress.prune.parts import HEADS as HEAD_PARTS
+from compress.prune.parts import UNITS as UNIT_PARTS
 from compress.quantize.int8 import DynamicInt8, WeightBits
 from compress.runtimes.onnxruntime import inference_session, optimized_products
 from compress.tasks.classification import Classification
@@ -285,7 +287,7 @@ def slopes(model: PreTrainedModel, modules: Sequence[nn.Module], places: slice) 
 
 def test_importance_of_heads_and_units_is_the_slope_of_the_loss_in_their_gates() -> None:
     model = toy()
-    heads, units = (measure(model, [batch()], Importance.gradient) for measure in (head_importance, neuron_importance))
+    heads, units = (importance_of(model, parts, [batch()], "gradient") for parts in (HEAD_PARTS, UNIT_PARTS))
     assert [len(scores) for scores in heads] == [4, 4, 4]
     assert [len(scores) for scores in units] == [12, 12, 12]
     for layer, number in [(0, 0), (1, 3), (2, 2)]:
@@ -304,10 +306,10 @@ def test_magnitude_is_the_norm_of_all_that_leaves_with_a_head_or_unit() -> None:
     fused, output = block.mixer.fused.weight.detach(), block.mixer.output.weight.detach()
     squares = [fused[part * 16 + 8 + place].pow(2).sum() for part in range(3) for place in range(4)]
     head = (sum(squares) + output[:, 8:12].pow(2).sum()).sqrt()  # type: ignore[union-attr]
-    torch.testing.assert_close(head_importance(model, [], Importance.magnitude)[1][2], head)
+    torch.testing.assert_close(importance_of(model, HEAD_PARTS, [], "magnitude")[1][2], head)
     gated, down = block.gated.weight.detach(), block.down.weight.detach()
     unit = torch.cat([gated[7], gated[12 + 7], down[:, 7]]).norm()
-    torch.testing.assert_close(neuron_importance(model, [], Importance.magnitude)[1][7], unit)
+    torch.testing.assert_close(importance_of(model, UNIT_PARTS, [], "magnitude")[1][7], unit)
 
 
 @torch.no_grad()
