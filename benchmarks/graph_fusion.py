@@ -29,8 +29,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import BertConfig, BertForSequenceClassification
 
-from compress.families.base import layer_count
 from compress.families.forms.uneven import kept_heads, shrink
+from compress.families.registry import layer_count
 from compress.machine import describe, versions
 from compress.models.loading import load_model, quiet
 from compress.onnx.graph import exported, save_unshaped

@@ -200,7 +200,6 @@ FORCED = {
     "student/bilstm.py": "it names such a class",
     "student/cnn.py": "it names such a class",
     "distill/multi_task.py": "it names such a class",
-    "families/forms/uneven.py": "it names the classes of transformers that it derives from",
 }
 """Files that may know what is predicted, and why."""
 
@@ -216,3 +215,17 @@ def test_only_the_tasks_know_what_is_predicted(path: Path) -> None:
     )
     found = [line.strip() for line in path.read_text().splitlines() if re.search(knowledge, line)]
     assert not found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_families_know_families(path: Path) -> None:
+    """No comparison with a model type, and no table by model types, outside the folder of the families."""
+    if path.is_relative_to(PACKAGE / "families"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.Constant) and node.value in ("roberta", "electra", "distilbert", "mobilebert"))
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            assert not any(isinstance(side, ast.Attribute) and side.attr == "model_type" for side in sides), node.lineno
+        if isinstance(node, ast.Attribute) and node.attr in ("startswith", "endswith", "removeprefix"):
+            assert not (isinstance(node.value, ast.Attribute) and node.value.attr == "model_type"), node.lineno

@@ -16,8 +16,8 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
 from compress.errors import CompressError, RecipeError
-from compress.families.base import layers_below_top
 from compress.families.forms.uneven import shrink
+from compress.families.registry import layers_below_top
 from compress.models.loading import parameter_shapes
 from compress.models.quantities import HIDDEN
 from compress.run.check import check

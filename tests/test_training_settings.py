@@ -15,7 +15,7 @@ from compress.distill.losses import HardLabels, HiddenStates, SoftTargets
 from compress.distill.progressive import Progressive
 from compress.distill.stage import Distill
 from compress.distill.theseus import Theseus
-from compress.families.base import layers_below_top
+from compress.families.registry import layers_below_top
 from compress.models.loading import load_model, parameter_shapes
 from compress.run.recipe import Recipe
 from compress.student.base import Reading

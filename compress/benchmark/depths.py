@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from compress.families.base import layer_count
 from compress.families.forms.uneven import shrink
+from compress.families.registry import layer_count
 from compress.models.device import device
 from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer

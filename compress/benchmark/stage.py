@@ -15,8 +15,8 @@ from compress.benchmark.depths import Depths
 from compress.benchmark.flips import flips
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.errors import Fault, ModelError
-from compress.families.base import can_be_taken_apart
 from compress.families.forms.uneven import kept_heads, neurons
+from compress.families.registry import can_be_taken_apart
 from compress.files import hash_file, size_mib
 from compress.machine import describe, instructions
 from compress.models.loading import load_model, load_tokenizer

@@ -14,7 +14,7 @@ from compress.distill.dual_objective import DualObjective
 from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import words_of
 from compress.errors import Fault
-from compress.families.base import family_of, layer_count
+from compress.families.registry import family_of, layer_count
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from compress.distill.language_teacher import states_of
 from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
 from compress.distill.mixing import SharedWords
-from compress.families.base import family_of
 from compress.families.language_head import LanguageHead, word_embeddings
+from compress.families.registry import family_of
 from compress.models.outputs import INPUTS
 from compress.models.word_pieces import started_pieces
 from compress.tasks.functions import hard_label_loss
@@ -135,8 +135,7 @@ class DualObjective(Objective):
         self.ends = (np.array([0, own]), np.array([len(theirs), own + len(ours)]))  # by whose piece it is
         self.projections: Projections | None = None
         if projected != "none":
-            keys = ("hidden_size", family_of(student.config).neurons_key, "embedding_size")
-            sizes = {(getattr(student.config, key, 0), getattr(encoder.config, key, 0)) for key in keys}
+            sizes = set(zip(_widths(student.config), _widths(encoder.config), strict=True))
             self.projections = Projections(self.pairs(), sizes, up=projected == "up")
 
     @property
@@ -150,13 +149,11 @@ class DualObjective(Objective):
         known = dict(self.teacher.encoder.named_parameters())
         found: list[tuple[Tensor, Tensor]] = []
         for name, own in self.student.base_model.named_parameters():
-            twin = name
-            if name.startswith(f"{family.layers}."):
-                index, _, rest = name.removeprefix(f"{family.layers}.").partition(".")
-                twin = f"{family.layers}.{self.layers[int(index)] - 1}.{rest}"
-            if name.endswith("word_embeddings.weight"):
+            place = family.place(name)
+            twin = name if place is None else family.moved(name, self.layers[place[0]] - 1)
+            if own is word_embeddings(self.student):
                 found.append((own, self.teacher.student_embeddings))
-            elif twin in known and not name.startswith("pooler"):
+            elif twin in known and not family.in_pooler(name):
                 found.append((own, known[twin]))
         return found
 
@@ -196,3 +193,8 @@ class DualObjective(Objective):
             parts["projection"] = self.projections(self.pairs())
             loss = loss + parts["projection"]
         return loss, parts
+
+
+def _widths(config: Any) -> tuple[int, int, int]:
+    """Return the widths of states, of feed-forward networks, and of embeddings that are projected (else 0)."""
+    return int(config.hidden_size), family_of(config).unit_count(config), int(getattr(config, "embedding_size", 0))

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import FAMILIES, can_be_taken_apart, encoder_layers, family_of, layer_count
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, layer_count
 
 
 def draw(layers: int, rate: float) -> frozenset[int]:
@@ -35,7 +35,7 @@ def idle(model: PreTrainedModel, skipped: frozenset[int]) -> Tensor:
     That is their true gradient. Without it the optimizer would not see them at all, and momentum and weight decay
     would stand still in some layers and go on in others. A step in which every term was left out has it alone.
     """
-    layers = encoder_layers(model, family_of(model.config))
+    layers = family_of(model.config).layers(model)
     unused = [parameter for number in sorted(skipped) for parameter in layers[number - 1].parameters()]
     learning = [parameter for parameter in unused if parameter.requires_grad]
     return 0 * torch.stack([one.sum() for one in learning or model.get_input_embeddings().parameters()]).sum()

@@ -18,7 +18,7 @@ from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
 from compress.distill.teacher_outputs import on_disk
 from compress.errors import CompressError, Fault
-from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.evaluate import main_metric

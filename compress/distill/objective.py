@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from compress.distill.layer_drop import draw, idle
 from compress.distill.losses import Comparison, Loss, Pairs
 from compress.distill.sparsify import Masks
-from compress.families.base import layer_count
+from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity

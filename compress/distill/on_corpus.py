@@ -12,7 +12,8 @@ import numpy as np
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.errors import CompressError, Fault
-from compress.families.base import FAMILIES, UNEVEN
+from compress.families.base import Family
+from compress.families.registry import FAMILIES, UNEVEN, family_behind
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.pipeline.state import State
@@ -47,8 +48,8 @@ class OnCorpus(Training):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield a student that has no such encoder, and parameters that it does not have."""
-        if student.model_type.removeprefix(UNEVEN) not in FAMILIES:
-            rule = f"trains encoders of type {', '.join(FAMILIES)}, and the student is of type {student.model_type}"
+        if not _fills_masks(family_behind(student.model_type, UNEVEN)):
+            rule = f"trains encoders of type {', '.join(_known())}, and the student is of type {student.model_type}"
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
             return
         yield from self.parameter_faults(student)
@@ -56,7 +57,7 @@ class OnCorpus(Training):
 
     def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
         """Yield why the corpus cannot be read, or the pretrained model cannot teach this student."""
-        if student.model_type.removeprefix(UNEVEN) not in FAMILIES:
+        if not _fills_masks(family_behind(student.model_type, UNEVEN)):
             return
         if self.corpus is not None and not any(corpus_faults("corpus", self.corpus)):
             try:
@@ -70,9 +71,9 @@ class OnCorpus(Training):
         source = self.source(teacher)
         try:
             config = load_config(source)
-            if config.model_type not in FAMILIES:
+            if not _fills_masks(family_behind(config.model_type)):
                 yield Fault(
-                    "teacher", self.teacher, f"is of type {config.model_type}", f"Known: {', '.join(FAMILIES)}."
+                    "teacher", self.teacher, f"is of type {config.model_type}", f"Supported: {', '.join(_known())}."
                 )
                 return
             same = source == teacher or load_tokenizer(source).get_vocab() == load_tokenizer(teacher).get_vocab()
@@ -125,3 +126,12 @@ class OnCorpus(Training):
         """Of texts and models the content counts, which the stage adds, not where they lie."""
         left_out = ("corpus", "rows", "teacher")
         return {name: value for name, value in super().made_with().items() if name not in left_out}
+
+
+def _fills_masks(family: Family | None) -> bool:
+    """Return whether a family has masked language models."""
+    return family is not None and family.language_head() is not None
+
+
+def _known() -> list[str]:
+    return [name for name, family in FAMILIES.items() if _fills_masks(family)]

@@ -19,8 +19,8 @@ from compress.distill.losses import AttentionTransfer, HiddenStates, Loss, wante
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
 from compress.errors import Fault
-from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count
 from compress.families.forms.uneven import kept_heads
+from compress.families.registry import known_layers, layer_count
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
@@ -74,7 +74,7 @@ class Progressive(Training):
             rule = "cannot train one layer after the other where layers share weights"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare, or choose another student.")
             return
-        if not layer_count(student) or not (can_be_taken_apart(student) or student.model_type == "mobilebert"):
+        if not layer_count(student) or known_layers(student) is None:
             rule = f"cannot train a student of type {student.model_type} layer by layer"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
             return
@@ -187,11 +187,13 @@ class Progressive(Training):
 
     def choose(self, student: PreTrainedModel, layer: int) -> dict[Tensor, float]:
         """Let only what moves in a layer's turn take gradients; return, by parameter, the lower layers' share."""
-        layers = _layers(student)
+        known = known_layers(student.config)
+        assert known is not None
+        layers = known.layers(student)
         below = [layers[index] for index in range(layer - 1)]
         now: list[nn.Module] = [layers[layer - 1]]
         if self.embeddings:
-            (now if layer == 1 else below).extend(_embeddings(student))
+            (now if layer == 1 else below).extend(known.embedders(student))
         for parameter in student.parameters():
             parameter.requires_grad = False
         moving = now + (below if self.lower_learning_rate else [])
@@ -200,21 +202,6 @@ class Progressive(Training):
                 parameter.requires_grad = True
         slow = below if self.lower_learning_rate else []
         return {parameter: self.lower_learning_rate for module in slow for parameter in module.parameters()}
-
-
-def _layers(student: PreTrainedModel) -> nn.ModuleList:
-    """Return a student's layers, first to last."""
-    if can_be_taken_apart(student.config):
-        return encoder_layers(student, family_of(student.config))
-    layers = student.base_model.get_submodule("encoder.layer")
-    assert isinstance(layers, nn.ModuleList)
-    return layers
-
-
-def _embeddings(student: PreTrainedModel) -> list[nn.Module]:
-    """Return what comes before the first layer; an ELECTRA may project its embeddings."""
-    names = ("embeddings", "embeddings_project")
-    return [getattr(student.base_model, name) for name in names if hasattr(student.base_model, name)]
 
 
 def _weights(layer: int) -> str:

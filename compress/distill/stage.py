@@ -27,7 +27,7 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
-from compress.families.base import can_be_taken_apart, layer_count
+from compress.families.registry import can_be_taken_apart, layer_count
 from compress.models.device import device
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
+from compress.families.registry import can_be_taken_apart, family_of, layer_count
 from compress.models.device import device
 from compress.models.ensemble import principal
 from compress.models.evaluate import main_metric
@@ -51,8 +50,8 @@ class Theseus(Training):
         if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
             yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
             return
-        shapes, known, layers = parameter_shapes(student), parameter_shapes(teacher), layers_prefix(student)
-        yield from self.freeze_faults([name for name in shapes if name.startswith(layers)])
+        shapes, known, place = parameter_shapes(student), parameter_shapes(teacher), family_of(student).place
+        yield from self.freeze_faults([name for name in shapes if place(name) is not None])
         ours, theirs = layer_count(student), layer_count(teacher)
         if theirs % ours:
             rule = f"needs a student whose layers divide the teacher's {theirs}; it has {ours}"
@@ -62,7 +61,7 @@ class Theseus(Training):
         if student.hidden_size != teacher.hidden_size:
             rule = f"needs equal widths; student {student.hidden_size}, teacher {teacher.hidden_size}"
             yield Fault("rate", self.rate, rule, "Leave student.hidden_size out.")
-        elif other := [n for n, shape in shapes.items() if not n.startswith(layers) and known.get(n) != shape]:
+        elif other := [n for n, shape in shapes.items() if place(n) is None and known.get(n) != shape]:
             rule = f"shares the teacher's embeddings and head, and the student's {other[0]} has another shape"
             yield Fault("rate", self.rate, rule)
 
@@ -113,10 +112,11 @@ class Replacement(Objective):
         self.student, self.settings = student, settings
         self.task = task_of_config(student.config)
         self.frozen = (teacher.requires_grad_(False),)  # in a tuple: no part of this module, not trained, not saved
-        shared = {n: v for n, v in teacher.state_dict().items() if not n.startswith(layers_prefix(student.config))}
+        family = family_of(student.config)
+        shared = {name: value for name, value in teacher.state_dict().items() if family.place(name) is None}
         student.load_state_dict(student.state_dict() | shared)
         student.requires_grad_(False)
-        encoder_layers(student, family_of(student.config)).requires_grad_(True)
+        family.layers(student).requires_grad_(True)
 
     @property
     def trained(self) -> PreTrainedModel:
@@ -125,7 +125,7 @@ class Replacement(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss on labels of a mixture of both."""
-        layers = encoder_layers(self.student, family_of(self.student.config))
+        layers = family_of(self.student.config).layers(self.student)
         replaced = torch.rand(len(layers)) < self.settings.rate_at(progress)
         loss = self.task.mean_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
         for layer, drawn in zip(layers, replaced, strict=True):
@@ -137,24 +137,10 @@ class Replacement(Objective):
         """Return the logits (batch, outputs) of the teacher with these of its runs replaced."""
         (teacher,) = self.frozen
         teacher.train(self.training)
-        ours, theirs = (encoder_layers(model, family_of(model.config)) for model in (self.student, teacher))
+        ours, theirs = (family_of(model.config).layers(model) for model in (self.student, teacher))
         run = len(theirs) // len(ours)
         layers: list[nn.Module] = []
         for index, layer in enumerate(ours):
             layers += [layer] if replaced[index] else list(theirs[index * run : (index + 1) * run])
-        with _layers(teacher, layers):
+        with family_of(teacher.config).running(teacher, layers):
             return observe(teacher, batch).logits
-
-
-@contextmanager
-def _layers(model: PreTrainedModel, layers: list[nn.Module]) -> Iterator[None]:
-    """Let a model run through other layers, for a time."""
-    family = family_of(model.config)
-    above, _, name = f"{family.base}.{family.layers}".rpartition(".")
-    parent = model.get_submodule(above)
-    own = getattr(parent, name)
-    setattr(parent, name, nn.ModuleList(layers))
-    try:
-        yield
-    finally:
-        setattr(parent, name, own)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
-from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, known_family
 from compress.files import copy_file, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
@@ -37,9 +37,11 @@ class TransformersJs(Stage):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Both look up the type of the model among those that they know."""
-        if not can_be_taken_apart(student):
+        family = known_family(student)
+        if family is None or not family.known_to_transformers_js:
+            known = [name for name, other in FAMILIES.items() if other.known_to_transformers_js]
             rule = f"transformers.js does not know students of type {student.model_type}"
-            yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(FAMILIES)}.")
+            yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(known)}.")
 
     def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
         """The graph in fp32, which both load first, is written, and the int8 one that is named."""

@@ -1,1 +1,10 @@
-"""Families of encoders: where each keeps its layers and what can be done with them."""
+"""Families of encoders, one per file: where each keeps its layers and what can be done with them.
+
+Each file registers its family; a family of another package does so in the same way.
+"""
+
+from compress.families import bert as bert
+from compress.families import distilbert as distilbert
+from compress.families import electra as electra
+from compress.families import mobilebert as mobilebert
+from compress.families import roberta as roberta

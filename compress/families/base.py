@@ -1,162 +1,300 @@
-"""Where each supported family of encoders keeps its layers, projections and sizes.
+"""A family of encoders: where its models keep layers, heads and units, and how those are cut, resized and observed.
 
-One table for everything that takes a model apart: student building, head pruning, importance.
+Everything that takes a model apart asks here, so a family is one file. `Family` follows from a few names for models of
+linear layers; a family that is built otherwise overrides the methods that differ.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from compress.errors import ModelError
+from compress.families.layered import Layered
+
+
+@dataclass
+class Attention:
+    """What passes through one layer's attention. A listener may put another ``context`` in its place."""
+
+    query: Tensor  # (batch, heads, tokens, head size)
+    key: Tensor  # as the query
+    value: Tensor  # as the query
+    scores: Tensor  # (batch, heads, tokens, tokens), before masking and softmax
+    context: Tensor  # (batch, heads, tokens, head size): what each head hands on
+
+
+Listener = Callable[[Attention], None]
 
 
 @dataclass(frozen=True)
-class Family:
-    """Attribute paths in a transformers model, and names in its configuration."""
+class Projection:
+    """A linear layer within an encoder layer whose outputs are heads or feed-forward units."""
 
-    model_type: str
-    base: str  # the encoder inside a model with a head
-    layers: str = "encoder.layer"  # within the encoder
-    query: str = "attention.self.query"  # within a layer
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    attention_output: str = "attention.output.dense"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
-    head: str = "classifier.dense"  # within a classifier: the hidden layer of its head
-    head_output: str = "classifier.out_proj"
-    layers_key: str = "num_hidden_layers"  # in the configuration
-    heads_key: str = "num_attention_heads"
-    hidden_key: str = "hidden_size"
-    neurons_key: str = "intermediate_size"
+    name: str  # within the layer
+    holds: int = 1  # how often its outputs hold all of them, one after another: 3 for fused queries, keys and values
 
 
-FAMILIES = {
-    family.model_type: family
-    for family in (
-        Family("bert", "bert", head="bert.pooler.dense", head_output="classifier"),
-        Family("roberta", "roberta"),
-        Family("electra", "electra"),
-        Family(
-            "distilbert",
-            "distilbert",
-            layers="transformer.layer",
-            query="attention.q_lin",
-            key="attention.k_lin",
-            value="attention.v_lin",
-            attention_output="attention.out_lin",
-            up="ffn.lin1",
-            down="ffn.lin2",
-            head="pre_classifier",
-            head_output="classifier",
-            layers_key="n_layers",
-            heads_key="n_heads",
-            hidden_key="dim",
-            neurons_key="hidden_dim",
-        ),
-    )
-}
-UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
-FAKE_QUANTIZED = "qat_"  # after that prefix: of one with fake quantization
+@dataclass(frozen=True)
+class LanguageHeadNames:
+    """Where a family's masked language model has the parts of its head."""
+
+    dense: str
+    norm: str
 
 
-class Principal:
-    """What the configuration of a composite model says of layers: that of its ``principal``, one classifier's."""
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings that are a sum, normalised and perhaps projected."""
 
-    principal: Any
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the states."""
-        return int(self.principal.hidden_size)
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """How many layers there are."""
-        return int(self.principal.num_hidden_layers)
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Heads a layer, before any pruning."""
-        return int(self.principal.num_attention_heads)
-
-    @property
-    def kept_heads(self) -> list[list[int]] | None:
-        """Heads that each layer keeps; None: all."""
-        kept: list[list[int]] | None = getattr(self.principal, "kept_heads", None)
-        return kept
+    words: Tensor  # (vocabulary, width)
+    positions: Tensor  # (positions, width)
+    types: Tensor | None  # (types, width)
+    norm: nn.LayerNorm
+    project: nn.Linear | None = None  # from that width to the states'
 
 
-def can_be_taken_apart(config: Any) -> bool:
-    """Return whether a configuration is of a family in the table."""
-    return _family_name(config) in FAMILIES
+class Family(Layered, ABC):
+    """Models that can be taken apart."""
+
+    units_entry: ClassVar[str] = "intermediate_size"
+    """The configuration's entry for the number of feed-forward units."""
+    sums_embeddings: ClassVar[bool] = True
+    """Whether embeddings are the normalised sum of words, positions and perhaps types."""
+    known_to_transformers_js: ClassVar[bool] = False
+    reads_first_token_with_tanh: ClassVar[bool] = False
+    """Whether a classifier's head is: first token, dense, tanh, dense."""
+
+    @abstractmethod
+    def projections(self) -> tuple[Projection, ...]:
+        """Return what gives queries, keys and values: three linear layers, or a fused one."""
+
+    @abstractmethod
+    def attention_output_name(self) -> str:
+        """Return the linear layer within a layer that all heads go through."""
+
+    @abstractmethod
+    def feed_forward(self) -> tuple[Projection, ...]:
+        """Return what gives the feed-forward units: a linear layer, and that of the gates where there are any."""
+
+    @abstractmethod
+    def feed_forward_output_name(self) -> str:
+        """Return the linear layer within a layer that all units go through."""
+
+    @abstractmethod
+    def attention_modules(self) -> tuple[str, ...]:
+        """Return a layer's modules for attention, its normalisation included."""
+
+    @abstractmethod
+    def feed_forward_modules(self) -> tuple[str, ...]:
+        """Return a layer's modules for the feed-forward network, its normalisation included."""
+
+    def in_attention(self, name: str) -> bool:
+        """Return whether what has this name within a layer belongs to attention; all else is the feed-forward's."""
+        return name.partition(".")[0] in self.attention_modules()
+
+    # configuration
+
+    def sizes(
+        self,
+        *,
+        layers: int | None = None,
+        heads: int | None = None,
+        hidden: int | None = None,
+        units: int | None = None,
+    ) -> dict[str, int]:
+        """Return the entries of a configuration that say these sizes; heads and units per layer."""
+        names = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": hidden}
+        own = {self.config_class.attribute_map.get(name, name): size for name, size in names.items()}
+        own[self.units_entry] = units
+        return {name: size for name, size in own.items() if size is not None}
+
+    def unit_count(self, config: Any) -> int:
+        """Return the feed-forward units of a layer before any pruning."""
+        return int(getattr(config, self.units_entry))
+
+    # one layer
+
+    def attention_output(self, layer: nn.Module) -> nn.Linear:
+        """Return the linear layer whose inputs are the heads' outputs, head by head."""
+        return linear(layer, self.attention_output_name())
+
+    def feed_forward_output(self, layer: nn.Module) -> nn.Linear:
+        """Return the linear layer whose inputs are the feed-forward units."""
+        return linear(layer, self.feed_forward_output_name())
+
+    def matrix_names(self) -> tuple[str, ...]:
+        """Return all linear layers of a layer, in the order in which they are computed."""
+        reading, units = ([part.name for part in parts] for parts in (self.projections(), self.feed_forward()))
+        return (*reading, self.attention_output_name(), *units, self.feed_forward_output_name())
+
+    def matrices(self, layer: nn.Module) -> dict[str, nn.Module]:
+        """Return the modules of `matrix_names` by name."""
+        return {name: layer.get_submodule(name) for name in self.matrix_names()}
+
+    def outputs(self, inner: int, units: int) -> dict[str, int]:
+        """Return how many outputs the projections have, for heads that are ``inner`` wide together."""
+        widths = ((self.projections(), inner), (self.feed_forward(), units))
+        return {part.name: part.holds * width for parts, width in widths for part in parts}
+
+    def inputs(self, inner: int, units: int) -> dict[str, int]:
+        """Return how many inputs those have that all heads and all units go through."""
+        return {self.attention_output_name(): inner, self.feed_forward_output_name(): units}
+
+    def rows(self, part: Projection, kept: Sequence[int], size: int, count: int) -> list[int]:
+        """Return the outputs of a projection that are those of some heads, of ``count`` heads of this size.
+
+        Feed-forward units are heads of size 1.
+        """
+        return [
+            (copy * count + number) * size + place
+            for copy in range(part.holds)
+            for number in kept
+            for place in range(size)
+        ]
+
+    def resize(self, layer: nn.Module, inner: int, units: int) -> None:
+        """Give a layer fresh linear layers for these sizes where they differ; weights are loaded later."""
+        outputs, inputs = self.outputs(inner, units), self.inputs(inner, units)
+        for name in self.matrix_names():
+            replace_linear(layer, name, inputs.get(name), outputs.get(name))
+
+    def cut(self, name: str, value: Tensor, heads: Sequence[int], units: Sequence[int], size: int) -> Tensor:
+        """Return what is left of a parameter, by its name within a layer, with only these heads of this size and units.
+
+        What belongs to neither is returned as it is.
+        """
+        module, _, kind = name.rpartition(".")
+        for parts, kept, width in ((self.projections(), heads, size), (self.feed_forward(), units, 1)):
+            for part in (part for part in parts if part.name == module):
+                count = len(value) // (part.holds * width)
+                return value[torch.tensor(self.rows(part, kept, width, count), device=value.device)]
+        inner = [head * size + place for head in heads for place in range(size)]
+        columns = {self.attention_output_name(): inner, self.feed_forward_output_name(): list(units)}
+        if module in columns and kind == "weight":
+            return value[:, torch.tensor(columns[module], device=value.device)]
+        return value
+
+    def head_weights(self, layer: nn.Module, size: int) -> list[Tensor]:
+        """Return the weights that leave with each head: tensors (heads, …, inputs), one per linear layer."""
+        output = self.attention_output(layer)
+        count = output.in_features // size
+        parts = [self._by_number(layer, part, size, count) for part in self.projections()]
+        return [*parts, output.weight.detach().T.reshape(count, size, -1)]
+
+    def unit_weights(self, layer: nn.Module) -> Tensor:
+        """Return the weights that leave with each feed-forward unit, (units, …)."""
+        output = self.feed_forward_output(layer)
+        count = output.in_features
+        parts = [self._by_number(layer, part, 1, count).flatten(1) for part in self.feed_forward()]
+        return torch.cat([*parts, output.weight.detach().T], 1)
+
+    def _by_number(self, layer: nn.Module, part: Projection, size: int, count: int) -> Tensor:
+        """Return a projection's weights by head, (heads, outputs of one, inputs)."""
+        weight = linear(layer, part.name).weight.detach()
+        rows = [row for number in range(count) for row in self.rows(part, [number], size, count)]
+        return weight[torch.tensor(rows, device=weight.device)].reshape(count, part.holds * size, -1)
+
+    def head_parameters(self, layer: nn.Module) -> int:
+        """Return how many parameters all heads of a layer have together."""
+        reading = [layer.get_submodule(part.name) for part in self.projections()]
+        return _parameters(reading) + self.attention_output(layer).weight.numel()
+
+    def unit_parameters(self, layer: nn.Module) -> int:
+        """Return how many parameters all feed-forward units of a layer have together."""
+        reading = [layer.get_submodule(part.name) for part in self.feed_forward()]
+        return _parameters(reading) + self.feed_forward_output(layer).weight.numel()
+
+    # a whole model
+
+    def widen(self, model: PreTrainedModel, config: Any, head_size: int) -> None:
+        """Give the parts of a model with narrow states that keep their width the sizes that its states hide.
+
+        They are the heads and the hidden layer of the classifier's head, if it has one.
+        """
+        for layer in self.layers(model):
+            self.set_head_size(layer, head_size)
+        head = self.head(model)
+        if head is not None:
+            replace_linear(model, head[0], outputs=config.unpruned_size)
+            replace_linear(model, head[1], inputs=config.unpruned_size)
+
+    def set_head_size(self, layer: nn.Module, size: int) -> None:
+        """Tell a layer's attention the width of a head, where that is not the states' width by the number of heads."""
+        raise NotImplementedError(f"{self.model_type} models cannot lose hidden channels")
+
+    def embeddings(self, model: PreTrainedModel) -> Embeddings:
+        """Return a model's embeddings, of a family with `sums_embeddings`; their parts are named as in BERT."""
+        return summed(self.embedders(model)[0])
+
+    def narrowed(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return what the configuration of a model that lost hidden channels must say of its embeddings."""
+        return {}
+
+    def head(self, model: nn.Module) -> tuple[str, str] | None:
+        """Return the hidden layer of a model's head and its output layer; None where the head has no hidden layer."""
+        return None
+
+    def listening(self, model: PreTrainedModel, listener: Listener) -> AbstractContextManager[None] | None:
+        """Return a context in which every layer's attention calls ``listener`` and goes on with the context it leaves.
+
+        Contexts may be nested; the innermost listener is the one that is called. None, as here, where attention asks
+        transformers' `AttentionInterface`, through which `compress.models.attention` listens.
+        """
+        return None
+
+    # masked language models
+
+    def language_head(self) -> LanguageHeadNames | None:
+        """Return where a masked language model has its head; None for a family without one."""
+        return None
+
+    def language_activation(self, config: Any) -> str:
+        """Return the activation in that head, by transformers' name."""
+        return "gelu"
 
 
-def layer_count(config: Any) -> int:
-    """Return how many layers a configuration has whose states can be compared; 0 for models without any."""
-    return int(getattr(config, "num_hidden_layers", 0))
+def summed(embeddings: nn.Module, project: nn.Linear | None = None) -> Embeddings:
+    """Return embeddings whose parts are named as in BERT."""
+    words, positions = embeddings.get_submodule("word_embeddings"), embeddings.get_submodule("position_embeddings")
+    types, norm = getattr(embeddings, "token_type_embeddings", None), embeddings.get_submodule("LayerNorm")
+    assert isinstance(words, nn.Embedding)
+    assert isinstance(positions, nn.Embedding)
+    assert isinstance(norm, nn.LayerNorm)
+    return Embeddings(words.weight, positions.weight, None if types is None else types.weight, norm, project)
 
 
-def principal_config(config: Any) -> Any:
-    """Return the configuration of one classifier whose layers stand for a model's: mostly the model's own.
-
-    That of an ensemble's chosen member; that of the student in a model with a head for each of several tasks.
-    """
-    while isinstance(config, Principal):
-        config = config.principal
-    return config
-
-
-def layers_prefix(config: Any) -> str:
-    """Return how the names of the layers' parameters begin."""
-    return f"{family_of(config).base}.{family_of(config).layers}."
-
-
-def layers_below_top(name: str, config: Any) -> int:
-    """Return how many steps below the head a parameter of a classifier lies.
-
-    The head and pooler 0, the last layer 1, the first as many as there are layers, the embeddings one more.
-    """
-    family, count, prefix = family_of(config), layer_count(config), layers_prefix(config)
-    if name.startswith(prefix):
-        return count - int(name.removeprefix(prefix).partition(".")[0])
-    return count + 1 if name.startswith(f"{family.base}.embeddings") else 0
-
-
-def family_of(config: Any) -> Family:
-    """Return the family of a transformers configuration; raises ModelError for an unsupported one."""
-    config = principal_config(config)
-    found = FAMILIES.get(_family_name(config))
-    if found is None:
-        raise ModelError(
-            f"{config.model_type} models cannot be taken apart here: supported are {', '.join(FAMILIES)}. "
-            "Name a teacher of one of these families."
-        )
-    return found
-
-
-def _family_name(config: Any) -> str:
-    return str(config.model_type).removeprefix(UNEVEN).removeprefix(FAKE_QUANTIZED)
-
-
-def encoder_layers(model: nn.Module, family: Family) -> nn.ModuleList:
-    """Return the encoder's layers, first to last."""
-    found = model.get_submodule(f"{family.base}.{family.layers}")
-    assert isinstance(found, nn.ModuleList)
-    return found
+def has_submodule(model: nn.Module, path: str) -> bool:
+    """Return whether there is a module at ``path`` below ``model``."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def linear(layer: nn.Module, path: str) -> nn.Linear:
     """Return the linear layer at ``path`` below ``layer``."""
-    found = layer.get_submodule(path)
-    assert isinstance(found, nn.Linear)
-    return found
+    module = layer.get_submodule(path)
+    assert isinstance(module, nn.Linear)
+    return module
 
 
-def replace_linear(layer: nn.Module, path: str, new: nn.Linear) -> None:
-    """Put ``new`` at ``path`` below ``layer``."""
-    parent, _, name = path.rpartition(".")
-    setattr(layer.get_submodule(parent), name, new)
+def replace_linear(layer: nn.Module, path: str, inputs: int | None = None, outputs: int | None = None) -> None:
+    """Put a fresh linear layer at ``path`` below ``layer``, if its sizes are not these already."""
+    old = linear(layer, path)
+    inputs, outputs = inputs or old.in_features, outputs or old.out_features
+    if (inputs, outputs) != (old.in_features, old.out_features):
+        parent, _, name = path.rpartition(".")
+        new = nn.Linear(inputs, outputs, bias=old.bias is not None, dtype=old.weight.dtype)
+        setattr(layer.get_submodule(parent), name, new)
+
+
+def _parameters(modules: Sequence[nn.Module]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

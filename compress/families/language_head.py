@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from compress.families.base import family_of
+from compress.errors import ModelError
+from compress.families.base import LanguageHeadNames
+from compress.families.registry import family_of
 from compress.models.loading import load_any_masked_lm, plain_errors
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Where a family's transformers model for masked language modelling has the parts of its head."""
-
-    dense: str
-    norm: str
-    activation: str | None = None  # the configuration's key; None: always gelu
-
-
-_NAMES = {
-    "bert": _Names("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "hidden_act"),
-    "roberta": _Names("lm_head.dense", "lm_head.layer_norm"),
-    "electra": _Names("generator_predictions.dense", "generator_predictions.LayerNorm"),
-    "distilbert": _Names("vocab_transform", "vocab_layer_norm", "activation"),
-}
 
 
 class LanguageHead(nn.Module):
@@ -42,12 +26,11 @@ class LanguageHead(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        key = _NAMES[family_of(config).model_type].activation
         width = embedding_width(config)
         self.dense = nn.Linear(config.hidden_size, width)
         self.norm = nn.LayerNorm(width, eps=getattr(config, "layer_norm_eps", 1e-12))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.activation = ACT2FN[getattr(config, key) if key else "gelu"]
+        self.activation = ACT2FN[family_of(config).language_activation(config)]
         self.decoder: nn.Parameter | None = None
         nn.init.normal_(self.dense.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.dense.bias)
@@ -76,16 +59,16 @@ def embedding_width(config: Any) -> int:
 
 def word_embeddings(model: PreTrainedModel) -> Tensor:
     """Return a model's word embeddings (vocabulary, width), the parameter itself."""
-    found = model.get_input_embeddings()
-    assert isinstance(found, nn.Embedding)
-    return found.weight
+    words = model.get_input_embeddings()
+    assert isinstance(words, nn.Embedding)
+    return words.weight
 
 
 def has_language_head(model: str | Path, config: Any) -> bool:
     """Return whether a folder's weights, or a hub id's declared architecture, have a masked-language-model head."""
     folder = Path(model)
     if folder.is_dir():
-        wanted = f"{_NAMES[family_of(config).model_type].dense}.weight"
+        wanted = f"{_names(config).dense}.weight"
         for path in folder.glob("*.safetensors"):
             with plain_errors(model), safe_open(path, framework="pt") as file:
                 if wanted in file.keys():  # noqa: SIM118
@@ -95,11 +78,18 @@ def has_language_head(model: str | Path, config: Any) -> bool:
     return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in names)
 
 
+def _names(config: Any) -> LanguageHeadNames:
+    names = family_of(config).language_head()
+    if names is None:
+        raise ModelError(f"{config.model_type} models have no masked language model here.")
+    return names
+
+
 def load_language_model(model: str | Path, on: torch.device | None = None) -> tuple[PreTrainedModel, LanguageHead]:
     """Return the encoder and the head of a folder or hub id, in evaluation mode; a head that it lacks is random."""
     loaded, _ = load_any_masked_lm(model)
     config = loaded.config
-    names = _NAMES[family_of(config).model_type]
+    names = _names(config)
     head = LanguageHead(config)
     encoder = loaded.base_model
     assert isinstance(encoder, PreTrainedModel)

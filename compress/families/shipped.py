@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.models.auto import modeling_auto
 
-from compress.models.auto import auto_of, auto_that_knows
+from compress.families.forms.form import Form
 
 CODE = "modeling_compress.py"
 _STEM = CODE.removesuffix(".py")
@@ -35,16 +36,17 @@ from __future__ import annotations
 def ship(model: PreTrainedModel, folder: Path) -> None:
     """Write `CODE` into the folder of a saved model, and into its config.json where transformers finds the classes.
 
-    Nothing is written for a model of transformers' own types.
+    Nothing is written for a model of transformers' own types, nor for one of a family that another package defines:
+    that package loads it, together with this one.
     """
     classes = own_classes(model)
-    if not classes or type(model) not in classes:
+    if type(model) not in classes or _needs_another_package(model):
         return
     (folder / CODE).write_text(joined(classes), encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    named = {"AutoConfig": model.config_class, auto_of(model.config).__name__: type(model)}
-    config["auto_map"] = {auto: f"{_STEM}.{one.__name__}" for auto, one in named.items() if one is not None}
+    autos = {"AutoConfig": model.config_class} | dict.fromkeys(_autos_of(type(model)), type(model))
+    config["auto_map"] = {auto: f"{_STEM}.{kind.__name__}" for auto, kind in autos.items() if kind is not None}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -79,11 +81,14 @@ def joined(classes: Sequence[type[PreTrainedModel]]) -> str:
                 visit(str(node.module))
         modules[name] = tree  # after all that it needs
 
-    for one in classes:
-        visit(one.__module__)
+    for kind in classes:
+        visit(kind.__module__)
+        if issubclass(kind, Form):
+            visit(type(kind.family).__module__)
     _check_names(modules)
-    header = _HEADER.format(auto=auto_that_knows(getattr(classes[0], "config_class", None)))
+    header = _HEADER.format(auto=next(iter(_autos_of(classes[0])), "AutoModel"))
     parts = [header, *(_body(name, tree) for name, tree in modules.items())]
+    parts += [_made_again(kind) for kind in classes if issubclass(kind, Form)]
     if len(classes) > 1:
         parts.append(_registered(classes[1:]))
     return "\n\n".join(part.strip("\n") + "\n" for part in parts)
@@ -139,12 +144,35 @@ def _names(module: str, tree: ast.Module) -> list[tuple[str, str]]:
     return found
 
 
+def _needs_another_package(model: PreTrainedModel) -> bool:
+    return any(isinstance(part, Form) and not _is_own(type(part.family).__module__) for part in model.modules())
+
+
+def _autos_of(kind: type[PreTrainedModel]) -> list[str]:
+    """Return the names of transformers' `Auto` classes that load models of a class."""
+    config_class = getattr(kind, "config_class", None)
+    if config_class is None:
+        return []
+    autos: list[Any] = [auto for auto in vars(modeling_auto).values() if isinstance(auto, type)]
+    mapped = [auto for auto in autos if getattr(auto, "_model_mapping", None) is not None]
+    return [auto.__name__ for auto in mapped if auto._model_mapping.get(config_class, None) is kind]
+
+
+def _made_again(kind: type[Form]) -> str:
+    """Return the line that makes the class of a form."""
+    family, form = kind.family, next(base for base in kind.__mro__[1:] if issubclass(base, Form))
+    return (
+        f"from {kind.stock.__module__} import {kind.stock.__name__}  # noqa: E402\n"
+        f"{form.__name__}.model_of(FAMILIES[{family.model_type!r}], {kind.stock.__name__})\n"
+    )
+
+
 def _registered(classes: Sequence[type[PreTrainedModel]]) -> str:
     lines = ["# the types of which the model is made", "from transformers import AutoConfig  # noqa: E402"]
-    autos = {one: auto_that_knows(getattr(one, "config_class", None)) for one in classes}
-    lines += [f"from transformers import {auto}  # noqa: E402" for auto in sorted(set(autos.values()))]
-    for one, auto in autos.items():
-        config = f"{one.__name__}.config_class"
+    for kind in classes:
+        config = f"{kind.__name__}.config_class"
         lines.append(f"AutoConfig.register({config}.model_type, {config}, exist_ok=True)")
-        lines.append(f"{auto}.register({config}, {one.__name__}, exist_ok=True)")
+        for auto in _autos_of(kind):
+            lines.append(f"from transformers import {auto}  # noqa: E402")
+            lines.append(f"{auto}.register({config}, {kind.__name__}, exist_ok=True)")
     return "\n".join(lines)

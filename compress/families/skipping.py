@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, layer_count
+from compress.families.registry import family_of, layer_count
 from compress.models.outputs import Outputs, observe
 from compress.models.quantities import Quantity
 
@@ -33,7 +33,7 @@ def observe_without(
 @contextmanager
 def _skipping(model: PreTrainedModel, skipped: Collection[int]) -> Iterator[None]:
     """Let layers, counted from 1, hand on what they are given, for a time."""
-    layers = encoder_layers(model, family_of(model.config))
+    layers = family_of(model.config).layers(model)
     chosen = [layers[number - 1] for number in sorted(skipped)]
     before = [vars(layer).get("forward") for layer in chosen]  # an instance's own, which is rare
     try:

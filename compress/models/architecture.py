@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from compress.errors import ModelError
-from compress.families.base import FAMILIES, UNEVEN, Principal
+from compress.families.registry import FAMILIES, UNEVEN, Principal
 from compress.models.auto import auto_of, knows, model_class, purpose
 
 _SIZES = (

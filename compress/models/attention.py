@@ -1,35 +1,25 @@
 """Attention that can be watched: one function in place of a model's own, which tells what passes through it.
 
-It is registered with transformers; a model runs it only inside `listening`.
+It is registered with transformers; a model runs it only inside `listening`. A family whose attention does not ask
+transformers for its function says itself how it is watched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from compress.families.base import Attention, Listener
+from compress.families.registry import known_family
+
 OBSERVED = "compress_observed"
 
-
-@dataclass
-class Attention:
-    """What passes through one layer's attention. A listener may put another ``context`` in its place."""
-
-    query: Tensor  # (batch, heads, tokens, head size)
-    key: Tensor  # as the query
-    value: Tensor  # as the query
-    scores: Tensor  # (batch, heads, tokens, tokens), before masking and softmax
-    context: Tensor  # (batch, heads, tokens, head size): what each head hands on
-
-
-Listener = Callable[[Attention], None]
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
@@ -50,8 +40,7 @@ def _observed_attention(
     masked = scores if attention_mask is None else scores + attention_mask
     probabilities = nn.functional.dropout(masked.softmax(-1), dropout, module.training)
     attention = Attention(query, key, value, scores, probabilities @ value)
-    for listener in _listeners.get():
-        listener(attention)
+    _tell(attention)
     return attention.context.transpose(1, 2).contiguous(), probabilities
 
 
@@ -65,8 +54,19 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
 
     Attention then runs in plain matrix products.
     """
-    before = model.config._attn_implementation
     token = _listeners.set((*_listeners.get(), listener))
+    family = known_family(model.config)
+    try:
+        with (None if family is None else family.listening(model, _tell)) or _observed(model):
+            yield
+    finally:
+        _listeners.reset(token)
+
+
+@contextmanager
+def _observed(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model ask transformers for `_observed_attention`, for a time."""
+    before = model.config._attn_implementation
     if before != OBSERVED:
         model.set_attn_implementation(OBSERVED)
     try:
@@ -74,7 +74,11 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
     finally:
         if before != OBSERVED:
             model.set_attn_implementation(before)
-        _listeners.reset(token)
+
+
+def _tell(attention: Attention) -> None:
+    for listener in _listeners.get():
+        listener(attention)
 
 
 @contextmanager

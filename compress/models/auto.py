@@ -40,13 +40,6 @@ def knows(auto: Any, config_class: type) -> bool:
     return config_class in auto._model_mapping
 
 
-def auto_that_knows(config_class: Any) -> str:
-    """Return the name of the ``Auto`` class that builds models of a configuration's class; the first without one."""
-    return next(
-        (name for name, auto in autos().items() if config_class and knows(auto, config_class)), next(iter(autos()))
-    )
-
-
 def from_config(config: Any) -> PreTrainedModel:
     """Return a new model of a configuration, with random weights."""
     model: PreTrainedModel = auto_of(config).from_config(config)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from compress.families.base import Principal
+from compress.families.registry import Principal
 from compress.models.quiet import quiet
 from compress.models.segments import classification_loss
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, layers_prefix
+from compress.families.registry import family_of
 
 SPARSE = "sparse_weights"  # in the configuration
 _WEIGHT = ".parametrizations.weight.original"  # what torch calls a weight that is masked
@@ -148,12 +148,11 @@ def matrices(model: PreTrainedModel, *, embeddings: bool = False) -> dict[str, n
 
     Pooler and classifier stay whole, as in the papers. Raises ModelError for a family that is not in the table.
     """
-    family, prefix = family_of(model.config), layers_prefix(model.config)
-    paths = (family.query, family.key, family.value, family.attention_output, family.up, family.down)
+    family = family_of(model.config)
     found = {
-        f"{prefix}{index}.{path}": layer.get_submodule(path)
-        for index, layer in enumerate(encoder_layers(model, family))
-        for path in paths
+        family.named(index, name): module
+        for index, layer in enumerate(family.layers(model))
+        for name, module in family.matrices(layer).items()
     }
     if embeddings:
         words = model.get_input_embeddings()

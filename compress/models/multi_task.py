@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from compress.families.base import Principal
+from compress.families.registry import Principal
 from compress.models.quiet import quiet
 
 HEAD = ("id2label", "label2id", "problem_type", "label_range")

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.initialization import no_init_weights
 
 from compress.errors import ModelError
-from compress.families.base import FAKE_QUANTIZED, FAMILIES, UNEVEN, Principal
-from compress.families.forms.shared import SHARED
+from compress.families.registry import FAKE_QUANTIZED, SHARED, UNEVEN, Principal, family_behind, principal_config
 from compress.models.architecture import ships_code
 from compress.models.ensemble import EnsembleConfig
 from compress.models.quiet import quiet
@@ -28,7 +27,7 @@ UNLIMITED = 2**20  # tokens, of a model whose configuration names no limit
 MOST_VALUES = 2**30  # values of the small copy, 4 GiB
 _TOKENS = 4  # of the row that is run
 _ROOM = 8  # numbers of the small copy's vocabulary beyond the special tokens'
-_longest: dict[str, int] = {}
+_measured: dict[str, list[tuple[int, int]]] = {}  # (first position of a row, rows) of each table, by configuration
 
 
 def longest_row(config: Any) -> int:
@@ -42,11 +41,24 @@ def longest_row(config: Any) -> int:
         return min(longest_row(config.member(number)) for number in range(1, len(config.members or []) + 1))
     if isinstance(config, Principal):
         return longest_row(config.principal)
+    return min((rows - first for first, rows in _tables(config)), default=0) or _configured(config)
+
+
+def counts_from_padding(config: Any) -> bool:
+    """Return whether positions start behind the number of the padding, as RoBERTa's do.
+
+    Raises ModelError where the architecture cannot be run.
+    """
+    return any(first > 0 for first, _ in _tables(principal_config(config)))
+
+
+def _tables(config: Any) -> list[tuple[int, int]]:
+    """Return (first position of a row, rows) of each table of positions; none where positions come from no table."""
     key = json.dumps([type(config).__name__, config.to_dict()], sort_keys=True, default=str)
-    if key not in _longest:
+    if key not in _measured:
         stock = _stock(config)
-        _longest[key] = (None if stock is None else _of_table(stock)) or _configured(config)
-    return _longest[key]
+        _measured[key] = [] if stock is None else _of_stock(stock)
+    return _measured[key]
 
 
 def _configured(config: Any) -> int:
@@ -57,22 +69,22 @@ def _configured(config: Any) -> int:
 def _stock(config: Any) -> Any | None:
     """Return a copy of transformers' own type, its layers all alike; None for a type without one."""
     name = str(config.model_type)
-    if not name.startswith(UNEVEN):
-        mapping: Any = AutoModel._model_mapping
+    mapping: Any = AutoModel._model_mapping
+    if not name.startswith(UNEVEN):  # no type of ours
         return None if ships_code(config) or type(config) not in mapping else copy.deepcopy(config)
-    name = name.removeprefix(SHARED).removeprefix(UNEVEN).removeprefix(FAKE_QUANTIZED)
-    if name not in FAMILIES:
+    family = family_behind(name, UNEVEN, SHARED, FAKE_QUANTIZED)
+    if family is None or family.config_class not in mapping:
         return None
-    known = AutoConfig.for_model(name).to_dict()
+    known = family.config_class().to_dict()
     settings = {key: value for key, value in config.to_dict().items() if key in known and key != "model_type"}
-    stock = AutoConfig.for_model(name, **settings)
+    stock: Any = family.config_class(**settings)
     if stock.hidden_size % stock.num_attention_heads:
         stock.num_attention_heads = 1  # narrowed states; positions do not depend on heads
     return stock
 
 
-def _of_table(config: Any) -> int | None:
-    """Return how many positions the table has that tokens reach; None without a table. ``config`` is changed."""
+def _of_stock(config: Any) -> list[tuple[int, int]]:
+    """Return what `_tables` does, of a type of transformers' own; ``config`` is changed."""
     whole = copy.deepcopy(config)
     try:
         _shrink(config)
@@ -99,7 +111,7 @@ def _shrink(config: Any) -> None:
     config.num_hidden_layers = 1
 
 
-def _reached(config: Any) -> int | None:
+def _reached(config: Any) -> list[tuple[int, int]]:
     with torch.device("meta"), quiet():
         values = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
     if values > MOST_VALUES:
@@ -115,9 +127,10 @@ def _reached(config: Any) -> int | None:
         torch.set_rng_state(before)
     word = 0 if config.pad_token_id != 0 else 1
     ids = torch.full((1, _TOKENS), word)
-    with _Tables() as tables, torch.no_grad(), quiet():
+    tables = _Tables()
+    with tables, torch.no_grad(), quiet():
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return min((rows - first for first, rows in tables.positions), default=None)
+    return tables.positions
 
 
 class _Tables(TorchFunctionMode):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError
-from compress.families.forms.uneven import UNEVEN_CLASSES
+from compress.families.forms.uneven import UnevenForm
+from compress.families.registry import FAMILIES, family_behind
 
 
 def with_pruned_heads(model: str | Path, config: Any) -> Any:
@@ -20,11 +21,12 @@ def with_pruned_heads(model: str | Path, config: Any) -> Any:
         return config
     if not isinstance(pruned, dict):
         raise ModelError(f"{model}: pruned_heads in config.json must say heads by layer. Correct config.json.")
-    if config.model_type not in UNEVEN_CLASSES:
+    family = family_behind(config.model_type)
+    if family is None:
         where = ", ".join(f"layer {layer}: heads {_listed(heads)}" for layer, heads in pruned.items())
         raise ModelError(
             f"{model}: pruned_heads in config.json ({where}): transformers 5 cannot build a model of type "
-            f"{config.model_type} without them, and here only {', '.join(UNEVEN_CLASSES)} can. "
+            f"{config.model_type} without them, and here only {', '.join(FAMILIES)} can. "
             "Name the model before pruning."
         )
     kept = [list(range(config.num_attention_heads)) for _ in range(config.num_hidden_layers)]
@@ -39,7 +41,7 @@ def with_pruned_heads(model: str | Path, config: Any) -> Any:
         kept[place] = [head for head in kept[place] if head not in heads]
     settings = config.to_dict() | {"kept_heads": kept}
     del settings["pruned_heads"], settings["model_type"]
-    uneven = UNEVEN_CLASSES[config.model_type][0](**settings)
+    uneven = UnevenForm.config_of(family)(**settings)
     uneven.name_or_path, uneven._commit_hash = config.name_or_path, getattr(config, "_commit_hash", None)
     return uneven
 

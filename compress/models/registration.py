@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from compress.families.forms.quantization_aware import FAKE_QUANTIZED_CLASSES
-from compress.families.forms.shared import SHARED_CLASSES
-from compress.families.forms.uneven import UNEVEN_CLASSES
+from compress.families.base import Family
+from compress.families.forms.form import Form
+from compress.families.forms.quantization_aware import FakeQuantizedForm
+from compress.families.forms.shared import SharedForm
+from compress.families.forms.uneven import UnevenForm
+from compress.families.registry import FAMILIES
+from compress.families.registry import on_register as on_family
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
+from compress.tasks.base import Task
 from compress.tasks.classification import Classification
+from compress.tasks.registry import on_register as on_task
 
+FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
 CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
-    *UNEVEN_CLASSES.values(),
-    *SHARED_CLASSES.values(),
-    *FAKE_QUANTIZED_CLASSES.values(),
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
     (EnsembleConfig, EnsembleForSequenceClassification),
     (MultiTaskConfig, MultiTaskForSequenceClassification),
 )
-"""(configuration class, model class) of every model type that is ours: one answer per text or pair of texts."""
+"""(configuration class, model class) of every model type that is ours and no family's: one answer per text or pair."""
+_autos: list[Any] = []
 
 
 def register() -> None:
-    """Make `AutoConfig` and the ``Auto`` class of classification know every type in `CLASSIFIERS`."""
+    """Make transformers know every type of ours: all in `CLASSIFIERS`, and all forms of families for every task."""
     for config_class, model_class in CLASSIFIERS:
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         Classification.auto.register(config_class, model_class, exist_ok=True)
+    on_task(_register_task)
+    on_family(_register_family)
+
+
+def forms_of(family: Family, auto: Any) -> list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]]:
+    """Return the classes of every form of a family with that head; none where the family has no such head."""
+    stock = auto._model_mapping.get(family.config_class, None)
+    return [] if stock is None else [(form.config_of(family), form.model_of(family, stock)) for form in FORMS]
+
+
+def register_auto(auto: Any) -> None:
+    """Make one of transformers' ``Auto`` classes build and load the forms of every family."""
+    if auto not in _autos:
+        _autos.append(auto)
+        for family in FAMILIES.values():
+            _register_forms(family, auto)
+
+
+def _register_task(task: type[Task]) -> None:
+    register_auto(task.auto)
+
+
+def _register_family(family: Family) -> None:
+    for auto in _autos:
+        _register_forms(family, auto)
+
+
+def _register_forms(family: Family, auto: Any) -> None:
+    for config_class, model_class in forms_of(family, auto):
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        auto.register(config_class, model_class, exist_ok=True)

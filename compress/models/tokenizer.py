@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError
-from compress.families.base import principal_config
+from compress.families.registry import principal_config
 from compress.models.auto import model_class
 from compress.models.folder import TOKENIZER, TOKENIZER_CONFIG
 

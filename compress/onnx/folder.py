@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from compress.families.base import FAMILIES, UNEVEN
+from compress.families.registry import UNEVEN, family_behind
 from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
 from compress.onnx.graph import input_names, write_onnx
@@ -38,8 +38,8 @@ def with_tokenizer(source: Path, folder: Path) -> None:
     for name in BESIDE:
         shutil.copyfile(source / name, folder / name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    family = config["model_type"].removeprefix(UNEVEN)
-    config["model_type"] = family if family in FAMILIES else config["model_type"]
+    family = family_behind(config["model_type"], UNEVEN)
+    config["model_type"] = config["model_type"] if family is None else family.model_type
     config.pop("auto_map", None)
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from compress.families.registry import place_of
+
 IN_INT8 = frozenset({
     "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention",
     "DynamicQuantizeLSTM",
@@ -43,7 +45,9 @@ class MatrixProduct:
     @property
     def name(self) -> str:
         """What it is called within its layer: the module's path there, or which product of attention's own."""
+        place = place_of(self.path)
         inner = self.path[found.end() :] if (found := _LAYER.search(self.path)) else self.path
+        inner = inner if place is None else place[2]
         return inner if self.weighted else f"{inner.partition('.')[0]}, of two activations"
 
 
@@ -52,6 +56,10 @@ def part_of(path: str) -> str:
 
     Layers are counted from 1. What is in no layer and no embedding is the head.
     """
+    place = place_of(path)
+    if place is not None:
+        family, layer, inner = place
+        return f"layer {layer + 1} {'attention' if family.in_attention(inner) else 'ffn'}"
     found = _LAYER.search(path)
     if found is None:
         return EMBEDDINGS if "embeddings" in path else HEAD

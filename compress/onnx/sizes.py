@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from compress.errors import ModelError
-from compress.families.base import family_of, layers_prefix
 from compress.families.forms.uneven import head_size, kept_heads
+from compress.families.registry import family_of
 from compress.tasks.base import Array
 
 
@@ -26,19 +26,16 @@ def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> 
     made.CopyFrom(graph)
     family, count = family_of(config), len(kept_heads(config))
     inner = heads * head_size(config)
-    outputs = dict.fromkeys((family.query, family.key, family.value), inner) | {family.up: units}
     parts = _Parts(made)
-    entered = [
-        parts.product(parts.named(f"{layers_prefix(config)}{i}.{family.query}.bias")).input[0] for i in range(count)
-    ]
+    first_read = family.projections()[0].name
+    entered = [parts.product(parts.named(family.named(i, f"{first_read}.bias"))).input[0] for i in range(count)]
     for layer in range(count - layers, count):
-        own = f"{layers_prefix(config)}{layer}."
-        for path, width in outputs.items():
-            bias = parts.named(f"{own}{path}.bias")
+        for name, width in family.outputs(inner, units).items():
+            bias = parts.named(family.named(layer, f"{name}.bias"))
             parts.resize(parts.product(bias).input[1], 1, width)
             parts.resize(bias, 0, width)
-        for path, width in ((family.attention_output, inner), (family.down, units)):
-            parts.resize(parts.product(parts.named(f"{own}{path}.bias")).input[1], 0, width)
+        for name, width in family.inputs(inner, units).items():
+            parts.resize(parts.product(parts.named(family.named(layer, f"{name}.bias"))).input[1], 0, width)
     first, start = entered[0], entered[count - layers]
     for node in made.graph.node if start != first else ():
         for place, name in enumerate(node.input):

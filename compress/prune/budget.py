@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, RecipeError
-from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB, size_mib
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import kept_heads, neurons
+from compress.families.registry import family_of
 from compress.models.outputs import parameters
 
 Shape = tuple[tuple[int, int], ...]
@@ -68,14 +68,11 @@ def widths(config: Any, count: int) -> list[int]:
 def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: float = 0.0) -> Costs:
     """Return the table of exact counts: parameters times ``scale``, with ``aside`` added once."""
     family, shape = family_of(model.config), shape_of(model.config)
-    layer, (heads, width) = encoder_layers(model, family)[0], shape[0]
-    reading = [linear(layer, path) for path in (family.query, family.key, family.value)]
-    head = sum(parameters(one) for one in reading) + linear(layer, family.attention_output).weight.numel()
-    neuron = (parameters(linear(layer, family.up)) + linear(layer, family.down).weight.numel()) // width
-    head //= heads
+    layer, (heads, width) = family.layers(model)[0], shape[0]
+    head, neuron = family.head_parameters(layer) // heads, family.unit_parameters(layer) // width
     known = widths(model.config, count)
     least = parameters(layer) - (heads - 1) * head - (width - known[0]) * neuron
-    layers = sum(parameters(one) for one in encoder_layers(model, family))
+    layers = sum(parameters(one) for one in family.layers(model))
     return Costs(
         unit,
         (parameters(model) - layers) * scale + aside,

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import layer_count
 from compress.families.forms.uneven import shrink
+from compress.families.registry import layer_count
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.prune.parts import LAYERS, Parts

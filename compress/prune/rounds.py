@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.models.device import device
 from compress.models.loading import load_model
 from compress.pipeline.model import Model

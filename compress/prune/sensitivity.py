@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, shrink
+from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.progress import progress
 from compress.prune.costs import GONE, Shape, shape_of
@@ -87,19 +87,19 @@ class Sensitivity:
         Fewer heads and fewer units are measured apart; what a layer loses by both is taken to be their sum.
         """
         model, family = self.model, family_of(self.model.config)
-        layers, whole = list(encoder_layers(model, family)), shape_of(self.model.config)
+        layers, whole = list(family.layers(model)), shape_of(self.model.config)
         size = head_size(model.config)
         found = []
         for index, layer in progress(list(enumerate(layers)), title="sensitivity", unit="layer"):
             heads, width = whole[index]
             entered = [self._entering(batch, layer) for batch in self.batches]
-            with self._from(index):
+            with family.running(model, layers[index:]):  # the work of those before need not be done again
                 columns = [[head * size + i for i in range(size)] for head in self.order.heads[index]]
                 numbers = sorted({count for count, _ in options[index]} - {0, heads})
-                by_heads = self._cut(linear(layer, family.attention_output), columns, numbers, layer, entered)
+                by_heads = self._cut(family.attention_output(layer), columns, numbers, layer, entered)
                 columns = [[unit] for unit in self.order.units[index]]
                 numbers = sorted({units for _, units in options[index]} - {0, width})
-                by_units = self._cut(linear(layer, family.down), columns, numbers, layer, entered)
+                by_units = self._cut(family.feed_forward_output(layer), columns, numbers, layer, entered)
             gone = tuple(GONE if place == index else one for place, one in enumerate(whole))
             without = self.distance(gone) if len(whole) > 1 else inf
             found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
@@ -151,18 +151,6 @@ class Sensitivity:
         finally:
             handle.remove()
         return states[0]
-
-    @contextmanager
-    def _from(self, index: int) -> Iterator[None]:
-        """Leave out the layers before ``index``, whose work need not be done again."""
-        family = family_of(self.model.config)
-        above, _, name = f"{family.base}.{family.layers}".rpartition(".")
-        stack, layers = self.model.get_submodule(above), encoder_layers(self.model, family)
-        setattr(stack, name, nn.ModuleList(layers[index:]))
-        try:
-            yield
-        finally:
-            setattr(stack, name, layers)
 
 
 @contextmanager

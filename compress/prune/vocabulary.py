@@ -15,6 +15,7 @@ from compress.data.dataset import Split
 from compress.errors import DataError, Fault
 from compress.files import MIB
 from compress.models.loading import load_tokenizer, without_values
+from compress.models.positions import counts_from_padding
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
 from compress.pipeline.record import Role
@@ -66,7 +67,7 @@ class PruneVocabulary(Stage):
             columns = [_tokens(split, tokenizer).columns["input_ids"] for split in splits]
             before = len(tokenizer)
             used = used_pieces(tokenizer, columns, chain.from_iterable(_texts(split) for split in splits))
-            if model.config.model_type.endswith("roberta"):  # counts positions from the number of its padding
+            if counts_from_padding(model.config):  # whose number must stay
                 used |= set(range(model.config.pad_token_id))
             keep = sorted(used)
             if len(keep) < before:

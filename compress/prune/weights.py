@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
-from compress.families.base import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB
-from compress.models.loading import load_model, parameter_shapes
+from compress.models.loading import load_model, without_values
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.model import Model
 from compress.pipeline.record import Details, Role
@@ -230,14 +230,9 @@ def zero_smallest(judged: PreTrainedModel, pruned: PreTrainedModel, how: Sparsif
 
 
 def _shapes(config: Any, embeddings: bool) -> dict[str, torch.Size]:
-    family = family_of(config)
-    paths = (family.query, family.key, family.value, family.attention_output, family.up, family.down)
-    ends = [f".{path}.weight" for path in paths] + (["word_embeddings.weight"] if embeddings else [])
-    inner = f"{family.base}."
     return {
-        name: shape
-        for name, shape in parameter_shapes(config).items()
-        if name.startswith(inner) and any(name.endswith(end) for end in ends)
+        f"{name}.weight": module.get_parameter("weight").shape
+        for name, module in matrices(without_values(config), embeddings=embeddings).items()
     }
 
 

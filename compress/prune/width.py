@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError
-from compress.families.base import encoder_layers, family_of
-from compress.families.forms.uneven import UNEVEN_CLASSES, kept_channels, kept_heads, neurons, unpruned_size
-from compress.families.language_head import word_embeddings
-from compress.models.quiet import quiet
+from compress.families.forms.uneven import kept_channels, kept_heads, neurons, reshaped, unpruned_size
+from compress.families.registry import family_of
 from compress.pipeline.workshop import Kind
 from compress.prune.parts import Parts, Weighed
 from compress.prune.parts.channels import Channels
@@ -100,25 +98,14 @@ def narrow(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     if gone:
         _coupled(pruned, gone, {nn.LayerNorm: _in_order()}).prune()
     shape: dict[str, Any] = {
-        family.hidden_key: len(set(keep)),
+        **family.sizes(hidden=len(set(keep))),
         "kept_channels": [before[channel] for channel in sorted(set(keep))],
         "unpruned_size": unpruned_size(config),
         "kept_heads": kept_heads(config),
         "neurons": neurons(config),
+        **family.narrowed(pruned),
     }
-    if family.model_type == "electra":
-        shape["embedding_size"] = word_embeddings(pruned).shape[1]
-        shape["embeddings_projected"] = hasattr(pruned.base_model, "embeddings_project")
-    config_class, model_class = UNEVEN_CLASSES[family.model_type]
-    settings = config.to_dict() | shape
-    settings.pop("model_type")
-    with quiet():
-        narrower = model_class(config_class(**settings))
-    narrower.set_attn_implementation(config._attn_implementation)
-    narrower.load_state_dict(pruned.state_dict())  # fails if anything was left wide, or made narrow, that should not be
-    nn.Module.to(narrower, model.device)
-    narrower.train(model.training)
-    return narrower
+    return reshaped(model, shape, pruned.state_dict())  # fails if anything has not the width that it should have
 
 
 def channel_magnitude(model: PreTrainedModel) -> Tensor:
@@ -164,7 +151,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
             ignored_params=[],
             verbose=False,
         )
-    last = encoder_layers(model, family_of(model.config))[-1]
+    last = family_of(model.config).layers(model)[-1]
     norm = [part for part in last.modules() if isinstance(part, nn.LayerNorm)][-1]
     return graph.get_pruning_group(norm, graph.get_pruner_of_module(norm).prune_out_channels, channels)
 

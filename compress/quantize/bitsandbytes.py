@@ -14,7 +14,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.files import MIB
 from compress.machine import versions
 from compress.models.auto import from_pretrained
@@ -74,7 +74,8 @@ class BitsAndBytes(Stage):
             rule = f"cannot quantize a student of type {student.model_type}"
             yield Fault("bits", self.bits.value, rule, f"Supported: {', '.join(FAMILIES)}. Use dynamic instead.")
         elif self.bits is Bits.nf4:
-            shapes = [s for name, s in parameter_shapes(student).items() if name.startswith(layers_prefix(student))]
+            place = family_of(student).place
+            shapes = [shape for name, shape in parameter_shapes(student).items() if place(name) is not None]
             if not any(_whole_blocks(shape[0], shape[1]) for shape in shapes if len(shape) == 2):
                 rule = f"needs linear layers of {OUTPUTS}·i outputs and {INPUTS}·j inputs, and the student has none"
                 yield Fault("bits", "nf4", rule, "Use int8.")
@@ -110,9 +111,9 @@ class BitsAndBytes(Stage):
             import bitsandbytes  # noqa: F401  # transformers uses it
         except ImportError as error:
             raise MissingPackageError("bitsandbytes", "bitsandbytes", "Quantizing to int8 or nf4 in PyTorch") from error
-        encoder = f"{family_of(whole.config).base}."
+        family = family_of(whole.config)
         linears = {name: module for name, module in whole.named_modules() if isinstance(module, nn.Linear)}
-        head = [name for name in linears if not name.startswith(encoder)]
+        head = [name for name in linears if not family.in_encoder(name)]
         left = [
             name
             for name, module in linears.items()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault
-from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize

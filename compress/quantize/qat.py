@@ -10,9 +10,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.families.forms.fake_quantization import Scheme
 from compress.families.forms.quantization_aware import fake_quantized
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.errors import DataError, Fault
-from compress.families.base import family_of
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
+from compress.families.registry import family_of
 from compress.models.auto import from_config
 from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.models.word_pieces import started_pieces, trained_pieces
@@ -110,12 +110,12 @@ class Bert(Student):
         """Return the student's configuration; ``teacher`` is left as it was."""
         family = family_of(teacher)
         count = self._count(teacher)
-        sizes = {
-            family.layers_key: count,
-            family.hidden_key: self.hidden_size or teacher.hidden_size,
-            family.heads_key: self.heads or teacher.num_attention_heads,
-            family.neurons_key: self.intermediate_size or getattr(teacher, family.neurons_key),
-        }
+        sizes = family.sizes(
+            layers=count,
+            hidden=self.hidden_size or teacher.hidden_size,
+            heads=self.heads or teacher.num_attention_heads,
+            units=self.intermediate_size or family.unit_count(teacher),
+        )
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
         origin: dict[str, Any] = {"teacher_layers": list(layers)}
         for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):

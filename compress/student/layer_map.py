@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compress.errors import Fault
-from compress.families.base import layer_count
+from compress.families.registry import layer_count
 from compress.settings import nearest
 
 NAMED = ("uniform", "skip", "first", "last")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import MobileBertConfig, PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import family_of
+from compress.families.registry import family_of
 from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
@@ -22,12 +22,6 @@ from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.tasks.heads import HEAD
-
-HEADS = {
-    "bert": ("bert.pooler.dense", "classifier"),
-    "roberta": ("classifier.dense", "classifier.out_proj"),
-}
-"""The two linear layers of heads that compute what MobileBERT's does: first token, dense, tanh, dense."""
 
 
 class Normalization(Enum):
@@ -61,7 +55,10 @@ class Mobile(Student):
 
     def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
         """Yield sizes that do not fit the teacher's configuration; raises ModelError for an unsupported teacher."""
-        family_of(teacher)
+        family = family_of(teacher)
+        if self.copy_weights and not family.sums_embeddings:
+            rule = f"cannot start from a teacher of type {teacher.model_type}, whose embeddings are no sum"
+            yield Fault("copy_weights", True, rule, "Set student.copy_weights=false.")
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
         yield from depth_faults(self.layer_map, count, most)
         if self._bottleneck(teacher) % self._heads(teacher):
@@ -133,20 +130,20 @@ class Mobile(Student):
 
 
 def _head(teacher: PreTrainedModel) -> tuple[str, ...]:
-    return HEADS.get(family_of(teacher.config).model_type, ())
+    """Return the two linear layers of a head that computes what MobileBERT's does; nothing for others."""
+    family = family_of(teacher.config)
+    return (family.head(teacher) or ()) if family.reads_first_token_with_tanh else ()
 
 
 @torch.no_grad()
 def _embeddings(teacher: PreTrainedModel, config: Any) -> dict[str, Tensor]:
     """Return what the student's embeddings start from, by name."""
-    family = family_of(teacher.config)
-    theirs = teacher.get_submodule(f"{family.base}.embeddings")
-    weights = {name: value.clone() for name, value in theirs.state_dict().items()}
-    words, positions = weights["word_embeddings.weight"], weights["position_embeddings.weight"]
+    summed = family_of(teacher.config).embeddings(teacher)
+    words, positions = summed.words.clone(), summed.positions
     positions = positions[-config.max_position_embeddings :]  # RoBERTa's first ones are never used
-    types = weights.get("token_type_embeddings.weight", torch.zeros(1, words.shape[1]))
-    scale, shift = weights["LayerNorm.weight"], weights["LayerNorm.bias"]
-    project = getattr(getattr(teacher, family.base), "embeddings_project", None)  # ELECTRA's, after normalisation
+    types = torch.zeros(1, words.shape[1]) if summed.types is None else summed.types
+    scale, shift = summed.norm.weight.detach(), summed.norm.bias.detach()
+    project = summed.project
     matrix = torch.eye(words.shape[1]) if project is None else project.weight
     if config.normalization_type == "no_norm":
         spread = _spread(words, positions, types)

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import can_be_taken_apart, family_of
-from compress.families.forms.shared import SHARED_CLASSES, shared_parts
+from compress.families.forms.shared import FactorisedEmbedding, SharedForm, shared_parts
+from compress.families.language_head import embedding_width, word_embeddings
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
@@ -57,12 +58,12 @@ class Shared(Student):
         """Yield sizes that do not fit the teacher's configuration."""
         if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
             rule = f"cannot start from a teacher of type {teacher.model_type}"
-            remedy = f"Name an unpruned teacher of a type in {', '.join(SHARED_CLASSES)}."
+            remedy = f"Name an unpruned teacher of a type in {', '.join(FAMILIES)}."
             yield Fault("share", self.share.value, rule, remedy)
             return
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
         yield from depth_faults(self.layer_map, count, most)
-        width = _width(teacher)
+        width = embedding_width(teacher)
         if (self.embedding_size or 0) >= width:
             rule = f"must be below the teacher's {width}; a product of that rank saves nothing"
             yield Fault("embedding_size", self.embedding_size, rule, "0 leaves word embeddings as they are.")
@@ -78,13 +79,13 @@ class Shared(Student):
         family = family_of(teacher)
         count = self.layers or teacher.num_hidden_layers
         settings = teacher.to_dict() | {
-            family.layers_key: count,
+            **family.sizes(layers=count),
             "teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),
             "share": self.share.value,
             "word_embedding_size": self._rank(teacher),
         }
         settings.pop("model_type")
-        return SHARED_CLASSES[family.model_type][0](**settings)
+        return SharedForm.config_of(family)(**settings)
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a new student; what its layers share starts as ``start`` says, all else from the teacher's twin.
@@ -94,22 +95,21 @@ class Shared(Student):
         config, family = self.config(teacher.config), family_of(teacher.config)
         with quiet():
             student = from_config(config)
-        prefix, words = f"{family.base}.{family.layers}.", f"{family.base}.embeddings.word_embeddings."
-        shared = shared_parts(family.model_type, config.share)
+        shared = shared_parts(family, config.share)
         mapped = [layer - 1 for layer in config.teacher_layers]
         weights, own = teacher.state_dict(), student.state_dict()
         for name in own:
-            if name.startswith(prefix):
-                index, _, rest = name.removeprefix(prefix).partition(".")
-                if rest.partition(".")[0] in shared:
-                    own[name] = self._start([weights[f"{prefix}{layer}.{rest}"] for layer in mapped])
-                else:
-                    own[name] = weights[f"{prefix}{mapped[int(index)]}.{rest}"].clone()
+            place = family.place(name)
+            if place is not None and place[1].partition(".")[0] in shared:
+                own[name] = self._start([weights[family.moved(name, layer)] for layer in mapped])
+            elif place is not None:
+                own[name] = weights[family.moved(name, mapped[place[0]])].clone()
             elif name in weights:
                 own[name] = weights[name].clone()
         if config.word_embedding_size:
-            left, right = low_rank(weights[f"{words}weight"], config.word_embedding_size)
-            own[f"{words}table.weight"], own[f"{words}project.weight"] = left, right.T.contiguous()
+            left, right = low_rank(word_embeddings(teacher).detach(), config.word_embedding_size)
+            words = next(name for name, part in student.named_modules() if isinstance(part, FactorisedEmbedding))
+            own[f"{words}.table.weight"], own[f"{words}.project.weight"] = left, right.T.contiguous()
         student.load_state_dict(own)
         student.eval()
         return student
@@ -121,10 +121,5 @@ class Shared(Student):
         """Return the rank of the word embeddings; an ELECTRA's that are factorised already stay as they are."""
         if self.embedding_size is not None:
             return self.embedding_size
-        width = _width(teacher)
+        width = embedding_width(teacher)
         return max(8 * round(width / 24), 1) if width == teacher.hidden_size and width > 1 else 0
-
-
-def _width(teacher: Any) -> int:
-    """Return the width of the teacher's word embeddings."""
-    return int(getattr(teacher, "embedding_size", None) or teacher.hidden_size)

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, ModelError
-from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.hub_access import absent
 from compress.models.folder import VOCABULARIES
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
@@ -49,11 +49,9 @@ def layers_of(source: Any, student: Any, choice: Any) -> tuple[int, ...]:
 
 def twin_of(name: str, config: Any, layers: Sequence[int]) -> str:
     """Return the name that a student's tensor has in its source; ``layers`` as `layers_of` gives them."""
-    prefix = layers_prefix(config)
-    if not name.startswith(prefix):
-        return name
-    index, _, rest = name.removeprefix(prefix).partition(".")
-    return f"{prefix}{layers[int(index)] - 1}.{rest}"
+    family = family_of(config)
+    place = family.place(name)
+    return name if place is None else family.moved(name, layers[place[0]] - 1)
 
 
 def copy_weights(
@@ -63,11 +61,11 @@ def copy_weights(
 
     Without ``head``, only the encoder's tensors, including embeddings and pooler.
     """
-    base = f"{family_of(student.config).base}."
+    family = family_of(student.config)
     weights, own = source.state_dict(), student.state_dict()
     for name in own:
         twin = twin_of(name, student.config, layers)
-        if (head or name.startswith(base)) and twin in weights and weights[twin].shape == own[name].shape:
+        if (head or family.in_encoder(name)) and twin in weights and weights[twin].shape == own[name].shape:
             own[name] = weights[twin].clone()
     student.load_state_dict(own)
 
@@ -99,10 +97,10 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
     except ValueError as error:
         yield Fault("layer_map", choice, f"{error}, the layers of start = {start}")
         return
-    base, ours, theirs = f"{family_of(student).base}.", parameter_shapes(student), parameter_shapes(source)
+    family, ours, theirs = family_of(student), parameter_shapes(student), parameter_shapes(source)
     for name, shape in ours.items():
         found = theirs.get(twin_of(name, student, layers))
-        if name.startswith(base) and found != shape:
+        if family.in_encoder(name) and found != shape:
             rule = f"does not have the student's shapes: {name} is {_said(found)}, the student's {_said(shape)}"
             yield Fault("start", start, rule, "Set the student's sizes to its own.")
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from compress.errors import Fault
@@ -17,12 +17,23 @@ AUTO = "auto"
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
+_listeners: list[Callable[[type[Task]], None]] = []
 
 
 def register(task: type[Task]) -> None:
     """Make a task known by its name; raises ValueError where the name stands for another."""
     if task.name == AUTO or TASKS.setdefault(task.name, task) is not task:
         raise ValueError(f"There is a task {task.name!r} already. Choose another name.")
+    for listener in _listeners:
+        listener(task)
+
+
+def on_register(listener: Callable[[type[Task]], None]) -> None:
+    """Call ``listener`` with every task that is known, and with every one that will be."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+    for task in list(TASKS.values()):
+        listener(task)
 
 
 register(Classification)  # takes any labels, and so is asked last

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import CONFIG_MAPPING
 
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
+from compress.models.architecture import ships_code
 from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
@@ -118,7 +118,7 @@ def check_together(ensemble: Ensemble, members: Sequence[Member], task: Task) ->
             "same. Set teacher.fine_tune=always, or name other models as teacher.members."
         )
     for member in members:
-        if member.config.model_type not in CONFIG_MAPPING:
+        if ships_code(member.config):
             raise ModelError(
                 f"teacher.members: {member.name} ships its own code (type {member.config.model_type}), and an "
                 "ensemble reloads without. Name models that transformers knows."

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.families.base import principal_config
+from compress.families.registry import principal_config
 from compress.hub_access import absent, looks_like_a_path
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig

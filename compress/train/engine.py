@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from compress.errors import CompressError
-from compress.families.base import layers_below_top
+from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name

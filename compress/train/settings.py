@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from compress.errors import Fault
-from compress.families.base import can_be_taken_apart, family_of
+from compress.families.registry import can_be_taken_apart, family_of
 from compress.models.loading import parameter_shapes
 from compress.pipeline.stage import Stage
 from compress.settings import at_least, between, positive
@@ -82,8 +82,8 @@ class Training(Stage):
         """Yield ``freeze`` if it leaves nothing to train below the head, which this stage does not train."""
         if not self.freeze or not can_be_taken_apart(config):
             return
-        base = f"{family_of(config).base}."
-        names = [name for name in parameter_shapes(config) if name.startswith(base) and ".pooler." not in name]
+        family = family_of(config)
+        names = [name for name in parameter_shapes(config) if family.in_encoder(name) and not family.in_pooler(name)]
         if all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
             yield Fault("freeze", list(self.freeze), "leaves nothing to train: this stage does not train the head")
 

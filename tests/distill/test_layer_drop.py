@@ -34,8 +34,8 @@ from compress.distill.losses import (
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill, labels_only
 from compress.distill.teacher_outputs import FromModel
-from compress.families.base import FAMILIES, encoder_layers, family_of
 from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES, family_of
 from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
@@ -147,7 +147,7 @@ def test_losses_and_gradients_are_those_of_a_loop_over_the_layers_that_ran(
     total = sum(losses[name].weight * value for name, value in expected.items())
     torch.testing.assert_close(loss, total, rtol=1e-5, atol=1e-6)
     total.backward()
-    prefix = f"{FAMILIES[family].base}.{FAMILIES[family].layers}."
+    prefix = f"{FAMILIES[family].encoder}.{FAMILIES[family].stack}."
     for name, parameter in cut.named_parameters():
         place = name
         if name.startswith(prefix):
@@ -161,7 +161,7 @@ def test_the_gradient_of_skipped_layers_is_zero_and_not_missing(family: str, dra
     made, student, _ = training(family, {"soft": SoftTargets(), "hidden": HiddenStates()})
     drawn(1, 4)
     made(tiny_batch(family=family), 0.0)[0].backward()
-    layers = encoder_layers(student, family_of(student.config))
+    layers = family_of(student.config).layers(student)
     for number, layer in enumerate(layers, start=1):
         for parameter in layer.parameters():
             assert parameter.grad is not None

@@ -153,16 +153,18 @@ def test_equal_inputs_have_no_loss() -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_queries_keys_and_values_are_those_of_the_layer(family: str) -> None:
-    from compress.families.base import FAMILIES, encoder_layers, linear
+    from compress.families.base import linear
+    from compress.families.registry import FAMILIES
 
     model, batch = shrink(tiny_model(family), heads=[[0, 1], [3], [0, 1, 2, 3], [1, 2]]), tiny_batch(family=family)
     seen = observe(model, batch, HIDDEN, *RELATIONS)
     names = FAMILIES[family]
-    for index, layer in enumerate(encoder_layers(model, names), start=1):
+    for index, layer in enumerate(names.layers(model), start=1):
         states = seen[HIDDEN][index - 1]
-        torch.testing.assert_close(seen[QUERIES][index], linear(layer, names.query)(states))
-        torch.testing.assert_close(seen[KEYS][index], linear(layer, names.key)(states))
-        torch.testing.assert_close(seen[VALUES][index], linear(layer, names.value)(states))
+        query, key, value = (linear(layer, part.name) for part in names.projections())
+        torch.testing.assert_close(seen[QUERIES][index], query(states))
+        torch.testing.assert_close(seen[KEYS][index], key(states))
+        torch.testing.assert_close(seen[VALUES][index], value(states))
 
 
 def objective(

@@ -17,8 +17,8 @@ from compress.distill.losses import HardLabels
 from compress.distill.stage import Distill
 from compress.distill.theseus import Replacement, Theseus
 from compress.errors import RecipeError
-from compress.families.base import FAMILIES, encoder_layers
 from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES
 from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
@@ -43,12 +43,12 @@ def spliced(
     family: str, predecessor: PreTrainedModel, successor: PreTrainedModel, order: list[tuple[str, int]]
 ) -> PreTrainedModel:
     """Return a model of its own with the predecessor's embeddings and head and these layers, copied one by one."""
-    config = type(predecessor.config)(**(predecessor.config.to_dict() | {FAMILIES[family].layers_key: len(order)}))
+    config = type(predecessor.config)(**(predecessor.config.to_dict() | FAMILIES[family].sizes(layers=len(order))))
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).eval()
-    outside = {n: v for n, v in predecessor.state_dict().items() if f".{FAMILIES[family].layers}." not in n}
+    outside = {n: v for n, v in predecessor.state_dict().items() if f".{FAMILIES[family].stack}." not in n}
     model.load_state_dict(outside, strict=False)
-    layers = {side: encoder_layers(m, FAMILIES[family]) for side, m in (("prd", predecessor), ("scc", successor))}
-    for layer, (side, place) in zip(encoder_layers(model, FAMILIES[family]), order, strict=True):
+    layers = {side: FAMILIES[family].layers(m) for side, m in (("prd", predecessor), ("scc", successor))}
+    for layer, (side, place) in zip(FAMILIES[family].layers(model), order, strict=True):
         layer.load_state_dict(layers[side][place].state_dict())
     return model
 
@@ -103,8 +103,8 @@ def test_the_gradient_is_that_of_the_model_put_together_by_hand_and_zero_where_n
     expected = functional.cross_entropy(observe(by_hand, batch).logits, batch["labels"])
     expected.backward()
     torch.testing.assert_close(loss, expected)
-    idle, drawn = encoder_layers(successor, FAMILIES[family])
-    for mine, theirs in zip(drawn.parameters(), encoder_layers(by_hand, FAMILIES[family])[2].parameters(), strict=True):
+    idle, drawn = FAMILIES[family].layers(successor)
+    for mine, theirs in zip(drawn.parameters(), FAMILIES[family].layers(by_hand)[2].parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
     assert all(p.grad is not None and not p.grad.any() for p in idle.parameters())
     assert all(p.grad is None for p in predecessor.parameters())

@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.errors import ModelError
-from compress.families.base import can_be_taken_apart, encoder_layers, family_of
 from compress.families.forms.fake_quantization import FakeQuantizedLinear, Scheme, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import kept_heads, neurons, shrink
+from compress.families.registry import can_be_taken_apart, family_of
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.evaluate import main_metric
 from compress.models.int8_modules import as_integers
@@ -54,7 +54,7 @@ def test_what_is_made_fake_keeps_family_shape_and_weights(family: str) -> None:
     assert can_be_taken_apart(fake.config)
     assert family_of(fake.config) is family_of(model.config)
     assert (kept_heads(fake.config), neurons(fake.config)) == (kept_heads(model.config), neurons(model.config))
-    assert len(encoder_layers(fake, family_of(fake.config))) == 2
+    assert len(family_of(fake.config).layers(fake)) == 2
     weights = fake.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert {name for name in weights if ".inputs." not in name} == set(model.state_dict())

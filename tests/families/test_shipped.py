@@ -18,11 +18,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from compress.families.forms.fake_quantization import Scheme
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES
 from compress.families.shipped import CODE, joined
 from compress.models.loading import load_config, load_model, quiet, save_model
 from compress.models.multi_task import with_heads
 from compress.models.outputs import observe
-from compress.models.registration import CLASSIFIERS
+from compress.models.registration import CLASSIFIERS, forms_of
 from compress.onnx.folder import with_tokenizer
 from compress.prune.width import narrow
 from compress.student.bilstm import BiLstm
@@ -134,7 +135,8 @@ def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_models_of_all_our_types_are_tried() -> None:
-    assert {type(model) for model, _ in models().values()} == {model for _, model in CLASSIFIERS}
+    forms = [pair for name in FAMILY_NAMES for pair in forms_of(FAMILIES[name], AutoModelForSequenceClassification)]
+    assert {type(model) for model, _ in models().values()} == {model for _, model in (*CLASSIFIERS, *forms)}
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import shrink
+from compress.families.registry import family_of
 from compress.families.skipping import observe_without
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
@@ -35,7 +35,7 @@ def by_hand(model: PreTrainedModel, batch: dict[str, Tensor], skipped: Collectio
     """Return the hidden states 0 … 4 by a loop over the layers that are not skipped."""
     states = [observe(model, batch, HIDDEN)[HIDDEN][0]]
     mask = (1 - batch["attention_mask"][:, None, None, :].float()) * torch.finfo(torch.float32).min
-    for number, layer in enumerate(encoder_layers(model, family_of(model.config)), start=1):
+    for number, layer in enumerate(family_of(model.config).layers(model), start=1):
         states.append(states[-1] if number in skipped else layer(states[-1], mask))
     return states
 
@@ -93,7 +93,7 @@ def test_nothing_skipped_is_the_model_itself_and_padding_never_matters(family: s
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_skipped_layers_are_not_computed(family: str) -> None:
     model, batch, ran = tiny_model(family), tiny_batch(family=family), []
-    for number, layer in enumerate(encoder_layers(model, family_of(model.config)), start=1):
+    for number, layer in enumerate(family_of(model.config).layers(model), start=1):
         inner = next(module for module in layer.modules() if isinstance(module, torch.nn.Linear))
         inner.register_forward_hook(lambda *_, number=number: ran.append(number))
     observe_without(model, batch, {1, 4}, HIDDEN)
@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was_also_when_a_run_fails(family: str) -> None:
 @torch.no_grad()
 def test_a_forward_of_a_layers_own_comes_back() -> None:
     model, batch = tiny_model(), tiny_batch()
-    layer = encoder_layers(model, family_of(model.config))[1]
+    layer = family_of(model.config).layers(model)[1]
     own = layer.forward
     layer.forward = lambda *given, **settings: own(*given, **settings) * 2
     patched, whole = layer.forward, observe(model, batch).logits

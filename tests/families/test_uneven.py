@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
+from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.models.attention import gated
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from compress.models.registration import register_auto
+from compress.prune.width import narrow
+from tests.conftest import CONFIGS, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 KEEP = [[0, 2], [1], [0, 1, 2, 3], [3]]
 
@@ -85,14 +88,14 @@ UNITS = [[0, 5, 31], list(range(32)), [7], [1, 2, 3, 30]]
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_removed_units_add_nothing_and_the_others_what_they_did(family: str) -> None:
-    from compress.families.base import FAMILIES, encoder_layers, linear
+    from compress.families.registry import FAMILIES
 
     model, batch = tiny_model(family), tiny_batch(family=family)
     smaller = shrink(model, units=UNITS)
     names = FAMILIES[family]
-    for layer, units in zip(encoder_layers(model, names), UNITS, strict=True):
+    for layer, units in zip(names.layers(model), UNITS, strict=True):
         gone = [unit for unit in range(32) if unit not in units]
-        linear(layer, names.down).weight[:, gone] = 0
+        names.feed_forward_output(layer).weight[:, gone] = 0
     torch.testing.assert_close(observe(smaller, batch).logits, observe(model, batch).logits)
     assert neurons(smaller.config) == [3, 32, 1, 4]
     gone_units = 3 * 32 - 8
@@ -102,7 +105,7 @@ def test_removed_units_add_nothing_and_the_others_what_they_did(family: str) -> 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_removed_layers_are_passed_by(family: str) -> None:
-    from compress.families.base import FAMILIES, encoder_layers
+    from compress.families.registry import FAMILIES
 
     model, batch = tiny_model(family), tiny_batch(family=family)
     smaller = shrink(shrink(model, heads=KEEP, units=UNITS), layers=[0, 3])
@@ -110,9 +113,8 @@ def test_removed_layers_are_passed_by(family: str) -> None:
     assert neurons(smaller.config) == [3, 4]
     both = shrink(model, heads=KEEP, units=UNITS)
     names = FAMILIES[family]
-    stack = model.get_submodule(f"{names.base}.{names.layers.rpartition('.')[0]}")
-    stack.layer = torch.nn.ModuleList([encoder_layers(both, names)[i] for i in (0, 3)])
-    torch.testing.assert_close(observe(smaller, batch).logits, observe(model, batch).logits)
+    with names.running(model, [names.layers(both)[i] for i in (0, 3)]):
+        torch.testing.assert_close(observe(smaller, batch).logits, observe(model, batch).logits)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -167,12 +169,31 @@ def test_observing_changes_nothing(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_scores_are_scaled_products_of_queries_and_keys(family: str) -> None:
-    from compress.families.base import FAMILIES, encoder_layers, linear
+    from compress.families.base import linear
+    from compress.families.registry import FAMILIES
 
     model, batch = tiny_model(family), tiny_batch(family=family)
     seen = observe(model, batch, HIDDEN, SCORES)
-    layer, names = encoder_layers(model, FAMILIES[family])[1], FAMILIES[family]
-    query, key = (linear(layer, path)(seen[HIDDEN][1]).view(3, 9, 4, 4) for path in (names.query, names.key))
+    layer, names = FAMILIES[family].layers(model)[1], FAMILIES[family]
+    query, key = (linear(layer, part.name)(seen[HIDDEN][1]).view(3, 9, 4, 4) for part in names.projections()[:2])
     for b, h, i, j in [(0, 0, 0, 1), (1, 3, 5, 2), (2, 2, 4, 4)]:
         expected = float(query[b, i, h] @ key[b, j, h]) / 4**0.5
         assert seen[SCORES][2][b, h, i, j].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_the_form_of_a_model_with_another_head_is_found_by_that_heads_auto_class(family: str, tmp_path: Path) -> None:
+    register_auto(AutoModelForTokenClassification)
+    with quiet():
+        model = AutoModelForTokenClassification.from_config(CONFIGS[family](num_labels=3)).eval()
+    smaller = narrow(shrink(model, heads=KEEP), [0, 1, 2, 5, 7, 11, 15])
+    inputs = {name: value for name, value in tiny_batch(family=family).items() if name != "labels"}
+    assert smaller(**inputs).logits.shape == (3, 9, 3)
+    save_model(smaller, tiny_tokenizer(family), tmp_path)
+    with quiet():
+        again = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
+    assert type(again) is type(smaller)
+    assert torch.equal(again(**inputs).logits, smaller(**inputs).logits)
+    named = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert set(named) == {"AutoConfig", "AutoModelForTokenClassification"}

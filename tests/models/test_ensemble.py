@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.distill.teacher_outputs import FromModel, on_disk
-from compress.families.base import family_of
 from compress.families.forms.uneven import kept_heads, shrink
+from compress.families.registry import family_of
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compress.families.base import FAMILIES
+from compress.families.registry import FAMILIES
 from compress.models.loading import load_model, save_model
 from compress.models.masking import Masked, Pattern, hold_zeros, mask, masked_modules, masks, matrices, settle
 from compress.models.outputs import observe
@@ -118,7 +118,7 @@ def test_the_matrices_are_all_of_the_encoder_and_word_embeddings_when_asked(fami
     found = matrices(model)
     inner = {
         name for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and FAMILIES[family].layers in name
+        if isinstance(module, nn.Linear) and f".{FAMILIES[family].stack}." in name
     }  # fmt: skip
     assert set(found) == inner
     assert len(found) == 24

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import shrink
+from compress.families.registry import family_of
 from compress.models.loading import quiet, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
 from compress.models.outputs import observe, parameters
@@ -91,7 +91,7 @@ def test_layers_can_be_observed_and_attention_is_put_back() -> None:
     expected = observe(tiny_model(), batch, SCORES)
     assert all(torch.equal(seen[SCORES][layer], expected[SCORES][layer]) for layer in expected[SCORES])
     assert torch.equal(observe(model, batch).logits, before)
-    assert len(encoder_layers(model, family_of(model.config))) == 4
+    assert len(family_of(model.config).layers(model)) == 4
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from compress.errors import ModelError
-from compress.families.base import FAMILIES, encoder_layers, linear
+from compress.families.registry import FAMILIES
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model
 
@@ -25,11 +25,12 @@ def pruned_by_transformers_4(folder: Path, family: str, pruned: dict[str, list[i
     weights = load_file(path)
     for layer, heads in pruned.items():
         kept = torch.tensor([head * 4 + i for head in range(4) if head not in heads for i in range(4)])
-        start = f"{names.base}.{names.layers}.{layer}."
-        for part in (names.query, names.key, names.value):
-            for one in ("weight", "bias"):
-                weights[f"{start}{part}.{one}"] = weights[f"{start}{part}.{one}"][kept].contiguous()
-        output = f"{start}{names.attention_output}.weight"
+        start = f"{names.encoder}.{names.stack}.{layer}."
+        for part in names.projections():
+            for kind in ("weight", "bias"):
+                name = f"{start}{part.name}.{kind}"
+                weights[name] = weights[name][kept].contiguous()
+        output = f"{start}{names.attention_output_name()}.weight"
         weights[output] = weights[output][:, kept].contiguous()
     save_file(weights, path, metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
@@ -41,10 +42,10 @@ def pruned_by_transformers_4(folder: Path, family: str, pruned: dict[str, list[i
 def test_they_answer_as_the_whole_model_with_those_heads_silenced(tmp_path: Path, family: str) -> None:
     folder = pruned_by_transformers_4(tmp_path / "pruned", family, PRUNED)
     whole = tiny_model(family, num_labels=2)
-    layers = encoder_layers(whole, FAMILIES[family])
+    layers = FAMILIES[family].layers(whole)
     with torch.no_grad():
         for layer, heads in PRUNED.items():
-            output = linear(layers[int(layer)], FAMILIES[family].attention_output).weight
+            output = FAMILIES[family].attention_output(layers[int(layer)]).weight
             for head in heads:
                 output[:, head * 4 : head * 4 + 4] = 0
     batch = tiny_batch(family=family)

@@ -12,7 +12,7 @@ from transformers import BertConfig
 
 from compress.benchmark.stage import Benchmark
 from compress.errors import RecipeError
-from compress.families.base import FAMILIES
+from compress.families.registry import FAMILIES
 from compress.prune.budget import Budget
 from compress.prune.gradual import Curve
 from compress.run.recipe import Recipe

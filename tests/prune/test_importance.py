@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.families.base import FAMILIES, encoder_layers, linear
+from compress.families.registry import FAMILIES
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
 from compress.prune.criteria import importance_of
@@ -33,7 +33,7 @@ def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_a
     squares = importance_of(model, UNITS, [batch], "taylor")
     step = 1e-2
     for layer, unit in [(0, 0), (2, 17), (3, 31)]:
-        down = linear(encoder_layers(model, FAMILIES[family])[layer], FAMILIES[family].down)
+        down = FAMILIES[family].feed_forward_output(FAMILIES[family].layers(model)[layer])
         column = down.weight.detach()[:, unit].clone()
         found = []
         for row in range(3):
@@ -55,7 +55,7 @@ def test_activation_is_the_mean_absolute_output_of_a_unit_over_real_tokens(famil
     importance = importance_of(model, UNITS, [batch], "activation")
     names = FAMILIES[family]
     seen: list[Tensor] = []
-    down = linear(encoder_layers(model, names)[1], names.down)
+    down = names.feed_forward_output(names.layers(model)[1])
     handle = down.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     observe(model, batch)
     handle.remove()

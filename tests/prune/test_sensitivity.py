@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import shrink
+from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.prune.costs import GONE, shape_of
 from compress.prune.sensitivity import Sensitivity, ranking_of
@@ -37,7 +37,7 @@ def test_a_layers_loss_is_the_divergence_of_the_model_with_that_layer_alone_cut(
     model = tiny_model(family)
     batches = [tiny_batch(family=family), tiny_batch(rows=2, tokens=5, seed=1, family=family)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    layers = list(encoder_layers(model, family_of(model.config)))
+    layers = list(family_of(model.config).layers(model))
     sensitivity = Sensitivity(model, batches, ranking_of(HEADS, UNITS))
     lost = sensitivity.by_layer([[GONE, (1, 8), (2, 32), (4, 8), (4, 32)]] * 4)
     every = [list(range(4))] * 4, [list(range(32))] * 4
@@ -53,7 +53,7 @@ def test_a_layers_loss_is_the_divergence_of_the_model_with_that_layer_alone_cut(
         without = shrink(model, layers=[place for place in range(4) if place != layer])
         assert lost[layer].gone == pytest.approx(divergence(model, without, batches), rel=1e-3, abs=1e-7)
         assert lost[layer].heads[4] == lost[layer].units[32] == 0
-    assert list(encoder_layers(model, family_of(model.config))) == layers
+    assert list(family_of(model.config).layers(model)) == layers
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

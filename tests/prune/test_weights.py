@@ -19,7 +19,7 @@ from compress.distill.source import Keep
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.families.base import FAMILIES
+from compress.families.registry import FAMILIES
 from compress.models.loading import load_model
 from compress.models.masking import matrices, own_weight
 from compress.prune.gradual import Curve

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,8 @@ from compress.distill.objective import Distillation
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault, MissingPackageError
-from compress.families.base import FAMILIES, encoder_layers, family_of, linear
-from compress.families.forms.uneven import UNEVEN_CLASSES, head_size, kept_channels, shrink
+from compress.families.forms.uneven import UnevenForm, head_size, kept_channels, shrink
+from compress.families.registry import FAMILIES, family_of
 from compress.families.shipped import CODE
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import observe, parameters
@@ -63,15 +64,16 @@ def test_every_tensor_loses_these_channels_where_it_reads_or_writes_states_and_n
     family: str, keep: list[int]
 ) -> None:
     model, names = uneven(family), FAMILIES[family]
+    hidden, output = names.head(model) or ("", "")
     before, after = model.state_dict(), narrow(model, keep).state_dict()
     assert set(before) == set(after)
     for name, tensor in before.items():
         kept = tensor
         path, _, part = name.rpartition(".")
         axes = [axis for axis, size in enumerate(tensor.shape) if size == 16]
-        if path == names.head:
+        if path == hidden:
             axes = [1] if part == "weight" else []  # its own units stay
-        elif path == names.head_output:
+        elif path == output:
             axes = []
         for axis in axes:
             kept = torch.stack([kept.select(axis, channel) for channel in keep], dim=axis)
@@ -85,12 +87,13 @@ def test_what_is_left_computes_as_a_model_that_was_always_so_narrow_with_heads_o
     model, batch = narrow(tiny_model(family), keep), tiny_batch(family=family)
     assert head_size(model.config) == 4
     # two heads of width 4 are 8 wide; that each layer has four of them is what uneven shapes can say
-    sizes = {names.hidden_key: 8, names.heads_key: 2, "kept_heads": [[0, 1, 2, 3]] * 4}
+    sizes: dict[str, Any] = names.sizes(hidden=8, heads=2) | {"kept_heads": [[0, 1, 2, 3]] * 4}
     sizes |= dict.fromkeys(("kept_channels", "unpruned_size"))
-    config_class, model_class = UNEVEN_CLASSES[family]
-    plain = config_class(**{k: v for k, v in (model.config.to_dict() | sizes).items() if k != "model_type"})
+    plain = UnevenForm.config_of(names)(
+        **{k: v for k, v in (model.config.to_dict() | sizes).items() if k != "model_type"}
+    )
     with quiet():
-        twin = model_class(plain).eval()
+        twin = type(model)(plain).eval()
     if family == "electra" and not hasattr(twin.base_model, "embeddings_project"):
         twin.base_model.embeddings_project = nn.Linear(8, 8)
     own = {name: value for name, value in model.base_model.state_dict().items() if "pooler" not in name}
@@ -199,7 +202,7 @@ def test_channels_that_cannot_be_kept_are_refused(keep: list[int]) -> None:
 
 def norms(model: PreTrainedModel) -> list[nn.LayerNorm]:
     """Return the layers' normalisations."""
-    layers = encoder_layers(model, family_of(model.config))
+    layers = family_of(model.config).layers(model)
     return [part for layer in layers for part in layer.modules() if isinstance(part, nn.LayerNorm)]
 
 
@@ -262,11 +265,12 @@ def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(famil
 @torch.no_grad()
 def test_magnitude_is_the_mean_squared_weight_of_a_channel_over_all_that_reads_or_writes_it(family: str) -> None:
     model, names = uneven(family), FAMILIES[family]
+    hidden, _ = names.head(model) or ("", "")
     totals = [0.0] * 16
-    modules: list[tuple[nn.Module, str]] = [(linear(model, names.head), "in")]
-    for layer in encoder_layers(model, names):
-        modules += [(linear(layer, path), "in") for path in (names.query, names.key, names.value, names.up)]
-        modules += [(linear(layer, path), "out") for path in (names.attention_output, names.down)]
+    modules: list[tuple[nn.Module, str]] = [(model.get_submodule(hidden), "in")]
+    for layer in names.layers(model):
+        outputs = names.attention_output(layer), names.feed_forward_output(layer)
+        modules += [(part, "out" if part in outputs else "in") for part in names.matrices(layer).values()]
         modules += [(part, "norm") for part in layer.modules() if isinstance(part, nn.LayerNorm)]
     embeddings = model.base_model
     first = getattr(embeddings, "embeddings_project", None)

@@ -17,8 +17,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from compress.distill.losses import SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
-from compress.families.base import FAMILIES, encoder_layers, linear
+from compress.families.base import linear
 from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES
 from compress.files import size_mib
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import INPUTS
@@ -133,7 +134,7 @@ def test_head_embeddings_and_layers_of_other_shapes_stay_in_fp32(tmp_path: Path)
         loaded = load_model(artifact.folder)
         left = {name for name, module in loaded.named_modules() if type(module) is nn.Linear}
         assert {"classifier.dense", "classifier.out_proj"} <= left
-        first, second = encoder_layers(loaded, FAMILIES["roberta"])
+        first, second = FAMILIES["roberta"].layers(loaded)
         assert type(linear(first, "attention.self.query")) is not nn.Linear
         odd = linear(second, "attention.self.query"), linear(second, "attention.output.dense")
         assert [type(module) is nn.Linear for module in odd] == [bits is Bits.nf4] * 2  # 48 outputs, 48 inputs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.families.base import FAMILIES, encoder_layers
 from compress.families.forms.uneven import kept_heads, neurons, shrink
+from compress.families.registry import FAMILIES
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
@@ -56,7 +56,7 @@ def test_a_student_with_all_layers_is_the_teacher(family: str) -> None:
 def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
     teacher = tiny_model(family)
     student = Bert(layers=2, layer_map=[1, 4]).build(teacher)
-    theirs, ours = (encoder_layers(model, FAMILIES[family]) for model in (teacher, student))
+    theirs, ours = (FAMILIES[family].layers(model) for model in (teacher, student))
     for place, layer in enumerate([0, 3]):
         for (name, a), (_, b) in zip(ours[place].named_parameters(), theirs[layer].named_parameters(), strict=True):
             assert torch.equal(a, b), name
@@ -69,13 +69,13 @@ def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
     seen = observe(student, tiny_batch(family=family), HIDDEN, SCORES)
     assert seen[HIDDEN][2].shape == (3, 9, 8)
     assert seen[SCORES][2].shape == (3, 2, 9, 9)
-    assert getattr(student.config, FAMILIES[family].neurons_key) == 12
+    assert FAMILIES[family].unit_count(student.config) == 12
 
 
 def test_a_student_without_copied_weights_starts_elsewhere() -> None:
     teacher = tiny_model()
     student = Bert(start="random").build(teacher)
-    first = encoder_layers(student, FAMILIES["bert"])[0], encoder_layers(teacher, FAMILIES["bert"])[1]
+    first = FAMILIES["bert"].layers(student)[0], FAMILIES["bert"].layers(teacher)[1]
     assert not any(
         torch.equal(a, b) for a, b in zip(*(part.parameters() for part in first), strict=True) if a.dim() > 1
     )

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from compress.families.base import can_be_taken_apart
+from compress.families.registry import can_be_taken_apart
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx

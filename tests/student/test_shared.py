@@ -13,9 +13,9 @@ from onnxruntime.quantization import quantize_dynamic
 from safetensors import safe_open
 from transformers import BertConfig, BertForSequenceClassification
 
-from compress.families.base import FAMILIES, can_be_taken_apart, encoder_layers
 from compress.families.forms.shared import shared_parts
 from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
@@ -31,8 +31,8 @@ from tests.student.reloading import check_reloading
 def test_it_computes_what_a_plain_model_with_copies_computes(family: str, share: Share, start: Start) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
     student = Shared(share=share, start=start, embedding_size=0).build(teacher)
-    layers = encoder_layers(teacher, FAMILIES[family])
-    for part in shared_parts(family, share.value):
+    layers = FAMILIES[family].layers(teacher)
+    for part in shared_parts(FAMILIES[family], share.value):
         modules = [layer.get_submodule(part) for layer in layers]
         for name, _ in modules[0].named_parameters():
             copies = [module.get_parameter(name) for module in modules]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
 from compress.errors import RecipeError
-from compress.families.base import FAMILIES, encoder_layers
+from compress.families.registry import FAMILIES
 from compress.models.loading import load_model, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -57,7 +57,7 @@ def test_pretrained_is_what_the_teacher_was_before_with_a_head_of_its_own(family
     state = a_state(tmp_path, family, str(origin))
     student = started(state, Bert(layers=2, layer_map=[1, 4], start="pretrained"))
     before, teacher = load_model(origin), load_model(state.given_teacher.folder)
-    theirs, ours = (encoder_layers(model, FAMILIES[family]) for model in (before, student))
+    theirs, ours = (FAMILIES[family].layers(model) for model in (before, student))
     assert same(ours[0], theirs[0])
     assert same(ours[1], theirs[3])
     assert same(student.base_model.embeddings, before.base_model.embeddings)
@@ -87,7 +87,7 @@ def test_a_head_for_other_labels_is_not_taken_over(tmp_path: Path) -> None:
 def test_a_deeper_folder_gives_the_layers_that_the_map_names(tmp_path: Path) -> None:
     state, deep = a_state(tmp_path), save_tiny(tmp_path / "deep", seed=7)
     student = started(state, Bert(layers=2, layer_map="last", start=str(deep)))
-    theirs, ours = (encoder_layers(model, FAMILIES["bert"]) for model in (load_model(deep), student))
+    theirs, ours = (FAMILIES["bert"].layers(model) for model in (load_model(deep), student))
     assert same(ours[0], theirs[2])
     assert same(ours[1], theirs[3])
 

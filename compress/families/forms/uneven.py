@@ -9,122 +9,69 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from compress.families.base import FAMILIES, UNEVEN, encoder_layers, family_of, linear, replace_linear
+from compress.families.base import Family
+from compress.families.forms.form import Form, stock_of
+from compress.families.registry import UNEVEN, family_of
 from compress.models.quiet import quiet
-
-STOCK: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
-    "bert": (BertConfig, BertForSequenceClassification),
-    "roberta": (RobertaConfig, RobertaForSequenceClassification),
-    "distilbert": (DistilBertConfig, DistilBertForSequenceClassification),
-    "electra": (ElectraConfig, ElectraForSequenceClassification),
-}
 
 NARROWED = ("kept_channels", "unpruned_size", "embeddings_projected")
 """What a configuration says of states that lost channels."""
 
 
-def _uneven(
-    name: str, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]
-) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
-    """Return the configuration and model classes of one family's uneven form."""
+class UnevenForm(Form):
+    """A family's model, its layers in the shapes that its configuration says."""
 
-    class Config(config_class):  # type: ignore[misc,valid-type]
-        """The family's configuration, with the shape of each layer.
+    prefix = UNEVEN
+    word = "Uneven"
 
-        ``kept_heads``: numbers of the heads in the unpruned model; ``neurons``: feed-forward units; None: all.
-        ``kept_channels``: numbers of the hidden channels in the unpruned model, which had ``unpruned_size`` of
-        them; heads, and the hidden layer of the classifier's head, keep the width that they had there. None: all.
-        ``embeddings_projected``: embeddings reach the states through a projection (ELECTRA); None: where widths differ.
-        """
+    @classmethod
+    def extended(cls, family: Family) -> type[PreTrainedConfig]:
+        """Return the class of configurations."""
 
-        model_type = UNEVEN + name
-        kept_heads: list[list[int]] | None = None
-        neurons: list[int] | None = None
-        kept_channels: list[int] | None = None
-        unpruned_size: int | None = None
-        embeddings_projected: bool | None = None
+        class Config(family.config_class):  # type: ignore[misc,name-defined]
+            """The family's configuration, with the shape of each layer.
 
-    class Model(model_class):  # type: ignore[misc,valid-type]
-        """The family's classifier, its layers in the shapes that its configuration says."""
+            ``kept_heads``: numbers of the heads in the unpruned model; ``neurons``: feed-forward units; None: all.
+            ``kept_channels``: numbers of the hidden channels in the unpruned model, which had ``unpruned_size`` of
+            them; heads, and the hidden layer of the classifier's head, keep the width that they had there. None: all.
+            ``embeddings_projected``: embeddings reach the states through a projection (ELECTRA); None: where widths
+            differ.
+            """
 
-        config_class: ClassVar[type] = Config
+            model_type = cls.prefix + family.model_type
+            kept_heads: list[list[int]] | None = None
+            neurons: list[int] | None = None
+            kept_channels: list[int] | None = None
+            unpruned_size: int | None = None
+            embeddings_projected: bool | None = None
 
-        def __init__(self, config: Any) -> None:
-            with _undivided(config):
-                super().__init__(config)
-            if config.unpruned_size:
-                _widen(self, config)
-            layers = encoder_layers(self, FAMILIES[name])
-            for layer, heads, width in zip(layers, kept_heads(config), neurons(config), strict=True):
-                _resize(layer, config, len(heads), width)
+        return Config
 
-    Config.__name__ = Config.__qualname__ = f"Uneven{config_class.__name__}"
-    Model.__name__ = Model.__qualname__ = f"Uneven{model_class.__name__}"
-    return Config, Model
+    def __init__(self, config: Any) -> None:
+        with _undivided(config):
+            super().__init__(config)
+        size = head_size(config)
+        if config.unpruned_size:
+            self.family.widen(self, config, size)
+        for layer, heads, units in zip(self.family.layers(self), kept_heads(config), neurons(config), strict=True):
+            self.family.resize(layer, len(heads) * size, units)
 
 
 @contextmanager
 def _undivided(config: Any) -> Iterator[None]:
     """Let the family's classes build narrow states as one head; they refuse heads that do not divide the width."""
-    key = family_of(config).heads_key
-    heads = getattr(config, key)
+    heads = config.num_attention_heads
     if config.unpruned_size:
-        setattr(config, key, 1)
+        config.num_attention_heads = 1
     try:
         yield
     finally:
-        setattr(config, key, heads)
-
-
-def _widen(model: PreTrainedModel, config: Any) -> None:
-    """Give heads, the classifier's own hidden layer and projected embeddings the sizes that narrow states hide."""
-    family, size = family_of(config), head_size(config)
-    for layer in encoder_layers(model, family):
-        attention: Any = layer.get_submodule(family.query.rpartition(".")[0])
-        attention.attention_head_size, attention.scaling = size, size**-0.5
-    _replace(model, family.head, outputs=config.unpruned_size)
-    _replace(model, family.head_output, inputs=config.unpruned_size)
-    if config.embeddings_projected:
-        model.base_model.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
-
-
-def _resize(layer: nn.Module, config: Any, heads: int, width: int) -> None:
-    """Give a layer fresh projections for ``heads`` heads and ``width`` units; checkpoint values are loaded later."""
-    family = family_of(config)
-    inner = heads * head_size(config)
-    for path in (family.query, family.key, family.value):
-        _replace(layer, path, outputs=inner)
-    _replace(layer, family.attention_output, inputs=inner)
-    _replace(layer, family.up, outputs=width)
-    _replace(layer, family.down, inputs=width)
-
-
-def _replace(layer: nn.Module, path: str, inputs: int | None = None, outputs: int | None = None) -> None:
-    old = linear(layer, path)
-    inputs, outputs = inputs or old.in_features, outputs or old.out_features
-    if (inputs, outputs) != (old.in_features, old.out_features):
-        replace_linear(layer, path, nn.Linear(inputs, outputs, dtype=old.weight.dtype))
-
-
-UNEVEN_CLASSES = {name: _uneven(name, *classes) for name, classes in STOCK.items()}
-globals().update({one.__name__: one for classes in UNEVEN_CLASSES.values() for one in classes})  # found by name too
+        config.num_attention_heads = heads
 
 
 def head_size(config: Any) -> int:
@@ -151,7 +98,7 @@ def kept_heads(config: Any) -> list[list[int]]:
 def neurons(config: Any) -> list[int]:
     """Return each layer's feed-forward units."""
     kept = getattr(config, "neurons", None)
-    return kept or [int(getattr(config, family_of(config).neurons_key))] * int(config.num_hidden_layers)
+    return kept or [family_of(config).unit_count(config)] * int(config.num_hidden_layers)
 
 
 def shrink(
@@ -178,17 +125,25 @@ def shrink(
     shape: dict[str, Any] = {
         "kept_heads": [[before[0][i][head] for head in heads[i]] for i in layers],
         "neurons": [len(units[i]) for i in layers],
-        family.layers_key: len(layers),
+        **family.sizes(layers=len(layers)),
     }
     if getattr(config, "teacher_layers", None):
         shape["teacher_layers"] = [config.teacher_layers[i] for i in layers]
-    config_class, model_class = UNEVEN_CLASSES[family.model_type]
+    return reshaped(model, shape, _kept_weights(model, heads, units, layers))
+
+
+def reshaped(model: PreTrainedModel, shape: dict[str, Any], weights: dict[str, Tensor]) -> PreTrainedModel:
+    """Return a model in its uneven form with these entries of the configuration, and these weights.
+
+    Raises RuntimeError where a weight has not the shape that the configuration says.
+    """
+    config, family = model.config, family_of(model.config)
     settings = config.to_dict() | shape
     settings.pop("model_type")
     with quiet():
-        smaller = model_class(config_class(**settings))
+        smaller = UnevenForm.model_of(family, stock_of(model))(UnevenForm.config_of(family)(**settings))
     smaller.set_attn_implementation(config._attn_implementation)
-    smaller.load_state_dict(_kept_weights(model, heads, units, layers))
+    smaller.load_state_dict(weights)
     nn.Module.to(smaller, model.device)
     smaller.train(model.training)
     return smaller
@@ -199,21 +154,12 @@ def _kept_weights(
 ) -> dict[str, Tensor]:
     """Return the state dictionary of the smaller model."""
     family, size = family_of(model.config), head_size(model.config)
-    prefix = f"{family.base}.{family.layers}."
-    weights = model.state_dict()
-    kept = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    for place, index in enumerate(layers):
-        inner = torch.tensor([head * size + i for head in heads[index] for i in range(size)], device=model.device)
-        wide = torch.tensor(units[index], device=model.device)
-        rows = dict.fromkeys((family.query, family.key, family.value), inner) | {family.up: wide}
-        columns = {family.attention_output: inner, family.down: wide}
-        own = f"{prefix}{index}."
-        for name in (name for name in weights if name.startswith(own)):
-            path, _, part = name.removeprefix(own).rpartition(".")
-            value = weights[name]
-            if path in rows:
-                value = value[rows[path]]
-            elif path in columns and part == "weight":
-                value = value[:, columns[path]]
-            kept[f"{prefix}{place}.{path}.{part}"] = value
+    kept: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        place = family.place(name)
+        if place is None:
+            kept[name] = value
+        elif place[0] in layers:
+            index, rest = place
+            kept[family.moved(name, layers.index(index))] = family.cut(rest, value, heads[index], units[index], size)
     return kept

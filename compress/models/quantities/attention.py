@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.base import principal_config
+from compress.families.base import Attention
 from compress.families.forms.uneven import head_size, kept_heads
-from compress.models.attention import Attention, listening
+from compress.families.registry import principal_config
+from compress.models.attention import listening
 from compress.models.quantities.base import Captured, Quantity
 
 

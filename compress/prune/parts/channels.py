@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of
+from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.prune.parts.base import Active, Batch, Parts, outputs_changed
 
@@ -45,10 +45,9 @@ class Channels(Parts, Active):
 
 def stream(model: PreTrainedModel) -> list[nn.Module]:
     """Return the modules that give states: what is embedded, and each layer's normalised sums, first to last."""
-    encoder = model.base_model
-    embedded = encoder.get_submodule("embeddings_project" if hasattr(encoder, "embeddings_project") else "embeddings")
-    layers = encoder_layers(model, family_of(model.config))
-    return [embedded, *(part for layer in layers for part in layer.modules() if isinstance(part, nn.LayerNorm))]
+    family = family_of(model.config)
+    norms = (part for layer in family.layers(model) for part in layer.modules() if isinstance(part, nn.LayerNorm))
+    return [family.embedders(model)[-1], *norms]
 
 
 CHANNELS = Channels()

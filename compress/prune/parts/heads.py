@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads
+from compress.families.registry import family_of
 from compress.models.attention import gated
 from compress.models.ensemble import principal
 from compress.prune.parts.base import Parts, Weighed
@@ -36,10 +36,8 @@ class Heads(Parts, Weighed):
 
 def _norms(model: PreTrainedModel, index: int) -> Tensor:
     family, size = family_of(model.config), head_size(model.config)
-    layer = encoder_layers(model, family)[index]
-    weights = [linear(layer, path).weight.detach() for path in (family.query, family.key, family.value)]
-    weights.append(linear(layer, family.attention_output).weight.detach().T)
-    squares = [weight.reshape(-1, size, weight.shape[1]).pow(2).sum((1, 2)) for weight in weights]
+    weights = family.head_weights(family.layers(model)[index], size)
+    squares = [weight.pow(2).sum((1, 2)) for weight in weights]
     return torch.stack(squares).sum(0).sqrt().cpu()
 
 

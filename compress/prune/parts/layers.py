@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, layer_count
+from compress.families.registry import family_of, layer_count
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
 from compress.prune.parts.base import Active, Batch, Dispensable, Parts
@@ -29,7 +29,7 @@ class Layers(Parts, Active, Dispensable):
 
     def gated(self, model: PreTrainedModel, gates: list[Tensor]) -> AbstractContextManager[None]:
         """Gate every layer."""
-        layers = list(encoder_layers(model, family_of(model.config)))
+        layers = list(family_of(model.config).layers(model))
         return _rewired(layers, [partial(_mixed, gates[0][:, index]) for index in range(len(layers))])
 
     def activity(self, model: PreTrainedModel, batch: Batch) -> tuple[list[Tensor], int]:
@@ -41,7 +41,7 @@ class Layers(Parts, Active, Dispensable):
 
     def without(self, model: PreTrainedModel, group: int, part: int) -> AbstractContextManager[None]:
         """Let a layer hand on what it is given."""
-        layer = encoder_layers(model, family_of(model.config))[part]
+        layer = family_of(model.config).layers(model)[part]
         return _rewired([layer], [lambda entered, _: entered])
 
 

@@ -6,12 +6,11 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import neurons
+from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.prune.parts.base import Active, Batch, Parts, Weighed, inputs_changed
 
@@ -32,12 +31,7 @@ class Units(Parts, Weighed, Active):
     def norms(self, model: PreTrainedModel) -> list[Tensor]:
         """Return the l2 norm of each unit's incoming and outgoing weights."""
         family = family_of(model.config)
-        return [
-            torch.cat([linear(layer, family.up).weight.detach(), linear(layer, family.down).weight.detach().T], 1)
-            .norm(dim=1)
-            .cpu()
-            for layer in encoder_layers(model, family)
-        ]
+        return [family.unit_weights(layer).norm(dim=1).cpu() for layer in family.layers(model)]
 
     def activity(self, model: PreTrainedModel, batch: Batch) -> tuple[list[Tensor], int]:
         """Return the absolute outputs."""
@@ -56,7 +50,7 @@ class Units(Parts, Weighed, Active):
 def _readers(model: PreTrainedModel) -> list[nn.Linear]:
     """Return, by layer, the linear layer that reads the units."""
     family = family_of(model.config)
-    return [linear(layer, family.down) for layer in encoder_layers(model, family)]
+    return [family.feed_forward_output(layer) for layer in family.layers(model)]
 
 
 def _gated(gate: Tensor, output: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""BERT (Devlin et al., arXiv:1810.04805)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import BertConfig, PreTrainedConfig
+
+from compress.families.base import Family, LanguageHeadNames, Projection, has_submodule
+from compress.families.registry import register
+
+
+class BertFamily(Family):
+    """BERT, and the layers of those that kept its names."""
+
+    config_class: ClassVar[type[PreTrainedConfig]] = BertConfig
+    encoder = "bert"
+    stack = "encoder.layer"
+    known_to_transformers_js = True
+    reads_first_token_with_tanh = True
+
+    def projections(self) -> tuple[Projection, ...]:
+        """Return three linear layers."""
+        return tuple(Projection(f"attention.self.{name}") for name in ("query", "key", "value"))
+
+    def attention_output_name(self) -> str:
+        """Return the name of attention's output layer."""
+        return "attention.output.dense"
+
+    def feed_forward(self) -> tuple[Projection, ...]:
+        """Return the one layer that gives units."""
+        return (Projection("intermediate.dense"),)
+
+    def feed_forward_output_name(self) -> str:
+        """Return the name of the layer that reads units."""
+        return "output.dense"
+
+    def attention_modules(self) -> tuple[str, ...]:
+        """Return the module of attention, which normalises too."""
+        return ("attention",)
+
+    def feed_forward_modules(self) -> tuple[str, ...]:
+        """Return the modules of the feed-forward network; the second normalises too."""
+        return "intermediate", "output"
+
+    def set_head_size(self, layer: nn.Module, size: int) -> None:
+        """Tell attention the width of a head, and the scale of its scores."""
+        attention: Any = layer.get_submodule("attention.self")
+        attention.attention_head_size, attention.scaling = size, size**-0.5
+
+    def head(self, model: nn.Module) -> tuple[str, str] | None:
+        """Return pooler and classifier."""
+        return ("bert.pooler.dense", "classifier") if has_submodule(model, "bert.pooler.dense") else None
+
+    def language_head(self) -> LanguageHeadNames | None:
+        """Return the transformation of predictions."""
+        transform = "cls.predictions.transform"
+        return LanguageHeadNames(f"{transform}.dense", f"{transform}.LayerNorm")
+
+    def language_activation(self, config: Any) -> str:
+        """Return the encoder's own activation."""
+        return str(config.hidden_act)
+
+
+register(BertFamily())

@@ -1,0 +1,139 @@
+"""The families that are known, and what a configuration says of its family and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from compress.errors import ModelError
+from compress.families.base import Family
+from compress.families.layered import Layered
+
+UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
+SHARED = UNEVEN + "shared_"  # of one whose layers share weights
+FAKE_QUANTIZED = UNEVEN + "qat_"  # of one with fake quantization
+
+FAMILIES: dict[str, Family] = {}
+"""The families whose models can be taken apart, by transformers' model type."""
+LAYERED: dict[str, Layered] = {}
+"""Those, and the types of models whose layers are known and no more."""
+_listeners: list[Callable[[Family], None]] = []
+
+
+def register(family: Layered) -> None:
+    """Make a family known, in the place of one with the same model type."""
+    LAYERED[family.model_type] = family
+    if isinstance(family, Family):
+        FAMILIES[family.model_type] = family
+        for listener in _listeners:
+            listener(family)
+
+
+def on_register(listener: Callable[[Family], None]) -> None:
+    """Call ``listener`` with every family that is known, and with every one that will be."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+    for family in list(FAMILIES.values()):
+        listener(family)
+
+
+class Principal:
+    """What the configuration of a composite model says of layers: that of its ``principal``, one classifier's."""
+
+    principal: Any
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+        return int(self.principal.hidden_size)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are."""
+        return int(self.principal.num_hidden_layers)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads per layer, before any pruning."""
+        return int(self.principal.num_attention_heads)
+
+    @property
+    def kept_heads(self) -> list[list[int]] | None:
+        """Heads that each layer keeps; None: all."""
+        kept: list[list[int]] | None = getattr(self.principal, "kept_heads", None)
+        return kept
+
+
+def principal_config(config: Any) -> Any:
+    """Return the configuration of one classifier whose layers stand for a model's: mostly the model's own.
+
+    That of an ensemble's chosen member; that of the student in a model with a head for each of several tasks.
+    """
+    while isinstance(config, Principal):
+        config = config.principal
+    return config
+
+
+def family_behind(model_type: str, *forms: str) -> Family | None:
+    """Return the family of a model type that is its own, or that of a form with one of these prefixes; else None."""
+    names = [model_type, *(model_type.removeprefix(form) for form in forms if model_type.startswith(form))]
+    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
+
+
+def known_family(config: Any) -> Family | None:
+    """Return the family of a transformers configuration; None for one that cannot be taken apart."""
+    return family_behind(str(config.model_type), UNEVEN, FAKE_QUANTIZED)
+
+
+def can_be_taken_apart(config: Any) -> bool:
+    """Return whether a configuration is of a known family."""
+    return known_family(config) is not None
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a transformers configuration; raises ModelError for an unsupported one.
+
+    Of a composite model it is that of its principal.
+    """
+    config = principal_config(config)
+    family = known_family(config)
+    if family is None:
+        raise ModelError(
+            f"{config.model_type} models cannot be taken apart here. Supported: "
+            f"{', '.join(FAMILIES)}. Name a teacher of one of these families."
+        )
+    return family
+
+
+def place_of(name: str) -> tuple[Family, int, str] | None:
+    """Return the family, the layer, counted from 0, and the name there of a parameter, by its name in a whole model.
+
+    None for one outside the layers of the known families.
+    """
+    for family in FAMILIES.values():
+        place = family.place(name) if family.in_encoder(name) else None
+        if place is not None:
+            return family, *place
+    return None
+
+
+def known_layers(config: Any) -> Layered | None:
+    """Return what is known of a configuration's layers, also of a type that cannot be taken apart; None for others."""
+    return known_family(config) or LAYERED.get(str(config.model_type))
+
+
+def layer_count(config: Any) -> int:
+    """Return how many layers a configuration has whose states can be compared; 0 for models without any."""
+    return int(getattr(config, "num_hidden_layers", 0))
+
+
+def layers_below_top(name: str, config: Any) -> int:
+    """Return how many steps below the head a parameter of a classifier lies.
+
+    The head and pooler 0, the last layer 1, the first as many as there are layers, the embeddings one more.
+    """
+    family, count = family_of(config), layer_count(config)
+    place = family.place(name)
+    if place is not None:
+        return count - place[0]
+    return count + 1 if family.in_encoder(name) and family.in_embeddings(name) else 0
