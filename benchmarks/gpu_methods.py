@@ -260,7 +260,7 @@ def tensorrt(precision: str) -> Callable[[Subject], Run]:
     """A TensorRT engine, strongly typed, for the GPU of this machine."""
 
     def prepare(subject: Subject) -> Run:
-        from compress.export.tensorrt_bindings import CannotBuild, build, targets
+        from compress.runtimes.tensorrt_bindings import CannotBuild, build, targets
 
         try:
             path = subject.int8_graph if precision == "int8" else None

@@ -33,8 +33,8 @@ from compress.families.base import layer_count
 from compress.families.forms.uneven import kept_heads, shrink
 from compress.machine import describe, versions
 from compress.models.loading import load_model, quiet
-from compress.onnx.folder import onnx_session
 from compress.onnx.graph import exported, save_unshaped
+from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.timing import quiet_rows, time_in_turns
 
 DOMAIN = "com.microsoft"
@@ -84,10 +84,10 @@ def compared(student: Any, calls: int) -> Iterator[str]:
             count = fuse_attention(fused)
             assert count == layer_count(student.config)
             runners = {
-                "written": onnx_session(file, 1),
-                "written, again": onnx_session(file, 1),
-                "with shapes": onnx_session(shaped.SerializeToString(), 1),
-                "attention fused": onnx_session(fused.SerializeToString(), 1),
+                "written": inference_session(file, 1),
+                "written, again": inference_session(file, 1),
+                "with shapes": inference_session(shaped.SerializeToString(), 1),
+                "attention fused": inference_session(fused.SerializeToString(), 1),
             }
             said = {one: [session.run(None, given)[0] for given in feeds] for one, session in runners.items()}
             functions = {one: (lambda given, s=session: s.run(None, dict(given))) for one, session in runners.items()}

@@ -61,7 +61,8 @@ from compress.onnx.folder import onnx_student
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.runtimes.runners import load_runner, torch_threads
+from compress.runtimes.pytorch import torch_threads
+from compress.runtimes.registry import load_session
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -237,7 +238,7 @@ def main() -> None:
             for method in methods(given):
                 about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
-                    found = train(method, replace(state, seed=seed), given.epochs, given.seeds[0])
+                    found = train(method, state.with_seed(seed), given.epochs, given.seeds[0])
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
@@ -264,7 +265,7 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, 
         alone = State.begin(data=state.data, workshop=state.workshop, seed=13)
         state = replace(method.teacher(alone), seed=state.seed)
     for augmentation in method.augment.values():
-        state = replace(augmentation(replace(state, seed=drawn)), seed=state.seed)
+        state = augmentation(state.with_seed(drawn)).with_seed(state.seed)
     state = kind.student(state)
     before = len(state.records)
     budget = epochs * kind.epochs * len(state.data.train) / len(state.data.transfer)
@@ -307,7 +308,7 @@ def latencies(runs: list[dict[str, Any]], state: State) -> dict[str, float]:
         readers[name] = Reader(tokenizer, tokenize(state.data.test, tokenizer, tokenizer.model_max_length))
     texts = [(text,) for text in state.data.test.texts]
     with torch_threads(1):
-        runners = {name: load_runner(folder, 1) for name, folder in folders.items()}
+        runners = {name: load_session(folder) for name, folder in folders.items()}
         found = real_rows(runners, readers, texts, rows=200, seconds=60.0, threads=1)
     return {name: entries[0]["median_ms"] for name, entries in found.items()}
 

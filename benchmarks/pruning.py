@@ -33,7 +33,7 @@ from rich.console import Console
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
-from compress.distill.stage import Distill
+from compress.distill.stage import Distill, Recovery
 from compress.families.forms.uneven import shrink
 from compress.machine import describe, versions
 from compress.models.evaluate import predict_rows
@@ -54,8 +54,9 @@ from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import Scope
 from compress.prune.speeds import latency_costs
-from compress.runtimes.runners import load_runner
-from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import model_inputs
+from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
 from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
@@ -95,7 +96,7 @@ def main() -> None:
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
-    state = replace(state, recover=Distill(losses=losses, learning_rate=given.learning_rate).train)
+    state = replace(state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate)))
     start = accuracy(state.given_student, state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
     if not given.table:
@@ -109,9 +110,9 @@ def main() -> None:
                 found = torch_pruning(state, speedup, length)
             elif arm == TEXTPRUNER:
                 ratio = share("uniform", speedup, costs, state)
-                found = textpruner(given.textpruner_python, replace(state, seed=seed), ratio)
+                found = textpruner(given.textpruner_python, state.with_seed(seed), ratio)
             else:
-                seeded = replace(state, seed=seed)
+                seeded = state.with_seed(seed)
                 found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length))
             keep(given.results, this | found)
             console.print(f"{this}: {found['accuracy']:.4f}")
@@ -288,7 +289,7 @@ def times(
             folder.mkdir()
             write_onnx(model, input_names(tokenizer), folder / MODEL)
             with_tokenizer(state.given_student.folder, folder)
-            runners[name] = load_runner(folder, 1)
+            runners[name] = load_session(folder)
     tokens = test_tokens(state, state.given_student)
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
     feeds = [model_inputs(tokens, [row]) for row in rows]

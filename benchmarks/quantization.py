@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from compress.benchmark.int8_proof import int8_matmuls
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.data import Files
 from compress.distill.layers import Layers
@@ -45,7 +44,10 @@ from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.qat import QuantizationAware
 from compress.quantize.ranges import Calibration
-from compress.runtimes.runners import load_runner, one_by_one
+from compress.runtimes.devices import CPU
+from compress.runtimes.onnxruntime import OnnxRuntime
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import one_by_one
 from compress.student.bert import Bert
 from compress.tasks.base import Array, TaskKind
 from compress.tasks.statistics import wilson
@@ -94,7 +96,7 @@ def main() -> None:
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:
-        student = distilled(replace(state, seed=seed), given.epochs)
+        student = distilled(state.with_seed(seed), given.epochs)
         by_seed[seed] = folders(student, given.optimum_python)
     scores = {seed: {name: score(folder, state) for name, folder in made.items()} for seed, made in by_seed.items()}
     first = by_seed[given.seeds[0]]
@@ -156,7 +158,7 @@ def score(folder: Path, state: State) -> tuple[float, Array]:
     def work(out: Path) -> None:
         tokenizer = load_tokenizer(folder)
         tokens = tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
-        np.save(out / "logits.npy", one_by_one(load_runner(folder, 1), tokens, "accuracy"))
+        np.save(out / "logits.npy", one_by_one(load_session(folder), tokens, "accuracy"))
 
     product = state.workshop.make(Kind("file_logits", revision=1), [folder.name, state.data.test.fingerprint], work)
     logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
@@ -169,7 +171,7 @@ def latencies(made: Mapping[str, Path], state: State, threads: int) -> dict[str,
     tokenizers = {name: load_tokenizer(folder) for name, folder in named.items()}
     tokenizer = tokenizers[FP32]
     reader = Reader(tokenizer, tokenize(state.data.test, tokenizer, tokenizer.model_max_length))
-    runners = {name: load_runner(folder, threads) for name, folder in named.items()}
+    runners = {name: load_session(folder, threads=threads) for name, folder in named.items()}
     texts = [(text,) for text in state.data.test.texts]
     rows = real_rows(runners, dict.fromkeys(runners, reader), texts, rows=200, seconds=30.0, threads=threads)
     batches = grid(runners, tokenizers, batches=[BATCH], lengths=[TOKENS], seconds=3.0, threads=threads)
@@ -196,7 +198,7 @@ def table(
         mean = float(np.mean(values))
         low, high = wilson(round(mean * rows), rows)
         agree = [(made[name][1].argmax(-1) == made[FP32][1].argmax(-1)).mean() for made in scores.values()]
-        ran, products = int8_matmuls(folder)
+        executed = OnnxRuntime().executed(folder, CPU)
         ratios = []
         for threads in THREADS:
             for before, after in zip(times[threads][FP32], times[threads][name], strict=True):
@@ -204,7 +206,8 @@ def table(
         cells = (
             name, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
             "" if name == FP32 else f"{(mean - whole) * 100:+.2f}", f"{low * 100:.1f} to {high * 100:.1f}",
-            f"{np.mean(agree):.1%}", f"{(folder / MODEL).stat().st_size / 2**20:.1f}", f"{ran} of {products}", *ratios,
+            f"{np.mean(agree):.1%}", f"{(folder / MODEL).stat().st_size / 2**20:.1f}",
+            f"{executed.int8} of {executed.products}", *ratios,
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

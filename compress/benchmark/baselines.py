@@ -11,6 +11,7 @@ import numpy as np
 from compress.benchmark.latency import entry
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
+from compress.runtimes.devices import CPU
 from compress.tasks.classification import Classification
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
@@ -91,7 +92,7 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         "interval": data.task.intervals(logits, data.test.known_labels),
         "parameters": int(linear.coef_.size),
         "seconds": seconds,
-        "latency": [entry(spent, threads=threads, batch=1, tokens="real", tokenization=True)],
+        "latency": [entry(spent, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)],
     }
 
 

@@ -1,18 +1,25 @@
-"""How long an answer takes: warmed up, threads fixed, the things compared taking turns."""
+"""How long an answer takes: warmed up, threads fixed, the things compared taking turns on one device."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from compress.models.tokens import Tokens
 from compress.onnx.graph import input_names
-from compress.runtimes.runners import Runner
-from compress.runtimes.timing import model_inputs, time_in_turns
+from compress.runtimes.base import Session
+from compress.runtimes.devices import Device
+from compress.runtimes.rows import model_inputs
+from compress.runtimes.timing import time_in_turns
+from compress.tasks.base import Array
+
+Feed = Mapping[str, Array]
+Row = tuple[str, bool]  # the name of a session, and whether copies to its device and back are timed
 
 
 @dataclass(frozen=True)
@@ -23,40 +30,58 @@ class Reader:
     tokens: Tokens
 
 
-def entry(spent: Sequence[float], *, threads: int, batch: int, tokens: int | str, tokenization: bool) -> dict[str, Any]:
-    """Return one row of a latency table, times in milliseconds."""
+def entry(
+    spent: Sequence[float],
+    *,
+    device: Device,
+    threads: int,
+    batch: int,
+    tokens: int | str,
+    tokenization: bool,
+    copies: bool = False,
+    variant: str = "",
+) -> dict[str, Any]:
+    """Return one row of a latency table, times in milliseconds.
+
+    ``copies`` stands in it for a device with memory of its own, ``variant`` where a runtime has several.
+    """
     milliseconds = np.asarray(spent) * 1e3
     low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
     return {
-        "device": "cpu", "threads": threads, "batch": batch, "tokens": tokens, "tokenization": tokenization,
+        "device": device.name, "threads": threads, "batch": batch, "tokens": tokens, "tokenization": tokenization,
+        **({"copies": copies} if device.own_memory else {}), **({"variant": variant} if variant else {}),
         "median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds),
     }  # fmt: skip
 
 
 def real_rows(
-    runners: Mapping[str, Runner], readers: Mapping[str, Reader], texts: Sequence[tuple[str, ...]],
+    sessions: Mapping[str, Session], readers: Mapping[str, Reader], texts: Sequence[tuple[str, ...]],
     *, rows: int, seconds: float, threads: int,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """Return latencies at batch 1 on real rows at their real lengths, without and with tokenization.
 
-    ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed on the same rows and added.
+    ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed on the same rows and added. The sessions
+    are on one device; where it has memory of its own, all is timed without and with copies.
     """
     chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int).tolist()
     different = {id(reader): reader for reader in readers.values()}
     inputs = {key: [model_inputs(reader.tokens, [row]) for row in chosen] for key, reader in different.items()}
-    feeds = {name: inputs[id(readers[name])] for name in runners}
-    spent = time_in_turns(runners, feeds, max(100, len(chosen)), seconds, "latency, real rows")
+    feeds = {name: inputs[id(readers[name])] for name in sessions}
+    spent = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows")
     tokenizing = {
         key: _tokenizing(reader.tokenizer, [texts[row] for row in chosen]) for key, reader in different.items()
     }
-    result = {}
-    for name, times in spent.items():
-        more = tokenizing[id(readers[name])]
-        whole = [t + more[i % len(more)] for i, t in enumerate(times)]
-        result[name] = [
-            entry(times, threads=threads, batch=1, tokens="real", tokenization=False),
-            entry(whole, threads=threads, batch=1, tokens="real", tokenization=True),
-        ]
+    result: dict[str, list[dict[str, Any]]] = {name: [] for name in sessions}
+    for (name, copies), times in spent.items():
+        session, more = sessions[name], tokenizing[id(readers[name])]
+        real = partial(
+            entry, device=session.device, variant=session.variant, threads=threads, copies=copies, batch=1,
+            tokens="real",
+        )  # fmt: skip
+        result[name].append(real(times, tokenization=False))
+        if copies or not session.device.own_memory:  # texts come from the CPU
+            whole = [t + more[i % len(more)] for i, t in enumerate(times)]
+            result[name].append(real(whole, tokenization=True))
     return result
 
 
@@ -72,22 +97,47 @@ def _tokenizing(tokenizer: Any, texts: Sequence[tuple[str, ...]]) -> list[float]
 
 
 def grid(
-    runners: Mapping[str, Runner], tokenizers: Mapping[str, Any],
+    sessions: Mapping[str, Session], tokenizers: Mapping[str, Any],
     *, batches: Sequence[int], lengths: Sequence[int], seconds: float, threads: int,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
-    """Return latencies for every batch size and length, on random token numbers without padding."""
+    """Return latencies for every batch size and length, on random token numbers without padding.
+
+    The sessions are on one device; where it has memory of its own, all is timed without and with copies.
+    """
     generator = np.random.default_rng(0)
     vocabulary = min(map(len, tokenizers.values()))
-    result: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
+    result: dict[str, list[dict[str, Any]]] = {name: [] for name in sessions}
     for batch in batches:
         for length in lengths:
             numbers = generator.integers(0, vocabulary, (batch, length))
-            known = {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}
-            feeds = {
-                name: [{one: known.get(one, np.zeros_like(numbers)) for one in input_names(tokenizers[name])}]
-                for name in runners
-            }
-            spent = time_in_turns(runners, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
-            for name, times in spent.items():
-                result[name].append(entry(times, threads=threads, batch=batch, tokens=length, tokenization=False))
+            feeds = {name: [random_rows(numbers, input_names(tokenizers[name]))] for name in sessions}
+            spent = _timed(sessions, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
+            for (name, copies), times in spent.items():
+                session = sessions[name]
+                result[name].append(
+                    entry(
+                        times, device=session.device, variant=session.variant, threads=threads, copies=copies,
+                        batch=batch, tokens=length, tokenization=False,
+                    )
+                )  # fmt: skip
     return result
+
+
+def random_rows(numbers: Array, names: Sequence[str]) -> Feed:
+    """Return token numbers (batch, tokens) as the inputs of a model, without padding."""
+    known = {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}
+    return {name: known.get(name, np.zeros_like(numbers)) for name in names}
+
+
+def _timed(
+    sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str
+) -> dict[Row, list[float]]:
+    """Return the seconds of sessions on one device, in turns; with copies too where it has memory of its own."""
+    device = next(iter(sessions.values())).device
+    runs: dict[Row, Any] = {}
+    given: dict[Row, Sequence[Any]] = {}
+    for name, session in sessions.items():
+        if device.own_memory:
+            runs[name, False], given[name, False] = session.run, [session.place(feed) for feed in feeds[name]]
+        runs[name, device.own_memory], given[name, device.own_memory] = session, feeds[name]
+    return time_in_turns(runs, given, calls, seconds, title, device)

@@ -13,7 +13,6 @@ import numpy as np
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.depths import Depths
 from compress.benchmark.flips import flips
-from compress.benchmark.int8_proof import by_part, optimized_products
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.errors import Fault, ModelError
 from compress.families.base import can_be_taken_apart
@@ -30,12 +29,14 @@ from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.runtimes.runners import load_runner, one_by_one, torch_threads
+from compress.runtimes.devices import CPU
+from compress.runtimes.pytorch import torch_threads
+from compress.runtimes.registry import RUNTIMES, load_session
+from compress.runtimes.rows import one_by_one
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
 
 WEIGHTS = (".safetensors", ".onnx", ".data")
-INTEGERS = ("int8", "int4")
 
 
 @dataclass(kw_only=True)
@@ -114,7 +115,7 @@ class Benchmark(Settings):
             )  # fmt: skip
         artifacts, shipped = [], {}
         for artifact in state.artifacts:
-            if artifact.unmeasured:
+            if _unavailable(artifact):
                 artifacts.append(_unmeasured(artifact))
                 continue
             itself = artifact.key == state.given_student.key
@@ -212,8 +213,8 @@ class _Bench:
         """Return an artifact's logits on the test rows, given one at a time as it is served."""
 
         def work(folder: Path) -> None:
-            runner = load_runner(artifact.folder, self.settings.threads)
-            np.save(folder / "logits.npy", one_by_one(runner, tokens, f"accuracy, {artifact.name}"))
+            session = RUNTIMES[artifact.runtime].load(artifact.folder, CPU, threads=self.settings.threads)
+            np.save(folder / "logits.npy", one_by_one(session, tokens, f"accuracy, {artifact.name}"))
 
         tokens = self.reader(artifact.folder).tokens
         return self._logits(f"{artifact.runtime} {' '.join(instructions())}", artifact.key, tokens, work)
@@ -263,7 +264,7 @@ class _Bench:
     def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""
         settings = self.settings
-        artifacts = [a for a in self.state.artifacts if a.key != self.state.given_student.key and not a.unmeasured]
+        artifacts = [a for a in self.state.artifacts if a.key != self.state.given_student.key and not _unavailable(a)]
         test = self.state.data.test
         texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
 
@@ -271,7 +272,7 @@ class _Bench:
             with torch_threads(settings.threads):
                 folders = {f"stages/{name}": model.folder for name, model in models.items()}
                 folders |= {f"artifacts/{artifact.name}": artifact.folder for artifact in artifacts}
-                named = {name: load_runner(folder, settings.threads) for name, folder in folders.items()}
+                named = {name: load_session(folder, threads=settings.threads) for name, folder in folders.items()}
                 readers = {name: self.reader(folder) for name, folder in folders.items()}
                 found = real_rows(
                     named, readers, texts, rows=settings.rows, seconds=settings.seconds, threads=settings.threads
@@ -301,12 +302,18 @@ class _Bench:
         return loaded
 
 
+def _unavailable(artifact: Artifact) -> str:
+    """Return why an artifact cannot be run here; empty where it can."""
+    return artifact.unmeasured or RUNTIMES[artifact.runtime].unavailable(artifact.folder, CPU)
+
+
 def _unmeasured(artifact: Artifact) -> dict[str, Any]:
     """Return what is known of an artifact that cannot be run on this machine."""
-    return {"int8_matmuls": None} | artifact.details.report() | {
+    return artifact.details.report() | {
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": artifact.unmeasured,
-        "metrics": {}, "interval": {}, "latency": [], "seconds": artifact.seconds, "notes": list(artifact.notes),
+        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": _unavailable(artifact),
+        "metrics": {}, "interval": {}, "latency": [], **_int8(artifact),
+        "seconds": artifact.seconds, "notes": list(artifact.notes),
     }  # fmt: skip
 
 
@@ -324,10 +331,12 @@ def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
 
 def _int8(artifact: Artifact) -> dict[str, Any]:
     """Return how many matrix products run in int8 of how many, and which by part of the model."""
-    if artifact.runtime != "onnxruntime" or artifact.precision not in INTEGERS:
+    runtime = RUNTIMES.get(artifact.runtime)
+    executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
+    if executed is None:
         return {"int8_matmuls": None}
-    found = optimized_products(artifact.folder)
-    return {"int8_matmuls": [sum(one.int8 for one in found), len(found)], "int8_parts": by_part(found)}
+    parts = {"int8_parts": [asdict(part) for part in executed.parts]} if executed.parts else {}
+    return {"int8_matmuls": [executed.int8, executed.products], **parts}
 
 
 def _share(metric: float, teacher: float) -> float | None:

@@ -16,7 +16,7 @@ from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
-from compress.distill.teacher_outputs import Wanted, on_disk
+from compress.distill.teacher_outputs import on_disk
 from compress.errors import CompressError, Fault
 from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
@@ -180,7 +180,7 @@ class MultiTask(Training):
         for task in learnt:
             teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
             own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
-            source = on_disk(state.workshop, task.teacher, teacher, own, Wanted())
+            source = on_disk(state.workshop, task.teacher, teacher, own, {})
             parts[task.name] = Distillation(model.head(task.name), self._losses(task.data.task), source)
             rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,11 +13,25 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.distill.teacher_outputs import KIND, ROWS, Files, FromDisk, FromModel, Wanted, made_with, on_disk
-from compress.files import write_json
+from compress.distill.teacher_outputs import (
+    KIND,
+    ROWS,
+    Files,
+    FromDisk,
+    FromModel,
+    Wanted,
+    gib,
+    layout,
+    made_with,
+    on_disk,
+)
+from compress.errors import DamagedError
+from compress.files import TEMPORARY
+from compress.models.outputs import observe
 from compress.models.tokens import Tokens
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
+from compress.sealed import read_sealed, write_sealed
 
 SAMPLED = 6  # batches that are timed, after one that is not
 
@@ -49,26 +62,29 @@ def source_of(
     What takes more than ``most_gib`` of disk is not kept unless ``keep`` says so. A choice that was measured is
     noted in ``folder``, so that a resumed run stays with it.
     """
-    size = taught.wanted.gib(taught.tokens, taught.model.config)
+    size = gib(layout(taught.model, taught.tokens, taught.wanted), taught.tokens)
     disk = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
     forward = "the teacher runs on every batch"
     why = disk if keep is Keep.disk else forward
     if keep is Keep.auto:
         noted = folder / "teacher_outputs.json"
-        if not noted.exists():
+        choice = read_sealed(noted)
+        if choice is None:
             folder.mkdir(parents=True, exist_ok=True)
+            if any(not path.name.startswith(TEMPORARY) for path in folder.iterdir()):
+                raise DamagedError(noted, "is missing")  # work began with a choice, which would be measured anew
             if workshop.has(KIND, made_with(taught.teacher, taught.tokens, taught.wanted)):
-                choice = Keep.disk, f"{disk}, where they were already"
+                keep, why = Keep.disk, f"{disk}, where they were already"
             elif size > most_gib:
-                choice = Keep.forward, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
+                keep, why = Keep.forward, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
             else:
                 took = measured(taught.model, taught.tokens, taught.wanted, folder)
                 ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
                 keep, how = (Keep.disk, disk) if faster_on_disk(took, epochs) else (Keep.forward, forward)
-                choice = keep, f"{how}, which is faster over {epochs:g} epochs (ms a row: {ms})"
-            write_json(noted, [choice[0].value, choice[1]])
-        value, why = json.loads(noted.read_text())
-        keep = Keep(value)
+                why = f"{how}, which is faster over {epochs:g} epochs (ms a row: {ms})"
+            choice = {"keep": keep.value, "why": why}
+            write_sealed(noted, choice)
+        keep, why = Keep(choice["keep"]), choice["why"]
     if keep is Keep.disk:
         return on_disk(workshop, taught.teacher, taught.model, taught.tokens, taught.wanted), why
     return FromModel(taught.model, taught.wanted, taught.tokens), why
@@ -94,17 +110,18 @@ def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Pa
     sample = tokens.take(rows)
     device = next(teacher.parameters()).device
     spent: dict[str, list[float]] = {"forward": [], "write": [], "read": []}
-    with tempfile.TemporaryDirectory(dir=aside) as name:
-        files = Files(Path(name), sample, wanted, teacher.config)
-        disk = FromDisk(Path(name), sample, wanted, teacher.config)
+    with tempfile.TemporaryDirectory(dir=aside, prefix=TEMPORARY[0]) as name:
+        kept = layout(teacher, sample, wanted)
+        files = Files(Path(name), sample, kept)
+        disk = FromDisk(Path(name), sample, kept)
         for start in range(0, count, ROWS):
             part = np.arange(start, min(start + ROWS, count))
             batch = {key: value.to(device) for key, value in sample.batch(part).items()}
             clock = [time.perf_counter()]
-            said = wanted.observe(teacher, batch)
-            said.logits.cpu()  # waits for a GPU
+            outputs = observe(teacher, batch, *wanted)
+            outputs.logits.cpu()  # waits for a GPU
             clock.append(time.perf_counter())
-            files.put(part, said)
+            files.put(part, outputs)
             files.flush()
             clock.append(time.perf_counter())
             disk.batch(batch)

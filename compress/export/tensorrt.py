@@ -10,18 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault
-from compress.export.engine_layers import Summary, as_json, read_layers, summarise
-from compress.export.tensorrt_bindings import (
-    FULL,
-    RTX_CAPABILITIES,
-    CannotBuild,
-    Shape,
-    Target,
-    build,
-    targets,
-    version,
-)
-from compress.files import size_mib, write_json
+from compress.files import MIB, size_mib, write_json
 from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
@@ -33,15 +22,27 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
+from compress.runtimes.engine_layers import Summary, as_json, read_layers, summarise
+from compress.runtimes.tensorrt import ENGINE, LAYERS
+from compress.runtimes.tensorrt import TensorRt as Runtime
+from compress.runtimes.tensorrt_bindings import (
+    FULL,
+    RTX_CAPABILITIES,
+    CannotBuild,
+    Shape,
+    Target,
+    build,
+    targets,
+    version,
+)
 from compress.settings import at_least
 
-ENGINE, LAYERS, COMMAND = ".engine", ".layers.json", "build.sh"
+COMMAND = "build.sh"
 SCRIPT = """#!/bin/sh
 # to be run where the GPU is, with TensorRT's trtexec
 cd "$(dirname "$0")" || exit
 {command}
 """
-NOT_HERE = "engines run on a GPU, where benchmarks/gpu.py builds and measures them"
 
 
 class Precision(Enum):
@@ -60,11 +61,6 @@ class Engines(Details):
     version: str  # of the package, with its name
     batch: tuple[int, ...]  # smallest, best and largest
     tokens: tuple[int, ...]  # smallest, best and largest length
-    int8_matmuls: tuple[int, int] | None  # matrix products in int8, and all of them, where it is an int8 engine
-
-    def report(self) -> dict[str, Any]:
-        """Return the matrix products in int8."""
-        return {"int8_matmuls": None if self.int8_matmuls is None else list(self.int8_matmuls)}
 
 
 @dataclass(kw_only=True)
@@ -175,7 +171,7 @@ def _described(
     why = product.record["why"] or "; ".join(dict.fromkeys(failed.values()))
     notes = [
         f"{name}: {engines[name] or 'its layers were not told'}, "
-        f"{(product.folder / f'{name}{ENGINE}').stat().st_size / 2**20:.1f} MiB"
+        f"{(product.folder / f'{name}{ENGINE}').stat().st_size / MIB:.1f} MiB"
         for name in engines
     ]
     if engines:
@@ -183,17 +179,15 @@ def _described(
         notes += [f"{name}: not built: {reason}" for name, reason in failed.items()]
     else:
         notes.append(f"no engine was built: {why}; {MODEL} and {COMMAND} are ready")
-    counted = [one for one in engines.values() if one is not None and precision is Precision.int8]
     details = Engines(
         package=product.record["package"],
         version=product.record["by"],
         batch=batch,
         tokens=tokens,
-        int8_matmuls=min(((one.int8_products, one.products) for one in counted), default=None),
     )
     return Artifact(
-        name="tensorrt", runtime="tensorrt", precision=precision.value, folder=product.folder, key=product.key,
+        name="tensorrt", runtime=Runtime.name, precision=precision.value, folder=product.folder, key=product.key,
         seconds=product.seconds, notes=tuple(notes), details=details, variant=precision.value,
-        unmeasured=f"built: {NOT_HERE}" if engines else f"not built: {why}",
+        unmeasured="" if engines else f"not built: {why}",
         size_mib=size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
     )  # fmt: skip

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
 from compress.families.base import FAMILIES, can_be_taken_apart
-from compress.files import link_or_copy, size_mib, write_text
+from compress.files import copy_file, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
+from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.settings import nearest
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
@@ -56,9 +57,9 @@ class TransformersJs(Stage):
         def work(folder: Path) -> None:
             (folder / "onnx").mkdir(exist_ok=True)
             for name, artifact in chosen.items():
-                link_or_copy(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
+                copy_file(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
             for name in BESIDE:
-                link_or_copy(plain.folder / name, folder / name)
+                copy_file(plain.folder / name, folder / name)
             pairs = state.data.train.pairs is not None
             write_text(folder / "README.md", _readme(chosen, pairs=pairs))
 
@@ -76,7 +77,7 @@ class TransformersJs(Stage):
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""
-        graphs = [one for one in artifacts if one.runtime == "onnxruntime" and not one.unmeasured]
+        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.unmeasured]
         found: dict[str, Artifact] = {}
         left_out = []
         for one in graphs:

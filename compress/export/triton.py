@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
 from compress.errors import Fault, ModelError
-from compress.export.tensorrt import ENGINE, Engines
-from compress.export.tensorrt_bindings import FULL
+from compress.export.tensorrt import Engines
 from compress.export.triton_config import read_graph
 from compress.export.triton_repository import Limits, Repository, Served, Serving
 from compress.files import hash_folder, size_mib
@@ -22,6 +21,9 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
+from compress.runtimes.onnxruntime import OnnxRuntime
+from compress.runtimes.tensorrt import ENGINE, TensorRt
+from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
 from compress.tasks.classification import Classification
 
@@ -81,12 +83,12 @@ class Triton(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
         served, keys, notes = [], [], []
-        for artifact in (one for one in state.artifacts if one.runtime in ("onnxruntime", "tensorrt")):
-            why = not_served(artifact) if artifact.runtime == "tensorrt" else ""
+        for artifact in (artifact for artifact in state.artifacts if artifact.runtime in SERVED):
+            why = not_served(artifact)
             if why:
                 notes.append(f"{artifact.name} is left out: {why}")
                 continue
-            served.append(_engine(artifact) if artifact.runtime == "tensorrt" else _graph(artifact))
+            served.append(SERVED[artifact.runtime](artifact))
             keys.append([artifact.name, artifact.key])
         if not served:
             said = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
@@ -137,7 +139,9 @@ FILES = Path(__file__).parent / "triton_files"
 
 
 def not_served(artifact: Artifact) -> str:
-    """Return why Triton cannot serve the engine of an artifact; empty where it can."""
+    """Return why Triton cannot serve an artifact; empty where it can."""
+    if artifact.runtime != TensorRt.name:
+        return ""
     if not list(artifact.folder.glob(f"*{ENGINE}")):
         return "it has no engine"
     engines = _engines_of(artifact)
@@ -163,3 +167,7 @@ def _engine(artifact: Artifact) -> Served:
     plan = next(artifact.folder.glob(f"*{ENGINE}"))
     limits = (engines.batch[-1], engines.tokens[0], engines.tokens[-1])
     return Served(artifact.name, plan, graph, limits, engines.version)
+
+
+SERVED: Mapping[str, Callable[[Artifact], Served]] = {OnnxRuntime.name: _graph, TensorRt.name: _engine}
+"""The runtimes that Triton has a backend of, and what is served of their artifacts."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.errors import ModelError
 from compress.onnx.folder import IN_FLOATS
-from compress.onnx.half import import_onnx
+from compress.onnx.package import import_onnx
 
 TYPES = {
     "FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP64", "BOOL": "BOOL", "STRING": "STRING",

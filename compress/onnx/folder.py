@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-from compress.errors import MissingPackageError, ModelError
 from compress.families.base import FAMILIES, UNEVEN
 from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
@@ -18,39 +16,6 @@ from compress.pipeline.workshop import Kind, Product
 MODEL = "model.onnx"
 IN_FLOATS = "compress.in_floats"  # metadata of a graph whose int8 is another device's: here it is computed in floats
 BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
-
-
-def import_onnxruntime(purpose: str) -> Any:
-    """Return the module; raises MissingPackageError."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError("onnxruntime", "onnx", purpose) from error
-    return onnxruntime
-
-
-def onnx_session(model: Path | bytes, threads: int, optimized: Path | None = None) -> Any:
-    """Return a session of ONNX Runtime on the CPU for a graph in a file or in memory; raises ModelError.
-
-    ``threads`` 0: as many as there are cores. The optimized graph is written to ``optimized``.
-    """
-    ort = import_onnxruntime("Running ONNX")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    given = model if isinstance(model, bytes) else str(model)
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    try:
-        session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        if IN_FLOATS in session.get_modelmeta().custom_metadata_map:
-            # products of signed integers saturate on processors that sum them in 16 bits
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        return session
-    except Exception as error:  # onnxruntime's errors share no base class
-        name = "the graph" if isinstance(model, bytes) else model
-        raise ModelError(f"{name}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
 
 
 def onnx_student(state: State) -> Product:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import MissingPackageError
+from compress.onnx.package import import_onnx
 
 NORMALIZATIONS = frozenset({
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization", "RMSNormalization",
@@ -216,14 +216,3 @@ def half_values(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     values = np.where(np.abs(values) > LARGEST, np.sign(values) * MASKED, values)
     tiny = (values != 0) & (np.abs(values) < SMALLEST)
     return np.asarray(np.where(tiny, np.sign(values) * SMALLEST, values).astype(np.float16))
-
-
-def import_onnx(purpose: str) -> Any:
-    """Return the module; raises MissingPackageError."""
-    try:
-        import onnx
-        import onnx.numpy_helper
-        import onnx.shape_inference
-    except ImportError as error:
-        raise MissingPackageError("onnx", "onnx", purpose) from error
-    return onnx

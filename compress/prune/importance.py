@@ -17,6 +17,7 @@ from compress.distill.losses import hard_label_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads, neurons
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -162,7 +163,7 @@ def _influences(model: PreTrainedModel, batches: Batches) -> Tensor:
         for given in batches:
             batch = {name: value.to(device) for name, value in given.items()}
             real = batch["attention_mask"].bool()
-            states = [state[real] for state in observe(model, batch, hidden=True).hidden.values()]
+            states = [state[real] for state in observe(model, batch, HIDDEN)[HIDDEN].values()]
             turned = [1 - nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairwise(states)]
             total += torch.stack([turn.sum() for turn in turned]).cpu()
             tokens += int(real.sum())

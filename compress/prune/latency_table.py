@@ -14,11 +14,11 @@ from sklearn.isotonic import isotonic_regression
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.models.loading import quiet
-from compress.onnx.folder import onnx_session
 from compress.onnx.graph import write_onnx
 from compress.onnx.sizes import resized
 from compress.progress import progress
 from compress.prune.costs import Costs, shape_of, widths
+from compress.runtimes.onnxruntime import graph_session
 from compress.runtimes.timing import Run, time_in_turns
 from compress.tasks.base import Array
 from compress.train import same_randomness
@@ -84,12 +84,12 @@ def _times(
         path = Path(aside) / "model.onnx"
         write_onnx(_any_weights(config), names, path)
         graph = onnx.load(path)
-        runners: dict[Any, Run] = {"whole": runner(path, threads)}
+        runners: dict[Any, Run] = {"whole": graph_session(path, threads)}
         with progress(total=len(sizes), title="latency table", unit="size") as bar:
             for group in _groups(sizes):
                 for size in group:
                     data = resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
-                    runners[size] = runner(data, threads)
+                    runners[size] = graph_session(data, threads)
                 spent = time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None)
                 for size in group:
                     ratios[size] = float(np.median(np.divide(spent[size], spent["whole"])))
@@ -121,9 +121,3 @@ def _any_weights(config: Any) -> PreTrainedModel:
             for parameter in model.parameters():
                 parameter.normal_(0, 0.02)
     return model
-
-
-def runner(model: Path | bytes, threads: int) -> Run:
-    """Return what runs a graph in ONNX Runtime on the CPU."""
-    session = onnx_session(model, threads)
-    return lambda feed: session.run(["logits"], dict(feed))

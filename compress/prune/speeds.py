@@ -17,8 +17,10 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs
-from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of, runner
-from compress.runtimes.timing import model_inputs, quiet_rows, quiet_turns, time_in_turns
+from compress.prune.latency_table import CALLS, SECONDS, measured_costs, row_of
+from compress.runtimes.onnxruntime import graph_session
+from compress.runtimes.rows import model_inputs
+from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 
 ROWS = 100  # training rows, taken evenly, on which models are timed side by side
 PASSES = 5  # over them
@@ -59,7 +61,7 @@ def side_by_side(
         feeds, runners = {}, {}
         for name, model in {"before": before, "after": after}.items():
             place, tokenizer = onnx_student(replace(state, student=model)).folder, load_tokenizer(model.folder)
-            runners[name], tokens = runner(place / MODEL, threads), _tokens(state, tokenizer)
+            runners[name], tokens = graph_session(place / MODEL, threads), _tokens(state, tokenizer)
             rows = np.linspace(0, len(tokens) - 1, min(ROWS, len(tokens))).round().astype(int).tolist()
             feeds[name] = [model_inputs(tokens, [row]) for row in rows]
             if length is not None:

@@ -14,11 +14,11 @@ import numpy as np
 
 from compress.errors import ModelError
 from compress.models.tokens import Tokens
-from compress.onnx.folder import onnx_session
 from compress.progress import progress
 from compress.quantize.histogram import Histogram
 from compress.quantize.ranges import Calibration, Range, entropy_range, percentile_range, squared_error_range
-from compress.runtimes.timing import model_inputs
+from compress.runtimes.onnxruntime import inference_session
+from compress.runtimes.rows import model_inputs
 from compress.tasks.base import Array
 
 TOKENS_A_BATCH = 1024
@@ -99,7 +99,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Met
     made = [name for name in wanted if name not in given]
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
-    session = onnx_session(graph.SerializeToString(), threads=0)
+    session = inference_session(graph.SerializeToString(), threads=0)
     collectors = {name: Collector(method) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):

@@ -17,7 +17,7 @@ import numpy as np
 from compress.errors import Fault
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import MODEL, import_onnxruntime, onnx_session, onnx_student, with_tokenizer
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
 from compress.onnx.products import INT8_LEVEL
 from compress.pipeline.artifact import Artifact
@@ -25,7 +25,8 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.qdq import quiet_quantizer
-from compress.runtimes.timing import model_inputs
+from compress.runtimes.onnxruntime import import_onnxruntime, inference_session
+from compress.runtimes.rows import model_inputs
 
 FP32_LEVEL = 1
 GROUPS = (16, 32, 64, 128, 256)  # the sizes that ONNX Runtime has
@@ -62,7 +63,7 @@ class GroupWise(Stage):
             made, moved = floats, 0.0
             if self.int8:
                 integers = self._model(graph.folder / MODEL, INT8_LEVEL)
-                said = [onnx_session(m.SerializeToString(), 1).run(None, inputs)[0] for m in (floats, integers)]
+                said = [inference_session(m.SerializeToString(), 1).run(None, inputs)[0] for m in (floats, integers)]
                 moved = float(np.abs(said[0] - said[1]).max())
                 made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
             save_unshaped(made, folder / MODEL)

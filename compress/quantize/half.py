@@ -13,7 +13,8 @@ from compress.errors import Fault
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.onnx.half import LARGEST, float_tensors, import_onnx, in_half, kept_in_fp32
+from compress.onnx.half import LARGEST, float_tensors, in_half, kept_in_fp32
+from compress.onnx.package import import_onnx
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State

@@ -17,7 +17,7 @@ from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import MODEL, import_onnxruntime, onnx_student, with_tokenizer
+from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
@@ -29,6 +29,7 @@ from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
 from compress.quantize.qdq import MATRIX_PRODUCTS, TABLES, Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.qdq import quiet_quantizer as _quiet
+from compress.runtimes.onnxruntime import import_onnxruntime
 
 RECURRENT = ("LSTM",)  # only in the dynamic form
 

@@ -18,7 +18,6 @@ from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens, tokenize
-from compress.onnx.folder import onnx_session
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
 from compress.progress import progress
@@ -26,7 +25,8 @@ from compress.quantize.calibration import TOKENS_A_BATCH
 from compress.quantize.hessian import omegas
 from compress.quantize.qdq import Scheme, with_qdq
 from compress.quantize.ranges import Range
-from compress.runtimes.timing import model_inputs
+from compress.runtimes.onnxruntime import inference_session
+from compress.runtimes.rows import model_inputs
 from compress.settings import Settings, at_least, between, plain
 from compress.tasks.base import Array
 
@@ -66,7 +66,7 @@ class Precisions:
     def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
         """Return the logits (rows, outputs) with these nodes in int8."""
         made = with_qdq(self.model, nodes, self.ranges, self.scheme)
-        session = onnx_session(made.SerializeToString(), threads=0)
+        session = inference_session(made.SerializeToString(), threads=0)
         found: dict[int, Array] = {}
         for rows in tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))):
             answers = session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.onnx.folder import MODEL, import_onnxruntime
+from compress.onnx.folder import MODEL
 from compress.onnx.products import EMBEDDINGS, IN_FLOAT, matrix_products
 from compress.quantize.ranges import Range
+from compress.runtimes.onnxruntime import import_onnxruntime
 
 MATRIX_PRODUCTS = ("MatMul", "Gemm")
 TABLES = ("Gather",)  # embedding tables: most of a small student's size

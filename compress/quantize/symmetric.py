@@ -12,8 +12,9 @@ from typing import Any
 
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import IN_FLOATS, MODEL, import_onnxruntime, onnx_student, with_tokenizer
-from compress.onnx.half import import_onnx, in_half
+from compress.onnx.folder import IN_FLOATS, MODEL, onnx_student, with_tokenizer
+from compress.onnx.half import in_half
+from compress.onnx.package import import_onnx
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
@@ -21,6 +22,7 @@ from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.half import too_wide
 from compress.quantize.qdq import MATRIX_PRODUCTS, Scheme, activations, nodes_by_part, with_qdq
+from compress.runtimes.onnxruntime import import_onnxruntime
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,9 @@ from compress.benchmark.latency import grid
 from compress.errors import CompressError
 from compress.models.loading import load_tokenizer
 from compress.run.predict import artifact_folder
-from compress.runtimes.runners import load_runner, torch_threads
+from compress.runtimes.devices import CPU
+from compress.runtimes.pytorch import torch_threads
+from compress.runtimes.registry import runtime_of
 
 
 def bench_paths(
@@ -22,10 +24,11 @@ def bench_paths(
     longest = min(tokenizer.model_max_length for tokenizer in tokenizers.values())
     if max(tokens) > longest:
         raise CompressError(f"--tokens {max(tokens)}: these models take at most {longest} tokens.")
+    runtimes = {name: runtime_of(folder) for name, folder in folders.items()}
     with torch_threads(threads):
-        runners = {name: load_runner(folder, threads) for name, folder in folders.items()}
-        found = grid(runners, tokenizers, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
+        sessions = {name: runtimes[name].load(folder, CPU, threads=threads) for name, folder in folders.items()}
+        found = grid(sessions, tokenizers, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
     return [
-        {"path": name, "folder": str(folder), "runtime": runners[name].runtime, "latency": found[name]}
+        {"path": name, "folder": str(folder), "runtime": runtimes[name].name, "latency": found[name]}
         for name, folder in folders.items()
     ]

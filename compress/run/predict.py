@@ -13,7 +13,8 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.runs import run_in
-from compress.runtimes.runners import Runner, load_runner, one_by_one
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import one_by_one
 from compress.tasks.registry import task_of_config
 
 
@@ -48,12 +49,12 @@ def predict(
     if not texts or any(not text.strip() for text in texts):
         raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
     folder = artifact_folder(Path(path).expanduser())
-    runner: Runner = load_runner(folder, threads=1)
+    session = load_session(folder)
     tokenizer = load_tokenizer(folder)
     split = Split(tuple(texts), tuple(pairs) or None)
     config = load_config(folder, weights=False)
     longest = min(tokenizer.model_max_length, longest_row(config))
-    logits = one_by_one(runner, tokenize(split, tokenizer, longest))
+    logits = one_by_one(session, tokenize(split, tokenizer, longest))
     return task_of_config(config).describe(logits)
 
 

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from compress.models.outputs import INPUTS
-from compress.models.tokens import Tokens
 from compress.progress import progress
+from compress.runtimes.devices import CPU, Device
 from compress.tasks.base import Array
 
-WARM_UP = 3  # calls of each runner before any is timed
+WARM_UP = 3  # calls of each runner, at least, before any is timed
 
 Name = TypeVar("Name")
-Run = Callable[[Mapping[str, Array]], Any]
-"""What is timed: given a feed, it returns when the answer is there."""
-
-
-def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
-    """Return a padded batch as a runner takes it."""
-    return {name: value.numpy() for name, value in tokens.batch(rows).items() if name in INPUTS}
+Run = Callable[[Any], Any]
+"""What is timed, given one of its feeds."""
 
 
 def time_in_turns(
     runners: Mapping[Name, Run],
-    feeds: Mapping[Name, Sequence[Mapping[str, Array]]],
+    feeds: Mapping[Name, Sequence[Any]],
     calls: int,
     seconds: float,
     title: str | None,
+    device: Device = CPU,
 ) -> dict[Name, list[float]]:
-    """Return seconds a call for each runner, called in turn (A B A B …) on one of its feeds after the other.
+    """Return seconds per call for each runner, called in turn (A B A B …) on one of its feeds after the other.
 
-    All runners have equally many feeds. It ends after a whole pass over them when each runner has been called
-    ``calls`` times, or, for slow ones, been busy for ``seconds``; so a drifting machine touches all alike.
+    All runners have equally many feeds, and run on ``device``, which is idle before each call and done after it. It
+    ends after a whole pass over the feeds when each runner has been called ``calls`` times, or, for slow ones, been
+    busy for ``seconds``; so a drifting machine touches all alike. What a runner prepares for a shape of inputs (a
+    buffer, a kernel) is not in the figures: it is called once on each before.
     """
     for name, runner in runners.items():
-        for feed in feeds[name][:WARM_UP]:
+        for feed in [*feeds[name][:WARM_UP], *_other_shapes(feeds[name])]:
             runner(feed)
     spent: dict[Name, list[float]] = {name: [] for name in runners}
     busy = dict.fromkeys(runners, 0.0)
@@ -46,12 +43,17 @@ def time_in_turns(
         while any(len(spent[name]) < calls and busy[name] < seconds for name in runners):
             for turn in zip(*(feeds[name] for name in runners), strict=True):
                 for (name, runner), feed in zip(runners.items(), turn, strict=True):
-                    start = time.perf_counter()
-                    runner(feed)
-                    spent[name].append(time.perf_counter() - start)
+                    spent[name].append(device.seconds(partial(runner, feed)))
                     busy[name] += spent[name][-1]
                 bar.update()
     return spent
+
+
+def _other_shapes(feeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return one feed of each shape that is not among the first ones."""
+    shapes = [tuple(tuple(value.shape) for value in feed.values()) for feed in feeds]
+    known = set(shapes[:WARM_UP])
+    return [feed for shape, feed in dict(zip(shapes, feeds, strict=True)).items() if shape not in known]
 
 
 def quiet_turns(spent: Mapping[Name, Sequence[float]], share: float = 0.25) -> dict[Name, float]:

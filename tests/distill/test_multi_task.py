@@ -21,7 +21,7 @@ from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.multi_task import MultiTask, MultiTaskDistillation, OtherTask
 from compress.distill.objective import Distillation
 from compress.distill.task_batches import ByTask, TaskRows
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.errors import Fault, RecipeError
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, save_model
@@ -89,7 +89,7 @@ def distillation(model: MultiTaskForSequenceClassification, settings: MultiTask)
     parts = {}
     for seed, (name, task) in enumerate(TASKS.items()):
         teacher = tiny_model(seed=seed + 20, num_labels=task.outputs)
-        source = FromModel(teacher, Wanted(), rows_of()[seed])
+        source = FromModel(teacher, {}, rows_of()[seed])
         parts[name] = Distillation(model.head(name), settings._losses(task), source)
     return MultiTaskDistillation(model, parts)
 

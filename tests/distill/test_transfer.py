@@ -15,7 +15,7 @@ from compress.data.dataset import Dataset, Split
 from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
@@ -50,9 +50,9 @@ def test_the_teachers_outputs_are_the_targets_of_all_rows_and_labels_count_where
         student.classifier.weight *= 30  # apart enough for fp32 to tell a ten-thousandth of the divergence
     batch = tokens.batch(np.array([9, 0, 7, 3, 8]))  # rows from 6 on have no label
     assert batch["labels"].tolist() == [-100, 0, -100, 1, -100]
-    source: Any = FromModel(teacher, Wanted(), tokens)
+    source: Any = FromModel(teacher, {}, tokens)
     if kept == "disk":
-        source = on_disk(Workshop(tmp_path), Model(tmp_path, "teacher"), teacher, tokens, Wanted())
+        source = on_disk(Workshop(tmp_path), Model(tmp_path, "teacher"), teacher, tokens, {})
     losses = {"soft": SoftTargets(temperature=2.0), "mse": LogitsMSE(), "hard": HardLabels()}
     objective = Distillation(student, losses, source, teacher.config)
     _, parts = objective(batch, 0.0)

@@ -19,17 +19,19 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from compress.benchmark.stage import Benchmark
 from compress.data.dataset import Dataset, Split
-from compress.export import tensorrt_bindings
-from compress.export.engine_layers import Layer, read_layers, summarise
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
-from compress.export.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.export.triton import not_served
 from compress.models.loading import quiet, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import last_products
+from compress.runtimes import tensorrt_bindings
+from compress.runtimes.devices import CPU
+from compress.runtimes.engine_layers import Layer, read_layers, summarise
+from compress.runtimes.tensorrt import TensorRt as Runtime
+from compress.runtimes.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
 from tests.conftest import VOCABULARY, reviews, tiny_tokenizer
@@ -93,7 +95,9 @@ def test_products_run_in_int8_but_for_the_classifier_and_attention_stays_fused(b
         counts = summarise(layers(built["int8"], gpu), built["int8"].folder / "model.onnx")
         assert (counts.int8_products, counts.products) == (PRODUCTS - 1, PRODUCTS)
         assert (counts.fused_attention, counts.attention) == (BLOCKS, BLOCKS)
-    assert built["int8"].details.int8_matmuls == (PRODUCTS - 1, PRODUCTS)
+    executed = Runtime().executed(built["int8"].folder, CPU)
+    assert executed is not None
+    assert (executed.int8, executed.products) == (PRODUCTS - 1, PRODUCTS)
 
 
 def test_fp16_engines_fuse_attention_and_keep_normalizations_in_fp32(built: dict[str, Any]) -> None:
@@ -248,7 +252,7 @@ def test_what_is_built_stays_where_another_gpus_engine_cannot_be(state: State, m
     monkeypatch.setattr(stage, "build", only_first)
     (artifact,) = TensorRt(compute_capabilities=CAPABILITIES)(state).artifacts
     assert sorted(path.name for path in artifact.folder.glob("*.engine")) == ["sm86.engine"]
-    assert artifact.unmeasured.startswith("built")
+    assert not artifact.unmeasured
     assert "sm120: not built: TensorRT ran out of memory" in artifact.notes
     assert "Triton runs those of TensorRT itself" in not_served(artifact)
 
@@ -304,7 +308,7 @@ def test_a_run_lists_engines_as_built_and_not_measured_and_makes_nothing_twice(
     assert sorted(engines) == ["tensorrt-fp16", "tensorrt-int8"]
     assert said["recommended"] in ("student", "onnx")
     for name, one in engines.items():
-        assert one["not_measured"].startswith("built: engines run on a GPU")
+        assert one["not_measured"] == "engines run on an NVIDIA GPU (device cuda)"
         assert one["metrics"] == {}
         assert one["size_mib"] > 0
         assert sorted(path.name for path in (tmp_path / "run" / one["path"]).iterdir()) == [
@@ -313,7 +317,7 @@ def test_a_run_lists_engines_as_built_and_not_measured_and_makes_nothing_twice(
         ]  # fmt: skip
         for page in ("report.md", "report.html"):
             text = (tmp_path / "run" / page).read_text()
-            assert f"{name}: not measured: built: engines run on a GPU" in text
+            assert f"{name}: not measured: engines run on an NVIDIA GPU" in text
             assert "matrix products in int8" in text
     assert engines["tensorrt-int8"]["int8_matmuls"][0] > 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.engine")}

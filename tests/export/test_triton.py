@@ -341,10 +341,9 @@ def engine(before: State, by: str, profile: list[list[int]], name: str = "tensor
     if by:
         (folder / "sm90.engine").write_bytes(b"a plan")
     batch, tokens = map(tuple, profile)
-    engines = Engines(package=by.partition(" ")[0], version=by, batch=batch, tokens=tokens, int8_matmuls=None)
+    engines = Engines(package=by.partition(" ")[0], version=by, batch=batch, tokens=tokens)
     made_ = Artifact(
         name=name, runtime="tensorrt", precision="fp16", folder=folder, key=f"{name} {by} {profile}", details=engines,
-        unmeasured="built",
     )  # fmt: skip
     return replace(before, artifacts=(*before.artifacts, made_))
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from compress.benchmark.int8_proof import int8_matmuls
 from compress.errors import ModelError
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of
 from compress.families.forms.fake_quantization import FakeQuantizedLinear, Scheme, ranges
@@ -24,6 +23,8 @@ from compress.models.evaluate import main_metric
 from compress.models.int8_modules import as_integers
 from compress.models.outputs import INPUTS, observe
 from compress.onnx.graph import write_onnx
+from compress.runtimes.devices import CPU
+from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.train import Supervised, Training, fit
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 from tests.student.reloading import check_reloading
@@ -130,7 +131,8 @@ def test_the_integers_in_onnx_runtime_say_what_was_trained(family: str, scheme: 
     assert np.median(np.abs(ours - theirs)) < 1e-5
     linears = sum(isinstance(module, FakeQuantizedLinear) for module in fake.modules())
     products = 2 * 2 + linears + (not scheme.classifier)  # Q·Kᵀ and P·V of two layers
-    assert int8_matmuls(tmp_path) == (linears, products)
+    executed = OnnxRuntime().executed(tmp_path, CPU)
+    assert (executed.int8, executed.products) == (linears, products)
     weights = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.dims) == 2]
     kinds = {one.data_type for one in weights if min(one.dims) > 2}
     assert (onnx.TensorProto.FLOAT in kinds) == (not scheme.embeddings)

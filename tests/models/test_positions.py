@@ -21,7 +21,8 @@ from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
 from compress.run.predict import predict
-from compress.runtimes.runners import load_runner, one_by_one
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import one_by_one
 from compress.student.cnn import CnnConfig
 from tests.conftest import GOOD, VOCABULARY, tiny_model, tiny_tokenizer
 
@@ -101,7 +102,7 @@ def test_long_rows_are_cut_at_the_true_limit_in_graph_and_reloaded_model(tmp_pat
     graph.mkdir()
     write_onnx(load_model(folder), input_names(own), graph / MODEL)
     with_tokenizer(folder, graph)
-    answers = [one_by_one(load_runner(place, 1), tokens) for place in (folder, graph)]
+    answers = [one_by_one(load_session(place), tokens) for place in (folder, graph)]
     np.testing.assert_allclose(*answers, atol=1e-4)
     said = [predict(place, [" ".join(GOOD * 20)])[0]["probabilities"] for place in (folder, graph)]
     for label, probability in said[0].items():

@@ -20,7 +20,8 @@ from compress.models.tokenizer import same_tokens
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.runtimes.runners import load_runner, one_by_one
+from compress.runtimes.registry import load_session
+from compress.runtimes.rows import one_by_one
 from tests.conftest import save_tiny, tiny_model, tiny_tokenizer
 
 PAIRS = Split(("good film", "the plot was bad"), ("bad actor", "so very good music"))
@@ -57,7 +58,7 @@ def test_token_types_are_inputs_where_model_and_template_have_them(tmp_path: Pat
     given = tiny_tokenizer(family)(list(PAIRS.texts), list(PAIRS.pairs or ()), padding=True, return_tensors="pt")
     expected = model(**given).logits.detach().numpy()
     for place in (tmp_path / "student", graph):
-        np.testing.assert_allclose(one_by_one(load_runner(place, 1), tokens), expected, atol=1e-4)
+        np.testing.assert_allclose(one_by_one(load_session(place), tokens), expected, atol=1e-4)
 
 
 def test_token_types_are_no_input_where_the_model_has_one_only_whatever_its_tokenizer_says(tmp_path: Path) -> None:

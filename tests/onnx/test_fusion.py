@@ -14,11 +14,11 @@ import pytest
 from transformers import PreTrainedModel
 
 from compress.families.forms.uneven import shrink
-from compress.onnx.folder import onnx_session
 from compress.onnx.graph import exported, input_names, write_onnx
 from compress.prune.width import narrow
 from compress.quantize.groups import GroupWise
 from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.runtimes.onnxruntime import inference_session
 from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 
@@ -33,7 +33,7 @@ def optimized(model: PreTrainedModel, family: str, folder: Path) -> Counter[str]
 
 
 def nodes_run(graph: Path | bytes, optimized: Path) -> Counter[str]:
-    onnx_session(graph, 1, optimized)
+    inference_session(graph, 1, optimized=optimized)
     return Counter(node.op_type for node in onnx.load(optimized).graph.node)
 
 

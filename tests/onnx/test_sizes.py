@@ -12,9 +12,9 @@ import torch
 from compress.errors import ModelError
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import INPUTS, observe
-from compress.onnx.folder import onnx_session
 from compress.onnx.graph import input_names, write_onnx
 from compress.onnx.sizes import resized
+from compress.runtimes.onnxruntime import inference_session
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 
@@ -28,7 +28,7 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: 
     feed = {name: batch[name].numpy() for name in INPUTS if name in batch}
     for heads, units, layers in ((4, 32, 4), (1, 7, 4), (3, 32, 2), (2, 1, 1)):
         data = resized(graph, model.config, heads=heads, units=units, layers=layers)
-        said = onnx_session(data, 1).run(["logits"], feed)[0]
+        said = inference_session(data, 1).run(["logits"], feed)[0]
         smaller = shrink(
             model, heads=[list(range(heads))] * 4, units=[list(range(units))] * 4, layers=list(range(4 - layers, 4))
         )
@@ -36,7 +36,7 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: 
         products = [node for node in onnx.load_from_string(data).graph.node if node.op_type == "MatMul"]
         embedded = family == "electra"  # a projection of the embeddings
         assert len(products) == 8 * layers + embedded  # the other layers are gone, not idle
-    larger = onnx_session(resized(graph, model.config, heads=6, units=50, layers=4), 1).run(["logits"], feed)[0]
+    larger = inference_session(resized(graph, model.config, heads=6, units=50, layers=4), 1).run(["logits"], feed)[0]
     assert np.isfinite(larger).all()
     assert graph.SerializeToString() == whole
 

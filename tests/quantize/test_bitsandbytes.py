@@ -27,7 +27,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.bitsandbytes import Bits, BitsAndBytes
-from compress.runtimes.runners import load_runner
+from compress.runtimes.registry import load_session
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -88,7 +88,7 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
         batch = {name: value for name, value in tiny_batch(family=family).items() if name in INPUTS}
         for bits in Bits:
             folder = quantized(model, family, tmp_path, bits=bits).folder
-            runner = load_runner(folder, 1)
+            runner = load_session(folder)
             said = torch.from_numpy(runner({name: value.numpy() for name, value in batch.items()}))
             with torch.no_grad():
                 expected = model(**batch).logits

@@ -13,14 +13,13 @@ import pytest
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from compress.benchmark.int8_proof import int8_matmuls
 from compress.benchmark.stage import Benchmark
 from compress.data.dataset import Dataset, Split
 from compress.distill.losses import SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.models.tokens import Tokens, tokenize
-from compress.onnx.folder import MODEL, onnx_session
+from compress.onnx.folder import MODEL
 from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -31,7 +30,9 @@ from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, 
 from compress.quantize.ranges import Calibration
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.recipe import Recipe
-from compress.runtimes.timing import model_inputs
+from compress.runtimes.devices import CPU
+from compress.runtimes.onnxruntime import OnnxRuntime, inference_session
+from compress.runtimes.rows import model_inputs
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.tasks.classification import Classification
@@ -99,7 +100,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnx_session(shown.SerializeToString(), threads=1)
+    session = inference_session(shown.SerializeToString(), threads=1)
     batches = [[row] for row in range(len(tokens))]
     if how is Calibration.moving_average:
         batches = [batch.tolist() for batch in even_batches(tokens, 0)]
@@ -248,7 +249,8 @@ def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
     nodes = [node for part in parts.values() for node in part]
     ranges = measure_ranges(model, activations(model, nodes), rows(8), Method(), 0)
     onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
-    assert int8_matmuls(tmp_path) == (26, 34)
+    executed = OnnxRuntime().executed(tmp_path, CPU)
+    assert (executed.int8, executed.products) == (26, 34)
 
 
 def test_settings_of_another_calibration_are_refused() -> None:

@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from compress.distill.losses.attention import AttentionScores, attention_loss
 from compress.distill.losses.attention_probabilities import AttentionProbabilities
 from compress.distill.losses.attention_transfer import AttentionTransfer, minilm_attention_loss
-from compress.distill.losses.base import LOSSES, Comparison, Loss, Pairs, register
+from compress.distill.losses.base import LOSSES, Comparison, Loss, Pairs, register, wanted
 from compress.distill.losses.cosine import Cosine, cosine_loss
 from compress.distill.losses.embeddings import Embeddings
 from compress.distill.losses.hard import HardLabels, hard_label_loss
@@ -51,4 +51,5 @@ __all__ = [
     "relation_loss",
     "soft_target_loss",
     "token_soft_target_loss",
+    "wanted",
 ]

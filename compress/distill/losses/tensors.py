@@ -31,6 +31,13 @@ def real_pairs(mask: Tensor) -> Tensor:
     return real[:, None, :, None] & real[:, None, None, :]
 
 
+def probabilities(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the softmax over real keys of both sides' attention scores (batch, heads, tokens, tokens)."""
+    padding = ~mask.bool()[:, None, None, :]
+    lowest = torch.finfo(student.dtype).min
+    return student.masked_fill(padding, lowest).softmax(-1), teacher.masked_fill(padding, lowest).softmax(-1)
+
+
 def total(terms: Iterable[Tensor]) -> Tensor:
     """Return the sum of scalars, at least one."""
     return torch.stack(list(terms)).sum()

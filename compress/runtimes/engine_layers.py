@@ -6,13 +6,14 @@ that it computes, so that what runs can be counted in the graph's own terms, wha
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.onnx.half import import_onnx
+from compress.onnx.package import import_onnx
 
 PRODUCTS = ("MatMul", "Gemm")
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Identity")
@@ -70,6 +71,16 @@ def _layer(match: re.Match[str]) -> Layer:
 
 def _types(tensors: str) -> tuple[str, ...]:
     return tuple(re.findall(r"Datatype: (\w+)", tensors))
+
+
+def layers_of(file: Path) -> list[Layer]:
+    """Return the layers of a table that was written as `as_json` gives it; none where there is no such file."""
+    table: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return [Layer(**_as_tuples(layer)) for layer in table]
+
+
+def _as_tuples(layer: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in layer.items()}
 
 
 def as_json(layers: Iterable[Layer]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Building engines: the one file that knows TensorRT's Python packages, `tensorrt` and `tensorrt_rtx_bindings`.
+"""Building and running engines: the one file that knows the packages `tensorrt` and `tensorrt_rtx_bindings`.
 
 Both have the same interface. `tensorrt` builds for the GPU of this machine, and needs it; TensorRT-RTX builds for
 any GPU from Turing on but the data centre's (9.0, 10.x), and needs none.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CompressError
+from compress.errors import CompressError, ModelError
 from compress.files import locked
 from compress.machine import compute_capability
 
@@ -107,6 +107,48 @@ def build(graph: Path, shapes: Mapping[str, Sequence[Shape]], target: Target, ti
         raise CannotBuild(f"TensorRT cannot build {graph.name}: {log.last_error or 'it gave no reason'}")
     plan = bytes(engine)
     return Built(plan, _inspected(trt, log, plan) or log.layers)
+
+
+class Engine:
+    """An engine on this machine's GPU, ready to run."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self._context = engine, engine.create_execution_context()
+        self.width = int(engine.get_tensor_shape("logits")[-1])
+
+    def start(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int], stream: int) -> None:
+        """Start on a CUDA stream; ``addresses`` of the inputs and of ``logits`` (batch, width) fp32 are on the GPU.
+
+        Raises ModelError for shapes outside the engine's profile.
+        """
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                low, _, high = (tuple(size) for size in self._engine.get_tensor_profile_shape(name, 0))
+                raise ModelError(f"the engine takes {name} from {low} to {high} (batch, tokens), not {shape}")
+        for name, address in addresses.items():
+            self._context.set_tensor_address(name, address)
+        if not self._context.execute_async_v3(stream):
+            raise ModelError("TensorRT could not run the engine")
+
+
+def load_engine(path: Path) -> Engine:
+    """Return the engine of a file, loaded by whichever package built it; raises ModelError."""
+    plan, errors = path.read_bytes(), []
+    for package in (FULL, RTX):
+        if not _installed(package):
+            continue
+        trt = _package(package)
+        log = _logger(trt)
+        engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+        if engine is not None:
+            return Engine(engine)
+        errors.append(f"{package}: {log.last_error or 'gave no reason'}")
+    raise ModelError(f"{path}: the engine cannot be loaded. {'; '.join(errors) or 'TensorRT is not installed'}")
+
+
+def installed() -> bool:
+    """Return whether one of the packages is here."""
+    return _installed(FULL) or _installed(RTX)
 
 
 @contextmanager

@@ -1,0 +1,164 @@
+"""ONNX Runtime: graphs on the CPU and, with its CUDA provider, on a GPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import MissingPackageError, ModelError
+from compress.onnx.folder import IN_FLOATS, MODEL
+from compress.onnx.package import import_onnx
+from compress.onnx.products import MatrixProduct, matrix_products
+from compress.runtimes.base import Executed, PartProducts, Runtime, Session, TensorSession
+from compress.runtimes.devices import CPU, CUDA, Device
+from compress.tasks.base import Array
+
+PROVIDERS = {CPU.name: "CPUExecutionProvider", CUDA.name: "CUDAExecutionProvider"}
+
+
+def import_onnxruntime(purpose: str) -> Any:
+    """Return the module; raises MissingPackageError."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime", "onnx", purpose) from error
+    return onnxruntime
+
+
+class OnnxRuntime(Runtime):
+    """Folders with a graph."""
+
+    name = "onnxruntime"
+    counted = frozenset({"int8", "int4"})
+
+    def owns(self, folder: Path) -> bool:
+        """Return whether there is a graph."""
+        return (folder / MODEL).is_file()
+
+    def unavailable(self, folder: Path, device: Device) -> str:
+        """Return that the package, or its provider for the device, is not here."""
+        try:
+            ort = import_onnxruntime("Running ONNX")
+        except MissingPackageError:
+            return "onnxruntime is not installed (pip install 'compress[onnx]')"
+        if device.name not in PROVIDERS:
+            return f"ONNX Runtime has no provider for {device.name} that is used here"
+        if device.missing():
+            return device.missing()
+        if PROVIDERS[device.name] not in ort.get_available_providers():
+            return f"this onnxruntime {ort.__version__} is built without CUDA (pip install onnxruntime-gpu)"
+        return ""
+
+    def load(self, folder: Path, device: Device, *, threads: int, variant: str = "") -> Session:
+        """Return the graph's session; raises ModelError."""
+        return graph_session(folder / MODEL, threads, device)
+
+    def executed(self, folder: Path, device: Device) -> Executed:
+        """Return what the graph that ONNX Runtime made of a model for the device computes."""
+        found = optimized_products(folder / MODEL, device)
+        return Executed(int8=sum(product.int8 for product in found), products=len(found), parts=by_part(found))
+
+
+def graph_session(model: Path | bytes, threads: int, device: Device = CPU) -> Session:
+    """Return a graph, in a file or in memory, loaded on a device; raises ModelError."""
+    session = inference_session(model, threads, device)
+    return OnnxCudaSession(session, device) if device.own_memory else OnnxSession(session, device)
+
+
+class OnnxSession(Session):
+    """A graph on the CPU, fed with arrays."""
+
+    def __init__(self, session: Any, device: Device) -> None:
+        super().__init__(device)
+        self.session = session
+
+    def run(self, placed: Mapping[str, Array]) -> Any:
+        """Return the logits."""
+        return self.session.run(["logits"], dict(placed))[0]
+
+
+class OnnxCudaSession(TensorSession):
+    """A graph on a GPU; inputs and logits stay there, bound to PyTorch's tensors."""
+
+    def __init__(self, session: Any, device: Device) -> None:
+        super().__init__(device)
+        self.session = session
+
+    def run(self, placed: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits on the GPU."""
+        binding, place = self.session.io_binding(), self.device.torch_device
+        width = int(self.session.get_outputs()[0].shape[1])
+        logits = torch.empty(len(next(iter(placed.values()))), width, device=place)
+        for name, value in placed.items():
+            binding.bind_input(name, place.type, 0, "int64", tuple(value.shape), value.data_ptr())
+        binding.bind_output("logits", place.type, 0, "float32", tuple(logits.shape), logits.data_ptr())
+        self.session.run_with_iobinding(binding)
+        return logits
+
+
+def inference_session(model: Path | bytes, threads: int, device: Device = CPU, *, optimized: Path | None = None) -> Any:
+    """Return ONNX Runtime's own session of a graph in a file or in memory; raises ModelError.
+
+    ``threads`` 0: as many as there are cores. The optimized graph is written to ``optimized``.
+    """
+    ort = import_onnxruntime("Running ONNX")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    given = model if isinstance(model, bytes) else str(model)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    provider = PROVIDERS[device.name]
+    providers = [(provider, _provider_options(device))]
+    try:
+        session = ort.InferenceSession(given, options, providers=providers)
+        if IN_FLOATS in session.get_modelmeta().custom_metadata_map:
+            # products of signed integers saturate on processors that sum them in 16 bits
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = ort.InferenceSession(given, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class
+        name = "the graph" if isinstance(model, bytes) else model
+        raise ModelError(f"{name}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+    if session.get_providers()[0] != provider:
+        raise ModelError(f"ONNX Runtime could not start its {provider}: CUDA's or cuDNN's libraries are missing")
+    return session
+
+
+def _provider_options(device: Device) -> dict[str, str]:
+    """Return PyTorch's current stream for a GPU, on which events time it, and fp32 that is fp32 there."""
+    if device.name == CPU.name:
+        return {}
+    return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream), "use_tf32": "0"}
+
+
+def optimized_products(model: Path, device: Device = CPU) -> list[MatrixProduct]:
+    """Return the matrix products of a graph as ONNX Runtime optimizes it for a device.
+
+    The products of attention itself, Q·Kᵀ and P·V, which have no weights, count too; so do a convolution and an
+    LSTM direction, as one each.
+    """
+    onnx = import_onnx("Reading the optimized graph")
+    with tempfile.TemporaryDirectory() as aside:
+        optimized = Path(aside) / MODEL
+        inference_session(model, 1, device, optimized=optimized)
+        return matrix_products(onnx.load(optimized).graph)
+
+
+def by_part(products: list[MatrixProduct]) -> list[PartProducts]:
+    """Return, for each part of the model that has products, the names of those that run in int8 and of the others."""
+    parts: dict[str, list[MatrixProduct]] = {}
+    for product in products:
+        parts.setdefault(product.part, []).append(product)
+    return [
+        PartProducts(
+            part=part,
+            int8=[product.name for product in found if product.int8],
+            floats=[product.name for product in found if not product.int8],
+        )
+        for part, found in parts.items()
+    ]

@@ -1,0 +1,22 @@
+"""Rows of tokens as sessions take them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compress.models.outputs import INPUTS
+from compress.models.tokens import Tokens
+from compress.progress import progress
+from compress.runtimes.base import Session
+from compress.tasks.base import Array
+
+
+def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
+    """Return a padded batch (batch, tokens) by input."""
+    return {name: value.numpy() for name, value in tokens.batch(rows).items() if name in INPUTS}
+
+
+def one_by_one(session: Session, tokens: Tokens, title: str | None = None) -> Array:
+    """Return the logits (rows, outputs) of a session given one row at a time, as it is served."""
+    rows = progress(range(len(tokens)), title=title, unit="row")
+    return np.concatenate([session(model_inputs(tokens, [row])) for row in rows])
