@@ -70,7 +70,6 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
-from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
@@ -229,7 +228,7 @@ def main() -> None:
 
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     budget = {"rows": given.rows, "epochs": given.epochs}

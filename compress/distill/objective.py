@@ -17,6 +17,7 @@ from compress.families.base import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
+from compress.tasks.registry import task_of_config
 from compress.train import Objective
 
 
@@ -53,6 +54,7 @@ class Distillation(Objective):
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
+        self.task = task_of_config(student.config)
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.quantities = tuple(dict.fromkeys(quantity for loss in losses.values() for quantity in loss.quantities))
         self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)
@@ -88,7 +90,7 @@ class Distillation(Objective):
         student = observe_without(self.student, batch, skipped, *self.quantities)
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
         comparison = Comparison(
-            self._projected(student), teacher, batch.get("labels"), self.layers, progress,
+            self._projected(student), teacher, batch.get("labels"), self.layers, progress, self.task,
             self.last, self.teacher_heads, self.kept,
         )  # fmt: skip
         parts = {name: _of_those_that_ran(loss, comparison, skipped) for name, loss in self.losses.items()}

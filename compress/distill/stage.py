@@ -39,7 +39,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.tasks.base import Task, TaskKind
+from compress.tasks.base import Task
 from compress.train import Training, fit, same_randomness
 
 TRAINED = Kind("distill", revision=1)
@@ -86,12 +86,10 @@ class Distill(Training):
 
     def task_faults(self, task: Task) -> Iterator[Fault]:
         """Yield losses that the task has no use for."""
-        if task.kind is TaskKind.regression:
-            for name, loss in self.losses.items():
-                if loss.needs_classes:
-                    yield Fault(
-                        f"losses.{name}", None, "needs classes, but the labels are scores", "Use mse instead of it."
-                    )
+        for name, loss in self.losses.items():
+            if loss.needs_classes and not task.distributes:
+                rule = f"needs classes, but the labels are {task.predicts}"
+                yield Fault(f"losses.{name}", None, rule, "Use mse instead of it.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""

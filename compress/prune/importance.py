@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads, neurons
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
+from compress.tasks.registry import task_of_config
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -117,6 +117,7 @@ def by_gates(
 ) -> list[Tensor]:
     """Return the mean over rows of the absolute or squared derivative of the loss in every gate."""
     device = next(model.parameters()).device
+    task = task_of_config(model.config)
     totals = [torch.zeros(size) for size in sizes]
     rows = 0
     with evaluating(model):
@@ -125,7 +126,7 @@ def by_gates(
             count = len(batch["input_ids"])
             gates = [torch.ones(count, size, device=device, requires_grad=True) for size in sizes]
             # the mean over rows times the rows: each row's own gradient lands in its own row of the gates
-            loss = hard_label_loss(logits(batch, gates), batch["labels"]) * count
+            loss = task.mean_loss(logits(batch, gates), batch["labels"]) * count
             slopes = torch.autograd.grad(loss, gates)
             slopes = tuple(slope.abs() if how is Importance.gradient else slope**2 for slope in slopes)
             totals = [total + slope.sum(0).cpu() for total, slope in zip(totals, slopes, strict=True)]
@@ -173,7 +174,7 @@ def _influences(model: PreTrainedModel, batches: Batches) -> Tensor:
 @torch.no_grad()
 def _losses_without(model: PreTrainedModel, batches: list[Mapping[str, Tensor]], layers: list[nn.Module]) -> Tensor:
     device = next(model.parameters()).device
-    losses = torch.zeros(len(layers))
+    losses, task = torch.zeros(len(layers)), task_of_config(model.config)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     with evaluating(model):
         for index, layer in enumerate(layers):
@@ -181,7 +182,7 @@ def _losses_without(model: PreTrainedModel, batches: list[Mapping[str, Tensor]],
                 batch = {name: value.to(device) for name, value in given.items()}
                 with _rewired([layer], [lambda entered, _: entered]):
                     logits = observe(model, batch).logits
-                losses[index] += float(hard_label_loss(logits, batch["labels"])) * len(logits) / max(rows, 1)
+                losses[index] += float(task.mean_loss(logits, batch["labels"])) * len(logits) / max(rows, 1)
     return losses
 
 

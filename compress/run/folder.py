@@ -45,8 +45,8 @@ def report_of(
         "machine": describe(recipe.benchmark.threads),
         "versions": versions(),
         "task": {
-            "kind": data.task.kind.value,
-            "labels": list(getattr(data.task, "labels", [])),
+            "kind": data.task.name,
+            "labels": list(data.task.label_names),
             "main_metric": data.task.main_metric,
         },
         "dataset": {

@@ -29,9 +29,7 @@ from compress.distill.losses import (
     Relations,
     SoftTargets,
     attention_loss,
-    hard_label_loss,
     hidden_state_loss,
-    soft_target_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill, labels_only
@@ -48,6 +46,7 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.tasks.classification import Classification
+from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.train import Objective, fit, same_randomness
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
 

@@ -18,8 +18,6 @@ from compress.distill.losses import (
     minilm_attention_loss,
     patient_loss,
     relation_loss,
-    soft_target_loss,
-    token_soft_target_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
@@ -28,6 +26,7 @@ from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, KEYS, QUERIES, RELATIONS, SCORES, VALUES
 from compress.student.bert import Bert
+from compress.tasks.functions import soft_target_loss, token_soft_target_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])

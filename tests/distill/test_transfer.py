@@ -22,7 +22,6 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
@@ -103,7 +102,7 @@ def test_a_file_of_unlabelled_rows_joins_the_transfer_set(tmp_path: Path) -> Non
     (tmp_path / "train.tsv").write_text("".join(f"{label}\t{text}\n" for label, text in rows))
     (tmp_path / "more.txt").write_text("a film\nthe plot\n")
     files = Files(train=str(tmp_path / "train.tsv"), unlabelled=str(tmp_path / "more.txt"))
-    transfer = files.load(TaskKind.auto, 1).transfer
+    transfer = files.load("auto", 1).transfer
     assert transfer.texts[-2:] == ("a film", "the plot")
     assert transfer.known_labels[-2:].tolist() == [-100, -100]
     assert (transfer.known_labels[:-2] >= 0).all()

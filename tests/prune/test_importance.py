@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.distill.losses import hard_label_loss
 from compress.families.base import FAMILIES, encoder_layers, linear
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
 from compress.prune.importance import Importance, head_importance, layer_importance, neuron_importance
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 Batch = dict[str, Tensor]

@@ -20,7 +20,6 @@ from compress.distill.losses import (
     Embeddings,
     HiddenStates,
     SoftTargets,
-    hard_label_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.source import Keep
@@ -42,6 +41,7 @@ from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import made, recipe
 from tests.student.reloading import check_reloading

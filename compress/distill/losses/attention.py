@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, real_pairs, total
+from compress.distill.losses.tensors import real_pairs, total
 from compress.models.quantities import SCORES
+from compress.tensors import alike
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

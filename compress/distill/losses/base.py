@@ -16,6 +16,7 @@ from compress.errors import Fault
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
 from compress.settings import Settings, at_least, between
+from compress.tasks.base import Task
 
 Pairs = tuple[tuple[int, int], ...]  # (student layer, teacher layer), counted from 1
 
@@ -33,6 +34,7 @@ class Comparison:
     labels: Tensor | None
     layers: Pairs
     progress: float  # share of training done, 0 to 1
+    task: Task
     last: tuple[int, int] = (0, 0)
     teacher_heads: int = 1  # of a layer, before any pruning
     kept: Mapping[tuple[Quantity, tuple[int, int]], list[int]] = field(default_factory=dict)  # see `Quantity.kept`

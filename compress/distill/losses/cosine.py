@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, total
+from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

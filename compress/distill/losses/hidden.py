@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, total
+from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import alike
 from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:

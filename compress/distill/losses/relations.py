@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import real_pairs, total, wide
+from compress.distill.losses.tensors import real_pairs, total
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, layer_count
 from compress.families.forms.uneven import head_size, kept_heads
 from compress.models.quantities import RELATIONS
 from compress.settings import at_least
+from compress.tensors import wide
 
 
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
