@@ -40,6 +40,7 @@ class Recipe(Settings):
 
     recipe: str = "custom"  # its name, the first part of the run's folder
     name: str | None = None  # the run's name; default: the next free number, as 001
+    uses: list[str] = field(default_factory=list)  # your own modules, which register more to choose from
     task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
