@@ -21,7 +21,7 @@ from compress.distill.progressive import Progressive
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
-from compress.errors import RecipeError
+from compress.errors import DamagedError, RecipeError
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.models.tokens import Tokens, tokenize
@@ -173,6 +173,18 @@ def test_an_interrupted_layer_goes_on_and_ends_with_the_same_weights(
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["layer-2.safetensors", "layers.json"]
+
+
+@pytest.mark.parametrize("name", ["layer-2.safetensors", "layers.json"])
+def test_damaged_layers_are_not_resumed_from(name: str, tmp_path: Path) -> None:
+    student = Bert(layers=2, hidden_size=8, heads=4)
+    teacher, trained = still(student, exact=False)
+    transfer(Progressive(epochs=1, batch_size=16), teacher, trained, tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=name):
+        transfer(Progressive(epochs=1, batch_size=16), teacher, trained, tmp_path)
 
 
 def test_transfer_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from compress.distill import teacher_outputs
 from compress.distill.teacher_outputs import FromModel, on_disk
@@ -66,3 +68,41 @@ def test_outputs_are_keyed_by_teacher_rows_and_what_is_kept(tmp_path: Path) -> N
     on_disk(workshop, TEACHER, teacher, tokens(20, seed=9), WANTED)
     on_disk(workshop, TEACHER, teacher, tokens(20), {})
     assert len(list(tmp_path.glob("teacher_outputs-*"))) == 4
+
+
+@pytest.mark.parametrize("name", ["logits_0.bin", "hidden_2.bin", "progress.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_an_interrupted_pass_whose_files_are_damaged_starts_anew(
+    damage: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, rows = tiny_model(), tokens(200)
+    monkeypatch.setattr(teacher_outputs, "SAVE_EVERY", 2)
+    calls = 0
+    observe = teacher_outputs.observe
+
+    def interrupted(*arguments: object, **settings: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return observe(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teacher_outputs, "observe", interrupted)
+    out = StringIO()
+    workshop = Workshop(tmp_path, Console(file=out, width=1000))
+    with pytest.raises(KeyboardInterrupt):
+        on_disk(workshop, TEACHER, teacher, rows, WANTED)
+    (path,) = tmp_path.glob(f"*.partial/{name}")
+    content = bytearray(path.read_bytes())
+    content[0] ^= 4
+    path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    if damage == "delete":
+        path.unlink()
+    disk = on_disk(workshop, TEACHER, teacher, rows, WANTED)
+    assert calls == 7 + 1 + 7  # all batches again
+    assert ("it starts anew" in out.getvalue()) is (damage != "delete" or name != "progress.json")
+    batch = rows.batch(list(range(200)))
+    expected = FromModel(teacher, WANTED).batch(batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(disk.batch(batch).logits, expected.logits)
+    torch.testing.assert_close(disk.batch(batch)[HIDDEN][2][real], expected[HIDDEN][2][real], rtol=2e-3, atol=2e-3)
