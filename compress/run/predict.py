@@ -51,11 +51,12 @@ def predict(
     folder = artifact_folder(Path(path).expanduser())
     session = load_session(folder)
     tokenizer = load_tokenizer(folder)
-    split = Split(tuple(texts), tuple(pairs) or None)
     config = load_config(folder, weights=False)
+    task = task_of_config(config)
+    split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
     logits = one_by_one(session, tokenize(split, tokenizer, longest))
-    return task_of_config(config).describe(logits)
+    return task.describe(logits)
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
