@@ -100,7 +100,7 @@ class Benchmark(Settings):
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             stages.append(
-                record.details.report()
+                {"details": record.details.report()}
                 | bench.scores(logits, teacher_metric)
                 | _shape(record.model.folder)
                 | {
@@ -136,7 +136,7 @@ class Benchmark(Settings):
             trained = bench.against_trained(artifact, logits)
             times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
             artifacts.append(
-                artifact.details.report()
+                {"details": artifact.details.report()}
                 | ({"target": artifact.target} if artifact.target else {})
                 | bench.scores(logits, teacher_metric)
                 | {
@@ -309,7 +309,8 @@ def _unavailable(artifact: Artifact) -> str:
 
 def _unmeasured(artifact: Artifact) -> dict[str, Any]:
     """Return what is known of an artifact that cannot be run on this machine."""
-    return artifact.details.report() | {
+    return {
+        "details": artifact.details.report(),
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
         "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": _unavailable(artifact),
         "metrics": {}, "interval": {}, "latency": [], **_int8(artifact),

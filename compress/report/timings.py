@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from compress.benchmark.figures import Entry, Latency
 from compress.report.columns import place
-from compress.report.records import Entry, Latency, Report
+from compress.report.schema import Report
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,8 @@ def test_pipes_are_no_data_models_or_reports(elsewhere, capsys):
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in said] == [
         "model/tokenizer.json",
-        *["run/report.json is no regular file. A finished run has a report.json; name its folder."],
-        "train.tsv is no regular file. A finished run has a report.json; name its folder.",
+        *["run/report.json is not a regular file. A finished run has a report.json; name its folder."],
+        "train.tsv is not a regular file. A finished run has a report.json; name its folder.",
     ]
 
 
