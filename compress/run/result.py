@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -16,6 +16,7 @@ from compress.errors import CompressError
 from compress.models.loading import load_model
 from compress.pipeline.state import State
 from compress.report import load_report
+from compress.report.schema import Report
 from compress.report.table import print_report
 from compress.run.predict import predict
 
@@ -27,13 +28,13 @@ class Run:
     """A finished run, as `Recipe.run` returns it and `load` reads it."""
 
     folder: Path
-    report: Mapping[str, Any]  # the content of report.json
+    report: Report  # the content of report.json
     state: State | None = field(default=None)  # what its stages made; None for a run that was read from its folder
 
     @property
     def recommended(self) -> str:
         """The name of the artifact that the report recommends; "student" where it recommends none."""
-        return str(self.report["recommended"] or "student")
+        return self.report.recommended or "student"
 
     def student(self) -> PreTrainedModel:
         """Return the student as a transformers model, in evaluation mode."""
