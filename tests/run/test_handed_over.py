@@ -17,7 +17,7 @@ from compress.run.handed_over import settled
 from compress.run.place import lasting
 from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import to_yaml
-from compress.tasks.base import TaskKind
+from compress.tasks.registry import AUTO
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
@@ -30,7 +30,7 @@ DICTS = [{"text": text, "label": label} for text, label in ROWS]
 def read(data: Any, folder: Path) -> Any:
     """Return the data set of a recipe that was given ``data``."""
     recipe = settled(Recipe(data=data, cache=str(folder / "cache")))
-    return recipe.data.load(TaskKind.auto, 13)
+    return recipe.data.load(AUTO, 13)
 
 
 def texts(data: Any) -> set[str]:
@@ -75,7 +75,7 @@ def test_splits_pairs_scores_and_texts_without_labels(tmp_path: Path) -> None:
         },
         tmp_path,
     )
-    assert data.task.kind is TaskKind.regression
+    assert data.task.name == "regression"
     assert (len(data.train), len(data.validation), len(data.test), len(data.unlabelled)) == (30, 2, 1, 1)
     assert list(data.unlabelled.pairs) == ["j"]
 
