@@ -36,7 +36,7 @@ clean: ## remove the environment and what the tools left; runs/ stays
 $(VENV)/demo: extras = demo
 $(VENV)/dev: extras = demo,dev
 $(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing compress[$(extras)] into $(VENV) (a few minutes, once)"
+	@echo "installing compress-encoders[$(extras)] into $(VENV) (a few minutes, once)"
 	@$(PIP) install --constraint constraints.txt --editable '.[$(extras)]'
 	@touch $@
 

@@ -14,6 +14,10 @@ class CompressError(Exception):
     """An error that the user can fix; the message says where and how."""
 
 
+DISTRIBUTION = "compress-encoders"
+"""What pip installs this package by; ``compress`` on PyPI is somebody else's."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with one setting of a recipe."""
@@ -65,4 +69,4 @@ class MissingPackageError(CompressError):
     """An optional package is needed; the message says how to install it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}. Install it: pip install 'compress[{extra}]'.")
+        super().__init__(f"{purpose} needs the package {package}. Install it: pip install '{DISTRIBUTION}[{extra}]'.")

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from compress import __version__
+
 PACKAGES = (
     "compress", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "onnx", "onnxscript",
     "onnxruntime", "hydra-core", "scikit-learn", "bitsandbytes",
@@ -68,7 +70,7 @@ def versions() -> dict[str, str]:
 @cache
 def _installed() -> tuple[tuple[str, str], ...]:
     """Read once: there are hundreds of distributions, and every product of the cache asks."""
-    known = {found.name.lower(): found.version for found in metadata.distributions()}
+    known = {found.name.lower(): found.version for found in metadata.distributions()} | {"compress": __version__}
     return tuple((name, known[name]) for name in PACKAGES if name in known)
 
 

@@ -76,6 +76,7 @@ GROUND = (
     "hub_access",
     "interruption",
     "processes",
+    "plugins",
     "registry",
     "starting",
     "auto_classes",

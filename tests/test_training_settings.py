@@ -128,7 +128,7 @@ def test_generations_follow_each_other_and_the_teacher_stays_the_teacher(
         "distill": Distill(losses=losses, epochs=4, learning_rate=5e-3, batch_size=16, generations=3),
         "quantize": {},
     }
-    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
+    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     names = [stage["name"] for stage in said["stages"]]
     assert names == ["teacher", "distill", "distill-2", "distill-3", "heads"]

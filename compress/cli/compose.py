@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, partial
@@ -36,6 +36,7 @@ from compress.cli.reading import PLUGINS, Reading, Word, quoted
 from compress.data import Hub
 from compress.describe import expected, fits, hints
 from compress.errors import Fault, RecipeError
+from compress.plugins import use_installed
 from compress.registry import GROUPS, SEVERAL, is_open, registered, slot
 from compress.run.check import check
 from compress.run.recipe import Recipe
@@ -46,13 +47,14 @@ REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; 
 ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
 
 
-def compose(overrides: Sequence[str]) -> Recipe:
+def compose(overrides: Sequence[str], *, trusted: bool = True) -> Recipe:
     """Return the recipe that the words of a command line stand for: ``recipe=NAME``, choices, ``setting=value``.
 
+    The modules that the words, or recipe files where they are ``trusted``, name in ``uses`` are imported.
     Raises RecipeError with every fault: words that cannot be read, unknown settings and choices, values of a
     wrong type or out of their range, and, when there is a fault anyway, whatever `compress.run.check.check` finds.
     """
-    reading = _read(overrides)
+    reading = _read(overrides, trusted=trusted)
     recipe = None
     if not reading.faults:
         with suppress(*REFUSALS):  # `_piecewise` finds out why
@@ -68,7 +70,7 @@ def compose(overrides: Sequence[str]) -> Recipe:
         faults += faults_of(recipe)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
-    return recipe
+    return replace(recipe, uses=list(reading.used))
 
 
 def faults_of(recipe: Recipe) -> tuple[Fault, ...]:
@@ -183,11 +185,12 @@ def recipes() -> list[tuple[str, str, Path]]:
     return [(name, recipe_files.headline(path), path) for name, path in recipe_files.known().items()]
 
 
-def _read(overrides: Sequence[str], *, sweep: bool = False) -> Reading:
+def _read(overrides: Sequence[str], *, sweep: bool = False, trusted: bool = True) -> Reading:
     """Read words, and store for Hydra what they name."""
-    _store_choices(registered())
-    reading = Reading(_parse, sweep)
+    reading = Reading(_parse, sweep, trusted=trusted)
+    reading.faults += use_installed()
     reading.read(overrides)
+    _store_choices(registered())
     store = ConfigStore.instance()
     for name, choices in reading.recipes.items():
         try:

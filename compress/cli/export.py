@@ -18,7 +18,7 @@ from compress.runs import run_in
 from compress.student.saved import Saved
 from compress.teachers.model import FineTune, Teacher
 
-TAKEN = ("data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
+TAKEN = ("uses", "data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
 """What can be chosen and set; the rest says how a student is made, and here it is made already."""
 
 
@@ -55,7 +55,7 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
             raise ModelError(
                 f"{run}: is no finished run: it has no {needed.relative_to(run)}. Name its student's folder."
             )
-    recipe = compose.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words])
+    recipe = compose.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words], trusted=False)
     if recipe.output and as_lasting(Path(recipe.output).expanduser()) == run:
         raise RecipeError([Fault("output", recipe.output, "is the run itself, which stays as it is", "Name another.")])
     assert isinstance(recipe.teacher, Teacher)  # its folder holds a model

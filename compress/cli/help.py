@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from compress.describe import Described, describe, summary
+from compress.plugins import use_installed
 from compress.registry import GROUPS, SEVERAL
 from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import chosen
@@ -18,6 +19,7 @@ COLUMN = 42
 
 def choices_and_settings() -> str:
     """Return what can be chosen, then every setting, in the order of the work."""
+    list(use_installed())  # what cannot serve is told by a run
     return "\n".join([*_choices(), "", *_settings()])
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 
 from compress import __version__
+from compress.cli.commands import NAMES
 from compress.cli.output import refused
 from compress.cli.running import DRY
 from compress.errors import CompressError
@@ -55,7 +56,6 @@ def _command(name: str, argv: Sequence[str]) -> int:
     return code
 
 
-NAMES = ("run", "export", "compare", "bench", "predict", "recipes", "cache", "completion")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {name: partial(_command, name) for name in NAMES}
 """The commands by name; each is a module of `compress.cli.commands`."""
 

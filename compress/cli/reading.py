@@ -32,6 +32,7 @@ from compress.cli.limits import (
 from compress.cli.recipe_files import RecipeFile
 from compress.data.names import folder_instead, no_data_set
 from compress.errors import Fault, RecipeError
+from compress.plugins import use
 from compress.registry import GROUPS, SEVERAL, is_open
 from compress.settings import nearest
 
@@ -106,18 +107,23 @@ class Reading:
 
     parse: Callable[[str], Word | None]
     sweep: bool = False
+    trusted: bool = True  # whether recipe files may name code to import
     words: list[Word] = field(default_factory=list)
     recipes: dict[str, Choices] = field(default_factory=dict)  # by stored name; those built on come first
     hub_ids: list[str] = field(default_factory=list)
+    used: dict[str, None] = field(default_factory=dict)  # imported modules, in order
     faults: list[Fault] = field(default_factory=list)
     blamed: set[str] = field(default_factory=set)  # settings whose parts would be blamed wrongly now
 
     def read(self, texts: Sequence[str]) -> None:
         """Read the words of a command line; without ``recipe=``, the quickstart is meant."""
-        for text in texts:
-            word = self._word(text.strip())
-            if word is not None:
-                self.words.append(word)
+        self._given = texts
+        read: dict[int, Word | None] = {}
+        for first in (("uses",), ("recipe",), ()):  # other words may choose what the modules register
+            for place, text in enumerate(texts):
+                if place not in read and (not first or text.strip().lstrip("+").partition("=")[0].strip() in first):
+                    read[place] = self._word(text.strip())
+        self.words += [word for _, word in sorted(read.items(), key=lambda item: item[0]) if word is not None]
         jobs = math.prod(word.count for word in self.words)
         if self.sweep and jobs > MOST_JOBS:
             rule = f"would be {jobs:,} runs, and a sweep has at most {MOST_JOBS:,}"
@@ -183,6 +189,8 @@ class Reading:
             remedy = f"{brackets} -m to run each of them."
             self.refuse(key, value, "has several values", remedy, blame=word.setting.replace("/", "."))
             return None
+        if key == "uses":
+            self._use(word.values[0], "uses")
         known = [self._known(group, one, group) for one in word.values] if chooses else []
         return word if all(known) else None
 
@@ -303,11 +311,38 @@ class Reading:
                 self.blamed.add("recipe")
                 return False
             before = len(self.faults)
+            if "uses" in choices.file.values:
+                self._use_of_file(choices.file)
             for index, entry in enumerate(choices.file.defaults):
                 self._default(entry, choices.file.line(f"defaults.{index}"), choices, (*within, name))
             self.recipes[name] = choices
             return len(self.faults) == before
         return False
+
+    _given: Sequence[str] = ()
+
+    def _use(self, modules: Any, setting: str) -> None:
+        """Import modules; what is no list of texts is refused as any value of a wrong type is."""
+        names = [name for name in modules if isinstance(name, str)] if isinstance(modules, list) else []
+        faults = list(use(names, setting))
+        self.faults += faults
+        if faults:
+            self.blamed.add("uses")
+        self.used |= dict.fromkeys(names)
+
+    def _use_of_file(self, file: RecipeFile) -> None:
+        """Import the modules that a recipe file names, unless it came with a model or with data."""
+        modules = file.values["uses"]
+        setting = f"{file.line('uses')}: uses"
+        if isinstance(modules, list) and set(map(str, modules)) <= self.used.keys():
+            return
+        texts = [*(text.partition("=")[2].strip("'\"") for text in self._given), *texts_in(file.values)]
+        if self.trusted and not recipe_files.came_with(file.path, texts):
+            self._use(modules, setting)
+            return
+        rule = "names code to import, which a file that came with a model or data may not"
+        remedy = f"If you trust it: uses=[{','.join(map(str, modules))}] on the command line."
+        self.refuse(setting, modules, rule, remedy, blame="recipe")
 
     _built_on: set[str] = field(default_factory=set)  # stored names of the recipe being read and those it builds on
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,24 @@ def is_file(text: str) -> bool:
     try:
         return path_of(text).is_file()
     except OSError:  # a name that is too long, a folder that may not be read
+        return False
+
+
+def came_with(path: Path, texts: Iterable[str]) -> bool:
+    """Return whether a recipe file lies in the folder of a model, or in a folder that one of the texts names."""
+    folder = resolved(path).parent
+    if (folder / "config.json").exists():
+        return True
+    own = {Path.cwd(), *Path.cwd().parents}  # where a user works, whatever else is there
+    holding = {folder, *folder.parents} - own
+    return any(is_folder(text) and resolved(path_of(text)) in holding for text in texts)
+
+
+def is_folder(text: str) -> bool:
+    """Return whether a text is the path of a folder."""
+    try:
+        return path_of(text).is_dir()
+    except (OSError, ValueError):  # a name that is too long, one with a NUL
         return False
 
 

@@ -31,11 +31,9 @@ def carry_out(recipe: Recipe, words: Sequence[str]) -> int:
     """Run a recipe and print its report."""
     from rich.console import Console
 
-    from compress.report import load_report
     from compress.report.table import print_report
 
-    folder = recipe.run(command=shlex.join(["compress", *words])).folder
-    assert folder is not None
-    print_report(load_report(folder), Console())
-    print(f"report: {folder / 'report.html'}")
+    run = recipe.run(command=shlex.join(["compress", *words]))
+    print_report(run.report, Console())
+    print(f"report: {run.folder / 'report.html'}")
     return 0

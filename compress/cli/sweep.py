@@ -97,10 +97,10 @@ def _outcome(words: list[str], own: list[str]) -> Outcome:
     try:
         recipe, label = named(compose.compose(words), own)
         folder = recipe.folder or folder
-        state = recipe.run() if recipe.folder else recipe.run(label=label)
+        run = recipe.run() if recipe.folder else recipe.run(label=label)
     except CompressError as error:
         return Outcome(label, folder, str(error))
     except Exception as error:  # a fault of ours ends its job, not the others
         traceback.print_exc()
         return Outcome(label, folder, f"{type(error).__name__}: {error}")
-    return Outcome(label, recipe.folder or state.folder)
+    return Outcome(label, recipe.folder or run.folder)

@@ -100,7 +100,7 @@ class Budget(Gradual):
         yield from at_least(self, "widths", 2)
         yield from at_least(self, "tries", 0)
         if self._timed and find_spec("onnxruntime") is None:
-            yield Fault(given[0], self._wanted, "is measured in onnxruntime", "pip install 'compress[onnx]'.")
+            yield Fault(given[0], self._wanted, "is measured in onnxruntime", "pip install 'compress-encoders[onnx]'.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Only families that are known can be taken apart."""

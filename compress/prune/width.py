@@ -54,7 +54,9 @@ class PruneWidth(InRounds):
         found = list(super().model_faults(student, teacher))
         yield from found
         if find_spec("torch_pruning") is None:
-            yield Fault("ratio", self.ratio, "needs the package torch-pruning", "pip install 'compress[prune]'")
+            yield Fault(
+                "ratio", self.ratio, "needs the package torch-pruning", "pip install 'compress-encoders[prune]'"
+            )
         if found or any(self.faults()):
             return
         if self.remaining(int(student.hidden_size), 1) < 2:

@@ -68,7 +68,7 @@ class BitsAndBytes(Stage):
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """The package is there, the family is known and has layers of a shape that can be quantized."""
         if find_spec("bitsandbytes") is None:
-            remedy = "Install it: pip install 'compress[bitsandbytes]'."
+            remedy = "Install it: pip install 'compress-encoders[bitsandbytes]'."
             yield Fault("bits", self.bits.value, "needs the package bitsandbytes", remedy)
         if not can_be_taken_apart(student):
             rule = f"cannot quantize a student of type {student.model_type}"

@@ -13,6 +13,7 @@ from compress.models.auto import knows
 from compress.models.positions import longest_row
 from compress.models.row_lengths import with_cuts
 from compress.pipeline.workshop import Workshop
+from compress.plugins import use
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults
 from compress.student.saved import Saved
@@ -50,7 +51,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
 
     Finished models are tried on some rows; what they answer is kept in the cache.
     """
-    faults: list[Fault] = list(all_faults(recipe))
+    faults: list[Fault] = [*use(recipe.uses), *all_faults(recipe)]
     if not any(name_faults(recipe)):
         faults += place_faults(recipe)
     for name, augmentation in recipe.augment.items():

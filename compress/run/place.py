@@ -87,7 +87,7 @@ def identity(recipe: Recipe, data: str) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """Return settings whose paths do not go through ``latest``, which leads to another run tomorrow."""
+    """Return settings whose paths are texts, and do not go through ``latest``, which leads to another run tomorrow."""
     if isinstance(value, Settings):
         before = {field.name: getattr(value, field.name) for field in fields(value)}
         changes = {name: after for name, held in before.items() if (after := lasting(held)) != held}
@@ -96,6 +96,8 @@ def lasting(value: Any) -> Any:
         return {key: lasting(item) for key, item in value.items()}
     if isinstance(value, list):
         return [lasting(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return lasting(os.fspath(value))
     if isinstance(value, str) and LATEST in Path(value).parts and os.path.lexists(Path(value).expanduser()):
         return str(as_lasting(Path(value).expanduser()))
     return value

@@ -36,16 +36,28 @@ def artifact_folder(path: Path) -> Path:
     return path
 
 
-def predict(path: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return one readable prediction a text: label and probabilities, or a score. Raises ModelError."""
+def predict(
+    path: str | Path, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return a readable prediction per text: label and probabilities, or a score. Raises ModelError.
+
+    ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts.
+    """
+    texts, pairs = _listed(texts), _listed(pairs or ())
+    if pairs and len(pairs) != len(texts):
+        raise ModelError(f"{len(texts)} texts, but {len(pairs)} second texts. Give a second text per text.")
     if not texts or any(not text.strip() for text in texts):
         raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
-    folder = artifact_folder(path)
+    folder = artifact_folder(Path(path).expanduser())
     session = load_session(folder)
     tokenizer = load_tokenizer(folder)
     config = load_config(folder, weights=False)
     task = task_of_config(config)
-    split = Split(tuple(texts), tuple(pairs) if pairs else None, by_token=type(task) if task.by_token else None)
+    split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
     logits = one_by_one(session, tokenize(split, tokenizer, longest))
     return task.describe(logits)
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)

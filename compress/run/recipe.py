@@ -23,6 +23,7 @@ from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import Method, PruneWeights
 from compress.quantize.qat import QuantizationAware
 from compress.run.place import name_faults
+from compress.run.result import Run
 from compress.run.work import carry_out
 from compress.settings import Settings
 from compress.student.base import Student
@@ -40,6 +41,7 @@ class Recipe(Settings):
 
     recipe: str = "custom"  # its name, the first part of the run's folder
     name: str | None = None  # the run's name; default: the next free number, as 001
+    uses: list[str] = field(default_factory=list)  # your own modules, which register more to choose from
     task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
     data: Data = field(default_factory=Tweets)
     teacher: BaseTeacher = field(default_factory=Teacher)
@@ -107,8 +109,11 @@ class Recipe(Settings):
         """Where finished work is kept."""
         return Path(self.cache).expanduser()
 
-    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> State:
-        """Do everything that is not done yet, write the run's folder and return the last state.
+    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> Run:
+        """Do everything that is not done yet, write the run's folder and return the run.
+
+        ``data`` may also be a path, a table or a list of rows, and ``teacher`` a loaded model with its tokenizer; see
+        `compress.run.handed_over`.
 
         Raises RecipeError before any work if a setting, the data, the teacher or the folder cannot be used, and
         SeveralProcessesError where a launcher started several processes.

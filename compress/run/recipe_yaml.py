@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.registry import GROUPS, slot
 from compress.yaml_dialect import HEADER, dump
+
+GIVEN = "given"  # the folder in the cache of what Python handed over; see `compress.run.handed_over`
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
@@ -35,10 +38,22 @@ def to_yaml(recipe: Recipe) -> str:
             package = group.replace("/", ".")
             named += [f"/{group}@{package}.{key}: {option}" for key, option in options.items()]
             overrides.append(f"override /{group}: []")
+    kept = (setting for setting, path in _sources(recipe) if GIVEN in Path(path).parts)
+    notes += [
+        f"# {setting} was handed over by Python; this is its copy in the cache, {recipe.cache}." for setting in kept
+    ]
     values = {key: value for key, value in _written(recipe).items() if key not in {"name", "output"}}
     lines = [HEADER, "# Every setting of a run.   compress run recipe=recipe.yaml", *notes, "defaults:"]
     lines += [f"  - {entry}" for entry in (*named, *overrides)]
     return "\n".join([*lines, dump(values)])
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield the settings that Python can hand over, and their values."""
+    for field in fields(recipe.data):
+        if isinstance(value := getattr(recipe.data, field.name), str):
+            yield f"data.{field.name}", value
+    yield "teacher.model", recipe.teacher.model
 
 
 def chosen(recipe: Recipe) -> dict[str, Any]:

@@ -23,20 +23,22 @@ from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.run.check import Checked, check, told
 from compress.run.folder import repeat, report_of, write_run
+from compress.run.handed_over import settled
 from compress.run.names import point_to_latest
 from compress.run.place import claimed, identity, lasting
+from compress.run.result import Run
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
 
 
-def carry_out(given: Recipe, console: Console | None = None, command: str | None = None, label: str = "") -> State:
-    """Do everything that is not done yet, write the run's folder and return the last state; see `Recipe.run`."""
+def carry_out(given: Recipe, console: Console | None = None, command: str | None = None, label: str = "") -> Run:
+    """Do everything that is not done yet, write the run's folder and return the run; see `Recipe.run`."""
     refuse_several()
     console = console or Console(stderr=True)
     started = datetime.now().astimezone()
     clock = time.perf_counter()
-    recipe: Recipe = lasting(given)
+    recipe: Recipe = lasting(settled(given))
     checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
     for line in (*told(checked.data), *map(str, checked.models)):
         console.print(Text(line, style="dim"), soft_wrap=True)
@@ -49,7 +51,7 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
         write_run(folder, run, recipe, state, report)
     if not recipe.output and (note := point_to_latest(folder)):
         console.print(Text(note, style="dim"))
-    return replace(state, folder=folder)
+    return Run(folder, report, state)
 
 
 def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:

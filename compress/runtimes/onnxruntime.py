@@ -45,7 +45,7 @@ class OnnxRuntime(Runtime):
         try:
             ort = import_onnxruntime("Running ONNX")
         except MissingPackageError:
-            return "onnxruntime is not installed (pip install 'compress[onnx]')"
+            return "onnxruntime is not installed (pip install 'compress-encoders[onnx]')"
         if device.name not in PROVIDERS:
             return f"ONNX Runtime has no provider for {device.name} that is used here"
         if device.missing():

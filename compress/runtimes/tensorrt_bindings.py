@@ -20,7 +20,7 @@ from compress.machine import compute_capability
 FULL, RTX = "tensorrt", "tensorrt_rtx_bindings"
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 GET_FULL = "pip install tensorrt --extra-index-url https://pypi.nvidia.com"
-GET_RTX = "pip install 'compress[tensorrt]'"
+GET_RTX = "pip install 'compress-encoders[tensorrt]'"
 
 Shape = tuple[int, int]  # batch, tokens
 

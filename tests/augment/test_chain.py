@@ -37,7 +37,7 @@ def augmented(files: dict[str, Path], teacher: Path, folder: Path, **changes: An
 def test_a_run_is_trained_on_the_added_rows_and_reports_them(
     tmp_path: Path, files: dict[str, Path], teacher_folder: Path
 ) -> None:
-    state = augmented(files, teacher_folder, tmp_path).run()
+    state = augmented(files, teacher_folder, tmp_path).run().state
     said = report(tmp_path)
     added = [one["counts"]["kept"] for one in said["augmentation"]]
     assert min(added) > 60
@@ -85,7 +85,7 @@ def test_pairs_with_scores_are_augmented(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.tsv", [(f"{i % 7}.5", a, b) for i, ((_, a), (_, b)) in enumerate(pairs(rows))])
     files = {name: tmp_path / f"{name}.tsv" for name in ("train", "validation", "test")}
     mse = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=1, batch_size=16)
-    state = augmented(files, save_tiny(tmp_path / "teacher"), tmp_path, distill=mse).run()
+    state = augmented(files, save_tiny(tmp_path / "teacher"), tmp_path, distill=mse).run().state
     assert state.data.unlabelled is not None
     assert state.data.unlabelled.pairs is not None
     assert len(state.data.unlabelled.pairs) == sum(one.counts["kept"] for one in state.augmentations) > 60

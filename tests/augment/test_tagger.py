@@ -78,7 +78,7 @@ def test_a_missing_package_is_named_with_its_extra(missing: str, monkeypatch: py
         return None if name == missing else real(name, package)
 
     monkeypatch.setattr("compress.augment.tagger.find_spec", gone)
-    with pytest.raises(MissingPackageError, match=r"pip install 'compress\[augment\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'compress-encoders\[augment\]'"):
         find("english")
 
 

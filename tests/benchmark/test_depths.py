@@ -58,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     for name, size in SPLITS.items():
         write_tsv(folder / f"{name}.tsv", reviews(*size))
     save_tiny(folder / "teacher")
-    return folder, dropping(folder).run()
+    return folder, dropping(folder).run().state
 
 
 def stages(said: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_a_preparation_that_drops_layers_counts_too(finished: tuple[Path, State]
     prepare = {"layers": Layers(losses=["attention"], epochs=1, batch_size=16, layer_drop=0.6)}
     distill = replace(DISTILL, layer_drop=0.0, epochs=1)
     mixed = dropping(folder, prepare=prepare, distill=distill, prune={}, output=str(folder / "prepared" / "run"))
-    state = mixed.run()
+    state = mixed.run().state
     ours, twin = report(folder / "prepared")["depths"]
     assert [ours["layer_drop"], twin["layer_drop"]] == [0.6, 0]
     logits = [
@@ -239,7 +239,9 @@ def test_scores_have_a_curve_too(tmp_path: Path) -> None:
         write_tsv(tmp_path / f"{name}.tsv", written)
     save_tiny(tmp_path / "teacher")
     distill = replace(DISTILL, losses={"mse": LogitsMSE(), "hidden": HiddenStates()}, epochs=1)
-    state = dropping(tmp_path, distill=distill, prune={}, benchmark=replace(BENCHMARK, depths=Depths.gradient)).run()
+    state = (
+        dropping(tmp_path, distill=distill, prune={}, benchmark=replace(BENCHMARK, depths=Depths.gradient)).run().state
+    )
     said = report(tmp_path)
     (curve,) = said["depths"]
     assert curve["cuts"][3]["metrics"] == stages(said)["distill"]["metrics"]

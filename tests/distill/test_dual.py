@@ -222,13 +222,13 @@ def test_a_small_vocabulary_is_trained_with_the_teacher_then_distilled_in_one_ru
         "distill": Distill(losses={"soft": SoftTargets(), "hard": HardLabels()}, **SETTINGS),
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
-    whole = recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
+    whole = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "dual", "distill"]
     student = load_config(tmp_path / "run" / "student")
     assert (student.vocab_size, student.own_tokens) == (45, True)
     before = made(tmp_path)
-    assert all(record.reused for record in recipe(files, tmp_path / "teacher", tmp_path, **parts).run().records)
+    assert all(record.reused for record in recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state.records)
     assert made(tmp_path) == before
     dual = whole.records[1].model
     start = next((tmp_path / "cache").glob("student-*"))
@@ -248,7 +248,7 @@ def test_a_small_vocabulary_is_trained_with_the_teacher_then_distilled_in_one_ru
     again = recipe(files, tmp_path / "teacher", tmp_path / "again", **parts)
     with pytest.raises(KeyboardInterrupt):
         again.run()
-    resumed = again.run().records[1].model
+    resumed = again.run().state.records[1].model
     other = load_model(resumed.folder).state_dict()
     assert all(torch.equal(trained[name], other[name]) for name in trained)
 

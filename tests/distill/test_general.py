@@ -332,13 +332,13 @@ def test_general_layers_and_distillation_are_one_run(files: dict[str, Path], cor
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "general", "layers", "distill"]
     before = made(tmp_path)
-    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
+    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
     assert all(record.reused for record in state.records)
     assert made(tmp_path) == before
     assert {name.rpartition("-")[0] for name in before} >= {"general", "layers", "distill", "student"}
     parts["prepare"]["general"] = General(corpus=corpus, **(SETTINGS | {"epochs": 1}))
     parts["output"] = str(tmp_path / "other")
-    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
+    state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
     assert [record.reused for record in state.records] == [True, False, False, False]
 
 
@@ -353,7 +353,7 @@ def test_masked_language_modelling_then_distillation_is_one_run(files: dict[str,
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "masked_lm", "distill"]
     assert said["stages"][-1]["metrics"]["accuracy"] > 0.6
-    assert all(record.reused for record in recipe(files, tmp_path / "teacher", tmp_path, **parts).run().records)
+    assert all(record.reused for record in recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state.records)
 
 
 def test_a_run_with_a_teacher_without_a_head_starts_nothing(files: dict[str, Path], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     for name, size in (("train", (160, 1)), ("validation", (40, 2)), ("test", (60, 3))):
         write_tsv(folder / f"{name}.tsv", reviews(*size))
     save_tiny(folder / "teacher")
-    return folder, again(folder).run()
+    return folder, again(folder).run().state
 
 
 def test_every_generation_is_reported_under_its_own_name(finished: tuple[Path, State]) -> None:
@@ -109,7 +109,7 @@ def test_a_born_again_student_is_the_teacher_it_was_before_training(tmp_path: Pa
     for name, size in (("train", (96, 1)), ("validation", (20, 2)), ("test", (40, 3))):
         write_tsv(tmp_path / f"{name}.tsv", reviews(*size))
     save_tiny(tmp_path / "teacher")
-    state = again(tmp_path, student=Bert(layers="all", start="pretrained"), prune={}).run()
+    state = again(tmp_path, student=Bert(layers="all", start="pretrained"), prune={}).run().state
     assert [len(stage["layers"]) for stage in report(tmp_path)["stages"]] == [4, 4, 4]
     assert state.pretrained == str(tmp_path / "teacher")
 

@@ -268,7 +268,7 @@ def test_a_run_replaces_then_trains_the_successor_and_does_nothing_twice(
         "distill": Distill(losses={"hard": HardLabels()}, epochs=1, learning_rate=1e-3, batch_size=16),
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
-    state = recipe(files, teacher_folder, tmp_path, **changes).run()
+    state = recipe(files, teacher_folder, tmp_path, **changes).run().state
     said, before = report(tmp_path), made(tmp_path)
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "theseus", "distill"]
     assert [stage["kind"] for stage in said["stages"]] == ["Teacher", "Theseus", "Distill"]

@@ -222,7 +222,7 @@ def test_what_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch
         reasons.append(str(refused.value))
     assert len(set(reasons)) == len(reasons)
     assert not any("\n" in one or ". " in one for one in reasons)
-    assert "pip install 'compress[tensorrt]'" in reasons[2]
+    assert "pip install 'compress-encoders[tensorrt]'" in reasons[2]
     assert "9.0" in reasons[3]
     assert all(name in reasons[4] for name in ("neither tensorrt", "nor TensorRT-RTX"))
 

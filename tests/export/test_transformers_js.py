@@ -98,7 +98,7 @@ def test_it_answers_with_onnxruntime_and_tokenizers_alone(world: Path) -> None:
 def test_the_int8_graph_can_be_chosen(world: Path) -> None:
     quantize = {"static": StaticInt8(rows=16), "dynamic": DynamicInt8()}
     export = {"onnx": Onnx(), "transformers_js": TransformersJs(int8="dynamic")}
-    state = again(world, quantize=quantize, export=export, output=str(world / "chosen")).run()
+    state = again(world, quantize=quantize, export=export, output=str(world / "chosen")).run().state
     assert state.artifacts[-1].notes[0] == "onnx/model.onnx is onnx, onnx/model_quantized.onnx is dynamic"
     wrong = {"onnx": Onnx(), "transformers_js": TransformersJs(int8="learned")}
     with pytest.raises(RecipeError, match=r"export\.transformers_js\.int8 = 'learned': names no quantization"):

@@ -62,7 +62,7 @@ def test_additions_and_normalizations_stay_apart_in_every_file_for_the_cpu(tmp_p
         write_tsv(tmp_path / f"{name}.tsv", reviews(count, seed))
     save_tiny(tmp_path / "teacher")
     quantize = {"dynamic": DynamicInt8(), "static": StaticInt8(rows=20), "groups": GroupWise(group=16)}
-    state = tiny(tmp_path, quantize=quantize).run()
+    state = tiny(tmp_path, quantize=quantize).run().state
     files = [one.folder / "model.onnx" for one in state.artifacts if one.runtime == "onnxruntime"]
     assert len(files) == 3
     for file in files:

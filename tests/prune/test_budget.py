@@ -116,7 +116,7 @@ def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teac
 def test_what_is_within_the_budget_already_stays_as_it_is(
     tmp_path: Path, files: dict[str, Path], teacher_folder: Path
 ) -> None:
-    state = small(files, teacher_folder, tmp_path, count=budget(parameters=10**9)).run()
+    state = small(files, teacher_folder, tmp_path, count=budget(parameters=10**9)).run().state
     assert state.records[-1].model == state.records[-2].model
 
 

@@ -63,7 +63,7 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
         "budget": Budget(speedup=1.05, rows=40, widths=4, tries=3),
         "vocabulary": PruneVocabulary(),
     }
-    state = recipe(files, tmp_path / "teacher", tmp_path, student=Bert(layers=3), prune=prune).run()
+    state = recipe(files, tmp_path / "teacher", tmp_path, student=Bert(layers=3), prune=prune).run().state
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     stages = {stage["name"]: stage for stage in said["stages"]}
     assert sum(layer["neurons"] for layer in stages["neurons"]["layers"]) == 48

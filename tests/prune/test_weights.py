@@ -204,7 +204,7 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
     for artifact in said["artifacts"]:
         assert artifact["agreement"] > (0.999 if artifact["precision"] == "fp32" else 0.9)
     before = {path.name for path in (world / "cache").iterdir()}
-    assert all(record.reused for record in tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run().records)
+    assert all(record.reused for record in tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run().state.records)
     assert {path.name for path in (world / "cache").iterdir()} == before
 
 
@@ -235,7 +235,7 @@ def test_what_is_trained_later_keeps_the_zeros(world: Path) -> None:
 
 
 def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world: Path) -> None:
-    state = tiny(world, METHODS["lottery"]).run()
+    state = tiny(world, METHODS["lottery"]).run().state
     tickets = sorted((world / "cache").glob("weights-*"), key=lambda path: (path / "product.json").stat().st_mtime_ns)
     assert len(tickets) == 2
     assert state.undistilled is not None
@@ -257,7 +257,7 @@ def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny(world, METHODS[name]).run().given_student
+    whole = tiny(world, METHODS[name]).run().state.given_student
     original, calls = Masks.step, iter(range(10**6))
 
     def interrupted(self: Masks, progress: float) -> None:
@@ -269,7 +269,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     again = tiny(world, METHODS[name], output=str(world / "again"), cache=str(world / "again-cache"))
     with pytest.raises(KeyboardInterrupt):
         again.run()
-    resumed = again.run().given_student
+    resumed = again.run().state.given_student
     assert next(calls) < 40  # it did not begin anew: 20 steps, one of them twice
     one, other = load_model(whole.folder).state_dict(), load_model(resumed.folder).state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)

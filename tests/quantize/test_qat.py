@@ -97,7 +97,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_setting_only_its_own_work
 
 def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     recipe = tiny(finished)
-    state = recipe.run()
+    state = recipe.run().state
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
     other = replace(state.artifacts[-1], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
     with pytest.raises(ModelError, match=r"learned: it says what the trained model says on .* of the test rows, fewer"):

@@ -253,7 +253,7 @@ def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tm
     ran, total = artifacts["dynamic"]["int8_matmuls"]
     assert 0 < ran == total
     again = recipe(files, tmp_path / "teacher", tmp_path, **parts, prune={"vocabulary": PruneVocabulary()})
-    assert all(record.reused for record in again.run().records)
+    assert all(record.reused for record in again.run().state.records)
 
 
 def test_what_needs_layers_is_refused_before_work(files: dict[str, Path], tmp_path: Path) -> None:

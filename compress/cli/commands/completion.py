@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from compress.cli import recipe_files
+from compress.cli.commands import NAMES
 from compress.cli.parser import Parser
 from compress.registry import GROUPS, SEVERAL
 
 SHELLS = ("bash", "zsh", "tcsh")
 WORDS = "words"  # what the scripts ask for as they complete
-COMPLETED = ("run", "export", "compare", "bench", "predict", "recipes")
 
 PREAMBLE = {
     # "=" ends a word in bash: of recipe=qui only qui is completed
@@ -70,7 +70,7 @@ def _all_commands() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser("compress")
     program.add_argument("--version", action="store_true")
     commands = program.add_subparsers()
-    for name in COMPLETED:
+    for name in NAMES[:-1]:  # all but this one, whose words are for the scripts
         options = import_module(f"compress.cli.commands.{name}").parser()
         commands.add_parser(name, parents=[options], add_help=False, help=options.description)
     shell = commands.add_parser("completion", help=parser().description)
