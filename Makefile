@@ -20,10 +20,11 @@ test: $(VENV)/dev ## run the tests, without those that are slow or need a GPU
 test-all: $(VENV)/dev ## run the slow tests too: everything that needs no GPU
 	$(BIN)/python -m pytest -n auto -m "not gpu"
 
-check: $(VENV)/dev ## lint, check the formatting and the types
+check: $(VENV)/dev ## lint, check the formatting, the types and the English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python prose/check.py
 
 bench: $(VENV)/demo ## measure the latency of the students that the demo made
 	$(BIN)/compress bench runs/quickstart/*

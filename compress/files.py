@@ -18,7 +18,8 @@ from typing import Any
 from compress.errors import CompressError, StorageError
 
 TEMPORARY = (".probe-", ".new-")  # how the names of files begin that are gone in a moment
-BIG = 1 << 20  # bytes from which a file is hard-linked rather than copied
+FICLONE = 0x40049409  # Linux: make a file a clone of another
+MIB = 2**20  # bytes
 
 
 AGAIN = "and run the same command again; finished work is kept"
@@ -146,20 +147,24 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
         os.close(descriptor)
 
 
-def link_or_copy(source: str | Path, target: str | Path) -> str:
-    """Make ``target`` the same file as ``source``, or, where it is small or cannot be linked, a copy of it."""
-    if Path(source).stat().st_size >= BIG:
+def copy_file(source: Path, target: Path) -> None:
+    """Write a copy that shares no change with its source.
+
+    Where the file system can (btrfs, XFS, bcachefs), the copy is a clone, which shares blocks on disk until one of the
+    two is written to; elsewhere it takes the disk again.
+    """
+    with source.open("rb") as read, target.open("wb") as written:
         try:
-            os.link(source, target)
-            return str(target)
+            fcntl.ioctl(written, FICLONE, read.fileno())
+            return
         except OSError:
-            pass  # another file system, or one without links
-    return str(shutil.copyfile(source, target))
+            pass  # not on this file system, or not between these two
+    shutil.copyfile(source, target)
 
 
 def size_mib(folder: Path, suffixes: tuple[str, ...]) -> float:
     """Return the size of the files below ``folder`` that end in one of ``suffixes``, in MiB."""
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.suffix in suffixes) / 2**20
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.suffix in suffixes) / MIB
 
 
 def hash_file(path: Path) -> str:

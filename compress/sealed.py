@@ -46,10 +46,10 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def contents_of(folder: Path, without: Collection[str] = ()) -> dict[str, tuple[int, str]]:
-    """Return size and hash of every file below ``folder``, but for those named ``without``."""
+def contents_of(folder: Path, only: Collection[str] | None = None) -> dict[str, tuple[int, str]]:
+    """Return size and hash of every file below ``folder``, or of those at the paths ``only``."""
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    names = [name for name in paths if name not in without]
+    names = [name for name in paths if only is None or name in only]
     with ThreadPoolExecutor(THREADS) as threads:
         hashes = threads.map(hash_file, (paths[name] for name in names))
         return {name: (paths[name].stat().st_size, found) for name, found in zip(names, hashes, strict=True)}

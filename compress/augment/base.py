@@ -18,13 +18,13 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import counted, key_of
-from compress.errors import Fault
-from compress.files import write_json
+from compress.errors import DamagedError, Fault
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.progress import progress
+from compress.sealed import read_sealed, write_sealed
 from compress.settings import at_least
 
 ROWS = "rows.jsonl"  # a line a row: its one or two texts
@@ -110,12 +110,18 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
     measured = {_digest(texts) for split in (data.validation, data.test) for texts in _rows(split)}
     known = {_digest(texts) for split in (data.train, data.unlabelled) if split for texts in _rows(split)}
     noted = folder / NOTED
-    said: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []}
-    said |= json.loads(noted.read_text()) if noted.exists() else {}
+    resumed = read_sealed(noted)
+    said: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []} | (resumed or {})
     counts = Counter({"copies": 0, "kept": 0, "duplicates": 0, "measured": 0} | said["counts"])
     examples: list[dict[str, Any]] = said["examples"]
     with (folder / ROWS).open("a+b") as file:
         file.truncate(said["size"])  # what was written after the last note is made again
+        file.seek(0)
+        written = hashlib.sha256()
+        for line in file:
+            written.update(line)
+        if resumed and written.hexdigest() != resumed["rows"]:
+            raise DamagedError(folder / ROWS, "has changed since it was written")
         file.seek(0)
         known |= {_digest(tuple(json.loads(line))) for line in file}
         left = range(said["done"], len(order))
@@ -136,14 +142,17 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
                     known.add(digest)
                     counts["kept"] += 1
                     kept.append(texts)
-            file.writelines(json.dumps(texts, ensure_ascii=False).encode() + b"\n" for texts in kept)
+            lines = [json.dumps(texts, ensure_ascii=False).encode() + b"\n" for texts in kept]
+            file.writelines(lines)
+            written.update(b"".join(lines))
             if kept and len(examples) < EXAMPLES:
                 chosen = kept[len(examples) % len(kept)]  # not always the first copy
                 examples.append({"original": list(original), "augmented": list(chosen)})
             if place % SAVE_EVERY == SAVE_EVERY - 1:
                 file.flush()
                 os.fsync(file.fileno())
-                write_json(noted, said | {"done": place + 1, "size": file.tell(), "counts": counts})
+                done = {"done": place + 1, "size": file.tell(), "rows": written.hexdigest()}
+                write_sealed(noted, {**done, "counts": counts, "examples": examples})
     noted.unlink(missing_ok=True)
     return {"counts": dict(counts), "examples": examples}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,13 +22,13 @@ from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count
 from compress.families.forms.uneven import kept_heads
-from compress.files import write_json
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
+from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.train import Training, fit, same_randomness
@@ -149,10 +148,10 @@ class Progressive(Training):
         there goes on at the layer, and within it at the step, where an earlier one was interrupted.
         """
         noted = folder / "layers.json"
-        done: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {"layer": 0, "curves": []}
-        weights = folder / f"layer-{done['layer']}.safetensors"
+        done = read_sealed(noted) or {"layer": 0, "curves": [], "files": {}}
+        check_contents(folder, done["files"])
         if done["layer"]:
-            student.load_state_dict(load_file(weights))
+            student.load_state_dict(load_file(folder / _weights(done["layer"])))
         settings = replace(self, epochs=self.epochs / len(pairs))
         for layer, theirs in pairs[done["layer"] :]:
             slow = self.choose(student, layer)
@@ -165,9 +164,10 @@ class Progressive(Training):
             )  # fmt: skip
             aside = folder / "layer.new"
             save_file({name: value.contiguous() for name, value in student.state_dict().items()}, aside)
-            aside.replace(folder / f"layer-{layer}.safetensors")
-            done = {"layer": layer, "curves": done["curves"] + curve}
-            write_json(noted, done)
+            aside.replace(folder / _weights(layer))
+            files = contents_of(folder, only=(_weights(layer),))
+            done = {"layer": layer, "curves": done["curves"] + curve, "files": files}
+            write_sealed(noted, done)
             _forget(folder, layer)
         for parameter in student.parameters():
             parameter.requires_grad = True
@@ -214,9 +214,14 @@ def _embeddings(student: PreTrainedModel) -> list[nn.Module]:
     return [getattr(student.base_model, name) for name in names if hasattr(student.base_model, name)]
 
 
+def _weights(layer: int) -> str:
+    """Return the name of the file with the student's weights as they are when ``layer`` is done."""
+    return f"layer-{layer}.safetensors"
+
+
 def _forget(folder: Path, layer: int) -> None:
     """Remove what resumption no longer needs when ``layer`` is done: checkpoints, and the weights before it."""
     for number in range(1, layer + 1):
         shutil.rmtree(folder / f"layer-{number}", ignore_errors=True)
         if number < layer:
-            (folder / f"layer-{number}.safetensors").unlink(missing_ok=True)
+            (folder / _weights(number)).unlink(missing_ok=True)

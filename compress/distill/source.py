@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,10 +14,12 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.distill.teacher_outputs import KIND, ROWS, Files, FromDisk, FromModel, Wanted, made_with, on_disk
-from compress.files import write_json
+from compress.errors import DamagedError
+from compress.files import TEMPORARY
 from compress.models.tokens import Tokens
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
+from compress.sealed import read_sealed, write_sealed
 
 SAMPLED = 6  # batches that are timed, after one that is not
 
@@ -55,20 +56,23 @@ def source_of(
     why = disk if keep is Keep.disk else forward
     if keep is Keep.auto:
         noted = folder / "teacher_outputs.json"
-        if not noted.exists():
+        choice = read_sealed(noted)
+        if choice is None:
             folder.mkdir(parents=True, exist_ok=True)
+            if any(not path.name.startswith(TEMPORARY) for path in folder.iterdir()):
+                raise DamagedError(noted, "is missing")  # work began with a choice, which would be measured anew
             if workshop.has(KIND, made_with(taught.teacher, taught.tokens, taught.wanted)):
-                choice = Keep.disk, f"{disk}, where they were already"
+                keep, why = Keep.disk, f"{disk}, where they were already"
             elif size > most_gib:
-                choice = Keep.forward, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
+                keep, why = Keep.forward, f"{forward}: its outputs would take {size:.1f} GiB, more than cache_gib"
             else:
                 took = measured(taught.model, taught.tokens, taught.wanted, folder)
                 ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
                 keep, how = (Keep.disk, disk) if faster_on_disk(took, epochs) else (Keep.forward, forward)
-                choice = keep, f"{how}, which is faster over {epochs:g} epochs (ms a row: {ms})"
-            write_json(noted, [choice[0].value, choice[1]])
-        value, why = json.loads(noted.read_text())
-        keep = Keep(value)
+                why = f"{how}, which is faster over {epochs:g} epochs (ms a row: {ms})"
+            choice = {"keep": keep.value, "why": why}
+            write_sealed(noted, choice)
+        keep, why = Keep(choice["keep"]), choice["why"]
     if keep is Keep.disk:
         return on_disk(workshop, taught.teacher, taught.model, taught.tokens, taught.wanted), why
     return FromModel(taught.model, taught.wanted, taught.tokens), why
@@ -94,7 +98,7 @@ def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Pa
     sample = tokens.take(rows)
     device = next(teacher.parameters()).device
     spent: dict[str, list[float]] = {"forward": [], "write": [], "read": []}
-    with tempfile.TemporaryDirectory(dir=aside) as name:
+    with tempfile.TemporaryDirectory(dir=aside, prefix=TEMPORARY[0]) as name:
         files = Files(Path(name), sample, wanted, teacher.config)
         disk = FromDisk(Path(name), sample, wanted, teacher.config)
         for start in range(0, count, ROWS):

@@ -9,9 +9,9 @@ what is kept.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from compress.errors import DamagedError
 from compress.families.base import principal_config
 from compress.families.forms.uneven import head_size, kept_heads
-from compress.files import write_json
 from compress.mapped import mapped
 from compress.models.outputs import Outputs, observe
 from compress.models.tokens import Tokens
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
+from compress.sealed import read_sealed, write_sealed
 from compress.tasks.base import Array
 
 RELATIONS = ("queries", "keys", "values")
@@ -190,6 +191,15 @@ class Files:
         start, end = self.starts[name][row : row + 2]
         self.maps[name][start:end] = values.float().cpu().numpy().ravel()
 
+    def digest(self, rows: Iterable[Array]) -> str:
+        """Return a hash of what is written of these rows."""
+        digest = hashlib.sha256()
+        for row in np.concatenate(list(rows)):
+            for name, file in self.maps.items():
+                start, end = self.starts[name][row : row + 2]
+                digest.update(file[start:end].tobytes())
+        return digest.hexdigest()
+
     def flush(self) -> None:
         """Bring everything to the disk."""
         for file in self.maps.values():
@@ -200,16 +210,23 @@ class Files:
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
     noted = folder / "progress.json"
     files = Files(folder, tokens, wanted, model.config)
-    done = json.loads(noted.read_text()) if noted.exists() and not files.fresh else 0
-    device = next(model.parameters()).device
     batches = list(tokens.batches(ROWS))
+    digests: list[str] = (read_sealed(noted) or {"digests": []})["digests"]  # of every SAVE_EVERY batches
+    if digests and files.fresh:
+        raise DamagedError(folder, "lacks files")
+    for part, digest in enumerate(digests):
+        if files.digest(batches[part * SAVE_EVERY : (part + 1) * SAVE_EVERY]) != digest:
+            raise DamagedError(folder, "holds damaged files")
+    done = len(digests) * SAVE_EVERY
+    device = next(model.parameters()).device
     left = range(done, len(batches))
     for number in progress(left, title="teacher outputs", unit="batch", initial=done, total=len(batches)):
         batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
         files.put(batches[number], wanted.observe(model, batch))
         if number % SAVE_EVERY == SAVE_EVERY - 1:
             files.flush()
-            write_json(noted, number + 1)
+            digests.append(files.digest(batches[number + 1 - SAVE_EVERY : number + 1]))
+            write_sealed(noted, {"digests": digests})
     files.flush()
     noted.unlink(missing_ok=True)
 

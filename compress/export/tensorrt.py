@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import Fault
-from compress.files import size_mib, write_json
+from compress.files import MIB, size_mib, write_json
 from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
@@ -171,7 +171,7 @@ def _described(
     why = product.record["why"] or "; ".join(dict.fromkeys(failed.values()))
     notes = [
         f"{name}: {engines[name] or 'its layers were not told'}, "
-        f"{(product.folder / f'{name}{ENGINE}').stat().st_size / 2**20:.1f} MiB"
+        f"{(product.folder / f'{name}{ENGINE}').stat().st_size / MIB:.1f} MiB"
         for name in engines
     ]
     if engines:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
 from compress.families.base import FAMILIES, can_be_taken_apart
-from compress.files import link_or_copy, size_mib, write_text
+from compress.files import copy_file, size_mib, write_text
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.artifact import Artifact
@@ -57,9 +57,9 @@ class TransformersJs(Stage):
         def work(folder: Path) -> None:
             (folder / "onnx").mkdir(exist_ok=True)
             for name, artifact in chosen.items():
-                link_or_copy(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
+                copy_file(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
             for name in BESIDE:
-                link_or_copy(plain.folder / name, folder / name)
+                copy_file(plain.folder / name, folder / name)
             pairs = state.data.train.pairs is not None
             write_text(folder / "README.md", _readme(chosen, pairs=pairs))
 

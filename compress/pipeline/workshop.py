@@ -114,7 +114,7 @@ class Workshop:
         try:
             self._attempt(partial, final, key, work)
         except DamagedError as damage:
-            if not resumes or partial not in damage.path.parents:
+            if not resumes or not damage.path.is_relative_to(partial):
                 raise
             self._say(f"{kind.name}: of the interrupted work {damage.path} {damage.how}; it starts anew")
             shutil.rmtree(partial)

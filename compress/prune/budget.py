@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from compress.distill.projections import carry
 from compress.errors import Fault, RecipeError
 from compress.families.base import FAMILIES, can_be_taken_apart
-from compress.files import size_mib
+from compress.files import MIB, size_mib
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.outputs import parameters
@@ -33,7 +33,7 @@ from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
 
 GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
-MIB = 4 / 2**20  # of a parameter
+PARAMETER_MIB = 4 / MIB  # in fp32
 WEIGHTS = (".safetensors",)
 
 
@@ -162,8 +162,8 @@ class Budget(Gradual):
         model = load_model(student.folder)
         if self._name == "parameters":
             return counted(model, self.widths, "parameters", 1), "counted", []
-        aside = size_mib(student.folder, WEIGHTS) - MIB * parameters(model)  # the file's list of what is in it
-        return counted(model, self.widths, "MiB", MIB, aside), "file of weights, fp32", []
+        aside = size_mib(student.folder, WEIGHTS) - PARAMETER_MIB * parameters(model)  # the headers of the files
+        return counted(model, self.widths, "MiB", PARAMETER_MIB, aside), "file of weights, fp32", []
 
     def _refuse(self, costs: Costs, goal: float, whole: float) -> None:
         """Raise RecipeError where even the smallest shape costs more than ``goal``."""

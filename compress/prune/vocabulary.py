@@ -13,6 +13,7 @@ from torch import nn
 from compress.data.dataset import Split
 from compress.distill.projections import carry
 from compress.errors import DataError, Fault
+from compress.files import MIB
 from compress.models.loading import load_model, load_tokenizer, save_model, without_values
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
@@ -75,7 +76,7 @@ class PruneVocabulary(Stage):
             carry(student.folder, folder)
             table = model.get_input_embeddings()
             assert isinstance(table, nn.Embedding)
-            return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / 2**20}
+            return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / MIB}
 
         product = state.workshop.make(
             Kind("vocabulary", revision=1), [student.key, [split.fingerprint for split in splits]], work

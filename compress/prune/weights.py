@@ -18,6 +18,7 @@ from compress.distill.projections import carry
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of
+from compress.files import MIB
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.model import Model
@@ -28,8 +29,6 @@ from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Rounds
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive
-
-MIB = 2**20
 
 
 class Method(Enum):

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
+from compress.files import MIB
 from compress.machine import versions
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
 from compress.pipeline.artifact import Artifact
@@ -142,4 +143,4 @@ def _whole_blocks(outputs: int, inputs: int) -> bool:
 
 def _mib(model: nn.Module) -> float:
     """Return what a model's weights take in memory, the scales of quantized ones included."""
-    return float(sum(value.nbytes for value in model.state_dict().values()) / 2**20)
+    return float(sum(value.nbytes for value in model.state_dict().values()) / MIB)

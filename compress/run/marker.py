@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from compress.errors import StorageError
-from compress.files import hash_file, hash_text, link_or_copy, storage_faults, write_json, write_text
+from compress.files import copy_file, hash_file, hash_text, storage_faults, write_json, write_text
 from compress.runs import MARKER
 
 SCHEMA = 1
@@ -48,7 +48,7 @@ def read_marker(folder: Path) -> Marker | None:
         if path.is_symlink():
             raise ValueError("a link")
         body = json.loads(path.read_text(encoding="utf-8"))
-        files = {str(name): [str(one) for one in hashes] for name, hashes in body["files"].items()}
+        files = {str(name): [str(known) for known in hashes] for name, hashes in body["files"].items()}
         good = body["schema"] == SCHEMA and isinstance(body["run"], str) and isinstance(body["writing"], bool)
         if not good or not all(map(_is_inside, files)):
             raise ValueError("another form")
@@ -134,7 +134,7 @@ def _write(source: Source, path: Path) -> None:
     if isinstance(source, str):
         write_text(path, source)
     else:
-        link_or_copy(source, path)
+        copy_file(source, path)
 
 
 def _move(names: Iterable[str], aside: Path, folder: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,15 +12,12 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from compress.errors import CompressError
-from compress.files import write_json
 from compress.interruption import Interruption
 from compress.progress import progress
+from compress.train.checkpoints import CHECKPOINTS, Best, seal
 from compress.train.order import Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Training
-
-WHOLE = "whole"  # marks a checkpoint that was written to its end
-FINISHED = "finished"  # what the mark says where no step is left
 
 
 class Keeper(TrainerCallback):
@@ -47,7 +42,7 @@ class Keeper(TrainerCallback):
         self.stopped = self.finished = False  # in the middle of an epoch; at the end of all
         self.objective, self.settings, self.validate, self.order = objective, settings, validate, order
         self.least_steps, self.validate_every = least_steps, validate_every
-        self.best_weights, self.best_state = folder / "best.safetensors", folder / "best.json"
+        self.checkpoints, self.best = folder / CHECKPOINTS, Best(folder)
         self.saved_at = time.monotonic()
         self.steps_an_epoch = -(-len(order) // settings.batch_size)
 
@@ -70,8 +65,7 @@ class Keeper(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint as whole."""
-        mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE
-        mark.write_text(FINISHED if self.finished else "")
+        seal(self.checkpoints / f"checkpoint-{state.global_step}", self.best, finished=self.finished)
         self.saved_at = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -100,15 +94,9 @@ class Keeper(TrainerCallback):
         control.should_training_stop = control.should_training_stop or interrupted
 
     def _keep_if_best(self, metrics: list[float], state: TrainerState, control: TrainerControl) -> None:
-        from safetensors.torch import save_file
-
-        best = json.loads(self.best_state.read_text()) if self.best_state.exists() else None
+        best = self.best.known()
         if best is None or metrics > best["rank"] or state.global_step <= best["step"]:
-            weights = {name: value.contiguous() for name, value in self.objective.state_dict().items()}
-            aside = self.best_weights.with_suffix(".new")
-            save_file(weights, aside)
-            aside.replace(self.best_weights)
-            write_json(self.best_state, {"rank": metrics, "step": state.global_step, "epoch": state.epoch})
+            self.best.keep(self.objective.state_dict(), rank=metrics, step=state.global_step, epoch=state.epoch)
         elif (state.epoch or 0) - best["epoch"] < self.settings.early_stopping * self.validate_every:
             return
         elif state.global_step >= self.least_steps:
@@ -116,10 +104,9 @@ class Keeper(TrainerCallback):
 
     def restore_best(self) -> None:
         """Put the best epoch's weights back, where early stopping kept any."""
-        from safetensors.torch import load_file
-
-        if self.best_weights.exists():
-            self.objective.load_state_dict(load_file(self.best_weights))
+        weights = self.best.weights()
+        if weights is not None:
+            self.objective.load_state_dict(weights)
 
 
 def rank(metrics: Mapping[str, float]) -> list[float]:
@@ -152,17 +139,3 @@ class Bar(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def last_whole(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end, and remove those that were not."""
-    for path in checkpoints.glob("checkpoint-*"):
-        if not (path / WHOLE).exists():
-            shutil.rmtree(path)  # cut short; left there, it would count among those that are kept
-    found = sorted(checkpoints.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
-    return str(found[-1].parent) if found else None
-
-
-def finished(checkpoint: str) -> bool:
-    """Return whether a checkpoint is that of the end of training, after which no step follows."""
-    return (Path(checkpoint) / WHOLE).read_text() == FINISHED

@@ -25,7 +25,8 @@ from compress.families.base import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
-from compress.train.callbacks import Bar, Keeper, finished, last_whole
+from compress.train.callbacks import Bar, Keeper
+from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.objective import Objective, Rows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
@@ -53,7 +54,7 @@ def fit(
 
     ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
 
-    Checkpoints go to ``folder``; whole ones that lie there are resumed from, and the result is then the
+    Checkpoints go to ``folder``; training resumes from the newest intact one there, and the result is then the
     one an uninterrupted run gives (one process, CPU). Ctrl-C and SIGTERM are taken after the step at hand: a
     checkpoint is written, and then they do what they did before; a second one is taken at once. ``validate`` is called
     after every ``validate_every`` epochs and after the last step; the first metric that it returns decides early
@@ -65,7 +66,7 @@ def fit(
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
@@ -87,7 +88,7 @@ def fit(
         seed=seed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = last_whole(folder / "checkpoints")
+    checkpoint = resumable(folder)
     with (
         held_back() as interruption,
         same_randomness(),
@@ -111,10 +112,10 @@ def fit(
         )  # fmt: skip
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
         if checkpoint and finished(checkpoint):
-            trainer._load_from_checkpoint(checkpoint)
-            trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         else:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         keeper.restore_best()
     objective.eval()
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]  # the Trainer's summary
