@@ -22,6 +22,7 @@ from compress.report.records import (
     Int8Part,
     Latency,
     Report,
+    Run,
     SensitivePart,
     Sensitivity,
 )
@@ -150,7 +151,6 @@ def _depth_curve(item: dict[str, Any]) -> DepthCurve:
 
 
 def _entry(group: Group, item: dict[str, Any]) -> Entry:
-    ran = [int(value) for value in _list(item, "int8_matmuls") if _is_number(value)]
     return Entry(
         group=group,
         name=" ".join(_text(item, "name").split()) or "unnamed",
@@ -170,7 +170,7 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         latency=[_latency(timing) for timing in _mappings(item, "latency")],
         speedup=_number(item, "speedup"),
         rows_per_second=_number(item, "rows_per_second"),
-        int8_matmuls=(ran[0], ran[1]) if len(ran) == 2 else None,
+        int8_matmuls=_pair(item, "int8_matmuls"),
         layers=_mappings(item, "layers"),
         curves=_mappings(item, "curves"),
         notes=_texts(item, "notes"),
@@ -182,7 +182,29 @@ def _entry(group: Group, item: dict[str, Any]) -> Entry:
         flipped=_flips(_mapping(item, "flipped")),
         sensitivity=_sensitivity(_mapping(item, "sensitivity")),
         not_measured=_text(item, "not_measured"),
+        runs=[_run(run) for run in _mappings(item, "runs")],
     )
+
+
+def _run(item: dict[str, Any]) -> Run:
+    return Run(
+        device=_text(item, "device"),
+        variant=_text(item, "variant"),
+        precision=_text(item, "precision"),
+        metrics=_numbers(item, "metrics"),
+        interval=_intervals(item),
+        agreement=_number(item, "agreement"),
+        max_abs_difference=_number(item, "max_abs_difference"),
+        speedup=_number(item, "speedup"),
+        rows_per_second=_number(item, "rows_per_second"),
+        int8_matmuls=_pair(item, "int8_matmuls"),
+        not_measured=_text(item, "not_measured"),
+    )
+
+
+def _pair(item: dict[str, Any], key: str) -> tuple[int, int] | None:
+    numbers = [int(value) for value in _list(item, key) if _is_number(value)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
 def _differences(item: dict[str, Any]) -> dict[str, Difference]:
@@ -237,6 +259,8 @@ def _latency(item: dict[str, Any]) -> Latency:
         p90_ms=_number(item, "p90_ms"),
         p99_ms=_number(item, "p99_ms"),
         calls=_whole(item, "calls"),
+        copies=bool(item.get("copies")),
+        variant=_text(item, "variant"),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.report import comparisons, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -45,6 +45,10 @@ def to_html(report: Mapping[str, Any]) -> str:
         comparisons_title=comparisons.TITLE,
         comparisons_said=comparisons.said(parsed),
         comparison_headings=comparisons.HEADINGS,
+        device_rows=devices.rows(parsed),
+        device_title=devices.TITLE,
+        device_said=devices.said(parsed),
+        device_headings=devices.headings(parsed),
         depths=both(depths, parsed),
         depths_title=words.depths_title(parsed),
         depths_said=words.depths(parsed),

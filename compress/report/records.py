@@ -24,6 +24,8 @@ class Latency:
     p90_ms: float | None
     p99_ms: float | None
     calls: int | None
+    copies: bool = False  # whether copies to the device and back are in the figure
+    variant: str = ""  # how the runtime ran the model, where it has several ways
 
     @property
     def place(self) -> tuple[str, int | None]:
@@ -31,9 +33,26 @@ class Latency:
         return self.device, self.threads
 
     @property
-    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool]:
+    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool, bool]:
         """All that must be equal for two timings to be compared."""
-        return self.device, self.threads, self.batch, self.tokens, self.tokenization
+        return self.device, self.threads, self.batch, self.tokens, self.tokenization, self.copies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A model on one device, in one variant: measured on the test rows, or why it was not."""
+
+    device: str
+    variant: str
+    precision: str
+    metrics: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    agreement: float | None
+    max_abs_difference: float | None
+    speedup: float | None
+    rows_per_second: float | None
+    int8_matmuls: tuple[int, int] | None
+    not_measured: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +126,15 @@ class Entry:
     flipped: Flips | None = None
     sensitivity: Sensitivity | None = None
     not_measured: str = ""  # why it has no figures, where it cannot be run on the machine
+    runs: list[Run] = field(default_factory=list)  # every device and variant, where there is more than one
 
     def headline(self, place: tuple[str, int | None] | None = None) -> Latency | None:
         """Return the timing quoted first: one row at its real length, no tokenization; at ``place`` if it is there."""
         found = [
             entry
             for entry in self.latency
-            if entry.batch == 1 and entry.tokens == "real" and not entry.tokenization and (entry.median_ms or 0) > 0
+            if entry.batch == 1 and entry.tokens == "real" and not (entry.tokenization or entry.copies)
+            if (entry.median_ms or 0) > 0
         ]
         return next((entry for entry in found if entry.place == place), found[0] if found else None)
 

@@ -41,9 +41,7 @@ def bench_paths(
             on_device, sessions = _loaded(folders, device, threads)
             found: dict[str, Any] = {}
             if sessions:
-                readers = {
-                    label: tokenizers[record["path"]] for label, record in on_device.items() if label in sessions
-                }
+                readers = {label: tokenizers[on_device[label]["path"]] for label in sessions}
                 found = grid(sessions, readers, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
         records += [record | {"latency": found.get(label, [])} for label, record in on_device.items()]
     for name in folders:

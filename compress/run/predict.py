@@ -13,6 +13,7 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.runs import run_in
+from compress.runtimes.devices import chosen_devices
 from compress.runtimes.registry import load_session
 from compress.runtimes.rows import one_by_one
 from compress.tasks.registry import task_of_config
@@ -36,15 +37,18 @@ def artifact_folder(path: Path) -> Path:
     return path
 
 
-def predict(path: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return one readable prediction a text: label and probabilities, or a score. Raises ModelError."""
+def predict(
+    path: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """Return one readable prediction per text: label and probabilities, or a score. Raises CompressError."""
     if not texts or any(not text.strip() for text in texts):
         raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
+    (place,) = chosen_devices([device], "--device")
     folder = artifact_folder(path)
-    session = load_session(folder)
     tokenizer = load_tokenizer(folder)
     split = Split(tuple(texts), tuple(pairs) if pairs else None)
     config = load_config(folder, weights=False)
     longest = min(tokenizer.model_max_length, longest_row(config))
-    logits = one_by_one(session, tokenize(split, tokenizer, longest))
+    with place.active():
+        logits = one_by_one(load_session(folder, place), tokenize(split, tokenizer, longest))
     return task_of_config(config).describe(logits)
