@@ -70,7 +70,6 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
-from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
@@ -229,7 +228,7 @@ def main() -> None:
 
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     budget = {"rows": given.rows, "epochs": given.epochs}
@@ -238,7 +237,7 @@ def main() -> None:
             for method in methods(given):
                 about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
-                    found = train(method, replace(state, seed=seed), given.epochs, given.seeds[0])
+                    found = train(method, state.with_seed(seed), given.epochs, given.seeds[0])
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
@@ -265,7 +264,7 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, 
         alone = State.begin(data=state.data, workshop=state.workshop, seed=13)
         state = replace(method.teacher(alone), seed=state.seed)
     for augmentation in method.augment.values():
-        state = replace(augmentation(replace(state, seed=drawn)), seed=state.seed)
+        state = augmentation(state.with_seed(drawn)).with_seed(state.seed)
     state = kind.student(state)
     before = len(state.records)
     budget = epochs * kind.epochs * len(state.data.train) / len(state.data.transfer)

@@ -33,7 +33,7 @@ from rich.console import Console
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
-from compress.distill.stage import Distill
+from compress.distill.stage import Distill, Recovery
 from compress.families.forms.uneven import shrink
 from compress.machine import describe, versions
 from compress.models.evaluate import predict_rows
@@ -58,7 +58,6 @@ from compress.runtimes.registry import load_session
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
-from compress.tasks.base import TaskKind
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
@@ -91,12 +90,12 @@ def main() -> None:
 
     console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
-    state = replace(state, recover=Distill(losses=losses, learning_rate=given.learning_rate).train)
+    state = replace(state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate)))
     start = accuracy(state.given_student, state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
     if not given.table:
@@ -110,9 +109,9 @@ def main() -> None:
                 found = torch_pruning(state, speedup, length)
             elif arm == TEXTPRUNER:
                 ratio = share("uniform", speedup, costs, state)
-                found = textpruner(given.textpruner_python, replace(state, seed=seed), ratio)
+                found = textpruner(given.textpruner_python, state.with_seed(seed), ratio)
             else:
-                seeded = replace(state, seed=seed)
+                seeded = state.with_seed(seed)
                 found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length))
             keep(given.results, this | found)
             console.print(f"{this}: {found['accuracy']:.4f}")

@@ -49,7 +49,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.registry import load_session
 from compress.runtimes.rows import one_by_one
 from compress.student.bert import Bert
-from compress.tasks.base import Array, TaskKind
+from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
@@ -91,12 +91,12 @@ def main() -> None:
     given = parser.parse_args()
 
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
-    data = source.load(TaskKind.auto, seed=13)
+    data = source.load("auto", seed=13)
     state = State.begin(data=data, workshop=Workshop(Path(given.cache), Console(stderr=True)), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:
-        student = distilled(replace(state, seed=seed), given.epochs)
+        student = distilled(state.with_seed(seed), given.epochs)
         by_seed[seed] = folders(student, given.optimum_python)
     scores = {seed: {name: score(folder, state) for name, folder in made.items()} for seed, made in by_seed.items()}
     first = by_seed[given.seeds[0]]

@@ -33,7 +33,6 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Workshop
-from compress.tasks.base import TaskKind
 from compress.teachers.model import Teacher
 from compress.train import Decay
 
@@ -58,7 +57,7 @@ def main() -> None:
     workshop = Workshop(Path(given.cache), Console(stderr=True))
     cells, baselines = [], {}
     for name, source in sources(given.tweets, given.files):
-        data = source.load(TaskKind.auto, seed=DATA_SEED)
+        data = source.load("auto", seed=DATA_SEED)
         print(f"{name}: TF-IDF", flush=True)
         baselines[name] = tfidf(data, rows=1, threads=1)["metrics"]
         for epochs, decay, rate in product(given.epochs, given.decays, given.rates):

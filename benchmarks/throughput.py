@@ -41,10 +41,11 @@ import torch
 from compress.data.dataset import Split
 from compress.distill.losses import AttentionProbabilities, Embeddings, HiddenStates, Loss, SoftTargets
 from compress.distill.objective import Distillation, Source
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.errors import ModelError
 from compress.machine import describe, versions
 from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.quantities import HIDDEN, SCORES
 from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
@@ -108,11 +109,11 @@ def ours(job: Job, variant: Variant) -> dict[str, float]:
     teacher, student, tokenizer = load_model(job.teacher), load_model(job.student), load_tokenizer(job.teacher)
     tokens = tokenize(Split(tuple(job.texts)), tokenizer, job.max_tokens)
     losses: dict[str, Loss] = {"soft": SoftTargets(temperature=TEMPERATURE)}
-    wanted = Wanted()
+    wanted = {}
     if not variant.soft_only:
         losses |= {"embeddings": Embeddings(), "hidden": HiddenStates(), "attention": AttentionProbabilities()}
         mapped = tuple(layer for _, layer in job.layers)
-        wanted = Wanted(hidden=(0, *mapped), scores=mapped)
+        wanted = {HIDDEN: (0, *mapped), SCORES: mapped}
     order = Shuffled(tokens.lengths, job.batch_size, SEED) if variant.shuffled else None
     ends: list[float] = []
 

@@ -28,8 +28,8 @@ class Fault:
         return f"{self.setting}{value}: {self.rule}." + (f" {self.remedy}" if self.remedy else "")
 
     def under(self, prefix: str) -> Fault:
-        """Return the same fault with ``prefix`` before its setting."""
-        return Fault(f"{prefix}.{self.setting}", self.value, self.rule, self.remedy)
+        """Return the same fault with ``prefix`` before its setting, or as that of ``prefix`` where it has none."""
+        return Fault(f"{prefix}.{self.setting}" if self.setting else prefix, self.value, self.rule, self.remedy)
 
 
 class RecipeError(CompressError):

@@ -14,11 +14,12 @@ from compress.data import Files
 from compress.distill.losses import HiddenStates
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.errors import CompressError, RecipeError
 from compress.families.base import layers_below_top
 from compress.families.forms.uneven import shrink
 from compress.models.loading import parameter_shapes
+from compress.models.quantities import HIDDEN
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
@@ -128,7 +129,7 @@ def test_projections_and_a_students_head_learn_at_the_full_rate(tmp_path: Path) 
     teacher = tiny_model()
     student = Bert(layers=2, hidden_size=8, heads=2, start="random").build(teacher)
     objective = Distillation(
-        student, {"h": HiddenStates()}, FromModel(teacher, Wanted(hidden=(2, 4))), teacher.config, ((1, 2), (2, 4))
+        student, {"h": HiddenStates()}, FromModel(teacher, {HIDDEN: (2, 4)}), teacher.config, ((1, 2), (2, 4))
     )
     before = {name: parameter.detach().clone() for name, parameter in objective.named_parameters()}
     settings = Training(

@@ -73,6 +73,32 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def flip(path: Path) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "damaged"), [("optimizer.pt", 1), ("model.safetensors", 2), ("whole", 1)])
+def test_a_damaged_checkpoint_is_told_and_not_resumed_from(
+    name: str, damaged: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", 9)
+    checkpoints = sorted((tmp_path / "parts" / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
+    assert len(checkpoints) == 2
+    for checkpoint in checkpoints[-damaged:]:
+        flip(checkpoint / name)
+    capsys.readouterr()
+    resumed = train(tmp_path / "parts")
+    told = [line for line in capsys.readouterr().err.splitlines() if "resumes from an earlier checkpoint" in line]
+    assert len(told) == damaged
+    assert str(checkpoints[-1] / name) in told[0]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_training_learns_and_leaves_random_state_and_mode_alone(tmp_path: Path) -> None:
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = random.random(), np.random.rand(), torch.rand(1).item()
@@ -212,6 +238,36 @@ def test_early_stopping_resumes_as_if_nothing_had_happened(stop_at: int, tmp_pat
     again, same = run(tmp_path / "parts", None)
     assert again == whole
     assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("name", "damage"), [("best.json", Path.unlink), ("best-*.safetensors", flip)])
+def test_damaged_weights_of_the_best_epoch_are_told_and_training_starts_anew(
+    name: str, damage: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(folder: Path, stop: bool) -> dict[str, torch.Tensor]:
+        metrics, model = iter([0.9, 0.5, 0.4, 0.3]), tiny_model()
+        calls = iter(range(10**6))
+
+        def validate() -> dict[str, float]:
+            if next(calls) == 1 and stop:
+                raise KeyboardInterrupt
+            return {"accuracy": next(metrics)}
+
+        settings = Training(
+            epochs=4, batch_size=16, learning_rate=3e-3, early_stopping=3, checkpoint_seconds=1e-9
+        )  # fmt: skip
+        fit(Supervised(model), tokens(), settings, seed=3, folder=folder, title="test", validate=validate)
+        return model.state_dict()
+
+    whole = run(tmp_path / "whole", stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop=True)
+    (path,) = (tmp_path / "parts").glob(name)
+    damage(path)
+    capsys.readouterr()
+    resumed = run(tmp_path / "parts", stop=False)
+    assert f"training: {path}" in capsys.readouterr().err
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_batches_hold_all_rows_once_in_similar_lengths_and_differ_by_epoch() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compress.data.dataset import Dataset, Split
-from compress.data.rows import counted, key_of
+from compress.data.rows import key_of
 from compress.errors import DamagedError, Fault
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
@@ -26,6 +26,7 @@ from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.sealed import read_sealed, write_sealed
 from compress.settings import at_least
+from compress.wording import counted
 
 ROWS = "rows.jsonl"  # a line a row: its one or two texts
 NOTED = "progress.json"  # how far the work has come; gone when it is done

@@ -20,18 +20,21 @@ def flips(data: Dataset, logits: Array, student: Array) -> dict[str, Any]:
         return {"count": 0, "rows": []}
     places = range(len(test))
     found = [i for i in places if task.agreement(logits[i : i + 1], student[i : i + 1]) < 1]
-    labels = getattr(task, "labels", None)
 
-    def said(all_logits: Array, row: int) -> str:
-        answer = task.describe(all_logits[row : row + 1])[0]
-        return f"{answer['score']:.4g}" if "score" in answer else f"{answer['label']} {answer['probability']:.2f}"
+    def shown(answers: Array, row: int) -> str:
+        return task.shown(answers[row : row + 1])[0]
 
     rows = []
     for row in found[:SHOWN]:
         text = test.texts[row] if test.pairs is None else f"{test.texts[row]} | {test.pairs[row]}"
-        label = test.known_labels[row]
-        known = labels[int(label)] if labels else f"{float(label):.4g}"
+        label = task.shown_label(test.known_labels[row])
         rows.append(
-            {"row": row + 1, "text": text, "label": known, "student": said(student, row), "artifact": said(logits, row)}
+            {
+                "row": row + 1,
+                "text": text,
+                "label": label,
+                "student": shown(student, row),
+                "artifact": shown(logits, row),
+            }
         )
     return {"count": len(found), "rows": rows}

@@ -31,6 +31,7 @@ commands:
   bench       measure the latency of models and artifacts
   predict     ask a model or an artifact about texts
   recipes     list the recipes
+  cache       list, prune or empty the cache of finished work
   completion  print a completion script for your shell
 
 Run `compress COMMAND --help` for details; `compress run --help` lists every setting.
@@ -54,7 +55,7 @@ def _command(name: str, argv: Sequence[str]) -> int:
     return code
 
 
-NAMES = ("run", "export", "compare", "bench", "predict", "recipes", "completion")
+NAMES = ("run", "export", "compare", "bench", "predict", "recipes", "cache", "completion")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {name: partial(_command, name) for name in NAMES}
 """The commands by name; each is a module of `compress.cli.commands`."""
 

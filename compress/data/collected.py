@@ -10,8 +10,9 @@ from decimal import Decimal
 from compress.data.formats import Bad, Record, kind_of
 from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
-from compress.data.rows import Rows, counted
+from compress.data.rows import Rows
 from compress.errors import DataError
+from compress.wording import counted
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 

@@ -21,7 +21,7 @@ class Split:
 
     texts: Sequence[str]
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
-    labels: Array | None = None  # (rows,), int64 for classes, float32 for scores
+    labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
 
     def __post_init__(self) -> None:
         for name in ("texts", "pairs"):
@@ -52,12 +52,12 @@ class Split:
             None if self.labels is None else self.labels[rows],
         )
 
-    def followed_by(self, more: Split) -> Split:
-        """Return these rows, then ``more``, whose labels do not count: -100 or NaN where these rows have some."""
+    def followed_by(self, more: Split, missing: float = np.nan) -> Split:
+        """Return these rows, then ``more``, whose labels do not count: ``missing`` where these rows have some."""
         labels = self.labels
         if labels is not None:
-            missing = np.full(len(more), -100 if labels.dtype.kind == "i" else np.nan, labels.dtype)
-            labels = np.concatenate([labels, missing])
+            without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
+            labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels)
 
@@ -88,8 +88,8 @@ class Dataset:
 
     @property
     def transfer(self) -> Split:
-        """The rows that distillation uses: training rows, then unlabelled ones (label -100 or NaN)."""
-        return self.train if self.unlabelled is None else self.train.followed_by(self.unlabelled)
+        """The rows that distillation uses: training rows, then unlabelled ones (label `Task.missing`)."""
+        return self.train if self.unlabelled is None else self.train.followed_by(self.unlabelled, self.task.missing)
 
     @property
     def fingerprint(self) -> str:

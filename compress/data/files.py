@@ -14,9 +14,10 @@ from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, without_header
-from compress.data.rows import Rows, counted, folded
+from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
+from compress.wording import counted
 
 SPLITS = ("train", "validation", "test", "unlabelled")
 

@@ -10,14 +10,9 @@ from compress.data.columns import LABELS, PAIRS, TEXTS
 from compress.data.rows import Rows, folded
 from compress.data.scripts import words_in
 from compress.errors import DataError
+from compress.tasks.doubts import is_number
 
 LONGEST_NAME = 4  # words that the name of a column may have
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-def is_number(text: str) -> bool:
-    """Say whether a label is written as a finite number."""
-    return _NUMBER.fullmatch(text.strip()) is not None
 
 
 def check_names(names: Sequence[str], where: str, *, named: Sequence[str | None]) -> None:

@@ -12,11 +12,12 @@ from compress.data.columns import choose
 from compress.data.formats import kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.names import no_data_set
-from compress.data.rows import Columns, Rows, counted
+from compress.data.rows import Columns, Rows
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
 from compress.settings import nearest
+from compress.wording import counted
 
 USUAL = {"validation": ("validation", "validation_matched", "dev", "valid"), "test": ("test", "test_matched")}
 OFFLINE = "Without a network, use files: data=files data.train=PATH."

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.formats import Bad
-from compress.data.rows import Columns, Rows, counted
+from compress.data.rows import Columns, Rows
 from compress.data.sniff import divided_otherwise, quoted_tsv
 from compress.errors import DataError
+from compress.wording import counted
 
 
 @dataclass(frozen=True)

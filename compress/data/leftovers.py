@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from compress.data.dataset import Dataset, Split
-from compress.data.rows import Rows, counted, key_of
+from compress.data.rows import Rows, key_of
+from compress.wording import counted
 
 
 def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:

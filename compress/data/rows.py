@@ -19,11 +19,6 @@ def key_of(first: str, second: str | None = None) -> str:
     return folded(first) if second is None else "\x00".join(sorted((folded(first), folded(second))))
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 row" or "4,000 rows"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 @dataclass(frozen=True)
 class Columns:
     """How the columns of a file or a split were taken."""

@@ -11,19 +11,16 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
-from compress.data.label_faults import refuse_doubtful_labels
 from compress.data.leftovers import with_leftovers
-from compress.data.rows import Rows, counted
+from compress.data.rows import Rows
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault
 from compress.settings import Settings, at_least, between, spelled
-from compress.tasks.base import Task, TaskKind
-from compress.tasks.classification import Classification
-from compress.tasks.registry import task_of_labels
+from compress.tasks.base import Task
+from compress.tasks.registry import AUTO, task_class
+from compress.wording import counted, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +69,18 @@ class Data(Settings):
         """Return the raw rows of each split that there is."""
         raise NotImplementedError
 
-    def load(self, kind: TaskKind, seed: int) -> Dataset:
+    def load(self, task: str, seed: int) -> Dataset:
         """Read the rows and make the data set; raises DataError where they cannot be used."""
-        return assemble(self.read(), self, kind, seed)
+        return assemble(self.read(), self, task, seed)
 
 
-def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset:
-    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over."""
+def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Dataset:
+    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over.
+
+    ``chosen_task`` is the name of one, or ``auto``.
+    """
     given = parts.train
-    refuse_doubtful_labels((parts.train, parts.validation, parts.test), kind)
-    task, unseen = _with_unseen(_task(parts.train, kind), parts)
+    task, unseen = _with_unseen(_task(parts, chosen_task), parts)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
@@ -95,7 +94,7 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
             raise ValueError(f"no {name} rows")
         chosen[name] = rows
         if number is not None and number < len(rows):
-            how = "stratified" if task.kind is TaskKind.classification else "at random"
+            how = "at random" if task.classes(rows.words) is None else "stratified"
             notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
             chosen[name] = rows.take(sample(_classes(rows, task), number, seed))
         elif number is not None and number > len(rows):
@@ -118,59 +117,46 @@ def assemble(parts: Parts, settings: Data, kind: TaskKind, seed: int) -> Dataset
 
 
 def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
-    """Return the task with the classes of the other splits too, and where those that no training row has were read."""
-    if not isinstance(task, Classification):
-        return task, {}
+    """Return the task with the labels of the other splits too, and where those that no training row has were read."""
     unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
         if rows is not None:
             for index, label in enumerate(rows.words):
-                if label not in task.labels:
+                if task.unknown(label):
                     place, count = unseen.get(label, (rows.place(index), 0))
                     unseen[label] = place, count + 1
-    return (task_of_labels(TaskKind.classification, [*task.labels, *unseen]) if unseen else task), unseen
+    return (task.extended(unseen) if unseen else task), unseen
 
 
 def refuse_unseen(data: Dataset) -> None:
     """Raise DataError where a class occurs only in rows that nothing learns from."""
     for label, (place, count) in data.unseen.items():
-        known = [_short(name) for name in data.task.head_config()["label2id"] if name not in data.unseen]
+        known = [shortened(name) for name in data.task.output_names if name not in data.unseen]
         more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
         others = f" {counted(count - 1, 'more row')} like it." if count > 1 else ""
         raise DataError(
-            f"{place}: the label {_short(label)!r} does not occur in the training rows. "
+            f"{place}: the label {shortened(label)!r} does not occur in the training rows. "
             f"Known: {', '.join(known[:10])}{more}. Correct it, or add training rows that have it.{others}"
         )
 
 
-def _task(train: Rows, kind: TaskKind) -> Task:
+def _task(parts: Parts, name: str) -> Task:
     """Return the task of the training labels, or say why there is none."""
+    train = parts.train
+    kind = task_class(name, train.words)
+    labelled = [rows for rows in (train, parts.validation, parts.test) if rows is not None and rows.labels is not None]
+    kind.check(labelled, asked=name != AUTO)
     labels = train.words
-    first_of: dict[str, int] = {}
-    for index, label in enumerate(labels):
-        first_of.setdefault(label, index)
-    if len(first_of) == 1:
+    if len(set(labels)) == 1:
         raise DataError(
             f"{train.source}: every row has the label {labels[0]!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
         )
     try:
-        task = task_of_labels(kind, labels)
+        return kind.of_labels(labels)
     except ValueError:
-        _refuse_labels(train, [i for i, label in enumerate(labels) if not _is_score(label)], _NOT_A_SCORE)
+        _refuse_labels(train, kind)
         raise
-    if kind is TaskKind.auto and task.kind is TaskKind.classification and len(first_of) > max(20, len(labels) // 5):
-        scores = sum(map(_is_score, first_of))
-        hint = ""
-        if scores > len(first_of) / 2:
-            odd = next((index for label, index in first_of.items() if not _is_score(label)), None)
-            hint = "" if odd is None else f" Most are numbers, but not {_short(labels[odd])!r} ({train.place(odd)})."
-        raise DataError(
-            f"{train.source}: {len(first_of):,} different labels in {counted(len(labels), 'row')} are too many for "
-            f"classes.{hint} Set data.label to the right column, put the label first in a file without a header, "
-            "or say what is meant: task=regression or task=classification."
-        )
-    return task
 
 
 def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[str]) -> Parts:
@@ -191,7 +177,7 @@ def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[
                 f"{rows.source}: {counted(len(rows), 'row')} are too few to cut {name} rows from them. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
-        stratified = "stratified, " if task.kind is TaskKind.classification else ""
+        stratified = "" if task.classes(rows.words) is None else "stratified, "
         notes.append(
             f"{counted(len(off), f'{name} row')} cut from the {whole:,} given training rows "
             f"({stratified}seed {seed}, equal texts kept together); {len(stay):,} remain for training."
@@ -207,50 +193,28 @@ def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[
 
 
 def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
-    return rows.words if task.kind is TaskKind.classification else [0] * len(rows)
-
-
-_NOT_A_SCORE = "the label {label} is not a finite number.", "Correct it, or ask for task=classification."
+    return task.classes(rows.words) or [0] * len(rows)
 
 
 def _encoded(rows: Rows, task: Task) -> Split:
-    """Encode the labels; one that is no number where scores are meant is refused with its place."""
-    codes = {label: _code(label, task) for label in set(rows.words)}
-    unknown = {label for label, code in codes.items() if code is None}
-    if unknown:
-        _refuse_labels(rows, [i for i, label in enumerate(rows.words) if label in unknown], _NOT_A_SCORE)
-    kind = np.int64 if task.kind is TaskKind.classification else np.float32
-    return replace(_split(rows), labels=np.asarray([codes[label] for label in rows.words], dtype=kind))
+    """Encode the labels; one that the task cannot read is refused with its place."""
+    _refuse_labels(rows, type(task))
+    codes = {label: task.encode(label) for label in set(rows.words)}
+    return replace(_split(rows), labels=task.encoded([codes[label] for label in rows.words]))
 
 
-def _code(label: str, task: Task) -> float | None:
-    try:
-        return task.encode(label)
-    except ValueError:
-        return None
-
-
-def _refuse_labels(rows: Rows, bad: list[int], words: tuple[str, str]) -> None:
-    if not bad:
-        return
-    what, remedy = words
-    more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
-    raise DataError(f"{rows.place(bad[0])}: {what.format(label=repr(_short(rows.words[bad[0]])))} {remedy}{more}")
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 40 else label[:39] + "…"
+def _refuse_labels(rows: Rows, task: type[Task]) -> None:
+    """Raise DataError where the task cannot read a label: the first such row, and how many there are."""
+    reasons = {label: task.refusal(label) for label in set(rows.words)}
+    bad = [index for index, label in enumerate(rows.words) if reasons[label] is not None]
+    if bad and (reason := reasons[rows.words[bad[0]]]) is not None:
+        what, remedy = reason
+        more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
+        raise DataError(f"{rows.place(bad[0])}: {what} {remedy}{more}")
 
 
 def _split(rows: Rows) -> Split:
     return Split(tuple(rows.texts), None if rows.pairs is None else tuple(rows.pairs))
-
-
-def _is_score(label: str) -> bool:
-    try:
-        return bool(np.isfinite(float(label)))
-    except ValueError:
-        return False
 
 
 def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:

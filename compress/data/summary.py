@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.rows import Columns, Rows, counted, folded
-from compress.tasks.base import Task, TaskKind
+from compress.data.rows import Columns, Rows, folded
+from compress.tasks.base import Task
+from compress.wording import counted
 
 SPLITS = ("training", "validation", "test")
 UNLABELLED = "unlabelled"  # its name among the splits in `Summary.rows`
@@ -123,9 +124,10 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
         sizes[UNLABELLED] = len(unlabelled)
-    if task.kind is not TaskKind.classification:
+    classes = {name: task.classes(rows.words) for name, rows in chosen.items()}
+    if any(of_rows is None for of_rows in classes.values()):
         return Summary(columns=files, rows=sizes)
-    counts = {name: Counter(rows.words) for name, rows in chosen.items()}
+    counts = {name: Counter(map(str, of_rows or ())) for name, of_rows in classes.items()}
     labels = sorted(set().union(*counts.values()), key=lambda label: (-counts["training"][label], label))
     return Summary(
         columns=files,

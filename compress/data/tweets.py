@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.data.rows import Rows, counted, folded
+from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, MissingPackageError
+from compress.wording import counted
 
 AIRLINES = re.compile(r"@(?:VirginAmerica|united|SouthwestAir|JetBlue|AmericanAir|USAirways)(?!\w)", re.IGNORECASE)
 

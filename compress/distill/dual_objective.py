@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.language_teacher import states_of
-from compress.distill.losses import hard_label_loss
 from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
 from compress.distill.mixing import Words
 from compress.families.base import family_of
 from compress.families.language_head import LanguageHead, word_embeddings
 from compress.models.outputs import INPUTS
 from compress.models.word_pieces import started_pieces
+from compress.tasks.functions import hard_label_loss
 from compress.train import Objective
 
 WORDS, PIECES = 1, 2  # purposes of random numbers: which words are the student's, which pieces are hidden

@@ -19,6 +19,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
+from compress.tasks.heads import IDLE_HEAD
 from compress.train import fit, same_randomness
 
 
@@ -53,7 +54,7 @@ class General(OnCorpus, LayerTraining):
             notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
             with same_randomness():
                 torch.manual_seed(state.seed)  # the projections start from it, and a head that nobody reads
-                teacher = load_model(source, head={"num_labels": 1}, on=device())
+                teacher = load_model(source, head=IDLE_HEAD, on=device())
                 objective = self.distill().comparison(
                     state.workshop, origin, teacher, tokens, student, folder / SCRATCH, notes
                 )

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
@@ -24,6 +23,7 @@ from compress.models.tokens import Tokens
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
+from compress.tasks.functions import hard_label_loss
 from compress.train import Objective, fit, same_randomness
 
 HEAD = "head.safetensors"

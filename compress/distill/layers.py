@@ -75,7 +75,7 @@ class Layers(LayerTraining):
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""
-        product, model = self.distill().train(state, state.given_student, self.epochs, "layers")
+        product = self.distill().train(state, state.given_student, "layers")
         notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
         record = self.record("layers", [product], notes=notes, curves=product.record["curves"])
-        return state.with_student(model, record)
+        return state.with_student(record.model, record)

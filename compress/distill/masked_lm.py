@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.language_teacher import LanguageTraining, states_of
-from compress.distill.losses import cosine_loss, hard_label_loss, soft_target_loss
+from compress.distill.losses import cosine_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, word_embeddings
@@ -24,6 +24,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
+from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.train import Objective, fit, same_randomness
 
 

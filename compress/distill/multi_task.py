@@ -16,13 +16,15 @@ from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
-from compress.distill.teacher_outputs import Wanted, on_disk
+from compress.distill.teacher_outputs import on_disk
 from compress.errors import CompressError, Fault
 from compress.families.base import FAMILIES, can_be_taken_apart
+from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.multi_task import (
+    MultiTaskConfig,
     MultiTaskForSequenceClassification,
     classifier_of,
     config_with_heads,
@@ -33,7 +35,8 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
-from compress.tasks.base import Task, TaskKind
+from compress.tasks.base import Task
+from compress.tasks.registry import AUTO, task_faults
 from compress.teachers.members import reading
 from compress.teachers.model import Teacher
 from compress.train import Objective, Training, fit, same_randomness
@@ -45,14 +48,18 @@ class OtherTask(Settings):
 
     data: Files = field(default_factory=Files)
     teacher: Teacher = field(default_factory=Teacher)
-    kind: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
+    task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
+
+    def faults(self) -> Iterator[Fault]:
+        """The task is known."""
+        yield from task_faults("task", self.task)
 
     def load(self, seed: int) -> Dataset:
         """Read the rows; raises DataError. Given validation rows are validation rows, for no test is made here."""
         parts = self.data.read()
         if parts.test is None:
             parts = replace(parts, test=parts.validation)
-        return assemble(parts, self.data, self.kind, seed)
+        return assemble(parts, self.data, self.task, seed)
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,8 @@ class MultiTask(Training):
         if not self.tasks:
             example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
             yield Fault("tasks", None, "needs at least one more task", f"In a recipe file: `prepare: {example}`.")
-        if task.kind not in (TaskKind.classification, TaskKind.regression):
-            yield Fault("main", self.main, f"knows classes and scores only, and the task is {task.kind.value}")
+        if not knows(task.auto, MultiTaskConfig):
+            yield Fault("main", self.main, f"has no heads for the task {task.name}")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
@@ -180,7 +187,7 @@ class MultiTask(Training):
         for task in learnt:
             teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
             own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
-            source = on_disk(state.workshop, task.teacher, teacher, own, Wanted())
+            source = on_disk(state.workshop, task.teacher, teacher, own, {})
             parts[task.name] = Distillation(model.head(task.name), self._losses(task.data.task), source)
             rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
@@ -219,7 +226,7 @@ class MultiTask(Training):
     def _losses(self, task: Task) -> dict[str, Loss]:
         """Return the two terms for a task: scores are compared by squared error on both sides."""
         soft: Loss = self.soft
-        if task.kind is TaskKind.regression:
+        if not task.distributes:
             soft = LogitsMSE(
                 weight=soft.weight, weight_end=soft.weight_end, weight_schedule=soft.weight_schedule,
                 step_at=soft.step_at,

@@ -14,9 +14,10 @@ from compress.distill.layer_drop import draw, idle
 from compress.distill.losses import Comparison, Loss, Pairs
 from compress.distill.sparsify import Masks
 from compress.families.base import layer_count
-from compress.families.forms.uneven import kept_channels, kept_heads, unpruned_size
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
+from compress.models.quantities import Quantity
+from compress.tasks.registry import task_of_config
 from compress.train import Objective
 
 
@@ -29,12 +30,11 @@ class Source(Protocol):
 
 
 class Distillation(Objective):
-    """A student, its losses, and the projections that bring its states to the teacher's width.
+    """A student, its losses, and the projections that bring what they compare to the teacher's width.
 
-    Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections W_h (one for all layers)
-    and W_e (embeddings) are learned with the student (TinyBERT, arXiv:1909.10351, eq. 8 and 9); the deployed
-    student has none. They start at random; where the student had the teacher's width before channels were removed,
-    they start by putting each channel where it was. Without a teacher only losses that need none may be given.
+    Call: (batch, progress) -> (loss, {name: unweighted loss}). The projections, of which each `Quantity` says
+    what it needs, are learned with the student; the deployed student has none. Without a teacher only losses that
+    need none may be given.
 
     With ``layer_drop`` each layer of the student is skipped with that probability while it is trained (LayerDrop,
     arXiv:1909.11556); the teacher is always whole. The losses are then those of the network that ran: a skipped
@@ -54,25 +54,28 @@ class Distillation(Objective):
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
+        self.task = task_of_config(student.config)
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
-        self.hidden = any(loss.needs_hidden or loss.needs_embeddings for loss in losses.values())
-        self.scores = any(loss.needs_scores for loss in losses.values())
-        self.relations = any(loss.needs_relations for loss in losses.values())
+        self.quantities = tuple(dict.fromkeys(quantity for loss in losses.values() for quantity in loss.quantities))
         self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)
         self.teacher_heads = int(getattr(teacher_config, "num_attention_heads", 1))
-        self.heads: dict[tuple[int, int], list[int]] = {}
+        self.kept: dict[tuple[Quantity, tuple[int, int]], list[int]] = {}
         for loss in losses.values():
-            if loss.needs_scores:
-                self.heads |= _fewer_heads(student.config, teacher_config, loss.pairs(layers, self.last))
-        self.projections = nn.ModuleDict()
-        if self.hidden and student.config.hidden_size != teacher_config.hidden_size:
-            places = _places(student.config, teacher_config)
-            for name in ("states", "embeddings"):
-                projection = nn.Linear(student.config.hidden_size, teacher_config.hidden_size, bias=False)
-                if places is not None:
-                    with torch.no_grad():
-                        projection.weight.copy_(places)
+            if loss.part_by_part:
+                self._match(loss, teacher_config)
+        self.projections, self.narrower = nn.ModuleDict(), set[Quantity]()
+        for quantity in self.quantities:
+            for name, projection in quantity.projections(student.config, teacher_config).items():
                 self.projections[name] = projection.to(student.device)
+                self.narrower.add(quantity)
+
+    def _match(self, loss: Loss, teacher_config: Any) -> None:
+        """Note, by pair of layers, which parts of the teacher's the student keeps; nothing where it keeps all."""
+        for quantity in loss.quantities:
+            for pair in loss.pairs(self.layers, self.last):
+                kept = quantity.kept(self.student.config, teacher_config, pair)
+                if kept is not None:
+                    self.kept[quantity, pair] = kept
 
     @property
     def trained(self) -> PreTrainedModel:
@@ -84,51 +87,32 @@ class Distillation(Objective):
         if self.training and self.masks is not None:
             self.masks.step(progress)
         skipped = draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()
-        student = observe_without(
-            self.student, batch, skipped, hidden=self.hidden, scores=self.scores, relations=self.relations
-        )
+        student = observe_without(self.student, batch, skipped, *self.quantities)
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
-        seen = Comparison(
-            self._projected(student), teacher, batch.get("labels"), self.layers, progress,
-            self.last, self.teacher_heads, self.heads,
+        comparison = Comparison(
+            self._projected(student), teacher, batch.get("labels"), self.layers, progress, self.task,
+            self.last, self.teacher_heads, self.kept,
         )  # fmt: skip
-        parts = {name: _of_those_that_ran(loss, seen, skipped) for name, loss in self.losses.items()}
+        parts = {name: _of_those_that_ran(loss, comparison, skipped) for name, loss in self.losses.items()}
         weighted = [self.losses[name].weight_at(progress) * part for name, part in parts.items()]
         total = torch.stack(weighted).sum()
         return total + idle(self.student, skipped) if skipped else total, parts
 
     def _projected(self, outputs: Outputs) -> Outputs:
-        if not self.projections:
-            return outputs
-        hidden = {
-            layer: self.projections["states" if layer else "embeddings"](state)
-            for layer, state in outputs.hidden.items()
+        """Return the student's outputs at the teacher's width."""
+        projected = {
+            quantity: {layer: self.projections[quantity.projected_by(layer)](state) for layer, state in values.items()}
+            for quantity, values in outputs.values.items()
+            if quantity in self.narrower
         }
-        return replace(outputs, hidden=hidden)
+        return replace(outputs, values={**outputs.values, **projected})
 
 
-def _of_those_that_ran(loss: Loss, seen: Comparison, skipped: frozenset[int]) -> Tensor:
-    """Return the loss; one inside attention without the pairs whose student layer was skipped, 0 where none is left."""
-    if not skipped or not (loss.needs_scores or loss.needs_relations):
-        return loss(seen)
-    if all(ours in skipped for ours, _ in loss.pairs(seen.layers, seen.last)):
+def _of_those_that_ran(loss: Loss, comparison: Comparison, skipped: frozenset[int]) -> Tensor:
+    """Return the loss; where skipped layers lack what it reads, without their pairs, and 0 where none is left."""
+    if not skipped or all(quantity.outlives_skipping for quantity in loss.quantities):
+        return loss(comparison)
+    if all(ours in skipped for ours, _ in loss.pairs(comparison.layers, comparison.last)):
         # not 0 · logits, whose gradient would let weight decay shrink a head that no loss reaches
-        return seen.student.logits.new_zeros(())
-    return loss(replace(seen, layers=tuple(pair for pair in seen.layers if pair[0] not in skipped)))
-
-
-def _places(student: Any, teacher: Any) -> Tensor | None:
-    """Return the matrix (teacher's width, student's) that puts kept channels where they were; None where none was."""
-    ours, theirs = kept_channels(student), kept_channels(teacher)
-    if unpruned_size(student) != unpruned_size(teacher) or not set(ours) <= set(theirs):
-        return None
-    places = torch.zeros(len(theirs), len(ours))
-    places[[theirs.index(channel) for channel in ours], range(len(ours))] = 1
-    return places
-
-
-def _fewer_heads(student: Any, teacher: Any, pairs: Pairs) -> dict[tuple[int, int], list[int]]:
-    """Return, by pair of layers, where the teacher has the heads that the student keeps; nothing where it has all."""
-    ours, theirs = kept_heads(student), kept_heads(teacher)
-    places = {(s, t): [theirs[t - 1].index(head) for head in ours[s - 1]] for s, t in pairs}
-    return {pair: heads for pair, heads in places.items() if heads != list(range(len(theirs[pair[1] - 1])))}
+        return comparison.student.logits.new_zeros(())
+    return loss(replace(comparison, layers=tuple(pair for pair in comparison.layers if pair[0] not in skipped)))

@@ -15,10 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import AttentionTransfer, HiddenStates, Loss
+from compress.distill.losses import AttentionTransfer, HiddenStates, Loss, wanted
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
-from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count
 from compress.families.forms.uneven import kept_heads
@@ -124,10 +123,9 @@ class Progressive(Training):
         teacher, theirs = load_model(origin.folder, on=device()), load_tokenizer(origin.folder)
         tokens = tokenize(state.data.transfer, tokenizer, tokenizer.model_max_length)
         pairs = layer_pairs(self.layer_map, student.config, teacher.config)
-        mapped = tuple(sorted({t for _, t in pairs}))
-        wanted = Wanted(mapped if self.hidden_weight else (), mapped if self.attention_weight else ())
+        last = layer_count(student.config), layer_count(teacher.config)
         taught_tokens = tokenize(state.data.transfer, theirs, theirs.model_max_length)
-        taught = Taught(state.given_teacher, teacher, taught_tokens, wanted)
+        taught = Taught(origin, teacher, taught_tokens, wanted(self.losses().values(), pairs, last))
         keep = self.teacher_outputs, self.cache_gib, self.epochs
         source, note = source_of(taught, *keep, state.workshop, folder / SCRATCH)
         curves = self.train(student, source, teacher.config, pairs, tokens, state.seed, folder / SCRATCH)

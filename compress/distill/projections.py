@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-PROJECTIONS = "projections.tensors"
-"""Safetensors beside a stage's model; another suffix than the model's, for it is no part of its size."""
+from compress.pipeline.rewrite import PROJECTIONS
 
 
 def keep(projections: nn.ModuleDict, folder: Path) -> None:
@@ -32,9 +30,3 @@ def go_on(projections: nn.ModuleDict, folder: Path) -> bool:
         return False
     projections.load_state_dict(kept)
     return True
-
-
-def carry(source: Path, folder: Path) -> None:
-    """Copy what stands in ``source``, for a stage that changes a model and trains none."""
-    if (source / PROJECTIONS).exists():
-        shutil.copyfile(source / PROJECTIONS, folder / PROJECTIONS)

@@ -13,9 +13,21 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.distill.teacher_outputs import KIND, ROWS, Files, FromDisk, FromModel, Wanted, made_with, on_disk
+from compress.distill.teacher_outputs import (
+    KIND,
+    ROWS,
+    Files,
+    FromDisk,
+    FromModel,
+    Wanted,
+    gib,
+    layout,
+    made_with,
+    on_disk,
+)
 from compress.errors import DamagedError
 from compress.files import TEMPORARY
+from compress.models.outputs import observe
 from compress.models.tokens import Tokens
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
@@ -50,7 +62,7 @@ def source_of(
     What takes more than ``most_gib`` of disk is not kept unless ``keep`` says so. A choice that was measured is
     noted in ``folder``, so that a resumed run stays with it.
     """
-    size = taught.wanted.gib(taught.tokens, taught.model.config)
+    size = gib(layout(taught.model, taught.tokens, taught.wanted), taught.tokens)
     disk = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
     forward = "the teacher runs on every batch"
     why = disk if keep is Keep.disk else forward
@@ -99,16 +111,17 @@ def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Pa
     device = next(teacher.parameters()).device
     spent: dict[str, list[float]] = {"forward": [], "write": [], "read": []}
     with tempfile.TemporaryDirectory(dir=aside, prefix=TEMPORARY[0]) as name:
-        files = Files(Path(name), sample, wanted, teacher.config)
-        disk = FromDisk(Path(name), sample, wanted, teacher.config)
+        kept = layout(teacher, sample, wanted)
+        files = Files(Path(name), sample, kept)
+        disk = FromDisk(Path(name), sample, kept)
         for start in range(0, count, ROWS):
             part = np.arange(start, min(start + ROWS, count))
             batch = {key: value.to(device) for key, value in sample.batch(part).items()}
             clock = [time.perf_counter()]
-            said = wanted.observe(teacher, batch)
-            said.logits.cpu()  # waits for a GPU
+            outputs = observe(teacher, batch, *wanted)
+            outputs.logits.cpu()  # waits for a GPU
             clock.append(time.perf_counter())
-            files.put(part, said)
+            files.put(part, outputs)
             files.flush()
             clock.append(time.perf_counter())
             disk.batch(batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,17 +18,15 @@ from compress.distill.losses import (
     HardLabels,
     HiddenStates,
     Loss,
-    Pairs,
     SoftTargets,
+    wanted,
 )
 from compress.distill.objective import Distillation
-from compress.distill.projections import carry, go_on, keep
+from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
 from compress.distill.sparsify import Masks, Sparsify
-from compress.distill.teacher_outputs import Wanted
 from compress.errors import Fault, ModelError
 from compress.families.base import can_be_taken_apart, layer_count
-from compress.families.forms.uneven import head_size, kept_heads
 from compress.models.device import device
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -37,11 +34,12 @@ from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.record import Role
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.tasks.base import Task, TaskKind
+from compress.tasks.base import Task
 from compress.train import Training, fit, same_randomness
 
 TRAINED = Kind("distill", revision=1)
@@ -88,12 +86,10 @@ class Distill(Training):
 
     def task_faults(self, task: Task) -> Iterator[Fault]:
         """Yield losses that the task has no use for."""
-        if task.kind is TaskKind.regression:
-            for name, loss in self.losses.items():
-                if loss.needs_classes:
-                    yield Fault(
-                        f"losses.{name}", None, "needs classes, but the labels are scores", "Use mse instead of it."
-                    )
+        for name, loss in self.losses.items():
+            if loss.needs_classes and not task.distributes:
+                rule = f"needs classes, but the labels are {task.predicts}"
+                yield Fault(f"losses.{name}", None, rule, "Use mse instead of it.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the two configurations cannot serve."""
@@ -123,24 +119,13 @@ class Distill(Training):
         except ValueError as error:
             yield Fault("layer_map", self.layer_map, str(error))
             return
-        heads = [config.num_attention_heads for config in (student, teacher)]
-        last, theirs = (layer_count(student), layer_count(teacher)), kept_heads(teacher)
+        last = layer_count(student), layer_count(teacher)
         for name, loss in self.losses.items():
             pairs = loss.pairs(self._layers(student, teacher), last)
             if loss.compares_layers and not pairs:
                 yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
-            elif any(t > last[1] for _, t in pairs):
-                rule = f"must be at most the teacher's {last[1]} layers"
-                yield Fault(f"losses.{name}.teacher_layer", pairs[0][1], rule)
-            elif (fault := _heads_fault(loss, pairs, student, teacher)) is not None:
+            elif fault := next(loss.model_faults(student, teacher, pairs), None):
                 yield fault.under(f"losses.{name}")
-            elif loss.needs_scores and heads[0] != heads[1]:
-                yield Fault(
-                    f"losses.{name}", None, f"needs equal head counts; student {heads[0]}, teacher {heads[1]}",
-                    f"Set student.heads={heads[1]}, or leave this loss out.",
-                )  # fmt: skip
-            elif loss.needs_scores and any(not set(kept_heads(student)[s - 1]) <= set(theirs[t - 1]) for s, t in pairs):
-                yield Fault(f"losses.{name}", None, "needs heads that the teacher no longer has", "Leave it out.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -149,12 +134,12 @@ class Distill(Training):
         first = self if start == state.undistilled else replace(self, layer_map=None)
         for generation in range(self.generations if self.epochs else 0):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
-            product, model = losses.train(teaching.with_seed(state.seed + generation), start, self.epochs)
+            product = losses.train(teaching.with_seed(state.seed + generation), start)
             kept = product.record
             record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
-            state = state.with_student(model, record)
-            teaching = replace(teaching, teacher=model)
-        return replace(state, recover=replace(first, generations=1).train)
+            state = state.with_student(record.model, record)
+            teaching = replace(teaching, teacher=record.model)
+        return replace(state, recovery=Recovery(first))
 
     def _mapped(self, state: State) -> Model:
         """Return the student with ``layer_map`` in its configuration: pruning leaves out there the layers that go."""
@@ -166,33 +151,15 @@ class Distill(Training):
             return start
         layers = [theirs for _, theirs in self._layers(student, load_config(state.given_teacher.folder))]
 
-        def work(folder: Path) -> None:
-            model = load_model(start.folder)
+        def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             model.config.teacher_layers = layers
-            save_model(model, load_tokenizer(start.folder), folder)
-            carry(start.folder, folder)
+            return Rewritten(model, tokenizer)
 
-        product = state.workshop.make(Kind("mapped", revision=1), [start.key, layers], work)
-        return Model(product.folder, product.key)
+        return Model.of(rewrite(state.workshop, Kind("mapped", revision=1), start, [layers], change))
 
-    def train(
-        self,
-        state: State,
-        start: Model,
-        epochs: float,
-        name: str = "distill",
-        learning_rate: float | None = None,
-        sparsify: Sparsify | None = None,
-        share: float = 1.0,
-    ) -> tuple[Product, Model]:
-        """Train ``start`` with these losses for ``epochs`` and return what came of it.
-
-        ``share`` is that of these settings' learning rate, where ``learning_rate`` names no other.
-        """
-        rate = share * self.learning_rate if learning_rate is None else learning_rate
-        settings = replace(self, epochs=epochs, generations=1, learning_rate=rate)
-        if sparsify is not None:
-            settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
+    def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
+        """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
+        settings = replace(self, generations=1)
         teacher = state.given_teacher
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
@@ -203,8 +170,7 @@ class Distill(Training):
         def work(folder: Path) -> dict[str, Any]:
             return settings._work(state, start, rows, folder, name, sparsify)
 
-        product = state.workshop.make(TRAINED.named(name), depends_on, work)
-        return product, Model(product.folder, product.key)
+        return state.workshop.make(TRAINED.named(name), depends_on, work)
 
     def _work(
         self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None
@@ -267,17 +233,7 @@ class Distill(Training):
         if not losses:
             raise ModelError(f"{', '.join(idle)}: the pruned student has no layers that this compares. Add loss soft.")
         notes += [f"{name} is left out: the student has no layers that it compares" for name in idle]
-
-        def of(need: str) -> set[int]:
-            return {t for loss in losses.values() if getattr(loss, need) for _, t in loss.pairs(layers, last)}
-
-        embeddings = {0} if any(loss.needs_embeddings for loss in losses.values()) else set()
-        wanted = Wanted(
-            tuple(sorted(of("needs_hidden") | embeddings)),
-            tuple(sorted(of("needs_scores"))),
-            tuple(sorted(of("needs_relations"))),
-        )
-        taught = Taught(origin, teacher, tokens, wanted)
+        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last))
         source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
         return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student))
@@ -295,17 +251,36 @@ class Distill(Training):
         return layer_pairs(self.layer_map, student, teacher)
 
 
-def _heads_fault(loss: Loss, pairs: Pairs, student: Any, teacher: Any) -> Fault | None:
-    """Return what is wrong with a number of relation heads that was asked for."""
-    asked = getattr(loss, "relation_heads", None)
-    if asked is None or not can_be_taken_apart(student):
-        return None
-    ((ours, theirs),) = pairs
-    widths = [len(kept_heads(one)[layer - 1]) * head_size(one) for one, layer in ((student, ours), (teacher, theirs))]
-    if not any(width % asked for width in widths):
-        return None
-    rule = f"must divide the widths that are compared, {widths[0]} and {widths[1]}"
-    return Fault("relation_heads", asked, rule, f"For example {math.gcd(*widths)}.")
+@dataclass(frozen=True)
+class Recovery:
+    """Training again as a student was distilled, after something of it was taken away.
+
+    The losses and settings are those of the distillation, the teacher is the state's.
+    """
+
+    distill: Distill
+
+    def train(
+        self,
+        state: State,
+        start: Model,
+        epochs: float,
+        *,
+        name: str = "distill",
+        learning_rate: float | None = None,
+        share: float = 1.0,
+        sparsify: Sparsify | None = None,
+    ) -> Product:
+        """Return ``start``, trained for ``epochs``.
+
+        ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
+        how weights are set to zero meanwhile.
+        """
+        rate = share * self.distill.learning_rate if learning_rate is None else learning_rate
+        settings = replace(self.distill, epochs=epochs, learning_rate=rate)
+        if sparsify is not None:
+            settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
+        return settings.train(state, start, name, sparsify)
 
 
 def labels_only(distill: Distill) -> Distill:

@@ -1,10 +1,8 @@
 """What the teacher says about each row: computed once and kept on disk, or computed again each step.
 
-On disk every quantity is one flat file in which a row takes only as much as its tokens need; it is read
-through a memory map, so memory does not grow with the number of rows. Logits are kept in fp32, hidden
-states and attention scores in fp16 (they are targets of squared errors; their rounding, about 1e-3 of
-their size, is far below the loss). The files are keyed by the teacher's weights, the rows' tokens and
-what is kept.
+On disk every quantity of every layer is one flat file in which a row takes only as much as its tokens need; it is
+read through a memory map, so memory does not grow with the number of rows. The files are keyed by the teacher's
+weights, the rows' tokens and what is kept.
 """
 
 from __future__ import annotations
@@ -21,10 +19,9 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.errors import DamagedError
-from compress.families.base import principal_config
-from compress.families.forms.uneven import head_size, kept_heads
 from compress.mapped import mapped
 from compress.models.outputs import Outputs, observe
+from compress.models.quantities import LOGITS, Quantity
 from compress.models.tokens import Tokens
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Kind, Workshop
@@ -32,92 +29,88 @@ from compress.progress import progress
 from compress.sealed import read_sealed, write_sealed
 from compress.tasks.base import Array
 
-RELATIONS = ("queries", "keys", "values")
+Wanted = Mapping[Quantity, tuple[int, ...]]
+"""Which layers of which quantities are needed of the teacher, beside its logits."""
+
 KIND = Kind("teacher_outputs", revision=1)
 ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which of the teacher's outputs the losses need, by layer; relations are queries, keys and values."""
+class Kept:
+    """A quantity of one layer, and what a row of it takes on disk."""
 
-    hidden: tuple[int, ...] = ()
-    scores: tuple[int, ...] = ()
-    relations: tuple[int, ...] = ()
+    quantity: Quantity
+    layer: int
+    sizes: tuple[int | None, ...]  # along each axis of a row; None: its tokens
 
-    def units(self, tokens: Tokens, config: Any) -> dict[str, tuple[Array, str]]:
-        """Return, by file name, the numbers that each row takes and their type."""
-        lengths = tokens.lengths.astype(np.int64)
-        files = {"logits": (np.full(len(lengths), config.num_labels, dtype=np.int64), "float32")}
-        files |= {f"hidden_{k}": (lengths * config.hidden_size, "float16") for k in self.hidden}
-        files |= {f"scores_{k}": (lengths**2 * len(kept_heads(config)[k - 1]), "float16") for k in self.scores}
-        for k in self.relations:
-            width = len(kept_heads(config)[k - 1]) * head_size(config)
-            files |= {f"{part}_{k}": (lengths * width, "float16") for part in RELATIONS}
-        return files
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.quantity.name}_{self.layer}"
 
-    def observe(self, teacher: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Outputs:
-        """Run the teacher on a batch of its own tokens."""
-        return observe(
-            teacher, batch, hidden=bool(self.hidden), scores=bool(self.scores), relations=bool(self.relations)
-        )
+    def shape(self, tokens: int) -> tuple[int, ...]:
+        """Return the shape of a row, or of all rows of a batch that is padded to ``tokens``."""
+        return tuple(tokens if size is None else size for size in self.sizes)
 
-    def gib(self, tokens: Tokens, config: Any) -> float:
-        """Return how much disk they take, in GiB."""
-        units = self.units(tokens, config).values()
-        return float(sum(numbers.sum() * np.dtype(kind).itemsize for numbers, kind in units)) / 2**30
+    def numbers(self, lengths: Array) -> Array:
+        """Return how many numbers each row takes, by its number of tokens."""
+        fixed = [size for size in self.sizes if size is not None]
+        per_token: Array = lengths.astype(np.int64) ** (len(self.sizes) - len(fixed))
+        return per_token * np.prod(fixed, dtype=np.int64)
+
+    def real(self, tokens: int) -> tuple[slice, ...]:
+        """Return where a row of ``tokens`` stands in one that is padded."""
+        return tuple(slice(tokens) if size is None else slice(None) for size in self.sizes)
+
+
+@torch.inference_mode()
+def layout(model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> list[Kept]:
+    """Return what is to be kept; sizes are those that ``model`` gives for the first row."""
+    device = next(model.parameters()).device
+    outputs = observe(model, {name: value.to(device) for name, value in tokens.batch([0]).items()}, *wanted)
+    kept = []
+    for quantity, layers in {LOGITS: (0,), **wanted}.items():
+        for layer in layers:
+            sizes = outputs[quantity][layer].shape[1:]
+            along = quantity.token_axes(len(sizes))
+            kept.append(Kept(quantity, layer, tuple(None if a in along else size for a, size in enumerate(sizes))))
+    return kept
+
+
+def gib(kept: list[Kept], tokens: Tokens) -> float:
+    """Return how much disk that takes, in GiB."""
+    return (
+        float(sum(part.numbers(tokens.lengths).sum() * np.dtype(part.quantity.dtype).itemsize for part in kept)) / 2**30
+    )
 
 
 class FromDisk:
     """The teacher's outputs, read row by row from memory maps."""
 
-    def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
-        self.lengths, self.wanted, self.config = tokens.lengths, wanted, principal_config(config)
+    def __init__(self, folder: Path, tokens: Tokens, kept: list[Kept]) -> None:
+        self.lengths, self.kept = tokens.lengths, kept
         self.maps, self.starts = {}, {}
-        for name, (units, kind) in wanted.units(tokens, config).items():
-            self.maps[name] = np.memmap(folder / f"{name}.bin", dtype=kind, mode="r")
-            self.starts[name] = mapped(np.concatenate([[0], np.cumsum(units)]))
+        for part in kept:
+            self.maps[part.name] = np.memmap(folder / f"{part.name}.bin", dtype=part.quantity.dtype, mode="r")
+            self.starts[part.name] = mapped(np.concatenate([[0], np.cumsum(part.numbers(self.lengths))]))
 
     def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
         """Return the teacher's outputs for the rows of a batch, padded with zeros as the batch is."""
-        rows = batch["rows"].cpu().numpy()
-        width = int(self.lengths[rows].max())
-        device = batch["attention_mask"].device
-        logits = np.stack([self._row("logits", row) for row in rows])
-        real = np.arange(width) < self.lengths[rows][:, None]
+        rows, mask = batch["rows"].cpu().numpy(), batch["attention_mask"]
+        values: dict[Quantity, dict[int, torch.Tensor]] = {}
+        for part in self.kept:
+            padded = torch.from_numpy(self._padded(part, rows)).to(mask.device)
+            values.setdefault(part.quantity, {})[part.layer] = padded
+        return Outputs(mask, values)
 
-        def padded(name: str, size: int) -> torch.Tensor:
-            flat = np.concatenate([self._row(name, row) for row in rows]).reshape(-1, size)
-            filled = np.zeros((len(rows), width, size), dtype=np.float32)
-            filled[real] = flat
-            return torch.from_numpy(filled).to(device)
-
-        scores = {}
-        for k in self.wanted.scores:
-            heads = len(kept_heads(self.config)[k - 1])
-            square = np.zeros((len(rows), heads, width, width), dtype=np.float32)
-            for place, row in enumerate(rows):
-                length = self.lengths[row]
-                square[place, :, :length, :length] = self._row(f"scores_{k}", row).reshape(heads, length, length)
-            scores[k] = torch.from_numpy(square).to(device)
-        size = head_size(self.config) if self.wanted.relations else 0
-        relations = {
-            part: {k: padded(f"{part}_{k}", len(kept_heads(self.config)[k - 1]) * size) for k in self.wanted.relations}
-            for part in RELATIONS
-        }
-        return Outputs(
-            logits=torch.from_numpy(logits).to(device),
-            mask=batch["attention_mask"],
-            hidden={k: padded(f"hidden_{k}", self.config.hidden_size) for k in self.wanted.hidden},
-            scores=scores,
-            queries=relations["queries"],
-            keys=relations["keys"],
-            values=relations["values"],
-        )
-
-    def _row(self, name: str, row: int) -> Array:
-        return self.maps[name][self.starts[name][row] : self.starts[name][row + 1]]
+    def _padded(self, part: Kept, rows: Array) -> Array:
+        lengths, starts, flat = self.lengths[rows], self.starts[part.name], self.maps[part.name]
+        padded = np.zeros((len(rows), *part.shape(int(lengths.max()))), dtype=np.float32)
+        for row, length, own in zip(rows, lengths, padded, strict=True):
+            own[part.real(length)] = flat[starts[row] : starts[row + 1]].reshape(part.shape(length))
+        return padded
 
 
 class FromModel:
@@ -136,60 +129,53 @@ class FromModel:
             device = batch["attention_mask"].device
             own = self.tokens.batch(batch["rows"].cpu().numpy())
             batch = {name: value.to(device) for name, value in own.items()}
-        return self.wanted.observe(self.teacher, batch)
+        return observe(self.teacher, batch, *self.wanted)
 
 
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:
     """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass goes on."""
+    kept = layout(model, tokens, wanted)
 
     def work(folder: Path) -> dict[str, float]:
-        _compute(folder, model, tokens, wanted)
-        return {"gib": wanted.gib(tokens, model.config), "rows": len(tokens)}
+        _compute(folder, model, tokens, kept)
+        return {"gib": gib(kept, tokens), "rows": len(tokens)}
 
     product = workshop.make(KIND, made_with(teacher, tokens, wanted), work)
-    return FromDisk(product.folder, tokens, wanted, model.config)
+    return FromDisk(product.folder, tokens, kept)
 
 
 def made_with(teacher: Model, tokens: Tokens, wanted: Wanted) -> list[Any]:
     """Return what the kept outputs depend on."""
-    layers = [sorted(wanted.hidden), sorted(wanted.scores), sorted(wanted.relations)]
-    return [teacher.key, tokens.fingerprint, *layers]
+    layers = {quantity.name: [quantity.dtype, *sorted(layers)] for quantity, layers in wanted.items() if layers}
+    return [teacher.key, tokens.fingerprint, dict(sorted(layers.items()))]
 
 
 class Files:
     """The flat files of a folder, open for writing, row by row."""
 
-    def __init__(self, folder: Path, tokens: Tokens, wanted: Wanted, config: Any) -> None:
-        self.lengths, self.wanted = tokens.lengths, wanted
+    def __init__(self, folder: Path, tokens: Tokens, kept: list[Kept]) -> None:
+        self.lengths, self.kept = tokens.lengths, kept
         self.maps, self.starts = {}, {}
         self.fresh = False  # whether a file had to be made
-        for name, (counts, kind) in wanted.units(tokens, config).items():
-            path, size = folder / f"{name}.bin", int(counts.sum())
+        for part in kept:
+            path, numbers = folder / f"{part.name}.bin", part.numbers(self.lengths)
+            size, dtype = int(numbers.sum()), part.quantity.dtype
             if not path.exists():
                 self.fresh = True
                 aside = path.with_suffix(".new")
-                _reserve(aside, size * np.dtype(kind).itemsize)
+                _reserve(aside, size * np.dtype(dtype).itemsize)
                 aside.replace(path)
-            self.maps[name] = np.memmap(path, dtype=kind, mode="r+", shape=(size,))
-            self.starts[name] = np.concatenate([[0], np.cumsum(counts)])
+            self.maps[part.name] = np.memmap(path, dtype=dtype, mode="r+", shape=(size,))
+            self.starts[part.name] = np.concatenate([[0], np.cumsum(numbers)])
 
-    def put(self, rows: Array, said: Outputs) -> None:
+    def put(self, rows: Array, outputs: Outputs) -> None:
         """Write what the teacher said about rows."""
-        relations = {"queries": said.queries, "keys": said.keys, "values": said.values}
         for place, row in enumerate(rows):
             length = int(self.lengths[row])
-            self._put("logits", row, said.logits[place])
-            for k in self.wanted.hidden:
-                self._put(f"hidden_{k}", row, said.hidden[k][place, :length])
-            for k in self.wanted.scores:
-                self._put(f"scores_{k}", row, said.scores[k][place, :, :length, :length])
-            for k in self.wanted.relations:
-                for part, states in relations.items():
-                    self._put(f"{part}_{k}", row, states[k][place, :length])
-
-    def _put(self, name: str, row: int, values: torch.Tensor) -> None:
-        start, end = self.starts[name][row : row + 2]
-        self.maps[name][start:end] = values.float().cpu().numpy().ravel()
+            for part in self.kept:
+                values = outputs[part.quantity][part.layer][place][part.real(length)]
+                start, end = self.starts[part.name][row : row + 2]
+                self.maps[part.name][start:end] = values.float().cpu().numpy().ravel()
 
     def digest(self, rows: Iterable[Array]) -> str:
         """Return a hash of what is written of these rows."""
@@ -207,9 +193,9 @@ class Files:
 
 
 @torch.inference_mode()
-def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> None:
+def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, kept: list[Kept]) -> None:
     noted = folder / "progress.json"
-    files = Files(folder, tokens, wanted, model.config)
+    files = Files(folder, tokens, kept)
     batches = list(tokens.batches(ROWS))
     digests: list[str] = (read_sealed(noted) or {"digests": []})["digests"]  # of every SAVE_EVERY batches
     if digests and files.fresh:
@@ -222,7 +208,7 @@ def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, wanted: Wante
     left = range(done, len(batches))
     for number in progress(left, title="teacher outputs", unit="batch", initial=done, total=len(batches)):
         batch = {name: value.to(device) for name, value in tokens.batch(batches[number]).items()}
-        files.put(batches[number], wanted.observe(model, batch))
+        files.put(batches[number], observe(model, batch, *dict.fromkeys(part.quantity for part in kept)))
         if number % SAVE_EVERY == SAVE_EVERY - 1:
             files.flush()
             digests.append(files.digest(batches[number + 1 - SAVE_EVERY : number + 1]))

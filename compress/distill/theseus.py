@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, encoder_layers, family_of, layer_count, layers_prefix
 from compress.models.device import device
@@ -24,6 +23,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
+from compress.tasks.registry import task_of_config
 from compress.train import Objective, Training, fit
 
 
@@ -106,6 +106,7 @@ class Replacement(Objective):
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, settings: Theseus) -> None:
         super().__init__()
         self.student, self.settings = student, settings
+        self.task = task_of_config(student.config)
         self.frozen = (teacher.requires_grad_(False),)  # in a tuple: no part of this module, not trained, not saved
         shared = {n: v for n, v in teacher.state_dict().items() if not n.startswith(layers_prefix(student.config))}
         student.load_state_dict(student.state_dict() | shared)
@@ -121,7 +122,7 @@ class Replacement(Objective):
         """Return the loss on labels of a mixture of both."""
         layers = encoder_layers(self.student, family_of(self.student.config))
         replaced = torch.rand(len(layers)) < self.settings.rate_at(progress)
-        loss = hard_label_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
+        loss = self.task.mean_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
         for layer, drawn in zip(layers, replaced, strict=True):
             if not drawn:  # nothing at all may have been drawn; the loss has a gradient then too
                 loss = loss + 0 * torch.stack([p.sum() for p in layer.parameters()]).sum()

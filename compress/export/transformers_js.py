@@ -28,7 +28,7 @@ NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
 class TransformersJs(Stage):
     """Gather the run's graphs as ``onnx/model.onnx``, ``model_quantized.onnx`` and ``model_fp16.onnx``.
 
-    transformers.js loads such a folder, and so does Optimum's ORTModelForSequenceClassification.
+    transformers.js loads such a folder, and so does Optimum's class for the task.
     """
 
     int8: str | None = None  # which int8 artifact is model_quantized.onnx, by name; default: the first of the run
@@ -61,7 +61,7 @@ class TransformersJs(Stage):
             for name in BESIDE:
                 copy_file(plain.folder / name, folder / name)
             pairs = state.data.train.pairs is not None
-            write_text(folder / "README.md", _readme(chosen, pairs=pairs))
+            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
         product = state.workshop.make(
@@ -102,7 +102,8 @@ def _for_other_devices(artifact: Artifact) -> bool:
     return any(one.key == IN_FLOATS for one in model.metadata_props)
 
 
-def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
+def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
+    ort = auto.replace("Auto", "ORT")
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
     rows = "\n".join(f"| `onnx/{name}.onnx` | {text(one.name)} | `{kinds[name]}` |" for name, one in chosen.items())
     dtype = "q8" if "model_quantized" in chosen else "fp32"
@@ -116,19 +117,19 @@ def _readme(chosen: Mapping[str, Artifact], *, pairs: bool) -> str:
 {rows}
 
 ```js
-import {{ AutoModelForSequenceClassification, AutoTokenizer, env }} from '@huggingface/transformers';
+import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
-const model = await AutoModelForSequenceClassification.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
+const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
 const {{ logits }} = await model(await tokenizer({asked}));
 ```
 
 ```python
-from optimum.onnxruntime import ORTModelForSequenceClassification
+from optimum.onnxruntime import {ort}
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = ORTModelForSequenceClassification.from_pretrained(".", subfolder="onnx", file_name="{file}")
+model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{file}")
 logits = model(**tokenizer({words}, return_tensors="pt")).logits
 ```
 """

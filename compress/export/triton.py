@@ -25,7 +25,6 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
-from compress.tasks.classification import Classification
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -97,7 +96,7 @@ class Triton(Stage):
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.train.pairs is not None, state.data.task
-        labels = task.labels if isinstance(task, Classification) else ()
+        labels = task.label_names
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)

@@ -16,12 +16,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from compress.models.auto import auto_of, auto_that_knows
+
 CODE = "modeling_compress.py"
 _STEM = CODE.removesuffix(".py")
 _PACKAGE = __name__.partition(".")[0]
 _HEADER = f'''"""The model of this folder, for transformers on machines without `{_PACKAGE}`.
 
-    AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    {{auto}}.from_pretrained(folder, trust_remote_code=True)
 
 Written by `{_PACKAGE}` from its own modules, which are joined here as they are. Licence: Apache-2.0.
 """
@@ -41,7 +43,7 @@ def ship(model: PreTrainedModel, folder: Path) -> None:
     (folder / CODE).write_text(joined(classes), encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    named = {"AutoConfig": model.config_class, "AutoModelForSequenceClassification": type(model)}
+    named = {"AutoConfig": model.config_class, auto_of(model.config).__name__: type(model)}
     config["auto_map"] = {auto: f"{_STEM}.{one.__name__}" for auto, one in named.items() if one is not None}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -80,7 +82,8 @@ def joined(classes: Sequence[type[PreTrainedModel]]) -> str:
     for one in classes:
         visit(one.__module__)
     _check_names(modules)
-    parts = [_HEADER, *(_body(name, tree) for name, tree in modules.items())]
+    header = _HEADER.format(auto=auto_that_knows(getattr(classes[0], "config_class", None)))
+    parts = [header, *(_body(name, tree) for name, tree in modules.items())]
     if len(classes) > 1:
         parts.append(_registered(classes[1:]))
     return "\n\n".join(part.strip("\n") + "\n" for part in parts)
@@ -138,9 +141,10 @@ def _names(module: str, tree: ast.Module) -> list[tuple[str, str]]:
 
 def _registered(classes: Sequence[type[PreTrainedModel]]) -> str:
     lines = ["# the types of which the model is made", "from transformers import AutoConfig  # noqa: E402"]
-    lines.append("from transformers import AutoModelForSequenceClassification  # noqa: E402")
-    for one in classes:
+    autos = {one: auto_that_knows(getattr(one, "config_class", None)) for one in classes}
+    lines += [f"from transformers import {auto}  # noqa: E402" for auto in sorted(set(autos.values()))]
+    for one, auto in autos.items():
         config = f"{one.__name__}.config_class"
         lines.append(f"AutoConfig.register({config}.model_type, {config}, exist_ok=True)")
-        lines.append(f"AutoModelForSequenceClassification.register({config}, {one.__name__}, exist_ok=True)")
+        lines.append(f"{auto}.register({config}, {one.__name__}, exist_ok=True)")
     return "\n".join(lines)

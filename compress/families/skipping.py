@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -12,39 +11,23 @@ from transformers import PreTrainedModel
 
 from compress.families.base import encoder_layers, family_of, layer_count
 from compress.models.outputs import Outputs, observe
+from compress.models.quantities import Quantity
 
 
 def observe_without(
-    model: PreTrainedModel,
-    batch: Mapping[str, Tensor],
-    skipped: Collection[int],
-    *,
-    hidden: bool = False,
-    scores: bool = False,
-    relations: bool = False,
+    model: PreTrainedModel, batch: Mapping[str, Tensor], skipped: Collection[int], *quantities: Quantity
 ) -> Outputs:
-    """Run ``model`` on a batch without the layers ``skipped``, counted from 1, and return what is asked for.
+    """Run ``model`` on a batch without the layers ``skipped``, counted from 1; return logits and these quantities.
 
-    Layers keep their numbers. What a skipped layer gives is what it is given, so its hidden state is that of the
-    layer before; it has no attention, so it has no scores, queries, keys or values. Nothing of it is computed.
-    The logits are those of the model from which these layers were removed. Otherwise as `observe`.
+    Layers keep their numbers. A skipped layer hands on what it is given, so its hidden state is that of the layer
+    before; it has no attention, so it has no scores, queries, keys or values. Nothing of it is computed. The logits
+    are those of the model from which these layers were removed. Otherwise as `observe`.
     """
     if not skipped:
-        return observe(model, batch, hidden=hidden, scores=scores, relations=relations)
-    with _skipping(model, skipped):
-        said = observe(model, batch, hidden=hidden, scores=scores, relations=relations)
+        return observe(model, batch, *quantities)
     ran = [layer for layer in range(1, layer_count(model.config) + 1) if layer not in skipped]
-
-    def in_place(by_turn: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        return {ran[turn - 1]: value for turn, value in by_turn.items()}
-
-    return replace(
-        said,
-        scores=in_place(said.scores),
-        queries=in_place(said.queries),
-        keys=in_place(said.keys),
-        values=in_place(said.values),
-    )
+    with _skipping(model, skipped):
+        return observe(model, batch, *quantities, layers=ran)
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import Any
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
 )
 from transformers.activations import ACT2FN
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from compress.errors import ModelError
 from compress.families.base import FAMILIES, UNEVEN, Principal
+from compress.models.auto import auto_of, knows, model_class, purpose
 
 _SIZES = (
     ("num_hidden_layers", 1), ("num_attention_heads", 1), ("hidden_size", 1), ("intermediate_size", 1),
@@ -55,34 +55,24 @@ def ships_code(part: Any) -> bool:
     return type(part).__module__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
-def classifier_class(config: Any) -> Any:
-    """Return the class of transformers' or this package's classifiers of a configuration; None without one."""
-    mapping: Any = AutoModelForSequenceClassification._model_mapping
-    return mapping.get(type(config), None)
-
-
 def _of_kind(config: Any) -> Iterator[str]:
     """Yield what kind of model this is, where it is no encoder of text."""
     kind = f"a model of type {config.model_type}"
     instead = f"Name an encoder, such as {', '.join(FAMILIES)}."
     if getattr(config, "is_encoder_decoder", False):
         yield f"{kind} is an encoder-decoder, and only encoders can be compressed here. {instead}"
-    elif classifier_class(config) is None:
-        yield f"{kind} is no text classifier: transformers has no sequence classification for it. {instead}"
+    elif model_class(config) is None:
+        yield f"{kind} is no text classifier: transformers has no {purpose(auto_of(config))} for it. {instead}"
     elif getattr(config, "is_decoder", False):
         yield f"is_decoder = true in config.json makes it a decoder, which reads from left to right only. {instead}"
-    elif _knows(AutoModelForCausalLM, config) and not _knows(AutoModelForMaskedLM, config):
+    elif knows(AutoModelForCausalLM, type(config)) and not knows(AutoModelForMaskedLM, type(config)):
         yield f"{kind} is a decoder, which reads from left to right only, and not an encoder. {instead}"
-    elif not {"input_ids", "attention_mask"} <= set(inspect.signature(classifier_class(config).forward).parameters):
+    elif not {"input_ids", "attention_mask"} <= set(inspect.signature(model_class(config).forward).parameters):
         yield f"{kind} does not take token numbers and an attention mask. {instead}"
     quantized = getattr(config, "quantization_config", None)
     how = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
     if quantized is not None and getattr(how, "value", how) != "bitsandbytes":
         yield f"its weights are quantized ({getattr(how, 'value', how)}). Name the model that it was made from."
-
-
-def _knows(auto: Any, config: Any) -> bool:
-    return type(config) in auto._model_mapping
 
 
 def _of_values(config: Any) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from compress.models.outputs import observe
@@ -21,13 +20,16 @@ def predict_rows(model: PreTrainedModel, tokens: Tokens, title: str | None = Non
     training, device = model.training, next(model.parameters()).device
     model.eval()
     size = max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))
-    logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
+    logits: Array | None = None
     with progress(total=len(tokens), title=title, unit="row") as bar:
         for rows in tokens.batches(size):
             batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
-            logits[rows] = observe(model, batch).logits.float().cpu().numpy()
+            answers = observe(model, batch).logits.float().cpu().numpy()
+            logits = np.zeros((len(tokens), *answers.shape[1:]), dtype=np.float32) if logits is None else logits
+            logits[rows] = answers
             bar.update(len(rows))
     model.train(training)
+    assert logits is not None  # there are rows
     return logits
 
 
@@ -39,15 +41,9 @@ def main_metric(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[str,
 
 
 def metric_and_loss(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[str, float]:
-    """Return the task's main metric on labelled rows, then their mean ``loss``; nothing when there are no rows.
-
-    The loss is cross-entropy in nats for classes, squared error for scores.
-    """
+    """Return the task's main metric on labelled rows, then their mean ``loss``; nothing when there are no rows."""
     if not len(tokens) or tokens.labels is None:
         return {}
     logits, labels = predict_rows(model, tokens), tokens.labels
-    given, right = torch.from_numpy(logits), torch.from_numpy(labels)
-    loss = (
-        functional.mse_loss(given[:, 0], right) if labels.dtype.kind == "f" else functional.cross_entropy(given, right)
-    )
+    loss = task.head_loss(torch.from_numpy(logits), torch.from_numpy(labels))
     return {task.main_metric: task.metrics(logits, labels)[task.main_metric], "loss": float(loss)}

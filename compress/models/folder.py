@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from compress.errors import ModelError
+from compress.tasks.heads import counts_outputs
 
 CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -116,7 +117,7 @@ def _check_config(path: Path) -> None:
             continue
         if "layers" in name and not 0 <= value <= _MOST_LAYERS:
             _refuse(path, f"{name} = {value} must lie between 0 and {_MOST_LAYERS}")
-        if name.endswith("num_labels") and not 1 <= value <= _MOST_LABELS:
+        if counts_outputs(name) and not 1 <= value <= _MOST_LABELS:
             _refuse(path, f"{name} = {value} must lie between 1 and {_MOST_LABELS}")
         if "position" in name and value > _MOST_POSITIONS:
             _refuse(path, f"{name} = {value} must be at most {_MOST_POSITIONS}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from compress.models.quiet import quiet
+from compress.tasks.heads import wider_head, with_head
 
 
 def with_outputs(
@@ -38,19 +38,10 @@ def with_outputs(
     return new
 
 
-def with_head(config: Any, head: Mapping[str, Any]) -> Any:
-    """Return a copy of a configuration with the head's settings."""
-    changed = deepcopy(config)
-    for name, value in sorted(head.items(), reverse=True):  # num_labels would overwrite the labels' names
-        setattr(changed, name, value)
-    return changed
-
-
 def output_parameters(model: PreTrainedModel) -> dict[str, int]:
     """Return the parameters with a slice per output, and their axis of outputs: they grow with one output more."""
-    count = int(model.config.num_labels or 1)
     with torch.device("meta"), quiet():
-        wider = type(model)(with_head(model.config, {"num_labels": count + 1}))
+        wider = type(model)(with_head(model.config, wider_head(model.config)))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     grown = {name: value.shape for name, value in wider.state_dict().items() if value.shape != shapes[name]}
     return {

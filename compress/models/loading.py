@@ -14,7 +14,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
 )
@@ -23,7 +22,8 @@ from compress.errors import CompressError, ModelError
 from compress.families.shipped import ship, without_shipped
 from compress.files import hash_folder, write_text
 from compress.hub_access import meant_path, quick
-from compress.models.architecture import check_architecture, check_features, classifier_class, ships_code
+from compress.models.architecture import check_architecture, check_features, ships_code
+from compress.models.auto import auto_of, from_config, from_pretrained, model_class
 from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files, only_pieces
 from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
@@ -32,6 +32,7 @@ from compress.models.registration import register
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
+from compress.tasks.heads import set_head
 
 register()  # classes of this package's models are used here without a look-up by their type
 
@@ -90,20 +91,20 @@ def _from_pretrained(
 ) -> tuple[PreTrainedModel, Finding]:
     trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with quiet():
-        loaded: tuple[PreTrainedModel, Finding] = AutoModelForSequenceClassification.from_pretrained(
-            str(model),
+        loaded: tuple[PreTrainedModel, Finding] = from_pretrained(
+            model,
+            config,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             dtype="float32",
             ignore_mismatched_sizes=True,  # they are looked at afterwards, and named
-            config=config,
             output_loading_info=True,
             **settings,
         )
     remember(loaded[0])
-    if ships_code(config) and classifier_class(config) is not type(loaded[0]):
+    if ships_code(config) and model_class(config) is not type(loaded[0]):
         # transformers registers it itself, but for a configuration whose class is named like one of its own
-        AutoModelForSequenceClassification.register(type(config), type(loaded[0]), exist_ok=True)
+        auto_of(config).register(type(config), type(loaded[0]), exist_ok=True)
     return loaded
 
 
@@ -131,8 +132,7 @@ def load_model(
     trained = head is None if trained is None else trained
     config = _config(model, trust_remote_code=trust_remote_code, weights=True)
     quantized = getattr(config, "quantization_config", None) is not None  # by bitsandbytes, which would take a GPU
-    for name, value in sorted((head or {}).items(), reverse=True):  # num_labels would overwrite the labels' names
-        setattr(config, name, value)
+    set_head(config, head or {})
     with plain_errors(model):
         loaded, finding = _from_pretrained(
             model, config, trust_remote_code, device_map={"": on or torch.device("cpu")} if quantized else None
@@ -149,8 +149,7 @@ def load_model(
 def without_values(config: Any) -> PreTrainedModel:
     """Return a classifier of a configuration whose parameters have shapes and no values."""
     with torch.device("meta"), quiet():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-    return model
+        return from_config(config)
 
 
 def parameter_shapes(config: Any) -> dict[str, torch.Size]:

@@ -1,133 +1,66 @@
-"""What a model says about a batch, the same for every family: logits, hidden states, attentions.
-
-Attention scores, and the gate that head importance is measured with, come from one attention function
-that is registered with transformers; a model runs it only inside `observe`.
-"""
+"""What a model answers to a batch, the same for every family: its logits, and whatever else is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask
+from transformers import PreTrainedModel
 
+from compress.models.attention import gated
 from compress.models.ensemble import principal
+from compress.models.quantities import LOGITS, Quantity
 
-OBSERVED = "compress_observed"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A model's answers for one batch. Layers are counted from the first; hidden 0 is the embeddings."""
+    """What a model computed for one batch: ``outputs[quantity][layer]`` is (batch, …)."""
 
-    logits: Tensor  # (batch, outputs)
     mask: Tensor  # (batch, tokens), 1 on real tokens
-    hidden: Mapping[int, Tensor]  # 0 … layers -> (batch, tokens, hidden)
-    scores: Mapping[int, Tensor]  # 1 … layers -> (batch, heads, tokens, tokens), before masking and softmax
-    queries: Mapping[int, Tensor] = field(default_factory=dict)  # 1 … layers -> (batch, tokens, heads * head size)
-    keys: Mapping[int, Tensor] = field(default_factory=dict)  # as the queries
-    values: Mapping[int, Tensor] = field(default_factory=dict)  # as the queries
+    values: Mapping[Quantity, Mapping[int, Tensor]]
 
+    def __getitem__(self, quantity: Quantity) -> Mapping[int, Tensor]:
+        return self.values[quantity]
 
-@dataclass
-class _Observer:
-    gates: list[Tensor] | None
-    scores: list[Tensor]
-    projections: list[tuple[Tensor, Tensor, Tensor]]
-
-
-_observer: ContextVar[_Observer | None] = ContextVar("observer", default=None)
-
-
-def _observed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Compute softmax(QKᵀ·scaling + mask)V, noting the scores and applying the gates of `observe`."""
-    scaling = query.size(-1) ** -0.5 if scaling is None else scaling
-    scores = query @ key.transpose(2, 3) * scaling
-    masked = scores if attention_mask is None else scores + attention_mask
-    probabilities = nn.functional.dropout(masked.softmax(-1), dropout, module.training)
-    context = probabilities @ value
-    observer = _observer.get()
-    if observer is not None:
-        if observer.gates is not None:
-            context = context * observer.gates[len(observer.scores)][:, :, None, None]
-        observer.scores.append(scores)
-        observer.projections.append((query, key, value))
-    return context.transpose(1, 2).contiguous(), probabilities
-
-
-AttentionInterface.register(OBSERVED, _observed_attention)
-AttentionMaskInterface.register(OBSERVED, eager_mask)
-
-
-@contextmanager
-def _observed(model: PreTrainedModel, observer: _Observer) -> Iterator[None]:
-    before = model.config._attn_implementation
-    token = _observer.set(observer)
-    model.set_attn_implementation(OBSERVED)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-        _observer.reset(token)
+    @property
+    def logits(self) -> Tensor:
+        """The answers, (batch, outputs)."""
+        return self.values[LOGITS][0]
 
 
 def observe(
     model: PreTrainedModel,
     batch: Mapping[str, Tensor],
-    *,
-    hidden: bool = False,
-    scores: bool = False,
-    relations: bool = False,
+    *quantities: Quantity,
     gates: list[Tensor] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Outputs:
-    """Run ``model`` on a batch and return what is asked for.
+    """Run ``model`` on a batch and return its logits and these quantities.
 
-    ``gates``, one tensor (batch, heads) a layer, multiplies what each head adds, row by row; with it the
-    gradient of a loss in the gates can be taken. ``relations`` asks for queries, keys and values. Gates, scores
-    and relations run attention in plain matrix products. Of an ensemble all but the logits are its chosen member's.
+    ``gates``, one tensor (batch, heads) for each layer, multiplies what each head adds, row by row; with it the
+    gradient of a loss in the gates can be taken. ``layers`` are the numbers of the layers that run, where others are
+    skipped. Of an ensemble all but the logits are its chosen member's.
     """
-    inputs = {name: batch[name] for name in INPUTS if name in batch}
-    observer = _Observer(gates, [], [])
-    if not scores and not relations and gates is None:
-        said = model(**inputs, output_hidden_states=hidden)
-    else:
-        with _observed(principal(model), observer):
-            said = model(**inputs, output_hidden_states=hidden)
-    queries, keys, values = (
-        {layer: _joined(said[part]) for layer, said in enumerate(observer.projections, start=1)} if relations else {}
-        for part in range(3)
-    )
-    states = said.hidden_states if hidden else ()
-    return Outputs(
-        logits=said.logits,
-        mask=batch["attention_mask"],
-        hidden=dict(enumerate(states)),
-        scores=dict(enumerate(observer.scores, start=1)),
-        queries=queries,
-        keys=keys,
-        values=values,
-    )
-
-
-def _joined(heads: Tensor) -> Tensor:
-    """(batch, heads, tokens, size) to (batch, tokens, heads * size)."""
-    return heads.transpose(1, 2).flatten(2)
+    inputs: dict[str, Any] = {name: batch[name] for name in INPUTS if name in batch}
+    chosen = principal(model)
+    with ExitStack() as watching:
+        if gates is not None:
+            watching.enter_context(gated(chosen, gates))
+        captured = {}
+        for quantity in dict.fromkeys((LOGITS, *quantities)):
+            numbers = count(1) if layers is None else iter(layers)
+            captured[quantity] = watching.enter_context(quantity.capture(chosen, numbers))
+            inputs |= quantity.asks
+        returned = model(**inputs)
+        values = {quantity: taken(returned) for quantity, taken in captured.items()}
+    return Outputs(batch["attention_mask"], values)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.errors import ModelError
 from compress.families.base import principal_config
-from compress.models.architecture import classifier_class
+from compress.models.auto import model_class
 from compress.models.folder import TOKENIZER, TOKENIZER_CONFIG
 
 TYPES = "token_type_ids"
@@ -98,5 +98,5 @@ def _types(config: Any) -> int | None:
     count = getattr(config, "type_vocab_size", None)
     if isinstance(count, int):
         return count
-    kind = classifier_class(config)
+    kind = model_class(config)
     return 0 if kind is not None and TYPES not in inspect.signature(kind.forward).parameters else None

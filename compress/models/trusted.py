@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.models.architecture import ships_code
+from compress.models.auto import autos
 from compress.models.folder import CONFIG, TOKENIZER_CONFIG, read_object
 
-_LOADED = ("AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer")
 _trusted: set[str] = set()
 
 
@@ -35,7 +35,8 @@ def _names_others(folder: Path) -> bool:
     maps = [
         read_object(folder / name).get("auto_map") for name in (CONFIG, TOKENIZER_CONFIG) if (folder / name).is_file()
     ]
-    return any("--" in str(code.get(auto)) for code in maps if isinstance(code, dict) for auto in _LOADED)
+    loaded = ("AutoConfig", *autos(), "AutoTokenizer")
+    return any("--" in str(code.get(auto)) for code in maps if isinstance(code, dict) for auto in loaded)
 
 
 def _digest(path: Path) -> str:

@@ -24,7 +24,7 @@ class State:
     pretrained: str | None = None  # the folder or hub id that the teacher was fine-tuned from, where it was
     student: Model | None = None
     undistilled: Model | None = None  # the student as distillation found it
-    recover: Recovery | None = None
+    recovery: Recovery | None = None  # how to train it again as it was distilled
     artifacts: tuple[Artifact, ...] = ()
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
@@ -81,23 +81,31 @@ class State:
             raise ValueError("this stage needs a student; run Student first")
         return self.student
 
+    @property
+    def given_recovery(self) -> Recovery:
+        """The way to train again; raises ValueError when nothing was distilled."""
+        if self.recovery is None:
+            raise ValueError("this stage trains as the student was distilled; run Distill first")
+        return self.recovery
+
 
 class Recovery(Protocol):
     """Train a model again as it was distilled."""
 
-    def __call__(
+    def train(
         self,
         state: State,
         start: Model,
         epochs: float,
+        *,
         name: str = ...,
         learning_rate: float | None = None,
-        sparsify: Any = None,
         share: float = ...,
-    ) -> tuple[Product, Model]:
-        """Return what came of it.
+        sparsify: Any = None,
+    ) -> Product:
+        """Return ``start``, trained for ``epochs``.
 
         ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
-        how weights leave meanwhile.
+        how weights are set to zero meanwhile.
         """
         ...

@@ -12,16 +12,16 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.distill.projections import carry
 from compress.errors import Fault, RecipeError
 from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.files import MIB, size_mib
 from compress.models.device import device
-from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.loading import load_config, load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
 from compress.pipeline.model import Model
 from compress.pipeline.record import Details
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
@@ -142,9 +142,9 @@ class Budget(Gradual):
             chosen = f"round {step} of {self.steps}, heads × units: {drawn(cut.record['shape'])}"
             notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
             _say(state, notes[-1:])
-            if (trained := self.recovered(state, student)) is not None:
-                products.append(trained[0])
-                student, curves = trained[1], curves + list(trained[0].record["curves"])
+            if (recovered := self.recovered(state, student)) is not None:
+                products.append(recovered)
+                student, curves = Model.of(recovered), curves + list(recovered.record["curves"])
         predicted, measured = self._outcome(state, before, student, whole, now, products)
         spent = Spent(
             budget={self._name: self._wanted}, predicted=predicted, measured=measured, costs=costs, condition=condition
@@ -181,29 +181,26 @@ class Budget(Gradual):
     def _cut(self, state: State, student: Model, costs: Costs, target: float, products: list[Product]) -> Product:
         """Return the student in the shape that loses least within ``target``; ``products`` gains what that took."""
 
-        def loaded() -> tuple[PreTrainedModel, Any, list[dict[str, Tensor]]]:
-            model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
+        def sampled(tokenizer: Any) -> list[dict[str, Tensor]]:
             tokens = self.sample(state, tokenizer)
-            return model, tokenizer, [tokens.batch(part) for part in tokens.batches(32)]
+            return [tokens.batch(part) for part in tokens.batches(32)]
 
-        def measure(folder: Path) -> dict[str, Any]:
-            model, _, batches = loaded()
+        def measure(_: Path) -> dict[str, Any]:
+            model, batches = load_model(student.folder, on=device()), sampled(load_tokenizer(student.folder))
             order = order_of(head_importance(model, batches), neuron_importance(model, batches))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
             return {"order": asdict(order), "lost": [one.told() for one in lost]}
 
-        def cut(folder: Path) -> dict[str, Any]:
-            model, tokenizer, batches = loaded()
+        def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             order = Order(**measured.record["order"])
             lost = [Lost.of(one) for one in measured.record["lost"]]
-            distance = Sensitivity(model, batches, order).distance
+            distance = Sensitivity(model, sampled(tokenizer), order).distance
             found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)
             assert found is not None  # the smallest shape is known to fit
             shape, distance_left = found
-            save_model(order.cut(model, shape).cpu(), tokenizer, folder)
-            carry(student.folder, folder)
-            return {"shape": shape, "predicted": costs.of(shape), "distance": distance_left}
+            record = {"shape": shape, "predicted": costs.of(shape), "distance": distance_left}
+            return Rewritten(order.cut(model, shape), tokenizer, record)
 
         drawn_from = [state.data.train.fingerprint, state.seed]
         # the same for every target, so a sweep over budgets measures once
@@ -212,8 +209,8 @@ class Budget(Gradual):
             Kind("sensitivity", revision=1), [student.key, widths, self.rows, *drawn_from], measure
         )
         products.append(measured)
-        made_with = [student.key, target, asdict(costs), [self.rows, self.tries, *drawn_from]]
-        products.append(state.workshop.make(Kind("budget", revision=1), made_with, cut))
+        made_with = [target, asdict(costs), [self.rows, self.tries, *drawn_from]]
+        products.append(rewrite(state.workshop, Kind("budget", revision=1), student, made_with, cut, on=device()))
         return products[-1]
 
     def _outcome(

@@ -55,8 +55,8 @@ class Gradual(Stage):
         rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
         return tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
 
-    def recovered(self, state: State, student: Model) -> tuple[Product, Model] | None:
+    def recovered(self, state: State, student: Model) -> Product | None:
         """Return the student after a round's share of the recovery; None where there is none."""
-        if state.recover is None or self.recovery_epochs <= 0:
+        if state.recovery is None or self.recovery_epochs <= 0:
             return None
-        return state.recover(state, student, self.recovery_epochs / self.steps)
+        return state.recovery.train(state, student, self.recovery_epochs / self.steps)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, kept_heads, neurons
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN
+from compress.tasks.registry import task_of_config
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -116,6 +117,7 @@ def by_gates(
 ) -> list[Tensor]:
     """Return the mean over rows of the absolute or squared derivative of the loss in every gate."""
     device = next(model.parameters()).device
+    task = task_of_config(model.config)
     totals = [torch.zeros(size) for size in sizes]
     rows = 0
     with evaluating(model):
@@ -124,7 +126,7 @@ def by_gates(
             count = len(batch["input_ids"])
             gates = [torch.ones(count, size, device=device, requires_grad=True) for size in sizes]
             # the mean over rows times the rows: each row's own gradient lands in its own row of the gates
-            loss = hard_label_loss(logits(batch, gates), batch["labels"]) * count
+            loss = task.mean_loss(logits(batch, gates), batch["labels"]) * count
             slopes = torch.autograd.grad(loss, gates)
             slopes = tuple(slope.abs() if how is Importance.gradient else slope**2 for slope in slopes)
             totals = [total + slope.sum(0).cpu() for total, slope in zip(totals, slopes, strict=True)]
@@ -162,7 +164,7 @@ def _influences(model: PreTrainedModel, batches: Batches) -> Tensor:
         for given in batches:
             batch = {name: value.to(device) for name, value in given.items()}
             real = batch["attention_mask"].bool()
-            states = [state[real] for state in observe(model, batch, hidden=True).hidden.values()]
+            states = [state[real] for state in observe(model, batch, HIDDEN)[HIDDEN].values()]
             turned = [1 - nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairwise(states)]
             total += torch.stack([turn.sum() for turn in turned]).cpu()
             tokens += int(real.sum())
@@ -172,7 +174,7 @@ def _influences(model: PreTrainedModel, batches: Batches) -> Tensor:
 @torch.no_grad()
 def _losses_without(model: PreTrainedModel, batches: list[Mapping[str, Tensor]], layers: list[nn.Module]) -> Tensor:
     device = next(model.parameters()).device
-    losses = torch.zeros(len(layers))
+    losses, task = torch.zeros(len(layers)), task_of_config(model.config)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     with evaluating(model):
         for index, layer in enumerate(layers):
@@ -180,7 +182,7 @@ def _losses_without(model: PreTrainedModel, batches: list[Mapping[str, Tensor]],
                 batch = {name: value.to(device) for name, value in given.items()}
                 with _rewired([layer], [lambda entered, _: entered]):
                     logits = observe(model, batch).logits
-                losses[index] += float(hard_label_loss(logits, batch["labels"])) * len(logits) / max(rows, 1)
+                losses[index] += float(task.mean_loss(logits, batch["labels"])) * len(logits) / max(rows, 1)
     return losses
 
 

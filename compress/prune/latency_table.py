@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.isotonic import isotonic_regression
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
+from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.onnx.graph import write_onnx
 from compress.onnx.sizes import resized
@@ -116,7 +117,7 @@ def _any_weights(config: Any) -> PreTrainedModel:
     """Return a model of this configuration in which no two weights are equal, so that none are stored once."""
     with same_randomness(), quiet():
         torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        model = from_config(config)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(0, 0.02)

@@ -6,18 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.distill.projections import carry
 from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.models.device import device
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model
 from compress.pipeline.model import Model
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Gradual
@@ -101,28 +100,23 @@ class InRounds(Gradual):
         products: list[Product] = []
         for step in range(1, self.steps + 1):
             remaining = self.remaining(before, self.done(step))
-            product = state.workshop.make(
-                self.kind, [student.key, remaining, self.scope.value, self.chosen_by(state)],
-                partial(self._remove, state, student, remaining),
-            )  # fmt: skip
-            student = Model.of(product)
-            products.append(product)
-            if remaining < before and (trained := self.recovered(state, student)) is not None:
-                recovered, student = trained
+            made_with = [remaining, self.scope.value, self.chosen_by(state)]
+            change = partial(self._remove, state, remaining)
+            products.append(rewrite(state.workshop, self.kind, student, made_with, change, on=device()))
+            student = Model.of(products[-1])
+            if remaining < before and (recovered := self.recovered(state, student)) is not None:
                 products.append(recovered)
+                student = Model.of(recovered)
                 curves += recovered.record["curves"]
         left = self.sizes(load_model(student.folder).config)
         record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
         return state.with_student(student, record)
 
-    def _remove(self, state: State, student: Model, remaining: int, folder: Path) -> dict[str, Any]:
-        model, tokenizer = load_model(student.folder, on=device()), load_tokenizer(student.folder)
-        keep, said = self.kept(state, model, tokenizer, remaining)
+    def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:
+        keep, chosen_by = self.kept(state, model, tokenizer, remaining)
         if [len(kept) for kept in keep] != self.sizes(model.config):
             model = self.without(model, keep)
-        save_model(model.cpu(), tokenizer, folder)
-        carry(student.folder, folder)
-        return said
+        return Rewritten(model, tokenizer, chosen_by)
 
 
 def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import logits_mse_loss, soft_target_loss
 from compress.families.base import encoder_layers, family_of, linear
 from compress.families.forms.uneven import head_size, shrink
 from compress.models.outputs import observe
 from compress.progress import progress
 from compress.prune.costs import GONE, Shape, shape_of
+from compress.tasks.registry import task_of_config
 
 Batch = Mapping[str, Tensor]
 
@@ -64,8 +64,8 @@ class Lost:
 class Sensitivity:
     """How far a smaller model's answers lie from those of the model as it is, on some rows.
 
-    The distance is KL(model || smaller) in nats, for scores the squared error, mean over rows: unlike the loss on
-    labels it is never negative, and least where nothing is cut.
+    The distance is the task's, for classes KL(model || smaller) in nats, mean over rows: unlike the loss on labels it
+    is never negative, and least where nothing is cut.
     """
 
     def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: Order) -> None:
@@ -73,6 +73,7 @@ class Sensitivity:
         self.device = next(model.parameters()).device
         self.batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]
         self.answers = list(self._answers(model))
+        self.task = task_of_config(model.config)
 
     @torch.no_grad()
     def distance(self, shape: Shape) -> float:
@@ -120,8 +121,8 @@ class Sensitivity:
 
     def _distance(self, answers: Iterator[Tensor]) -> float:
         total, rows = 0.0, 0
-        for ours, theirs in zip(answers, self.answers, strict=True):
-            distance = logits_mse_loss(ours, theirs) if ours.shape[1] == 1 else soft_target_loss(ours, theirs, 1.0)
+        for ours, theirs, batch in zip(answers, self.answers, self.batches, strict=True):
+            distance = self.task.distance(ours, theirs, batch["attention_mask"], 1.0)
             total, rows = total + float(distance) * len(ours), rows + len(ours)
         return total / max(rows, 1)
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
-from compress.distill.projections import carry
 from compress.errors import DataError, Fault
 from compress.files import MIB
-from compress.models.loading import load_model, load_tokenizer, save_model, without_values
+from compress.models.loading import load_tokenizer, without_values
 from compress.models.tokens import Tokens, tokenize
 from compress.models.vocabulary import KINDS, kind_of, used_pieces, with_pieces, with_rows
 from compress.pipeline.record import Role
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
@@ -61,8 +62,7 @@ class PruneVocabulary(Stage):
         if self.corpus is not None:
             splits.append(_lines(Path(self.corpus)))
 
-        def work(folder: Path) -> dict[str, Any]:
-            model, tokenizer = load_model(student.folder), load_tokenizer(student.folder)
+        def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             columns = [_tokens(split, tokenizer).columns["input_ids"] for split in splits]
             before = len(tokenizer)
             used = used_pieces(tokenizer, columns, chain.from_iterable(_texts(split) for split in splits))
@@ -72,15 +72,13 @@ class PruneVocabulary(Stage):
             if len(keep) < before:
                 tokenizer = with_pieces(tokenizer, keep)
                 with_rows(model, keep, tokenizer)
-            save_model(model, tokenizer, folder)
-            carry(student.folder, folder)
             table = model.get_input_embeddings()
             assert isinstance(table, nn.Embedding)
-            return {"before": before, "after": len(keep), "mib": 4 * (before - len(keep)) * table.embedding_dim / MIB}
+            mib = 4 * (before - len(keep)) * table.embedding_dim / MIB
+            return Rewritten(model, tokenizer, {"before": before, "after": len(keep), "mib": mib})
 
-        product = state.workshop.make(
-            Kind("vocabulary", revision=1), [student.key, [split.fingerprint for split in splits]], work
-        )
+        made_with = [[split.fingerprint for split in splits]]
+        product = rewrite(state.workshop, Kind("vocabulary", revision=1), student, made_with, change)
         before, after = product.record["before"], product.record["after"]
         smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
         notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.distill.projections import carry
 from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of
 from compress.files import MIB
-from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
+from compress.models.loading import load_model, parameter_shapes
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.model import Model
 from compress.pipeline.record import Details, Role
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
@@ -158,9 +158,9 @@ class PruneWeights(Stage):
         student = state.given_student
         if self.method is Method.lottery:
             products = self._lottery(state)
-        elif self.recovery_epochs > 0 and state.recover is not None:
-            title = f"weights_{self.method.value}"
-            products = [state.recover(state, student, self.recovery_epochs, title, sparsify=self._sparsify)[0]]
+        elif self.recovery_epochs > 0 and state.recovery is not None:
+            name, epochs = f"weights_{self.method.value}", self.recovery_epochs
+            products = [state.recovery.train(state, student, epochs, name=name, sparsify=self._sparsify)]
         else:
             products = [self._at_once(state, student, student, self.sparsity)]
         pruned = Model.of(products[-1])
@@ -190,28 +190,27 @@ class PruneWeights(Stage):
     def _at_once(self, state: State, judged: Model, pruned: Model, sparsity: float) -> Product:
         """Return ``pruned`` with zeros where the weights of ``judged`` are smallest."""
 
-        def work(folder: Path) -> None:
-            model, tokenizer = load_model(pruned.folder), load_tokenizer(pruned.folder)
+        def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             zero_smallest(load_model(judged.folder), model, self._sparsify, sparsity)
-            save_model(model, tokenizer, folder)
-            carry(pruned.folder, folder)
+            return Rewritten(model, tokenizer)
 
         settings = [self.pattern, self.scope.value, self.embeddings, sparsity]
-        return state.workshop.make(Kind("weights", revision=1), [judged.key, pruned.key, *settings], work)
+        return rewrite(state.workshop, Kind("weights", revision=1), pruned, [judged.key, *settings], change)
 
     def _lottery(self, state: State) -> list[Product]:
         """Return the products of iterative magnitude pruning with rewinding; the last is the trained ticket."""
         start, trained = state.undistilled, state.given_student
-        if start is None or state.recover is None:
+        if start is None:
             raise ValueError("a lottery ticket goes back to weights from before distillation; run Distill first")
         products: list[Product] = []
         for turn in range(1, self.steps + 1):
             sparsity = 1 - (1 - self.sparsity) ** (turn / self.steps)
             ticket = self._at_once(state, trained, start, sparsity)
-            product, trained = state.recover(
-                state, Model(ticket.folder, ticket.key), self.recovery_epochs, "weights_lottery"
+            recovered = state.given_recovery.train(
+                state, Model.of(ticket), self.recovery_epochs, name="weights_lottery"
             )
-            products += [ticket, product]
+            products += [ticket, recovered]
+            trained = Model.of(recovered)
         return products
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.families.base import FAMILIES, can_be_taken_apart, family_of, layers_prefix
 from compress.files import MIB
 from compress.machine import versions
+from compress.models.auto import from_pretrained
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import Details
@@ -131,9 +132,14 @@ class BitsAndBytes(Stage):
         )
         with plain_errors(folder), quiet():
             # on the CPU everywhere, so that the same files come of it
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, quantization_config=settings, dtype=torch.float32, device_map="cpu", use_safetensors=True
-            )
+            model: PreTrainedModel = from_pretrained(
+                folder,
+                whole.config,
+                quantization_config=settings,
+                dtype=torch.float32,
+                device_map="cpu",
+                use_safetensors=True,
+            )  # fmt: skip
         return model.eval(), count, len(left)
 
 

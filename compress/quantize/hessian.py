@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.losses import hard_label_loss
 from compress.families.forms.fake_quantization import EMBEDDINGS, WEIGHTS, fake_quantize, weight_scale
 from compress.models.tokens import Tokens
 from compress.onnx.products import part_of
 from compress.progress import progress
 from compress.quantize.qdq import Scheme
+from compress.tasks.registry import task_of_config
 
 ROWS_A_BATCH = 16
 
@@ -34,6 +34,7 @@ def omegas(model: PreTrainedModel, tokens: Tokens, scheme: Scheme, probes: int, 
     highest = WEIGHTS[7 if scheme.reduce_range else 8]
     tables = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     batches = [tokens.batch(rows) for rows in tokens.batches(ROWS_A_BATCH)]
+    task = task_of_config(model.config)
 
     def losses() -> Iterable[Tensor]:
         for batch in progress(batches, title="curvature", unit="batch"):
@@ -41,7 +42,7 @@ def omegas(model: PreTrainedModel, tokens: Tokens, scheme: Scheme, probes: int, 
                 name: value for name, value in batch.items() if name in tokens.columns or name == "attention_mask"
             }
             share = len(batch["labels"]) / len(tokens)
-            yield share * hard_label_loss(model(**inputs).logits, batch["labels"])
+            yield share * task.mean_loss(model(**inputs).logits, batch["labels"])
 
     attention, training = model.config._attn_implementation, model.training
     model.set_attn_implementation("eager")  # fused attention has no second derivative

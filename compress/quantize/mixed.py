@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.distill.losses import hard_label_loss
 from compress.errors import Fault
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens, tokenize
@@ -156,7 +155,7 @@ class Mixed(Settings):
 
         def measured(nodes: Sequence[str]) -> tuple[float, float]:
             logits = precisions.logits(nodes, tokens)
-            loss = hard_label_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
+            loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
             return float(loss), task.metrics(logits, split.known_labels)[task.main_metric]
 
         plain_loss, plain_metric = measured([])

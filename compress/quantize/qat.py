@@ -7,18 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.distill.projections import carry
+from transformers import PreTrainedModel
+
 from compress.errors import Fault
 from compress.families.base import FAMILIES, can_be_taken_apart
 from compress.families.forms.fake_quantization import Scheme
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.machine import int8_dot_product
 from compress.models.int8_modules import as_integers
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.artifact import Artifact, Trained
 from compress.pipeline.model import Model
+from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
@@ -62,9 +64,7 @@ class QuantizationAware(Stage):
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``qat``; raises ValueError where nothing was distilled."""
-        if state.recover is None:
-            raise ValueError("this stage trains as the student was distilled; run Distill first")
-        student = state.given_student
+        student, recovery = state.given_student, state.given_recovery
         scheme = Scheme(
             weight_bits=7 if reduced(self.weight_bits) else 8,
             per_channel=self.per_channel,
@@ -73,15 +73,14 @@ class QuantizationAware(Stage):
             decay=self.decay,
         )
 
-        def start(folder: Path) -> None:
-            tokenizer = load_tokenizer(student.folder)
-            save_model(fake_quantized(load_model(student.folder), scheme), tokenizer, folder)
-            carry(student.folder, folder)
+        def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
+            return Rewritten(fake_quantized(model, scheme), tokenizer)
 
-        started = state.workshop.make(Kind("qat_start", revision=1), [student.key, asdict(scheme)], start)
-        training, trained = state.recover(
-            state, Model(started.folder, started.key), self.epochs, "qat_training", self.learning_rate, share=SHARE
+        start = rewrite(state.workshop, Kind("qat_start", revision=1), student, [asdict(scheme)], change)
+        training = recovery.train(
+            state, Model.of(start), self.epochs, name="qat_training", learning_rate=self.learning_rate, share=SHARE
         )
+        trained = Model.of(training)
 
         def export(folder: Path) -> None:
             names = input_names(load_tokenizer(trained.folder))

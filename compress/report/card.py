@@ -12,18 +12,18 @@ from compress.report.columns import columns
 from compress.report.document import parse
 from compress.report.markdown import bullets, fenced, figures_table, warned
 from compress.report.records import Report
+from compress.tasks.registry import TASKS
 
 _LOADING = """import compress  # registers the student's architecture with transformers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+model = {auto}.from_pretrained(folder).eval()
 logits = model(**tokenizer(["a text"], return_tensors="pt")).logits"""
 _ALONE = """Without `compress` installed, transformers takes the architecture from `{code}` in this folder, if you allow
-it to run that code: `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`, without
+it to run that code: `{auto}.from_pretrained(folder, trust_remote_code=True)`, without
 `import compress`. The ONNX files of the same run need neither."""
-_SENTENCE_TASKS = {"classification", "regression"}
 
 
 def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str:
@@ -32,6 +32,7 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
     ``own_code``: the file beside it that holds the model's own code, if there is one.
     """
     parsed = parse(report)
+    task = TASKS.get(parsed.task_kind)
     parts = [
         _front_matter(parsed),
         f"# {text(parsed.title)}",
@@ -40,8 +41,8 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
         else "A compressed model, distilled from a larger teacher by `compress`.",
         warned(parsed),
         _student(parsed),
-        *(["## How to load it", f"```python\n{_LOADING}\n```"] if parsed.task_kind in _SENTENCE_TASKS else []),
-        *([_ALONE.format(code=own_code)] if own_code else []),
+        *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
+        *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
         *(["It predicts: " + ", ".join(code(label) for label in parsed.labels) + "."] if parsed.labels else []),
         "## Figures",
         figures_table(parsed),
@@ -60,8 +61,8 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
 def _front_matter(report: Report) -> str:
     student = report.student
     lines = ["library_name: transformers"]
-    if report.task_kind in _SENTENCE_TASKS:
-        lines.append("pipeline_tag: text-classification")
+    if report.task_kind in TASKS:
+        lines.append(f"pipeline_tag: {TASKS[report.task_kind].pipeline}")
     lines += ["tags:", *([] if report.given else ["- knowledge-distillation"]), "- model-compression"]
     if student and student.metrics:
         lines += ["metrics:", *(f"- {json.dumps(name, ensure_ascii=False)}" for name in student.metrics)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.report import formats
 from compress.report.records import Report
+from compress.tasks.registry import TASKS
 
 TITLE = "Who is better, on the same rows"
 HEADINGS = ["Model", "Against", "Difference", "95 % interval", "p", "Says"]
@@ -28,7 +29,7 @@ def rows(report: Report) -> list[list[str]]:
 
 def said(report: Report) -> str:
     """Return how the comparisons were made, in two sentences."""
-    test = "McNemar's exact test" if report.main_metric == "accuracy" else "a paired bootstrap of 2,000 samples"
+    test = TASKS[report.task_kind].test if report.task_kind in TASKS else "a paired test"
     unit = " in points" if formats.is_share(report.main_metric) else ""
     return (
         f"{formats.metric_title(report.main_metric)} of the model less that of the other{unit}, by {test}. "

@@ -14,7 +14,6 @@ from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults
 from compress.student.saved import Saved
-from compress.tasks.classification import Classification
 from compress.teachers.examination import examine
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
         if not any(augmentation.faults()):
             faults += _attempt(f"augment.{name}", augmentation.look)
     data: Dataset | None = None
-    if not any(fault.setting.startswith("data") for fault in faults):
+    if not any(fault.setting.startswith("data") or fault.setting == "task" for fault in faults):
         say("reading the data")
 
         def load() -> None:
@@ -67,8 +66,8 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
         faults += other_run(recipe, identity(recipe, data.fingerprint))
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
-        if isinstance(data.task, Classification) and len(set(data.train.known_labels.tolist())) < 2:
-            faults.append(Fault("data.train_rows", len(data.train), "leaves rows of one class only", "Take more rows."))
+        if why := data.task.too_few(data.train.known_labels):
+            faults.append(Fault("data.train_rows", len(data.train), why, "Take more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
         if not faults:

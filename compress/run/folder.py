@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.distill.projections import PROJECTIONS
 from compress.families.shipped import CODE
 from compress.files import storage_faults
 from compress.machine import describe, versions
 from compress.pipeline.cache import PRODUCT
+from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
 from compress.report import report_texts
 from compress.report.card import to_model_card
@@ -45,8 +45,8 @@ def report_of(
         "machine": describe(recipe.benchmark.threads),
         "versions": versions(),
         "task": {
-            "kind": data.task.kind.value,
-            "labels": list(getattr(data.task, "labels", [])),
+            "kind": data.task.name,
+            "labels": list(data.task.label_names),
             "main_metric": data.task.main_metric,
         },
         "dataset": {

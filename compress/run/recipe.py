@@ -28,7 +28,7 @@ from compress.settings import Settings
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.saved import Saved
-from compress.tasks.base import TaskKind
+from compress.tasks.registry import AUTO, task_faults
 from compress.teachers.model import Teacher
 from compress.train import Training
 
@@ -39,7 +39,7 @@ class Recipe(Settings):
 
     recipe: str = "custom"  # its name, the first part of the run's folder
     name: str | None = None  # the run's name; default: the next free number, as 001
-    task: TaskKind = TaskKind.auto  # auto: by the labels; classification or regression
+    task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
     data: Data = field(default_factory=Tweets)
     teacher: Teacher = field(default_factory=Teacher)
     augment: dict[str, Augmentation] = field(default_factory=dict)  # more rows for the teacher to label
@@ -59,6 +59,7 @@ class Recipe(Settings):
         if not 0 <= self.seed < 2**32:
             yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
         yield from name_faults(self)
+        yield from task_faults("task", self.task)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):

@@ -55,9 +55,8 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
 def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
     """Run all stages, measure, and return the last state and the measurements."""
     answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
-    state = State.begin(
-        data=checked.data, workshop=Workshop(recipe.cache_folder, console), seed=recipe.seed, notes=answers
-    )
+    workshop = Workshop(recipe.cache_folder, console, recipe.folder)
+    state = State.begin(data=checked.data, workshop=workshop, seed=recipe.seed, notes=answers)
     for title, stage in recipe.stages():
         state = _told(console, title, state, stage)
     state = _with_student_folder(state)
@@ -74,8 +73,8 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     start = recipe.student(state).given_student
     steps = [-(-len(rows) // recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
-    twin = labels_only(recipe.distill)
-    product, _ = twin.train(state, start, epochs, "labels_only")
+    twin = replace(labels_only(recipe.distill), epochs=epochs)
+    product = twin.train(state, start, "labels_only")
     return twin.record("labels_only", [product], curves=product.record["curves"])
 
 

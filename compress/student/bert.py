@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
@@ -15,12 +15,14 @@ from compress.errors import DataError, Fault
 from compress.families.base import family_of
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
+from compress.models.auto import from_config
 from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.models.word_pieces import started_pieces, trained_pieces
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, where
+from compress.tasks.heads import head_of
 
 ALL = "all"  # as many layers as the teacher
 
@@ -137,7 +139,7 @@ class Bert(Student):
                 raise ValueError("a student with a vocabulary of its own needs both tokenizers")
             _numbered(config, reading)
         with quiet():
-            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+            student = from_config(config)
         student.eval()
         words = word_embeddings(student).detach().clone()
         source = self._source(None if reading is None else reading.pretrained)
@@ -145,7 +147,7 @@ class Bert(Student):
         if self.start == "teacher":
             copy_weights(teacher, student, config.teacher_layers)
         elif source is not None:
-            known, given = load_config(source), load_model(source, head={"num_labels": config.num_labels})
+            known, given = load_config(source), load_model(source, head=head_of(config))
             mapped = self.start == "pretrained"
             layers = config.teacher_layers if mapped else layers_of(known, config, self.layer_map)
             copy_weights(given, student, layers, head=known.id2label == config.id2label)

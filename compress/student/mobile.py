@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, MobileBertConfig, PreTrainedModel
+from transformers import MobileBertConfig, PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.base import family_of
+from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
 from compress.settings import at_least
 from compress.student.base import Reading, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
+from compress.tasks.heads import HEAD
 
 HEADS = {
     "bert": ("bert.pooler.dense", "classifier"),
@@ -91,9 +93,7 @@ class Mobile(Student):
             type_vocab_size=max(1, getattr(teacher, "type_vocab_size", 1)),
             initializer_range=teacher.initializer_range,
             pad_token_id=teacher.pad_token_id,
-            id2label=dict(teacher.id2label),
-            label2id=dict(teacher.label2id),
-            problem_type=teacher.problem_type,
+            **{name: getattr(teacher, name) for name in HEAD if hasattr(teacher, name)},
         )
         config.teacher_layers = list(layer_map(self.layer_map, count, teacher.num_hidden_layers))
         return config
@@ -110,7 +110,7 @@ class Mobile(Student):
         if reading is not None:
             config.pad_token_id = reading.student.pad_token_id
         with quiet():
-            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+            student = from_config(config)
         if self.copy_weights:
             own, weights = student.state_dict(), teacher.state_dict()
             own |= _embeddings(teacher, config)

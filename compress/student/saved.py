@@ -24,7 +24,7 @@ from compress.student.base import Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted
 from compress.tasks.base import Task
-from compress.tasks.classification import Classification
+from compress.tasks.heads import output_count
 from compress.teachers.examination import Subject
 
 
@@ -101,7 +101,7 @@ class Saved(Student):
         """
         config, head = self.config(None), task.head_config()
         rows = self.rows(config, task) if rows is None else rows
-        if rows == list(range(len(rows))) and int(config.num_labels) == len(rows):
+        if rows == list(range(output_count(config))):
             return load_model(self.source, trust_remote_code=self.trust_remote_code, head=head, trained=True)
         model = load_model(self.source, trust_remote_code=self.trust_remote_code)
         return with_outputs(model, head, rows, zero=True)
@@ -109,8 +109,7 @@ class Saved(Student):
     @staticmethod
     def rows(config: Any, task: Task) -> list[int | None]:
         """Return the output of a configuration's head that stands for each output of the task; raises Refusal."""
-        adoption = adopt(config, task, {})
-        return [0] if not isinstance(task, Classification) else adoption.rows(task.labels)
+        return adopt(config, task, {}).rows(task.output_names)
 
     def _reads_tokens_of(self, teacher: Any) -> bool:
         """Return whether the model's tokenizer makes the tokens that the teacher's makes.
@@ -132,7 +131,7 @@ class Saved(Student):
         if state.teacher is None:
             data, adoption = adopted(config, state.data)
             state = replace(state, data=data)
-            rows: list[int | None] = [None, 0] if adoption.single else [*range(int(config.num_labels))]
+            rows: list[int | None] = [None, 0] if adoption.single else [*range(output_count(config))]
         else:
             rows = self.rows(config, state.data.task)
         task = state.data.task

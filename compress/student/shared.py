@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.base import can_be_taken_apart, family_of
 from compress.families.forms.shared import SHARED_CLASSES, shared_parts
+from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.settings import at_least
@@ -92,7 +93,7 @@ class Shared(Student):
         """
         config, family = self.config(teacher.config), family_of(teacher.config)
         with quiet():
-            student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+            student = from_config(config)
         prefix, words = f"{family.base}.{family.layers}.", f"{family.base}.embeddings.word_embeddings."
         shared = shared_parts(family.model_type, config.share)
         mapped = [layer - 1 for layer in config.teacher_layers]

@@ -20,6 +20,7 @@ from compress.models.vocabulary import of_words
 from compress.models.word_pieces import started_pieces
 from compress.settings import at_least, between
 from compress.student.base import Reading, Student
+from compress.tasks.heads import HEAD
 
 
 class Pieces(Enum):
@@ -66,9 +67,8 @@ class OfEmbeddings(Student):
 
     def sizes(self, teacher: Any, reading: Reading | None) -> dict[str, Any]:
         """Return what the configurations of all such students have."""
-        heads = ("id2label", "label2id", "problem_type", "label_range")
         tokenizer = None if reading is None else reading.student
-        return {name: getattr(teacher, name) for name in heads if hasattr(teacher, name)} | {
+        return {name: getattr(teacher, name) for name in HEAD if hasattr(teacher, name)} | {
             "vocab_size": teacher.vocab_size if tokenizer is None else len(tokenizer),
             "embedding_size": self.embedding_size or _width(teacher),
             "dropout": self.dropout,

@@ -9,16 +9,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from compress.data.dataset import Dataset
-from compress.tasks.base import Task
-from compress.tasks.classification import Classification
-from compress.tasks.regression import Regression
-
-CLASSIFIER = "ForSequenceClassification"
+if TYPE_CHECKING:
+    from compress.data.dataset import Dataset
+    from compress.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -70,56 +65,68 @@ class Refusal(Exception):
     """A head cannot be used for the data's labels; the message says why, as a clause without a subject."""
 
 
-def is_classifier(config: Any) -> bool:
-    """Return whether a configuration says that its weights hold a classifier's head."""
-    return any(name.endswith(CLASSIFIER) for name in config.architectures or [])
+def has_head(config: Any, task: Task | type[Task]) -> bool:
+    """Return whether a configuration says that its weights hold a head of the task's kind."""
+    kind = task.auto.__name__.removeprefix("AutoModel")  # ForSequenceClassification, …
+    return any(name.endswith(kind) for name in config.architectures or [])
 
 
 def adopt(config: Any, task: Task, mapping: Mapping[str, str]) -> Adoption:
-    """Return how the head of a classifier is read for the data's task; raises Refusal where it does not serve.
+    """Return how the head of a finished model is read for the data's task; raises Refusal where it does not serve.
 
-    ``mapping`` gives names of the model's labels the data's labels that they stand for (``data.labels``); whatever it
-    leaves open is matched by name (case, white space and Unicode form folded), whole numbers by their place in
-    ``id2label``, and unnamed outputs (``LABEL_0``, or ``0``) in the order of the data's labels.
+    ``mapping`` gives names of the model's labels the data's labels that they stand for (``data.labels``).
     """
-    if not is_classifier(config):
-        raise Refusal("has no classification head")
+    if not has_head(config, task):
+        raise Refusal(f"has no {task.head}")
     check_mapping(config, task, mapping)
-    if isinstance(task, Regression):
-        return _score(config)
-    assert isinstance(task, Classification)
+    return task.adopt(config, mapping)
+
+
+def adopt_classes(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> Adoption:
+    """Return how a classifier's outputs are read as one of these labels; raises Refusal.
+
+    Whatever ``mapping`` leaves open is matched by name (case, white space and Unicode form folded), whole numbers by
+    their place in ``id2label``, and unnamed outputs (``LABEL_0``, or ``0``) in the order of the data's labels.
+    """
     kind = config.problem_type
     if kind == "regression":
         raise Refusal("was trained for scores, not for classes")
     if int(config.num_labels) == 1:
-        return _single(config, task.labels, mapping)
+        return _single(config, labels, mapping)
     if kind == "multi_label_classification":
         raise Refusal("was trained for multi label classification, not for one label per row")
-    return _several(head_labels(config), task.labels, mapping)
+    return _several(head_labels(config), labels, mapping)
+
+
+def adopt_score(config: Any) -> Adoption:
+    """Return how a model's one output is read as a score; raises Refusal."""
+    if int(config.num_labels) != 1:
+        raise Refusal(f"has {config.num_labels} outputs where scores need one")
+    if config.problem_type not in (None, "regression"):
+        raise Refusal("was trained for classification, not for scores")
+    return Adoption(("score",), {"score": 0})
 
 
 def named_as(task: Task) -> Adoption:
-    """Return the adoption of a head with the task's classes in the task's order, as one that is trained here has."""
-    names = tuple(task.head_config()["label2id"])
+    """Return the adoption of a head with the task's outputs in the task's order, as one that is trained here has."""
+    names = task.output_names
     return Adoption(names, {name: index for index, name in enumerate(names)})
 
 
 def adopted(config: Any, data: Dataset) -> tuple[Dataset, Adoption]:
     """Return the rows with labels numbered as a model's head numbers them, and how; raises Refusal."""
     adoption = adopt(config, data.task, data.label_map)
-    if not isinstance(data.task, Classification) or adoption.names == data.task.labels:
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    task, labels = data.task.renumbered(adoption, [split.known_labels for split in splits.values()])
+    if task == data.task:
         return data, adoption
-    number = np.array([adoption.outputs[label] for label in data.task.labels], dtype=np.int64)
-    splits = {
-        name: replace(getattr(data, name), labels=number[getattr(data, name).known_labels])
-        for name in ("train", "validation", "test")
-    }
-    return replace(data, task=Classification(adoption.names), **splits), adoption
+    numbered = {n: replace(split, labels=own) for (n, split), own in zip(splits.items(), labels, strict=True)}
+    return replace(data, task=task, **numbered), adoption
 
 
 def rows_by_name(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> list[int | None]:
     """Return for each label the output of a head that is named as it; None where none is, or the head has no names."""
-    names = own_names(config)
+    names = _names(config)
     if _unnamed(names) and not mapping:
         return [None] * len(labels)
     mapped = {label: name for name, label in mapping.items() if name in names}
@@ -127,10 +134,14 @@ def rows_by_name(config: Any, labels: Sequence[str], mapping: Mapping[str, str])
     return [None if name is None else names.index(name) for name in by_name]
 
 
-def own_names(config: Any) -> tuple[str, ...]:
-    """Return the names of a classifier's outputs; none where they contradict each other, or it is no classifier."""
+def own_names(config: Any, task: Task) -> tuple[str, ...]:
+    """Return the names of a head's outputs; none where they contradict each other, or it is none of the task's kind."""
+    return _names(config) if has_head(config, task) else ()
+
+
+def _names(config: Any) -> tuple[str, ...]:
     try:
-        return head_labels(config) if is_classifier(config) else ()
+        return head_labels(config)
     except Refusal:
         return ()
 
@@ -149,14 +160,6 @@ def head_labels(config: Any) -> tuple[str, ...]:
     if not _unnamed(others) and len(by_id) == count and others != names:
         raise Refusal(f"has an id2label ({_list(names)}) and a label2id ({_list(others)}) that contradict each other")
     return names
-
-
-def _score(config: Any) -> Adoption:
-    if int(config.num_labels) != 1:
-        raise Refusal(f"has {config.num_labels} outputs where scores need one")
-    if config.problem_type not in (None, "regression"):
-        raise Refusal("was trained for classification, not for scores")
-    return Adoption(("score",), {})
 
 
 def _single(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> Adoption:
@@ -207,8 +210,8 @@ def _by_number(labels: Sequence[str], names: Sequence[str]) -> dict[str, int]:
     """
     if not all(re.fullmatch(r"\d{1,6}", label) for label in labels):
         return {}
-    held = [re.findall(r"\d+", name) for name in names]
-    own = [int(found[0]) for found in held if len(found) == 1]
+    numerals = [re.findall(r"\d+", name) for name in names]
+    own = [int(inside[0]) for inside in numerals if len(inside) == 1]
     places = own if len(set(own)) == len(names) else list(range(len(names)))
     numbers = {label: places.index(int(label)) for label in labels if int(label) in places}
     return numbers if len(set(numbers.values())) == len(labels) else {}
@@ -229,9 +232,9 @@ def check_mapping(config: Any, task: Task, mapping: Mapping[str, str]) -> None:
     """Raise Refusal where ``data.labels`` does not fit a classifier's labels and those of the data."""
     if not mapping:
         return
-    if not isinstance(task, Classification):
-        raise Refusal("is asked for scores, and data.labels names classes")
-    _check_mapping(mapping, head_labels(config), task.labels)
+    if not task.label_names:
+        raise Refusal(f"is asked for {task.predicts}, and data.labels names classes")
+    _check_mapping(mapping, head_labels(config), task.label_names)
 
 
 def _check_mapping(mapping: Mapping[str, str], names: Sequence[str], labels: Sequence[str]) -> None:

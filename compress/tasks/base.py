@@ -6,40 +6,99 @@ Losses, pruning, quantization, export and reports see only logits and this inter
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from enum import Enum
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from numpy.typing import NDArray
 
 from compress.tasks.paired import Difference
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.tasks.adoption import Adoption
+    from compress.tasks.judging import Head
+
 Array = NDArray[Any]
 
 
-class TaskKind(Enum):
-    """What a recipe may ask for; ``auto`` looks at the labels."""
+class Labelled(Protocol):
+    """Rows of a split with their labels as they were read."""
 
-    auto = "auto"
-    classification = "classification"
-    regression = "regression"
+    @property
+    def source(self) -> str:
+        """The file or split that messages name."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The labels, a text per row."""
+        ...
+
+    def place(self, index: int) -> str:
+        """Return where a row came from, for a message."""
+        ...
+
+
+class Features(Protocol):
+    """What a cheap baseline knows of texts: a vector for each."""
+
+    kind: str  # in words: "TF-IDF of words (1–2)"
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """Return a matrix (texts, features), sparse."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The cheap thing that a student must beat, trained."""
+
+    kind: str  # what it is, in words
+    parameters: int
+    logits: Callable[[Sequence[str]], Array]  # of texts, in the form of a model's
 
 
 class Task(ABC):
-    """What is predicted from a text or a pair of texts."""
+    """What is predicted from a text or a pair of texts.
+
+    Instances know what the labels of a data set are; they are dataclasses whose ``repr`` tells one data set's task
+    from another's. Logits are (rows, outputs), labels (rows,) or (rows, …), predictions (rows,) or (rows, …).
+    """
 
     name: ClassVar[str]
     """What recipes call it."""
-    kind: ClassVar[TaskKind]
     auto: ClassVar[Any]
     """The ``Auto`` class of transformers that builds its models."""
+    head: ClassVar[str]
+    """What its models have in messages: "classification head"."""
+    pipeline: ClassVar[str]
+    """The hub's name for it, as model cards give it."""
+    predicts: ClassVar[str]
+    """What its labels are, in messages: "classes", "scores"."""
+    distributes: ClassVar[bool]
+    """Whether the softmax of the logits is a distribution, which a temperature can soften."""
     main_metric: ClassVar[str]
     """The metric that is quoted first, higher is better."""
+    test: ClassVar[str]
+    """What `difference` tests with, in words: "McNemar's exact test"."""
+    missing: ClassVar[float]
+    """What stands for the label of a row that has none."""
+
+    # labels as they are read
 
     @classmethod
     @abstractmethod
     def fits(cls, labels: Sequence[str]) -> bool:
         """Return whether labels, as they are read, look like this task's own."""
+
+    @classmethod  # noqa: B027  # any labels may do
+    def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:  # any labels may do
+        """Raise DataError where labels of these splits, the training rows first, can hardly be this task's.
+
+        ``asked`` says that the recipe names the task; otherwise it was chosen because it `fits`.
+        """
 
     @classmethod
     @abstractmethod
@@ -48,33 +107,122 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def of_config(cls, config: Any) -> Self | None:
-        """Return the task of a saved model's configuration; None where its head is another task's."""
+    def refusal(cls, label: str) -> tuple[str, str] | None:
+        """Return what is wrong with a label, as "the label '…' is …", and the remedy; None for one that can be used."""
+
+    def unknown(self, label: str) -> bool:
+        """Return whether a label is one that the training rows do not have, and that a model must have learned."""
+        return False
+
+    def extended(self, labels: Iterable[str]) -> Self:
+        """Return the task that has these labels too."""
+        return self
+
+    def classes(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
+        """Return the class of each row, by which rows are counted and splits stratified; None where there are none."""
+        return None
+
+    @abstractmethod
+    def encode(self, label: str) -> Any:
+        """Return a label as a number, or as several; raises ValueError for an unknown one."""
+
+    @abstractmethod
+    def encoded(self, codes: Sequence[Any]) -> Array:
+        """Return what `encode` gave for rows as an array (rows, …)."""
+
+    def too_few(self, labels: Array) -> str:
+        """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
+        return ""
+
+    # the head of a model
+
+    @classmethod
+    @abstractmethod
+    def owns(cls, config: Any) -> bool:
+        """Return whether the head of a saved model's configuration is one of this task."""
+
+    @classmethod
+    @abstractmethod
+    def of_config(cls, config: Any) -> Self:
+        """Return the task of a saved model's configuration, which this task `owns`."""
 
     @property
     @abstractmethod
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+
+    @property
     def outputs(self) -> int:
-        """Number of logits per row."""
+        """Number of logits per answer."""
+        return len(self.output_names)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that it tells apart; none where its outputs are not those of labels."""
+        return self.output_names if self.distributes else ()
 
     @abstractmethod
     def head_config(self) -> dict[str, Any]:
         """Entries of a transformers configuration that give the model its head."""
 
     @abstractmethod
-    def encode(self, label: object) -> int | float:
-        """Return a label as the number used in training; raises ValueError for an unknown one."""
+    def adopt(self, config: Any, mapping: Mapping[str, str]) -> Adoption:
+        """Return how the outputs of a finished model's head are read as labels; raises Refusal where they cannot be.
+
+        ``mapping`` gives names of the model's labels the data's labels that they stand for (``data.labels``).
+        """
+
+    def renumbered(self, adoption: Adoption, labels: Sequence[Array]) -> tuple[Task, list[Array]]:
+        """Return the task and encoded labels as a model's head numbers them."""
+        return self, list(labels)
+
+    # losses
+
+    @abstractmethod
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Return which rows have a label (batch,)."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each row (batch,); all of them have labels."""
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean of `loss` over the rows with labels; 0 where none has one."""
+        known = self.labelled(labels)
+        return self.loss(logits[known], labels[known]).sum() / known.sum().clamp(min=1)
+
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss as transformers' own head sums it up; all rows have labels."""
+        return self.mean_loss(logits, labels)
+
+    @abstractmethod
+    def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
+        """Return how far a model's answers lie from ``others``, mean over answers: 0 where they are the same.
+
+        ``mask`` (batch, tokens) is nonzero on real tokens; ``temperature`` softens both sides where `distributes`.
+        """
+
+    # answers
 
     @abstractmethod
     def predictions(self, logits: Array) -> Array:
-        """Logits (rows, outputs) to predictions (rows,)."""
+        """Logits (rows, outputs) to predictions (rows, …)."""
 
     @abstractmethod
     def describe(self, logits: Array) -> list[dict[str, Any]]:
-        """Logits (rows, outputs) to one readable prediction a row."""
+        """Logits (rows, outputs) to one readable prediction per row, JSON-ready."""
+
+    @abstractmethod
+    def shown(self, logits: Array) -> list[str]:
+        """Logits (rows, outputs) to one prediction per row in a few words."""
+
+    @abstractmethod
+    def shown_label(self, label: Any) -> str:
+        """Return an encoded label in a few words."""
 
     @abstractmethod
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Compare logits (rows, outputs) with labels (rows,)."""
+        """Compare logits (rows, outputs) with labels (rows, …)."""
 
     @abstractmethod
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
@@ -87,3 +235,11 @@ class Task(ABC):
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
+
+    def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
+        """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""
+        yield f"{self.main_metric} {self.metrics(logits, labels)[self.main_metric]:.3f} on {len(labels):,} sampled rows"
+
+    @abstractmethod
+    def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
+        """Return the cheap baseline, trained on texts with labels; ``features`` knows the same texts."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from compress.tasks.base import Task, TaskKind
+from compress.errors import Fault
+from compress.settings import nearest
+from compress.tasks.base import Task
 from compress.tasks.classification import Classification
+from compress.tasks.heads import MARK
 from compress.tasks.regression import Regression
+
+AUTO = "auto"
+"""What a recipe says that leaves the task to the labels."""
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -15,24 +21,40 @@ TASKS: dict[str, type[Task]] = {}
 
 def register(task: type[Task]) -> None:
     """Make a task known by its name; raises ValueError where the name stands for another."""
-    if TASKS.setdefault(task.name, task) is not task:
-        raise ValueError(f"there is a task {task.name!r} already: {TASKS[task.name].__qualname__}")
+    if task.name == AUTO or TASKS.setdefault(task.name, task) is not task:
+        raise ValueError(f"There is a task {task.name!r} already. Choose another name.")
 
 
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
 
 
-def task_of_labels(kind: TaskKind, labels: Sequence[str]) -> Task:
-    """Return the task that ``labels``, those of the training split, stand for; ``auto`` looks at them.
+def task_faults(setting: str, name: str) -> Iterator[Fault]:
+    """Yield a fault where no task has that name."""
+    known = [AUTO, *TASKS]
+    if name not in known:
+        yield Fault(setting, name, "is not the name of a task", nearest(name, known))
 
-    Raises ValueError where ``kind`` is regression and a label is no number.
+
+def task_class(name: str, labels: Sequence[str]) -> type[Task]:
+    """Return the task of that name; for ``auto`` the one that these labels, of the training split, look like."""
+    return TASKS[name] if name != AUTO else next(task for task in reversed(TASKS.values()) if task.fits(labels))
+
+
+def task_of_labels(name: str, labels: Sequence[str]) -> Task:
+    """Return the task of that name, or ``auto``, that the labels of the training split stand for.
+
+    Raises ValueError where a label is none of the named task's.
     """
-    if kind is not TaskKind.auto:
-        return TASKS[kind.value].of_labels(labels)
-    return next(task for task in reversed(TASKS.values()) if task.fits(labels)).of_labels(labels)
+    return task_class(name, labels).of_labels(labels)
+
+
+def kind_of_config(config: Any) -> type[Task]:
+    """Return the task that owns the head of a saved model's transformers configuration."""
+    named = TASKS.get(getattr(config, MARK, None) or "")
+    return named or next(task for task in reversed(TASKS.values()) if task.owns(config))
 
 
 def task_of_config(config: Any) -> Task:
-    """Return the task of a saved model's transformers configuration."""
-    return next(found for task in reversed(TASKS.values()) if (found := task.of_config(config)) is not None)
+    """Return the task of a saved model's transformers configuration, with its labels."""
+    return kind_of_config(config).of_config(config)

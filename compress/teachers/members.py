@@ -15,8 +15,9 @@ from transformers import CONFIG_MAPPING
 
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
+from compress.models.auto import knows
 from compress.models.device import device
-from compress.models.ensemble import ensemble
+from compress.models.ensemble import EnsembleConfig, ensemble
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
@@ -24,7 +25,7 @@ from compress.pipeline.record import Record
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.tasks.adoption import Adoption, Refusal, named_as
-from compress.tasks.base import Task, TaskKind
+from compress.tasks.base import Task
 
 if TYPE_CHECKING:
     from compress.teachers.model import Teacher
@@ -94,12 +95,12 @@ def member_faults(teacher: Teacher) -> Iterator[Fault]:
 
 def check_together(teacher: Teacher, members: Sequence[Member], task: Task) -> None:
     """Raise ModelError where members cannot answer as one."""
-    if task.kind not in (TaskKind.classification, TaskKind.regression):
-        raise ModelError(f"An ensemble knows classes and scores only, and the task is {task.kind.value}.")
-    if task.kind is TaskKind.regression and teacher.combine is Combine.confidence:
+    if not knows(task.auto, EnsembleConfig):
+        raise ModelError(f"teacher.members: an ensemble has no head for the task {task.name}. Name one model.")
+    if not task.distributes and teacher.combine is Combine.confidence:
         raise ModelError(
-            "teacher.combine = confidence: the labels are scores, of which no member is more sure than another. "
-            "Leave it out: scores are averaged."
+            f"teacher.combine = confidence: the labels are {task.predicts}, of which no member is more sure than "
+            f"another. Leave it out: {task.predicts} are averaged."
         )
     if teacher.copies > 1 and not members[0].must_train:
         raise ModelError(
@@ -173,7 +174,8 @@ def together(
     )  # fmt: skip
     *alone, whole = product.record["validation"]
     own = [after.records[-1] for after in made]
-    what = "scores" if chosen.data.task.kind is TaskKind.regression else teacher.combine.value
+    task = chosen.data.task
+    what = teacher.combine.value if task.distributes else task.predicts
     notes = [
         f"the mean of {len(made)} members ({what}){_measured(whole, metric)}; "
         f"losses on layers compare member {teacher.chosen}",

@@ -35,7 +35,7 @@ from compress.tasks.adoption import (
     Refusal,
     adopted,
     check_mapping,
-    is_classifier,
+    has_head,
     own_names,
     rows_by_name,
 )
@@ -171,7 +171,7 @@ class Teacher(Training):
         if len(each) == 1 or not data.label_map:
             return [data] * len(each)
         configs = [load_config(one.source(), trust_remote_code=self.trust_remote_code) for one in each]
-        known = [set(own_names(config)) for config in configs]
+        known = [set(own_names(config, data.task)) for config in configs]
         for name in data.label_map:
             if not any(name in names for names in known):
                 raise ModelError(f"data.labels: no member of the teacher has a label {name!r}.")
@@ -211,8 +211,8 @@ class Teacher(Training):
         if self.fine_tune is FineTune.always:
             self._check_labels(config, data)
             return None, "teacher.fine_tune = always"
-        if not is_classifier(config):
-            why = "has no classification head"
+        if not has_head(config, data.task):
+            why = f"has no {data.task.head}"
             if self.fine_tune is FineTune.never:
                 raise ModelError(
                     f"teacher.fine_tune = never, but {self.model} {why}. "
@@ -232,9 +232,9 @@ class Teacher(Training):
 
     def _check_labels(self, config: Any, data: Dataset) -> None:
         """Raise ModelError where ``data.labels`` does not fit a model that is trained here."""
-        if data.label_map and not is_classifier(config):
+        if data.label_map and not has_head(config, data.task):
             raise ModelError(
-                f"data.labels names labels of the teacher, but {self.model} has no classification head. Leave it out."
+                f"data.labels names labels of the teacher, but {self.model} has no {data.task.head}. Leave it out."
             )
         try:
             check_mapping(config, data.task, data.label_map)
@@ -268,12 +268,12 @@ class Teacher(Training):
         head, trust = data.task.head_config(), self.trust_remote_code
         if member.adoption is not None and not member.adoption.single:
             return load_model(self.source(), trust_remote_code=trust, head=head, trained=True)
-        if not is_classifier(member.config):
+        if not has_head(member.config, data.task):
             return load_model(self.source(), trust_remote_code=trust, head=head, trained=False)
         model = load_model(self.source(), trust_remote_code=trust)
         if member.adoption is not None:
-            return with_outputs(model, head, member.adoption.rows(list(head["label2id"])), zero=True)
-        return with_outputs(model, head, rows_by_name(member.config, list(head["label2id"]), data.label_map))
+            return with_outputs(model, head, member.adoption.rows(data.task.output_names), zero=True)
+        return with_outputs(model, head, rows_by_name(member.config, data.task.output_names, data.label_map))
 
     def _alone(self, state: State) -> State:
         member = self._inspect(state.data)

@@ -18,6 +18,7 @@ from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import folded
+from compress.errors import DamagedError
 from compress.files import hash_file
 from compress.models.loading import save_model
 from compress.pipeline.model import Model
@@ -130,6 +131,21 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_left_alone(
     assert produce(rest, given, 5, None, 7, stopped) == expected
     assert rest.asked == 30
     assert (stopped / ROWS).read_bytes() == (whole / ROWS).read_bytes()
+
+
+@pytest.mark.parametrize("name", [ROWS, NOTED])
+def test_a_stopped_run_does_not_resume_from_damaged_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "SAVE_EVERY", 10)
+    given = data(60)
+    with pytest.raises(KeyboardInterrupt):
+        produce(Numbered(given.train, most=6, fail_at=25), given, 5, None, 7, tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[10] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=name):
+        produce(Numbered(given.train, most=6), given, 5, None, 7, tmp_path)
 
 
 def state(folder: Path, seed: int = 13) -> State:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from compress.data import Dataset, Files
 from compress.data.cutting import cut, sample, shares_of
 from compress.data.rows import folded
-from compress.tasks.base import TaskKind
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=9), st.integers(1, 2000))
@@ -66,7 +65,7 @@ def notes(dataset: Dataset) -> str:
 
 def test_given_validation_rows_without_a_test_become_the_test(tmp_path: Path) -> None:
     files = Files(train=rows_file(tmp_path / "a.tsv", 200), validation=rows_file(tmp_path / "b.tsv", 30, start=200))
-    dataset = files.load(TaskKind.auto, 13)
+    dataset = files.load("auto", 13)
     assert dataset.test.texts == tuple(f"text {i}" for i in range(200, 230))
     assert (len(dataset.train), len(dataset.validation)) == (180, 20)
     assert "30 given validation rows are the test rows" in notes(dataset)
@@ -76,7 +75,7 @@ def test_given_validation_rows_without_a_test_become_the_test(tmp_path: Path) ->
 
 def test_both_missing_splits_are_cut_from_training(tmp_path: Path) -> None:
     path = rows_file(tmp_path / "a.tsv", 200)
-    one, same, other = (Files(train=path).load(TaskKind.auto, seed) for seed in (1, 1, 2))
+    one, same, other = (Files(train=path).load("auto", seed) for seed in (1, 1, 2))
     assert (len(one.train), len(one.validation), len(one.test)) == (150, 20, 30)
     assert one.fingerprint == same.fingerprint != other.fingerprint
     assert set(Counter(one.test.known_labels.tolist()).values()) == {15}
@@ -86,7 +85,7 @@ def test_three_given_splits_are_left_as_they_are(tmp_path: Path) -> None:
     names = {"train": (40, 0), "validation": (12, 100), "test": (10, 200)}
     dataset = Files(
         **{name: rows_file(tmp_path / f"{name}.tsv", rows, start) for name, (rows, start) in names.items()}
-    ).load(TaskKind.auto, 1)
+    ).load("auto", 1)
     assert dataset.notes == ()
     assert dataset.train.texts == tuple(f"text {i}" for i in range(40))
     assert dataset.validation.texts == tuple(f"text {i}" for i in range(100, 112))
@@ -94,7 +93,7 @@ def test_three_given_splits_are_left_as_they_are(tmp_path: Path) -> None:
 
 def test_samples_are_noted(tmp_path: Path) -> None:
     path, test = rows_file(tmp_path / "a.tsv", 2000), rows_file(tmp_path / "t.tsv", 50, start=3000)
-    dataset = Files(train=path, test=test, train_rows=1000, validation_rows=40, test_rows=60).load(TaskKind.auto, 13)
+    dataset = Files(train=path, test=test, train_rows=1000, validation_rows=40, test_rows=60).load("auto", 13)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (1000, 40, 50)
     assert "1,000 of 1,800 training rows, stratified, seed 13." in notes(dataset)
     assert "40 of 200 validation rows, stratified, seed 13." in notes(dataset)
@@ -104,7 +103,7 @@ def test_samples_are_noted(tmp_path: Path) -> None:
 def test_equal_texts_stay_on_one_side_and_are_counted(tmp_path: Path) -> None:
     lines = [f"{'np'[i % 2]}\tText {i % 100}\n{'np'[i % 2]}\ttext   {i % 100}\n" for i in range(150)]
     (tmp_path / "a.tsv").write_text("".join(lines))
-    dataset = Files(train=str(tmp_path / "a.tsv")).load(TaskKind.auto, 1)
+    dataset = Files(train=str(tmp_path / "a.tsv")).load("auto", 1)
     sides = [{folded(text) for text in split.texts} for split in (dataset.train, dataset.validation, dataset.test)]
     assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))
     assert f"Repeated texts: {len(dataset.train) - len(sides[0])} training rows after the first" in notes(dataset)
@@ -120,7 +119,7 @@ def test_leaks_and_contradictions_are_counted(tmp_path: Path) -> None:
         validation=rows_file(tmp_path / "b.tsv", 10, start=60),
         test=rows_file(tmp_path / "c.tsv", 65, start=36),
         unlabelled=str(tmp_path / "more.txt"),
-    ).load(TaskKind.auto, 1)
+    ).load("auto", 1)
     assert "1 training row after the first (case and white space folded); 1 text with more than one label" in notes(
         dataset
     )
@@ -134,4 +133,4 @@ def test_a_pair_is_a_repetition_in_either_order(tmp_path: Path, swapped: bool) -
     first, second = ("b0", "A0") if swapped else ("A0", "b0")
     (tmp_path / "b.tsv").write_text(f"n\t{first}\t{second}\nn\ta1\tb2\n")
     files = Files(train=str(tmp_path / "a.tsv"), validation=str(tmp_path / "b.tsv"), test=str(tmp_path / "b.tsv"))
-    assert "1 of 2 test rows (50.0%)" in notes(files.load(TaskKind.auto, 1))
+    assert "1 of 2 test rows (50.0%)" in notes(files.load("auto", 1))

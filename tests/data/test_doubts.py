@@ -16,7 +16,6 @@ from compress.data import Dataset, Files
 from compress.data.rows import Columns
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 
@@ -27,7 +26,7 @@ COMMAS = ROWS.replace("\t", ",")
 def load(folder: Path, content: str | bytes, suffix: str = ".tsv", kind: str = "auto", **settings: Any) -> Dataset:
     path = folder / f"train{suffix}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return Files(train=str(path), **settings).load(TaskKind(kind), 1)
+    return Files(train=str(path), **settings).load(str(kind), 1)
 
 
 def refused(folder: Path, content: str | bytes, suffix: str = ".tsv", kind: str = "auto", **settings: Any) -> str:
@@ -126,7 +125,7 @@ def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.table([pa.array(["x", "y"]), pa.array(["x", "y"]), pa.array([0, 1])], names=["text", "text", "label"])
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"train\.parquet: has two columns 'text'"):
-        Files(train=str(tmp_path / "train.parquet")).load(TaskKind.auto, 1)
+        Files(train=str(tmp_path / "train.parquet")).load("auto", 1)
 
 
 def test_a_test_file_gives_the_columns_that_the_training_file_gives(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ def test_a_missing_number_is_no_class_in_parquet(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"row 41: the label \('label'\) is nan"):
-        Files(train=str(tmp_path / "train.parquet")).load(TaskKind.auto, 1)
+        Files(train=str(tmp_path / "train.parquet")).load("auto", 1)
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", "inf"])
@@ -324,7 +323,7 @@ def test_class_numbers_of_parquet_become_names(tmp_path: Path) -> None:
         tmp_path / "train.parquet", [i % 2 for i in range(40)] + [-1, None], features(["bad", "good"])
     )
     hidden = write_classes(tmp_path / "test.parquet", [-1] * 5, features(["bad", "good"]))
-    dataset = Files(train=train, test=hidden).load(TaskKind.auto, 1)
+    dataset = Files(train=train, test=hidden).load("auto", 1)
     assert dataset.task == Classification(("bad", "good"))
     assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 40
     assert f"2 rows of {train} without a label are left out." in dataset.notes
@@ -336,7 +335,7 @@ def test_the_library_itself_writes_what_is_read(tmp_path: Path) -> None:
     kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
     rows = {"text": [f"film {i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
     datasets.Dataset.from_dict(rows, features=kinds).to_parquet(str(tmp_path / "train.parquet"))
-    assert Files(train=str(tmp_path / "train.parquet")).load(TaskKind.auto, 1).task == Classification(("bad", "good"))
+    assert Files(train=str(tmp_path / "train.parquet")).load("auto", 1).task == Classification(("bad", "good"))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +350,7 @@ def test_the_library_itself_writes_what_is_read(tmp_path: Path) -> None:
 def test_metadata_that_cannot_be_used_is_named(tmp_path: Path, metadata: dict[bytes, bytes], reason: str) -> None:
     train = write_classes(tmp_path / "train.parquet", [i % 2 for i in range(40)], metadata)
     with pytest.raises(DataError) as caught:
-        Files(train=train).load(TaskKind.auto, 1)
+        Files(train=train).load("auto", 1)
     assert reason in str(caught.value)
 
 
@@ -360,6 +359,6 @@ def test_dictionary_columns_and_dates_of_parquet_are_read(tmp_path: Path) -> Non
     dates = pa.array(range(40), pa.timestamp("ns"))
     table = pa.table({"text": [f"film {i}" for i in range(40)], "label": labels, "date": dates})
     pq.write_table(table, tmp_path / "train.parquet")
-    dataset = Files(train=str(tmp_path / "train.parquet")).load(TaskKind.auto, 1)
+    dataset = Files(train=str(tmp_path / "train.parquet")).load("auto", 1)
     assert dataset.task == Classification(("bad", "good"))
     assert columns(dataset).ignored == ("date",)

@@ -12,7 +12,6 @@ import pytest
 
 from compress.data import Dataset, Files
 from compress.settings import all_faults
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 
@@ -47,32 +46,32 @@ def texts_and_labels(dataset: Dataset) -> dict[str, str]:
 
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".json", ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
-    dataset = Files(train=write(tmp_path / f"train{suffix}", ROWS)).load(TaskKind.auto, 1)
+    dataset = Files(train=write(tmp_path / f"train{suffix}", ROWS)).load("auto", 1)
     assert dataset.task == Classification(LABELS)
     assert texts_and_labels(dataset) == {row["text"]: row["label"] for row in ROWS}
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".csv"])
 def test_a_file_without_a_header_holds_label_text_and_second_text(tmp_path: Path, suffix: str) -> None:
-    plain = Files(train=write(tmp_path / f"plain{suffix}", ROWS, header=False)).load(TaskKind.auto, 1)
+    plain = Files(train=write(tmp_path / f"plain{suffix}", ROWS, header=False)).load("auto", 1)
     assert texts_and_labels(plain) == {row["text"]: row["label"] for row in ROWS}
     assert plain.train.pairs is None
     pairs = [{**row, "text_b": f"second {row['text']}"} for row in ROWS]
-    paired = Files(train=write(tmp_path / f"pairs{suffix}", pairs, header=False)).load(TaskKind.auto, 1)
+    paired = Files(train=write(tmp_path / f"pairs{suffix}", pairs, header=False)).load("auto", 1)
     assert paired.train.pairs == tuple(f"second {text}" for text in paired.train.texts)
 
 
 def test_tsv_knows_no_quotes_and_csv_does(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('a\t"one\nb\ttwo"\n' * 1 + "".join(f"a\tx{i}\nb\ty{i}\n" for i in range(9)))
     (tmp_path / "a.csv").write_text('a,"one, ""1""\nand more"\n' + "".join(f"a,x{i}\nb,y{i}\n" for i in range(9)))
-    assert {'"one', 'two"'} <= set(texts_and_labels(Files(train=str(tmp_path / "a.tsv")).load(TaskKind.auto, 1)))
-    assert 'one, "1"\nand more' in texts_and_labels(Files(train=str(tmp_path / "a.csv")).load(TaskKind.auto, 1))
+    assert {'"one', 'two"'} <= set(texts_and_labels(Files(train=str(tmp_path / "a.tsv")).load("auto", 1)))
+    assert 'one, "1"\nand more' in texts_and_labels(Files(train=str(tmp_path / "a.csv")).load("auto", 1))
 
 
 def test_byte_order_mark_carriage_returns_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
     body = "\r\n".join(["label\ttext", "", *(f"{row['label']}\t{row['text']}" for row in ROWS), "", ""])
     (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbf" + body.encode())
-    dataset = Files(train=str(tmp_path / "a.tsv")).load(TaskKind.auto, 1)
+    dataset = Files(train=str(tmp_path / "a.tsv")).load("auto", 1)
     assert texts_and_labels(dataset) == {row["text"]: row["label"] for row in ROWS}
 
 
@@ -91,7 +90,7 @@ def test_byte_order_mark_carriage_returns_and_blank_lines_are_no_rows(tmp_path: 
 def test_usual_column_names_are_recognised_in_any_order(tmp_path: Path, names: tuple[str, str, str | None]) -> None:
     label, text, pair = names
     rows = [{"id": i, **({pair: f"b{i}"} if pair else {}), text: f"a{i}", label: LABELS[i % 2]} for i in range(40)]
-    train = Files(train=write(tmp_path / "train.csv", rows)).load(TaskKind.auto, 1).train
+    train = Files(train=write(tmp_path / "train.csv", rows)).load("auto", 1).train
     assert all(row.startswith("a") for row in train.texts)
     assert (train.pairs is None) == (pair is None)
     assert all(row.startswith("b") for row in train.pairs or ())
@@ -100,7 +99,7 @@ def test_usual_column_names_are_recognised_in_any_order(tmp_path: Path, names: t
 def test_named_columns_win_over_recognised_ones(tmp_path: Path) -> None:
     rows = [{"text": "no", "label": "no", "review": f"r{i}", "stars": i % 3} for i in range(60)]
     files = Files(train=write(tmp_path / "train.jsonl", rows), text="review", label="stars")
-    dataset = files.load(TaskKind.auto, 1)
+    dataset = files.load("auto", 1)
     assert dataset.task == Classification(("0", "1", "2"))
     assert dataset.train.texts[0].startswith("r")
 
@@ -113,7 +112,7 @@ def test_unlabelled_rows_come_as_lines_or_as_a_column(tmp_path: Path) -> None:
     (tmp_path / "passed_over.tsv").write_text("pos\tone\n")
 
     def unlabelled(name: str) -> tuple[str, ...]:
-        split = Files(train=train, unlabelled=str(tmp_path / name)).load(TaskKind.auto, 1).unlabelled
+        split = Files(train=train, unlabelled=str(tmp_path / name)).load("auto", 1).unlabelled
         assert split is not None
         assert split.labels is None
         return split.texts
@@ -127,7 +126,7 @@ def test_unlabelled_rows_come_as_lines_or_as_a_column(tmp_path: Path) -> None:
 def test_scores_make_a_regression(tmp_path: Path) -> None:
     rows = [{"label": i / 8, "text": f"t{i}"} for i in range(41)]
     for suffix in (".tsv", ".parquet"):
-        dataset = Files(train=write(tmp_path / f"train{suffix}", rows)).load(TaskKind.auto, 1)
+        dataset = Files(train=write(tmp_path / f"train{suffix}", rows)).load("auto", 1)
         assert dataset.task == Regression(0, 5)
         assert dataset.train.known_labels.dtype == np.float32
 

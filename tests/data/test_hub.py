@@ -14,7 +14,6 @@ from compress.data import Hub
 from compress.data.presets import PRESETS
 from compress.errors import DataError
 from compress.settings import all_faults
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 
@@ -40,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_set_with_hidden_test_labels_is_measured_on_its_validation_rows(folder: Path) -> None:
-    dataset = Hub(path=str(folder)).load(TaskKind.auto, 13)
+    dataset = Hub(path=str(folder)).load("auto", 13)
     assert dataset.task == Classification(("negative", "positive"))
     assert dataset.test.texts == tuple(f"validation {i}" for i in range(20))
     assert len(dataset.train) + len(dataset.validation) == 58
@@ -50,7 +49,7 @@ def test_a_set_with_hidden_test_labels_is_measured_on_its_validation_rows(folder
 
 
 def test_a_split_may_be_named_for_unlabelled_rows(folder: Path) -> None:
-    dataset = Hub(path=str(folder), unlabelled="test", text="sentence", label="label").load(TaskKind.auto, 13)
+    dataset = Hub(path=str(folder), unlabelled="test", text="sentence", label="label").load("auto", 13)
     assert dataset.unlabelled is not None
     assert dataset.unlabelled.texts == tuple(f"test {i}" for i in range(10))
 
@@ -66,7 +65,7 @@ def test_a_split_may_be_named_for_unlabelled_rows(folder: Path) -> None:
 )
 def test_a_wrong_name_is_told_with_what_there_is(folder: Path, settings: dict[str, Any], fragment: str) -> None:
     with pytest.raises(DataError) as caught:
-        Hub(path=str(folder), **settings).load(TaskKind.auto, 1)
+        Hub(path=str(folder), **settings).load("auto", 1)
     assert fragment in str(caught.value)
 
 
@@ -81,7 +80,7 @@ def test_scores_with_hidden_test_labels(tmp_path: Path, monkeypatch: pytest.Monk
             for i in range(41)
         ]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
-    dataset = Hub(path=str(tmp_path / "set")).load(TaskKind.auto, 1)
+    dataset = Hub(path=str(tmp_path / "set")).load("auto", 1)
     assert dataset.task == Regression(0, 5)
     assert dataset.test.texts[0] == "validation 0"
     assert dataset.test.pairs is not None
@@ -90,8 +89,7 @@ def test_scores_with_hidden_test_labels(tmp_path: Path, monkeypatch: pytest.Monk
 def test_offline_is_told_at_once_and_without_a_traceback(tmp_path: Path) -> None:
     program = (
         "from compress.data import Hub\nfrom compress.errors import DataError\n"
-        "from compress.tasks.base import TaskKind\n"
-        "try:\n    Hub(path='nyu-mll/glue', subset='sst2').load(TaskKind.auto, 1)\n"
+        "try:\n    Hub(path='nyu-mll/glue', subset='sst2').load('auto', 1)\n"
         "except DataError as error:\n    print(error)\n"
     )
     run = subprocess.run(

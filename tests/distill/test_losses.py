@@ -14,16 +14,15 @@ from compress.distill.losses import (
     Cosine,
     attention_loss,
     cosine_loss,
-    hard_label_loss,
     hidden_state_loss,
     logits_mse_loss,
     minilm_attention_loss,
     patient_loss,
     register,
     relation_loss,
-    soft_target_loss,
-    token_soft_target_loss,
 )
+from compress.tasks.functions import hard_label_loss, soft_target_loss, token_soft_target_loss
+from compress.tasks.regression import Regression
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
 
@@ -40,9 +39,9 @@ def test_hard_label_loss_is_minus_the_log_probability_of_the_label() -> None:
     assert hard_label_loss(logits, labels).item() == pytest.approx(expected / 3)
 
 
-def test_hard_label_loss_of_scores_is_the_squared_error() -> None:
+def test_loss_of_scores_is_the_squared_error() -> None:
     logits, labels = torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0.0, 4.0, float("nan")])
-    assert hard_label_loss(logits, labels).item() == pytest.approx((1 + 4) / 2)
+    assert Regression(0.0, 5.0).mean_loss(logits, labels).item() == pytest.approx((1 + 4) / 2)
 
 
 def test_hard_label_loss_leaves_out_unlabelled_rows_and_is_zero_without_any() -> None:

@@ -21,7 +21,7 @@ from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.multi_task import MultiTask, MultiTaskDistillation, OtherTask
 from compress.distill.objective import Distillation
 from compress.distill.task_batches import ByTask, TaskRows
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.errors import Fault, RecipeError
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, save_model
@@ -33,7 +33,6 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from compress.teachers.model import FineTune, Teacher
@@ -89,7 +88,7 @@ def distillation(model: MultiTaskForSequenceClassification, settings: MultiTask)
     parts = {}
     for seed, (name, task) in enumerate(TASKS.items()):
         teacher = tiny_model(seed=seed + 20, num_labels=task.outputs)
-        source = FromModel(teacher, Wanted(), rows_of()[seed])
+        source = FromModel(teacher, {}, rows_of()[seed])
         parts[name] = Distillation(model.head(name), settings._losses(task), source)
     return MultiTaskDistillation(model, parts)
 
@@ -278,7 +277,7 @@ def test_a_given_validation_file_is_what_the_other_tasks_are_measured_on_and_no_
 
 def test_the_student_goes_on_as_what_its_head_in_the_folder_says(world: Path, tmp_path: Path) -> None:
     files = write(world)
-    data = Files(**{name: str(path) for name, path in files["main"].items()}).load(TaskKind.auto, 1)
+    data = Files(**{name: str(path) for name, path in files["main"].items()}).load("auto", 1)
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "model")
     model = Model(tmp_path / "model", "model")
     state = State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1, teacher=model, student=model)

@@ -8,13 +8,14 @@ import torch
 from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenStates, attention_loss
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
 from tests.conftest import tiny_batch, tiny_model
 
-ALL = Wanted(hidden=(0, 1, 2, 3, 4), scores=(1, 2, 3, 4))
+ALL = {HIDDEN: (0, 1, 2, 3, 4), SCORES: (1, 2, 3, 4)}
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def test_a_pruned_student_is_compared_with_the_heads_it_keeps_also_when_layers_s
     layers = ((1, 2), (2, 2))
     objective = Distillation(student, {"a": AttentionScores()}, FromModel(teacher, ALL), teacher.config, layers)
     _, parts = objective(batch, 0.0)
-    ours, theirs = observe(student, batch, scores=True).scores, observe(teacher, batch, scores=True).scores
+    ours, theirs = observe(student, batch, SCORES)[SCORES], observe(teacher, batch, SCORES)[SCORES]
     mask = batch["attention_mask"]
     expected = sum(attention_loss(ours[s], theirs[2][:, keep[s - 1]], mask) for s in (1, 2))
     torch.testing.assert_close(parts["a"], expected)

@@ -20,9 +20,10 @@ from compress.distill.objective import Distillation
 from compress.distill.progressive import Progressive
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted
-from compress.errors import RecipeError
+from compress.distill.teacher_outputs import FromModel
+from compress.errors import DamagedError, RecipeError
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, SCORES
 from compress.models.tokens import Tokens, tokenize
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
@@ -79,7 +80,7 @@ PLAIN = {"warmup": 0.0, "weight_decay": 0.0, "decay": Decay.constant, "gradient_
 
 
 def transfer(settings: Progressive, teacher: PreTrainedModel, student: PreTrainedModel, folder: Path) -> None:
-    wanted = Wanted(hidden=(1, 2, 3, 4), scores=(1, 2, 3, 4))
+    wanted = {HIDDEN: (1, 2, 3, 4), SCORES: (1, 2, 3, 4)}
     pairs = layer_pairs(settings.layer_map, student.config, teacher.config)
     settings.train(student, FromModel(teacher, wanted), teacher.config, pairs, rows(5), 3, folder)
 
@@ -104,16 +105,16 @@ def test_each_layer_moves_in_its_turn_as_a_naive_loop_moves_it(
         [*inside.encoder.layer[1].parameters()],
     ]
     batch = rows(5).batch(list(range(5)))
-    known = observe(teacher, batch, hidden=True, scores=True)
+    known = observe(teacher, batch, HIDDEN, SCORES)
     for turn, theirs in ((0, 2), (1, 4)):
         groups = [{"params": stages[turn], "lr": 1e-2}]
         if turn and lower:
             groups.append({"params": stages[0], "lr": lower * 1e-2})
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         for _ in range(2):
-            seen = observe(naive, batch, hidden=True, scores=True)
-            hidden = naive_hidden(seen.hidden[turn + 1], known.hidden[theirs].detach(), batch["attention_mask"])
-            attention = naive_attention(seen.scores[turn + 1], known.scores[theirs].detach(), batch["attention_mask"])
+            seen = observe(naive, batch, HIDDEN, SCORES)
+            hidden = naive_hidden(seen[HIDDEN][turn + 1], known[HIDDEN][theirs].detach(), batch["attention_mask"])
+            attention = naive_attention(seen[SCORES][turn + 1], known[SCORES][theirs].detach(), batch["attention_mask"])
             naive.zero_grad()
             (2 * hidden + attention).backward()
             optimizer.step()
@@ -174,14 +175,26 @@ def test_an_interrupted_layer_goes_on_and_ends_with_the_same_weights(
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["layer-2.safetensors", "layers.json"]
 
 
+@pytest.mark.parametrize("name", ["layer-2.safetensors", "layers.json"])
+def test_damaged_layers_are_not_resumed_from(name: str, tmp_path: Path) -> None:
+    student = Bert(layers=2, hidden_size=8, heads=4)
+    teacher, trained = still(student, exact=False)
+    transfer(Progressive(epochs=1, batch_size=16), teacher, trained, tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=name):
+        transfer(Progressive(epochs=1, batch_size=16), teacher, trained, tmp_path)
+
+
 def test_transfer_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:
     teacher, student = still(Mobile())
     batch = rows(5).batch(list(range(5)))
-    known = observe(teacher, batch, hidden=True).hidden[4].detach()
+    known = observe(teacher, batch, HIDDEN)[HIDDEN][4].detach()
 
     @torch.no_grad()
     def distance() -> float:
-        return float(naive_hidden(observe(student, batch, hidden=True).hidden[4], known, batch["attention_mask"]))
+        return float(naive_hidden(observe(student, batch, HIDDEN)[HIDDEN][4], known, batch["attention_mask"]))
 
     before = distance()
     transfer(Progressive(epochs=80, batch_size=5, learning_rate=1e-2, embeddings=True), teacher, student, tmp_path)

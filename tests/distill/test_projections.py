@@ -13,11 +13,12 @@ from torch import nn
 from compress.distill.general import General
 from compress.distill.layers import Layers
 from compress.distill.losses import HiddenStates, SoftTargets
-from compress.distill.projections import PROJECTIONS, carry, go_on, keep
+from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep
 from compress.distill.stage import GOES_ON, Distill
 from compress.models.loading import save_model
 from compress.pipeline.model import Model
+from compress.pipeline.rewrite import PROJECTIONS
 from compress.prune.heads import PruneHeads
 from compress.student.bert import Bert
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
@@ -42,9 +43,6 @@ def test_what_is_kept_comes_back_to_the_bit_and_only_where_it_fits(tmp_path: Pat
     assert not go_on(wider, tmp_path)
     assert torch.equal(wider["states"].weight, before)
     assert not go_on(projections(), tmp_path / "none")
-    (tmp_path / "next").mkdir()
-    carry(tmp_path, tmp_path / "next")
-    assert go_on(projections(), tmp_path / "next")
 
 
 def test_a_student_of_the_teachers_width_leaves_none(tmp_path: Path) -> None:

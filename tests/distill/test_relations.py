@@ -18,19 +18,19 @@ from compress.distill.losses import (
     minilm_attention_loss,
     patient_loss,
     relation_loss,
-    soft_target_loss,
-    token_soft_target_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted
+from compress.distill.teacher_outputs import FromModel
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, KEYS, QUERIES, RELATIONS, SCORES, VALUES
 from compress.student.bert import Bert
+from compress.tasks.functions import soft_target_loss, token_soft_target_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
-EVERYTHING = Wanted(hidden=(0, 1, 2, 3, 4), scores=(1, 2, 3, 4), relations=(1, 2, 3, 4))
+EVERYTHING = {HIDDEN: (0, 1, 2, 3, 4), SCORES: (1, 2, 3, 4), **dict.fromkeys(RELATIONS, (1, 2, 3, 4))}
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -156,13 +156,13 @@ def test_queries_keys_and_values_are_those_of_the_layer(family: str) -> None:
     from compress.families.base import FAMILIES, encoder_layers, linear
 
     model, batch = shrink(tiny_model(family), heads=[[0, 1], [3], [0, 1, 2, 3], [1, 2]]), tiny_batch(family=family)
-    seen = observe(model, batch, hidden=True, relations=True)
+    seen = observe(model, batch, HIDDEN, *RELATIONS)
     names = FAMILIES[family]
     for index, layer in enumerate(encoder_layers(model, names), start=1):
-        states = seen.hidden[index - 1]
-        torch.testing.assert_close(seen.queries[index], linear(layer, names.query)(states))
-        torch.testing.assert_close(seen.keys[index], linear(layer, names.key)(states))
-        torch.testing.assert_close(seen.values[index], linear(layer, names.value)(states))
+        states = seen[HIDDEN][index - 1]
+        torch.testing.assert_close(seen[QUERIES][index], linear(layer, names.query)(states))
+        torch.testing.assert_close(seen[KEYS][index], linear(layer, names.key)(states))
+        torch.testing.assert_close(seen[VALUES][index], linear(layer, names.value)(states))
 
 
 def objective(
@@ -180,23 +180,23 @@ def test_each_loss_compares_the_layers_that_its_paper_compares() -> None:
     teacher, batch = tiny_model(), tiny_batch()
     student = Bert(layers=2, layer_map=[1, 3]).build(teacher)
     layers = ((1, 1), (2, 3))
-    ours = observe(student, batch, hidden=True, scores=True, relations=True)
-    theirs = observe(teacher, batch, hidden=True, scores=True, relations=True)
+    ours = observe(student, batch, HIDDEN, SCORES, *RELATIONS)
+    theirs = observe(teacher, batch, HIDDEN, SCORES, *RELATIONS)
     mask = batch["attention_mask"]
 
     def probabilities(scores: Tensor) -> Tensor:
         return scores.masked_fill(mask[:, None, None, :] == 0, -1e30).softmax(-1)
 
-    first = patient_loss(ours.hidden[1][None, :, 0], theirs.hidden[1][None, :, 0])
+    first = patient_loss(ours[HIDDEN][1][None, :, 0], theirs[HIDDEN][1][None, :, 0])
     torch.testing.assert_close(objective(student, teacher, Patient(), layers), first)
     transfers = [
-        minilm_attention_loss(probabilities(ours.scores[s]), probabilities(theirs.scores[t]), mask) for s, t in layers
+        minilm_attention_loss(probabilities(ours[SCORES][s]), probabilities(theirs[SCORES][t]), mask) for s, t in layers
     ]
     torch.testing.assert_close(objective(student, teacher, AttentionTransfer(), layers), sum(transfers))
-    last = minilm_attention_loss(probabilities(ours.scores[2]), probabilities(theirs.scores[4]), mask)
-    last = last + relation_loss(ours.values[2], theirs.values[4], 4, mask)
+    last = minilm_attention_loss(probabilities(ours[SCORES][2]), probabilities(theirs[SCORES][4]), mask)
+    last = last + relation_loss(ours[VALUES][2], theirs[VALUES][4], 4, mask)
     torch.testing.assert_close(objective(student, teacher, MiniLM(), layers), last)
-    parts = [(ours.queries[2], theirs.queries[3]), (ours.keys[2], theirs.keys[3]), (ours.values[2], theirs.values[3])]
+    parts = [(ours[part][2], theirs[part][3]) for part in RELATIONS]
     chosen = sum(relation_loss(s, t, 8, mask) for s, t in parts)
     torch.testing.assert_close(
         objective(student, teacher, Relations(teacher_layer=3, relation_heads=8), layers), chosen
@@ -209,17 +209,17 @@ def test_pruned_and_narrow_students_are_compared_with_what_they_have() -> None:
     mask = batch["attention_mask"]
     fewer = shrink(Bert(layers=2, layer_map=[2, 4]).build(teacher), heads=[[0, 1], [1, 3]])
     ours, theirs = (
-        observe(fewer, batch, scores=True, relations=True),
-        observe(teacher, batch, scores=True, relations=True),
+        observe(fewer, batch, SCORES, *RELATIONS),
+        observe(teacher, batch, SCORES, *RELATIONS),
     )
     hidden = mask[:, None, None, :] == 0
-    p, q = (scores.masked_fill(hidden, -1e30).softmax(-1) for scores in (theirs.scores[4][:, [1, 3]], ours.scores[2]))
-    values = torch.cat([theirs.values[4][..., 4:8], theirs.values[4][..., 12:16]], -1)
-    expected = minilm_attention_loss(q, p, mask) + relation_loss(ours.values[2], values, 2, mask)
+    p, q = (scores.masked_fill(hidden, -1e30).softmax(-1) for scores in (theirs[SCORES][4][:, [1, 3]], ours[SCORES][2]))
+    values = torch.cat([theirs[VALUES][4][..., 4:8], theirs[VALUES][4][..., 12:16]], -1)
+    expected = minilm_attention_loss(q, p, mask) + relation_loss(ours[VALUES][2], values, 2, mask)
     torch.testing.assert_close(objective(fewer, teacher, MiniLM(), ((1, 2), (2, 4))), expected)
     narrow = Bert(layers=2, hidden_size=6, heads=3).build(teacher)  # 6 and 16 units share two relation heads
-    ours = observe(narrow, batch, relations=True)
-    sides = [(ours.queries[2], theirs.queries[4]), (ours.keys[2], theirs.keys[4]), (ours.values[2], theirs.values[4])]
+    ours = observe(narrow, batch, *RELATIONS)
+    sides = [(ours[part][2], theirs[part][4]) for part in RELATIONS]
     expected = sum(relation_loss(s, t, 2, mask) for s, t in sides)
     torch.testing.assert_close(objective(narrow, teacher, Relations(), ((1, 2), (2, 4))), expected)
 

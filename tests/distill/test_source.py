@@ -15,7 +15,7 @@ from compress.distill import stage as stage_module
 from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import faster_on_disk, measured
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import Wanted
+from compress.models.quantities import HIDDEN, RELATIONS, SCORES
 from compress.pipeline.workshop import Kind, Workshop
 from tests.conftest import save_tiny, tiny_model
 from tests.run.test_recipe import recipe
@@ -39,7 +39,7 @@ def test_disk_wins_when_reading_saves_more_than_writing_costs(
 
 
 def test_all_three_are_measured_and_nothing_is_left(tmp_path: Path) -> None:
-    wanted = Wanted(hidden=(0, 4), scores=(2,), relations=(4,))
+    wanted = {HIDDEN: (0, 4), SCORES: (2,), **dict.fromkeys(RELATIONS, (4,))}
     seconds = measured(tiny_model(), tokens(100), wanted, tmp_path)
     assert set(seconds) == {"forward", "write", "read"}
     assert all(value > 0 for value in seconds.values())

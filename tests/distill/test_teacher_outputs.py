@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from compress.distill import teacher_outputs
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
+from compress.models.quantities import HIDDEN, RELATIONS, SCORES
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from tests.conftest import tiny_model
 from tests.test_train import tokens
 
-WANTED = Wanted(hidden=(0, 2, 4), scores=(2, 4), relations=(3,))
+WANTED = {HIDDEN: (0, 2, 4), SCORES: (2, 4), **dict.fromkeys(RELATIONS, (3,))}
 TEACHER = Model(Path("unused"), "teacher-1")
 
 
@@ -25,14 +28,13 @@ def test_disk_says_what_the_teacher_says(tmp_path: Path) -> None:
     kept, said = disk.batch(batch), FromModel(teacher, WANTED).batch(batch)
     real = batch["attention_mask"].bool()
     assert torch.allclose(kept.logits, said.logits, atol=1e-5)
-    for layer in WANTED.hidden:
-        torch.testing.assert_close(kept.hidden[layer][real], said.hidden[layer][real], rtol=2e-3, atol=2e-3)
-    for part in ("queries", "keys", "values"):
-        ours, theirs = getattr(kept, part)[3][real], getattr(said, part)[3][real]
-        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)
+    for layer in WANTED[HIDDEN]:
+        torch.testing.assert_close(kept[HIDDEN][layer][real], said[HIDDEN][layer][real], rtol=2e-3, atol=2e-3)
+    for part in RELATIONS:
+        torch.testing.assert_close(kept[part][3][real], said[part][3][real], rtol=2e-3, atol=2e-3)
     pairs = (real[:, :, None] & real[:, None, :])[:, None].expand(-1, 4, -1, -1)
-    for layer in WANTED.scores:
-        torch.testing.assert_close(kept.scores[layer][pairs], said.scores[layer][pairs], rtol=2e-3, atol=5e-3)
+    for layer in WANTED[SCORES]:
+        torch.testing.assert_close(kept[SCORES][layer][pairs], said[SCORES][layer][pairs], rtol=2e-3, atol=5e-3)
 
 
 def test_a_pass_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +46,7 @@ def test_a_pass_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     def interrupted(*arguments: object, **settings: object) -> object:
         nonlocal calls
         calls += 1
-        if calls == 6:
+        if calls == 7:
             raise KeyboardInterrupt
         return observe(*arguments, **settings)  # type: ignore[arg-type]
 
@@ -52,7 +54,7 @@ def test_a_pass_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
     disk = on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
-    assert calls == 6 + (7 - 4)  # seven batches in all, four of them noted as done
+    assert calls == 7 + 1 + (7 - 4)  # each time a first row; then seven batches in all, four of them noted as done
     batch = rows.batch(list(range(200)))
     torch.testing.assert_close(disk.batch(batch).logits, FromModel(teacher, WANTED).batch(batch).logits)
 
@@ -64,5 +66,43 @@ def test_outputs_are_keyed_by_teacher_rows_and_what_is_kept(tmp_path: Path) -> N
     assert len(list(tmp_path.glob("teacher_outputs-*"))) == 1
     on_disk(workshop, Model(Path("unused"), "teacher-2"), teacher, tokens(20), WANTED)
     on_disk(workshop, TEACHER, teacher, tokens(20, seed=9), WANTED)
-    on_disk(workshop, TEACHER, teacher, tokens(20), Wanted())
+    on_disk(workshop, TEACHER, teacher, tokens(20), {})
     assert len(list(tmp_path.glob("teacher_outputs-*"))) == 4
+
+
+@pytest.mark.parametrize("name", ["logits_0.bin", "hidden_2.bin", "progress.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_an_interrupted_pass_whose_files_are_damaged_starts_anew(
+    damage: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, rows = tiny_model(), tokens(200)
+    monkeypatch.setattr(teacher_outputs, "SAVE_EVERY", 2)
+    calls = 0
+    observe = teacher_outputs.observe
+
+    def interrupted(*arguments: object, **settings: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return observe(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teacher_outputs, "observe", interrupted)
+    out = StringIO()
+    workshop = Workshop(tmp_path, Console(file=out, width=1000))
+    with pytest.raises(KeyboardInterrupt):
+        on_disk(workshop, TEACHER, teacher, rows, WANTED)
+    (path,) = tmp_path.glob(f"*.partial/{name}")
+    content = bytearray(path.read_bytes())
+    content[0] ^= 4
+    path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    if damage == "delete":
+        path.unlink()
+    disk = on_disk(workshop, TEACHER, teacher, rows, WANTED)
+    assert calls == 7 + 1 + 7  # all batches again
+    assert ("it starts anew" in out.getvalue()) is (damage != "delete" or name != "progress.json")
+    batch = rows.batch(list(range(200)))
+    expected = FromModel(teacher, WANTED).batch(batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(disk.batch(batch).logits, expected.logits)
+    torch.testing.assert_close(disk.batch(batch)[HIDDEN][2][real], expected[HIDDEN][2][real], rtol=2e-3, atol=2e-3)

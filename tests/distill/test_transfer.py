@@ -15,14 +15,13 @@ from compress.data.dataset import Dataset, Split
 from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import TaskKind
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
@@ -50,9 +49,9 @@ def test_the_teachers_outputs_are_the_targets_of_all_rows_and_labels_count_where
         student.classifier.weight *= 30  # apart enough for fp32 to tell a ten-thousandth of the divergence
     batch = tokens.batch(np.array([9, 0, 7, 3, 8]))  # rows from 6 on have no label
     assert batch["labels"].tolist() == [-100, 0, -100, 1, -100]
-    source: Any = FromModel(teacher, Wanted(), tokens)
+    source: Any = FromModel(teacher, {}, tokens)
     if kept == "disk":
-        source = on_disk(Workshop(tmp_path), Model(tmp_path, "teacher"), teacher, tokens, Wanted())
+        source = on_disk(Workshop(tmp_path), Model(tmp_path, "teacher"), teacher, tokens, {})
     losses = {"soft": SoftTargets(temperature=2.0), "mse": LogitsMSE(), "hard": HardLabels()}
     objective = Distillation(student, losses, source, teacher.config)
     _, parts = objective(batch, 0.0)
@@ -103,7 +102,7 @@ def test_a_file_of_unlabelled_rows_joins_the_transfer_set(tmp_path: Path) -> Non
     (tmp_path / "train.tsv").write_text("".join(f"{label}\t{text}\n" for label, text in rows))
     (tmp_path / "more.txt").write_text("a film\nthe plot\n")
     files = Files(train=str(tmp_path / "train.tsv"), unlabelled=str(tmp_path / "more.txt"))
-    transfer = files.load(TaskKind.auto, 1).transfer
+    transfer = files.load("auto", 1).transfer
     assert transfer.texts[-2:] == ("a film", "the plot")
     assert transfer.known_labels[-2:].tolist() == [-100, -100]
     assert (transfer.known_labels[:-2] >= 0).all()

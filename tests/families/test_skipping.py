@@ -15,6 +15,7 @@ from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import shrink
 from compress.families.skipping import observe_without
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, RELATIONS, SCORES
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 ALL = (1, 2, 3, 4)
@@ -32,7 +33,7 @@ def models() -> list[tuple[str, PreTrainedModel]]:
 
 def by_hand(model: PreTrainedModel, batch: dict[str, Tensor], skipped: Collection[int]) -> list[Tensor]:
     """Return the hidden states 0 … 4 by a loop over the layers that are not skipped."""
-    states = [observe(model, batch, hidden=True).hidden[0]]
+    states = [observe(model, batch, HIDDEN)[HIDDEN][0]]
     mask = (1 - batch["attention_mask"][:, None, None, :].float()) * torch.finfo(torch.float32).min
     for number, layer in enumerate(encoder_layers(model, family_of(model.config)), start=1):
         states.append(states[-1] if number in skipped else layer(states[-1], mask))
@@ -59,7 +60,7 @@ def test_the_states_are_those_of_a_loop_over_the_other_layers_and_a_skipped_one_
     batch = tiny_batch(family=family)
     real = batch["attention_mask"].bool()
     for skipped in SUBSETS:
-        hidden = observe_without(model, batch, skipped, hidden=True).hidden
+        hidden = observe_without(model, batch, skipped, HIDDEN)[HIDDEN]
         assert list(hidden) == [0, 1, 2, 3, 4]
         for layer, expected in enumerate(by_hand(model, batch, skipped)):
             torch.testing.assert_close(hidden[layer][real], expected[real], rtol=1e-4, atol=1e-5)
@@ -70,10 +71,10 @@ def test_the_states_are_those_of_a_loop_over_the_other_layers_and_a_skipped_one_
 @torch.no_grad()
 def test_scores_queries_keys_and_values_keep_the_numbers_of_their_layers(family: str, model: PreTrainedModel) -> None:
     batch = tiny_batch(family=family)
-    said = observe_without(model, batch, {2, 4}, scores=True, relations=True)
-    cut = observe(shrink(model, layers=[0, 2]), batch, scores=True, relations=True)
-    for part in ("scores", "queries", "keys", "values"):
-        ours, theirs = getattr(said, part), getattr(cut, part)
+    said = observe_without(model, batch, {2, 4}, SCORES, *RELATIONS)
+    cut = observe(shrink(model, layers=[0, 2]), batch, SCORES, *RELATIONS)
+    for part in (SCORES, *RELATIONS):
+        ours, theirs = said[part], cut[part]
         assert list(ours) == [1, 3]
         assert torch.equal(ours[1], theirs[1])
         assert torch.equal(ours[3], theirs[2])
@@ -95,17 +96,17 @@ def test_skipped_layers_are_not_computed(family: str) -> None:
     for number, layer in enumerate(encoder_layers(model, family_of(model.config)), start=1):
         inner = next(module for module in layer.modules() if isinstance(module, torch.nn.Linear))
         inner.register_forward_hook(lambda *_, number=number: ran.append(number))
-    observe_without(model, batch, {1, 4}, hidden=True)
+    observe_without(model, batch, {1, 4}, HIDDEN)
     assert ran == [2, 3]
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_the_model_is_left_as_it_was_also_when_a_run_fails(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    observe(model, batch, hidden=True)  # transformers installs its own hooks at the first call
+    observe(model, batch, HIDDEN)  # transformers installs its own hooks at the first call
     before = observe(model, batch).logits
     kept = [(dict(vars(module)), dict(module._forward_hooks)) for module in model.modules()]
-    observe_without(model, batch, {1, 3}, hidden=True, scores=True)
+    observe_without(model, batch, {1, 3}, HIDDEN, SCORES)
     with pytest.raises(IndexError):
         observe_without(model, batch | {"input_ids": batch["input_ids"] + 1000}, {2})
     assert [(dict(vars(module)), dict(module._forward_hooks)) for module in model.modules()] == kept

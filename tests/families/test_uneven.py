@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe, parameters
+from compress.models.quantities import HIDDEN, SCORES
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 KEEP = [[0, 2], [1], [0, 1, 2, 3], [3]]
@@ -149,13 +150,15 @@ def test_any_uneven_shape_reloads_to_the_bit(
 def test_observing_changes_nothing(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     implementation, plain = model.config._attn_implementation, observe(model, batch)
-    seen = observe(model, batch, hidden=True, scores=True)
+    seen = observe(model, batch, HIDDEN, SCORES)
     torch.testing.assert_close(seen.logits, plain.logits)
     assert model.config._attn_implementation == implementation
-    assert sorted(seen.hidden) == [0, 1, 2, 3, 4]
-    assert seen.scores[1].shape == (3, 4, 9, 9)
+    assert sorted(seen[HIDDEN]) == [0, 1, 2, 3, 4]
+    assert seen[SCORES][1].shape == (3, 4, 9, 9)
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    for stock, ours in zip(model(**inputs, output_hidden_states=True).hidden_states, seen.hidden.values(), strict=True):
+    for stock, ours in zip(
+        model(**inputs, output_hidden_states=True).hidden_states, seen[HIDDEN].values(), strict=True
+    ):
         torch.testing.assert_close(ours, stock)
 
 
@@ -165,9 +168,9 @@ def test_scores_are_scaled_products_of_queries_and_keys(family: str) -> None:
     from compress.families.base import FAMILIES, encoder_layers, linear
 
     model, batch = tiny_model(family), tiny_batch(family=family)
-    seen = observe(model, batch, hidden=True, scores=True)
+    seen = observe(model, batch, HIDDEN, SCORES)
     layer, names = encoder_layers(model, FAMILIES[family])[1], FAMILIES[family]
-    query, key = (linear(layer, path)(seen.hidden[1]).view(3, 9, 4, 4) for path in (names.query, names.key))
+    query, key = (linear(layer, path)(seen[HIDDEN][1]).view(3, 9, 4, 4) for path in (names.query, names.key))
     for b, h, i, j in [(0, 0, 0, 1), (1, 3, 5, 2), (2, 2, 4, 4)]:
         expected = float(query[b, i, h] @ key[b, j, h]) / 4**0.5
-        assert seen.scores[2][b, h, i, j].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert seen[SCORES][2][b, h, i, j].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)

@@ -12,12 +12,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from compress.distill.teacher_outputs import FromModel, Wanted, on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.families.base import family_of
 from compress.families.forms.uneven import kept_heads, shrink
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
+from compress.models.quantities import HIDDEN, KEYS, RELATIONS, SCORES
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
@@ -118,11 +119,11 @@ def test_scores_are_averaged() -> None:
 def test_layers_are_the_chosen_members_alone(chosen: int) -> None:
     one, own, batch = joined(chosen=chosen), members()[chosen - 1], tiny_batch()
     plain = observe(one, batch).logits
-    seen = observe(one, batch, hidden=True, scores=True, relations=True)
-    expected = observe(own, batch, hidden=True, scores=True, relations=True)
+    seen = observe(one, batch, HIDDEN, SCORES, *RELATIONS)
+    expected = observe(own, batch, HIDDEN, SCORES, *RELATIONS)
     torch.testing.assert_close(seen.logits, plain)
-    for name in ("hidden", "scores", "queries", "keys", "values"):
-        ours, theirs = getattr(seen, name), getattr(expected, name)
+    for quantity in (HIDDEN, SCORES, *RELATIONS):
+        ours, theirs = seen[quantity], expected[quantity]
         assert sorted(ours) == sorted(theirs)
         assert all(torch.equal(ours[layer], theirs[layer]) for layer in theirs)
     assert torch.equal(observe(one, batch).logits, plain)  # attention is as it was
@@ -180,15 +181,16 @@ def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path
 
 def test_its_outputs_are_kept_on_disk_as_any_teachers(tmp_path: Path) -> None:
     save_model(joined(chosen=2), tiny_tokenizer(), tmp_path / "one")
-    one, rows, wanted = load_model(tmp_path / "one"), tokens(20), Wanted(hidden=(0, 2), scores=(3,), relations=(4,))
+    one, rows = load_model(tmp_path / "one"), tokens(20)
+    wanted = {HIDDEN: (0, 2), SCORES: (3,), **dict.fromkeys(RELATIONS, (4,))}
     disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), one, rows, wanted)
     batch = rows.batch([3, 11, 7])
     kept, said = disk.batch(batch), FromModel(one, wanted).batch(batch)
     real = batch["attention_mask"].bool()
     torch.testing.assert_close(kept.logits, said.logits, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(kept.hidden[2][real], said.hidden[2][real], rtol=2e-3, atol=2e-3)
-    torch.testing.assert_close(kept.keys[4][real], said.keys[4][real], rtol=2e-3, atol=5e-3)
-    assert kept.scores[3].shape == said.scores[3].shape
+    torch.testing.assert_close(kept[HIDDEN][2][real], said[HIDDEN][2][real], rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(kept[KEYS][4][real], said[KEYS][4][real], rtol=2e-3, atol=5e-3)
+    assert kept[SCORES][3].shape == said[SCORES][3].shape
 
 
 @torch.no_grad()
@@ -198,10 +200,10 @@ def test_an_ensemble_of_ensembles_answers_and_shows_one_members_layers() -> None
         [tiny_model(), inner], [[0, 1]] * 2, LABELS.head_config(), combine="logits", weights=[1, 1], chosen=2
     )
     mean = (observe(tiny_model(), batch).logits + observe(inner, batch).logits) / 2
-    seen = observe(outer, batch, hidden=True, scores=True)
+    seen = observe(outer, batch, HIDDEN, SCORES)
     torch.testing.assert_close(seen.logits, mean)
-    assert torch.equal(seen.hidden[4], observe(members()[1], batch, hidden=True, scores=True).hidden[4])
-    assert sorted(seen.scores) == [1, 2, 3, 4]
+    assert torch.equal(seen[HIDDEN][4], observe(members()[1], batch, HIDDEN, SCORES)[HIDDEN][4])
+    assert sorted(seen[SCORES]) == [1, 2, 3, 4]
     assert family_of(outer.config).model_type == "electra"
 
 

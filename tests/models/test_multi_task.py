@@ -15,6 +15,7 @@ from compress.families.forms.uneven import shrink
 from compress.models.loading import quiet, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
 from compress.models.outputs import observe, parameters
+from compress.models.quantities import HIDDEN, SCORES
 from compress.tasks.classification import Classification
 from compress.tasks.registry import task_of_config
 from compress.tasks.regression import Regression
@@ -37,9 +38,9 @@ def several(family: str = "bert") -> MultiTaskForSequenceClassification:
 def test_the_main_task_is_answered_as_by_the_student_and_others_by_their_own_heads(family: str) -> None:
     student, batch = tiny_model(family), tiny_batch(family=family)
     model = several(family)
-    own, seen = observe(student, batch, hidden=True), observe(model, batch, hidden=True)
+    own, seen = observe(student, batch, HIDDEN), observe(model, batch, HIDDEN)
     assert torch.equal(own.logits, seen.logits)
-    assert all(torch.equal(own.hidden[layer], seen.hidden[layer]) for layer in own.hidden)
+    assert all(torch.equal(own[HIDDEN][layer], seen[HIDDEN][layer]) for layer in own[HIDDEN])
     for name, outputs in (("topic-3", 3), ("score", 1)):
         with model.answering(name):
             assert observe(model, batch).logits.shape == (3, outputs)
@@ -86,9 +87,9 @@ def test_layers_can_be_observed_and_attention_is_put_back() -> None:
     model, batch = several(), tiny_batch()
     before = observe(model, batch).logits
     with quiet():
-        seen = observe(model, batch, scores=True)
-    expected = observe(tiny_model(), batch, scores=True)
-    assert all(torch.equal(seen.scores[layer], expected.scores[layer]) for layer in expected.scores)
+        seen = observe(model, batch, SCORES)
+    expected = observe(tiny_model(), batch, SCORES)
+    assert all(torch.equal(seen[SCORES][layer], expected[SCORES][layer]) for layer in expected[SCORES])
     assert torch.equal(observe(model, batch).logits, before)
     assert len(encoder_layers(model, family_of(model.config))) == 4
 

@@ -26,7 +26,6 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.prune.vocabulary import PruneVocabulary
-from compress.tasks.base import TaskKind
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
 
 TEXTS = ("the film was good", "an awful plot and the actor was dull dull", "lovely music")
@@ -146,7 +145,7 @@ def test_positions_stay_where_they_are_counted_from_the_padding(tmp_path: Path) 
             )
         ).eval()  # fmt: skip
     save_model(model, tokenizer, tmp_path / "student")
-    data = Files(**{name: str(path) for name, path in files.items()}).load(TaskKind.auto, seed=0)
+    data = Files(**{name: str(path) for name, path in files.items()}).load("auto", seed=0)
     (tmp_path / "cache").mkdir()
     state = State.begin(
         data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s")

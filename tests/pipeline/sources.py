@@ -23,7 +23,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("revisions.json")
 COMMAND = "python -m tests.pipeline.sources"
-OPEN = ("tasks", "families", "distill.losses", "prune.criteria")  # folders in which a file can be added by its name
+OPEN = (
+    "tasks",
+    "families",
+    "models.quantities",
+    "distill.losses",
+    "prune.criteria",
+)  # folders in which a file can be added by its name
 WITHOUT_RESULT = (
     "errors", "settings", "files", "sealed", "progress", "interruption", "processes", "hub_access", "markdown",
     "machine", "describe", "registry", "choices", "pipeline", "report", "run", "cli", "data",

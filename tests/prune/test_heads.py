@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.distill.losses import hard_label_loss
 from compress.models.outputs import observe
 from compress.prune.heads import PruneHeads
 from compress.prune.importance import head_importance, normalised
 from compress.prune.rounds import Scope, choose
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.distill.losses import hard_label_loss
 from compress.families.base import FAMILIES, encoder_layers, linear
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN
 from compress.prune.importance import Importance, head_importance, layer_importance, neuron_importance
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 Batch = dict[str, Tensor]
@@ -104,7 +105,7 @@ def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
 def test_block_influence_is_one_minus_the_cosine_of_what_goes_in_and_comes_out() -> None:
     model, batch = tiny_model(), tiny_batch()
     found = layer_importance(model, [batch], Importance.activation)
-    states = observe(model, batch, hidden=True).hidden
+    states = observe(model, batch, HIDDEN)[HIDDEN]
     turns = []
     for row in range(3):
         for token in range(9):

@@ -20,7 +20,6 @@ from compress.distill.losses import (
     Embeddings,
     HiddenStates,
     SoftTargets,
-    hard_label_loss,
 )
 from compress.distill.objective import Distillation
 from compress.distill.source import Keep
@@ -31,6 +30,7 @@ from compress.families.forms.uneven import UNEVEN_CLASSES, head_size, kept_chann
 from compress.families.shipped import CODE
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import observe, parameters
+from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import input_names, write_onnx
 from compress.prune.channels import channel_importance, stream
 from compress.prune.gradual import Rounds
@@ -41,6 +41,7 @@ from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import made, recipe
 from tests.student.reloading import check_reloading
@@ -95,11 +96,11 @@ def test_what_is_left_computes_as_a_model_that_was_always_so_narrow_with_heads_o
     missing, unexpected = twin.base_model.load_state_dict(own, strict=False)
     assert not unexpected
     assert all("pooler" in name for name in missing)
-    ours, theirs = observe(model, batch, hidden=True, scores=True), observe(twin, batch, hidden=True, scores=True)
+    ours, theirs = observe(model, batch, HIDDEN, SCORES), observe(twin, batch, HIDDEN, SCORES)
     for layer in range(5):
-        assert torch.equal(ours.hidden[layer], theirs.hidden[layer])
+        assert torch.equal(ours[HIDDEN][layer], theirs[HIDDEN][layer])
     for layer in range(1, 5):
-        assert torch.equal(ours.scores[layer], theirs.scores[layer])
+        assert torch.equal(ours[SCORES][layer], theirs[SCORES][layer])
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -240,7 +241,7 @@ def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(famil
     importance = channel_importance(model, [batch], Importance.activation)
     seen: list[Tensor] = []
     handles = [part.register_forward_hook(lambda _, given, said: seen.append(said)) for part in stream(model)]
-    states = observe(model, batch, hidden=True).hidden
+    states = observe(model, batch, HIDDEN)[HIDDEN]
     for handle in handles:
         handle.remove()
     assert len(seen) == 9  # what is embedded, and two sums in each of four layers
@@ -329,7 +330,7 @@ def test_students_of_a_narrow_teacher_are_built_or_refused() -> None:
     teacher, batch = narrow(tiny_model(), KEEP), tiny_batch()
     halved = Bert(layers=2)
     assert not list(halved.teacher_faults(teacher.config))
-    assert observe(halved.build(teacher), batch, hidden=True).hidden[2].shape == (3, 9, 7)
+    assert observe(halved.build(teacher), batch, HIDDEN)[HIDDEN][2].shape == (3, 9, 7)
     sized = Bert(layers=2, hidden_size=8, heads=4)
     assert not list(sized.teacher_faults(teacher.config))
     assert head_size(sized.build(teacher).config) == 2

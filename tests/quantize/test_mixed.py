@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.data.dataset import Dataset, Split
-from compress.distill.losses import SoftTargets, hard_label_loss
+from compress.distill.losses import SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
@@ -28,6 +28,7 @@ from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
 from compress.tasks.base import Array
 from compress.tasks.classification import Classification
+from compress.tasks.functions import hard_label_loss
 from tests.conftest import reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 from tests.run.test_recipe import made, report

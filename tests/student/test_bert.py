@@ -8,6 +8,7 @@ import torch
 from compress.families.base import FAMILIES, encoder_layers
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
 from compress.student.layer_map import layer_map, layer_map_faults
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
@@ -65,9 +66,9 @@ def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
 @torch.no_grad()
 def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
     student = Bert(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(tiny_model(family))
-    seen = observe(student, tiny_batch(family=family), hidden=True, scores=True)
-    assert seen.hidden[2].shape == (3, 9, 8)
-    assert seen.scores[2].shape == (3, 2, 9, 9)
+    seen = observe(student, tiny_batch(family=family), HIDDEN, SCORES)
+    assert seen[HIDDEN][2].shape == (3, 9, 8)
+    assert seen[SCORES][2].shape == (3, 2, 9, 9)
     assert getattr(student.config, FAMILIES[family].neurons_key) == 12
 
 

@@ -12,6 +12,7 @@ import torch
 
 from compress.families.base import can_be_taken_apart
 from compress.models.outputs import observe
+from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
 from compress.student.base import Reading
 from compress.student.mobile import Mobile, Normalization
@@ -23,15 +24,15 @@ from tests.student.reloading import check_reloading
 @torch.no_grad()
 def test_states_and_scores_of_every_layer_compare_with_the_teachers(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
-    seen = observe(Mobile().build(teacher), batch, hidden=True, scores=True)
-    known = observe(teacher, batch, hidden=True, scores=True)
-    assert {layer: state.shape for layer, state in seen.hidden.items()} == {
-        layer: state.shape for layer, state in known.hidden.items()
+    seen = observe(Mobile().build(teacher), batch, HIDDEN, SCORES)
+    known = observe(teacher, batch, HIDDEN, SCORES)
+    assert {layer: state.shape for layer, state in seen[HIDDEN].items()} == {
+        layer: state.shape for layer, state in known[HIDDEN].items()
     }
-    assert {layer: state.shape for layer, state in seen.scores.items()} == {
-        layer: state.shape for layer, state in known.scores.items()
+    assert {layer: state.shape for layer, state in seen[SCORES].items()} == {
+        layer: state.shape for layer, state in known[SCORES].items()
     }
-    assert len({float(state.sum()) for state in seen.scores.values()}) == 4
+    assert len({float(state.sum()) for state in seen[SCORES].values()}) == 4
 
 
 def test_sizes_follow_the_teacher_or_the_settings() -> None:
@@ -55,8 +56,8 @@ def test_embeddings_of_full_rank_are_the_teachers(family: str) -> None:
     whole: dict[str, Any] = {"normalization": Normalization.layer_norm, "embedding_size": 16}
     real = batch["attention_mask"].bool()
     for student in (Mobile(**whole), Mobile(**whole, trigram=False)):
-        ours = observe(student.build(teacher), batch, hidden=True).hidden[0][real]
-        torch.testing.assert_close(ours, observe(teacher, batch, hidden=True).hidden[0][real], rtol=1e-4, atol=1e-4)
+        ours = observe(student.build(teacher), batch, HIDDEN)[HIDDEN][0][real]
+        torch.testing.assert_close(ours, observe(teacher, batch, HIDDEN)[HIDDEN][0][real], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -64,11 +65,11 @@ def test_embeddings_of_full_rank_are_the_teachers(family: str) -> None:
 def test_without_normalisation_embeddings_start_where_its_mean_effect_puts_them(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
     real = batch["attention_mask"].bool()
-    theirs = observe(teacher, batch, hidden=True).hidden[0][real]
-    ours = observe(Mobile(embedding_size=16).build(teacher), batch, hidden=True).hidden[0][real]
+    theirs = observe(teacher, batch, HIDDEN)[HIDDEN][0][real]
+    ours = observe(Mobile(embedding_size=16).build(teacher), batch, HIDDEN)[HIDDEN][0][real]
     assert float(((ours - theirs) ** 2).mean() / theirs.var()) < 0.25
     random = Mobile(embedding_size=16, copy_weights=False).build(teacher)
-    lost = observe(random, batch, hidden=True).hidden[0][real]
+    lost = observe(random, batch, HIDDEN)[HIDDEN][0][real]
     assert float(((lost - theirs) ** 2).mean() / theirs.var()) > 0.5
 
 

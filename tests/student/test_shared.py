@@ -17,6 +17,7 @@ from compress.families.base import FAMILIES, can_be_taken_apart, encoder_layers
 from compress.families.forms.shared import shared_parts
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe, parameters
+from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
 from compress.student.shared import Share, Shared, Start
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
@@ -38,13 +39,13 @@ def test_it_computes_what_a_plain_model_with_copies_computes(family: str, share:
             value = copies[0].clone() if start is Start.first else sum(copies) / 4
             for copy in copies:
                 copy.copy_(value)
-    ours, plain = (observe(model, batch, hidden=True, scores=True) for model in (student, teacher))
+    ours, plain = (observe(model, batch, HIDDEN, SCORES) for model in (student, teacher))
     torch.testing.assert_close(ours.logits, plain.logits)
-    assert list(ours.hidden) == list(plain.hidden) == [0, 1, 2, 3, 4]
-    assert list(ours.scores) == list(plain.scores) == [1, 2, 3, 4]
-    for layer in plain.scores:
-        torch.testing.assert_close(ours.hidden[layer], plain.hidden[layer])
-        torch.testing.assert_close(ours.scores[layer], plain.scores[layer])
+    assert list(ours[HIDDEN]) == list(plain[HIDDEN]) == [0, 1, 2, 3, 4]
+    assert list(ours[SCORES]) == list(plain[SCORES]) == [1, 2, 3, 4]
+    for layer in plain[SCORES]:
+        torch.testing.assert_close(ours[HIDDEN][layer], plain[HIDDEN][layer])
+        torch.testing.assert_close(ours[SCORES][layer], plain[SCORES][layer])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_layers_of_their_own_start_from_the_mapped_ones_and_fewer_may_do() -> No
     for place, layer in enumerate((1, 3)):
         assert torch.equal(ours[place].output.dense.weight, theirs[layer].output.dense.weight)
         assert torch.equal(ours[place].attention.self.key.weight, theirs[1].attention.self.key.weight)
-    assert list(observe(student, tiny_batch(), hidden=True).hidden) == [0, 1, 2]
+    assert list(observe(student, tiny_batch(), HIDDEN)[HIDDEN]) == [0, 1, 2]
 
 
 def test_it_reloads_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:

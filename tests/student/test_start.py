@@ -94,8 +94,8 @@ def test_a_deeper_folder_gives_the_layers_that_the_map_names(tmp_path: Path) -> 
 
 def test_a_random_start_depends_on_the_seed_alone(tmp_path: Path) -> None:
     state, student = a_state(tmp_path), Bert(layers=2, start="random")
-    first, other = started(state, student), started(replace(state, seed=4), student)
-    again = started(replace(state, workshop=Workshop(tmp_path)), student)
+    first, other = started(state, student), started(state.with_seed(4), student)
+    again = started(replace(state, context=replace(state.context, workshop=Workshop(tmp_path))), student)
     assert same(first, again)
     assert not same(first.classifier, other.classifier)
 

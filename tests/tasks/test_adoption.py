@@ -120,7 +120,9 @@ def test_one_logit_is_the_second_of_two_classes(name: str, mapping: dict[str, st
 
 def test_scores_need_one_output_that_was_trained_for_them() -> None:
     task = Regression(0, 5)
-    assert not adopt(head(["score"], problem_type="regression"), task, {}).outputs
+    adoption = adopt(head(["score"], problem_type="regression"), task, {})
+    assert adoption.rows(["score"]) == [0]
+    assert not adoption.absent
     for config in (head(["a", "b"]), head(["a"], problem_type="multi_label_classification")):
         with pytest.raises(Refusal):
             adopt(config, task, {})

@@ -26,8 +26,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.saved import Saved
-from compress.tasks.base import TaskKind
-from compress.teachers.examination import best_order
+from compress.tasks.judging import best_order
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import recipe
@@ -40,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, rows, seed in (("train", 160, 1), ("validation", 60, 2), ("test", 40, 3)):
         write_tsv(folder / f"{name}.tsv", reviews(rows, seed))
     untrained = save_tiny(folder / "untrained")
-    before = State.begin(data=files(folder).load(TaskKind.auto, 1), workshop=Workshop(folder / "cache"), seed=1)
+    before = State.begin(data=files(folder).load("auto", 1), workshop=Workshop(folder / "cache"), seed=1)
     teacher = Teacher(model=str(untrained), epochs=6, learning_rate=1e-2, batch_size=16, max_tokens=32)(before)
     save_model(load_model(teacher.given_teacher.folder), tiny_tokenizer(), folder / "teacher")
     return folder
@@ -131,7 +130,7 @@ def test_a_head_that_is_trained_anew_starts_from_its_rows_by_name(world: Path, t
     model = load_model(world / "teacher")
     swap = {"id2label": {0: "Good", 1: "bad"}, "label2id": {"Good": 0, "bad": 1}}
     save_model(with_outputs(model, swap, [1, 0]), tiny_tokenizer(), tmp_path / "swapped")
-    data = files(world).load(TaskKind.auto, 1)
+    data = files(world).load("auto", 1)
     teacher = Teacher(model=str(tmp_path / "swapped"), fine_tune=FineTune.always, max_tokens=32)
     (member,) = teacher.inspect(data).members
     batch = tokenize(data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
@@ -147,7 +146,7 @@ def test_classes_that_the_rows_lack_stay(world: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         wide.classifier.bias[1] = -20  # never answered
     save_model(wide, tiny_tokenizer(), tmp_path / "wide")
-    before = State.begin(data=files(world).load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     after = Teacher(model=str(tmp_path / "wide"), max_tokens=32)(before)
     assert after.data.task.head_config()["label2id"] == {"good": 0, "mixed": 1, "bad": 2}
     assert after.records[-1].notes[-1] == "classes without rows, kept: mixed"
@@ -179,7 +178,7 @@ def test_one_logit_trained_by_binary_cross_entropy_is_a_teacher_of_two_classes(w
     save_model(single, tiny_tokenizer(), tmp_path / "single")
     (line,) = map(str, check(asked(world, tmp_path / "single", tmp_path)).models)
     assert "its single output is the logit of good against bad; 100.0% of 220 sampled rows" in line
-    before = State.begin(data=files(world).load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     after = Teacher(model=str(tmp_path / "single"), max_tokens=32)(before)
     batch = tokenize(before.data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
     two = observe(load_model(after.given_teacher.folder), batch).logits.softmax(-1)
@@ -208,7 +207,7 @@ def test_a_head_without_names_that_knows_nothing_is_refused(world: Path, tmp_pat
 def test_a_saved_student_in_another_order_answers_in_the_teachers(world: Path, tmp_path: Path) -> None:
     swap = {"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}
     save_model(with_outputs(load_model(world / "teacher"), swap, [1, 0]), tiny_tokenizer(), tmp_path / "student")
-    before = State.begin(data=files(world).load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     taught = Teacher(model=str(world / "teacher"), max_tokens=32)(before)
     student = Saved(model=str(tmp_path / "student"))(taught).given_student
     batch = tokenize(before.data.validation, tiny_tokenizer(), 32).batch([0, 1, 2])
@@ -230,7 +229,7 @@ def test_scores_on_another_scale_are_refused(world: Path, tmp_path: Path) -> Non
     scores.classifier.bias.copy_((bias[1] - bias[0])[None] / 100)
     save_model(scores, tiny_tokenizer(), tmp_path / "small")
     wanted = replace(
-        asked(world, tmp_path / "small", tmp_path, data), task=TaskKind.regression,
+        asked(world, tmp_path / "small", tmp_path, data), task="regression",
         distill=replace(asked(world, world, tmp_path).distill, losses={"mse": LogitsMSE()}),
     )  # fmt: skip
     with pytest.raises(CompressError, match="another scale"):
@@ -254,7 +253,7 @@ def test_a_classifier_whose_labels_are_mapped_is_exported_in_the_datas_words(
     wanted = replace(wanted, student=student, distill=replace(wanted.distill, epochs=0))
     assert wanted.alone
     assert "100.0% of 220 sampled rows" in str(check(wanted).models[0])
-    data = mapped.load(TaskKind.auto, 1)
+    data = mapped.load("auto", 1)
     after = student(State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1))
     assert after.data.task.head_config()["label2id"] == {"bad": 0, "good": 1}
     batch = tokenize(data.test, tiny_tokenizer(), 32).batch([0, 1, 2])
@@ -285,7 +284,7 @@ def test_each_member_takes_its_own_part_of_a_map(world: Path, tmp_path: Path) ->
     data = files(world, labels={"LABEL_0": "good", "LABEL_1": "bad"})
     wanted = asked(world, tmp_path / "swapped", tmp_path, data, members=[str(world / "teacher")])
     assert all("100.0% of 220 sampled rows" in str(model) for model in check(wanted).models)
-    before = State.begin(data=data.load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=data.load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     joined = wanted.teacher(before)
     tokens = tokenize(joined.data.test, tiny_tokenizer(), 32)
     logits = predict_rows(load_model(joined.given_teacher.folder), tokens)
@@ -297,7 +296,7 @@ def test_each_member_takes_its_own_part_of_a_map(world: Path, tmp_path: Path) ->
 
 
 def test_an_ensemble_is_no_student(world: Path, tmp_path: Path) -> None:
-    before = State.begin(data=files(world).load(TaskKind.auto, 1), workshop=Workshop(tmp_path / "cache"), seed=1)
+    before = State.begin(data=files(world).load("auto", 1), workshop=Workshop(tmp_path / "cache"), seed=1)
     again = variant(world, tmp_path / "again")
     teacher = Teacher(model=str(world / "teacher"), members=[str(again)], max_tokens=32)
     joined = teacher(before).given_teacher.folder

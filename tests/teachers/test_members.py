@@ -24,7 +24,6 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
-from compress.tasks.base import TaskKind
 from compress.teachers.members import Combine
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
@@ -50,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def state(world: Path, cache: Path) -> State:
     files = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
-    return State.begin(data=Files(**files).load(TaskKind.auto, 1), workshop=Workshop(cache), seed=1)
+    return State.begin(data=Files(**files).load("auto", 1), workshop=Workshop(cache), seed=1)
 
 
 def known(world: Path, **settings: Any) -> Teacher:

@@ -15,7 +15,6 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.tasks.base import TaskKind
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, save_tiny, write_tsv
 
@@ -32,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def state(world: Path, cache: Path) -> State:
     paths = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
-    data = Files(**paths).load(TaskKind.auto, seed=1)
+    data = Files(**paths).load("auto", seed=1)
     return State.begin(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
 
 

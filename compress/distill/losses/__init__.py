@@ -9,16 +9,16 @@ from pkgutil import iter_modules
 from compress.distill.losses.attention import AttentionScores, attention_loss
 from compress.distill.losses.attention_probabilities import AttentionProbabilities
 from compress.distill.losses.attention_transfer import AttentionTransfer, minilm_attention_loss
-from compress.distill.losses.base import LOSSES, Comparison, Loss, Pairs, register
+from compress.distill.losses.base import LOSSES, Comparison, Loss, Pairs, register, wanted
 from compress.distill.losses.cosine import Cosine, cosine_loss
 from compress.distill.losses.embeddings import Embeddings
-from compress.distill.losses.hard import HardLabels, hard_label_loss
+from compress.distill.losses.hard import HardLabels
 from compress.distill.losses.hidden import HiddenStates, hidden_state_loss
 from compress.distill.losses.minilm import MiniLM
 from compress.distill.losses.mse import LogitsMSE, logits_mse_loss
 from compress.distill.losses.patient import Patient, patient_loss
 from compress.distill.losses.relations import Relations, relation_loss
-from compress.distill.losses.soft import SoftTargets, soft_target_loss, token_soft_target_loss
+from compress.distill.losses.soft import SoftTargets
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -42,13 +42,11 @@ __all__ = [
     "SoftTargets",
     "attention_loss",
     "cosine_loss",
-    "hard_label_loss",
     "hidden_state_loss",
     "logits_mse_loss",
     "minilm_attention_loss",
     "patient_loss",
     "register",
     "relation_loss",
-    "soft_target_loss",
-    "token_soft_target_loss",
+    "wanted",
 ]

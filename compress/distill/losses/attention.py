@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, real_pairs, total
+from compress.distill.losses.tensors import real_pairs, total
+from compress.models.quantities import SCORES
+from compress.tensors import alike
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -27,9 +29,9 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 class AttentionScores(Loss):
     """Squared error of attention scores before the softmax, summed over layers (TinyBERT, arXiv:1909.10351)."""
 
-    needs_scores = True
+    quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of `attention_loss` over the mapped layers."""
         mask = comparison.student.mask
-        return total(attention_loss(*comparison.scores(*pair), mask) for pair in comparison.layers)
+        return total(attention_loss(*comparison.of(SCORES, pair), mask) for pair in comparison.layers)

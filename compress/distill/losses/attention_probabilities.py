@@ -8,7 +8,8 @@ from torch import Tensor
 
 from compress.distill.losses.attention import attention_loss
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import total
+from compress.distill.losses.tensors import probabilities, total
+from compress.models.quantities import SCORES
 
 
 @register("attention_probabilities")
@@ -16,9 +17,11 @@ from compress.distill.losses.tensors import total
 class AttentionProbabilities(Loss):
     """Squared error of attention probabilities, summed over layers."""
 
-    needs_scores = True
+    quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of `attention_loss` on softmaxed scores over the mapped layers."""
         mask = comparison.student.mask
-        return total(attention_loss(*comparison.probabilities(*pair), mask) for pair in comparison.layers)
+        return total(
+            attention_loss(*probabilities(*comparison.of(SCORES, pair), mask), mask) for pair in comparison.layers
+        )

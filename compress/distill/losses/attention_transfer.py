@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, real_pairs, total
+from compress.distill.losses.tensors import probabilities, real_pairs, total
+from compress.models.quantities import SCORES
+from compress.tensors import alike
 
 
 def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -19,7 +21,7 @@ def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Ten
     """
     pairs, (ours, theirs) = real_pairs(mask), alike(student, teacher)
     smallest = torch.finfo(ours.dtype).tiny
-    q, p = (torch.where(pairs, probabilities, 1.0).clamp(min=smallest) for probabilities in (ours, theirs))
+    q, p = (torch.where(pairs, given, 1.0).clamp(min=smallest) for given in (ours, theirs))
     terms = p * (p.log() - q.log())
     counted = torch.where(pairs & (theirs > 0), terms, 0.0)
     return counted.sum() / (mask.bool().sum() * ours.shape[1]).clamp(min=1)
@@ -30,9 +32,12 @@ def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Ten
 class AttentionTransfer(Loss):
     """KL of attention distributions, summed over mapped layers (MobileBERT, arXiv:2004.02984, eq. 3)."""
 
-    needs_scores = True
+    quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of `minilm_attention_loss` over the mapped layers."""
         mask = comparison.student.mask
-        return total(minilm_attention_loss(*comparison.probabilities(*pair), mask) for pair in comparison.layers)
+        return total(
+            minilm_attention_loss(*probabilities(*comparison.of(SCORES, pair), mask), mask)
+            for pair in comparison.layers
+        )

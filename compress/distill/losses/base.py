@@ -5,17 +5,18 @@ Every loss is a file of this folder that holds its pure function and its setting
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.models.outputs import Outputs
+from compress.models.quantities import Quantity
 from compress.settings import Settings, at_least, between
+from compress.tasks.base import Task
 
 Pairs = tuple[tuple[int, int], ...]  # (student layer, teacher layer), counted from 1
 
@@ -25,7 +26,7 @@ class Comparison:
     """One batch as a loss sees it.
 
     ``layers`` pairs mapped layers, ``last`` the last of both. The student's states are projected to the
-    teacher's width where that differs. ``heads`` says, by pair, which of the teacher's heads the student keeps.
+    teacher's width where that differs.
     """
 
     student: Outputs
@@ -33,22 +34,16 @@ class Comparison:
     labels: Tensor | None
     layers: Pairs
     progress: float  # share of training done, 0 to 1
+    task: Task
     last: tuple[int, int] = (0, 0)
-    teacher_heads: int = 1  # a layer, before any pruning
-    heads: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
+    teacher_heads: int = 1  # of a layer, before any pruning
+    kept: Mapping[tuple[Quantity, tuple[int, int]], list[int]] = field(default_factory=dict)  # see `Quantity.kept`
 
-    def scores(self, student: int, teacher: int) -> tuple[Tensor, Tensor]:
-        """Return attention scores (batch, heads, tokens, tokens) of both, of the heads that the student keeps."""
-        kept = self.heads.get((student, teacher))
-        known = self.teacher.scores[teacher]
-        return self.student.scores[student], known if kept is None else known[:, kept]
-
-    def probabilities(self, student: int, teacher: int) -> tuple[Tensor, Tensor]:
-        """Return the softmax of `scores` over real keys."""
-        ours, theirs = self.scores(student, teacher)
-        hidden = ~self.student.mask.bool()[:, None, None, :]
-        lowest = torch.finfo(ours.dtype).min
-        return ours.masked_fill(hidden, lowest).softmax(-1), theirs.masked_fill(hidden, lowest).softmax(-1)
+    def of(self, quantity: Quantity, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return a quantity of both models for a pair of layers: of the teacher's, the parts that the student kept."""
+        student, teacher = self.student[quantity][pair[0]], self.teacher[quantity][pair[1]]
+        kept = self.kept.get((quantity, pair))
+        return student, teacher if kept is None else quantity.select(teacher, kept)
 
 
 @dataclass(kw_only=True)
@@ -60,10 +55,10 @@ class Loss(Settings):
     weight_schedule: Schedule = Schedule.constant  # constant, linear or step
     step_at: float = 0.5  # share of training after which a step schedule jumps
 
-    needs_hidden: ClassVar[bool] = False
-    needs_embeddings: ClassVar[bool] = False
-    needs_scores: ClassVar[bool] = False
-    needs_relations: ClassVar[bool] = False
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
+    """What it reads beside the logits, at the layers that `pairs` names."""
+    part_by_part: ClassVar[bool] = True
+    """Whether heads are compared each with the same one; else any number with any other."""
     needs_classes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
 
@@ -77,11 +72,16 @@ class Loss(Settings):
     @property
     def compares_layers(self) -> bool:
         """Whether it looks inside both models."""
-        return self.needs_hidden or self.needs_embeddings or self.needs_scores or self.needs_relations
+        return bool(self.quantities)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Return which layers this loss compares, of those that are mapped and the last of both."""
         return layers
+
+    def model_faults(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[Fault]:
+        """Yield why it cannot compare these layers of two configurations; a fault of no setting has an empty one."""
+        for quantity in self.quantities if self.part_by_part else ():
+            yield from quantity.faults(student, teacher, pairs)
 
     def weight_at(self, progress: float) -> float:
         """Return the factor when a share ``progress`` of training is done."""
@@ -96,18 +96,27 @@ LOSSES: dict[str, type[Loss]] = {}
 """The losses by the names that recipes use."""
 
 
-Kind = TypeVar("Kind", bound=type[Loss])
+LossClass = TypeVar("LossClass", bound=type[Loss])
 
 
-def register(name: str) -> Callable[[Kind], Kind]:
+def register(name: str) -> Callable[[LossClass], LossClass]:
     """Return a decorator that makes a loss choosable as ``distill.losses.<name>``.
 
     Raises ValueError where another loss has that name.
     """
 
-    def named(loss: Kind) -> Kind:
+    def named(loss: LossClass) -> LossClass:
         if LOSSES.setdefault(name, loss) is not loss:
             raise ValueError(f"There is a loss {name!r} already: {LOSSES[name].__name__}. Choose another name.")
         return loss
 
     return named
+
+
+def wanted(losses: Iterable[Loss], layers: Pairs, last: tuple[int, int]) -> dict[Quantity, tuple[int, ...]]:
+    """Return which quantities the losses read, and of which of the teacher's layers."""
+    read: dict[Quantity, set[int]] = {}
+    for loss in losses:
+        for quantity in loss.quantities:
+            read.setdefault(quantity, set()).update(layer for _, layer in loss.pairs(layers, last))
+    return {quantity: tuple(sorted(numbers)) for quantity, numbers in read.items()}

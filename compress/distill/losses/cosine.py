@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, total
+from compress.distill.losses.tensors import total
+from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -26,10 +28,10 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 class Cosine(Loss):
     """Direction of mapped layers' hidden states, mean over layers (DistilBERT, arXiv:1910.01108)."""
 
-    needs_hidden = True
+    quantities = (HIDDEN,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the mean of `cosine_loss` over the mapped layers."""
-        student, teacher = comparison.student, comparison.teacher
-        terms = (cosine_loss(student.hidden[s], teacher.hidden[t], student.mask) for s, t in comparison.layers)
+        mask = comparison.student.mask
+        terms = (cosine_loss(*comparison.of(HIDDEN, pair), mask) for pair in comparison.layers)
         return total(terms) / len(comparison.layers)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.hidden import hidden_state_loss
+from compress.models.quantities import HIDDEN
 
 
 @register("embeddings")
@@ -15,9 +16,12 @@ from compress.distill.losses.hidden import hidden_state_loss
 class Embeddings(Loss):
     """Squared error of the embedding layer's output (TinyBERT, arXiv:1909.10351)."""
 
-    needs_embeddings = True
+    quantities = (HIDDEN,)
+
+    def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
+        """Compare what comes before the first layer of both."""
+        return ((0, 0),)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return `hidden_state_loss` of layer 0."""
-        student, teacher = comparison.student, comparison.teacher
-        return hidden_state_loss(student.hidden[0], teacher.hidden[0], student.mask)
+        return hidden_state_loss(*comparison.of(HIDDEN, (0, 0)), comparison.student.mask)

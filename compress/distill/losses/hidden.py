@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike, total
+from compress.distill.losses.tensors import total
+from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -25,11 +27,9 @@ def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 class HiddenStates(Loss):
     """Squared error of mapped layers' hidden states, summed over layers (TinyBERT, arXiv:1909.10351)."""
 
-    needs_hidden = True
+    quantities = (HIDDEN,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of `hidden_state_loss` over the mapped layers."""
-        student, teacher = comparison.student, comparison.teacher
-        return total(
-            hidden_state_loss(student.hidden[s], teacher.hidden[t], student.mask) for s, t in comparison.layers
-        )
+        mask = comparison.student.mask
+        return total(hidden_state_loss(*comparison.of(HIDDEN, pair), mask) for pair in comparison.layers)

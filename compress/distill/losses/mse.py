@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike
+from compress.tensors import alike
 
 
 def logits_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import alike
+from compress.models.quantities import HIDDEN
+from compress.tensors import alike
 
 
 def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class Patient(Loss):
     """[CLS] states of mapped layers but the student's last, normalised (BERT-PKD, arXiv:1908.09355)."""
 
-    needs_hidden = True
+    quantities = (HIDDEN,)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Leave out the student's last layer, which the logits speak for."""
@@ -35,5 +36,6 @@ class Patient(Loss):
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return `patient_loss`."""
         pairs = self.pairs(comparison.layers, comparison.last)
-        ours = torch.stack([comparison.student.hidden[s][:, 0] for s, _ in pairs])
-        return patient_loss(ours, torch.stack([comparison.teacher.hidden[t][:, 0] for _, t in pairs]))
+        student, teacher = comparison.student[HIDDEN], comparison.teacher[HIDDEN]
+        ours = torch.stack([student[s][:, 0] for s, _ in pairs])
+        return patient_loss(ours, torch.stack([teacher[t][:, 0] for _, t in pairs]))

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import real_pairs, total, wide
+from compress.distill.losses.tensors import real_pairs, total
 from compress.errors import Fault
+from compress.families.base import can_be_taken_apart, layer_count
+from compress.families.forms.uneven import head_size, kept_heads
+from compress.models.quantities import RELATIONS
 from compress.settings import at_least
+from compress.tensors import wide
 
 
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
@@ -52,7 +57,8 @@ class Relations(Loss):
     teacher_layer: int | None = None  # compared with the student's last; default: the last
     relation_heads: int | None = None  # at most so many as cut both widths evenly; default: the teacher's heads
 
-    needs_relations = True
+    quantities = RELATIONS
+    part_by_part = False
 
     def faults(self) -> Iterator[Fault]:
         """Layers and heads are counted from 1."""
@@ -64,16 +70,30 @@ class Relations(Loss):
         """Compare the student's last layer with the chosen one."""
         return ((last[0], self.teacher_layer or last[1]),)
 
+    def model_faults(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[Fault]:
+        """The teacher has the layer, and the number of relation heads divides both widths."""
+        ((ours, theirs),) = pairs
+        if theirs > layer_count(teacher):
+            yield Fault("teacher_layer", theirs, f"must be at most the teacher's {layer_count(teacher)} layers")
+            return
+        if self.relation_heads is None or not can_be_taken_apart(student):
+            return
+        widths = [_width(student, ours), _width(teacher, theirs)]
+        if any(width % self.relation_heads for width in widths):
+            rule = f"must divide the widths that are compared, {widths[0]} and {widths[1]}"
+            yield Fault("relation_heads", self.relation_heads, rule, f"For example {math.gcd(*widths)}.")
+
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of the three relations' losses, each with factor 1 (eq. 2 of the paper)."""
         ((ours, theirs),) = self.pairs(comparison.layers, comparison.last)
         student, teacher = comparison.student, comparison.teacher
-        common = math.gcd(student.queries[ours].shape[-1], teacher.queries[theirs].shape[-1])
+        sides = [(student[quantity][ours], teacher[quantity][theirs]) for quantity in RELATIONS]
+        common = math.gcd(*(states.shape[-1] for states in sides[0]))
         most = self.relation_heads or comparison.teacher_heads
         heads = max(number for number in range(1, min(most, common) + 1) if common % number == 0)
-        sides = (
-            (student.queries, teacher.queries),
-            (student.keys, teacher.keys),
-            (student.values, teacher.values),
-        )
-        return total(relation_loss(known[ours], wanted[theirs], heads, student.mask) for known, wanted in sides)
+        return total(relation_loss(*states, heads, comparison.student.mask) for states in sides)
+
+
+def _width(config: Any, layer: int) -> int:
+    """Return the width of the queries of a layer."""
+    return len(kept_heads(config)[layer - 1]) * head_size(config)

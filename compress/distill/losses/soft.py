@@ -6,33 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
-from compress.distill.losses.tensors import alike
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.settings import positive
-
-
-def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) in nats, batch mean. Logits: (batch, classes).
-
-    Times temperature², keeping gradient size (Hinton et al., arXiv:1503.02531).
-    """
-    log_q, log_p = (functional.log_softmax(x / temperature, dim=-1) for x in alike(student, teacher))
-    return temperature**2 * functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
-
-
-def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """`soft_target_loss` of each real token's own logits (batch, tokens, tags), mean over real tokens.
-
-    For tagging (Tsai et al., multilingual MiniBERT, arXiv:1909.00100). Mask (batch, tokens), nonzero on real tokens.
-    """
-    real, (ours, theirs) = mask.bool(), alike(student, teacher)
-    if not real.any():
-        return 0 * ours[real].sum()
-    return soft_target_loss(ours[real], theirs[real], temperature)
 
 
 @register("soft")
@@ -54,8 +32,9 @@ class SoftTargets(Loss):
         yield from schedule_faults("temperature", self.temperature_schedule, self.temperature_end)
 
     def __call__(self, comparison: Comparison) -> Tensor:
-        """Return `soft_target_loss` at the scheduled temperature."""
+        """Return the distance of the student's answers from the teacher's at the scheduled temperature."""
         temperature = value_at(
             comparison.progress, self.temperature_schedule, self.temperature, self.temperature_end, self.step_at
         )
-        return soft_target_loss(comparison.student.logits, comparison.teacher.logits, temperature)
+        ours, theirs = comparison.student, comparison.teacher
+        return comparison.task.distance(ours.logits, theirs.logits, ours.mask, temperature)

@@ -1,8 +1,8 @@
-"""What the losses share: which positions count, and tensors wide enough to sum.
+"""What the losses share: which positions count, and their sum.
 
-Means are over what is real: rows that have a label, positions that are not padding; where nothing is, they are 0.
-Half precision is widened to fp32, in which sums do not overflow. Losses that compare two tensors element by element
-raise ValueError where their shapes differ: broadcasting would give a number that means nothing.
+Means are over what is real: positions that are not padding; where nothing is, they are 0. Half precision is widened to
+fp32, in which sums do not overflow. Losses that compare two tensors element by element raise ValueError where their
+shapes differ: broadcasting would give a number that means nothing.
 """
 
 from __future__ import annotations
@@ -13,22 +13,17 @@ import torch
 from torch import Tensor
 
 
-def alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both, wide enough to sum; raises ValueError where their shapes differ."""
-    if student.shape != teacher.shape:
-        raise ValueError(f"{tuple(student.shape)} cannot be compared with {tuple(teacher.shape)} element by element")
-    return wide(student), wide(teacher)
-
-
-def wide(values: Tensor) -> Tensor:
-    """Return fp16 and bf16 as fp32; others as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def real_pairs(mask: Tensor) -> Tensor:
     """Return which pairs of positions (batch, 1, tokens, tokens) are both real."""
     real = mask.bool()
     return real[:, None, :, None] & real[:, None, None, :]
+
+
+def probabilities(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the softmax over real keys of both sides' attention scores (batch, heads, tokens, tokens)."""
+    padding = ~mask.bool()[:, None, None, :]
+    lowest = torch.finfo(student.dtype).min
+    return student.masked_fill(padding, lowest).softmax(-1), teacher.masked_fill(padding, lowest).softmax(-1)
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
-from compress.data.headers import is_number
-from compress.data.rows import Rows, counted
 from compress.errors import DataError
-from compress.tasks.base import TaskKind
+from compress.tasks.base import Labelled
+from compress.wording import counted, shortened
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NOT_FINITE = frozenset({"nan", "+nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
 MISSING = NOT_FINITE | {"none", "null", "na", "n/a", "#n/a", "<na>", "nil", "missing", "?", "-", "nat"}
 MOST_CLASSES = 20  # numbers beyond which a person is asked
@@ -17,25 +18,58 @@ LONGEST = 1000  # characters of a label
 LARGEST = 3e38  # that a score of 32 bits can hold
 
 
-def refuse_doubtful_labels(splits: Sequence[Rows | None], kind: TaskKind) -> None:
-    """Raise DataError where labels of these splits, the training rows first, are no classes of ``kind``, or may not be.
+def is_number(text: str) -> bool:
+    """Return whether a label is written as a finite number."""
+    return _NUMBER.fullmatch(text.strip()) is not None
 
-    With task=classification every word is taken as a class, with task=regression what is no number is found later.
+
+def refuse_doubtful_labels(splits: Sequence[Labelled], *, asked: bool) -> None:
+    """Raise DataError where labels of these splits, the training rows first, are neither classes nor scores.
+
+    ``asked`` says that the recipe names the task: then every word is taken as a class, and what is no score is found
+    when it is encoded. Otherwise labels that may be either, or stand for a missing value, are refused too.
     """
-    labelled = [rows for rows in splits if rows is not None and rows.labels is not None]
-    for rows in labelled:
+    for rows in splits:
         _refuse_sizes(rows)
-    if kind is TaskKind.auto:
-        words = {word for rows in labelled for word in set(rows.words)}
+    if not asked:
+        words = {word for rows in splits for word in set(rows.words)}
         rest = [word for word in words if word.casefold() not in MISSING]
         numeric = bool(rest) and all(map(is_number, rest))
-        for rows in labelled:
+        for rows in splits:
             _refuse_missing(rows, numeric)
         if numeric:
-            _ask_for_scores(labelled[0])
+            _ask_for_scores(splits[0])
 
 
-def _refuse_sizes(rows: Rows) -> None:
+def refuse_too_many_classes(train: Labelled) -> None:
+    """Raise DataError where labels of which nobody says what they are are too many for classes."""
+    first_of: dict[str, int] = {}
+    for index, label in enumerate(train.words):
+        first_of.setdefault(label, index)
+    if len(first_of) <= max(20, len(train.words) // 5):
+        return
+    scores = sum(map(is_score, first_of))
+    hint = ""
+    if scores > len(first_of) / 2:
+        odd = next((index for label, index in first_of.items() if not is_score(label)), None)
+        if odd is not None:
+            hint = f" Most are numbers, but not {shortened(train.words[odd])!r} ({train.place(odd)})."
+    raise DataError(
+        f"{train.source}: {len(first_of):,} different labels in {counted(len(train.words), 'row')} are too many for "
+        f"classes.{hint} Set data.label to the right column, put the label first in a file without a header, "
+        "or say what is meant: task=regression or task=classification."
+    )
+
+
+def is_score(text: str) -> bool:
+    """Return whether a label can be read as a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _refuse_sizes(rows: Labelled) -> None:
     for word in set(rows.words):
         if len(word) > LONGEST:
             place = rows.place(rows.words.index(word))
@@ -45,10 +79,10 @@ def _refuse_sizes(rows: Rows) -> None:
             )
         if is_number(word) and abs(float(word)) > LARGEST:
             place = rows.place(rows.words.index(word))
-            raise DataError(f"{place}: the label {_short(word)!r} is not a finite number of 32 bits. Correct it.")
+            raise DataError(f"{place}: the label {shortened(word)!r} is not a finite number of 32 bits. Correct it.")
 
 
-def _refuse_missing(rows: Rows, numeric: bool) -> None:
+def _refuse_missing(rows: Labelled, numeric: bool) -> None:
     bad = [i for i, word in enumerate(rows.words) if word.casefold() in (MISSING if numeric else NOT_FINITE)]
     if bad:
         more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
@@ -59,7 +93,7 @@ def _refuse_missing(rows: Rows, numeric: bool) -> None:
         )
 
 
-def _ask_for_scores(train: Rows) -> None:
+def _ask_for_scores(train: Labelled) -> None:
     """Raise DataError where numbers may be scores as well as classes.
 
     That is more whole numbers than a scale of stars has, or six and more in steps of five and longer, or steps of
@@ -75,10 +109,6 @@ def _ask_for_scores(train: Rows) -> None:
     if len(values) > MOST_CLASSES or (finer and len(values) > 2) or (step >= 5 and len(values) >= 6):
         raise DataError(
             f"{train.source}: are the labels scores or classes? They are {len(values):,} different numbers from "
-            f"{values[0]:g} to {values[-1]:g} in {counted(len(train), 'row')}. Say what is meant: task=regression or "
-            "task=classification; or set data.label to another column."
+            f"{values[0]:g} to {values[-1]:g} in {counted(len(train.words), 'row')}. Say what is meant: "
+            "task=regression or task=classification; or set data.label to another column."
         )
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 40 else label[:39] + "…"

@@ -1,0 +1,52 @@
+"""What in a transformers configuration belongs to a head: read, set and counted here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+MARK = "compress_task"
+"""Entry that names the task of a head, where nothing else in a configuration tells it; see `Task.head_config`."""
+
+HEAD = ("id2label", "label2id", "problem_type", "label_range", MARK)
+"""Entries of a configuration that belong to its head."""
+
+IDLE_HEAD = {"num_labels": 1}
+"""The head of a model of which only the encoder is used."""
+
+
+def with_head(config: Any, head: Mapping[str, Any]) -> Any:
+    """Return a copy of a configuration with the head's settings."""
+    changed = deepcopy(config)
+    set_head(changed, head)
+    return changed
+
+
+def set_head(config: Any, head: Mapping[str, Any]) -> None:
+    """Give a configuration the head's settings, and, where it is another one, take away the mark of the task before."""
+    if "id2label" in head and hasattr(config, MARK):
+        setattr(config, MARK, None)
+    for name, value in sorted(head.items(), reverse=True):  # num_labels would overwrite the labels' names
+        setattr(config, name, value)
+
+
+def head_of(config: Any) -> dict[str, Any]:
+    """Return the settings that give another model a head of the same kind and size, its outputs without names."""
+    mark = getattr(config, MARK, None)
+    return {"num_labels": config.num_labels} | ({} if mark is None else {MARK: mark})
+
+
+def counts_outputs(name: str) -> bool:
+    """Return whether an entry of config.json says how many outputs there are."""
+    return name.endswith("num_labels")
+
+
+def wider_head(config: Any) -> dict[str, Any]:
+    """Return the settings of a head with one output more."""
+    return {"num_labels": output_count(config) + 1}
+
+
+def output_count(config: Any) -> int:
+    """Return how many outputs a head of this configuration has."""
+    return int(config.num_labels or 1)
