@@ -17,10 +17,9 @@ from typing import Any
 
 from compress.errors import CompressError, StorageError
 
-TEMPORARY = (".probe-", ".new-")  # how the names of files begin that are gone in a moment
+TEMPORARY = (".probe-", ".new-")  # how the names of short-lived files begin
 FICLONE = 0x40049409  # Linux: make a file a clone of another
 MIB = 2**20  # bytes
-
 
 AGAIN = "and run the same command again; finished work is kept"
 REASONS = {
@@ -38,22 +37,22 @@ REASONS = {
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one"),
     errno.ELOOP: ("a symbolic link leads back to itself", "Remove that link, or choose another path"),
 }
-"""Errors of the operating system in words: the reason, and what to do about it."""
+"""What errors of the operating system mean, and what to do about them."""
 
-_NUMBER = re.compile(r"(?:\[Errno |os error )(\d+)")  # as texts of errors quote it
+_NUMBER = re.compile(r"(?:\[Errno |os error )(\d+)")  # as messages quote it
 
 
 def storage_error(error: BaseException, place: object = None) -> StorageError | None:
-    """Return an error of reading or writing files as one sentence; None where ``error`` is of another kind.
+    """Return an error of reading or writing files with a message for the user; None for other errors.
 
-    ``place`` is named where the error names no path itself.
+    ``place`` is named where the error itself names no path.
     """
     text = str(error).strip()
     if isinstance(error, UnicodeEncodeError):
         is_path = any("\ud800" <= letter <= "\udfff" for letter in error.object)
-        return StorageError(f"{error.object!r}: is not text in UTF-8. Rename it.") if is_path else None
+        return StorageError(f"{error.object!r}: is not UTF-8 text. Rename it.") if is_path else None
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        _, place, reason = error.args[0][0]  # of many files; the first tells why
+        _, place, reason = error.args[0][0]  # of many files; the first says why
         return _in_words(place, _errno(str(reason)), str(reason))
     if isinstance(error, OSError):
         path = error.filename2 or error.filename  # of a copy, where it was written to
@@ -65,8 +64,8 @@ def storage_error(error: BaseException, place: object = None) -> StorageError | 
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in text:
         return _in_words(place, errno.ENOSPC, text)
     if isinstance(error, ValueError) and "embedded null" in text:
-        return StorageError(f"{place or 'A path'}: holds the character U+0000, which no path can. Rename it.")
-    number = _errno(text)  # libraries in Rust, as safetensors and tokenizers, tell by their text alone
+        return StorageError(f"{place or 'A path'}: contains the character U+0000, which no path may. Rename it.")
+    number = _errno(text)  # Rust libraries such as safetensors and tokenizers only have a text
     return None if number is None else _in_words(place, number, text)
 
 
@@ -84,20 +83,20 @@ def _in_words(place: object, number: int | None, text: str) -> StorageError:
 
 @contextmanager
 def storage_faults(folder: Path) -> Iterator[None]:
-    """Turn a full disk, a folder that cannot be written and their like into a StorageError."""
+    """Turn errors such as a full disk or a folder that cannot be written into a StorageError."""
     try:
         yield
     except CompressError:
         raise
     except Exception as error:  # those of Rust libraries share no base class
-        told = None if isinstance(error, UnicodeEncodeError | ConnectionError) else storage_error(error, folder)
-        if told is None:
+        failure = None if isinstance(error, UnicodeEncodeError | ConnectionError) else storage_error(error, folder)
+        if failure is None:
             raise
-        raise told from error
+        raise failure from error
 
 
 def writable(folder: Path) -> None:
-    """Prove that files can be written in ``folder``, or that it can be made; leaves nothing. Raises StorageError."""
+    """Check that files can be written in ``folder``, or that it can be made; leave nothing. Raises StorageError."""
     with storage_faults(folder):
         nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=TEMPORARY[0]) as probe:
@@ -105,7 +104,7 @@ def writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path``, flush it to the disk, then rename it into place."""
+    """Write ``text`` to ``path``, whole or not at all."""
     with storage_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY[1])  # whatever the length of the name
@@ -148,7 +147,7 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Write a copy that shares no change with its source.
+    """Write a copy: a change to the one leaves the other as it is.
 
     Where the file system can (btrfs, XFS, bcachefs), the copy is a clone, which shares blocks on disk until one of the
     two is written to; elsewhere it takes the disk again.
@@ -180,8 +179,8 @@ def hash_text(text: str) -> str:
 
 def hash_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors", ".txt", ".model", ".onnx")) -> str:
     """Return a hash of the names and contents of the files directly in ``folder`` with one of ``suffixes``."""
-    found = sorted(p for p in folder.iterdir() if p.suffix in suffixes)
-    return hash_json([[p.name, hash_file(p)] for p in found])
+    paths = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
+    return hash_json([[path.name, hash_file(path)] for path in paths])
 
 
 def hash_json(value: Any) -> str:
@@ -193,7 +192,7 @@ def hash_json(value: Any) -> str:
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; call ``waiting`` once if another process has it.
 
-    The lock goes with the process, also when that is killed.
+    The lock ends with the process, even when that is killed.
     """
     with storage_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +210,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on a folder itself; without ``wait``, raises BlockingIOError where a process has it.
 
-    The lock goes with the process, also when that is killed.
+    The lock ends with the process, even when that is killed.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -62,7 +62,7 @@ class Cache:
             if not (self.folder / MARKER).exists():
                 write_json(self.folder / MARKER, {"schema": 1, "written_by": "compress"})
             own = self.folder.resolve(), os.getpid()
-            if own not in _own:
+            if own not in _own or not os.fstat(_own[own].fileno()).st_nlink:  # a cache that was deleted by hand
                 with self._gate(fcntl.LOCK_EX):
                     self._forget_ended()
                     _own[own] = self._new_list()

@@ -47,7 +47,7 @@ def load_report(path: Path) -> dict[str, Any]:
         remedy = run_in(path.parent) or "A finished run has a report.json; name its folder."
         raise CompressError(f"{path} does not exist. {remedy}") from None
     except OSError as error:
-        raise CompressError(str(storage_error(error, path))) from error
+        raise storage_error(error, path) or error from error
     except UnicodeDecodeError as error:
         raise CompressError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:

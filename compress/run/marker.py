@@ -1,6 +1,7 @@
-"""The list of what a run wrote, in its folder: what is not on it, or was changed since, is never touched.
+"""The list of what a run wrote, in its folder. What is not on it, or has changed since, is never touched.
 
-The list is written before the files, so that also what a killed process leaves is known to be the run's.
+The list is written before the files, so that what a killed process leaves behind is known to be the run's as well.
+The files are copies of those in the cache: editing them changes nothing there.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ Source = Path | str
 
 @dataclass(frozen=True)
 class Marker:
-    """Whose folder it is, and what was written there."""
+    """Which run a folder belongs to, and what it wrote there."""
 
     run: str  # a hash of all that the run's results depend on
-    files: Mapping[str, list[str]] = field(default_factory=dict)  # path to its hash; while writing also the one before
+    files: Mapping[str, list[str]] = field(
+        default_factory=dict
+    )  # by path, the hash of each; while writing, also the one before
     writing: bool = False  # a process is writing, or was killed while it was
 
     def write(self, folder: Path) -> None:
@@ -54,7 +57,7 @@ def read_marker(folder: Path) -> Marker | None:
             raise ValueError("another form")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
-            f"{path}: cannot be read, so what this program wrote there is not known. Name another output=, "
+            f"{path}: cannot be read, so it is not known what this program wrote there. Name another output=, "
             "or delete that folder."
         ) from error
     return Marker(body["run"], files, body["writing"])
@@ -66,9 +69,9 @@ def _is_inside(name: str) -> bool:
 
 
 def obstacles(folder: Path, marker: Marker, wanted: Iterable[str] = PAGES) -> Iterator[str]:
-    """Yield a clause for each thing in ``folder`` that writing would replace or follow, and that is not the run's own.
+    """Yield, as clauses, what stands in ``folder`` in the way of writing and is not the run's own.
 
-    ``wanted`` are files to be written besides those on the list.
+    ``wanted`` are files to be written beside those on the list.
     """
     if not marker.writing and os.path.lexists(folder / ASIDE):
         yield f"{folder / ASIDE} was not written by this program"
@@ -95,13 +98,13 @@ def _kind(path: Path) -> str:
 
 
 def write_files(folder: Path, run: str, sources: Mapping[str, Source]) -> None:
-    """Write files by their paths in ``folder``, and remove those that the marker names and ``sources`` do not.
+    """Write ``sources`` by their paths in ``folder``, and remove files of the marker that are not among them.
 
-    Raises StorageError, with nothing of it written, where something else stands in the way, or the disk is full.
+    Raises StorageError, before anything is replaced, where something else stands in the way or the disk is full.
     """
     before = read_marker(folder) or Marker(run)
     stop_at(obstacles(folder, before, sources))
-    hashes = {name: hash_text(one) if isinstance(one, str) else hash_file(one) for name, one in sources.items()}
+    hashes = {name: hash_text(new) if isinstance(new, str) else hash_file(new) for name, new in sources.items()}
     union = {name: list(known) for name, known in before.files.items()}
     for name, new in hashes.items():
         union[name] = [*(known for known in union.get(name, ()) if known != new), new]
@@ -120,13 +123,13 @@ def write_files(folder: Path, run: str, sources: Mapping[str, Source]) -> None:
         for name in sorted({*before.files} - {*sources}):
             (folder / name).unlink(missing_ok=True)
             _remove_empty(folder, (folder / name).parent)
-    Marker(run, {name: [one] for name, one in hashes.items()}).write(folder)
+    Marker(run, {name: [new] for name, new in hashes.items()}).write(folder)
 
 
 def stop_at(obstacles: Iterable[str]) -> None:
     """Raise StorageError for the first obstacle."""
     for obstacle in obstacles:
-        raise StorageError(f"{obstacle}. Move it away, or name another output=, then give the same command again.")
+        raise StorageError(f"{obstacle}. Move it away, or name another output=, and run the same command again.")
 
 
 def _write(source: Source, path: Path) -> None:
@@ -138,7 +141,7 @@ def _write(source: Source, path: Path) -> None:
 
 
 def _move(names: Iterable[str], aside: Path, folder: Path) -> None:
-    """Move files from ``aside`` into ``folder``; a folder that is not there yet appears whole."""
+    """Move files from ``aside`` into ``folder``; a new folder appears whole."""
     for name in names:
         if not (aside / name).is_file():
             continue  # it came with its folder
@@ -149,7 +152,7 @@ def _move(names: Iterable[str], aside: Path, folder: Path) -> None:
 
 
 def _remove_empty(folder: Path, below: Path) -> None:
-    """Remove folders from ``below`` up to ``folder`` that hold nothing any more."""
+    """Remove empty folders from ``below`` up to ``folder``."""
     while below != folder and below.is_dir() and not any(below.iterdir()):
         below.rmdir()
         below = below.parent

@@ -186,7 +186,7 @@ def test_a_mistaken_command_is_told_in_a_line(argv, fragment, capsys):
         (
             UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "surrogates not allowed"),
             2,
-            "'a\\udce9': is not text in UTF-8.",
+            "'a\\udce9': is not UTF-8 text.",
         ),
     ],
 )
