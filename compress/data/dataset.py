@@ -22,6 +22,7 @@ class Split:
     texts: Sequence[str]
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
+    by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
 
     def __post_init__(self) -> None:
         for name in ("texts", "pairs"):
@@ -50,6 +51,7 @@ class Split:
             StoredTexts(self.texts[i] for i in rows),
             None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
+            self.by_token,
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
@@ -59,7 +61,7 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels)
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token)
 
     @property
     def known_labels(self) -> Array:

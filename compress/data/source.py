@@ -200,7 +200,8 @@ def _encoded(rows: Rows, task: Task) -> Split:
     """Encode the labels; one that the task cannot read is refused with its place."""
     _refuse_labels(rows, type(task))
     codes = {label: task.encode(label) for label in set(rows.words)}
-    return replace(_split(rows), labels=task.encoded([codes[label] for label in rows.words]))
+    labels = task.encoded([codes[label] for label in rows.words])
+    return replace(_split(rows), labels=labels, by_token=type(task) if task.by_token else None)
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:

@@ -25,6 +25,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
+from compress.tasks.base import Task
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -72,6 +73,12 @@ class Triton(Stage):
             yield Fault("preferred_batch_sizes", sizes, rule)
         if not self.image.strip() or any(letter.isspace() for letter in self.image):
             yield Fault("image", self.image, f"must name an image of a container, as {IMAGE}")
+
+    def task_faults(self, task: Task) -> Iterator[Fault]:
+        """Yield a server that would turn the answers for many tokens into one label."""
+        if task.by_token and self.tokenize is Tokenize.server:
+            rule = f"gives one answer per text, and the task {task.name} answers for every token"
+            yield Fault("tokenize", "server", rule, "Set it to client.")
 
     def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
         """Some other stage writes ONNX or engines."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+
 import torch
 from transformers import PreTrainedModel
 
@@ -16,20 +17,20 @@ TOKENS_A_BATCH = 4096
 
 @torch.inference_mode()
 def predict_rows(model: PreTrainedModel, tokens: Tokens, title: str | None = None) -> Array:
-    """Return the logits (rows, outputs), fp32, in the order of the rows; leaves train/eval mode as it was."""
+    """Return the logits, fp32, in the order of the rows, as `Tokens.gathered`; leaves train/eval mode as it was."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     size = max(1, TOKENS_A_BATCH // int(tokens.lengths.max()))
-    logits: Array | None = None
-    with progress(total=len(tokens), title=title, unit="row") as bar:
-        for rows in tokens.batches(size):
-            batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
-            answers = observe(model, batch).logits.float().cpu().numpy()
-            logits = np.zeros((len(tokens), *answers.shape[1:]), dtype=np.float32) if logits is None else logits
-            logits[rows] = answers
-            bar.update(len(rows))
+
+    def answers() -> Iterator[tuple[Array, Array]]:
+        with progress(total=len(tokens), title=title, unit="row") as bar:
+            for rows in tokens.batches(size):
+                batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
+                yield rows, observe(model, batch).logits.float().cpu().numpy()
+                bar.update(len(rows))
+
+    logits = tokens.gathered(answers())
     model.train(training)
-    assert logits is not None  # there are rows
     return logits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from compress.data.dataset import Split
 from compress.mapped import Column, mapped
 from compress.tasks.base import Array
+from compress.tasks.functions import UNLABELLED
 
 CHUNK = 1000  # rows tokenized at once
 
@@ -26,8 +27,9 @@ class Tokens:
     columns: dict[str, Array]  # "input_ids", "token_type_ids" where the model has them
     offsets: Array  # (rows + 1,), int64
     pad: dict[str, int]
-    labels: Array | None
+    labels: Array | None  # (rows, …), as the split has them
     truncated: int  # rows that were longer than the limit
+    answering: Array | None = None  # (rows, answers): the tokens that answer, -1 where a row has no more; None: rows do
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,10 +59,11 @@ class Tokens:
             columns={name: column[places] for name, column in self.columns.items()},
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
             labels=None if self.labels is None else self.labels[rows],
+            answering=None if self.answering is None else self.answering[rows],
         )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
-        """Return padded inputs (batch, tokens), the mask, the rows' numbers and their labels."""
+        """Return padded inputs (batch, tokens), the mask, rows' numbers and labels, (batch, …) or by token."""
         width = int(self.lengths[rows].max())
         padded = {name: np.full((len(rows), width), self.pad[name], dtype=np.int64) for name in self.columns}
         mask = np.zeros((len(rows), width), dtype=np.int64)
@@ -72,8 +75,37 @@ class Tokens:
         batch = {name: torch.from_numpy(column) for name, column in padded.items()}
         batch |= {"attention_mask": torch.from_numpy(mask), "rows": torch.as_tensor(np.asarray(rows))}
         if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[np.asarray(rows)])
+            batch["labels"] = torch.from_numpy(self._labels(self.labels, np.asarray(rows), width))
         return batch
+
+    def _labels(self, labels: Array, rows: Array, width: int) -> Array:
+        """Return the labels of rows; where tokens answer (batch, tokens), `UNLABELLED` for all others."""
+        if self.answering is None:
+            return labels[rows]
+        by_token = np.full((len(rows), width), UNLABELLED, dtype=np.int64)
+        for place, row in enumerate(rows):
+            read = self.answering[row] >= 0
+            by_token[place, self.answering[row][read]] = labels[row][read]
+        return by_token
+
+    def gathered(self, parts: Iterable[tuple[Array | list[int], Array]]) -> Array:
+        """Return the answers (rows, outputs), or (rows, answers, outputs) where tokens answer, 0 where one has none.
+
+        ``parts`` are batches: the numbers of their rows, and logits (batch, outputs) or (batch, tokens, outputs).
+        """
+        whole: Array | None = None
+        for rows, logits in parts:
+            answers = logits
+            if self.answering is not None:
+                places = self.answering[rows]
+                answers = np.take_along_axis(logits, np.maximum(places, 0)[:, :, None], axis=1)
+                answers = np.where(places[:, :, None] >= 0, answers, np.zeros_like(answers))
+            if whole is None:
+                whole = np.zeros((len(self), *answers.shape[1:]), dtype=answers.dtype)
+            whole[rows] = answers
+        if whole is None:
+            raise ValueError("there are no rows")
+        return whole
 
     def batches(self, size: int) -> Iterator[Array]:
         """Yield row numbers, all rows once, longest first so that padding and memory stay small."""
@@ -88,11 +120,16 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
     flat, offsets = {name: Column(np.int32) for name in names}, Column(np.int64)
     offsets.append([0])
     end = truncated = 0
+    answering: list[Sequence[int]] = []
     for start in range(0, len(split), CHUNK):
         texts = list(split.texts[start : start + CHUNK])
         pairs = None if split.pairs is None else list(split.pairs[start : start + CHUNK])
         said = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
         truncated += sum(bool(encoding.overflowing) for encoding in said.encodings)
+        if split.by_token is not None:
+            seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+            encodings = zip(texts, seconds, said.encodings, strict=True)
+            answering += [split.by_token.answering(*row) for row in encodings]
         lengths = [len(ids) for ids in said["input_ids"]]
         offsets.append(end + np.cumsum(lengths))
         end += sum(lengths)
@@ -104,4 +141,14 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
         pad={"input_ids": tokenizer.pad_token_id, "token_type_ids": 0},
         labels=split.labels,
         truncated=truncated,
+        answering=None if split.by_token is None else _filled(answering, split.labels),
     )
+
+
+def _filled(places: Sequence[Sequence[int]], labels: Array | None) -> Array:
+    """Return the places of each row (rows, answers), -1 behind the last: as many as there are labels, or at most."""
+    width = max(map(len, places), default=0) if labels is None else labels.shape[1]
+    filled = np.full((len(places), width), -1, dtype=np.int64)
+    for row, own in enumerate(places):
+        filled[row, : len(own)] = own[:width]
+    return filled

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import CompressError, DataError, Fault, RecipeError
+from compress.models.auto import knows
 from compress.models.loading import load_tokenizer
 from compress.models.row_lengths import with_cuts
 from compress.pipeline.workshop import Workshop
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults
 from compress.student.saved import Saved
+from compress.tasks.base import Task
 from compress.teachers.examination import examine
 
 if TYPE_CHECKING:
@@ -112,12 +114,25 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
+    faults += list(_head_faults(student, data.task))
+    if faults:
+        return faults
     faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
     for path, stage in recipe.trained():
         found = list(stage.model_faults(student, teacher))
         found += stage.origin_faults(student, recipe.teacher.source(), fine_tuned, recipe.seed)
         faults += [fault.under(path) for fault in found]
     return faults
+
+
+def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
+    """Yield why a student of this configuration cannot answer the task's question."""
+    if not knows(task.auto, type(student)):
+        rule = f"has no {task.head}, which the task {task.name} needs"
+        yield Fault("student", student.model_type, rule, "Choose student=bert.")
+    elif task.by_token and getattr(student, "own_tokens", False):
+        rule = f"reads other tokens than the teacher, and the task {task.name} asks both for an answer for every token"
+        yield Fault("student", student.model_type, rule, "Choose one with the teacher's tokens.")
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:

@@ -46,9 +46,10 @@ def predict(
     (place,) = chosen_devices([device], "--device")
     folder = artifact_folder(path)
     tokenizer = load_tokenizer(folder)
-    split = Split(tuple(texts), tuple(pairs) if pairs else None)
     config = load_config(folder, weights=False)
+    task = task_of_config(config)
+    split = Split(tuple(texts), tuple(pairs) if pairs else None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
     with place.active():
         logits = one_by_one(load_session(folder, place), tokenize(split, tokenizer, longest))
-    return task_of_config(config).describe(logits)
+    return task.describe(logits)

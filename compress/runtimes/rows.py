@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
 from compress.progress import progress
@@ -17,6 +15,6 @@ def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
 
 
 def one_by_one(session: Session, tokens: Tokens, title: str | None = None) -> Array:
-    """Return the logits (rows, outputs) of a session given one row at a time, as it is served."""
+    """Return the logits, as `Tokens.gathered`, of a session given one row at a time, as it is served."""
     rows = progress(range(len(tokens)), title=title, unit="row")
-    return np.concatenate([session(model_inputs(tokens, [row])) for row in rows])
+    return tokens.gathered(([row], session(model_inputs(tokens, [row]))) for row in rows)

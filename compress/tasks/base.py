@@ -84,7 +84,13 @@ class Task(ABC):
     test: ClassVar[str]
     """What `difference` tests with, in words: "McNemar's exact test"."""
     missing: ClassVar[float]
-    """What stands for the label of a row that has none."""
+    """What stands for the label of a row, or of a word, that has none."""
+    by_token: ClassVar[bool] = False
+    """Whether a model answers for every token, logits (batch, tokens, outputs), and the task reads some of the answers.
+
+    Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
+    wherever rows are evaluated. In training both are by token.
+    """
 
     # labels as they are read
 
@@ -129,6 +135,14 @@ class Task(ABC):
     @abstractmethod
     def encoded(self, codes: Sequence[Any]) -> Array:
         """Return what `encode` gave for rows as an array (rows, …)."""
+
+    @classmethod
+    def answering(cls, text: str, pair: str | None, encoding: Any) -> Sequence[int]:
+        """Return the tokens of a row whose answers are read, in the order of its labels; of a task `by_token`.
+
+        ``encoding`` is that of the ``tokenizers`` package, which may have cut the row.
+        """
+        raise NotImplementedError(f"{cls.name} has one answer per row")
 
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""

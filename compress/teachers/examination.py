@@ -51,7 +51,7 @@ class Subject:
             more = train.take(np.sort(generator.permutation(len(train))[: MOST_ROWS - len(chosen)]))
             labels = np.concatenate([chosen.known_labels, more.known_labels])
             pairs = None if chosen.pairs is None or more.pairs is None else [*chosen.pairs, *more.pairs]
-            chosen = Split([*chosen.texts, *more.texts], pairs, labels)
+            chosen = Split([*chosen.texts, *more.texts], pairs, labels, chosen.by_token)
         return chosen
 
 
