@@ -1,4 +1,4 @@
-"""Settings in words: what each is called, what it takes, its default, and the comment beside its field."""
+"""Descriptions of settings: name, type, default, and the comment beside the field."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Described:
-    """One setting, as the help shows it."""
+    """One setting as the help shows it."""
 
     path: str
-    kind: str  # what it takes, short: "float", "linear|cosine", "list of int"
+    kind: str  # its type in short: "float", "linear|cosine", "list of int"
     default: str
     comment: str
 
@@ -38,10 +38,10 @@ def hints(settings: type) -> dict[str, Any]:
 
 
 def expected(hint: Any) -> str:
-    """Return what a setting of this type takes, as the end of "must be …"."""
+    """Return what a setting of this type accepts, to complete "must be …"."""
     inner = _not_none(hint)
     if len(inner) != 1:
-        return " or ".join(expected(one) for one in inner)
+        return " or ".join(expected(member) for member in inner)
     (hint,) = inner
     if hint in WORDS:
         return WORDS[hint][0]
@@ -53,34 +53,34 @@ def expected(hint: Any) -> str:
         return "a dictionary, as {a: b}" if get_args(hint)[0] is Any else "a group of choices, or settings by name"
     if isinstance(hint, type) and issubclass(hint, Settings):
         return f"given by its settings ({', '.join(field.name for field in fields(hint))})"
-    return "a value of its kind"
+    return "a value of its type"
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return whether a setting of this type may hold ``value``."""
+    """Return whether ``value`` is valid for a setting of this type."""
     if hint is Any:
         return True
     if value is None:
         return type(None) in get_args(hint)
-    return any(_is_a(value, one) for one in _not_none(hint))
+    return any(_is_a(value, member) for member in _not_none(hint))
 
 
 def _is_a(value: Any, hint: Any) -> bool:
     origin = get_origin(hint)
     if origin in {list, tuple}:
-        return isinstance(value, list | tuple) and all(fits(one, get_args(hint)[0]) for one in value)
+        return isinstance(value, list | tuple) and all(fits(item, get_args(hint)[0]) for item in value)
     if origin is dict:
-        return isinstance(value, Mapping) and all(fits(one, get_args(hint)[1]) for one in value.values())
+        return isinstance(value, Mapping) and all(fits(item, get_args(hint)[1]) for item in value.values())
     if isinstance(value, bool) and hint in {int, float}:
         return False
     return not isinstance(hint, type) or isinstance(value, float | int if hint is float else hint)
 
 
 def short(hint: Any) -> str:
-    """Return the same in a word or two, for a table."""
+    """Return the type in a word or two, for a table."""
     inner = _not_none(hint)
     if len(inner) != 1:
-        return "|".join(short(one) for one in inner)
+        return "|".join(short(member) for member in inner)
     (hint,) = inner
     if hint in WORDS:
         return WORDS[hint][1]
@@ -94,25 +94,25 @@ def short(hint: Any) -> str:
 
 
 def describe(settings: type[Settings] | Settings, path: str = "") -> Iterator[Described]:
-    """Yield every setting of a dataclass, or of an instance with its values, below ``path``; parts are walked into."""
+    """Yield every setting of a dataclass, or of an instance with its values, below ``path``; parts included."""
     cls = settings if isinstance(settings, type) else type(settings)
-    said = comments(cls)
+    texts = comments(cls)
     for field in fields(cls):
         value = _default(field) if isinstance(settings, type) else getattr(settings, field.name)
         where = f"{path}.{field.name}" if path else field.name
         if isinstance(value, Settings):
             yield from describe(value, where)
         elif not isinstance(value, Mapping) or {"listed", "open"} & set(field.metadata):
-            yield Described(where, short(hints(cls)[field.name]), _written(value), said.get(field.name, ""))
+            yield Described(where, short(hints(cls)[field.name]), _written(value), texts.get(field.name, ""))
 
 
 def comments(settings: type) -> Mapping[str, str]:
-    """Return the comment that stands beside each field, inherited ones too; empty where there is no source."""
-    said: dict[str, str] = {}
+    """Return the comment beside each field, inherited fields included; empty where the source is not available."""
+    texts: dict[str, str] = {}
     for cls in reversed(settings.__mro__):
         if "__dataclass_fields__" in vars(cls):
-            said |= _own_comments(cls)
-    return said
+            texts |= _own_comments(cls)
+    return texts
 
 
 def summary(settings: type[Settings] | Settings) -> str:
@@ -125,7 +125,7 @@ def _own_comments(cls: type) -> dict[str, str]:
         source = inspect.cleandoc("\n" + inspect.getsource(cls))
     except (OSError, TypeError):
         return {}
-    said: dict[str, str] = {}
+    texts: dict[str, str] = {}
     depth, field = 0, ""
     statement: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -136,7 +136,7 @@ def _own_comments(cls: type) -> dict[str, str]:
         elif depth != 1:
             continue
         elif token.type == tokenize.COMMENT and field:
-            said[field] = token.string.lstrip("# ")
+            texts[field] = token.string.lstrip("# ")
         elif token.type in {tokenize.NEWLINE, tokenize.NL}:
             if token.type == tokenize.NEWLINE:
                 statement, field = [], ""
@@ -144,7 +144,7 @@ def _own_comments(cls: type) -> dict[str, str]:
             statement.append(token)
             if len(statement) == 2 and statement[1].string == ":" and statement[0].type == tokenize.NAME:
                 field = statement[0].string
-    return {name: comment for name, comment in said.items() if name in cls.__annotations__}
+    return {name: comment for name, comment in texts.items() if name in cls.__annotations__}
 
 
 def _not_none(hint: Any) -> list[Any]:

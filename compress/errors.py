@@ -1,4 +1,4 @@
-"""What can go wrong by a user's hand, in words that say how to fix it.
+"""Errors that the user can fix; each message says how.
 
 Every class here ends the program with exit code 2 and one message, without a traceback.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 class CompressError(Exception):
-    """A fault that the user can fix; the message says where and how."""
+    """An error that the user can fix; the message says where and how."""
 
 
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with one setting of a recipe."""
 
-    setting: str  # its path, for example "prune.heads.ratio"
+    setting: str  # path of the setting, for example "prune.heads.ratio"
     value: object
     rule: str  # what must hold, as a clause: "must lie in [0, 1)"
     remedy: str = ""  # what to do, as a sentence
@@ -33,11 +33,11 @@ class Fault:
 
 
 class RecipeError(CompressError):
-    """A recipe has one or more faults; all of them are told at once."""
+    """A recipe has one or more faults; the message lists all of them."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
-        many = "" if len(self.faults) == 1 else f"{len(self.faults)} faults in the recipe; nothing was started.\n"
+        many = "" if len(self.faults) == 1 else f"{len(self.faults)} errors in the recipe; nothing was started.\n"
         super().__init__(many + "\n".join(f"{'- ' if many else ''}{fault}" for fault in self.faults))
 
 
@@ -50,11 +50,11 @@ class ModelError(CompressError):
 
 
 class StorageError(CompressError):
-    """A folder cannot be written to or is full; what was written before is intact."""
+    """A folder cannot be written to or is full; earlier files are intact."""
 
 
 class DamagedError(CompressError):
-    """A stored file is no longer what was written. The cache catches this, and does the work again."""
+    """A stored file has changed since it was written. The cache catches this and repeats the work."""
 
     def __init__(self, path: Path, how: str) -> None:
         self.path, self.how = path, how  # how: "is missing"

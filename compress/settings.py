@@ -1,6 +1,6 @@
-"""Settings are dataclasses; this file says how their faults are found, all at once.
+"""Settings are dataclasses; this file collects everything that is wrong with them.
 
-A dataclass that derives from `Settings` is at once the schema of a recipe's part, its Python API and
+A dataclass that derives from `Settings` is the schema of one part of a recipe, its Python API and
 its documentation. `faults` yields what is wrong with its own fields; `all_faults` walks the tree.
 """
 
@@ -18,7 +18,7 @@ from compress.errors import Fault
 
 @dataclass(kw_only=True)
 class Settings:
-    """Base of everything a recipe is made of."""
+    """Base class of every part of a recipe."""
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is wrong with this object's own fields. Does not read files."""
@@ -26,7 +26,7 @@ class Settings:
 
 
 def all_faults(settings: Settings) -> Iterator[Fault]:
-    """Yield the faults of ``settings`` and of every `Settings` below it, with whole paths."""
+    """Yield the faults of ``settings`` and of every `Settings` below it, with full paths."""
     yield from settings.faults()
     for name, part in children(settings):
         for fault in all_faults(part):
@@ -34,7 +34,7 @@ def all_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def children(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Yield (path, part) for each `Settings` held directly, or in a dictionary, by ``settings``."""
+    """Yield (path, part) for each `Settings` that ``settings`` holds directly or in a dictionary."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, Settings):
@@ -81,7 +81,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def spelled(value: object) -> str:
-    """Return a plain value as the text that stands for it in YAML: True as ``true``, None as ``null``."""
+    """Return a plain value as it is written in YAML: True as ``true``, None as ``null``."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -71,7 +71,7 @@ def test_one_step_of_adam_moves_each_layer_by_its_own_learning_rate(tmp_path: Pa
 def test_freezing_all_that_layer_losses_reach_is_refused(stage: Training) -> None:
     config = tiny_model().config
     (fault,) = stage.model_faults(config, config)
-    assert (fault.setting, "the head is not trained" in fault.rule) == ("freeze", True)
+    assert (fault.setting, "does not train the head" in fault.rule) == ("freeze", True)
 
 
 def test_freezing_the_encoder_is_allowed_where_the_head_learns() -> None:
@@ -102,7 +102,7 @@ def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "setting", "said"),
     [
-        ({"freeze": ["bert.embedings.*"]}, "freeze", "matches no parameter"),
+        ({"freeze": ["bert.embedings.*"]}, "freeze", "matches no trainable parameter"),
         ({"freeze": ["bert.pooler.dense.weigth"]}, "freeze", "Nearest: bert.pooler.dense.weight,"),
         ({"freeze": ["*"]}, "freeze", "leaves nothing to train"),
     ],

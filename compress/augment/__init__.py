@@ -1,1 +1,1 @@
-"""More rows for the teacher to label, made of the training rows."""
+"""More rows for the teacher to label, made from the training rows."""

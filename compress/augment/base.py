@@ -1,4 +1,4 @@
-"""What all augmentations share: copies of training rows, written one by one, that only the teacher labels.
+"""The base of all augmentations: copies of training rows, written one by one, that only the teacher labels.
 
 A row's copies depend on the seed and the row alone, so a stopped run resumes.
 """
@@ -28,19 +28,19 @@ from compress.sealed import read_sealed, write_sealed
 from compress.settings import at_least
 from compress.wording import counted
 
-ROWS = "rows.jsonl"  # a line a row: its one or two texts
-NOTED = "progress.json"  # how far the work has come; gone when it is done
+ROWS = "rows.jsonl"  # one line per row: its one or two texts
+NOTED = "progress.json"  # progress of the work; removed when it is done
 SAVE_EVERY = 500  # training rows between notes
-EXAMPLES = 20  # rows that are kept for the report
+EXAMPLES = 20  # rows kept for the report
 
 Texts = tuple[str, ...]  # one text, or the two of a pair
 
 
 class Maker(Protocol):
-    """Makes copies of rows."""
+    """Produces copies of rows."""
 
     def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
-        """Yield copies of a training row, counting by name what was done to them."""
+        """Yield copies of a training row, and count each kind of change by name."""
         ...
 
 
@@ -52,27 +52,27 @@ class Augmentation(Stage):
     validation or test row.
     """
 
-    copies: int = 20  # made of each training row, before duplicates are dropped
-    rows: int | None = None  # most rows added: training rows are taken in a random order until then; default: all
+    copies: int = 20  # per training row, before duplicates are dropped
+    rows: int | None = None  # maximum number of added rows, from training rows in random order; default: all
 
     def faults(self) -> Iterator[Fault]:
-        """At least one copy, and one row."""
+        """Require at least one copy and one row."""
         yield from at_least(self, "copies", 1)
         yield from at_least(self, "rows", 1)
 
     def look(self) -> None:
-        """Raise CompressError if something that this augmentation reads cannot be used."""
+        """Raise CompressError if a source of this augmentation cannot be used."""
 
     def data_faults(self, data: Dataset) -> Iterator[Fault]:
         """Yield why the rows cannot be changed in this way."""
         yield from ()
 
     def sources(self, state: State) -> Any:
-        """Return what the copies depend on beside the settings and the rows, JSON-ready."""
+        """Return, JSON-ready, what the copies depend on besides the settings and the rows."""
         raise NotImplementedError(type(self).__name__)
 
     def maker(self, state: State) -> Maker:
-        """Return what makes the copies."""
+        """Return the object that produces the copies."""
         raise NotImplementedError(type(self).__name__)
 
     def __call__(self, state: State) -> State:
@@ -112,11 +112,11 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
     known = {_digest(texts) for split in (data.train, data.unlabelled) if split for texts in _rows(split)}
     noted = folder / NOTED
     resumed = read_sealed(noted)
-    said: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []} | (resumed or {})
-    counts = Counter({"copies": 0, "kept": 0, "duplicates": 0, "measured": 0} | said["counts"])
-    examples: list[dict[str, Any]] = said["examples"]
+    note: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []} | (resumed or {})
+    counts = Counter({"copies": 0, "kept": 0, "duplicates": 0, "measured": 0} | note["counts"])
+    examples: list[dict[str, Any]] = note["examples"]
     with (folder / ROWS).open("a+b") as file:
-        file.truncate(said["size"])  # what was written after the last note is made again
+        file.truncate(note["size"])  # rows after the last note are made again
         file.seek(0)
         written = hashlib.sha256()
         for line in file:
@@ -125,8 +125,8 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
             raise DamagedError(folder / ROWS, "has changed since it was written")
         file.seek(0)
         known |= {_digest(tuple(json.loads(line))) for line in file}
-        left = range(said["done"], len(order))
-        for place in progress(left, title="augmentation", unit="row", initial=said["done"], total=len(order)):
+        left = range(note["done"], len(order))
+        for place in progress(left, title="augmentation", unit="row", initial=note["done"], total=len(order)):
             if most is not None and counts["kept"] >= most:
                 break
             row = int(order[place])
@@ -175,5 +175,5 @@ def _rows(split: Split) -> Iterator[Texts]:
 
 
 def _digest(texts: Texts) -> bytes:
-    """Return what makes two rows equal, short, so that millions of them fit into memory."""
+    """Return a short key that equal rows share; millions of them fit into memory."""
     return hashlib.blake2b(key_of(*texts).encode(), digest_size=16).digest()

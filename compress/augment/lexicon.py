@@ -8,15 +8,15 @@ from compress.augment.words import is_word
 from compress.data.formats import Bad, read_tsv
 from compress.errors import DataError
 
-FORMS = "word<TAB>synonym, or word<TAB>part of speech<TAB>synonyms divided by spaces"
+FORMS = "word<TAB>synonym, or word<TAB>part of speech<TAB>synonyms separated by spaces"
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:
-    """Return the synonyms of each word, case folded, in the order of the file; parts of speech are joined.
+    """Return the synonyms of each word, case folded, in the order of the file; parts of speech are merged.
 
-    A first line that begins with "word" is a header. Raises DataError with the line that cannot be used.
+    A first line that begins with "word" is a header. Raises DataError with the line that cannot be read.
     """
-    found: dict[str, dict[str, None]] = {}
+    table: dict[str, dict[str, None]] = {}
     columns = 0
     for number, fields in read_tsv(path):
         place = f"{path}, line {number}"
@@ -35,8 +35,8 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
         synonyms = [fields[1].strip()] if columns == 2 else fields[2].split()
         if not word or not all(synonyms):
             raise DataError(f"{place}: a field is empty. Each line holds {FORMS}.")
-        known = found.setdefault(word, {})
+        known = table.setdefault(word, {})
         known.update((synonym, None) for synonym in synonyms if synonym.casefold() != word and is_word(synonym))
-    if not any(found.values()):
+    if not any(table.values()):
         raise DataError(f"{path}: has no synonyms. Each line holds {FORMS}.")
-    return {word: list(synonyms) for word, synonyms in found.items() if synonyms}
+    return {word: list(synonyms) for word, synonyms in table.items() if synonyms}

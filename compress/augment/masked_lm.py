@@ -1,4 +1,4 @@
-"""Words that a masked language model expects in a place."""
+"""Words that a masked language model predicts at a position."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from compress.models.device import device
 from compress.models.loading import load_masked_lm, load_tokenizer
 from compress.models.positions import longest_row
 
-TOKENS = 1024  # tokens of a batch at most: its logits, 30,000 a token, stay near 120 MB
-STARTS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece mark a piece that begins a word after a space
-INSIDE = "##"  # how WordPiece marks one that goes on
+TOKENS = 1024  # tokens of a batch at most: its logits, 30,000 per token, stay near 120 MB
+STARTS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece mark a piece that starts a word after a space
+INSIDE = "##"  # how WordPiece marks a continuation
 
 
 class MaskedLm:
-    """A model with a masked-language head, and which of its pieces are words."""
+    """A model with a masked-language-model head, and which of its pieces are words."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.longest = min(tokenizer.model_max_length, longest_row(model.config))
-        self.words: list[str] = []  # by piece; "" for what is no whole word
+        self.words: list[str] = []  # by piece; "" for a piece that is not a whole word
         self.marks: list[str] = []
         special = set(tokenizer.all_special_ids)
         for number, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
@@ -45,19 +45,19 @@ class MaskedLm:
 
     @torch.inference_mode()
     def candidates(self, texts: Sequence[str], sides: Sequence[Words], number: int) -> dict[tuple[int, int], list[str]]:
-        """Return, by (side, place), the ``number`` most probable words at each word that is a single piece.
+        """Return, by (side, place), the ``number`` most probable words at each single-piece word.
 
         The word is masked alone; the model reads the rest of the row, both texts of a pair. Special tokens,
-        pieces that continue a word and punctuation are no words. A piece that begins a word after a space
-        is replaced by such pieces. Words of several pieces, unknown ones, and those beyond the model's longest
-        row are left out.
+        continuation pieces and punctuation do not count as words. A piece that starts a word after a space
+        is replaced by such pieces only. Words of several pieces, unknown ones, and those beyond the model's longest
+        row are skipped.
         """
-        said = self.tokenizer(*texts, truncation=True, max_length=self.longest, return_offsets_mapping=True)
-        pieces = _single_pieces(said.encodings[0], sides)
-        pieces = {key: at for key, at in pieces.items() if said["input_ids"][at] != self.tokenizer.unk_token_id}
-        inputs = {name: torch.tensor([said[name]]) for name in self.tokenizer.model_input_names}
-        found: dict[tuple[int, int], list[str]] = {}
-        keys = [key for key, at in pieces.items() if self._allowed(said["input_ids"][at]).any()]
+        encoding = self.tokenizer(*texts, truncation=True, max_length=self.longest, return_offsets_mapping=True)
+        pieces = _single_pieces(encoding.encodings[0], sides)
+        pieces = {key: at for key, at in pieces.items() if encoding["input_ids"][at] != self.tokenizer.unk_token_id}
+        inputs = {name: torch.tensor([encoding[name]]) for name in self.tokenizer.model_input_names}
+        candidates: dict[tuple[int, int], list[str]] = {}
+        keys = [key for key, at in pieces.items() if self._allowed(encoding["input_ids"][at]).any()]
         size = max(1, TOKENS // inputs["input_ids"].shape[1])
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
@@ -70,22 +70,22 @@ class MaskedLm:
             allowed = torch.stack([self._allowed(int(piece)) for piece in before])
             best = logits.masked_fill(~allowed, -torch.inf).topk(min(number, logits.shape[1]))
             for key, scores, chosen in zip(part, best.values, best.indices, strict=True):
-                found[key] = [self.words[piece] for piece in chosen[scores.isfinite()].tolist()]
-        return found
+                candidates[key] = [self.words[piece] for piece in chosen[scores.isfinite()].tolist()]
+        return candidates
 
     def _allowed(self, piece: int) -> torch.Tensor:
-        """Return which pieces may stand for a piece: words that begin as it does."""
+        """Return which pieces may replace a piece: words that start the same way."""
         return self.allowed[self.marks[piece]]
 
 
 def source(name: str) -> str:
-    """Return the folder or hub id that a name stands for."""
+    """Return the folder or hub id for a name."""
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
 
 
 def load(name: str) -> MaskedLm:
-    """Return the masked language model of a folder or hub id; raises ModelError where it cannot fill masks."""
+    """Return the masked language model of a folder or hub id; raises ModelError if it cannot fill masks."""
     tokenizer = load_tokenizer(source(name))
     if tokenizer.mask_token_id is None:
         raise ModelError(f"{name}: its tokenizer has no mask token, so it cannot fill masks.")
@@ -93,22 +93,22 @@ def load(name: str) -> MaskedLm:
 
 
 def mark(piece: str) -> str:
-    """Return how a piece says that it begins a word after a space; "" where it does not."""
+    """Return the mark of a piece that starts a word after a space; "" for other pieces."""
     return piece[0] if piece[:1] in STARTS else ""
 
 
 def _single_pieces(encoding: Any, sides: Sequence[Words]) -> dict[tuple[int, int], int]:
-    """Return, by (side, place), the position of the one piece that is exactly a word."""
+    """Return, by (side, place), the position of each piece that is exactly one word."""
     spans: dict[tuple[int, int], int] = {}
     for position, (side, (_, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
         if side is not None:
             spans[side, end] = -1 if (side, end) in spans else position
-    found = {}
+    positions = {}
     for side, words in enumerate(sides):
         for place, (word, start) in enumerate(zip(words.words, words.starts, strict=True)):
             position = spans.get((side, start + len(word)), -1)
             if position >= 0 and is_word(word):
-                begin = encoding.offsets[position][0]  # some tokenizers count the space before
+                begin = encoding.offsets[position][0]  # some tokenizers include the preceding space
                 if start - len(words.gaps[place]) <= begin <= start:
-                    found[side, place] = position
-    return found
+                    positions[side, place] = position
+    return positions

@@ -19,27 +19,27 @@ from compress.pipeline.state import State
 from compress.settings import at_least, between
 from compress.tasks.base import Array
 
-SIDES = ((0,), (1,), (0, 1))  # of a pair: copies change the first text, the second, both, and again
+SIDES = ((0,), (1,), (0, 1))  # for pairs: copies change the first text, the second, both, and so on
 
 
 @dataclass(kw_only=True)
 class Perturb(Augmentation):
-    """Mask words, replace words by others of their part of speech, cut out n-grams (Tang et al., arXiv:1903.12136).
+    """Mask words, replace them with others of the same part of speech, cut out n-grams (Tang et al., arXiv:1903.12136).
 
     Section 3.3: for every word X ~ U[0, 1] is drawn. Below ``mask_rate`` the word becomes the mask token; in the
     next ``replace_rate`` it becomes a word of the same tag, drawn from the training texts' unigram distribution
     given that tag. Then, with probability ``ngram_rate``, the text is replaced by one of its n-grams, n drawn
-    from 1 … ``longest_ngram``. Of a pair the first text is changed, then the second, then both.
+    from 1 … ``longest_ngram``. For pairs, the first text is changed, then the second, then both.
     """
 
     mask_rate: float = 0.1  # p_mask, probability that a word is masked
-    replace_rate: float = 0.1  # p_pos, probability that it becomes another word of its part of speech
+    replace_rate: float = 0.1  # p_pos, probability that a word becomes another one of its part of speech
     ngram_rate: float = 0.25  # p_ng, probability that a text becomes one of its n-grams
-    longest_ngram: int = 5  # most words of an n-gram
+    longest_ngram: int = 5  # words in the longest n-gram
     tagger: str = "english"  # parts of speech: english (packaged), an installed spaCy pipeline, or a folder
 
     def faults(self) -> Iterator[Fault]:
-        """Rates are probabilities, and something is changed."""
+        """Check that rates are probabilities, and that something changes."""
         yield from super().faults()
         rates = ("mask_rate", "replace_rate", "ngram_rate")
         for name in rates:
@@ -48,27 +48,29 @@ class Perturb(Augmentation):
         if self.mask_rate + self.replace_rate > 1:
             yield Fault("replace_rate", self.replace_rate, f"leaves no room beside mask_rate = {self.mask_rate}")
         if not any(getattr(self, name) for name in rates):
-            yield Fault("mask_rate", 0, "must be above 0, or another rate", "Without any, copies are what they copy.")
+            yield Fault(
+                "mask_rate", 0, "must be above 0, or another rate", "Without any change, copies equal their originals."
+            )
 
     def look(self) -> None:
-        """Raise MissingPackageError or ModelError if there is no tagger, and one is needed."""
+        """Raise MissingPackageError or ModelError if a tagger is needed but not available."""
         if self.replace_rate:
             tagger.find(self.tagger)
 
     def data_faults(self, data: Dataset) -> Iterator[Fault]:
-        """Words can be told apart in the training texts."""
+        """Check that the training texts have spaces between words."""
         yield from script_faults(data)
 
     def made_with(self) -> Any:
-        """Leave out the tagger's place; its content counts."""
+        """Leave out the tagger's path; its content counts."""
         return {name: value for name, value in super().made_with().items() if name != "tagger"}
 
     def sources(self, state: State) -> Any:
-        """Return the mask token, and the tagger's content where it is used."""
+        """Return the mask token, and the tagger's content if one is used."""
         return [self._mask(state), tagger.fingerprint(self.tagger) if self.replace_rate else None]
 
     def maker(self, state: State) -> Perturber:
-        """Tag the training texts and return what makes the copies."""
+        """Tag the training texts and return the object that produces the copies."""
         rows = state.data.train
         lexicon = None
         if self.replace_rate:
@@ -76,7 +78,7 @@ class Perturb(Augmentation):
         return Perturber(self, rows, self._mask(state), lexicon)
 
     def _mask(self, state: State) -> str:
-        """Return the teacher's mask token; where it has none, that of unknown words, which a mask stands for."""
+        """Return the teacher's mask token, or its token for unknown words if it has none."""
         if not self.mask_rate:
             return ""
         tokenizer = load_tokenizer(state.given_teacher.folder)
@@ -87,7 +89,7 @@ class Perturb(Augmentation):
 
 
 class Unigrams:
-    """How often each word of a corpus has each tag, and which tag each word of each text has."""
+    """How often each word of a corpus has each tag, and the tag of each word in each text."""
 
     def __init__(self, rows: Split, names: list[str], numbers: Array) -> None:
         texts = [*rows.texts, *(rows.pairs or ())]
@@ -102,18 +104,18 @@ class Unigrams:
         self.sums = [np.cumsum(list(counter.values())) for counter in counts]
 
     def tags(self, text: int) -> Array:
-        """Return the numbers of the tags of a text's words; second texts are counted on after the first."""
+        """Return the tag numbers of a text's words; second texts are numbered after the first."""
         return self.numbers[self.ends[text - 1] if text else 0 : self.ends[text]]
 
     def draw(self, tag: int, generator: np.random.Generator) -> str:
-        """Return a word that has this tag, as often as the corpus has it with this tag."""
+        """Draw a word with this tag, in proportion to its frequency with this tag in the corpus."""
         sums = self.sums[tag]
         return self.words[tag][int(np.searchsorted(sums, generator.integers(sums[-1]), side="right"))]
 
 
 @dataclass(frozen=True)
 class Perturber:
-    """Makes the copies of `Perturb`."""
+    """Produces the copies of `Perturb`."""
 
     settings: Perturb
     rows: Split
@@ -121,7 +123,7 @@ class Perturber:
     lexicon: Unigrams | None
 
     def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
-        """Yield copies of a row, counting words seen, masked and replaced, and n-grams."""
+        """Yield copies of a row; count words seen, masked and replaced, and n-grams."""
         originals = texts_of(self.rows, row)
         sides = [cut(text) for text in originals]
         tags = [self.lexicon.tags(row + side * len(self.rows)) if self.lexicon else None for side in range(len(sides))]
@@ -144,7 +146,7 @@ def perturbed(
     text: Words, settings: Perturb, mask: str, draw: Callable[[int], str], generator: np.random.Generator,
     counts: Counter[str],
 ) -> str:  # fmt: skip
-    """Return one changed copy of a text; ``draw(place)`` gives another word for the one at a place."""
+    """Return one changed copy of a text; ``draw(place)`` returns a replacement for the word at a place."""
     words, gaps = list(text.words), list(text.gaps)
     for place, chance in enumerate(generator.random(len(words))):
         if chance < settings.mask_rate:

@@ -1,4 +1,4 @@
-"""Replacing words by what a language model, word vectors or a thesaurus give (TinyBERT, arXiv:1909.10351)."""
+"""Replace words with candidates from a language model, word vectors or a thesaurus (TinyBERT, arXiv:1909.10351)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from compress.settings import at_least, between
 
 SOURCES = ("mlm", "vectors", "synonyms")
 FILES = ("vectors", "synonyms")
-LOOKED_AT = 10  # lines of a file of vectors that are read before any work
+LOOKED_AT = 10  # lines of a vector file that are read before any work
 
 
 @dataclass(kw_only=True)
 class Substitute(Augmentation):
-    """Replace words by a language model's, by similar ones, or by synonyms (TinyBERT, arXiv:1909.10351).
+    """Replace words with a language model's, with similar ones, or with synonyms (TinyBERT, arXiv:1909.10351).
 
-    Algorithm 1: of each word, candidates are the K most probable words of a masked language model where the
-    word is a single piece to it, the K most similar by word vectors where it is several; each is replaced with
+    Algorithm 1: candidates for a word are the K most probable words of a masked language model if the model reads
+    the word as a single piece, otherwise the K most similar by word vectors; each word is replaced with
     probability p_t by one of its candidates, drawn uniformly. As in the authors' program, candidates come
-    from the row as it stands, once for all copies, and only words have any: punctuation, handles, hashtags and
-    links stay. Beyond the paper: a word that these sources have nothing for takes synonyms of a thesaurus,
-    all of them, in whatever part of speech; and a replacement has a capital where its word had one.
+    from the unchanged row, once for all copies, and only words have any: punctuation, handles, hashtags and
+    links stay. Beyond the paper: a word without candidates from these sources takes the synonyms of a thesaurus,
+    of any part of speech; and a replacement is capitalised like the word it replaces.
     """
 
     rate: float = 0.4  # p_t, probability that a word with candidates is replaced
     candidates: int = 15  # K, most probable or most similar words
-    mlm: str | None = None  # a folder or hub id of a masked language model, for words that are one piece to it
-    vectors: str | None = None  # a text file of word vectors (word2vec, GloVe), for the other words
-    synonyms: str | None = None  # a .tsv file (word, synonym, or word, part of speech, synonyms), for the rest
+    mlm: str | None = None  # folder or hub id of a masked language model, for words that it reads as one piece
+    vectors: str | None = None  # text file of word vectors (word2vec, GloVe), for the other words
+    synonyms: str | None = None  # .tsv file (word, synonym; or word, part of speech, synonyms), for the rest
 
     def faults(self) -> Iterator[Fault]:
-        """There is a source, the files exist, and something is replaced."""
+        """Check that there is a source, that the files exist, and that something is replaced."""
         yield from super().faults()
         yield from between(self, "rate", 0, 1, open_low=True)
         yield from at_least(self, "candidates", 1)
@@ -55,7 +55,7 @@ class Substitute(Augmentation):
         for name in FILES:
             value = getattr(self, name)
             if value and not Path(value).expanduser().is_file():
-                yield Fault(name, value, "is no file", "Name a file.")
+                yield Fault(name, value, "is not a file", "Name a file.")
 
     def look(self) -> None:
         """Raise ModelError or DataError if a source cannot be used."""
@@ -67,25 +67,25 @@ class Substitute(Augmentation):
             read_synonyms(Path(self.synonyms).expanduser())
 
     def data_faults(self, data: Dataset) -> Iterator[Fault]:
-        """Words can be told apart in the training texts."""
+        """Check that the training texts have spaces between words."""
         yield from script_faults(data)
 
     def made_with(self) -> Any:
-        """Leave out where the sources lie; their content counts."""
+        """Leave out the sources' paths; their content counts."""
         return {name: value for name, value in super().made_with().items() if name not in SOURCES}
 
     def sources(self, state: State) -> Any:
-        """Return hashes of what the sources hold, by name."""
-        found: dict[str, str] = {}
+        """Return hashes of the sources' contents, by name."""
+        hashes: dict[str, str] = {}
         if self.mlm:
             source = masked_lm.source(self.mlm)
-            found["mlm"] = content_of(source, load_config(source))
-        return found | {
+            hashes["mlm"] = content_of(source, load_config(source))
+        return hashes | {
             name: hash_file(Path(path).expanduser()) for name in FILES if (path := getattr(self, name)) is not None
         }
 
     def maker(self, state: State) -> Substituter:
-        """Read the sources and return what makes the copies."""
+        """Read the sources and return the object that produces the copies."""
         return Substituter(
             self,
             state.data.train,
@@ -97,7 +97,7 @@ class Substitute(Augmentation):
 
 @dataclass(frozen=True)
 class Substituter:
-    """Makes the copies of `Substitute`."""
+    """Produces the copies of `Substitute`."""
 
     settings: Substitute
     rows: Split
@@ -106,7 +106,7 @@ class Substituter:
     synonyms: dict[str, list[str]]
 
     def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
-        """Yield copies of a row, counting words seen, those without candidates, and what each source replaced."""
+        """Yield copies of a row; count words seen, words without candidates, and replacements by source."""
         originals = texts_of(self.rows, row)
         sides = [cut(text) for text in originals]
         expected = self.mlm.candidates(originals, sides, self.settings.candidates) if self.mlm else {}
@@ -116,8 +116,8 @@ class Substituter:
             for place, word in enumerate(text.words):
                 if is_word(word):
                     words += 1
-                    if found := self._candidates(word, expected.get((side, place), [])):
-                        known[side, place] = found
+                    if options := self._candidates(word, expected.get((side, place), [])):
+                        known[side, place] = options
         counts["words"] += number * words
         counts["without_candidates"] += number * (words - len(known))
         for _ in range(number):
@@ -130,7 +130,7 @@ class Substituter:
             yield tuple(joined(new, text.gaps) for new, text in zip(changed, sides, strict=True))
 
     def _candidates(self, word: str, expected: list[str]) -> tuple[str, list[str]] | None:
-        """Return the first source that has candidates for a word, and them."""
+        """Return the first source that has candidates for a word, with the candidates."""
         if expected:
             return "mlm", expected
         if self.vectors is not None and (similar := self.vectors.nearest(word, self.settings.candidates)):

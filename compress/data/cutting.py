@@ -1,4 +1,4 @@
-"""Choose rows: cut a split in two, or take a sample; seeded and stratified, free of files and messages."""
+"""Choose rows: cut a split in two, or take a sample; seeded and stratified, without files or messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.tasks.base import Array
 def shares_of(counts: Sequence[int], total: int) -> list[int]:
     """Divide ``total`` over strata in proportion to ``counts``, by largest remainder.
 
-    Each stratum gets at least one where ``total`` allows it, and none gets more than its count.
+    Each stratum gets at least one if ``total`` allows it, and at most its count.
     """
     total = min(total, sum(counts))
     exact = [total * count / sum(counts) for count in counts]
@@ -36,7 +36,7 @@ def strata_of(classes: Sequence[Hashable]) -> list[Array]:
 
 
 def sample(classes: Sequence[Hashable], rows: int, seed: int) -> Array:
-    """Return ``rows`` positions, spread over the classes as the whole is, in ascending order."""
+    """Return ``rows`` positions, with classes in the same proportions as overall, in ascending order."""
     generator = np.random.default_rng(seed)
     strata = strata_of(classes)
     wanted = shares_of([len(stratum) for stratum in strata], rows)
@@ -47,8 +47,8 @@ def sample(classes: Sequence[Hashable], rows: int, seed: int) -> Array:
 def cut(keys: Sequence[str], classes: Sequence[Hashable], rows: int, seed: int) -> tuple[Array, Array]:
     """Return (positions that stay, positions cut off), both ascending; about ``rows`` are cut off.
 
-    Rows with the same key stay together; they are counted under the class of the first of them. A class
-    never leaves entirely: one key of each stays.
+    Rows with the same key stay together and count for the class of the first one. No class
+    is cut off entirely: one key of each stays.
     """
     generator = np.random.default_rng(seed)
     groups = strata_of(keys)

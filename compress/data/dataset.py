@@ -1,4 +1,4 @@
-"""The rows of a run: three splits, perhaps unlabelled rows, and what must be said about them."""
+"""The rows of a run: three splits, perhaps unlabelled rows, and notes about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compress.tasks.base import Array, Task
 
 @dataclass(frozen=True)
 class Split:
-    """Rows in order; their texts lie in a file. ``labels`` are encoded by the task; None for unlabelled rows."""
+    """Rows in order; their texts are on disk. ``labels`` are encoded by the task; None for unlabelled rows."""
 
     texts: Sequence[str]
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
@@ -73,7 +73,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All rows of a run, with the task that their labels stand for."""
+    """All rows of a run, with their task."""
 
     name: str
     task: Task
@@ -82,11 +82,11 @@ class Dataset:
     test: Split
     unlabelled: Split | None = None
     notes: tuple[str, ...] = field(default=())  # what was cut, cleaned or found, one sentence each
-    label_map: Mapping[str, str] = field(default_factory=dict)  # a model's label -> the data's, where the user says so
+    label_map: Mapping[str, str] = field(default_factory=dict)  # a model's label -> the data's, as the user sets it
     unseen: Mapping[str, tuple[str, int]] = field(
         default_factory=dict
     )  # labels without a training row -> where the first of their rows was read, and how many there are
-    summary: Summary | None = None  # how the rows were read, where a source has read them
+    summary: Summary | None = None  # how the rows were read, if a source read them
 
     @property
     def transfer(self) -> Split:

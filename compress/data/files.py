@@ -1,4 +1,4 @@
-"""Rows from a user's own files. Each fault names the file, the line, what is wrong and how to fix it."""
+"""Rows from the user's own files. Each error names the file, the line, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ SPLITS = ("train", "validation", "test", "unlabelled")
 
 @dataclass(kw_only=True)
 class Files(Data):
-    """TSV, CSV, JSONL or Parquet files, told apart by their suffix; UTF-8.
+    """TSV, CSV, JSONL or Parquet files, recognised by their suffix; UTF-8.
 
     A file with a header has its columns recognised by name (label, text, text_b, sentence1, …) or named
-    here; a column that may be a second text and is not named is asked about. A TSV or CSV file without a
-    header holds ``label, text`` or ``label, text, second text``. TSV knows no quoting, CSV does. Parquet
-    columns of class numbers that `datasets` wrote give the classes' names. Unlabelled rows may also be a
-    .txt file, one text a line.
+    here; an unnamed column that may hold second texts is an error. A TSV or CSV file without a
+    header holds ``label, text`` or ``label, text, second text``. TSV has no quoting, CSV does. Parquet
+    columns of class numbers that `datasets` wrote give the names of the classes. Unlabelled rows may also be a
+    .txt file, one text per line.
     """
 
-    train: str = ""  # path; the only one that is needed
-    validation: str | None = None  # without a test file, these are the test rows
+    train: str = ""  # path; the only file that is required
+    validation: str | None = None  # path; used as the test rows if there is no test file
     test: str | None = None
-    unlabelled: str | None = None  # more texts, which only the teacher labels
-    text: str | None = None  # name of the column of texts; None: recognised
-    text_pair: str | None = None  # name of the column of second texts
-    label: str | None = None  # name of the column of labels
-    header: bool | None = None  # whether a TSV or CSV file has one; None: recognised by the names in line 1
+    unlabelled: str | None = None  # path; more texts, which only the teacher labels
+    text: str | None = None  # name of the text column; default: recognised
+    text_pair: str | None = None  # name of the column with second texts
+    label: str | None = None  # name of the label column
+    header: bool | None = None  # whether a TSV or CSV file has a header; default: recognised by the names in line 1
 
     def faults(self) -> Iterator[Fault]:
-        """Yield faults of the counts, of files that are not there and of settings that exclude each other."""
+        """Check counts, files and combinations of settings."""
         yield from super().faults()
         if not self.train:
             yield Fault("train", None, "needs a file", "For example data.train=my/train.tsv.")
@@ -69,13 +69,13 @@ class Files(Data):
             )
 
     def read(self) -> Parts:
-        """Read the files that are given; raises DataError at the first that cannot be used."""
+        """Read the given files; raises DataError at the first unusable one."""
         if not self.train:
             raise DataError("data.train needs a file, for example data.train=my/train.tsv.")
         notes: list[str] = []
         train = self._rows(self.train, notes, labelled=True)
         if train is None:
-            raise DataError(f"{self.train}: no row has a label. Name another file: data.train=PATH.")
+            raise DataError(f"{self.train}: no row has a label. Choose another file: data.train=PATH.")
 
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train)
@@ -88,7 +88,7 @@ class Files(Data):
         )
 
     def _rows(self, name: str, notes: list[str], labelled: bool, like: Rows | None = None) -> Rows | None:
-        """Return the rows of a file, None where none of them has a label; ``like`` are the training rows."""
+        """Return the rows of a file, or None if none has a label; ``like`` are the training rows."""
         path = Path(name).expanduser()
         if fault := _path_fault(path, not labelled):
             rule, remedy = fault
@@ -111,7 +111,7 @@ class Files(Data):
         return rows
 
     def _layout(self, name: str, records: Numbered, labelled: bool, like: Rows | None) -> tuple[Layout, Numbered]:
-        """Look at the first row that can be read; return what its columns mean, and the rows after a header."""
+        """Inspect the first readable row; return the meaning of its columns, and the rows after a header."""
         passed: list[tuple[int, Record]] = []
         number, first = 0, None
         for number, record in records:
@@ -143,10 +143,10 @@ class Files(Data):
             layout = without_header(name, number, list(first), labelled, like)
             columns = None
         if like is not None and (layout.pair is None) != (like.pairs is None):
-            one, two = (name, like.source) if layout.pair is None else (like.source, name)
+            single, double = (name, like.source) if layout.pair is None else (like.source, name)
             raise DataError(
-                f"{name}: {one} has one text a row, {two} has two. Give both files the same columns, or name them "
-                "with data.text and data.text_pair."
+                f"{name}: {single} has one text per row, {double} has two. Give both files the same columns, or name "
+                "them with data.text and data.text_pair."
             )
         header = isinstance(first, list) and columns is not None
         return layout, chain(passed, records if header else chain([(number, first)], records))
@@ -159,7 +159,7 @@ class Files(Data):
     def _same_columns(
         self, names: list[str], name: str, labelled: bool, like: Rows | None
     ) -> tuple[str | None, str | None, str | None]:
-        """Return the columns that are named, or else those of the training rows, which every labelled file needs."""
+        """Return the named columns, or those of the training rows, which every labelled file needs."""
         if self.text is not None or like is None or like.columns is None or not like.columns.named:
             return self.text, self.text_pair, self.label
         by_name = {folded(column): column for column in reversed(names)}
@@ -179,7 +179,7 @@ class Files(Data):
 
 
 def _path_fault(path: Path, unlabelled: bool) -> tuple[str, str] | None:
-    """Return (rule, remedy) where there is no file that can be read."""
+    """Return (rule, remedy) if there is no readable file."""
     try:
         return _looked_at(path, unlabelled)
     except OSError as error:
@@ -197,7 +197,7 @@ def _looked_at(path: Path, unlabelled: bool) -> tuple[str, str] | None:
             return "does not exist", f"Did you mean {path.parent / close[0]}?"
         return "does not exist", "" if path.parent.is_dir() else f"Nor does the folder {path.parent}."
     if not path.is_file():
-        return "is no regular file", "Copy what it holds into a file."
+        return "is not a regular file", "Copy its content to a file."
     known = [*READERS, *([".txt"] if unlabelled else [])]
     if path.suffix.lower() not in known:
         return f"has the unknown suffix {path.suffix!r}", f"Known: {', '.join(known)}. Rename or convert it."

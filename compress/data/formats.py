@@ -1,4 +1,4 @@
-"""Read files row by row: TSV, CSV, JSONL and plain text, without knowing what the columns mean."""
+"""Read files row by row: TSV, CSV, JSONL and plain text, whatever the columns mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compress.data.sniff import HEAD, kind_of_file
 class Bad:
     """A row that cannot be read."""
 
-    reason: str  # what is wrong, and the remedy, as sentences
+    reason: str  # the problem and the remedy, as sentences
 
 
 Record = list[str] | dict[str, object] | Bad  # fields by position, fields by name, or neither
@@ -26,13 +26,13 @@ Numbered = Iterator[tuple[int, Record]]  # with the 1-based line (Parquet: row) 
 
 
 BOM = b"\xef\xbb\xbf"
-_CR = "A carriage return alone ends no line here. Convert the file: tr '\\r' '\\n'."
+_CR = "A carriage return alone does not end a line. Convert the file: tr '\\r' '\\n'."
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
-    """Yield each line with its number; a line that is not UTF-8 text is `Bad`. Byte-order marks at the start go.
+    """Yield each line with its number; a line that is not UTF-8 text is `Bad`.
 
-    Lines end in LF or CR LF, and nothing else: not at the other signs that Unicode has for it.
+    A byte-order mark at the start is dropped. Lines end in LF or CR LF only, not at Unicode's other line separators.
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
@@ -49,7 +49,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
             if number > 1 and line.startswith(BOM):
                 yield (
                     number,
-                    Bad("a byte-order mark amid the file: were two files joined? Remove it."),
+                    Bad("a byte-order mark in the middle of the file: were two files joined? Remove it."),
                 )
                 continue
             try:
@@ -66,18 +66,18 @@ def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
 
 
 def _not_lines(first: bytes) -> Bad | None:
-    """Return why a file, of which this is the first line, does not consist of lines of UTF-8 text."""
+    """Return why a file with this first line does not consist of lines of UTF-8 text."""
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return Bad("this is UTF-16, not UTF-8. Save it as UTF-8: iconv -f UTF-16 -t UTF-8.")
-    if found := kind_of_file(first[:HEAD]):
-        return Bad(f"this is {found[0]}, not lines of text. {found[1]}")
+    if kind := kind_of_file(first[:HEAD]):
+        return Bad(f"this is {kind[0]}, not lines of text. {kind[1]}")
     if not first.endswith(b"\n") and b"\r" in first.rstrip(b"\r"):
         return Bad(f"lines end in CR alone, as on old Macs. {_CR}")
     return None
 
 
 def read_tsv(path: Path) -> Numbered:
-    """Yield fields divided by tabs. No quoting, no escapes: a quotation mark is a quotation mark."""
+    """Yield fields separated by tabs, without quoting or escapes."""
     for number, line in lines_of(path):
         if isinstance(line, Bad):
             yield number, line
@@ -86,14 +86,14 @@ def read_tsv(path: Path) -> Numbered:
 
 
 def read_csv(path: Path) -> Numbered:
-    """Yield fields divided by commas; a field in double quotes may hold commas, line ends and doubled quotes."""
+    """Yield fields separated by commas; a field in double quotes may hold commas, line ends and doubled quotes."""
     bad: list[tuple[int, Bad]] = []
 
     def decoded() -> Iterator[str]:
         for number, line in lines_of(path):
             if isinstance(line, Bad):
                 bad.append((number, line))
-                yield "\n"  # keeps the count of lines
+                yield "\n"  # keeps the line count
             else:
                 yield line
 
@@ -105,9 +105,9 @@ def read_csv(path: Path) -> Numbered:
                 fields = next(reader, None)
         except csv.Error as error:
             yield from bad
-            reason = f"the quotes do not add up ({error}). Double a quotation mark inside a quoted field."
+            reason = f"unbalanced quotes ({error}). Double a quotation mark inside a quoted field."
             if "new-line character" in str(error):
-                reason = f"a carriage return (CR) stands alone outside quotes. {_CR}"
+                reason = f"a lone carriage return (CR) outside quotes. {_CR}"
             yield start, Bad(reason)
             return
         yield from bad
@@ -121,7 +121,7 @@ def read_csv(path: Path) -> Numbered:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Within, a field may be longer than 131,072 characters; the limit, which the whole process shares, is put back."""
+    """Allow fields longer than 131,072 characters within the block; then restore the limit, which is global."""
     before = csv.field_size_limit(LONGEST)
     try:
         yield
@@ -130,7 +130,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def read_jsonl(path: Path) -> Numbered:
-    """Yield one JSON object a line."""
+    """Yield one JSON object per line."""
     for number, line in lines_of(path):
         if isinstance(line, Bad):
             yield number, line
@@ -138,7 +138,7 @@ def read_jsonl(path: Path) -> Numbered:
         if not line.strip():
             continue
         if number == 1 and line.lstrip().startswith("["):
-            yield number, Bad("a JSON list; one JSON object a line is read. Convert it: jq -c '.[]'.")
+            yield number, Bad("a JSON list, where each line must be a JSON object. Convert it: jq -c '.[]'.")
             return
         try:
             value = json.loads(line, object_pairs_hook=_once)
@@ -164,7 +164,7 @@ def read_jsonl(path: Path) -> Numbered:
 
 
 class _RepeatedKeyError(ValueError):
-    """An object has one key twice, of which Python would keep the last."""
+    """An object has the same key twice; Python would keep the last."""
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -177,7 +177,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def read_txt(path: Path) -> Numbered:
-    """Yield one text a line, as the only field."""
+    """Yield one text per line, as the only field."""
     for number, line in lines_of(path):
         if isinstance(line, Bad):
             yield number, line
@@ -195,7 +195,7 @@ READERS: dict[str, Callable[[Path], Numbered]] = {
 
 
 def kind_of(value: object) -> str:
-    """Return the name of a JSON value's kind, for a message."""
+    """Return the name of a JSON value's type, for a message."""
     if value is None:
         return "null"
     names: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "string", list: "list"}

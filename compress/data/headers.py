@@ -1,4 +1,4 @@
-"""What a first line is, names of columns or a row, and names that could mean two columns: asked, never guessed."""
+"""Decide whether a first line is a header or a row, and refuse column names with two meanings; never guess."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from compress.data.scripts import words_in
 from compress.errors import DataError
 from compress.tasks.doubts import is_number
 
-LONGEST_NAME = 4  # words that the name of a column may have
+LONGEST_NAME = 4  # words in the longest column name
 
 
 def check_names(names: Sequence[str], where: str, *, named: Sequence[str | None]) -> None:
-    """Raise DataError where two columns have one name.
+    """Raise DataError if two columns have the same name.
 
-    Names that differ in case or white space alone are one, unless the columns that are used are all ``named``.
+    Names that differ only in case or white space count as the same, unless all used columns are ``named``.
     """
     repeated = _repeated([name for name in names if name.strip()])
     if repeated:
@@ -32,14 +32,14 @@ def check_names(names: Sequence[str], where: str, *, named: Sequence[str | None]
         if len(alike) > 1 and folded(name) in meant and not set(alike) & set(named):
             raise DataError(
                 f"{where}: the columns {' and '.join(map(repr, alike))} differ only in case or white space. Remove or "
-                "rename one of them, or name what is meant: data.text, data.text_pair, data.label."
+                "rename one of them, or name the columns you mean: data.text, data.text_pair, data.label."
             )
 
 
 def refuse_unknown_header(train: Rows, others: Sequence[Rows | None]) -> None:
-    """Raise DataError where line 1 of a file without a known header may be a header: its label occurs only there.
+    """Raise DataError if line 1 of a file without a known header may be a header: its label occurs only there.
 
-    Its fields are a few words then, and most other classes occur more than once.
+    Its fields are then a few words, and most other classes occur more than once.
     """
     labels = train.words
     label, texts = labels[0], [train.texts[0], *(train.pairs[:1] if train.pairs is not None else ())]

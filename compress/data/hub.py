@@ -1,4 +1,4 @@
-"""Rows from any data set of the Hugging Face hub, or from a local folder in one of its layouts."""
+"""Rows from any data set on the Hugging Face hub, or from a local folder in one of its layouts."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ OFFLINE = "Without a network, use files: data=files data.train=PATH."
 
 @dataclass(kw_only=True)
 class Hub(Data):
-    """A data set by its hub id. Code that comes with a data set is never run.
+    """A data set by its hub id. Code in a data set is never run.
 
-    A split whose labels are all -1, as GLUE's test splits, counts as missing; single rows without a label
+    A split whose labels are all -1, as GLUE's test splits, counts as missing; other rows without a label
     or a text are left out and counted.
     """
 
     path: str = ""  # hub id, for example nyu-mll/glue, or a local folder
-    subset: str | None = None  # which part of the set, for example sst2
-    text: str | None = None  # name of the column of texts; None: recognised
-    text_pair: str | None = None  # name of the column of second texts
-    label: str | None = None  # name of the column of labels
-    train: str = "train"  # names of the splits; None: the usual ones
+    subset: str | None = None  # part of the data set, for example sst2
+    text: str | None = None  # name of the text column; default: recognised
+    text_pair: str | None = None  # name of the column with second texts
+    label: str | None = None  # name of the label column
+    train: str = "train"  # name of the split; default: the usual one
     validation: str | None = None
     test: str | None = None
     unlabelled: str | None = None
 
     def faults(self) -> Iterator[Fault]:
-        """Yield faults of the counts and of names that are missing."""
+        """Check counts and required names."""
         yield from super().faults()
         if not self.path:
-            yield Fault("path", None, "needs the id of a data set", "For example data.path=stanfordnlp/imdb.")
+            yield Fault("path", None, "must be the id of a data set", "For example data.path=stanfordnlp/imdb.")
         elif reason := no_data_set(self.path):
             yield Fault("path", self.path, *reason)
         if not self.train:
@@ -54,7 +54,7 @@ class Hub(Data):
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
 
     def read(self) -> Parts:
-        """Download the set, or take it from the cache, and return its rows."""
+        """Download the data set, or take it from the cache, and return its rows."""
         splits = _loaded(self.path, self.subset)
         notes: list[str] = []
         train = self._rows(splits, "train", notes)
@@ -122,7 +122,7 @@ class Hub(Data):
 
 
 def _word(label: object, names: list[str] | None) -> str | None:
-    """Return a label as a word, None where it is missing; ``names`` are those of a ClassLabel."""
+    """Return a label as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
     if names is not None:
         return names[label] if isinstance(label, int) and 0 <= label < len(names) else None
     if isinstance(label, float) and label.is_integer():
@@ -131,7 +131,7 @@ def _word(label: object, names: list[str] | None) -> str | None:
 
 
 def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
-    """Return the splits of a set; whatever goes wrong is told in one message."""
+    """Return the splits of a data set; any failure becomes one message."""
     import datasets
 
     folder = Path(path).expanduser()
@@ -144,7 +144,9 @@ def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:
             except Exception as error:  # as in `_read_by_library`
                 if _is_of_subset(error):
                     raise DataError(_told(path, error)) from None
-                raise DataError(f"{path}: is no folder, is not in the hub's cache, and {reason}. {OFFLINE}") from None
+                raise DataError(
+                    f"{path}: is not a folder, is not in the hub's cache, and {reason}. {OFFLINE}"
+                ) from None
     if not Path(str(datasets.config.HF_DATASETS_CACHE), path.replace("/", "___")).is_dir():
         _refuse_unknown(path)
     return _read_by_library(path, subset, path)
@@ -155,13 +157,13 @@ def _read_by_library(source: str, subset: str | None, path: str) -> Mapping[str,
 
     try:
         return dict(datasets.load_dataset(source, subset))
-    except Exception as error:  # a library of libraries: it raises what pyarrow, fsspec and the hub raise
+    except Exception as error:  # it raises whatever pyarrow, fsspec and the hub raise
         raise DataError(_told(path, error)) from None
 
 
 @contextmanager
 def _library_offline() -> Iterator[None]:
-    """Within, `datasets`, which keeps a setting of its own, uses its cache alone."""
+    """Make `datasets`, which has a setting of its own, use only its cache within the block."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -173,25 +175,25 @@ def _library_offline() -> Iterator[None]:
 
 
 def _refuse_unknown(path: str) -> None:
-    """Ask the hub whether it has a data set, with a short limit."""
+    """Ask the hub whether it has a data set, with a short time limit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
         HfApi().dataset_info(path, timeout=10)
     except GatedRepoError:
-        raise DataError(f"{path}: asks for your consent. Accept its terms on the hub, then: hf auth login.") from None
+        raise DataError(f"{path}: requires your consent. Accept its terms on the hub, then: hf auth login.") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise DataError(
-            f"{path}: the hub knows no data set of this id that you may read. Check data.path (owner/name), "
+            f"{path}: the hub has no data set with this id that you may read. Check data.path (owner/name), "
             "or log in for a private one: hf auth login."
         ) from None
-    except Exception as error:  # the HTTP library differs from version to version
+    except Exception as error:  # the HTTP library depends on the version
         raise DataError(_told(path, error)) from None
 
 
 def _is_of_subset(error: Exception) -> bool:
-    """Say whether the library asks for the name of a subset."""
+    """Return whether the library requires the name of a subset."""
     return "Config" in str(error).partition("\n")[0] and "subset" not in str(error).partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""Columns that are not used: listed, or, where one may be the second text of a pair, asked about."""
+"""Columns that are not used: listed, or refused if one may hold the second text of a pair."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from compress.data.columns import PAIRS, TEXTS
 from compress.data.scripts import words_in
 from compress.errors import DataError
 
-LOOKED_AT = 2000  # rows from which a column is judged
-WORDS = 3  # from this mean number of words on, a column holds texts
-DIFFERENT = 0.2  # share of different values from which on it does
+LOOKED_AT = 2000  # rows that are inspected
+WORDS = 3  # mean number of words from which a column holds texts
+DIFFERENT = 0.2  # share of different values from which a column holds texts
 _SECONDS = frozenset(
     {"aspect", "entity", "topic", "target", "term", "title", "body", "headline", "summary", "query", "question"}
     | {"answer", "response", "reply", "context", "passage", "paragraph", "document", "claim", "evidence"}
@@ -23,14 +23,14 @@ _SECOND = re.compile(r"(?:text|sentence|sent|question|review|comment|utterance|p
 
 @dataclass
 class Unused:
-    """The columns of one file that are not used, and what the first rows hold in each."""
+    """The unused columns of one file, with their values in the first rows."""
 
     names: Sequence[str]
     seen: dict[str, list[str]] = field(default_factory=dict)  # strings by column
     rows: int = 0
 
     def see(self, fields: Mapping[str, object]) -> None:
-        """Look at one row; after enough of them, at none."""
+        """Inspect one row; does nothing after enough of them."""
         if self.rows < LOOKED_AT:
             self.rows += 1
             for name in self.names:
@@ -39,7 +39,7 @@ class Unused:
                     self.seen.setdefault(name, []).append(value.strip())
 
     def second_text(self) -> str | None:
-        """Return the first column that may be a second text: by its name, or by what it holds."""
+        """Return the first column that may hold second texts, by its name or its values."""
         return next((name for name in self.names if self._is_text(name)), None)
 
     def _is_text(self, name: str) -> bool:
@@ -59,11 +59,11 @@ def _named_as_one(name: str) -> bool:
 
 
 def ask_about_second_text(unused: Unused, text: str, where: str) -> None:
-    """Raise DataError where a column beside that of the texts may hold second texts, which would be dropped."""
+    """Raise DataError if another column may hold second texts, which would be dropped."""
     other = unused.second_text()
     if other is not None:
         raise DataError(
-            f"{where}: the column {other!r} may hold second texts, which would be dropped. For rows of two texts: "
+            f"{where}: the column {other!r} may hold second texts, which would be dropped. If rows have two texts: "
             f"data.text={_word(text)} data.text_pair={_word(other)}; for the one text alone: data.text={_word(text)}."
         )
 

@@ -1,4 +1,4 @@
-"""What the columns of a file mean: which fields of a record hold the text, the second text and the label."""
+"""The columns of a file: which fields of a record hold the text, the second text and the label."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from compress.wording import counted
 
 @dataclass(frozen=True)
 class Layout:
-    """Which fields hold what, by name; ``names`` gives their positions in a record of fields."""
+    """The columns by name; ``names`` gives their positions in a record."""
 
     names: list[str]
     text: str
     pair: str | None
     label: str | None
     by_position: bool = True
-    line: int | None = None  # of the header, in a file that has one
+    line: int | None = None  # of the header, if the file has one
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Columns that are not used."""
+        """Unused columns."""
         return tuple(name for name in self.names if name not in (self.text, self.pair, self.label))
 
     @property
     def columns(self) -> Columns:
-        """The same, for those who only want to say it."""
+        """The same without positions, for messages."""
         header = f"header in line {self.line}" if self.line else "no header"
         header = header if self.by_position else "columns by name"
         return Columns(header, self.text, self.pair, self.label, self.ignored, self.line is not None)
 
     def fields(self, record: list[str] | dict[str, object]) -> dict[str, object] | Bad:
-        """Return the fields by name, or why there are none."""
+        """Return the fields by name, or the reason why the record is bad."""
         if isinstance(record, dict):
             missing = [column for column in (self.text, self.pair, self.label) if column and column not in record]
             return Bad(f"has no {missing[0]!r}. Each object needs the same keys.") if missing else record
@@ -44,23 +44,23 @@ class Layout:
             return Bad("the header again: were two files joined? Remove the line.")
         if len(record) != len(self.names):
             if any("\r" in field for field in record):
-                return Bad("a carriage return (CR) alone ends no line here. Convert the file: tr '\\r' '\\n'.")
+                return Bad("a lone carriage return (CR) does not end a line. Convert the file: tr '\\r' '\\n'.")
             return Bad(
                 f"expected {counted(len(self.names), 'field')} ({', '.join(self.names)}), got {len(record)}. "
-                "A .tsv file divides fields by one tab and knows no quotes; in a .csv file a text with a comma "
-                "stands in double quotes."
+                "A .tsv file separates fields by one tab and has no quoting; in a .csv file a text with a comma "
+                "needs double quotes."
             )
         return dict(zip(self.names, record, strict=True))
 
 
 def check_fields(where: str, suffix: str, fields: list[str], *, named: bool) -> None:
-    """Raise DataError where a first row is divided or quoted otherwise than its suffix says."""
+    """Raise DataError if a first row has other delimiters or quotes than its suffix says."""
     reason = divided_otherwise(suffix, fields, named=named)
-    if reason and (named or len(fields) > 1):  # of one field alone `without_header` says what is expected
+    if reason and (named or len(fields) > 1):  # for a single field, `without_header` says what is expected
         raise DataError(f"{where}: {reason}")
     if suffix == ".tsv" and quoted_tsv(fields):
         raise DataError(
-            f"{where}: each field stands in double quotes, and a .tsv file knows no quotes. Write it without them "
+            f"{where}: each field is in double quotes, but a .tsv file has no quoting. Write it without them "
             "(csv.QUOTE_NONE), or as a .csv file with commas."
         )
 

@@ -1,4 +1,4 @@
-"""Rows that are left over when the splits are sampled, used without their labels."""
+"""Training rows that the samples leave over, used without their labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.wording import counted
 
 
 def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
-    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that no split has, seeded."""
+    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that are in no split, seeded."""
     used = {key for split in (data.train, data.validation, data.test) for key in _keys(split)}
     free = [row for row, key in enumerate(train.keys) if key not in used]
     if not free:

@@ -1,4 +1,4 @@
-"""What stands where a data set's name belongs: a file or a folder is pointed to the setting that reads it."""
+"""Files and folders given as the name of a data set: the message names the setting that reads them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EXAMPLE = "Read files with data=files data.train=PATH."
 
 
 def no_data_set(name: str) -> tuple[str, str] | None:
-    """Return (rule, remedy) where a name is a file or a path to nothing; None for what may be a data set.
+    """Return (rule, remedy) if a name is a file or a path that does not exist; None if it may be a data set.
 
-    A folder passes only as a path of `data.path`, where the hub's library reads it.
+    A folder is accepted only in `data.path`, where the hub's library reads it.
     """
     path = Path(name).expanduser()
     try:
@@ -29,7 +29,7 @@ def no_data_set(name: str) -> tuple[str, str] | None:
 
 
 def folder_instead(name: str) -> tuple[str, str] | None:
-    """Return (rule, remedy) where a folder stands for a data set's name; None for anything else."""
+    """Return (rule, remedy) if a folder is given as a data set's name; None for anything else."""
     path = Path(name).expanduser()
     try:
         if not path.is_dir():
@@ -42,4 +42,4 @@ def folder_instead(name: str) -> tuple[str, str] | None:
         test = next((file for file in files if "test" in file.lower() and file != train), None)
         words = f"data.train={path / train}" + (f" data.test={path / test}" if test else "")
         return "is a folder", f"Read its files: data=files {words}."
-    return "is a folder", f"If it is in a layout of the datasets library: data=hub data.path={name}."
+    return "is a folder", f"If the datasets library knows its layout: data=hub data.path={name}."

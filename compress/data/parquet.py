@@ -1,4 +1,4 @@
-"""Read Parquet row by row, with the class names that the datasets library keeps in a file's metadata."""
+"""Read Parquet row by row, with the class names that the datasets library stores in the metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.errors import DataError
 
 
 class NoLabel:
-    """A label that is missing on purpose: -1, or nothing, in a column of classes with names."""
+    """A label that is missing on purpose: -1 or null in a column of named classes."""
 
 
 NO_LABEL = NoLabel()
@@ -21,7 +21,7 @@ NO_LABEL = NoLabel()
 def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield the number and the fields by column name of each row; a column of class numbers gives their names.
 
-    Raises DataError where the file is none, is damaged, names a column twice, or has metadata that cannot be read.
+    Raises DataError if the file is not Parquet, is damaged, names a column twice, or has unreadable metadata.
     """
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
@@ -43,7 +43,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of the classes by column, out of what the datasets library writes; raises DataError."""
+    """Return the names of the classes by column, from the metadata of the datasets library; raises DataError."""
     raw = metadata.get(b"huggingface")
     if raw is None:
         return {}
@@ -60,12 +60,12 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
         raise DataError(f"{broken} ({type(error).__name__}). {remedy}") from None
     for column, names in found.items():
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{broken}: the classes of {column!r} are no list of names. {remedy}")
+            raise DataError(f"{broken}: the classes of {column!r} are not a list of names. {remedy}")
     return found
 
 
 def _values(column: Any, classes: list[str] | None) -> list[object]:
-    """Return a column's values; those of a type that Python has no value for become strings."""
+    """Return a column's values; values without a Python type become strings."""
     import pyarrow as pa
 
     try:
@@ -78,7 +78,7 @@ def _values(column: Any, classes: list[str] | None) -> list[object]:
 
 
 def _class(value: object, names: list[str]) -> object:
-    """Return a class's name; a value that is no number of a class stays as it is, to be refused where it is used."""
+    """Return a class's name; a value that is not a class number is unchanged, and refused where it is used."""
     if value is None or value == -1:
         return NO_LABEL
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
@@ -87,7 +87,7 @@ def _class(value: object, names: list[str]) -> object:
 
 
 class UnknownClass:
-    """A number that no class of a column has."""
+    """A number that is not a class of the column."""
 
     def __init__(self, value: object, classes: int) -> None:
         self.reason = f"the label {value!r} is none of the {classes} classes that the file's metadata names, 0 first"
@@ -96,10 +96,10 @@ class UnknownClass:
 def _reason(path: Path, error: Exception) -> str:
     try:
         with path.open("rb") as file:
-            found = kind_of_file(file.read(HEAD))
+            kind = kind_of_file(file.read(HEAD))
     except OSError as failure:
         return f"cannot be read ({failure.strerror}). Make it readable: chmod u+r FILE."
-    if found and found[0] != "a Parquet file":
-        return f"this is {found[0]}, not a Parquet file. {found[1]}"
+    if kind and kind[0] != "a Parquet file":
+        return f"this is {kind[0]}, not a Parquet file. {kind[1]}"
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     return f"cannot be read as Parquet ({reason}). Write it again, or copy it again."

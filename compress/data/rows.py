@@ -1,4 +1,4 @@
-"""Rows as a source gives them: texts and label words, with the place where each was read."""
+"""Rows from a source: texts and label words, with the place where each was read."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from compress.tasks.base import Array
 
 
 def folded(text: str) -> str:
-    """Return the text with case and white space folded: what makes two texts equal here."""
+    """Return the text with case and white space folded; equal texts share it."""
     return " ".join(text.casefold().split())
 
 
 def key_of(first: str, second: str | None = None) -> str:
-    """Return what makes rows equal: the folded text, or both folded texts in either order."""
+    """Return a key that equal rows share: the folded text, or both folded texts in either order."""
     return folded(first) if second is None else "\x00".join(sorted((folded(first), folded(second))))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """How the columns of a file or a split were taken."""
+    """How the columns of a file or a split were read."""
 
-    header: str  # where their names came from, in words
+    header: str  # the origin of their names, in words
     text: str
     pair: str | None
     label: str | None
     ignored: tuple[str, ...] = ()
-    named: bool = True  # whether the names are the file's own
+    named: bool = True  # whether the file has these names
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One split before its labels are encoded."""
+    """One split with its labels as words."""
 
-    source: str  # the file or split that messages name
+    source: str  # the file or split, for messages
     texts: Sequence[str]
     pairs: Sequence[str] | None = None
     labels: Sequence[str] | None = None
@@ -48,7 +48,7 @@ class Rows:
         return len(self.texts)
 
     def place(self, index: int) -> str:
-        """Return where a row came from, for a message."""
+        """Return the origin of a row, for a message."""
         return f"{self.source}, {self.unit} {self.numbers[index] if self.numbers else index + 1}"
 
     @property
@@ -60,7 +60,7 @@ class Rows:
 
     @cached_property
     def keys(self) -> list[str]:
-        """What makes rows equal, by row."""
+        """A key for each row that equal rows share."""
         second = self.pairs if self.pairs is not None else [None] * len(self)
         return [key_of(*both) for both in zip(self.texts, second, strict=True)]
 

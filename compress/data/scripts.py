@@ -1,4 +1,4 @@
-"""Scripts that put no space between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan. Korean does."""
+"""Scripts without spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan. Korean does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-MOSTLY = 0.5  # share of letters from which texts count as unsegmented
-LOOKED_AT = 2000  # texts that decide
+MOSTLY = 0.5  # share of such letters from which texts count as unsegmented
+LOOKED_AT = 2000  # texts that are inspected
 
 _UNSEGMENTED = re.compile(
     "[\u0e00-\u0eff"  # Thai, Lao
@@ -38,12 +38,12 @@ def unsegmented_share(texts: Iterable[str]) -> float:
 
 
 def is_unsegmented(texts: Sequence[str]) -> bool:
-    """Say whether most letters belong to such scripts; of many texts, some that are spread evenly decide."""
+    """Return whether most letters belong to such scripts, judged by an even sample of the texts."""
     places = np.linspace(0, len(texts) - 1, min(LOOKED_AT, len(texts))).round().astype(int)
     return unsegmented_share(texts[int(place)] for place in places) >= MOSTLY
 
 
 def words_in(text: str) -> int:
-    """Return about how many words a text has: what stands between spaces, or two letters where there are none."""
+    """Return roughly how many words a text has: pieces between spaces, or two letters each if there are none."""
     letters = unsegmented_letters(text)
     return len(_UNSEGMENTED.sub(" ", text).split()) + (letters + 1) // 2

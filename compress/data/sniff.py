@@ -1,10 +1,10 @@
-"""What a file is that is not what its suffix says: an archive, a spreadsheet, a page, or fields divided otherwise."""
+"""Recognise files that are not what their suffix says: archives, spreadsheets, web pages, other delimiters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-HEAD = 64  # bytes that are looked at
+HEAD = 64  # bytes that are inspected
 
 _KINDS = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it: gunzip."),
@@ -25,7 +25,7 @@ _NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
 
 
 def kind_of_file(head: bytes) -> tuple[str, str] | None:
-    """Return (what, remedy) for a file whose first bytes tell that it is no table of texts; None for all else."""
+    """Return (type, remedy) for a file whose first bytes show that it is not a table of texts; otherwise None."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:HEAD]
     for mark, what, remedy in _KINDS:
         if start[: len(mark)].lower() == mark.lower():
@@ -34,22 +34,24 @@ def kind_of_file(head: bytes) -> tuple[str, str] | None:
 
 
 def divided_otherwise(suffix: str, fields: Sequence[str], *, named: bool) -> str:
-    """Return why a first row seems to be divided by another sign than its suffix says; "" where it does not.
+    """Return why a first row seems to have another delimiter than its suffix says, or "".
 
-    A row of one field shows it, and so does a label, or a name of a column (``named``), with such a sign in it.
+    The signs are a row of one field, and a label or a column name (``named``) that contains another delimiter.
     """
     own = {".tsv": "\t", ".csv": ","}.get(suffix)
     if own is None:
         return ""
     suspects = fields if named or len(fields) == 1 else fields[:1]
-    sign = next((sign for sign in ("\t", ";", "|", ",") if sign != own and any(sign in one for one in suspects)), None)
+    sign = next(
+        (sign for sign in ("\t", ";", "|", ",") if sign != own and any(sign in field for field in suspects)), None
+    )
     if sign is None or (sign == "," and len(fields) > 1):
         return ""
     change = "Rename it to end in .tsv" if sign == "\t" else "Rename it to end in .csv" if sign == "," else ""
     remedy = change or f"Write it with {_NAMES[own]}: pandas.read_csv(file, sep={sign!r}).to_csv(file, index=False)"
-    return f"its fields seem to be divided by {_NAMES[sign]}; a {suffix} file divides them by {_NAMES[own]}. {remedy}."
+    return f"its fields seem to be separated by {_NAMES[sign]}; a {suffix} file needs {_NAMES[own]}. {remedy}."
 
 
 def quoted_tsv(fields: Sequence[str]) -> bool:
-    """Say whether all fields of a row stand in double quotes, as a CSV writer puts them."""
+    """Return whether all fields of a row are in double quotes, as a CSV writer puts them."""
     return all(len(field) > 1 and field[0] == field[-1] == '"' for field in map(str.strip, fields))

@@ -1,7 +1,7 @@
-"""The base of all sources, and the one way from raw rows to a `Dataset`.
+"""The base of all sources, and the one path from raw rows to a `Dataset`.
 
 A source reads `Parts`; `assemble` finds the task, cuts what is missing, samples, encodes the labels and
-notes all that a reader of the report should know.
+notes what the report should mention.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compress.wording import counted, shortened
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a source gives: rows a split, None where it has none."""
+    """Rows by split; None for a split that the source does not have."""
 
     name: str
     train: Rows
@@ -37,26 +37,26 @@ class Parts:
 
 @dataclass(kw_only=True)
 class Data(Settings):
-    """Where rows come from, how many are used, and how a missing split is cut."""
+    """The origin of the rows, how many are used, and how missing splits are cut."""
 
-    train_rows: int | None = None  # a seeded, stratified sample of the split; None: all rows
+    train_rows: int | None = None  # a seeded, stratified sample of the split; default: all rows
     validation_rows: int | None = None
     test_rows: int | None = None
     validation_share: float = 0.1  # share of the training rows cut off for validation, if none is given
     test_share: float = 0.15  # share of the training rows cut off for the test, if none is given
     labels: dict[Any, str] = field(
         default_factory=dict, metadata={"open": True}
-    )  # which of the teacher's labels is which of the data's, as {LABEL_0: bad, LABEL_1: good}
+    )  # the data's label for each of the teacher's, as {LABEL_0: bad, LABEL_1: good}
     unlabelled_rows: int = (
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
 
     def __post_init__(self) -> None:
-        """Take the keys of ``labels`` as texts, spelled as YAML spells them: 0 as "0", True as "true"."""
+        """Turn the keys of ``labels`` into text as YAML writes them: 0 as "0", True as "true"."""
         self.labels = {spelled(key): label for key, label in self.labels.items()}
 
     def faults(self) -> Iterator[Fault]:
-        """Yield faults of the counts and shares."""
+        """Check counts and shares."""
         for name in ("train_rows", "validation_rows", "test_rows"):
             yield from at_least(self, name, 1)
         yield from at_least(self, "unlabelled_rows", 0)
@@ -66,16 +66,16 @@ class Data(Settings):
             yield Fault("validation_share", self.validation_share, "leaves no training rows beside data.test_share")
 
     def read(self) -> Parts:
-        """Return the raw rows of each split that there is."""
+        """Return the raw rows of each split."""
         raise NotImplementedError
 
     def load(self, task: str, seed: int) -> Dataset:
-        """Read the rows and make the data set; raises DataError where they cannot be used."""
+        """Read the rows and make the data set; raises DataError if they cannot be used."""
         return assemble(self.read(), self, task, seed)
 
 
 def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Dataset:
-    """Make a `Dataset` of raw rows: find the task, cut, sample, encode, count what repeats, add what is left over.
+    """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows.
 
     ``chosen_task`` is the name of one, or ``auto``.
     """
@@ -117,7 +117,7 @@ def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Datas
 
 
 def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
-    """Return the task with the labels of the other splits too, and where those that no training row has were read."""
+    """Return the task with the labels of all splits, and where those without a training row were read."""
     unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
         if rows is not None:
@@ -129,7 +129,7 @@ def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, i
 
 
 def refuse_unseen(data: Dataset) -> None:
-    """Raise DataError where a class occurs only in rows that nothing learns from."""
+    """Raise DataError if a class occurs only in rows that are not trained on."""
     for label, (place, count) in data.unseen.items():
         known = [shortened(name) for name in data.task.output_names if name not in data.unseen]
         more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
@@ -160,7 +160,7 @@ def _task(parts: Parts, name: str) -> Task:
 
 
 def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[str]) -> Parts:
-    """Return the parts with both a validation and a test split, cut from the training rows where missing."""
+    """Return the parts with a validation and a test split, cut from the training rows if missing."""
     whole = len(parts.train)
     if parts.validation is not None and parts.test is None:
         notes.append(
@@ -197,7 +197,7 @@ def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
 
 
 def _encoded(rows: Rows, task: Task) -> Split:
-    """Encode the labels; one that the task cannot read is refused with its place."""
+    """Encode the labels; a label that the task cannot read is refused with its place."""
     _refuse_labels(rows, type(task))
     codes = {label: task.encode(label) for label in set(rows.words)}
     labels = task.encoded([codes[label] for label in rows.words])
@@ -205,7 +205,7 @@ def _encoded(rows: Rows, task: Task) -> Split:
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:
-    """Raise DataError where the task cannot read a label: the first such row, and how many there are."""
+    """Raise DataError if the task cannot read a label, with the first such row and their number."""
     reasons = {label: task.refusal(label) for label in set(rows.words)}
     bad = [index for index, label in enumerate(rows.words) if reasons[label] is not None]
     if bad and (reason := reasons[rows.words[bad[0]]]) is not None:
@@ -219,7 +219,7 @@ def _split(rows: Rows) -> Split:
 
 
 def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:
-    """Return notes on texts that occur twice, in the rows that are used."""
+    """Return notes on texts that occur more than once in the used rows."""
     train, notes = chosen["training"], []
     seen: dict[str, set[str]] = {}
     for key, label in zip(train.keys, train.words, strict=True):

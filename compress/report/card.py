@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from compress.markdown import code, text
 from compress.report import formats, words
 from compress.report.columns import columns
-from compress.report.document import parse
 from compress.report.markdown import bullets, fenced, figures_table, warned
-from compress.report.records import Report
+from compress.report.schema import Report
 from compress.tasks.registry import TASKS
 
 _LOADING = """import compress  # registers the student's architecture with transformers
@@ -26,34 +23,33 @@ it to run that code: `{auto}.from_pretrained(folder, trust_remote_code=True)`, w
 `import compress`. The ONNX files of the same run need neither."""
 
 
-def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str:
+def to_model_card(report: Report, own_code: str | None = None) -> str:
     """Return the student's README.md. States what the report holds and leaves out what it does not know.
 
     ``own_code``: the file beside it that holds the model's own code, if there is one.
     """
-    parsed = parse(report)
-    task = TASKS.get(parsed.task_kind)
+    task = TASKS.get(report.task.kind)
     parts = [
-        _front_matter(parsed),
-        f"# {text(parsed.title)}",
+        _front_matter(report),
+        f"# {text(report.title)}",
         "A classifier, exported as it was given by `compress`."
-        if parsed.given
+        if report.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
-        warned(parsed),
-        _student(parsed),
+        warned(report),
+        _student(report),
         *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
         *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
-        *(["It predicts: " + ", ".join(code(label) for label in parsed.labels) + "."] if parsed.labels else []),
+        f"It predicts: {', '.join(map(code, report.task.labels))}." if report.task.labels else "",
         "## Figures",
-        figures_table(parsed),
-        bullets(words.method(parsed)),
-        "## Data" if parsed.given else "## Training data",
-        f"{text(parsed.dataset or 'Not recorded')} ({text(words.splits(parsed))}).",
-        bullets(parsed.notes),
+        figures_table(report),
+        bullets(words.method(report)),
+        "## Data" if report.given else "## Training data",
+        f"{text(report.dataset.name or 'Not recorded')} ({text(words.splits(report))}).",
+        bullets(report.dataset.notes),
         "## What is not known",
         "This card was written by a program from the run's measurements. Licence, languages, intended use and biases "
-        f"are not recorded: those of the {parsed.against} and of the data apply, and are for its publisher to add.",
-        *(["## How it was made", fenced(parsed.command)] if parsed.command else []),
+        f"are not recorded: those of the {report.against} and of the data apply, and are for its publisher to add.",
+        *(["## How it was made", fenced(report.command)] if report.command else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -61,8 +57,8 @@ def to_model_card(report: Mapping[str, Any], own_code: str | None = None) -> str
 def _front_matter(report: Report) -> str:
     student = report.student
     lines = ["library_name: transformers"]
-    if report.task_kind in TASKS:
-        lines.append(f"pipeline_tag: {TASKS[report.task_kind].pipeline}")
+    if report.task.kind in TASKS:
+        lines.append(f"pipeline_tag: {TASKS[report.task.kind].pipeline}")
     lines += ["tags:", *([] if report.given else ["- knowledge-distillation"]), "- model-compression"]
     if student and student.metrics:
         lines += ["metrics:", *(f"- {json.dumps(name, ensure_ascii=False)}" for name in student.metrics)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from compress.benchmark.figures import Entry
 from compress.report import formats
-from compress.report.records import Entry, Report
+from compress.report.schema import Report
 
 GROUPS = {
     "stage": "After each stage",

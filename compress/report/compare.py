@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -13,7 +11,7 @@ from compress.errors import CompressError
 from compress.files import storage_faults, writable
 from compress.report import formats
 from compress.report.columns import columns
-from compress.report.differences import chosen, differences, labelled, side_by_side
+from compress.report.differences import Labelled, chosen, differences, labelled, side_by_side
 from compress.report.html import both, render
 from compress.report.tradeoff import tradeoff_of_runs
 from compress.report.words import condition, rows
@@ -33,7 +31,7 @@ def writable_page(path: Path) -> Path:
     return path
 
 
-def comparison_html(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def comparison_html(reports: Labelled) -> str:
     """Return a page that sets labelled reports side by side. Raises CompressError when there are none."""
     if not reports:
         raise CompressError("There is nothing to compare. Name two or more run folders.")

@@ -12,7 +12,7 @@ from compress.report import formats
 from compress.report.figure import COLOURS, TEXT, axes, draw
 from compress.report.formats import shorten
 from compress.report.labels import GLYPH
-from compress.report.records import Report
+from compress.report.schema import Report
 from compress.report.steps import Step, steps
 
 _ROW, _GAP, _TITLE = 24, 10, 34  # pixels: a bar, between stages and artifacts, above a panel

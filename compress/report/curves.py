@@ -9,10 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from compress.benchmark.figures import Entry
 from compress.report import formats
 from compress.report.figure import COLOURS, DASHES, SERIES, TEXT, axes, draw
 from compress.report.labels import GLYPH, spread
-from compress.report.records import Entry, Report
+from compress.report.schema import Report
 
 Curve = list[tuple[float, float]]  # (step, value)
 

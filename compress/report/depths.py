@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from compress.report import formats
 from compress.report.figure import COLOURS, DASHES, SERIES, TEXT, axes, draw
 from compress.report.labels import GLYPH, spread
-from compress.report.records import Report
+from compress.report.schema import Report
 
 _APART = 0.07  # layers, between the whiskers of two models at one depth
 _MARKERS = "os^DvP"

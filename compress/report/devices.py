@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.report import formats
-from compress.report.records import Report
+from compress.report.schema import Report
 
 TITLE = "Every device"
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from compress.benchmark.figures import Entry
 from compress.report import formats
 from compress.report.columns import columns, place
-from compress.report.document import parse
-from compress.report.records import Entry, Report
+from compress.report.schema import Report
 
 Labelled = Sequence[tuple[str, Report]]
 
 
-def labelled(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> Labelled:
-    """Return parsed reports; of labels that are paths, the folder that all share is left out."""
+def labelled(reports: Labelled) -> Labelled:
+    """Return reports with short labels; of labels that are paths, the folder that all share is left out."""
     labels = [label for label, _ in reports]
     parts = [label.split("/") for label in labels]
     shared = 0
     while len(labels) > 1 and all(len(path) > shared + 1 and path[shared] == parts[0][shared] for path in parts):
         shared += 1
-    return [("/".join(path[shared:]), parse(report)) for path, (_, report) in zip(parts, reports, strict=True)]
+    return [("/".join(path[shared:]), report) for path, (_, report) in zip(parts, reports, strict=True)]
 
 
 def side_by_side(reports: Labelled, *, short: bool = False) -> tuple[list[str], list[list[str]]]:
@@ -66,11 +65,11 @@ def differences(reports: Labelled) -> list[str]:
 
 
 def _data(report: Report) -> str:
-    return " ".join(part for part in (report.dataset, report.fingerprint) if part) or "not recorded"
+    return " ".join(part for part in (report.dataset.name, report.dataset.fingerprint) if part) or "not recorded"
 
 
 def _rows(report: Report) -> str:
-    return formats.count(report.rows.get("test"))
+    return formats.count(report.test_rows)
 
 
 def _machine(report: Report) -> str:

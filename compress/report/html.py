@@ -2,80 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compress.benchmark.figures import Entry
 from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
 from compress.report.depths import depths
-from compress.report.document import parse
-from compress.report.records import Entry
+from compress.report.schema import Report
 from compress.report.steps import steps
 from compress.report.timings import grids
 from compress.report.tradeoff import tradeoff
 
 
-def to_html(report: Mapping[str, Any]) -> str:
+def to_html(report: Report) -> str:
     """Return the whole page. All text from the report is escaped; there is no script in it."""
-    parsed = parse(report)
-    pictures = [(entry, both(curves, parsed, entry)) for entry in parsed.entries]
+    pictures = [(entry, both(curves, report, entry)) for entry in report.entries]
     return render(
         "report.html.j2",
-        report=parsed,
-        verdict=words.verdict(parsed),
-        figures=words.figures(parsed),
-        tradeoff=both(tradeoff, parsed),
-        columns=columns(parsed),
+        report=report,
+        verdict=words.verdict(report),
+        figures=words.figures(report),
+        tradeoff=both(tradeoff, report),
+        columns=columns(report),
         groups=[
             (title, found)
             for group, title in GROUPS.items()
-            if (found := [entry for entry in parsed.entries if entry.group == group])
+            if (found := [entry for entry in report.entries if entry.group == group])
         ],
         detail=detail,
-        method=words.method(parsed),
-        contributions=both(contributions, parsed),
-        steps=list(steps(parsed)),
-        comparisons=comparisons.rows(parsed),
+        method=words.method(report),
+        contributions=both(contributions, report),
+        steps=list(steps(report)),
+        comparisons=comparisons.rows(report),
         comparisons_title=comparisons.TITLE,
-        comparisons_said=comparisons.said(parsed),
+        comparisons_said=comparisons.said(report),
         comparison_headings=comparisons.HEADINGS,
-        device_rows=devices.rows(parsed),
+        device_rows=devices.rows(report),
         device_title=devices.TITLE,
-        device_said=devices.said(parsed),
-        device_headings=devices.headings(parsed),
-        depths=both(depths, parsed),
-        depths_title=words.depths_title(parsed),
-        depths_said=words.depths(parsed),
-        depth_table=words.depth_table(parsed),
+        device_said=devices.said(report),
+        device_headings=devices.headings(report),
+        depths=both(depths, report),
+        depths_title=words.depths_title(report),
+        depths_said=words.depths(report),
+        depth_table=words.depth_table(report),
         curves=[(entry, picture) for entry, picture in pictures if picture],
-        grids=grids(parsed),
+        grids=grids(report),
         shape=shape,
-        metrics=list(dict.fromkeys(name for entry in parsed.entries for name in entry.metrics)),
+        metrics=list(dict.fromkeys(name for entry in report.entries for name in entry.metrics)),
         int8=[
             entry
-            for entry in parsed.artifacts
+            for entry in report.artifacts
             if entry.int8_matmuls or ("int8" in entry.precision and entry.runtime != "pytorch")
         ],
         sensitivities=[
             (entry, both(sensitivity.sensitivities, entry), sensitivity.said(measured), sensitivity.rows(measured))
-            for entry in parsed.artifacts
+            for entry in report.artifacts
             if (measured := entry.sensitivity)
         ],
         sensitivity_headings=sensitivity.HEADINGS,
-        flipped=[(entry, entry.flipped) for entry in parsed.artifacts if entry.flipped and entry.flipped.count],
-        entry_notes=[entry for entry in parsed.entries if entry.notes],
-        splits=words.splits(parsed),
-        reading=words.reading(parsed),
-        augmentations=[(made, words.augmented(made), words.augmentation_facts(made)) for made in parsed.augmentations],
-        facts=words.facts(parsed),
-        settings=words.flat(parsed.settings),
-        condition=words.condition(parsed),
+        flipped=[(entry, entry.flipped) for entry in report.artifacts if entry.flipped and entry.flipped.count],
+        entry_notes=[entry for entry in report.entries if entry.notes],
+        splits=words.splits(report),
+        reading=words.reading(report),
+        augmentations=[
+            (made, words.augmented(made), words.augmentation_facts(made), words.examples(made))
+            for made in report.augmentation
+        ],
+        facts=words.facts(report),
+        settings=words.flat(report.settings),
+        condition=words.condition(report),
     )
 
 
@@ -95,12 +97,13 @@ def both(paint: Callable[..., str], *subjects: object) -> Markup | None:
 
 
 def shape(entry: Entry) -> list[tuple[str, str]]:
-    """Return a model's layers as (what, one number a layer), or one number where all are equal."""
-    found = []
-    for key in dict.fromkeys(key for layer in entry.layers for key in layer):
-        values = [formats.count(layer[key]) if isinstance(layer.get(key), int) else "–" for layer in entry.layers]
-        found.append((key, values[0] if len(set(values)) == 1 else " · ".join(values)))
-    return found
+    """Return a model's layers as (what, one number per layer), or one number where all are equal."""
+    counts = {"heads": [layer.heads for layer in entry.layers], "neurons": [layer.neurons for layer in entry.layers]}
+    return [
+        (what, formats.count(numbers[0]) if len(set(numbers)) == 1 else " · ".join(map(formats.count, numbers)))
+        for what, numbers in counts.items()
+        if numbers
+    ]
 
 
 @cache

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
 from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import columns, detail
-from compress.report.document import parse
-from compress.report.records import Report
+from compress.report.schema import Report
 from compress.report.steps import steps
 from compress.report.timings import Cell, grids
 from compress.tasks.paired import Difference
 
 
-def to_markdown(report: Mapping[str, Any]) -> str:
+def to_markdown(report: Report) -> str:
     """Return the report as GitHub-flavoured Markdown."""
-    parsed = parse(report)
     sections = [
-        [f"# {text(parsed.title)}", warned(parsed), sentence(parsed), bullets(parsed.findings)],
-        ["## Figures", figures_table(parsed), bullets(words.method(parsed))],
-        _comparisons(parsed),
-        _steps(parsed),
-        _depths(parsed),
-        _devices(parsed),
-        _latency(parsed),
-        _sensitivity(parsed),
-        _data(parsed),
-        _augmentation(parsed),
-        ["## Machine", table(["", ""], words.facts(parsed), left=2)],
-        ["## Again", fenced(parsed.command) if parsed.command else "The command was not recorded.", _times(parsed)],
-        ["## Settings", table(["setting", "value"], words.flat(parsed.settings), left=2)],
+        [f"# {text(report.title)}", warned(report), sentence(report), bullets(report.findings)],
+        ["## Figures", figures_table(report), bullets(words.method(report))],
+        _comparisons(report),
+        _steps(report),
+        _depths(report),
+        _devices(report),
+        _latency(report),
+        _sensitivity(report),
+        _data(report),
+        _augmentation(report),
+        ["## Machine", table(["", ""], words.facts(report), left=2)],
+        ["## Again", fenced(report.command) if report.command else "The command was not recorded.", _times(report)],
+        ["## Settings", table(["setting", "value"], words.flat(report.settings), left=2)],
     ]
     return "\n\n".join(part for section in sections for part in section if part) + "\n"
 
@@ -156,11 +153,11 @@ def _timing(cell: Cell | None) -> str:
 
 def _data(report: Report) -> Iterator[str]:
     yield "## Data"
-    facts = [("name", report.dataset), ("rows", words.splits(report)), ("fingerprint", report.fingerprint)]
-    labels = [("labels", ", ".join(report.labels))] if report.labels else []
+    facts = [("name", report.dataset.name), ("rows", words.splits(report)), ("fingerprint", report.dataset.fingerprint)]
+    labels = [("labels", ", ".join(report.task.labels))] if report.task.labels else []
     read = words.reading(report)
     yield table(["", ""], [(name, value or formats.MISSING) for name, value in facts + labels + read], left=2)
-    yield bullets(report.notes)
+    yield bullets(report.dataset.notes)
     notes = [f"{entry.name}: {note}" for entry in report.entries for note in entry.notes]
     if notes:
         yield "## Notes"
@@ -168,11 +165,11 @@ def _data(report: Report) -> Iterator[str]:
 
 
 def _augmentation(report: Report) -> Iterator[str]:
-    for made in report.augmentations:
+    for made in report.augmentation:
         yield f"## Augmentation: {text(made.kind)}"
         yield text(words.augmented(made))
         yield table(["", ""], words.augmentation_facts(made), left=2)
-        yield table(["Original", "Augmented"], made.examples, left=2)
+        yield table(["Original", "Augmented"], words.examples(made), left=2)
 
 
 def _times(report: Report) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from compress.benchmark.figures import Entry, Sensitivity
 from compress.report import formats
 from compress.report.figure import COLOURS, SERIES, axes, draw
-from compress.report.records import Entry, Sensitivity
 
 _MEASURES = {
     "loss": "rise of the loss with this part alone in int8",
@@ -43,7 +43,7 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
 def said(found: Sensitivity) -> str:
     """Return how it was measured and what came of it."""
     spared = [one.part for one in found.parts if one.precision == "fp32"]
-    left = found.steps[-1][1] if found.steps else 0.0
+    left = found.steps[-1].drop if found.steps else 0.0
     metric, rows = formats.metric_title(found.metric).lower(), f"{found.rows:,} validation rows"
     return (
         f"Sensitivity: {_MEASURES.get(found.order, found.order)}. In fp32: {', '.join(spared) or 'nothing'}. "

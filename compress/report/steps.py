@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from compress.report.records import Entry, Report
+from compress.benchmark.figures import Entry
+from compress.report.schema import Report
 from compress.tasks.paired import Difference
 
 

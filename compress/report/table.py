@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,34 +9,32 @@ from rich.text import Text
 
 from compress.report import devices, words
 from compress.report.columns import GROUPS, columns
-from compress.report.differences import differences, labelled, side_by_side
-from compress.report.document import parse
-from compress.report.records import Report
+from compress.report.differences import Labelled, differences, labelled, side_by_side
+from compress.report.schema import Report
 
 MARK = "★"
 
 
-def print_report(report: Mapping[str, Any], console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """Print warnings, the verdict, the table of stages, artifacts and baselines, and what must be known to read it."""
-    parsed = parse(report)
-    sentence = words.verdict(parsed)
+    sentence = words.verdict(report)
     console.print()
-    for line in parsed.warnings:
+    for line in report.warnings:
         console.print(Text(f"Warning: {line}", style="bold yellow"))
     console.print(Text.assemble(sentence.before, (sentence.name, "bold green"), sentence.after))
-    console.print(figures_table(parsed))
-    if devices.rows(parsed):
-        console.print(devices_table(parsed))
-    mark = f"{MARK} recommended. " if parsed.best else ""
+    console.print(figures_table(report))
+    if devices.rows(report):
+        console.print(devices_table(report))
+    mark = f"{MARK} recommended. " if report.best else ""
     console.print(
         Text(
-            f"{mark}{words.rows(parsed)}; ± is the 95 % interval. ms: {words.condition(parsed)}, without tokenization. "
-            f"Kept and speedup: against the {parsed.against}, eager PyTorch fp32. "
-            f"Agree: {'' if parsed.given else 'stages with the teacher, artifacts '}with the PyTorch student.",
+            f"{mark}{words.rows(report)}; ± is the 95 % interval. ms: {words.condition(report)}, without tokenization. "
+            f"Kept and speedup: against the {report.against}, eager PyTorch fp32. "
+            f"Agree: {'' if report.given else 'stages with the teacher, artifacts '}with the PyTorch student.",
             style="dim",
         )
     )
-    for line in (*words.unmeasured(parsed), *parsed.findings):
+    for line in (*words.unmeasured(report), *report.findings):
         console.print(Text(f"• {line}"))
 
 
@@ -78,7 +73,7 @@ def figures_table(report: Report) -> Table:
     return table
 
 
-def print_comparison(reports: Sequence[tuple[str, Mapping[str, Any]]], console: Console) -> None:
+def print_comparison(reports: Labelled, console: Console) -> None:
     """Print one line for each labelled report, and a warning for all that makes them incomparable."""
     parsed = labelled(reports)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

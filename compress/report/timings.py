@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from compress.benchmark.figures import Latency
 from compress.report.columns import place
-from compress.report.records import Latency, Report
+from compress.report.schema import Report
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,14 @@ def _cell(timing: Latency | None, teacher_ms: float | None) -> Cell | None:
 
 def _order(timing: Latency) -> tuple[bool, bool, bool, int, int, str]:
     number = timing.tokens if isinstance(timing.tokens, int) else 0
-    return timing.tokens != "real", timing.tokenization, timing.copies, timing.batch or 0, number, str(timing.tokens)
+    return (
+        timing.tokens != "real",
+        timing.tokenization,
+        bool(timing.copies),
+        timing.batch or 0,
+        number,
+        str(timing.tokens),
+    )
 
 
 def _batch(timing: Latency) -> str:

@@ -10,12 +10,13 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from compress.benchmark.figures import Entry
 from compress.report import formats
 from compress.report.columns import place
 from compress.report.differences import Labelled, chosen
 from compress.report.figure import COLOURS, SERIES, TEXT, axes, draw
 from compress.report.labels import Box, place_labels
-from compress.report.records import Entry, Report
+from compress.report.schema import Report
 
 _MARKERS = {"teacher": "D", "stage": "o", "artifact": "o", "baseline": "^"}
 _SERIES_MARKERS = "osD^vP"
@@ -54,8 +55,8 @@ def tradeoff_of_runs(reports: Labelled, *, narrow: bool = False) -> str:
     points = []
     for number, (label, report) in enumerate(reports):
         colour, marker = SERIES[number % len(SERIES)], _SERIES_MARKERS[number % len(_SERIES_MARKERS)]
-        entries = report.artifacts or [entry for entry in [report.student] if entry]
-        for entry in entries:
+        alone = [report.student] if report.student else []
+        for entry in [*report.artifacts] or alone:
             ships = entry is chosen(report)
             name = f"{formats.shorten(label)}: {entry.name}" if ships else entry.name
             point = _point(report, entry, name, colour, marker, hollow=not ships)

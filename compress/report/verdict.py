@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
+from msgspec import structs
+
+from compress.benchmark.figures import Artifact, Baseline, Entry
 from compress.report import formats
+from compress.report.schema import Report
 from compress.tasks.paired import Difference
 
 TEACHER = "teacher"
@@ -17,31 +20,37 @@ LITTLE = 1.15  # a pruning that gives less speed is pointed out
 WORSE_BY = 0.01  # an artifact that is further than this below the best is not recommended for its speed
 
 
-def recommend(report: dict[str, Any]) -> str | None:
+def conclude(report: Report) -> Report:
+    """Return the report with its recommendation, warnings and verdicts."""
+    report = structs.replace(report, recommended=recommend(report), warnings=warnings(report))
+    return structs.replace(report, verdicts=verdicts(report))
+
+
+def recommend(report: Report) -> str | None:
     """Return the fastest artifact whose main metric is within 0.01 of the best artifact's; None without artifacts.
 
-    Those that are made for another device are left out: what they are worth there was not measured.
+    Artifacts for another device are left out: what they are worth there was not measured.
     """
-    metric = report["task"]["main_metric"]
-    artifacts = [a for a in report["artifacts"] if "not_measured" not in a and "target" not in a]
+    metric = report.main_metric
+    artifacts = [artifact for artifact in report.artifacts if artifact.measured and not artifact.target]
     if not artifacts:
         return None
-    best = max(a["metrics"][metric] for a in artifacts)
-    good = [a for a in artifacts if a["metrics"][metric] >= best - WORSE_BY]
-    return str(max(good, key=lambda a: a["speedup"])["name"])
+    best = max(artifact.metrics[metric] for artifact in artifacts)
+    good = [artifact for artifact in artifacts if artifact.metrics[metric] >= best - WORSE_BY]
+    return max(good, key=_speedup).name
 
 
-def warnings(report: dict[str, Any]) -> list[str]:
-    """Return why the teacher is not worth learning from, as far as this report shows; it is read before all else."""
+def warnings(report: Report) -> list[str]:
+    """Return why the teacher is not worth learning from, as far as this report shows; they are read before all else."""
     return list(_of_the_teacher(report))
 
 
-def verdicts(report: dict[str, Any]) -> list[str]:
+def verdicts(report: Report) -> list[str]:
     """Return plain sentences, each from figures of this report; its `warnings` are the first.
 
-    Whether one model is better than another is said by paired tests on the same rows (`compress.tasks.paired`).
+    Whether one model is better than another is decided by paired tests on the same rows (`compress.tasks.paired`).
     """
-    measured = [a for a in report["artifacts"] if "not_measured" not in a]
+    measured = [artifact for artifact in report.artifacts if artifact.measured]
     return [
         *warnings(report),
         *_of_the_cheap_model(report),
@@ -52,132 +61,131 @@ def verdicts(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _of_the_teacher(report: dict[str, Any]) -> Iterator[str]:
+def _of_the_teacher(report: Report) -> Iterator[str]:
     """Yield why the teacher is not worth learning from: a student is clearly better, or TF-IDF is not clearly worse."""
-    teacher = next((stage for stage in report["stages"] if stage["name"] == TEACHER), None)
+    teacher = report.teacher
     if teacher is None:
         return
     remedy = "train it longer (teacher.epochs, teacher.learning_rate) or name a better one (teacher.model)."
-    for stage in report["stages"]:
-        found = _difference(stage, TEACHER)
-        if found and found.clear and found.value > 0:
+    for stage in report.stages:
+        difference = stage.differences.get(TEACHER)
+        if difference and difference.clear and difference.value > 0:
             sides = _sides(report, stage, teacher)
             yield (
-                f"{stage['name']} is better than its teacher: {sides} ({_told(found)}). "
+                f"{stage.name} is better than its teacher: {sides} ({_in_words(difference)}). "
                 f"Its teacher is undertrained: {remedy}"
             )
             break
     tfidf = _baseline(report, "tfidf")
-    found = _difference(tfidf, TEACHER) if tfidf else None
-    if tfidf and found and not (found.clear and found.value < 0):
-        how = "worse" if found.clear else "not clearly better"
+    difference = tfidf.differences.get(TEACHER) if tfidf else None
+    if tfidf and difference and not (difference.clear and difference.value < 0):
+        how = "worse" if difference.clear else "not clearly better"
         sides = _sides(report, teacher, tfidf)
         yield (
-            f"The teacher is {how} than {tfidf['kind']}: {sides} ({_told(_reversed(found))}). "
+            f"The teacher is {how} than {tfidf.kind}: {sides} ({_in_words(_reversed(difference))}). "
             f"It has little to teach: {remedy}"
         )
 
 
-def _of_the_cheap_model(report: dict[str, Any]) -> Iterator[str]:
+def _of_the_cheap_model(report: Report) -> Iterator[str]:
     """Yield that the recommended artifact is not clearly better than TF-IDF."""
-    chosen = next((a for a in report["artifacts"] if a["name"] == report["recommended"]), None)
-    tfidf = _baseline(report, "tfidf")
-    found = _difference(tfidf, chosen["name"]) if chosen and tfidf else None
-    if not (chosen and tfidf and found) or (found.clear and found.value < 0):
+    best, tfidf = report.best, _baseline(report, "tfidf")
+    difference = tfidf.differences.get(best.name) if best and tfidf else None
+    if not (best and tfidf and difference) or (difference.clear and difference.value < 0):
         return
-    if found.clear:
-        sides = _sides(report, tfidf, chosen)
-        yield f"{tfidf['kind']} is better: {sides} ({_told(found)}). Do not ship {chosen['name']}."
+    if difference.clear:
+        sides = _sides(report, tfidf, best)
+        yield f"{tfidf.kind} is better: {sides} ({_in_words(difference)}). Do not ship {best.name}."
     else:
-        sides = _sides(report, chosen, tfidf)
+        sides = _sides(report, best, tfidf)
         yield (
-            f"{chosen['name']} is not clearly better than {tfidf['kind']}: {sides} ({_told(_reversed(found))}). "
+            f"{best.name} is not clearly better than {tfidf.kind}: {sides} ({_in_words(_reversed(difference))}). "
             "On these rows the cheap model may be enough."
         )
 
 
-def _of_distillation(report: dict[str, Any]) -> Iterator[str]:
+def _of_distillation(report: Report) -> Iterator[str]:
     """Yield what distillation did for the student that labels alone did not."""
-    generations = (stage for stage in reversed(report["stages"]) if stage["role"] == DISTILLATION)
-    distilled = next(generations, None)
-    found = _difference(distilled, "labels_only") if distilled else None
-    if not (distilled and found):
+    distilled = next((stage for stage in reversed(report.stages) if stage.role == DISTILLATION), None)
+    difference = distilled.differences.get("labels_only") if distilled else None
+    if not (distilled and difference):
         return
-    effect = ("helped" if found.value > 0 else "harmed") if found.clear else "made no difference that this run can show"
-    rows = report["dataset"]["rows"]["test"]
+    effect = "made no difference that this run can show"
+    if difference.clear:
+        effect = "helped" if difference.value > 0 else "harmed"
     yield (
-        f"Distillation {effect}: {_told(found)}, against the same student trained on labels alone "
-        f"({rows:,} rows, one seed)."
+        f"Distillation {effect}: {_in_words(difference)}, against the same student trained on labels alone "
+        f"({report.test_rows or 0:,} rows, one seed)."
     )
-    before = report["stages"][1 : report["stages"].index(distilled)]
-    if prepared := [stage["name"] for stage in before if stage["role"] != STUDENT]:
+    before = report.stages[1 : report.stages.index(distilled)]
+    if prepared := [stage.name for stage in before if stage.role != STUDENT]:
         yield f"That twin went without {', '.join(prepared)}, and so was trained for fewer steps."
 
 
-def _baseline(report: dict[str, Any], name: str) -> dict[str, Any] | None:
-    return next((baseline for baseline in report["baselines"] if baseline["name"] == name), None)
+def _baseline(report: Report, name: str) -> Baseline | None:
+    return next((baseline for baseline in report.baselines if baseline.name == name), None)
 
 
-def _difference(entry: dict[str, Any], against: str) -> Difference | None:
-    """Return how an entry of the report differs from another; None where they were not compared."""
-    found = entry.get("differences", {}).get(against)
-    return Difference(**found) if found else None
-
-
-def _reversed(found: Difference) -> Difference:
+def _reversed(difference: Difference) -> Difference:
     """Return the same difference, seen from the other side."""
-    return replace(found, value=-found.value, low=-found.high, high=-found.low)
+    return replace(difference, value=-difference.value, low=-difference.high, high=-difference.low)
 
 
-def _told(found: Difference) -> str:
+def _in_words(difference: Difference) -> str:
     """Return a difference in words: "accuracy +1.2 points, 95 % interval +0.3 to +2.1"."""
-    unit = " points" if formats.is_share(found.metric) else ""
-    value, low, high = (formats.points(found.metric, number) for number in (found.value, found.low, found.high))
-    return f"{found.metric} {value}{unit}, 95 % interval {low} to {high}"
+    metric = difference.metric
+    unit = " points" if formats.is_share(metric) else ""
+    value, low, high = (
+        formats.points(metric, number) for number in (difference.value, difference.low, difference.high)
+    )
+    return f"{metric} {value}{unit}, 95 % interval {low} to {high}"
 
 
-def _sides(report: dict[str, Any], better: dict[str, Any], other: dict[str, Any]) -> str:
+def _sides(report: Report, better: Entry, other: Entry) -> str:
     """Return the main metric of two entries: "71.7 % against 31.1 %"."""
-    metric = report["task"]["main_metric"]
-    return " against ".join(formats.with_unit(metric, side["metrics"][metric]) for side in (better, other))
+    return " against ".join(formats.with_unit(report.main_metric, report.metric(side)) for side in (better, other))
 
 
-def _of_low_precision(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
+def _speedup(entry: Entry) -> float:
+    return entry.speedup or 0.0
+
+
+def _of_low_precision(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
     """Yield whether integers run at all, and which are no faster than the fastest artifact in floats."""
-    metric, chosen = report["task"]["main_metric"], report["recommended"]
-    full = max((a for a in artifacts if a["precision"] in FLOATS), key=lambda a: a["speedup"], default=None)
+    full = max((artifact for artifact in artifacts if artifact.precision in FLOATS), key=_speedup, default=None)
     for artifact in artifacts:
-        if artifact["precision"] in FLOATS or "target" in artifact:
+        if artifact.precision in FLOATS or artifact.target:
             continue
-        name, counted = artifact["name"], artifact["int8_matmuls"]
-        if counted is not None and counted[0] == 0:
-            yield f"{name}: no matrix product runs in int8 in ONNX Runtime's optimized graph."
-        if full is None or artifact["speedup"] > full["speedup"]:
+        if artifact.int8_matmuls is not None and artifact.int8_matmuls[0] == 0:
+            yield f"{artifact.name}: no matrix product runs in int8 in ONNX Runtime's optimized graph."
+        if full is None or _speedup(artifact) > _speedup(full):
             continue
-        speeds = f"{artifact['speedup']:.2f}× against {full['speedup']:.2f}×"
-        advice = f"ship {chosen}"
-        if chosen == name:
-            advice = f"recommended all the same, as {full['name']} is more than {WORSE_BY} below the best {metric}"
+        advice = f"ship {report.recommended}"
+        if report.recommended == artifact.name:
+            below = f"{full.name} is more than {WORSE_BY} below the best {report.main_metric}"
+            advice = f"recommended all the same, as {below}"
         yield (
-            f"{name} in {artifact['precision']} is not faster than {full['name']} in {full['precision']} "
-            f"on this device ({speeds}): {advice}."
+            f"{artifact.name} in {artifact.precision} is not faster than {full.name} in {full.precision} on this "
+            f"device ({_speedup(artifact):.2f}× against {_speedup(full):.2f}×): {advice}."
         )
 
 
-def _slow_prunings(report: dict[str, Any]) -> Iterator[str]:
+def _slow_prunings(report: Report) -> Iterator[str]:
     """Yield which prunings by themselves bought little speed, as removing heads does (arXiv:1905.10650)."""
-    for before, stage in pairwise(report["stages"]):
-        gain = stage["speedup"] / before["speedup"] if stage["role"] == PRUNING else LITTLE
-        found = _difference(stage, before["name"])
-        if gain < LITTLE and found:
-            change = _told(found) + ("" if found.clear else ", which may be chance")
-            yield f"{stage['name']} alone made a row {gain:.2f}× as fast ({change})."
+    for before, stage in pairwise(report.stages):
+        difference = stage.differences.get(before.name)
+        if stage.role != PRUNING or difference is None or not before.speedup:
+            continue
+        gain = _speedup(stage) / before.speedup
+        if gain < LITTLE:
+            change = _in_words(difference) + ("" if difference.clear else ", which may be chance")
+            yield f"{stage.name} alone made a row {gain:.2f}× as fast ({change})."
 
 
-def _losses(report: dict[str, Any], artifacts: list[dict[str, Any]]) -> Iterator[str]:
+def _losses(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
     """Yield which artifacts answer clearly worse than the student that they were made of."""
-    student = report["stages"][-1]
     for artifact in artifacts:
-        found = _difference(artifact, "student")
-        if found and found.clear and found.value < 0:
-            yield f"{artifact['name']} loses: {_sides(report, artifact, student)} of the student ({_told(found)})."
+        difference = artifact.differences.get("student")
+        if difference and difference.clear and difference.value < 0:
+            sides = _sides(report, artifact, report.stages[-1])
+            yield f"{artifact.name} loses: {sides} of the student ({_in_words(difference)})."

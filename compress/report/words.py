@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from compress.benchmark.figures import Cut, Entry
 from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.records import Augmentation, Cut, Entry, Report
+from compress.report.schema import Augmentation, Report
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _smaller(teacher: Entry | None, entry: Entry) -> float | None:
 
 def rows(report: Report) -> str:
     """Return the number of test rows in words."""
-    found = report.rows.get("test")
+    found = report.test_rows
     return "number of test rows not recorded" if found is None else f"{found:,} test rows"
 
 
@@ -137,12 +138,12 @@ def unmeasured(report: Report) -> list[str]:
 
 def splits(report: Report) -> str:
     """Return the rows of each split in one line: "2,600 train · 300 validation"."""
-    return " · ".join(f"{value:,} {name}" for name, value in report.rows.items()) or formats.MISSING
+    return " · ".join(f"{value:,} {name}" for name, value in report.dataset.rows.items()) or formats.MISSING
 
 
 def reading(report: Report) -> list[tuple[str, str]]:
     """Return how the rows were read, as (what, in words); the numbers of rows, which `splits` gives, are left out."""
-    return [(what, told) for what, told in report.summary.facts() if what != "rows"]
+    return [(what, told) for what, told in report.dataset.summary.facts() if what != "rows"]
 
 
 def depths_title(report: Report) -> str:
@@ -223,13 +224,18 @@ def augmentation_facts(made: Augmentation) -> list[tuple[str, str]]:
     return settings + [(name.replace("_", " "), f"{n:,}") for name, n in made.counts.items() if name not in told]
 
 
+def examples(made: Augmentation) -> list[tuple[str, str]]:
+    """Return (original, augmented) of its examples; the texts of a pair are divided by |."""
+    return [(" | ".join(example.original), " | ".join(example.augmented)) for example in made.examples]
+
+
 def facts(report: Report) -> list[tuple[str, str]]:
     """Return machine and versions as (name, value), in the report's order."""
     found = []
     for name, value in report.machine.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else formats.MISSING if value is None else value
         found.append((name.replace("_gib", ", GiB").replace("_", " "), str(text)))
-    return found + list(report.versions.items())
+    return found + [(name, version) for name, version in report.versions.items() if version is not None]
 
 
 def flat(settings: object, prefix: str = "") -> list[tuple[str, str]]:

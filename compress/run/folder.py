@@ -16,7 +16,9 @@ from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
 from compress.report import report_texts
 from compress.report.card import to_model_card
-from compress.report.verdict import recommend, verdicts, warnings
+from compress.report.document import parse
+from compress.report.schema import SCHEMA, Report
+from compress.report.verdict import conclude
 from compress.run.marker import Source, write_files
 from compress.run.recipe_yaml import to_yaml
 from compress.settings import plain
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
 
 def report_of(
     recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str
-) -> dict[str, Any]:
-    """Return the content of report.json, schema 1."""
+) -> Report:
+    """Return the report of a run from what was measured."""
     added = sum(augmented.counts["kept"] for augmented in state.augmentations)
     data = replace(state.data, unlabelled=state.context.data.unlabelled)  # without what augmentations added
     report = {
-        "schema": 1,
+        "schema": SCHEMA,
         "recipe": recipe.recipe,
         "name": recipe.name,
         "command": command,
@@ -65,10 +67,7 @@ def report_of(
         **({"augmentation": [augmented.report() for augmented in state.augmentations]} if state.augmentations else {}),
         **measured,
     }
-    report["recommended"] = recommend(report)
-    report["warnings"] = warnings(report)
-    report["verdicts"] = verdicts(report)
-    return report
+    return conclude(parse(report))
 
 
 def repeat(folder: Path) -> str:
@@ -76,7 +75,7 @@ def repeat(folder: Path) -> str:
     return shlex.join(["compress", "run", f"recipe={folder / 'recipe.yaml'}"])
 
 
-def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: dict[str, Any]) -> None:
+def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report) -> None:
     """Write recipe.yaml, stages/, student/, artifacts/ and the report, and the list of them as those of ``run``.
 
     Files that are not on the folder's list stay. Raises StorageError.

@@ -28,8 +28,8 @@ def artifact_folder(path: Path) -> Path:
         raise ModelError(f"{path}: there is no such folder. Name a run, or a student or artifact folder in it.")
     if (path / "report.json").is_file():
         report = load_report(path)
-        chosen = next((a for a in report["artifacts"] if a["name"] == report["recommended"]), None)
-        return path / (chosen["path"] if chosen else "student")
+        chosen = report.best
+        return path / (chosen.path if chosen else "student")
     if sentence := run_in(path):
         raise ModelError(f"{path}: is no run. {sentence}")
     if not (path / "config.json").is_file():

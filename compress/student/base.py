@@ -1,4 +1,4 @@
-"""What every student is: an architecture, and what its weights start from."""
+"""The base of all students: an architecture, and the start of its weights."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from compress.train import same_randomness
 
 @dataclass(frozen=True)
 class Reading:
-    """What a student is built with beside the teacher: both tokenizers, and whether rows are pairs of texts."""
+    """What a student is built with besides the teacher: both tokenizers, and whether rows are pairs of texts."""
 
     teacher: Any
     student: Any
     pairs: bool
-    pretrained: str | None = None  # what the teacher was fine-tuned from
+    pretrained: str | None = None  # the model that the teacher was fine-tuned from
 
 
 @dataclass(kw_only=True)
 class Student(Stage):
-    """Make a smaller model that has not been trained yet."""
+    """Create a smaller, untrained model."""
 
     role: ClassVar[Role] = Role.student
 
     @property
     def own_tokens(self) -> bool:
-        """Whether the student cuts texts otherwise than the teacher does."""
+        """Whether the student tokenizes texts differently from the teacher."""
         return False
 
     def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
@@ -48,27 +48,27 @@ class Student(Stage):
         yield from ()
 
     def config(self, teacher: Any) -> Any:
-        """Return the student's configuration; ``teacher``, a configuration, is left as it was."""
+        """Return the student's configuration; ``teacher``, a configuration, is not changed."""
         raise NotImplementedError
 
     def tokenizer(self, teacher: Any, texts: Split) -> Any:
-        """Return the student's tokenizer, made of the teacher's and, where it is its own, of training texts."""
+        """Return the student's tokenizer: the teacher's, or one made from training texts."""
         return teacher
 
     def started_from(self, pretrained: str | None) -> str | None:
-        """Return what tells apart versions of a model, other than the teacher, that weights start from."""
+        """Return what identifies the version of a model, other than the teacher, that weights start from."""
         return None
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
-        """Return a new student in evaluation mode, its weights random or from the teacher's."""
+        """Return a new student in evaluation mode, with random weights or the teacher's."""
         raise NotImplementedError
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the report must say about this architecture; the first stage that trains it says so."""
+        """Return notes about this architecture for the report; the first stage that trains it adds them."""
         return ()
 
     def __call__(self, state: State) -> State:
-        """Return the state with a student that has not been trained yet."""
+        """Return the state with an untrained student."""
         teacher = state.given_teacher
         made_with = [self.made_with(), teacher.key, state.data.train.pairs is not None, state.seed]
         made_with.append(self.started_from(state.pretrained))

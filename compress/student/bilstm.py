@@ -20,11 +20,11 @@ class BiLstm(OfEmbeddings):
     """A bidirectional LSTM over word embeddings (Tang et al., arXiv:1903.12136)."""
 
     layers: int = 1  # LSTM layers
-    hidden_size: int = 150  # units of one direction
+    hidden_size: int = 150  # units per direction
     fully_connected_size: int = 200  # units between the LSTM and the output
 
     def faults(self) -> Iterator[Fault]:
-        """Sizes are at least 1."""
+        """Check ranges."""
         yield from super().faults()
         for name in ("layers", "hidden_size", "fully_connected_size"):
             yield from at_least(self, name, 1)

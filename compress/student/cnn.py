@@ -17,7 +17,7 @@ from compress.student.words import OfEmbeddings
 
 
 class Pooling(Enum):
-    """max: the strongest answer of a filter (Kim); mean: their mean, as spaCy's text classifier pools."""
+    """max: the strongest response of a filter (Kim); mean: their mean, as spaCy's text classifier pools."""
 
     max = "max"
     mean = "mean"
@@ -27,13 +27,13 @@ class Pooling(Enum):
 class Cnn(OfEmbeddings):
     """Convolutions over word embeddings, TextCNN (Kim 2014, arXiv:1408.5882)."""
 
-    widths: list[int] = field(default_factory=lambda: [3, 4, 5])  # tokens that a filter sees
-    filters: int = 100  # of each width
+    widths: list[int] = field(default_factory=lambda: [3, 4, 5])  # tokens per filter
+    filters: int = 100  # filters of each width
     pooling: Pooling = Pooling.max  # over time: max (Kim) or mean (spaCy's classifier; with widths=[3])
-    dropout: float = 0.5  # share of pooled features left out in training
+    dropout: float = 0.5  # share of pooled features dropped in training
 
     def faults(self) -> Iterator[Fault]:
-        """Sizes are at least 1."""
+        """Check ranges."""
         yield from super().faults()
         yield from at_least(self, "filters", 1)
         if not self.widths or any(width < 1 for width in self.widths):

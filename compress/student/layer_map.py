@@ -1,4 +1,4 @@
-"""Which teacher layer stands for which student layer."""
+"""Which teacher layer belongs to which student layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAMED = ("uniform", "skip", "first", "last")
 
 
 def layer_map(choice: Any, student: int, teacher: int) -> tuple[int, ...]:
-    """Return, for each of ``student`` layers, a teacher layer out of 1 … ``teacher``.
+    """Return, for each of ``student`` layers, a teacher layer from 1 … ``teacher``.
 
-    ``uniform`` is TinyBERT's g(m) = m · teacher / student, rounded up where that is no whole number
+    ``uniform`` is TinyBERT's g(m) = m · teacher / student, rounded up
     (arXiv:1909.10351); ``skip`` is every ⌊teacher / student⌋-th layer and ``last`` the last ones, PKD-Skip and
     PKD-Last (Sun et al., arXiv:1908.09355); ``first`` are the first ones; a list names the layers. Raises
-    ValueError where the list does not fit.
+    ValueError if the list does not fit.
     """
     if choice == "uniform":
         return tuple(-(-m * teacher // student) for m in range(1, student + 1))
@@ -37,7 +37,7 @@ def layer_map(choice: Any, student: int, teacher: int) -> tuple[int, ...]:
 def layer_pairs(choice: Any, student: Any, teacher: Any) -> tuple[tuple[int, int], ...]:
     """Return pairs (student layer, teacher layer), counted from 1, of two configurations; none without layers.
 
-    Without a ``choice`` it is the student's own map, or uniform. Raises ValueError where the map does not fit.
+    Without a ``choice``, the map is the student's own, or uniform. Raises ValueError if the map does not fit.
     """
     if choice is None:
         choice = getattr(student, "teacher_layers", None) or "uniform"
@@ -61,6 +61,6 @@ def layer_map_faults(name: str, choice: Any) -> Iterator[Fault]:
     if isinstance(choice, str):
         if choice not in NAMED:
             remedy = nearest(choice, list(NAMED)) + " Or list the teacher's layers: [2,4,6]."
-            yield Fault(name, choice, "is no layer map", remedy)
+            yield Fault(name, choice, "is not a layer map", remedy)
     elif not isinstance(choice, (list, tuple)) or not all(type(i) is int and i >= 1 for i in choice) or not choice:
         yield Fault(name, choice, "must list whole numbers from 1, the teacher's layers", "For example [2,4,6].")

@@ -1,4 +1,4 @@
-"""A student that is there already: a saved classifier, taken with the weights and the tokenizer that it has."""
+"""A student that exists already: a saved classifier with its weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from compress.teachers.examination import Subject
 
 @dataclass(kw_only=True)
 class Saved(Student):
-    """Go on from a student that was trained before, here or elsewhere; with distill.epochs=0 it is taken as it is."""
+    """Continue from a student that was trained before, here or elsewhere; with distill.epochs=0 it is used as it is."""
 
     model: str = ""  # its folder, or a hub id: a classifier that knows the task's labels
-    trust_remote_code: bool = False  # run code that the model's folder ships
+    trust_remote_code: bool = False  # run code from the model's folder
 
     def faults(self) -> Iterator[Fault]:
-        """A model is named, and is no file and no path to nowhere."""
+        """Check that a model is named, and that it is not a file or a missing path."""
         if not self.model:
             yield Fault("model", self.model, "must name a folder or a hub id")
         elif reason := absent(self.model):
@@ -49,11 +49,11 @@ class Saved(Student):
 
     @property
     def own_tokens(self) -> bool:
-        """It has a tokenizer of its own."""
+        """Whether the student tokenizes texts differently from the teacher: it has a tokenizer of its own."""
         return True
 
     def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """The model and its tokenizer can be read."""
+        """Check that the model and its tokenizer can be read."""
         if not any(self.faults()):
             try:
                 config = self.config(teacher)
@@ -63,28 +63,28 @@ class Saved(Student):
                 yield Fault("model", None, str(error).rstrip("."))
 
     def task_faults(self, task: Task) -> Iterator[Fault]:
-        """The model has weights in floats."""
+        """Check that the model is not quantized."""
         if getattr(self.config(None), "quantization_config", None) is not None:
             yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
 
     def label_faults(self, task: Task) -> Iterator[Fault]:
-        """The model has a head for the teacher's classes."""
+        """Check that the model has a head for the teacher's classes."""
         try:
             self.rows(self.config(None), task)
         except Refusal as refusal:
             yield Fault("model", self.model, str(refusal), "Name one that was trained on these labels.")
 
     def config(self, teacher: Any) -> Any:
-        """Return the model's configuration; raises ModelError. Where it reads other tokens it has tokens of its own."""
+        """Return the model's configuration, marked if it reads tokens of its own; raises ModelError."""
         config = load_config(self.source, trust_remote_code=self.trust_remote_code)
         if isinstance(config, EnsembleConfig):
-            raise ModelError(f"{self.model}: is an ensemble, and a student is one model. Name one of its members.")
+            raise ModelError(f"{self.model}: is an ensemble, but a student is a single model. Name one of its members.")
         if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
             config.own_tokens = True
         return config
 
     def subject(self, data: Dataset, max_tokens: int, max_unknown: float) -> Subject:
-        """Return the model as it will be used, to be tried on rows whose labels are numbered as the teacher's."""
+        """Return the model as it will be used, for a trial on rows with labels numbered like the teacher's."""
         config = self.config(None)
         return Subject(
             setting="student.model", name=self.model,
@@ -95,9 +95,9 @@ class Saved(Student):
         )  # fmt: skip
 
     def classifier(self, task: Task, rows: list[int | None] | None = None) -> PreTrainedModel:
-        """Return the model with its outputs named and ordered as the task's; raises Refusal where they are others.
+        """Return the model with its outputs named and ordered as the task's; raises Refusal if they differ.
 
-        ``rows`` are its outputs in that order, None where a class has the logit 0; default: as `rows` finds them.
+        ``rows`` are its outputs in that order, None for a class with the logit 0; default: as `rows` finds them.
         """
         config, head = self.config(None), task.head_config()
         rows = self.rows(config, task) if rows is None else rows
@@ -108,13 +108,13 @@ class Saved(Student):
 
     @staticmethod
     def rows(config: Any, task: Task) -> list[int | None]:
-        """Return the output of a configuration's head that stands for each output of the task; raises Refusal."""
+        """Return, for each output of the task, the output of the configuration's head; raises Refusal."""
         return adopt(config, task, {}).rows(task.output_names)
 
     def _reads_tokens_of(self, teacher: Any) -> bool:
-        """Return whether the model's tokenizer makes the tokens that the teacher's makes.
+        """Return whether the model's tokenizer makes the same tokens as the teacher's.
 
-        It is taken to where the teacher's configuration does not say where its tokenizer is.
+        This is assumed if the teacher's configuration does not say where its tokenizer is.
         """
         taught_by = teacher.name_or_path
         if not taught_by or taught_by == self.source:
@@ -123,9 +123,9 @@ class Saved(Student):
         return same_tokens(own, load_tokenizer(taught_by, trust_remote_code=self.trust_remote_code))
 
     def __call__(self, state: State) -> State:
-        """Return the state with the model; its rows are cut where the teacher's are, or where it must cut them.
+        """Return the state with the model; its rows are cut at the teacher's limit, or at its own if that is lower.
 
-        Without a teacher it is its own: what is trained later learns from it as it is now.
+        Without a teacher it is its own teacher: later training learns from its present state.
         """
         config = self.config(None)
         if state.teacher is None:

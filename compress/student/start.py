@@ -1,4 +1,4 @@
-"""What a student's weights start from: tensors by name, layers by a map, and why a model cannot give them."""
+"""The start of a student's weights: tensors by name, layers by a map, and reasons why a model does not fit."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ NAMED = ("teacher", "pretrained", "random")
 
 
 def where(start: str) -> str:
-    """Return the folder or hub id that ``start``, none of `NAMED`, stands for."""
+    """Return the folder or hub id for ``start``, which is none of `NAMED`."""
     return str(Path(start).expanduser()) if start.startswith("~") else start
 
 
 def name_faults(start: str) -> Iterator[Fault]:
-    """Yield a fault where ``start`` is empty, a misspelt word, or a folder that is not there."""
+    """Yield a fault if ``start`` is empty, misspelled, or a missing folder."""
     if start in NAMED:
         return
     if not start:
         remedy = f"Take {', '.join(NAMED)}, or a folder with config.json and model.safetensors, or a hub id."
-        yield Fault("start", start, "must name what the weights start from", remedy)
+        yield Fault("start", start, "must name the start of the weights", remedy)
     elif reason := absent(start):
         yield Fault("start", start, *reason)
     elif not Path(where(start)).is_dir() and (close := get_close_matches(start, NAMED, n=1, cutoff=0.7)):
-        yield Fault("start", start, "is no start", f"Did you mean {close[0]}?")
+        yield Fault("start", start, "is unknown", f"Did you mean {close[0]}?")
 
 
 def layers_of(source: Any, student: Any, choice: Any) -> tuple[int, ...]:
     """Return, for each student layer, the source's layer that it starts from, counted from 1.
 
-    Each its own where both configurations have as many; else by the layer map ``choice``, which raises
-    ValueError where it does not fit.
+    With equally many layers, each starts from its own; otherwise the layer map ``choice`` decides. Raises
+    ValueError if the map does not fit.
     """
-    ours, theirs = int(student.num_hidden_layers), int(source.num_hidden_layers)
-    return tuple(range(1, ours + 1)) if ours == theirs else layer_map(choice, ours, theirs)
+    layers, available = int(student.num_hidden_layers), int(source.num_hidden_layers)
+    return tuple(range(1, layers + 1)) if layers == available else layer_map(choice, layers, available)
 
 
 def twin_of(name: str, config: Any, layers: Sequence[int]) -> str:
@@ -59,9 +59,9 @@ def twin_of(name: str, config: Any, layers: Sequence[int]) -> str:
 def copy_weights(
     source: PreTrainedModel, student: PreTrainedModel, layers: Sequence[int], *, head: bool = True
 ) -> None:
-    """Give each tensor of ``student`` the values of its twin in ``source``, where that has its shape.
+    """Copy to each tensor of ``student`` its twin in ``source``, if that has the same shape.
 
-    Without ``head`` only the encoder's tensors, embeddings and pooler with it.
+    Without ``head``, only the encoder's tensors, including embeddings and pooler.
     """
     base = f"{family_of(student.config).base}."
     weights, own = source.state_dict(), student.state_dict()
@@ -73,7 +73,7 @@ def copy_weights(
 
 
 def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterator[Fault]:
-    """Yield why the folder or hub id ``start`` cannot give a student its weights; the others are configurations.
+    """Yield why the folder or hub id ``start`` does not fit; the other arguments are configurations.
 
     It must be of the student's family, with enough layers, with the student's sizes, and read the teacher's tokens.
     """
@@ -107,7 +107,7 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
             yield Fault("start", start, rule, "Set the student's sizes to its own.")
             return
     if source.num_attention_heads != student.num_attention_heads:
-        rule = f"has {source.num_attention_heads} heads a layer, where the student has {student.num_attention_heads}"
+        rule = f"has {source.num_attention_heads} heads per layer, where the student has {student.num_attention_heads}"
         yield Fault("start", start, rule, "Set student.heads.")
 
 
@@ -120,7 +120,7 @@ def _tokens(model: str) -> dict[str, int]:
 
 
 def _tokens_of(teacher: Any) -> dict[str, int]:
-    """Return the teacher's tokens; empty where its configuration does not say where they are."""
+    """Return the teacher's tokens; empty if its configuration does not name them."""
     try:
         return _tokens(teacher.name_or_path) if teacher.name_or_path else {}
     except ModelError:

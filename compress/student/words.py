@@ -1,4 +1,4 @@
-"""Students that are embeddings and something small: their tokens, and where their embeddings start."""
+"""Students with word embeddings and a small network: their tokens, and the start of their embeddings."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ class Start(Enum):
 
 @dataclass(kw_only=True)
 class OfEmbeddings(Student):
-    """What students share that are no transformers."""
+    """Settings that students without attention share."""
 
     tokens: Pieces = Pieces.sub_words  # sub_words: the teacher's; words: those of the training texts
-    vocabulary: int = 30000  # most frequent words kept, where tokens are words
-    min_count: int = 2  # a rarer word is unknown, where tokens are words
-    embedding_size: int | None = None  # default: that of the teacher's word embeddings
-    start: Start = Start.teacher  # of the embeddings: teacher or random; the rest is random
-    dropout: float = 0.1  # share of units left out in training
+    vocabulary: int = 30000  # number of most frequent words to keep, if tokens are words
+    min_count: int = 2  # rarer words become unknown, if tokens are words
+    embedding_size: int | None = None  # default: the size of the teacher's word embeddings
+    start: Start = Start.teacher  # start of the embeddings: teacher or random; the rest is random
+    dropout: float = 0.1  # share of units dropped in training
 
     @property
     def own_tokens(self) -> bool:
-        """Whether the student cuts texts otherwise than the teacher does."""
+        """Whether the student tokenizes texts differently from the teacher."""
         return self.tokens is Pieces.words
 
     def faults(self) -> Iterator[Fault]:
-        """Sizes are at least 1."""
+        """Check ranges."""
         for name in ("vocabulary", "min_count", "embedding_size"):
             yield from at_least(self, name, 1)
         yield from between(self, "dropout", 0, 1, open_high=True)
 
     def tokenizer(self, teacher: Any, texts: Split) -> Any:
-        """Return the teacher's tokenizer, or one of the words of ``texts``."""
+        """Return the teacher's tokenizer, or one for the words of ``texts``."""
         if self.tokens is Pieces.sub_words:
             return teacher
         return of_words(teacher, chain(texts.texts, texts.pairs or ()), self.vocabulary, self.min_count)
 
     def sizes(self, teacher: Any, reading: Reading | None) -> dict[str, Any]:
-        """Return what the configurations of all such students have."""
+        """Return the configuration values that all such students share."""
         tokenizer = None if reading is None else reading.student
         return {name: getattr(teacher, name) for name in HEAD if hasattr(teacher, name)} | {
             "vocab_size": teacher.vocab_size if tokenizer is None else len(tokenizer),
@@ -103,7 +103,7 @@ def narrowed(weight: Tensor, width: int) -> Tensor:
 
 
 def _word_embeddings(teacher: PreTrainedModel) -> nn.Embedding:
-    """Return the teacher's word embeddings; raises ModelError where a model of its own code does not give them."""
+    """Return the teacher's word embeddings; raises ModelError if a model with code of its own does not give them."""
     try:
         known = teacher.get_input_embeddings()
     except NotImplementedError:

@@ -1,4 +1,4 @@
-"""Training: one engine for teachers, distillation and recovery; settings, orders of rows and objectives for it."""
+"""Training: one engine for teachers, distillation and recovery; with its settings, row orders and objectives."""
 
 from compress.train.engine import fit
 from compress.train.objective import Objective, Rows, Supervised

@@ -1,4 +1,4 @@
-"""What happens between the steps: checkpoints by time, validation, early stopping, the progress bar."""
+"""Work between training steps: timed checkpoints, validation, early stopping, the progress bar."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from compress.train.settings import Training
 
 
 class Keeper(TrainerCallback):
-    """Orders checkpoints by time, validates after epochs, stops early and keeps the best weights.
+    """Writes checkpoints by time, validates after epochs, stops early and keeps the best weights.
 
-    An interruption is taken after a step: a checkpoint is written, and training stops.
+    An interruption takes effect after a step: a checkpoint is written, and training stops.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Keeper(TrainerCallback):
         self.steps_an_epoch = -(-len(order) // settings.batch_size)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Tell the order which epoch it is."""
+        """Pass the number of the epoch to the row order."""
         self.order.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint where one is due; stop where training is interrupted."""
+        """Request a checkpoint when one is due; stop when training is interrupted."""
         # the last step of an epoch is kept after its validation
         if state.global_step % self.steps_an_epoch and state.global_step < state.max_steps:
             self.stopped = bool(self.interruption)
@@ -64,13 +64,13 @@ class Keeper(TrainerCallback):
         return time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint as whole."""
+        """Mark the checkpoint as complete."""
         seal(self.checkpoints / f"checkpoint-{state.global_step}", self.best, finished=self.finished)
         self.saved_at = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate where it is time to, and keep or stop where early stopping says so, or at an interruption."""
-        if self.stopped:  # in the middle of this epoch, which goes on after resuming
+        """Validate when due; keep the weights or stop as early stopping or an interruption demands."""
+        if self.stopped:  # in the middle of this epoch, which continues after resuming
             return
         epoch = round(state.global_step / self.steps_an_epoch)
         if epoch % self.validate_every == 0 or state.global_step >= state.max_steps:
@@ -90,7 +90,9 @@ class Keeper(TrainerCallback):
                 self._keep_if_best(rank(metrics), state, control)
         self.finished = control.should_training_stop or state.global_step >= state.max_steps
         interrupted = bool(self.interruption)
-        control.should_save = interrupted or (self.due and not self.finished)  # resumed from there, it would go on
+        control.should_save = interrupted or (
+            self.due and not self.finished
+        )  # resuming from there would continue training
         control.should_training_stop = control.should_training_stop or interrupted
 
     def _keep_if_best(self, metrics: list[float], state: TrainerState, control: TrainerControl) -> None:
@@ -103,14 +105,14 @@ class Keeper(TrainerCallback):
             control.should_training_stop = True
 
     def restore_best(self) -> None:
-        """Put the best epoch's weights back, where early stopping kept any."""
+        """Restore the best epoch's weights if early stopping kept any."""
         weights = self.best.weights()
         if weights is not None:
             self.objective.load_state_dict(weights)
 
 
 def rank(metrics: Mapping[str, float]) -> list[float]:
-    """Return what orders validations, the best last: the first metric, and of equal ones the lower ``loss``."""
+    """Return a sort key for validations, best last: the first metric, then the lower ``loss``."""
     return [next(iter(metrics.values())), -metrics.get("loss", 0.0)]
 
 
@@ -122,7 +124,7 @@ class Bar(TrainerCallback):
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the bar, where training goes on from."""
+        """Start the bar at the step from which training continues."""
         self.bar = progress(total=state.max_steps, initial=state.global_step, title=self.title, unit="step")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

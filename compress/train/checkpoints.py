@@ -1,7 +1,7 @@
-"""Checkpoints of a training on disk, and the best epoch's weights: which of them training may resume from.
+"""Checkpoints of a training on disk, and the best epoch's weights: which of them training can resume from.
 
-A checkpoint is sealed when it is whole: its seal lists the hashes of its files. One that was cut short or has been
-damaged is removed, and an earlier one is taken, or training starts anew.
+A complete checkpoint is sealed: its seal lists the hashes of its files. Incomplete and damaged ones are removed, and
+training resumes from an earlier one or starts again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from compress.errors import DamagedError
 from compress.progress import say
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
 
-SEAL = "whole"  # the file that marks a checkpoint as whole
-CHECKPOINTS = "checkpoints"  # the folder of all of them
+SEAL = "whole"  # the file that marks a checkpoint as complete
+CHECKPOINTS = "checkpoints"  # the folder that holds all of them
 
 
 class Best:
-    """The weights of the best epoch so far, and what is known of it: its rank, step and epoch."""
+    """The weights of the best epoch so far, with its rank, step and epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.note = folder, folder / "best.json"
@@ -33,7 +33,7 @@ class Best:
         return read_sealed(self.note)
 
     def keep(self, weights: Mapping[str, Tensor], **known: Any) -> None:
-        """Keep these weights instead of those before; whole or not at all."""
+        """Replace the weights that are kept, atomically."""
         path, aside = self.folder / f"best-{known['step']}.safetensors", self.folder / "best.new"
         save_file({name: value.contiguous() for name, value in weights.items()}, aside)
         aside.replace(path)
@@ -49,48 +49,48 @@ class Best:
         return None if known is None else load_file(self.folder / next(iter(known["files"])))
 
     def check(self) -> None:
-        """Raise DamagedError unless weights are kept, as they were written."""
+        """Raise DamagedError unless weights are kept and intact."""
         known = self.known()
         if known is None:
             raise DamagedError(self.note, "is missing")
         check_contents(self.folder, known["files"])
 
     def forget(self) -> None:
-        """Remove them."""
+        """Remove the weights."""
         for path in self.folder.glob("best*"):
             path.unlink()
 
 
 def seal(checkpoint: Path, best: Best, *, finished: bool) -> None:
-    """Mark a checkpoint as whole; ``finished``: no step of training is left after it."""
+    """Mark a checkpoint as complete; ``finished``: no training step is left after it."""
     kept = best.note.exists()
     write_sealed(checkpoint / SEAL, {"finished": finished, "best": kept, "files": contents_of(checkpoint)})
 
 
 def resumable(folder: Path) -> Path | None:
-    """Return the newest checkpoint below a training's ``folder`` that is as it was written; None where there is none.
+    """Return the newest intact checkpoint below a training's ``folder``; None if there is none.
 
-    What cannot be resumed from is removed, and reported where it was damaged.
+    Other checkpoints are removed, and damaged ones are reported.
     """
     best = Best(folder)
     paths = (folder / CHECKPOINTS).glob("checkpoint-*")
     for path in sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         try:
             mark = read_sealed(path / SEAL)
-            if mark is not None:  # without one it was cut short; left there, it would count among those that are kept
+            if mark is not None:  # without one it is incomplete; it must not count among those to keep
                 check_contents(path, mark["files"])
                 if mark["best"]:
                     best.check()
                 else:
-                    best.forget()  # of an epoch after the checkpoint, which comes again
+                    best.forget()  # from an epoch after the checkpoint, which will be repeated
                 return path
         except DamagedError as damage:
-            say(f"training: {damage.path} {damage.how}; it resumes from an earlier checkpoint, or starts anew")
+            say(f"training: {damage.path} {damage.how}; it resumes from an earlier checkpoint, or starts again")
         shutil.rmtree(path)
     best.forget()
     return None
 
 
 def finished(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is that of the end of training, after which no step follows."""
+    """Return whether a checkpoint was written at the end of training."""
     return bool((read_sealed(checkpoint / SEAL) or {}).get("finished"))

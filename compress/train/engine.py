@@ -52,16 +52,16 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
-    ``order`` is another order of the rows than `LengthGrouped`; an epoch is as long as it is.
+    ``order`` replaces `LengthGrouped`; its length is that of an epoch.
 
-    Checkpoints go to ``folder``; training resumes from the newest intact one there, and the result is then the
-    one an uninterrupted run gives (one process, CPU). Ctrl-C and SIGTERM are taken after the step at hand: a
-    checkpoint is written, and then they do what they did before; a second one is taken at once. ``validate`` is called
+    Checkpoints go to ``folder``; training resumes from the newest intact one there, with the same result
+    as an uninterrupted run (one process, CPU). Ctrl-C and SIGTERM take effect after the current step: a checkpoint
+    is written, then the previous handler runs; a second signal takes effect at once. ``validate`` is called
     after every ``validate_every`` epochs and after the last step; the first metric that it returns decides early
-    stopping, and ``loss``, where it returns one, breaks ties. Where the settings' epochs are fewer than
+    stopping, and ``loss``, where it returns one, breaks ties. If the settings' epochs are fewer than
     ``least_steps``, there are more epochs, and early stopping waits for these steps. ``shares`` gives parameters a
-    share of the learning rate, where it is not 1; ``undecayed`` have no weight decay; parameters that require no
-    gradient stay as they are. Random state and global settings are left as they were.
+    share of the learning rate other than 1; ``undecayed`` have no weight decay; parameters that require no
+    gradient do not change. Random state and global settings are left unchanged.
     """
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
@@ -123,15 +123,17 @@ def fit(
 
 
 def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, float]) -> Mapping[Tensor, float]:
-    """Return, by parameter, its share of the learning rate; nothing where all have the whole of it."""
+    """Return each parameter's share of the learning rate; empty if all learn at the full rate."""
     if layer_decay == 1:
         return shares
-    decayed = {one: layer_decay ** layers_below_top(name, model.config) for name, one in model.named_parameters()}
-    return {one: share * shares.get(one, 1.0) for one, share in decayed.items()}
+    decayed = {
+        parameter: layer_decay ** layers_below_top(name, model.config) for name, parameter in model.named_parameters()
+    }
+    return {parameter: share * shares.get(parameter, 1.0) for parameter, share in decayed.items()}
 
 
 class Engine(Trainer):
-    """Trainer with our batch order, learning rates by parameter, and the parts of the loss in its log."""
+    """The Trainer with our batch order, learning rates per parameter, and the parts of the loss in its log."""
 
     order: Order
     shares: Mapping[Tensor, float]
@@ -145,13 +147,13 @@ class Engine(Trainer):
         return self.order
 
     def get_decay_parameter_names(self, model: Any, *arguments: Any, **settings: Any) -> list[str]:
-        """Return the Trainer's own choice, without what is to have no weight decay."""
+        """Return the Trainer's own choice without the parameters that have no weight decay."""
         names: list[str] = super().get_decay_parameter_names(model, *arguments, **settings)
         free = {name for name, parameter in model.named_parameters() if id(parameter) in self.undecayed}
         return [name for name in names if name not in free]
 
     def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
-        """Make the Trainer's own optimizer; its groups are split where parameters have a share of the rate."""
+        """Make the Trainer's own optimizer; groups are split where parameters have a share of the rate."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
         if not self.shares:
             return optimizer
@@ -167,7 +169,7 @@ class Engine(Trainer):
         return optimizer
 
     def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
-        """Return the objective's loss, its parts kept for the log; raises CompressError when it is not finite."""
+        """Return the objective's loss and keep its parts for the log; raises CompressError when it is not finite."""
         loss, parts = model(inputs, self.state.global_step / self.state.max_steps)
         for name, part in parts.items():
             self.parts.setdefault(name, []).append(float(part.detach()))
@@ -180,14 +182,14 @@ class Engine(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means of the loss's parts since the last entry, too."""
+        """Also log the means of the loss's parts since the last entry."""
         logs |= {name: float(np.mean(values)) for name, values in self.parts.items()}
         self.parts.clear()
         super().log(logs, start_time)
 
 
 def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:
-    """Return the Trainer's own flow control, without its printing."""
+    """Return the Trainer's flow control, without its printing."""
     from transformers.trainer_callback import DefaultFlowCallback
 
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
@@ -195,7 +197,7 @@ def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:
 
 @contextmanager
 def _frozen(model: PreTrainedModel, patterns: list[str]) -> Iterator[None]:
-    """Let the parameters whose names match learn nothing, for a time; raises CompressError where none would be left."""
+    """Freeze the parameters whose names match, within the block; raises CompressError if none would be left."""
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     named = {unmasked_name(name): parameter for name, parameter in learning.items()}
     still = [p for name, p in named.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]

@@ -1,4 +1,4 @@
-"""What is trained and on what: an objective, and rows in batches."""
+"""Interfaces of training: the objective, and rows in batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from compress.models.outputs import INPUTS
 
 
 class Rows(Protocol):
-    """What is trained on: rows by number, and a batch of them."""
+    """Rows to train on, by number and in batches."""
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens a row."""
+        """Tokens per row."""
         ...
 
     def __len__(self) -> int: ...
@@ -26,7 +26,7 @@ class Rows(Protocol):
     def __getitem__(self, row: int) -> int: ...
 
     def batch(self, rows: list[int]) -> dict[str, Tensor]:
-        """Return what the objective is given for these rows."""
+        """Return the objective's inputs for these rows."""
         ...
 
 
@@ -40,7 +40,7 @@ class Objective(nn.Module, ABC):
 
 
 class Supervised(Objective):
-    """The objective of fine-tuning: the loss that the model's own head defines for labels."""
+    """Fine-tuning: the loss that the model's own head defines for labels."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

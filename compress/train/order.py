@@ -1,4 +1,4 @@
-"""The order in which rows are seen."""
+"""The order in which training visits rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 
 class Order(Sampler[int]):
-    """The order of rows in an epoch, a batch after the other; it must depend on what it was made with and ``epoch``."""
+    """The order of rows in an epoch, one batch after another; depends only on its arguments and ``epoch``."""
 
     epoch: int = 0
 
@@ -19,7 +19,7 @@ class Order(Sampler[int]):
 
 
 class LengthGrouped(Order):
-    """All rows once an epoch: shuffled, then sorted by length within groups of 50 batches, batches shuffled.
+    """All rows once per epoch: shuffled, then sorted by length within groups of 50 batches, batches shuffled.
 
     The order depends on the seed and the epoch alone, so a resumed run sees the same batches.
     """

@@ -1,4 +1,4 @@
-"""Settings that all stages which train have in common."""
+"""Settings that all training stages share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compress.settings import at_least, between, positive
 
 
 class Decay(Enum):
-    """How the learning rate goes on after the warm-up."""
+    """How the learning rate changes after the warm-up."""
 
     linear = "linear"
     quadratic = "polynomial"
@@ -39,23 +39,25 @@ class Precision(Enum):
 class Training(Stage):
     """Settings of a stage that trains."""
 
-    reads_unlabelled: ClassVar[bool] = False  # whether it learns from rows that only the teacher labels, too
+    reads_unlabelled: ClassVar[bool] = False  # whether it also learns from rows that only the teacher labels
 
     epochs: float = 3.0  # passes over the rows
-    batch_size: int = 32  # rows a step
-    learning_rate: float = 5e-5  # AdamW's, at its highest
+    batch_size: int = 32  # rows per step
+    learning_rate: float = 5e-5  # AdamW's peak learning rate
     decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
-    warmup: float = 0.1  # share of steps during which the learning rate rises
+    warmup: float = 0.1  # share of steps with a rising learning rate
     weight_decay: float = 0.01  # AdamW's
     gradient_clip: float = 1.0  # largest norm of the gradient
-    layer_decay: float = 1.0  # factor on the learning rate, once for each layer that lies deeper; 1: the same for all
-    freeze: list[str] = field(default_factory=list)  # parameters that stay, by name or pattern: ["*.embeddings.*"]
+    layer_decay: float = 1.0  # factor on the learning rate for each layer below the top; 1: no decay
+    freeze: list[str] = field(
+        default_factory=list
+    )  # parameters that stay fixed, by name or pattern: ["*.embeddings.*"]
     precision: Precision = Precision.fp32  # fp32, bf16 or fp16 (mixed)
-    early_stopping: int = 0  # validations without a better one before it stops; 0: never, last weights kept
+    early_stopping: int = 0  # stop after this many validations without improvement; 0: never, and keep the last weights
     checkpoint_seconds: float = 60.0  # time between checkpoints
 
     def faults(self) -> Iterator[Fault]:
-        """All are in their natural ranges."""
+        """Check ranges."""
         yield from positive(self, "epochs")
         yield from at_least(self, "batch_size", 1)
         yield from positive(self, "learning_rate")
@@ -66,32 +68,32 @@ class Training(Stage):
         yield from at_least(self, "early_stopping", 0)
         yield from positive(self, "checkpoint_seconds")
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
-            yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 where the processor has it.")
+            yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 if the processor supports it.")
 
     def parameter_faults(self, config: Any) -> Iterator[Fault]:
-        """Yield settings that do not fit the parameters of a classifier of this configuration."""
+        """Yield settings that do not fit the parameters of a classifier with this configuration."""
         if self.layer_decay != 1 and not can_be_taken_apart(config):
-            rule = f"needs layers that are known, and a {config.model_type} has none"
+            rule = f"needs known layers, which {config.model_type} does not have"
             yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
         if self.freeze:
             yield from self.freeze_faults(list(parameter_shapes(config)))
 
     def encoder_faults(self, config: Any) -> Iterator[Fault]:
-        """Yield ``freeze`` where it leaves nothing below the head, which is not trained."""
+        """Yield ``freeze`` if it leaves nothing to train below the head, which this stage does not train."""
         if not self.freeze or not can_be_taken_apart(config):
             return
         base = f"{family_of(config).base}."
         names = [name for name in parameter_shapes(config) if name.startswith(base) and ".pooler." not in name]
         if all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
-            yield Fault("freeze", list(self.freeze), "leaves nothing to train, as the head is not trained here")
+            yield Fault("freeze", list(self.freeze), "leaves nothing to train: this stage does not train the head")
 
     def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
-        """Yield patterns that match none of the parameters ``names`` that would learn, or all of them together."""
+        """Yield patterns that match none of the trainable parameters ``names``, or that together match all."""
         modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
         for pattern in self.freeze:
             if not any(fnmatchcase(name, pattern) for name in names):
                 close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
-                yield Fault("freeze", pattern, "matches no parameter that would learn", f"Nearest: {', '.join(close)}.")
+                yield Fault("freeze", pattern, "matches no trainable parameter", f"Nearest: {', '.join(close)}.")
         if self.freeze and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
             yield Fault("freeze", list(self.freeze), "leaves nothing to train")
 

@@ -1,4 +1,4 @@
-"""What a training curve says in a sentence: how long it went on, and which weights were kept."""
+"""One sentence about a training curve: how long training ran, and which weights were kept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PREFIX = "validation_"
 def summary(curve: Sequence[Mapping[str, float]], most_epochs: float, *, best_kept: bool) -> str:
     """Return a clause such as "stopped after 6 of 10 epochs: validation accuracy 0.861, best at epoch 4".
 
-    ``curve`` is what `fit` returns; ``most_epochs`` is how long it may have gone on; ``best_kept`` says whether early
-    stopping put the best weights back.
+    ``curve`` is what `fit` returns; ``most_epochs`` is the longest it could run; ``best_kept`` tells whether early
+    stopping restored the best weights.
     """
     trained = max((point["epoch"] for point in curve), default=0.0)
     measured = [point for point in curve if any(name.startswith(PREFIX) for name in point)]
@@ -32,5 +32,5 @@ def summary(curve: Sequence[Mapping[str, float]], most_epochs: float, *, best_ke
     if not best_kept:
         return f"{length}: validation {metric} {scores[-1][metric]:.3f} at the end, which was kept"
     best = max(range(len(scores)), key=lambda number: rank(scores[number]))
-    said = f"{length}: validation {metric} {scores[best][metric]:.3f}, best at epoch {measured[best]['epoch']:.3g}"
-    return f"{said}, the last; more epochs may help" if not early and best == len(scores) - 1 else said
+    text = f"{length}: validation {metric} {scores[best][metric]:.3f}, best at epoch {measured[best]['epoch']:.3g}"
+    return f"{text}, the last; more epochs may help" if not early and best == len(scores) - 1 else text

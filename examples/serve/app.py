@@ -1,6 +1,6 @@
 """Serve an ONNX artifact over HTTP, with requests gathered into batches: python app.py FOLDER; see --help.
 
-A plain program to start from. It needs what requirements.txt names, and nothing of the package that made the artifact.
+A plain program to start from. It needs the packages in requirements.txt, but not the package that made the artifact.
 """
 
 import argparse
@@ -25,27 +25,27 @@ Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=100_000)]
 
 
 class Question(BaseModel):
-    """Texts to label; for a task on pairs, the second text of each."""
+    """Texts to label; for a task on pairs, also the second text of each."""
 
     texts: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
     pairs: list[Text] | None = None
 
     @model_validator(mode="after")
     def one_pair_a_text(self) -> Self:
-        """Refuse another number of second texts than of first."""
+        """Require as many second texts as first ones."""
         if self.pairs is not None and len(self.pairs) != len(self.texts):
-            raise ValueError(f"pairs must be as many as texts: {len(self.pairs)} against {len(self.texts)}")
+            raise ValueError(f"pairs must have as many entries as texts: {len(self.pairs)} against {len(self.texts)}")
         return self
 
 
 class Prediction(BaseModel):
-    """What the model says of a text: a label with all probabilities, or a score."""
+    """The model's answer for a text: a label with all probabilities, or a score."""
 
     label: str | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
-    truncated: bool  # the text was longer than the model takes, and its end was not read
+    truncated: bool  # the text was longer than the model's limit, and its end was cut
 
 
 class Answer(BaseModel):
@@ -72,7 +72,7 @@ class Artifact:
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score = config.get("problem_type") == "regression"
         self.session = self._session(folder / "model.onnx", threads)
-        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
     @staticmethod
     def _session(path: Path, threads: int) -> Any:
@@ -86,17 +86,17 @@ class Artifact:
         return session
 
     def __call__(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
-        """Return a prediction a row, in their order; rows of about the same length are run together."""
+        """Return one prediction per row, in order; rows of about the same length run together."""
         encodings = [self.tokenizer.encode(text, pair) for text, pair in rows]
-        said: list[dict[str, Any]] = [{} for _ in rows]
-        for group in groups([len(one.ids) for one in encodings]):
+        results: list[dict[str, Any]] = [{} for _ in rows]
+        for group in groups([len(encoding.ids) for encoding in encodings]):
             logits = self.session.run(None, self._padded([encodings[row] for row in group]))[0]
             for row, values in zip(group, logits, strict=True):
-                said[row] = self._read(values) | {"truncated": bool(encodings[row].overflowing)}
-        return said
+                results[row] = self._read(values) | {"truncated": bool(encodings[row].overflowing)}
+        return results
 
     def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
-        width = max(len(one.ids) for one in encodings)
+        width = max(len(encoding.ids) for encoding in encodings)
         made = {}
         for name in self.inputs:
             made[name] = np.full((len(encodings), width), self.pad if name == "input_ids" else 0, np.int64)
@@ -116,7 +116,7 @@ class Artifact:
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Return row numbers, longest first, cut where a row is less than half as long as the longest of its group."""
+    """Return groups of row numbers, longest rows first; no row is less than half as long as the first of its group."""
     made: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if not made or 2 * lengths[row] < lengths[made[-1][0]]:
@@ -126,17 +126,17 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 class Full(Exception):
-    """As many rows are waiting as may."""
+    """The queue is full."""
 
 
 @dataclass
 class Batcher:
-    """Rows wait here until there are enough of them, or the first has waited long enough; one batch runs at a time."""
+    """Collects rows until there are enough or the first has waited long enough; runs one batch at a time."""
 
     artifact: Artifact
     most_rows: int  # of a batch
-    wait_ms: float  # the first row of a batch waits at most so long for others
-    most_waiting: int  # rows that are not answered yet
+    wait_ms: float  # longest wait of a batch's first row for others
+    most_waiting: int  # rows without an answer so far
     waiting: int = 0
     counts: dict[str, int] = field(
         default_factory=lambda: {"requests": 0, "rows": 0, "batches": 0, "refused": 0, "largest_batch": 0}
@@ -146,41 +146,43 @@ class Batcher:
     )
 
     async def ask(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
-        """Return the predictions of rows; raises Full where they are too many beside those that wait."""
+        """Return the predictions of rows; raises Full if too many rows are waiting."""
         if self.waiting + len(rows) > self.most_waiting:
             self.counts["refused"] += 1
             raise Full
         self.counts["requests"] += 1
         self.waiting += len(rows)
         answers = [asyncio.get_running_loop().create_future() for _ in rows]
-        for one in zip(rows, answers, strict=True):
-            self.queue.put_nowait(one)
+        for item in zip(rows, answers, strict=True):
+            self.queue.put_nowait(item)
         try:
             return await asyncio.gather(*answers)
         finally:
             self.waiting -= len(rows)
 
     async def run(self) -> None:
-        """Answer for ever."""
+        """Answer batches until cancelled."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(max_workers=1) as thread:
             while True:
-                batch = [one for one in await self._gathered() if not one[1].done()]  # a client may have gone
+                batch = [
+                    item for item in await self._gathered() if not item[1].done()
+                ]  # a client may have disconnected
                 if not batch:
                     continue
                 self.counts["rows"] += len(batch)
                 self.counts["batches"] += 1
                 self.counts["largest_batch"] = max(self.counts["largest_batch"], len(batch))
                 try:
-                    said = await loop.run_in_executor(thread, self.artifact, [row for row, _ in batch])
-                except Exception as error:  # of these rows, not of the server
+                    results = await loop.run_in_executor(thread, self.artifact, [row for row, _ in batch])
+                except Exception as error:  # the fault of these rows, not of the server
                     for _, answer in batch:
                         if not answer.done():
                             answer.set_exception(error)
                     continue
-                for (_, answer), one in zip(batch, said, strict=True):
+                for (_, answer), result in zip(batch, results, strict=True):
                     if not answer.done():
-                        answer.set_result(one)
+                        answer.set_result(result)
 
     async def _gathered(self) -> list[tuple[tuple[str, str | None], asyncio.Future[dict[str, Any]]]]:
         batch = [await self.queue.get()]
@@ -198,7 +200,7 @@ class Batcher:
 def create_app(
     folder: Path, *, most_rows: int = 32, wait_ms: float = 2.0, most_waiting: int = 256, threads: int = 1
 ) -> FastAPI:
-    """Return the application of an artifact's folder; see `Batcher` for the sizes."""
+    """Return the application for an artifact's folder; see `Batcher` for the sizes."""
     if most_rows < 1 or wait_ms < 0 or most_waiting < 1 or threads < 0:
         raise ValueError("most_rows and most_waiting must be at least 1, wait_ms and threads at least 0")
     batcher = Batcher(Artifact(folder, threads), most_rows, wait_ms, most_waiting)
@@ -216,10 +218,10 @@ def create_app(
     async def predict(question: Question) -> Answer:
         pairs = question.pairs or [None] * len(question.texts)
         try:
-            said = await batcher.ask(list(zip(question.texts, pairs, strict=True)))
+            results = await batcher.ask(list(zip(question.texts, pairs, strict=True)))
         except Full as full:
             raise HTTPException(503, "too many texts are waiting", {"Retry-After": "1"}) from full
-        return Answer(predictions=[Prediction(**one) for one in said])
+        return Answer(predictions=[Prediction(**result) for result in results])
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -234,25 +236,33 @@ def create_app(
 
 
 def main() -> None:
-    """Serve the folder that the command line names."""
+    """Serve the folder named on the command line."""
     import uvicorn
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="an artifact with model.onnx, as runs/RECIPE/NAME/artifacts/dynamic")
+    parser.add_argument(
+        "folder", type=Path, help="an artifact with model.onnx, such as runs/RECIPE/NAME/artifacts/dynamic"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--rows", type=int, default=32, help="most rows of a batch")
+    parser.add_argument("--rows", type=int, default=32, help="rows in the largest batch")
     parser.add_argument("--wait-ms", type=float, default=2.0, help="longest wait of a row for others to join it")
-    parser.add_argument("--waiting", type=int, default=256, help="rows that may wait; a request above that gets 503")
+    parser.add_argument("--waiting", type=int, default=256, help="rows that may wait; a request beyond that gets 503")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime; 0: all cores")
-    said = parser.parse_args()
-    missing = [name for name in ("model.onnx", "tokenizer.json", "config.json") if not (said.folder / name).is_file()]
+    options = parser.parse_args()
+    missing = [
+        name for name in ("model.onnx", "tokenizer.json", "config.json") if not (options.folder / name).is_file()
+    ]
     if missing:
-        parser.error(f"{said.folder} has no {missing[0]}; name the folder of an ONNX artifact")
+        parser.error(f"{options.folder} has no {missing[0]}; name the folder of an ONNX artifact")
     app = create_app(
-        said.folder, most_rows=said.rows, wait_ms=said.wait_ms, most_waiting=said.waiting, threads=said.threads
+        options.folder,
+        most_rows=options.rows,
+        wait_ms=options.wait_ms,
+        most_waiting=options.waiting,
+        threads=options.threads,
     )
-    uvicorn.run(app, host=said.host, port=said.port, log_level="warning")
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_pairs_with_scores_are_augmented(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"augment": {"perturb": Perturb(tagger="xx_none")}}, "augment.perturb: xx_none: is no spaCy pipeline"),
+        ({"augment": {"perturb": Perturb(tagger="xx_none")}}, "augment.perturb: xx_none: is not a spaCy pipeline"),
         ({"augment": {"perturb": Perturb(mask_rate=2.0)}}, "augment.perturb.mask_rate = 2.0: must lie in [0, 1]"),
         ({"augment": {"substitute": Substitute()}}, "augment.substitute.mlm: needs a source of words"),
         ({"augment": {"substitute": Substitute(vectors="none.txt")}}, "augment.substitute.vectors = 'none.txt'"),

@@ -59,11 +59,11 @@ def test_a_folder_is_a_pipeline_too_and_is_known_by_its_content(tmp_path: Path) 
 
 
 def test_what_is_no_pipeline_with_a_tagger_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"xx_none: is no spaCy pipeline.*english"):
+    with pytest.raises(ModelError, match=r"xx_none: is not a spaCy pipeline.*english"):
         find("xx_none")
-    with pytest.raises(ModelError, match="is no spaCy pipeline"):
+    with pytest.raises(ModelError, match="is not a spaCy pipeline"):
         find(str(tmp_path))
-    with pytest.raises(ModelError, match="is no spaCy pipeline"):
+    with pytest.raises(ModelError, match="is not a spaCy pipeline"):
         find("json")  # a package, but none of spaCy's
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(ModelError, match="has no tagger"):

@@ -320,7 +320,7 @@ def test_faults_of_words_settings_and_files_are_told_together(monkeypatch):
     with pytest.raises(RecipeError) as caught:
         compose.compose(["seed=abc", "seeed=1", "prune.heads.ratio=3", "=5", "distill/losses=[sfot]"])
     assert {fault.setting for fault in caught.value.faults} >= {"seed", "seeed", "prune.heads.ratio", "=5", "data"}
-    assert str(caught.value).startswith("6 faults in the recipe; nothing was started.\n- ")
+    assert str(caught.value).startswith("6 errors in the recipe; nothing was started.\n- ")
 
 
 def test_a_sweep_is_every_combination():

@@ -136,7 +136,7 @@ def test_mistakes_are_told_at_once(capsys, quick_check, elsewhere):
     (elsewhere / "own.yaml").write_text("teacher: {epocs: 1}\nseed: x\ndefaults:\n  - override /prune: [heads]\n")
     assert main(["run", "recipe=own.yaml", "prune.heads.ratio=3", "student=brt", "teacher.epochs=0", "=5"]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "6 faults in the recipe; nothing was started."
+    assert said[0] == "6 errors in the recipe; nothing was started."
     assert len(said) == 7
 
 

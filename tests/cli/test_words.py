@@ -154,7 +154,7 @@ def test_pipes_folders_and_devices_are_no_recipes(elsewhere):
 
 def test_pipes_are_no_data_models_or_reports(elsewhere, capsys):
     os.mkfifo("train.tsv")
-    assert "data.train = 'train.tsv': is no regular file" in refused(["data=files", "data.train=train.tsv"])
+    assert "data.train = 'train.tsv': is not a regular file" in refused(["data=files", "data.train=train.tsv"])
     Path("model").mkdir()
     os.mkfifo("model/tokenizer.json")
     Path("model/config.json").write_text("{}")
@@ -166,8 +166,8 @@ def test_pipes_are_no_data_models_or_reports(elsewhere, capsys):
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in said] == [
         "model/tokenizer.json",
-        *["run/report.json is no regular file. A finished run has a report.json; name its folder."],
-        "train.tsv is no regular file. A finished run has a report.json; name its folder.",
+        *["run/report.json is not a regular file. A finished run has a report.json; name its folder."],
+        "train.tsv is not a regular file. A finished run has a report.json; name its folder.",
     ]
 
 

@@ -41,12 +41,12 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "no label column": (
         {"train.tsv": "text\tclass\nx\ty\n"},
         {},
-        ["no column of labels", "'class'", "data.label=COLUMN"],
+        ["which column holds the labels", "'class'", "data.label=COLUMN"],
     ),
     "no text column": (
         {"train.tsv": "label\treview\nx\ty\n"},
         {},
-        ["no column of texts", "'review'", "data.text=COLUMN"],
+        ["which column holds the texts", "'review'", "data.text=COLUMN"],
     ),
     "too few fields": (
         {"train.tsv": PAIRS + "neg\tonly one\n"},
@@ -89,7 +89,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "open quote": (
         {"train.csv": 'pos,fine\nneg,"bad\npos,x\n'},
         {"train": "train.csv"},
-        ["line 2: the quotes do not add up"],
+        ["line 2: unbalanced quotes"],
     ),
     "one class": ({"train.tsv": "pos\ta\npos\tb\n"}, {}, ["every row has the label 'pos'", "at least two classes"]),
     "unknown label": (
@@ -148,7 +148,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "no header after all": (
         {"train.tsv": "question\twhat\nanswer\tthat\n"},
         {},
-        ["no column of labels", "A file without a header has the label first"],
+        ["which column holds the labels", "A file without a header has the label first"],
     ),
     "json label": (
         {"train.jsonl": JSON + '{"label": ["n"], "text": "x"}\n'},
@@ -168,7 +168,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "pair in one split": (
         {"train.tsv": PAIRS, "dev.tsv": GOOD},
         {"validation": "dev.tsv"},
-        ["dev.tsv", "has one text a row", "train.tsv has two", "data.text_pair"],
+        ["dev.tsv", "has one text per row", "train.tsv has two", "data.text_pair"],
     ),
     "pair column in one split": (
         {"train.tsv": "label\ta\tb\n" + PAIRS, "dev.tsv": "label\ta\n" + GOOD},

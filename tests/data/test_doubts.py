@@ -262,14 +262,18 @@ def test_a_label_that_nothing_can_hold_is_refused(tmp_path: Path, label: str, re
         (b"[]\n", ".json", "a JSON list"),
         (ROWS.replace("\n", "\r").encode(), ".tsv", "lines end in CR alone"),
         (COMMAS.replace("\n", "\r").encode(), ".csv", "lines end in CR alone"),
-        (b"label,text\n" + COMMAS.encode() + b"pos,a\rneg,b\n", ".csv", "line 42: a carriage return"),
-        (b"label\ttext\n" + ROWS.encode() + b"pos\ta\rneg\tb\n", ".tsv", "line 42: a carriage return"),
-        (f"label\ttext\n{ROWS}\ufefflabel\ttext\n{ROWS}".encode(), ".tsv", "line 42: a byte-order mark amid the file"),
+        (b"label,text\n" + COMMAS.encode() + b"pos,a\rneg,b\n", ".csv", "line 42: a lone carriage return"),
+        (b"label\ttext\n" + ROWS.encode() + b"pos\ta\rneg\tb\n", ".tsv", "line 42: a lone carriage return"),
+        (
+            f"label\ttext\n{ROWS}\ufefflabel\ttext\n{ROWS}".encode(),
+            ".tsv",
+            "line 42: a byte-order mark in the middle of the file",
+        ),
         (f"label\ttext\n{ROWS}label\ttext\n{ROWS}".encode(), ".tsv", "line 42: the header again"),
-        (("label;text\n" + ROWS.replace("\t", ";")).encode(), ".csv", "divided by semicolons"),
-        (ROWS.replace("\t", ";").encode(), ".csv", "divided by semicolons"),
+        (("label;text\n" + ROWS.replace("\t", ";")).encode(), ".csv", "separated by semicolons"),
+        (ROWS.replace("\t", ";").encode(), ".csv", "separated by semicolons"),
         (("label\ttext\n" + ROWS).encode(), ".csv", "Rename it to end in .tsv"),
-        (('"label"\t"text"\n' + ROWS).encode(), ".tsv", "each field stands in double quotes"),
+        (('"label"\t"text"\n' + ROWS).encode(), ".tsv", "each field is in double quotes"),
     ],
 )
 def test_a_file_of_another_kind_is_named_as_such(tmp_path: Path, content: bytes, suffix: str, reason: str) -> None:
@@ -279,7 +283,7 @@ def test_a_file_of_another_kind_is_named_as_such(tmp_path: Path, content: bytes,
 def test_quoted_texts_of_a_tsv_file_are_noted(tmp_path: Path) -> None:
     dataset = load(tmp_path, 'label\ttext\npos\t"she said ""yes"" to it"\n' + ROWS)
     assert "1 text of " in dataset.notes[0]
-    assert "a .tsv file knows no quotes" in dataset.notes[0]
+    assert "a .tsv file has no quoting" in dataset.notes[0]
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
@@ -343,7 +347,7 @@ def test_the_library_itself_writes_what_is_read(tmp_path: Path) -> None:
     [
         ({b"huggingface": b"{not json"}, "its metadata 'huggingface'"),
         ({b"huggingface": b"[1]"}, "its metadata 'huggingface'"),
-        (features({"0": "bad"}), "are no list of names"),
+        (features({"0": "bad"}), "are not a list of names"),
         (features(["bad"]), "row 2: the label 1 is none of the 1 classes"),
     ],
 )

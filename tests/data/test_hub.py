@@ -111,5 +111,5 @@ def test_a_preset_is_a_faultless_setting(name: str) -> None:
 
 def test_faults_are_told_before_loading() -> None:
     told = "\n".join(map(str, all_faults(Hub(train="", text_pair="b"))))
-    for fragment in ("needs the id of a data set", "needs the name of a split", "must be named when text_pair is"):
+    for fragment in ("must be the id of a data set", "needs the name of a split", "must be named when text_pair is"):
         assert fragment in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from compress.data import Dataset, Files, Split
 from compress.data.summary import Summary
 from compress.errors import CompressError
 from compress.models.row_lengths import row_lengths, with_cuts
-from compress.report.summary import summary_of
+from compress.report.document import parse
 from tests.conftest import reviews, tiny_tokenizer, write_tsv
 
 
@@ -80,17 +81,21 @@ def test_a_few_rows_cut_are_told_without_a_remedy() -> None:
     assert sentence == "Cut at teacher.max_tokens = 10: 1 of 100 training rows (0.4% of the tokens)."
 
 
+def read_back(kept: dict[str, Any]) -> Summary:
+    return parse({"schema": 2, "dataset": {"summary": kept}}).dataset.summary
+
+
 def test_a_report_gives_the_summary_back(tmp_path: Path) -> None:
     data = with_cuts(loaded(tmp_path, rows_of("good", 4)), tiny_tokenizer(), 5)
-    assert summary_of(json.loads(json.dumps(summary(data).plain()))) == summary(data)
-    assert summary_of({}) == Summary()
+    assert read_back(json.loads(json.dumps(summary(data).plain()))) == summary(data)
+    assert read_back({}) == Summary()
     for broken in (
         {"columns": 7},
         summary(data).plain() | {"once": "no"},
         summary(data).plain() | {"cut": {"test": {}}},
     ):
-        with pytest.raises(CompressError, match="'summary' of 'dataset'"):
-            summary_of(broken)
+        with pytest.raises(CompressError, match=r"'dataset\.summary"):
+            read_back(broken)
 
 
 def test_scores_have_no_classes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.prune.heads import PruneHeads
+from compress.report.document import parse
 from compress.report.verdict import verdicts
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
@@ -101,7 +102,7 @@ def test_the_verdict_is_about_the_last_generation(finished: tuple[Path, State]) 
     first, last = said["stages"][1:3]
     assert "labels_only" not in first.get("differences", {})
     last["differences"]["labels_only"] |= {"value": 0.123, "low": 0.1, "high": 0.15, "p": 0.001}
-    assert any("Distillation helped: accuracy +12.3 points" in sentence for sentence in verdicts(said))
+    assert any("Distillation helped: accuracy +12.3 points" in sentence for sentence in verdicts(parse(said)))
 
 
 def test_a_born_again_student_is_the_teacher_it_was_before_training(tmp_path: Path) -> None:

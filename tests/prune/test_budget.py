@@ -45,7 +45,12 @@ def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, 
     chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, steps=2, rounds=Rounds.cubic))
     chain.run()
     stage, before = stage_of(tmp_path, "count"), stage_of(tmp_path, "distill")
-    assert stage["parameters"] == stage["predicted_parameters"] == stage["measured_parameters"] <= 5_000
+    assert (
+        stage["parameters"]
+        == stage["details"]["predicted_parameters"]
+        == stage["details"]["measured_parameters"]
+        <= 5_000
+    )
     assert stage["parameters"] < before["parameters"]
     assert all(layer["heads"] >= 1 and layer["neurons"] >= 1 for layer in stage["layers"])
     assert len({point["step"] for point in stage["curves"]}) > 0  # it was recovered
@@ -65,10 +70,10 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     chain = small(files, tmp_path / "teacher", tmp_path, speed=budget(speedup=1.1))
     chain.run()
     stage = stage_of(tmp_path, "speed")
-    assert stage["predicted_speedup"] >= 1.1
-    assert stage["measured_speedup"] > 0
-    assert stage["predicted_latency_ms"] > 0
-    assert stage["costs"]["unit"] == "ms"
+    assert stage["details"]["predicted_speedup"] >= 1.1
+    assert stage["details"]["measured_speedup"] > 0
+    assert stage["details"]["predicted_latency_ms"] > 0
+    assert stage["details"]["costs"]["unit"] == "ms"
     assert stage["parameters"] < stage_of(tmp_path, "distill")["parameters"]
     told = " ".join(stage["notes"])
     wanted = ("tokens: ", "table, ms: ", "round 1 of 1, heads × units: ", "predicted", "measured (ONNX Runtime fp32")
@@ -78,7 +83,7 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     done = made(tmp_path)
     chain.run()
     assert made(tmp_path) == done  # the table too: it would choose another shape
-    assert stage_of(tmp_path, "speed")["measured_speedup"] == stage["measured_speedup"]
+    assert stage_of(tmp_path, "speed")["details"]["measured_speedup"] == stage["details"]["measured_speedup"]
 
 
 def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
@@ -86,23 +91,26 @@ def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
 ) -> None:
     first = small(files, teacher_folder, tmp_path, speed=budget(speedup=1.01, recovery_epochs=0))
     first.run()
-    costs = stage_of(tmp_path, "speed")["costs"]
-    whole = stage_of(tmp_path, "speed")["predicted_latency_ms"] * stage_of(tmp_path, "speed")["predicted_speedup"]
+    costs = stage_of(tmp_path, "speed")["details"]["costs"]
+    whole = (
+        stage_of(tmp_path, "speed")["details"]["predicted_latency_ms"]
+        * stage_of(tmp_path, "speed")["details"]["predicted_speedup"]
+    )
     goal = (costs["rest"] + costs["layer"] + whole) / 2
     other = small(files, teacher_folder, tmp_path, latency=budget(latency_ms=goal, recovery_epochs=0))
     replace(other, output=str(tmp_path / "other" / "run")).run()
     stage = stage_of(tmp_path / "other", "latency")
-    assert costs["rest"] + costs["layer"] <= stage["predicted_latency_ms"] <= goal
-    assert stage["predicted_speedup"] == pytest.approx(whole / stage["predicted_latency_ms"])
-    assert stage["measured_latency_ms"] > 0
-    assert stage["budget"] == {"latency_ms": goal}
+    assert costs["rest"] + costs["layer"] <= stage["details"]["predicted_latency_ms"] <= goal
+    assert stage["details"]["predicted_speedup"] == pytest.approx(whole / stage["details"]["predicted_latency_ms"])
+    assert stage["details"]["measured_latency_ms"] > 0
+    assert stage["details"]["budget"] == {"latency_ms": goal}
 
 
 def test_a_size_is_that_of_the_file(tmp_path: Path, files: dict[str, Path], teacher_folder: Path) -> None:
     small(files, teacher_folder, tmp_path, size=budget(size_mib=0.035, recovery_epochs=0)).run()
     stage = stage_of(tmp_path, "size")
-    assert stage["measured_size_mib"] == pytest.approx(stage["size_mib"])
-    assert stage["measured_size_mib"] <= stage["predicted_size_mib"] <= 0.035
+    assert stage["details"]["measured_size_mib"] == pytest.approx(stage["size_mib"])
+    assert stage["details"]["measured_size_mib"] <= stage["details"]["predicted_size_mib"] <= 0.035
 
 
 def test_what_is_within_the_budget_already_stays_as_it_is(

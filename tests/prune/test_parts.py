@@ -72,8 +72,8 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
     assert sum(layer["heads"] for layer in stages["heads"]["layers"]) == 7
     assert len(stages["layers"]["layers"]) == 2
     assert stages["vocabulary"]["parameters"] < stages["budget"]["parameters"] <= stages["width"]["parameters"]
-    assert stages["budget"]["predicted_speedup"] >= 1.05
-    assert stages["budget"]["measured_speedup"] > 0
+    assert stages["budget"]["details"]["predicted_speedup"] >= 1.05
+    assert stages["budget"]["details"]["measured_speedup"] > 0
     assert any("MiB smaller" in note for note in stages["vocabulary"]["notes"])
     integers = [one for one in said["artifacts"] if one["precision"] == "int8"]
     assert len(integers) == 2

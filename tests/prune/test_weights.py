@@ -189,7 +189,7 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
     assert type(stock).__module__.startswith("transformers.")
     shares = share(model, embeddings=stage.embeddings)
     said = report(world)
-    facts = next(one for one in said["stages"] if one["name"] == "weights")["sparse"]
+    facts = next(one for one in said["stages"] if one["name"] == "weights")["details"]["sparse"]
     assert facts["zeros"] / facts["weights"] == pytest.approx(stage.sparsity, abs=1e-3)
     if stage.scope is Scope.layer:
         assert max(abs(one - stage.sparsity) for one in shares) < 0.01

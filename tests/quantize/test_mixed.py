@@ -145,13 +145,13 @@ def test_the_choice_stands_in_the_report_and_holds_on_validation_rows(folder: Pa
     tiny(folder, quantize=candidates).run()
     found = {one["name"]: one for one in report(folder)["artifacts"]}
     halves = [f"layer {i} {half}" for i in (1, 2) for half in ("attention", "ffn")]
-    assert [one["part"] for one in found["loss"]["sensitivity"]["parts"]] == ["embeddings", *halves, "head"]
-    assert [one["part"] for one in found["curvature"]["sensitivity"]["parts"]] == [
+    assert [one["part"] for one in found["loss"]["details"]["sensitivity"]["parts"]] == ["embeddings", *halves, "head"]
+    assert [one["part"] for one in found["curvature"]["details"]["sensitivity"]["parts"]] == [
         "embeddings", "layer 1", "layer 2", "head",
     ]  # fmt: skip
     assert "sensitivity" not in found["plain"]
     for name in ("loss", "curvature"):
-        said = found[name]["sensitivity"]
+        said = found[name]["details"]["sensitivity"]
         assert said["rows"] == 40
         assert said["steps"][-1]["drop"] <= 0
         kept = said["steps"][-1]["fp32"]

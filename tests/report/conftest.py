@@ -66,7 +66,7 @@ def example_report() -> dict[str, Any]:
     for made in artifacts[1:]:
         made["differences"] = {"student": difference(made["metrics"]["accuracy"] - 0.844)}
     return {
-        "schema": 1,
+        "schema": 2,
         "recipe": "quickstart",
         "name": "example",
         "command": "compress run recipe=quickstart seed=13",

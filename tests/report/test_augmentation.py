@@ -24,7 +24,7 @@ def augmented(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_rates_counts_and_examples_are_shown(augmented: dict[str, Any]) -> None:
-    page, markdown = Page(to_html(augmented)), to_markdown(augmented)
+    page, markdown = Page(to_html(parse(augmented))), to_markdown(parse(augmented))
     sentence = (
         "12,345 rows of 16,000 copies of training rows were added; only the teacher labels them. Of the others 3,650 "
         "copies were equal to another row and were dropped, 5 were equal to a validation or test row and were dropped."
@@ -49,28 +49,28 @@ def test_hostile_texts_stay_texts(augmented: dict[str, Any]) -> None:
     made["examples"] = [{"original": [HOSTILE], "augmented": [HOSTILE, HOSTILE]}] * 20
     made["settings"] = {HOSTILE: HOSTILE}
     made["counts"] = {HOSTILE: 3}
-    page = to_html(augmented)
+    page = to_html(parse(augmented))
     assert "script" not in {tag for tag, _ in Page(page).elements}
     assert page.count("</style>") == 1
     assert Page(page).text.count("7*7") >= 60
-    markdown = to_markdown(augmented)
+    markdown = to_markdown(parse(augmented))
     assert "<script>" not in markdown
 
 
 def test_a_report_without_the_section_has_no_section(report: dict[str, Any]) -> None:
-    assert parse(report).augmentations == []
-    assert "Augmentation" not in to_html(report)
-    assert "Augmentation" not in to_markdown(report)
+    assert parse(report).augmentation == []
+    assert "Augmentation" not in to_html(parse(report))
+    assert "Augmentation" not in to_markdown(parse(report))
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({}, "'augmentation' must be a list"),
-        (["words"], "'augmentation' must be a list of objects"),
-        ([{"examples": ["text"]}], "'examples' must be a list of objects"),
-        ([{"examples": [{"original": "text"}]}], "'original' must be a list"),
-        ([{"counts": [1]}], "'counts' must be an object"),
+        ({}, "'augmentation': expected array, got object"),
+        (["words"], "'augmentation.0.': expected object, got str"),
+        ([{"examples": ["text"]}], "examples.0.': expected object, got str"),
+        ([{"examples": [{"original": "text"}]}], "original': expected array, got str"),
+        ([{"counts": [1]}], "counts': expected object, got array"),
     ],
 )
 def test_a_section_of_another_shape_is_refused(report: dict[str, Any], section: Any, message: str) -> None:
@@ -82,6 +82,6 @@ def test_any_part_of_a_section_may_be_missing(augmented: dict[str, Any]) -> None
     made = augmented["augmentation"][0]
     for key in list(made):
         part = {name: made[name] for name in made if name != key}
-        assert "Augmentation" in Page(to_html({"schema": 1, "augmentation": [part]})).text
-        assert "Augmentation" in to_markdown({"schema": 1, "augmentation": [part]})
-    assert "Augmentation" in Page(to_html({"schema": 1, "augmentation": [{}]})).text
+        assert "Augmentation" in Page(to_html(parse({"schema": 2, "augmentation": [part]}))).text
+        assert "Augmentation" in to_markdown(parse({"schema": 2, "augmentation": [part]}))
+    assert "Augmentation" in Page(to_html(parse({"schema": 2, "augmentation": [{"kind": "Perturb"}]}))).text

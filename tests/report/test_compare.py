@@ -42,27 +42,27 @@ def test_each_difference_that_matters_is_told_once(report: dict[str, Any], chang
     assert len(found) == 1
     assert warning in found[0]
     assert "one:" in found[0]
-    assert warning in comparison_html([("one", report), ("two", other)])
+    assert warning in comparison_html([("one", parse(report)), ("two", parse(other))])
 
 
 def test_equal_conditions_give_no_warning(report: dict[str, Any]) -> None:
     other = copy.deepcopy(report) | {"recipe": "six_layer", "seed": 14}
     assert differences([("one", parse(report)), ("two", parse(other))]) == []
-    page = comparison_html([("one", report), ("two", other)])
+    page = comparison_html([("one", parse(report)), ("two", parse(other))])
     assert '<ul class="found warning">' not in page
     assert "one: dynamic" in page
     assert page.count("<svg viewBox") >= 2
 
 
 def test_labels_are_escaped_and_empty_runs_are_shown(report: dict[str, Any]) -> None:
-    page = comparison_html([("<script>", report), ("empty", {"schema": 1})])
+    page = comparison_html([("<script>", parse(report)), ("empty", parse({"schema": 2}))])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
 
 def test_labels_that_are_paths_leave_out_what_they_share(report: dict[str, Any]) -> None:
     def labels(*paths: str) -> list[str]:
-        return [label for label, _ in labelled([(path, report) for path in paths])]
+        return [label for label, _ in labelled([(path, parse(report)) for path in paths])]
 
     assert labels("runs/quick/a", "runs/quick/b") == ["a", "b"]
     assert labels("runs/quick/a", "runs/six/a") == ["quick/a", "six/a"]

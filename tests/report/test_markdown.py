@@ -10,6 +10,7 @@ import yaml
 
 from compress.markdown import code, code_cell, text
 from compress.report.card import to_model_card
+from compress.report.document import parse
 from compress.report.markdown import fenced, to_markdown
 
 
@@ -21,7 +22,7 @@ def rows(markdown: str, heading: str) -> list[list[str]]:
 
 
 def test_the_table_agrees_with_the_json(report: dict[str, Any]) -> None:
-    headings, _, *lines = rows(to_markdown(report), "Figures")
+    headings, _, *lines = rows(to_markdown(parse(report)), "Figures")
     entries = [*report["stages"], *report["artifacts"], *report["baselines"]]
     assert headings[3:] == ["Accuracy %", "Kept %", "MiB", "Params", "ms", "Speedup", "Agree %"]
     assert len(lines) == len(entries)
@@ -36,7 +37,7 @@ def test_the_table_agrees_with_the_json(report: dict[str, Any]) -> None:
 
 
 def test_every_paired_comparison_stands_in_a_table_with_its_interval(report: dict[str, Any]) -> None:
-    headings, _, *lines = rows(to_markdown(report), "Who is better, on the same rows")
+    headings, _, *lines = rows(to_markdown(parse(report)), "Who is better, on the same rows")
     assert headings == ["Model", "Against", "Difference", "95 % interval", "p", "Says"]
     assert ["distill", "teacher", "−1.2", r"\[−2.2, −0.2]", "&lt; 0.001", "worse"] in lines
     assert ["distill", "labels_only", "+1.7", r"\[+0.7, +2.7]", "&lt; 0.001", "better"] in [
@@ -45,17 +46,17 @@ def test_every_paired_comparison_stands_in_a_table_with_its_interval(report: dic
     assert ["heads", "distill", "−0.2", r"\[−1.2, +0.8]", "0.250", "may be chance"] in lines
     entries = [*report["stages"], *report["artifacts"], *report["baselines"]]
     assert len(lines) == sum(len(entry.get("differences", {})) for entry in entries)
-    by_step = {line[0]: line[4] for line in rows(to_markdown(report), "What each step did by itself")[2:]}
+    by_step = {line[0]: line[4] for line in rows(to_markdown(parse(report)), "What each step did by itself")[2:]}
     assert by_step["heads"] == "−0.2 [−1.2, +0.8] (may be chance)"
 
 
 def test_a_warning_comes_before_the_verdict_and_is_said_once(report: dict[str, Any]) -> None:
     report["warnings"] = ["The teacher is worse than TF-IDF."]
     report["verdicts"].insert(0, report["warnings"][0])
-    said = to_markdown(report)
+    said = to_markdown(parse(report))
     assert said.index("The teacher is worse than TF") < said.index("The recommended artifact")
     assert said.count("The teacher is worse than TF") == 1
-    assert "The teacher is worse than TF" in to_model_card(report)
+    assert "The teacher is worse than TF" in to_model_card(parse(report))
 
 
 def test_every_table_has_as_many_cells_in_each_row(report: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def test_every_table_has_as_many_cells_in_each_row(report: dict[str, Any]) -> No
     report["settings"]["a|b"] = "c|d"
     report["machine"]["cpu"] = "x|y\nz"
     widths: list[set[int]] = [set()]
-    for line in to_markdown(report).splitlines():
+    for line in to_markdown(parse(report)).splitlines():
         if line.startswith("|"):
             widths[-1].add(len(re.findall(r"(?<!\\)\|", line)))
         elif widths[-1]:
@@ -109,7 +110,7 @@ def test_hostile_labels_and_names_stay_text_in_the_report_and_the_card(report: d
     report["recommended"] = report["artifacts"][1]["name"] = hostile
     shown = r"a\|b &lt;script&gt;\*x\* - \`y\`: [z\](w)"
     span = "``a|b <script>*x* - `y`: [z](w)``"
-    markdown, card = to_markdown(report), to_model_card(report)
+    markdown, card = to_markdown(parse(report)), to_model_card(parse(report))
     assert f"| labels | {shown}, plain |" in markdown
     assert f"| name | {shown} |" in markdown
     assert f"| teacher.model | {shown} |" in markdown
@@ -122,17 +123,17 @@ def test_hostile_labels_and_names_stay_text_in_the_report_and_the_card(report: d
 
 def test_missing_figures_are_dashes(report: dict[str, Any]) -> None:
     report["artifacts"] = [{"name": "bare"}]
-    *_, bare = [line for line in rows(to_markdown(report), "Figures") if line[1].startswith("bare")]
+    *_, bare = [line for line in rows(to_markdown(parse(report)), "Figures") if line[1].startswith("bare")]
     assert bare[3:] == ["–"] * 7
 
 
 def test_an_empty_report_gives_markdown() -> None:
-    assert "No artifact is recommended" in to_markdown({"schema": 1})
+    assert "No artifact is recommended" in to_markdown(parse({"schema": 2}))
 
 
 def test_the_model_card_has_valid_front_matter_and_invents_nothing(report: dict[str, Any]) -> None:
     report["task"]["labels"] = ["---", "<b>", "a`b"]
-    card = to_model_card(report)
+    card = to_model_card(parse(report))
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {
         "library_name": "transformers",
@@ -148,14 +149,14 @@ def test_the_model_card_has_valid_front_matter_and_invents_nothing(report: dict[
 
 def test_a_card_of_another_task_does_not_say_how_to_load_a_classifier(report: dict[str, Any]) -> None:
     report["task"] = {"kind": "tagging", "labels": ["B-PER"], "main_metric": "f1"}
-    card = to_model_card(report)
+    card = to_model_card(parse(report))
     assert "AutoModelForSequenceClassification" not in card
     assert "pipeline_tag" not in card
-    assert to_model_card({"schema": 1}).startswith("---\n")
+    assert to_model_card(parse({"schema": 2})).startswith("---\n")
 
 
 def test_the_model_card_says_how_a_model_with_its_own_code_loads_without_the_package(report: dict[str, Any]) -> None:
-    assert "trust_remote_code" not in to_model_card(report)
-    card = to_model_card(report, "modeling_compress.py")
+    assert "trust_remote_code" not in to_model_card(parse(report))
+    card = to_model_card(parse(report), "modeling_compress.py")
     assert "from_pretrained(folder, trust_remote_code=True)" in card
     assert "`modeling_compress.py`" in card

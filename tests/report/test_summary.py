@@ -21,7 +21,7 @@ SUMMARY = Summary(
 
 def test_the_report_says_how_the_rows_were_read(report: dict[str, Any]) -> None:
     report["dataset"]["summary"] = SUMMARY.plain()
-    markdown, page = to_markdown(report), to_html(report)
+    markdown, page = to_markdown(parse(report)), to_html(parse(report))
     for text in (
         "not used: 'id', 'date'",
         "'odd' 1/0/0",

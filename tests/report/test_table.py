@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from compress.report.document import parse
 from compress.report.table import print_comparison, print_report
 
 
 def printed(report: dict[str, Any], width: int = 100) -> str:
     console = Console(width=width, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as capture:
-        print_report(report, console)
+        print_report(parse(report), console)
     return capture.get()
 
 
@@ -46,14 +47,14 @@ def test_names_are_not_markup(report: dict[str, Any]) -> None:
 
 
 def test_an_empty_report_prints() -> None:
-    assert "No artifact is recommended." in printed({"schema": 1})
+    assert "No artifact is recommended." in printed({"schema": 2})
 
 
 def test_a_comparison_prints_a_line_a_run_and_warns(report: dict[str, Any]) -> None:
     other = report | {"machine": report["machine"] | {"cpu": "Another"}}
     console = Console(width=120)
     with console.capture() as capture:
-        print_comparison([("one", report), ("two", other)], console)
+        print_comparison([("one", parse(report)), ("two", parse(other))], console)
     lines = capture.get().splitlines()
     assert sum(line.split()[:2] in (["one", "dynamic"], ["two", "dynamic"]) for line in lines) == 2
     assert "Warning: The runs ran on different machines" in capture.get()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from compress.report.verdict import recommend, verdicts, warnings
+from compress.report.document import parse
+from compress.report.verdict import conclude, verdicts, warnings
 
 
 def artifact(name: str, precision: str, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
@@ -44,18 +45,18 @@ def baseline(name: str, accuracy: float, **differences: Any) -> dict[str, Any]:
 
 def report_of(stages: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
     return {
-        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 2000}}, "baselines": [], "artifacts": [],
-        "recommended": None, "stages": stages,
+        "schema": 2, "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 2000}}, "baselines": [],
+        "artifacts": [], "recommended": None, "stages": stages,
     } | parts  # fmt: skip
 
 
 def concluded(*artifacts: dict[str, Any], student: float = 0.8) -> tuple[str | None, list[str]]:
     report: dict[str, Any] = {
-        "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [],
+        "schema": 2, "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 100}}, "baselines": [],
         "stages": [stage("given", "student", student, 1.0)], "artifacts": list(artifacts),
     }  # fmt: skip
-    report["recommended"] = recommend(report)
-    return report["recommended"], verdicts(report)
+    finished = conclude(parse(report))
+    return finished.recommended, finished.verdicts
 
 
 ONNX = artifact("onnx", "fp32", 0.8, 3.0)
@@ -129,9 +130,9 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
         stage("distill", "distillation", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
     ]  # fmt: skip
     report = report_of(stages, baselines=[baseline("labels_only", 0.8)])
-    assert verdicts(report)[-1] == "That twin went without layers, and so was trained for fewer steps."
+    assert verdicts(parse(report))[-1] == "That twin went without layers, and so was trained for fewer steps."
     del report["stages"][1]
-    assert len(verdicts(report)) == 1
+    assert len(verdicts(parse(report))) == 1
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: b
         stage("teacher", "teacher", 0.9, 1.0),
         stage("distill", "distillation", 0.85, 2.0, labels_only=difference(value, clear=clear)),
     ]
-    assert verdicts(report_of(stages))[0].startswith(said)
+    assert verdicts(parse(report_of(stages)))[0].startswith(said)
 
 
 def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
@@ -156,7 +157,7 @@ def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
         stage("heads", "pruning", 0.87, 1.134, distill=difference(-0.01, clear=False)),
         stage("neurons", "pruning", 0.86, 2.0, heads=difference(-0.01, clear=False)),
     ])  # fmt: skip
-    assert verdicts(report) == [
+    assert verdicts(parse(report)) == [
         "heads alone made a row 1.08× as fast (accuracy −1.0 points, 95 % interval −2.0 to ±0, which may be chance)."
     ]
 
@@ -168,12 +169,14 @@ def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
         stage("distill", "distillation", 0.965, 2.0, teacher=better, labels_only=difference(0.003, clear=False)),
     ]
     report = report_of(stages)
-    assert verdicts(report)[0] == warnings(report)[0]
-    assert warnings(report)[0].startswith("distill is better than its teacher: 96.5\N{NO-BREAK SPACE}% against 88.3")
-    assert "undertrained: train it longer" in warnings(report)[0]
-    assert len(verdicts(report)) == 2
+    assert verdicts(parse(report))[0] == warnings(parse(report))[0]
+    assert warnings(parse(report))[0].startswith(
+        "distill is better than its teacher: 96.5\N{NO-BREAK SPACE}% against 88.3"
+    )
+    assert "undertrained: train it longer" in warnings(parse(report))[0]
+    assert len(verdicts(parse(report))) == 2
     stages[1]["differences"]["teacher"] = difference(0.003, clear=False)
-    assert warnings(report) == []
+    assert warnings(parse(report)) == []
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_a_student_better_than_its_teacher_is_the_first_thing_said() -> None:
 )
 def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clear: bool, said: str | None) -> None:
     tfidf = baseline("tfidf", 0.939, teacher=difference(value, clear=clear))
-    found = warnings(report_of([stage("teacher", "teacher", 0.883, 1.0)], baselines=[tfidf]))
+    found = warnings(parse(report_of([stage("teacher", "teacher", 0.883, 1.0)], baselines=[tfidf])))
     assert [line[: len(said or "")] for line in found] == ([said] if said else [])
 
 
@@ -202,9 +205,9 @@ def test_a_teacher_not_clearly_better_than_tfidf_is_warned_of(value: float, clea
 def test_a_cheap_model_that_is_as_good_is_named(value: float, clear: bool, said: str | None) -> None:
     tfidf = baseline("tfidf", 0.939, onnx=difference(value, clear=clear))
     report = report_of([stage("given", "student", 0.8, 1.0)], baselines=[tfidf], artifacts=[ONNX], recommended="onnx")
-    assert [line[: len(said or "")] for line in verdicts(report)] == ([said] if said else [])
+    assert [line[: len(said or "")] for line in verdicts(parse(report))] == ([said] if said else [])
 
 
 def test_without_a_teacher_nothing_is_said_of_one() -> None:
     tfidf = baseline("tfidf", 0.9, student=difference(0.1, clear=True))
-    assert warnings(report_of([stage("student", "student", 0.8, 1.0)], baselines=[tfidf])) == []
+    assert warnings(parse(report_of([stage("student", "student", 0.8, 1.0)], baselines=[tfidf]))) == []

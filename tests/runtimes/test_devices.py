@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
+from compress.benchmark.figures import Entry
 from compress.benchmark.stage import Benchmark
 from compress.cli.main import main
 from compress.errors import CompressError, ModelError
@@ -18,6 +20,8 @@ from compress.onnx.folder import MODEL
 from compress.onnx.graph import input_names, write_onnx
 from compress.quantize.int8 import DynamicInt8
 from compress.report.document import parse
+from compress.report.schema import Report
+from compress.report.table import print_report
 from compress.report.timings import grids
 from compress.run.bench import bench_paths
 from compress.run.predict import predict
@@ -75,67 +79,66 @@ def test_every_session_is_loaded_placed_run_and_fetched_on_the_device(
     assert device.inside == 0
 
 
+def measured(folder: Path) -> tuple[Report, dict[str, Entry]]:
+    """Return a run's report, and its artifacts by name."""
+    found = parse(report(folder))
+    return found, {artifact.name: artifact for artifact in found.artifacts}
+
+
 def test_latencies_say_their_device_and_whether_copies_are_in_them(finished: Path) -> None:
-    found = report(finished)
-    artifacts = {one["name"]: one for one in found["artifacts"]}
-    for entry in (*found["stages"], artifacts["student"]):
-        assert {timing["device"] for timing in entry["latency"]} == set(BOTH)
-    assert all("copies" not in timing for timing in found["stages"][0]["latency"] if timing["device"] == "cpu")
-    assert {timing["device"] for timing in artifacts["onnx"]["latency"]} == {"cpu"}
-    timings = [timing for timing in artifacts["counting"]["latency"] if timing["variant"] == "plain"]
-    assert [(t["batch"], t["tokens"], t["tokenization"], t["copies"]) for t in timings] == [
+    found, artifacts = measured(finished)
+    for entry in (*found.stages, artifacts["student"]):
+        assert {timing.device for timing in entry.latency} == set(BOTH)
+    assert all((timing.copies is None) == (timing.device == "cpu") for timing in found.stages[0].latency)
+    assert {timing.device for timing in artifacts["onnx"].latency} == {"cpu"}
+    timings = [timing for timing in artifacts["counting"].latency if timing.variant == "plain"]
+    assert [(t.batch, t.tokens, t.tokenization, t.copies) for t in timings] == [
         (1, "real", False, False), (1, "real", False, True), (1, "real", True, True), (2, 8, False, False),
         (2, 8, False, True),
     ]  # fmt: skip
-    assert {timing["device"] for timing in timings} == {"counter"}
-    assert {timing["variant"] for timing in artifacts["counting"]["latency"]} == {"plain", "rounded"}
+    assert {timing.device for timing in timings} == {"counter"}
+    assert {timing.variant for timing in artifacts["counting"].latency} == {"plain", "rounded"}
 
 
 def test_every_way_is_scored_or_says_why_it_does_not_run(finished: Path) -> None:
-    found = report(finished)
-    artifacts = {one["name"]: one for one in found["artifacts"]}
-    runs = {(run["device"], run["variant"]): run for run in artifacts["counting"]["runs"]}
+    _, artifacts = measured(finished)
+    runs = {(run.device, run.variant): run for run in artifacts["counting"].runs}
     assert list(runs) == [("cpu", ""), ("counter", "broken"), ("counter", "plain"), ("counter", "rounded")]
-    assert runs["cpu", ""]["not_measured"] == "it only counts on a counter"
-    assert runs["counter", "broken"]["not_measured"] == "this variant is broken"
-    assert runs["counter", "plain"]["agreement"] == 1
-    assert runs["counter", "plain"]["max_abs_difference"] < 1e-5
-    assert 0 < runs["counter", "rounded"]["max_abs_difference"] < 0.1
-    assert runs["counter", "rounded"]["precision"] == "fp16"
-    assert runs["counter", "plain"]["metrics"] == artifacts["student"]["metrics"]
-    assert artifacts["counting"]["int8_matmuls"] == [1, 2]
-    assert artifacts["counting"]["int8_parts"] == [{"part": "head", "int8": ["classifier"], "floats": ["pooler"]}]
-    assert [run["device"] for run in artifacts["onnx"]["runs"]] == BOTH
-    assert "has no provider for counter" in artifacts["onnx"]["runs"][1]["not_measured"]
+    assert runs["cpu", ""].not_measured == "it only counts on a counter"
+    assert runs["counter", "broken"].not_measured == "this variant is broken"
+    assert runs["counter", "plain"].agreement == 1
+    assert runs["counter", "plain"].max_abs_difference == pytest.approx(0, abs=1e-5)
+    assert 0 < (runs["counter", "rounded"].max_abs_difference or 0) < 0.1
+    assert runs["counter", "rounded"].precision == "fp16"
+    assert runs["counter", "plain"].metrics == artifacts["student"].metrics
+    assert artifacts["counting"].int8_matmuls == (1, 2)
+    (part,) = artifacts["counting"].int8_parts
+    assert (part.part, part.int8, part.floats) == ("head", ["classifier"], ["pooler"])
+    assert [run.device for run in artifacts["onnx"].runs] == BOTH
+    assert "has no provider for counter" in artifacts["onnx"].runs[1].not_measured
 
 
 def test_speedups_are_against_the_teacher_on_the_same_device(finished: Path) -> None:
-    found = report(finished)
+    found, artifacts = measured(finished)
 
-    def median(entry: dict[str, Any], device: str, variant: str = "") -> float:
-        return next(
-            float(timing["median_ms"])
-            for timing in entry["latency"]
-            if (timing["device"], timing.get("variant", ""), timing["tokens"]) == (device, variant, "real")
-        )
+    def median(entry: Entry, device: str) -> float:
+        timing = entry.headline((device, 1))
+        assert timing is not None
+        assert timing.device == device
+        assert not timing.copies
+        return timing.median_ms or 0
 
-    teacher, artifacts = found["stages"][0], {one["name"]: one for one in found["artifacts"]}
-    assert [run["speedup"] for run in teacher["runs"]] == [1, 1]
-    for run in artifacts["student"]["runs"]:
-        own = median(artifacts["student"], run["device"])
-        assert run["speedup"] == pytest.approx(median(teacher, run["device"]) / own)
-    plain = next(run for run in artifacts["counting"]["runs"] if run["variant"] == "plain")
-    own = median(artifacts["counting"], "counter", "plain")
-    assert plain["speedup"] == pytest.approx(median(teacher, "counter") / own)
-    assert artifacts["counting"]["speedup"] == plain["speedup"]  # it has no other device
+    teacher = found.stages[0]
+    assert [run.speedup for run in teacher.runs] == [1, 1]
+    for run in artifacts["student"].runs:
+        assert run.speedup == pytest.approx(median(teacher, run.device) / median(artifacts["student"], run.device))
+    plain = next(run for run in artifacts["counting"].runs if run.variant == "plain")
+    assert plain.speedup == pytest.approx(median(teacher, "counter") / median(artifacts["counting"], "counter"))
+    assert artifacts["counting"].speedup == plain.speedup  # it has no other device
 
 
 def test_the_report_shows_the_devices_and_each_reason_once(finished: Path, capsys: Any) -> None:
-    from rich.console import Console
-
-    from compress.report.table import print_report
-
-    found = report(finished)
+    found, _ = measured(finished)
     print_report(found, Console(width=200))
     printed = capsys.readouterr().out
     pages = [printed, *((finished / "run" / name).read_text() for name in ("report.md", "report.html"))]
@@ -144,8 +147,8 @@ def test_the_report_shows_the_devices_and_each_reason_once(finished: Path, capsy
         assert page.count("this variant is broken") == 1
         assert page.count("has no provider for counter") == 1
         assert "onnx, dynamic: ONNX Runtime has no provider" in page
-    assert [grid.place for grid in grids(parse(found))] == ["cpu, 1 thread", "counter, 1 thread"]
-    assert "counting, rounded" in [name for name, _ in grids(parse(found))[1].rows]
+    assert [grid.place for grid in grids(found)] == ["cpu, 1 thread", "counter, 1 thread"]
+    assert "counting, rounded" in [name for name, _ in grids(found)[1].rows]
 
 
 def test_nothing_is_measured_twice(finished: Path, counter: tuple[CountingDevice, CountingRuntime]) -> None:

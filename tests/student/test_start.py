@@ -180,7 +180,7 @@ def no_weights(folder: Path) -> Path:
             narrower,
             ["intermediate.dense.weight is 12 × 16, the student's 32 × 16"],
         ),
-        (other_heads, ["has 2 heads a layer, where the student has 4"]),
+        (other_heads, ["has 2 heads per layer, where the student has 4"]),
         (other_vocabulary, ["has another vocabulary than the teacher"]),
         (no_weights, ["has no weights"]),
     ],

@@ -246,7 +246,7 @@ def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tm
     said = json.loads((tmp_path / "run" / "report.json").read_text())
     stages = {stage["name"]: stage for stage in said["stages"]}
     assert stages["distill"]["metrics"]["accuracy"] > 0.7
-    assert stages["distill"]["layers"] == []
+    assert "layers" not in stages["distill"]
     artifacts = {artifact["name"]: artifact for artifact in said["artifacts"]}
     assert artifacts["onnx"]["agreement"] == 1
     assert artifacts["dynamic"]["agreement"] > 0.9

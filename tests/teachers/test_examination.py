@@ -301,4 +301,4 @@ def test_an_ensemble_is_no_student(world: Path, tmp_path: Path) -> None:
     teacher = Teacher(model=str(world / "teacher"), members=[str(again)], max_tokens=32)
     joined = teacher(before).given_teacher.folder
     wanted = replace(asked(world, world / "teacher", tmp_path), student=Saved(model=str(joined)))
-    assert "is an ensemble, and a student is one model" in refused(wanted)
+    assert "is an ensemble, but a student is a single model" in refused(wanted)

@@ -1,0 +1,240 @@
+"""The figures of a report: what is recorded of each stage, artifact and baseline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct, convert
+
+from compress.tasks.paired import Difference
+
+Group = Literal["stage", "artifact", "baseline"]
+Interval = tuple[float, float]
+
+
+class Latency(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Timings of one model under one condition."""
+
+    device: str = ""
+    threads: int | None = None
+    batch: Annotated[int | None, Meta(description="rows per call")] = None
+    tokens: Annotated[int | str | None, Meta(description='tokens per row; "real": test rows at their own lengths')] = (
+        None
+    )
+    tokenization: Annotated[bool, Meta(description="whether the tokenizer's time is included")] = False
+    copies: Annotated[bool | None, Meta(description="whether copies to the device and back are included")] = None
+    variant: Annotated[str, Meta(description="how the runtime ran, where it has several ways")] = ""
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    calls: int | None = None
+
+    @property
+    def place(self) -> tuple[str, int | None]:
+        """Where it ran: device and threads."""
+        return self.device, self.threads
+
+    @property
+    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool, bool]:
+        """All that must be equal for two timings to be compared."""
+        return self.device, self.threads, self.batch, self.tokens, self.tokenization, bool(self.copies)
+
+
+class Int8Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The matrix products of one part of a model, by name."""
+
+    part: str
+    int8: Annotated[list[str], Meta(description="products that run in int8")] = []
+    floats: Annotated[list[str], Meta(description="products that run in floats")] = []
+
+
+class Flip(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A test row to which an artifact and the student give different answers."""
+
+    row: Annotated[int, Meta(description="counted from 1")]
+    text: str
+    label: str
+    student: Annotated[str, Meta(description="the student's answer")]
+    artifact: Annotated[str, Meta(description="the artifact's answer")]
+
+
+class Flips(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many test rows an artifact and the student answer differently, and the first of them."""
+
+    count: int
+    rows: list[Flip] = []
+
+
+class SensitivePart(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What int8 does to one part of a model."""
+
+    part: str
+    sensitivity: Annotated[float, Meta(description="in the measure by which the parts were ordered")] = 0.0
+    drop: Annotated[float | None, Meta(description="of the main metric with this part alone in int8")] = None
+    precision: Annotated[str, Meta(description="the precision that the part was given")] = ""
+
+
+class SensitivityStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far the main metric falls with some parts in fp32 and all others in int8."""
+
+    fp32: list[str] = []
+    drop: float = 0.0
+
+
+class Sensitivity(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the parts that stay in fp32 were found, on validation rows."""
+
+    metric: str = ""
+    fp32: Annotated[float | None, Meta(description="the metric with nothing in int8")] = None
+    rows: int = 0
+    order: str = ""
+    max_drop: float | None = None
+    parts: list[SensitivePart] = []
+    steps: Annotated[list[SensitivityStep], Meta(description="the last is the one that was taken")] = []
+
+
+class LayerShape(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one layer of a model has left."""
+
+    heads: int
+    neurons: Annotated[int, Meta(description="feed-forward units")]
+
+
+class Trained(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an artifact compares with the model that it was trained as, on the test rows."""
+
+    rows: int
+    agreement: float
+    max_abs_difference: float
+
+
+class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model or artifact on one device, in one variant: measured on the test rows, or why it was not."""
+
+    device: str
+    variant: Annotated[str, Meta(description="how the runtime ran, where it has several ways")] = ""
+    precision: str = ""
+    metrics: dict[str, float] = {}
+    interval: Annotated[dict[str, Interval], Meta(description="95 % interval of each metric")] = {}
+    retained: float | None = None
+    agreement: float | None = None
+    max_abs_difference: float | None = None
+    speedup: Annotated[float | None, Meta(description="against the reference's first variant on the same device")] = (
+        None
+    )
+    rows_per_second: float | None = None
+    int8_matmuls: tuple[int, int] | None = None
+    not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+
+
+class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The model after a stage, an artifact or a baseline. What is absent was not recorded."""
+
+    group: ClassVar[Group]
+
+    name: str = "unnamed"
+    kind: Annotated[str, Meta(description="the stage's class; of a baseline, what it is")] = ""
+    metrics: dict[str, float] = {}
+    interval: Annotated[dict[str, Interval], Meta(description="95 % interval of each metric")] = {}
+    parameters: int | None = None
+    size_mib: float | None = None
+    seconds: Annotated[float | None, Meta(description="that making it took")] = None
+    retained: Annotated[float | None, Meta(description="main metric over the reference's, on the same rows")] = None
+    agreement: Annotated[
+        float | None,
+        Meta(description="share of test rows with the same answer: stages as the teacher, artifacts as the student"),
+    ] = None
+    max_abs_difference: Annotated[
+        float | None, Meta(description="largest difference of a logit from the student's")
+    ] = None
+    latency: list[Latency] = []
+    speedup: Annotated[
+        float | None, Meta(description="against the reference in eager PyTorch fp32: batch 1, real rows, same device")
+    ] = None
+    differences: Annotated[
+        dict[str, Difference], Meta(description="paired difference of the main metric, by what it is compared with")
+    ] = {}
+    curves: Annotated[list[dict[str, float]], Meta(description="points of the training curve")] = []
+    notes: list[str] = []
+    details: Annotated[dict[str, Any], Meta(description="what only this kind of stage or artifact records")] = {}
+
+    # of a stage
+    role: Annotated[str, Meta(description="what a stage is to the student: teacher, distillation, pruning, …")] = ""
+    reused: Annotated[bool, Meta(description="whether it was taken from the cache")] = False
+    layers: list[LayerShape] = []
+
+    # of an artifact
+    runtime: str = ""
+    precision: str = ""
+    path: Annotated[str, Meta(description="its folder, below the run's")] = ""
+    rows_per_second: float | None = None
+    int8_matmuls: Annotated[
+        tuple[int, int] | None, Meta(description="matrix products that run in int8, and all of them")
+    ] = None
+    int8_parts: list[Int8Part] = []
+    flipped: Flips | None = None
+    trained: Trained | None = None
+    target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""
+    not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+    runs: Annotated[list[Run], Meta(description="every device and variant, where there is more than one")] = []
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """How the parts that stay in fp32 were found; None where that was not asked for."""
+        record = self.details.get("sensitivity")
+        return None if record is None else convert(record, Sensitivity)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was run here."""
+        return not self.not_measured
+
+    def headline(self, place: tuple[str, int | None] | None = None) -> Latency | None:
+        """Return the timing quoted first: one row at its real length, no tokenization; at ``place`` if it is there."""
+        timings = [
+            timing
+            for timing in self.latency
+            if timing.batch == 1 and timing.tokens == "real" and not (timing.tokenization or timing.copies)
+            if (timing.median_ms or 0) > 0
+        ]
+        return next((timing for timing in timings if timing.place == place), timings[0] if timings else None)
+
+
+class Stage(Entry, frozen=True, kw_only=True, omit_defaults=True):
+    """The model after a stage."""
+
+    group: ClassVar[Group] = "stage"
+
+
+class Artifact(Entry, frozen=True, kw_only=True, omit_defaults=True):
+    """A deployable form of the student."""
+
+    group: ClassVar[Group] = "artifact"
+
+
+class Baseline(Entry, frozen=True, kw_only=True, omit_defaults=True):
+    """What anybody could have instead."""
+
+    group: ClassVar[Group] = "baseline"
+
+
+class Cut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model of which only some layers are left, not trained again."""
+
+    layers: Annotated[list[int], Meta(description="those that are left, counted from 1")]
+    metrics: dict[str, float] = {}
+    interval: dict[str, Interval] = {}
+
+
+class DepthCurve(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One trained model, cut to every depth."""
+
+    name: str
+    layer_drop: Annotated[float | None, Meta(description="rate at which layers were skipped in its training")] = None
+    order: Annotated[str, Meta(description="how the layers were chosen")] = ""
+    cuts: Annotated[list[Cut], Meta(description="the shallowest first")] = []
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others."""
+        return f"{self.name}: LayerDrop {self.layer_drop:g}" if self.layer_drop else f"{self.name}: no LayerDrop"

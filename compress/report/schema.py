@@ -1,0 +1,158 @@
+"""report.json: the records that write it, read it back and describe it.
+
+Every field at its default is left out of the file, and a key that is not among the fields is ignored on reading.
+docs/report.schema.json describes the file as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from compress.benchmark.figures import Artifact, Baseline, DepthCurve, Entry, Stage
+from compress.data.summary import Summary
+
+SCHEMA = 2
+
+
+class Example(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row and its augmented copy; a pair has two texts."""
+
+    original: list[str] = []
+    augmented: list[str] = []
+
+
+class Augmentation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one augmentation added to the rows that the teacher labels."""
+
+    kind: str = ""
+    settings: dict[str, Any] = {}
+    counts: Annotated[dict[str, int], Meta(description="copies made, kept and dropped, and what was done to them")] = {}
+    examples: list[Example] = []
+    seconds: float | None = None
+    reused: bool = False
+
+
+class TaskFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is predicted."""
+
+    kind: str = ""
+    labels: list[str] = []
+    main_metric: str = "accuracy"
+
+
+class DataFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The rows."""
+
+    name: str = ""
+    rows: Annotated[dict[str, int], Meta(description="number of rows, by split")] = {}
+    fingerprint: str = ""
+    notes: list[str] = []
+    summary: Summary = field(default_factory=Summary)
+
+
+class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One run. Missing parts are empty, so that every writer can go on."""
+
+    schema: Literal[2]
+    recipe: str = ""
+    name: str = ""
+    command: str = ""
+    settings: dict[str, Any] = {}
+    seed: int | None = None
+    started: Annotated[str, Meta(description="ISO 8601, with the offset")] = ""
+    seconds: float | None = None
+    machine: dict[str, Any] = {}
+    versions: dict[str, str | None] = {}
+    task: TaskFacts = field(default_factory=TaskFacts)
+    dataset: DataFacts = field(default_factory=DataFacts)
+    augmentation: list[Augmentation] = []
+    stages: list[Stage] = []
+    artifacts: list[Artifact] = []
+    baselines: list[Baseline] = []
+    depths: list[DepthCurve] = []
+    recommended: Annotated[str | None, Meta(description="name of the artifact to ship")] = None
+    warnings: list[str] = []
+    verdicts: list[str] = []
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that is quoted first."""
+        return self.task.main_metric
+
+    @property
+    def test_rows(self) -> int | None:
+        """Number of test rows."""
+        return self.dataset.rows.get("test")
+
+    @property
+    def title(self) -> str:
+        """Recipe and run name, said once when they are the same."""
+        return " · ".join(dict.fromkeys(part for part in (self.recipe, self.name) if part)) or "run"
+
+    @property
+    def findings(self) -> list[str]:
+        """The verdicts without the warnings."""
+        return [verdict for verdict in self.verdicts if verdict not in self.warnings]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Stages, artifacts and baselines, in that order."""
+        return [*self.stages, *self.artifacts, *self.baselines]
+
+    @property
+    def teacher(self) -> Entry | None:
+        """The stage called teacher."""
+        return self._stage("teacher")
+
+    @property
+    def given(self) -> Entry | None:
+        """The student that was given, in a run without a teacher."""
+        return self._stage("student") if self.teacher is None else None
+
+    @property
+    def reference(self) -> Entry | None:
+        """What speedups and `retained` are measured against: the teacher, or the student that was given."""
+        return self.teacher or self.given
+
+    @property
+    def against(self) -> str:
+        """What `reference` is, in a word or two."""
+        return "given student" if self.given else "teacher"
+
+    def _stage(self, name: str) -> Entry | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def best(self) -> Entry | None:
+        """The recommended artifact."""
+        return next((entry for entry in self.artifacts if entry.name == self.recommended), None)
+
+    @property
+    def student(self) -> Entry | None:
+        """The PyTorch student: the artifact of that name, or the model after the last stage."""
+        named = next((entry for entry in self.artifacts if entry.name == "student"), None)
+        trained = [stage for stage in self.stages if stage.name != "teacher"]
+        return named or (trained[-1] if trained else None)
+
+    @property
+    def place(self) -> tuple[str, int | None] | None:
+        """Device and threads of the figures quoted first: those of the first stage, else of any entry."""
+        for entry in [*self.stages[:1], *self.entries]:
+            if (found := entry.headline()) is not None:
+                return found.place
+        return None
+
+    def milliseconds(self, entry: Entry) -> float | None:
+        """Return the median latency quoted first."""
+        found = entry.headline(self.place)
+        return found.median_ms if found else None
+
+    def metric(self, entry: Entry) -> float | None:
+        """Return the main metric."""
+        return entry.metrics.get(self.main_metric)
+
+    def interval(self, entry: Entry) -> tuple[float, float] | None:
+        """Return the main metric's 95 % interval."""
+        return entry.interval.get(self.main_metric)
