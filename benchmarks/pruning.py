@@ -166,11 +166,11 @@ def prune(
     """Return the state with the pruned student."""
     if arm == "budget":
         stages: list[Stage] = [
-            Budget(speedup=speedup, tokens=tokens, widths=WIDTHS, recovery_epochs=epochs, steps=steps)
+            Budget(speedup=speedup, tokens=tokens, widths=WIDTHS, recovery_epochs=epochs, rounds=steps)
         ]
     else:
         ratio = share(arm, speedup, costs, state)
-        common: dict[str, Any] = {"ratio": ratio, "steps": steps, "recovery_epochs": epochs}
+        common: dict[str, Any] = {"ratio": ratio, "rounds": steps, "recovery_epochs": epochs}
         evenly = common | {"scope": Scope.layer}
         stages = {
             "heads": [PruneHeads(**common)],

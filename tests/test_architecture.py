@@ -161,16 +161,25 @@ def test_losses_know_no_path_and_no_hub() -> None:
         assert not imports(path) & {"pathlib", "os", "huggingface_hub", "hydra", "datasets"}
 
 
-def test_a_loss_is_one_file_with_its_function_and_its_settings() -> None:
-    folder = PACKAGE / "distill" / "losses"
-    for path in sorted(folder.glob("*.py")):
-        if path.stem in {"__init__", "base", "tensors"}:  # what all losses share
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [("distill/losses", {"base", "tensors"}), ("prune/criteria", {"base", "slopes"})],
+)
+def test_a_loss_or_criterion_is_one_file_with_the_name_that_it_is_registered_by(folder: str, shared: set[str]) -> None:
+    for path in sorted((PACKAGE / folder).glob("*.py")):
+        if path.stem in {"__init__", *shared}:
             continue
-        body = ast.parse(path.read_text()).body
-        settings = [node for node in body if isinstance(node, ast.ClassDef)]
-        assert [len(node.decorator_list) for node in settings] == [2], path  # a dataclass with a name
-        (name,) = (call.args for call in settings[0].decorator_list if ast.unparse(call).startswith("register("))
-        assert [ast.literal_eval(argument) for argument in name] == [path.stem], path
+        classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        decorators = [ast.unparse(decorator) for node in classes for decorator in node.decorator_list]
+        assert len(classes) == 1, path
+        assert f"register('{path.stem}')" in decorators, path
+
+
+def test_no_quantity_or_criterion_is_named_by_what_works_with_all_of_them() -> None:
+    for name in ("distill/objective.py", "distill/stage.py", "distill/source.py", "prune/rounds.py"):
+        source = (PACKAGE / name).read_text()
+        assert not re.search(r"\b(HIDDEN|SCORES|QUERIES|KEYS|VALUES|RELATIONS)\b", source), name
+        assert not re.search(r"\"(taylor|magnitude|activation|loss)\"", source), name
 
 
 def test_no_pickle_is_loaded() -> None:

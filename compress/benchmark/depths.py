@@ -18,7 +18,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.prune.importance import Importance
+from compress.prune.criteria import importance_of
 from compress.prune.layers import PruneLayers, every_other
 from compress.prune.rounds import choose
 from compress.tasks.base import Array
@@ -43,7 +43,7 @@ def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop
     chosen, as `PruneLayers` chooses them at once; ``cuts``, from depth 1 to the whole model, each with ``layers``, the
     kept ones counted from 1, ``metrics`` and their 95 % ``interval``. Every cut is a model of its own, really smaller.
     """
-    pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=Importance(order.value))
+    pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=order.value)
     chosen_by = order.value if order is Depths.every_other else pruner.chosen_by(state)
 
     def work(folder: Path) -> dict[str, Any]:
@@ -74,5 +74,6 @@ def _kept(state: State, pruner: PruneLayers, model: PreTrainedModel, tokenizer: 
     if order is Depths.every_other:
         return [every_other(len(depths), depth) for depth in depths]
     tokens = pruner.sample(state, tokenizer)
-    importance = pruner.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
+    batches = (tokens.batch(part) for part in tokens.batches(32))
+    importance = importance_of(model, pruner.parts, batches, pruner.importance)
     return [choose(importance, depth, pruner.scope)[0] for depth in depths]

@@ -1,1 +1,1 @@
-"""Training a student to say what its teacher says."""
+"""Training a student to answer as its teacher does."""

@@ -61,9 +61,9 @@ class Dual(LanguageTraining):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield a student that reads the teacher's word pieces."""
-        found = list(super().model_faults(student, teacher))
-        yield from found
-        if not found and not getattr(student, "own_tokens", False):
+        faults = list(super().model_faults(student, teacher))
+        yield from faults
+        if not faults and not getattr(student, "own_tokens", False):
             rule = "mixes two vocabularies, and the student has the teacher's"
             yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from compress.distill.language_teacher import states_of
 from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
-from compress.distill.mixing import Words
+from compress.distill.mixing import SharedWords
 from compress.families.base import family_of
 from compress.families.language_head import LanguageHead, word_embeddings
 from compress.models.outputs import INPUTS
@@ -111,7 +111,7 @@ class DualObjective(Objective):
         student: PreTrainedModel,
         encoder: PreTrainedModel,
         head: LanguageHead,
-        words: Words,
+        words: SharedWords,
         tokenizers: tuple[Any, Any],
         layers: Sequence[int],
         *,

@@ -16,7 +16,7 @@ from compress.tasks.base import Array
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Cutting:
     """The pieces of one tokenizer for all words: those of word w are ``ids[starts[w]:starts[w + 1]]``."""
 
     ids: Array
@@ -25,16 +25,16 @@ class Pieces:
 
     def words(self, first: int, last: int) -> Array:
         """Return the pieces of the words from ``first`` to below ``last``."""
-        found: Array = self.ids[self.starts[first] : self.starts[last]]
-        return found
+        pieces: Array = self.ids[self.starts[first] : self.starts[last]]
+        return pieces
 
 
 @dataclass(frozen=True)
-class Words:
+class SharedWords:
     """Rows of words, as the pieces of teacher and student; row r has the words ``rows[r]`` to below ``rows[r+1]``."""
 
-    teacher: Pieces
-    student: Pieces
+    teacher: Cutting
+    student: Cutting
     rows: Array
     cut: int  # rows that were longer than the limit
 
@@ -71,7 +71,7 @@ class Words:
         return Tokens(columns, offsets, {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}, None, self.cut)
 
 
-def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Words:
+def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> SharedWords:
     """Return the words of all texts; of pairs, each text is a row of its own.
 
     A row ends before the word with which a mixture could be longer than ``max_tokens``. Raises ModelError where
@@ -82,11 +82,11 @@ def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Words
     cut = 0
     with quiet():
         for start in range(0, len(texts), CHUNK):
-            said = [
+            encoded = [
                 tokenizer(texts[start : start + CHUNK], add_special_tokens=False, verbose=False).encodings
                 for tokenizer in (teacher, student)
             ]
-            for both in zip(*said, strict=True):
+            for both in zip(*encoded, strict=True):
                 theirs, ours = (_grouped(encoding) for encoding in both)
                 if len(theirs) != len(ours):
                     raise ModelError("teacher and student divide texts into different words: they cannot be mixed.")
@@ -99,10 +99,10 @@ def words_of(split: Split, teacher: Any, student: Any, max_tokens: int) -> Words
                         starts[side].append(len(ids[side]))
                 rows.append(rows[-1] + keep)
     known, own = (
-        Pieces(np.array(ids[side]), np.array(starts[side]), _ends(tokenizer))
+        Cutting(np.array(ids[side]), np.array(starts[side]), _ends(tokenizer))
         for side, tokenizer in enumerate((teacher, student))
     )
-    return Words(known, own, np.array(rows), cut)
+    return SharedWords(known, own, np.array(rows), cut)
 
 
 def _grouped(encoding: Any) -> list[list[int]]:

@@ -27,13 +27,13 @@ class OnCorpus(Training):
 
     reads_unlabelled: ClassVar[bool] = True
 
-    corpus: str | None = None  # a text file, a row a line; default: the run's training and unlabelled rows
+    corpus: str | None = None  # a text file, one row per line; default: the run's training and unlabelled rows
     rows: int | None = None  # a seeded sample of the corpus; default: all rows
     teacher: str | None = None  # folder or hub id, pretrained; default: what the teacher was fine-tuned from
     max_tokens: int | None = None  # longer rows are cut; default: teacher.max_tokens
 
     def faults(self) -> Iterator[Fault]:
-        """The corpus is a text file, and numbers are in their ranges."""
+        """The corpus must be a text file; check ranges."""
         yield from super().faults()
         if self.corpus is not None:
             yield from corpus_faults("corpus", self.corpus)
@@ -93,10 +93,10 @@ class OnCorpus(Training):
 
     def source(self, pretrained: str | None) -> str:
         """Return the folder or hub id that teaches; raises ValueError where there is none."""
-        found = self.teacher or pretrained
-        if found is None:
+        source = self.teacher or pretrained
+        if source is None:
             raise ValueError("a pretrained model is needed: name it, or let the teacher be fine-tuned in this run")
-        return str(Path(found).expanduser()) if found.startswith("~") else found
+        return str(Path(source).expanduser()) if source.startswith("~") else source
 
     def source_key(self, source: str) -> str:
         """Return what tells one content of the pretrained model from another."""
@@ -110,10 +110,10 @@ class OnCorpus(Training):
         return rows.take(np.sort(np.random.default_rng(state.seed).choice(len(rows), self.rows, replace=False)))
 
     def handed_on(self, state: State, product: Product, rows: Split) -> State:
-        """Return the state with the student that ``product`` holds, and what is to be said of it."""
-        said = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
+        """Return the state with the student that ``product`` holds, and its record."""
+        note = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
         kept = product.record
-        record = self.record(type(self).__name__, [product], notes=(said, *kept["notes"]), curves=kept["curves"])
+        record = self.record(type(self).__name__, [product], notes=(note, *kept["notes"]), curves=kept["curves"])
         return state.with_student(record.model, record)
 
     def made_with(self) -> Any:

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from compress.distill.teacher_outputs import (
     KIND,
     ROWS,
-    Files,
     FromDisk,
     FromModel,
+    ToDisk,
     Wanted,
     gib,
     layout,
@@ -37,7 +37,7 @@ SAMPLED = 6  # batches that are timed, after one that is not
 
 
 class Keep(Enum):
-    """auto: what is measured to be faster; disk: computed once; forward: run the teacher on every batch."""
+    """auto: whichever is measured to be faster; disk: computed once; forward: run the teacher on every batch."""
 
     auto = "auto"
     disk = "disk"
@@ -81,7 +81,7 @@ def source_of(
                 took = measured(taught.model, taught.tokens, taught.wanted, folder)
                 ms = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in took.items())
                 keep, how = (Keep.disk, disk) if faster_on_disk(took, epochs) else (Keep.forward, forward)
-                why = f"{how}, which is faster over {epochs:g} epochs (ms a row: {ms})"
+                why = f"{how}, which is faster over {epochs:g} epochs (ms per row: {ms})"
             choice = {"keep": keep.value, "why": why}
             write_sealed(noted, choice)
         keep, why = Keep(choice["keep"]), choice["why"]
@@ -93,7 +93,7 @@ def source_of(
 def faster_on_disk(seconds: Mapping[str, float], epochs: float) -> bool:
     """Return whether writing once and reading ``epochs`` times beats running the teacher ``epochs`` times.
 
-    ``seconds`` a row: ``forward`` of the teacher, ``write``, ``read``.
+    ``seconds`` per row: ``forward`` of the teacher, ``write``, ``read``.
     """
     disk = seconds["forward"] + seconds["write"] + epochs * seconds["read"]
     return disk < epochs * seconds["forward"]
@@ -101,7 +101,7 @@ def faster_on_disk(seconds: Mapping[str, float], epochs: float) -> bool:
 
 @torch.inference_mode()
 def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Path) -> dict[str, float]:
-    """Return the median seconds a row of the teacher's forward, of writing and of reading what is wanted of it.
+    """Return the median seconds per row of the teacher's forward, of writing and of reading what is wanted of it.
 
     Some batches of rows of all lengths are run, written below ``aside`` and read again; nothing is left there.
     """
@@ -112,7 +112,7 @@ def measured(teacher: PreTrainedModel, tokens: Tokens, wanted: Wanted, aside: Pa
     spent: dict[str, list[float]] = {"forward": [], "write": [], "read": []}
     with tempfile.TemporaryDirectory(dir=aside, prefix=TEMPORARY[0]) as name:
         kept = layout(teacher, sample, wanted)
-        files = Files(Path(name), sample, kept)
+        files = ToDisk(Path(name), sample, kept)
         disk = FromDisk(Path(name), sample, kept)
         for start in range(0, count, ROWS):
             part = np.arange(start, min(start + ROWS, count))

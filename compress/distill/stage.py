@@ -1,4 +1,4 @@
-"""Distillation: train the student to say what the teacher says."""
+"""Distillation: train the student to answer as the teacher does."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class Distill(Training):
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
     def faults(self) -> Iterator[Fault]:
-        """At least one loss has weight."""
+        """Check ranges; at least one loss must have a weight."""
         yield from (fault for fault in super().faults() if fault.setting != "epochs" or self.epochs != 0)
         if self.epochs == 0 and self.generations > 1:
-            yield Fault("generations", self.generations, "are trained one after the other, and epochs = 0 trains none")
+            yield Fault("generations", self.generations, "follow one another, but epochs = 0 trains nothing")
         yield from positive(self, "cache_gib")
         yield from at_least(self, "generations", 1)
         yield from between(self, "layer_drop", 0, 1, open_high=True)
@@ -92,7 +92,7 @@ class Distill(Training):
                 yield Fault(f"losses.{name}", None, rule, "Use mse instead of it.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield losses and layer maps that the two configurations cannot serve."""
+        """Yield losses and layer maps that do not fit the two configurations."""
         faults = [*self.parameter_faults(student), *self._comparison_faults(student, teacher)]
         if not faults and all(loss.compares_layers for loss in self.losses.values()):
             faults += self.encoder_faults(student)  # no loss reaches the head
@@ -227,7 +227,7 @@ class Distill(Training):
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
-        # after pruning a student may lack the layers that a loss compares
+        # a pruned student may lack the layers that a loss compares
         idle = [name for name, loss in self.losses.items() if loss.compares_layers and not loss.pairs(layers, last)]
         losses = {name: loss for name, loss in self.losses.items() if name not in idle}
         if not losses:

@@ -29,7 +29,7 @@ class TaskRows:
 
     @property
     def lengths(self) -> Array:
-        """Tokens a row, special ones included."""
+        """Tokens per row, special ones included."""
         return np.concatenate([tokens.lengths for tokens in self.tasks])
 
     def batch(self, rows: list[int]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the teacher says about each row: computed once and kept on disk, or computed again each step.
+"""The teacher's outputs for each row: computed once and kept on disk, or computed again each step.
 
 On disk every quantity of every layer is one flat file in which a row takes only as much as its tokens need; it is
 read through a memory map, so memory does not grow with the number of rows. The files are keyed by the teacher's
@@ -133,7 +133,7 @@ class FromModel:
 
 
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:
-    """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass goes on."""
+    """Return the teacher's outputs from the cache, computing what is missing; an interrupted pass is resumed."""
     kept = layout(model, tokens, wanted)
 
     def work(folder: Path) -> dict[str, float]:
@@ -150,7 +150,7 @@ def made_with(teacher: Model, tokens: Tokens, wanted: Wanted) -> list[Any]:
     return [teacher.key, tokens.fingerprint, dict(sorted(layers.items()))]
 
 
-class Files:
+class ToDisk:
     """The flat files of a folder, open for writing, row by row."""
 
     def __init__(self, folder: Path, tokens: Tokens, kept: list[Kept]) -> None:
@@ -169,7 +169,7 @@ class Files:
             self.starts[part.name] = np.concatenate([[0], np.cumsum(numbers)])
 
     def put(self, rows: Array, outputs: Outputs) -> None:
-        """Write what the teacher said about rows."""
+        """Write the outputs of rows."""
         for place, row in enumerate(rows):
             length = int(self.lengths[row])
             for part in self.kept:
@@ -195,7 +195,7 @@ class Files:
 @torch.inference_mode()
 def _compute(folder: Path, model: PreTrainedModel, tokens: Tokens, kept: list[Kept]) -> None:
     noted = folder / "progress.json"
-    files = Files(folder, tokens, kept)
+    files = ToDisk(folder, tokens, kept)
     batches = list(tokens.batches(ROWS))
     digests: list[str] = (read_sealed(noted) or {"digests": []})["digests"]  # of every SAVE_EVERY batches
     if digests and files.fresh:

@@ -79,7 +79,10 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def gated(model: PreTrainedModel, gates: Sequence[Tensor]) -> Iterator[None]:
-    """Multiply what each head hands on by a gate; ``gates`` are (batch, heads), one for each layer that runs."""
+    """Multiply what each head hands on by a gate; ``gates`` are (batch, heads), one for each layer that runs.
+
+    With it the gradient of a loss in the gates can be taken, row by row.
+    """
     left = iter(gates)
 
     def gate(attention: Attention) -> None:

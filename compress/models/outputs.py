@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.models.attention import gated
 from compress.models.ensemble import principal
 from compress.models.quantities import LOGITS, Quantity
 
@@ -39,20 +38,16 @@ def observe(
     model: PreTrainedModel,
     batch: Mapping[str, Tensor],
     *quantities: Quantity,
-    gates: list[Tensor] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Outputs:
     """Run ``model`` on a batch and return its logits and these quantities.
 
-    ``gates``, one tensor (batch, heads) for each layer, multiplies what each head adds, row by row; with it the
-    gradient of a loss in the gates can be taken. ``layers`` are the numbers of the layers that run, where others are
-    skipped. Of an ensemble all but the logits are its chosen member's.
+    ``layers`` are the numbers of the layers that run, where others are skipped. Of an ensemble all but the logits are
+    its chosen member's.
     """
     inputs: dict[str, Any] = {name: batch[name] for name in INPUTS if name in batch}
     chosen = principal(model)
     with ExitStack() as watching:
-        if gates is not None:
-            watching.enter_context(gated(chosen, gates))
         captured = {}
         for quantity in dict.fromkeys((LOGITS, *quantities)):
             numbers = count(1) if layers is None else iter(layers)

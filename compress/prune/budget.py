@@ -25,10 +25,11 @@ from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.costs import Costs, amount, counted, drawn, shape_of, told
+from compress.prune.criteria import importance_of
 from compress.prune.gradual import Gradual
-from compress.prune.importance import head_importance, neuron_importance
+from compress.prune.parts import HEADS, UNITS
 from compress.prune.search import best_shape
-from compress.prune.sensitivity import Lost, Order, Sensitivity, order_of
+from compress.prune.sensitivity import Lost, Ranking, Sensitivity, ranking_of
 from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
 
@@ -133,13 +134,13 @@ class Budget(Gradual):
         notes = [f"{condition}: {amount(whole, costs.unit)} before", told(costs)]
         _say(state, notes)
         now, curves = whole, list[Any]()
-        for step in range(1, self.steps + 1):
+        for turn in range(1, self.rounds + 1):
             if now <= goal:
                 break
-            target = goal + (1 - self.done(step)) * (whole - goal)
+            target = goal + (1 - self.done(turn)) * (whole - goal)
             cut = self._cut(state, student, costs, target, products)
             student, now = Model.of(cut), cut.record["predicted"]
-            chosen = f"round {step} of {self.steps}, heads × units: {drawn(cut.record['shape'])}"
+            chosen = f"round {turn} of {self.rounds}, heads × units: {drawn(cut.record['shape'])}"
             notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
             _say(state, notes[-1:])
             if (recovered := self.recovered(state, student)) is not None:
@@ -187,13 +188,14 @@ class Budget(Gradual):
 
         def measure(_: Path) -> dict[str, Any]:
             model, batches = load_model(student.folder, on=device()), sampled(load_tokenizer(student.folder))
-            order = order_of(head_importance(model, batches), neuron_importance(model, batches))
+            heads = importance_of(model, HEADS, batches, "gradient")
+            order = ranking_of(heads, importance_of(model, UNITS, batches, "taylor"))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
             return {"order": asdict(order), "lost": [one.told() for one in lost]}
 
         def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
-            order = Order(**measured.record["order"])
+            order = Ranking(**measured.record["order"])
             lost = [Lost.of(one) for one in measured.record["lost"]]
             distance = Sensitivity(model, sampled(tokenizer), order).distance
             found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)

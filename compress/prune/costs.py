@@ -87,21 +87,21 @@ def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: 
 
 def told(costs: Costs) -> str:
     """Return the table in a sentence."""
-    heads = ", ".join(f"{number} +{_said(cost)}" for number, cost in enumerate(costs.heads[1:], start=2))
-    units = ", ".join(f"{width:,} +{_said(cost)}" for width, cost in costs.neurons[1:])
+    heads = ", ".join(f"{number} +{_told(cost)}" for number, cost in enumerate(costs.heads[1:], start=2))
+    units = ", ".join(f"{width:,} +{_told(cost)}" for width, cost in costs.neurons[1:])
     least = costs.neurons[0][0]
     return (
-        f"table, {costs.unit}: {_said(costs.rest)} for all but the layers; {_said(costs.layer)} for a layer of 1 head "
+        f"table, {costs.unit}: {_told(costs.rest)} for all but the layers; {_told(costs.layer)} for a layer of 1 head "
         f"and {least:,} units; heads add {heads or 'nothing'}; units add {units or 'nothing'}"
     )
 
 
 def amount(value: float, unit: str) -> str:
     """Return a cost with its unit."""
-    return f"{_said(value)} {unit}"
+    return f"{_told(value)} {unit}"
 
 
-def _said(cost: float) -> str:
+def _told(cost: float) -> str:
     return f"{cost:,.0f}" if cost >= 1000 or cost == int(cost) else f"{cost:.3g}"
 
 

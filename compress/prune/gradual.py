@@ -19,7 +19,7 @@ from compress.pipeline.workshop import Product
 from compress.settings import at_least
 
 
-class Rounds(Enum):
+class Curve(Enum):
     """linear: as many each round; cubic: most of them early (Zhu & Gupta, arXiv:1710.01878)."""
 
     linear = "linear"
@@ -32,23 +32,23 @@ class Gradual(Stage):
 
     role: ClassVar[Role] = Role.pruning
 
-    steps: int = 1  # rounds of measuring, removing and recovering; 1: one-shot, more is gentler
-    rounds: Rounds = Rounds.linear  # linear: as many each round; cubic: most of them early
+    rounds: int = 1  # of measuring, removing and recovering; 1: one-shot, more is gentler
+    schedule: Curve = Curve.linear  # linear: as many each round; cubic: most of them early
     rows: int = 512  # labelled training rows on which importance is measured
     recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
 
     def faults(self) -> Iterator[Fault]:
-        """Counts are counts."""
-        yield from at_least(self, "steps", 1)
+        """Check ranges, and that a schedule has rounds."""
+        yield from at_least(self, "rounds", 1)
         yield from at_least(self, "rows", 1)
         yield from at_least(self, "recovery_epochs", 0)
-        if self.rounds is not Rounds.linear and self.steps == 1:
-            yield Fault("rounds", self.rounds.value, "has no effect on one round", "Set steps above 1.")
+        if self.schedule is not Curve.linear and self.rounds == 1:
+            yield Fault("schedule", self.schedule.value, "has no effect on one round", "Set rounds above 1.")
 
-    def done(self, step: int) -> float:
-        """Return the share of the way that is gone after a round, counted from 1."""
-        share = step / self.steps
-        return share if self.rounds is Rounds.linear else 1 - (1 - share) ** 3
+    def done(self, turn: int) -> float:
+        """Return the share of the removal that is done after a round, counted from 1."""
+        share = turn / self.rounds
+        return share if self.schedule is Curve.linear else 1 - (1 - share) ** 3
 
     def sample(self, state: State, tokenizer: Any) -> Tokens:
         """Return the rows on which parts are compared."""
@@ -59,4 +59,4 @@ class Gradual(Stage):
         """Return the student after a round's share of the recovery; None where there is none."""
         if state.recovery is None or self.recovery_epochs <= 0:
             return None
-        return state.recovery.train(state, student, self.recovery_epochs / self.steps)
+        return state.recovery.train(state, student, self.recovery_epochs / self.rounds)

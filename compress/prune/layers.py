@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
@@ -15,11 +14,11 @@ from compress.families.base import layer_count
 from compress.families.forms.uneven import shrink
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.prune.importance import Batches, Importance, layer_importance
+from compress.prune.parts import LAYERS, Parts
 from compress.prune.rounds import InRounds
 
 
-class Order(Enum):
+class Selection(Enum):
     """importance: the least important first; every_other: evenly spread over the depth."""
 
     importance = "importance"
@@ -33,33 +32,20 @@ class PruneLayers(InRounds):
     With ``order=every_other`` and ``recovery_epochs=0`` it is the cut of a student trained with LayerDrop.
     """
 
-    importance: Importance = Importance.loss  # loss, gradient, taylor, or activation (block influence)
-    order: Order = Order.importance  # importance; or every_other: evenly spread, as after LayerDrop; asks no rows
+    importance: str = "loss"  # loss, gradient, taylor, or activation (block influence)
+    order: Selection = Selection.importance  # importance; or every_other: evenly spread, as after LayerDrop
 
     kind: ClassVar[Kind] = Kind("layers", revision=1)
-    measures: ClassVar[tuple[Importance, ...]] = (
-        Importance.loss,
-        Importance.gradient,
-        Importance.taylor,
-        Importance.activation,
-    )
+    parts: ClassVar[Parts] = LAYERS
 
     def faults(self) -> Iterator[Fault]:
         """Every other layer is one cut, whatever the loss says."""
         yield from super().faults()
-        if self.order is Order.every_other:
-            if self.steps > 1:
-                yield Fault("steps", self.steps, "must be 1 with order = every_other, which is one cut")
-            if self.importance is not Importance.loss:
-                yield Fault("importance", self.importance.value, "has no effect with order = every_other")
-
-    def sizes(self, config: Any) -> list[int]:
-        """Return the number of layers, as one group."""
-        return [layer_count(config)]
-
-    def measure(self, model: PreTrainedModel, batches: Batches) -> list[Tensor]:
-        """Return `layer_importance`, as one group."""
-        return [layer_importance(model, batches, self.importance)]
+        if self.order is Selection.every_other:
+            if self.rounds > 1:
+                yield Fault("rounds", self.rounds, "must be 1 with order = every_other, which is one cut")
+            if self.importance != "loss":
+                yield Fault("importance", self.importance, "has no effect with order = every_other")
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
         """Return the model with these layers."""
@@ -67,13 +53,13 @@ class PruneLayers(InRounds):
 
     def chosen_by(self, state: State) -> Any:
         """Every other layer depends on nothing but the model."""
-        return self.order.value if self.order is Order.every_other else super().chosen_by(state)
+        return self.order.value if self.order is Selection.every_other else super().chosen_by(state)
 
     def kept(
         self, state: State, model: PreTrainedModel, tokenizer: Any, remaining: int
     ) -> tuple[list[list[int]], dict[str, Any]]:
         """Return the layers to keep, by importance or spread evenly."""
-        if self.order is Order.importance:
+        if self.order is Selection.importance:
             return super().kept(state, model, tokenizer, remaining)
         return [every_other(layer_count(model.config), remaining)], {}
 

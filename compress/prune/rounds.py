@@ -19,8 +19,9 @@ from compress.pipeline.model import Model
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
+from compress.prune.criteria import criterion_faults, importance_of
 from compress.prune.gradual import Gradual
-from compress.prune.importance import Batches, Importance, normalised
+from compress.prune.parts import Parts
 from compress.settings import between
 
 
@@ -37,36 +38,24 @@ class InRounds(Gradual):
 
     ratio: float = 0.3  # share removed, over all layers; every layer keeps at least one
     scope: Scope = Scope.all  # all: compare over the whole model; layer: same share in each layer
-    importance: Importance = Importance.gradient  # which estimate
+    importance: str = "gradient"  # by which criterion
 
     kind: ClassVar[Kind]  # of what this makes; its name says what is removed, in the plural: "heads"
-    measures: ClassVar[tuple[Importance, ...]]  # those that are defined for it
+    parts: ClassVar[Parts]  # what is removed
 
     def faults(self) -> Iterator[Fault]:
-        """Shares are shares, counts are counts."""
+        """Check ranges, and that the criterion is defined for the parts."""
         yield from between(self, "ratio", 0, 1, open_high=True)
         yield from super().faults()
-        if self.importance not in self.measures:
-            known = ", ".join(measure.value for measure in self.measures)
-            yield Fault(
-                "importance", self.importance.value, f"is not defined for {self.kind.name}", f"Use one of {known}."
-            )
+        yield from criterion_faults("importance", self.importance, self.parts)
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only families that are known can be taken apart."""
+        """The student must be of a family whose parts are known."""
         if not can_be_taken_apart(student):
             rule = f"cannot remove {self.kind.name} from a student of type {student.model_type}"
             yield Fault(
                 "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
             )
-
-    def sizes(self, config: Any) -> list[int]:
-        """Return how many there are in each layer."""
-        raise NotImplementedError
-
-    def measure(self, model: PreTrainedModel, batches: Batches) -> list[Tensor]:
-        """Return the importance of each, one tensor a layer."""
-        raise NotImplementedError
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
         """Return the smaller model."""
@@ -82,24 +71,25 @@ class InRounds(Gradual):
 
     def chosen_by(self, state: State) -> Any:
         """Return what the choice depends on beside the model."""
-        return [self.importance.value, self.rows, state.data.train.fingerprint, state.seed]
+        return [self.importance, self.rows, state.data.train.fingerprint, state.seed]
 
     def kept(
         self, state: State, model: PreTrainedModel, tokenizer: Any, remaining: int
     ) -> tuple[list[list[int]], dict[str, Any]]:
         """Return what to keep of each layer, and what the choice was made by, for the cache."""
         tokens = self.sample(state, tokenizer)
-        importance = self.measure(model, (tokens.batch(part) for part in tokens.batches(32)))
-        return choose(importance, remaining, self.scope), {"importance": [scores.tolist() for scores in importance]}
+        batches = (tokens.batch(part) for part in tokens.batches(32))
+        measured = importance_of(model, self.parts, batches, self.importance)
+        return choose(measured, remaining, self.scope), {"importance": [scores.tolist() for scores in measured]}
 
     def __call__(self, state: State) -> State:
         """Return the state with the smaller student."""
         student = state.given_student
-        before = sum(self.sizes(load_model(student.folder).config))
+        before = sum(self.parts.sizes(load_model(student.folder).config))
         curves: list[Any] = []
         products: list[Product] = []
-        for step in range(1, self.steps + 1):
-            remaining = self.remaining(before, self.done(step))
+        for turn in range(1, self.rounds + 1):
+            remaining = self.remaining(before, self.done(turn))
             made_with = [remaining, self.scope.value, self.chosen_by(state)]
             change = partial(self._remove, state, remaining)
             products.append(rewrite(state.workshop, self.kind, student, made_with, change, on=device()))
@@ -108,19 +98,19 @@ class InRounds(Gradual):
                 products.append(recovered)
                 student = Model.of(recovered)
                 curves += recovered.record["curves"]
-        left = self.sizes(load_model(student.folder).config)
+        left = self.parts.sizes(load_model(student.folder).config)
         record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
         return state.with_student(student, record)
 
     def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:
         keep, chosen_by = self.kept(state, model, tokenizer, remaining)
-        if [len(kept) for kept in keep] != self.sizes(model.config):
+        if [len(kept) for kept in keep] != self.parts.sizes(model.config):
             model = self.without(model, keep)
         return Rewritten(model, tokenizer, chosen_by)
 
 
 def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:
-    """Return, a layer, the positions to keep: the ``remaining`` most important, one a layer at least.
+    """Return the positions to keep, by layer: the ``remaining`` most important, at least one per layer.
 
     Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
     same share, the largest remainders rounded up.
@@ -140,6 +130,11 @@ def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[
             keep[layer].add(place)
             left -= 1
     return [sorted(kept) for kept in keep]
+
+
+def normalised(importance: list[Tensor]) -> list[Tensor]:
+    """Divide each layer's importance by its l2 norm, as Michel et al. do before comparing layers."""
+    return [scores / scores.norm().clamp(min=1e-20) for scores in importance]
 
 
 def _shares(sizes: list[int], remaining: int) -> list[int]:

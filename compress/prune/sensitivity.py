@@ -23,7 +23,7 @@ Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Order:
+class Ranking:
     """The heads and the units of each layer, the most important first."""
 
     heads: list[list[int]]
@@ -36,10 +36,10 @@ class Order:
         return shrink(model, heads=heads, units=units, layers=[i for i, size in enumerate(shape) if size != GONE])
 
 
-def order_of(heads: Sequence[Tensor], units: Sequence[Tensor]) -> Order:
+def ranking_of(heads: Sequence[Tensor], units: Sequence[Tensor]) -> Ranking:
     """Return the order by importance."""
     ordered = [[scores.argsort(descending=True).tolist() for scores in part] for part in (heads, units)]
-    return Order(*ordered)
+    return Ranking(*ordered)
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Lost:
         return {"heads": list(self.heads.items()), "units": list(self.units.items()), "gone": gone}
 
     @staticmethod
-    def of(said: Mapping[str, Any]) -> Lost:
+    def of(record: Mapping[str, Any]) -> Lost:
         """Return what was told."""
-        return Lost(dict(said["heads"]), dict(said["units"]), inf if said["gone"] is None else said["gone"])
+        return Lost(dict(record["heads"]), dict(record["units"]), inf if record["gone"] is None else record["gone"])
 
 
 class Sensitivity:
@@ -68,7 +68,7 @@ class Sensitivity:
     is never negative, and least where nothing is cut.
     """
 
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: Order) -> None:
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: Ranking) -> None:
         self.model, self.order = model, order
         self.device = next(model.parameters()).device
         self.batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]

@@ -43,9 +43,9 @@ def latency_costs(
     shapes = {name: list(shape) for name, shape in parameter_shapes(config).items()}
     about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS]
     product = state.workshop.make(Kind("latency_table", revision=1), [describe(threads), about], work)
-    said = product.record
-    neurons = tuple((int(width), float(cost)) for width, cost in said["neurons"])
-    return Costs("ms", said["rest"], said["layer"], tuple(said["heads"]), neurons), tokens, product
+    record = product.record
+    neurons = tuple((int(width), float(cost)) for width, cost in record["neurons"])
+    return Costs("ms", record["rest"], record["layer"], tuple(record["heads"]), neurons), tokens, product
 
 
 def side_by_side(

@@ -26,7 +26,7 @@ from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
-from compress.prune.gradual import Rounds
+from compress.prune.gradual import Curve
 from compress.prune.rounds import Scope
 from compress.settings import at_least, between, positive
 
@@ -91,19 +91,19 @@ class PruneWeights(Stage):
     recovery_epochs: float = 2.0  # distillation while weights leave and after; of every round of lottery; 0: none
     begin: float = 0.0  # share of that training before the first zeros
     end: float = 0.7  # share after which all are there
-    rounds: Rounds = Rounds.cubic  # cubic: most of them early; linear: as many every time
+    schedule: Curve = Curve.cubic  # cubic: most of them early; linear: as many every time
     every: int = 10  # steps between two choices of what leaves
     score_learning_rate: float = 0.01  # of movement's scores, at its highest
-    steps: int = 3  # rounds of lottery, each of which removes the same share of what is left
+    rounds: int = 3  # of lottery, each of which removes the same share of what is left
 
     def faults(self) -> Iterator[Fault]:
-        """Shares are shares, and what is set has an effect."""
+        """Check ranges, and that every setting has an effect."""
         yield from between(self, "sparsity", 0, 1, open_low=True, open_high=True)
         yield from at_least(self, "recovery_epochs", 0)
         yield from between(self, "begin", 0, 1)
         yield from between(self, "end", 0, 1)
         yield from at_least(self, "every", 1)
-        yield from at_least(self, "steps", 1)
+        yield from at_least(self, "rounds", 1)
         yield from positive(self, "score_learning_rate")
         if self.begin > self.end:
             yield Fault("begin", self.begin, f"must be at most end = {self.end:g}")
@@ -115,10 +115,10 @@ class PruneWeights(Stage):
         plain, movement, lottery = PruneWeights(), self.method is Method.movement, self.method is Method.lottery
         for name, used in {
             "score_learning_rate": movement,
-            "steps": lottery,
+            "rounds": lottery,
             "begin": not lottery,
             "end": not lottery,
-            "rounds": not lottery,
+            "schedule": not lottery,
             "every": not lottery,
         }.items():
             if not used and getattr(self, name) != getattr(plain, name):
@@ -180,7 +180,7 @@ class PruneWeights(Stage):
             together=self.scope is Scope.all,
             embeddings=self.embeddings,
             movement=self.method is Method.movement,
-            cubic=self.rounds is Rounds.cubic,
+            cubic=self.schedule is Curve.cubic,
             begin=self.begin,
             end=self.end,
             every=self.every,
@@ -203,8 +203,8 @@ class PruneWeights(Stage):
         if start is None:
             raise ValueError("a lottery ticket goes back to weights from before distillation; run Distill first")
         products: list[Product] = []
-        for turn in range(1, self.steps + 1):
-            sparsity = 1 - (1 - self.sparsity) ** (turn / self.steps)
+        for turn in range(1, self.rounds + 1):
+            sparsity = 1 - (1 - self.sparsity) ** (turn / self.rounds)
             ticket = self._at_once(state, trained, start, sparsity)
             recovered = state.given_recovery.train(
                 state, Model.of(ticket), self.recovery_epochs, name="weights_lottery"

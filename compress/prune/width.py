@@ -21,10 +21,18 @@ from compress.families.forms.uneven import UNEVEN_CLASSES, kept_channels, kept_h
 from compress.families.language_head import word_embeddings
 from compress.models.quiet import quiet
 from compress.pipeline.workshop import Kind
-from compress.prune.channels import channel_importance
-from compress.prune.importance import Batches, Importance
+from compress.prune.parts import Parts, Weighed
+from compress.prune.parts.channels import Channels
 from compress.prune.rounds import InRounds
 from compress.settings import at_least
+
+
+class WeighedChannels(Channels, Weighed):
+    """Hidden channels, whose weights torch-pruning finds."""
+
+    def norms(self, model: PreTrainedModel) -> list[Tensor]:
+        """Return `channel_magnitude`."""
+        return [channel_magnitude(model)]
 
 
 @dataclass(kw_only=True)
@@ -32,16 +40,11 @@ class PruneWidth(InRounds):
     """Remove hidden channels, in all layers at once, by torch-pruning's graph (Fang et al., arXiv:2301.12900)."""
 
     ratio: float = 0.25  # share of hidden channels removed; heads and feed-forward networks keep their own sizes
-    importance: Importance = Importance.taylor  # taylor, gradient, magnitude (torch-pruning's), activation
+    importance: str = "taylor"  # taylor, gradient, magnitude (torch-pruning's), activation
     multiple_of: int = 8  # the width is rounded up to a multiple of this, in which processors are fast; 1: as it comes
 
     kind: ClassVar[Kind] = Kind("channels", revision=1)
-    measures: ClassVar[tuple[Importance, ...]] = (
-        Importance.gradient,
-        Importance.taylor,
-        Importance.magnitude,
-        Importance.activation,
-    )
+    parts: ClassVar[Parts] = WeighedChannels()
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are sizes."""
@@ -60,19 +63,9 @@ class PruneWidth(InRounds):
             rule = f"leaves one of {student.hidden_size} channels, which layer normalisation makes a constant"
             yield Fault("ratio", self.ratio, rule, "Lower it.")
 
-    def sizes(self, config: Any) -> list[int]:
-        """Return the number of hidden channels, as one group."""
-        return [int(config.hidden_size)]
-
     def remaining(self, before: int, done: float) -> int:
         """Return how many channels are left, a multiple of ``multiple_of``."""
         return min(before, -(-super().remaining(before, done) // self.multiple_of) * self.multiple_of)
-
-    def measure(self, model: PreTrainedModel, batches: Batches) -> list[Tensor]:
-        """Return `channel_importance`, or torch-pruning's magnitude, as one group."""
-        if self.importance is Importance.magnitude:
-            return [channel_magnitude(model)]
-        return [channel_importance(model, batches, self.importance)]
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
         """Return the model with these channels."""

@@ -23,8 +23,7 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
-from compress.prune.importance import Importance
-from compress.prune.layers import Order, PruneLayers
+from compress.prune.layers import PruneLayers, Selection
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -38,7 +37,7 @@ DISTILL = Distill(
     losses={"soft": SoftTargets(), "hidden": HiddenStates()}, epochs=2, learning_rate=5e-3, batch_size=16,
     layer_drop=0.3,
 )  # fmt: skip
-HALF = {"layers": PruneLayers(order=Order.every_other, ratio=0.5, recovery_epochs=0)}
+HALF = {"layers": PruneLayers(order=Selection.every_other, ratio=0.5, recovery_epochs=0)}
 SPLITS = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
 
 
@@ -181,7 +180,7 @@ def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_t
     assert [len(cut["layers"]) for cut in cuts] == ALL
     assert all(set(fewer["layers"]) < set(more["layers"]) for fewer, more in pairwise(cuts))
 
-    pruner = PruneLayers(importance=Importance(order.value), ratio=0.5, recovery_epochs=0)
+    pruner = PruneLayers(importance=order.value, ratio=0.5, recovery_epochs=0)
     pruned = load_model(pruner(replace(state, student=model)).given_student.folder)
     whole, left = load_model(model.folder), [int(layer) - 1 for layer in cuts[1]["layers"]]
     for part in ("attention.self.query", "output.dense"):
@@ -277,11 +276,11 @@ NONE = replace(BENCHMARK, depths=Depths.none, depths_twin=True)
         ),
         ({"student": Bert(layers=1)}, "distill.layer_drop", "needs a student of at least two layers"),
         (
-            {"prune": {"layers": PruneLayers(order=Order.every_other, steps=2)}},
-            "prune.layers.steps", "must be 1 with order = every_other",
+            {"prune": {"layers": PruneLayers(order=Selection.every_other, rounds=2)}},
+            "prune.layers.rounds", "must be 1 with order = every_other",
         ),
         (
-            {"prune": {"layers": PruneLayers(order=Order.every_other, importance=Importance.taylor)}},
+            {"prune": {"layers": PruneLayers(order=Selection.every_other, importance="taylor")}},
             "prune.layers.importance", "has no effect with order = every_other",
         ),
     ],

@@ -16,7 +16,7 @@ from compress.distill.dual import Dual, Projected
 from compress.distill.dual_objective import DualObjective, Projections
 from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.masking import HIDDEN
-from compress.distill.mixing import Words, words_of
+from compress.distill.mixing import SharedWords, words_of
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
 from compress.families.language_head import load_language_model
@@ -34,7 +34,7 @@ OFFSET = len(VOCABULARY)
 SMALL = Bert(layers=2, hidden_size=8, heads=2, intermediate_size=12, vocabulary=45)
 
 
-def words(max_tokens: int = 62, family: str = "bert") -> tuple[Words, Any, Any]:
+def words(max_tokens: int = 62, family: str = "bert") -> tuple[SharedWords, Any, Any]:
     theirs = tiny_tokenizer(family)
     ours = trained_pieces(theirs, TEXTS, 45)
     return words_of(Split(tuple(TEXTS)), theirs, ours, max_tokens), theirs, ours

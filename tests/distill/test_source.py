@@ -77,7 +77,7 @@ def test_the_choice_is_said_with_its_figures_and_stays_when_work_goes_on(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     (note,) = [note for note in report["stages"][1]["notes"] if "the teacher" in note]
     assert said in note
-    assert "faster over 2 epochs (ms a row: forward" in note
+    assert "faster over 2 epochs (ms per row: forward" in note
     made = {path.name.rpartition("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert ("teacher_outputs" in made) is disk
 

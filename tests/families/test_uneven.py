@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from compress.families.forms.uneven import kept_heads, neurons, shrink
+from compress.models.attention import gated
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
@@ -25,7 +26,8 @@ def gated_logits(model: PreTrainedModel, keep: list[list[int]], batch: dict[str,
     gates = [torch.zeros(len(batch["input_ids"]), 4) for _ in range(4)]
     for gate, heads in zip(gates, keep, strict=True):
         gate[:, heads] = 1
-    return observe(model, batch, gates=gates).logits
+    with gated(model, gates):
+        return observe(model, batch).logits
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

@@ -14,7 +14,7 @@ from compress.benchmark.stage import Benchmark
 from compress.errors import RecipeError
 from compress.families.base import FAMILIES
 from compress.prune.budget import Budget
-from compress.prune.gradual import Rounds
+from compress.prune.gradual import Curve
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -42,7 +42,7 @@ def stage_of(folder: Path, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, files: dict[str, Path]) -> None:
     save_tiny(tmp_path / "teacher", family)
-    chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, steps=2, rounds=Rounds.cubic))
+    chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, rounds=2, schedule=Curve.cubic))
     chain.run()
     stage, before = stage_of(tmp_path, "count"), stage_of(tmp_path, "distill")
     assert (
@@ -153,7 +153,7 @@ def test_a_speed_out_of_reach_is_refused_with_what_can_be_had(
         ({"size_mib": -1.0}, "size_mib"),
         ({"parameters": 0}, "parameters"),
         ({"speedup": 2.0, "widths": 1}, "widths"),
-        ({"speedup": 2.0, "rounds": Rounds.cubic}, "rounds"),
+        ({"speedup": 2.0, "schedule": Curve.cubic}, "schedule"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], setting: str) -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.models.outputs import observe
+from compress.prune.criteria import importance_of
 from compress.prune.heads import PruneHeads
-from compress.prune.importance import head_importance, normalised
-from compress.prune.rounds import Scope, choose
+from compress.prune.parts import HEADS
+from compress.prune.rounds import Scope, choose, normalised
 from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
@@ -18,7 +19,7 @@ from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_importance_is_the_mean_absolute_slope_of_each_rows_loss_in_the_gate(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    importance = head_importance(model, [batch])
+    importance = importance_of(model, HEADS, [batch], "gradient")
     step = 1e-3
     for layer, head in [(0, 0), (1, 3), (3, 2)]:
         slopes = []
@@ -28,8 +29,8 @@ def test_importance_is_the_mean_absolute_slope_of_each_rows_loss_in_the_gate(fam
             for offset in (step, -step):
                 gates = [torch.ones(1, 4) for _ in range(4)]
                 gates[layer][0, head] += offset
-                with torch.no_grad():
-                    losses.append(hard_label_loss(observe(model, one, gates=gates).logits.double(), one["labels"]))
+                with torch.no_grad(), HEADS.gated(model, gates):
+                    losses.append(hard_label_loss(observe(model, one).logits.double(), one["labels"]))
             slopes.append(abs(losses[0] - losses[1]).item() / (2 * step))
         assert importance[layer][head].item() == pytest.approx(sum(slopes) / 3, rel=0.05, abs=2e-4)
 
@@ -37,7 +38,8 @@ def test_importance_is_the_mean_absolute_slope_of_each_rows_loss_in_the_gate(fam
 def test_importance_does_not_depend_on_how_rows_are_batched_and_leaves_no_gradient() -> None:
     model, batch = tiny_model().train(), tiny_batch()
     rows = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(3)]
-    for whole, single in zip(head_importance(model, [batch]), head_importance(model, rows), strict=True):
+    measured = (importance_of(model, HEADS, batches, "gradient") for batches in ([batch], rows))
+    for whole, single in zip(*measured, strict=True):
         torch.testing.assert_close(whole, single)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from compress.families.base import FAMILIES, encoder_layers, linear
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN
-from compress.prune.importance import Importance, head_importance, layer_importance, neuron_importance
+from compress.prune.criteria import importance_of
+from compress.prune.parts import CHANNELS, HEADS, LAYERS, UNITS
 from compress.tasks.functions import hard_label_loss
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
@@ -28,8 +29,8 @@ def loss_of(model: nn.Module, batch: Batch) -> float:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_are_scaled(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    slopes = neuron_importance(model, [batch], Importance.gradient)
-    squares = neuron_importance(model, [batch], Importance.taylor)
+    slopes = importance_of(model, UNITS, [batch], "gradient")
+    squares = importance_of(model, UNITS, [batch], "taylor")
     step = 1e-2
     for layer, unit in [(0, 0), (2, 17), (3, 31)]:
         down = linear(encoder_layers(model, FAMILIES[family])[layer], FAMILIES[family].down)
@@ -51,7 +52,7 @@ def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_a
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_activation_is_the_mean_absolute_output_of_a_unit_over_real_tokens(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    importance = neuron_importance(model, [batch], Importance.activation)
+    importance = importance_of(model, UNITS, [batch], "activation")
     names = FAMILIES[family]
     seen: list[Tensor] = []
     down = linear(encoder_layers(model, names)[1], names.down)
@@ -73,19 +74,19 @@ def test_magnitudes_are_norms_of_what_belongs_to_a_head_or_unit() -> None:
     unit, head = 7, 3
     incoming, outgoing = layer.intermediate.dense.weight[unit], layer.output.dense.weight[:, unit]
     expected = sum(float(x) ** 2 for x in [*incoming, *outgoing]) ** 0.5
-    assert neuron_importance(model, [], Importance.magnitude)[2][unit].item() == pytest.approx(expected, rel=1e-5)
+    assert importance_of(model, UNITS, [], "magnitude")[2][unit].item() == pytest.approx(expected, rel=1e-5)
     own = slice(head * 4, head * 4 + 4)
     attention = layer.attention.self
     parts = [attention.query.weight[own], attention.key.weight[own], attention.value.weight[own]]
     parts.append(layer.attention.output.dense.weight[:, own])
     expected = sum(float(x) ** 2 for part in parts for x in part.flatten()) ** 0.5
-    assert head_importance(model, [], Importance.magnitude)[2][head].item() == pytest.approx(expected, rel=1e-5)
+    assert importance_of(model, HEADS, [], "magnitude")[2][head].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_squared_slope_of_a_head_is_at_least_the_square_of_the_mean_slope() -> None:
     model, batch = tiny_model(), tiny_batch()
     for slopes, squares in zip(
-        head_importance(model, [batch]), head_importance(model, [batch], Importance.taylor), strict=True
+        importance_of(model, HEADS, [batch], "gradient"), importance_of(model, HEADS, [batch], "taylor"), strict=True
     ):
         assert bool((squares >= slopes**2 * 0.999).all())
 
@@ -95,7 +96,7 @@ def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
     from compress.families.forms.uneven import shrink
 
     model, batch = tiny_model(family), tiny_batch(family=family)
-    losses = layer_importance(model, [batch], Importance.loss)
+    losses = importance_of(model, LAYERS, [batch], "loss")[0]
     for layer in range(4):
         without = shrink(model, layers=[i for i in range(4) if i != layer])
         assert losses[layer].item() == pytest.approx(loss_of(without, batch), rel=1e-4)
@@ -104,7 +105,7 @@ def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
 @torch.no_grad()
 def test_block_influence_is_one_minus_the_cosine_of_what_goes_in_and_comes_out() -> None:
     model, batch = tiny_model(), tiny_batch()
-    found = layer_importance(model, [batch], Importance.activation)
+    found = importance_of(model, LAYERS, [batch], "activation")[0]
     states = observe(model, batch, HIDDEN)[HIDDEN]
     turns = []
     for row in range(3):
@@ -117,7 +118,7 @@ def test_block_influence_is_one_minus_the_cosine_of_what_goes_in_and_comes_out()
 
 def test_a_layers_gate_is_a_mixture_of_input_and_output() -> None:
     model, batch = tiny_model(), tiny_batch()
-    slopes = layer_importance(model, [batch], Importance.gradient)
+    slopes = importance_of(model, LAYERS, [batch], "gradient")[0]
     step, layer = 1e-2, model.bert.encoder.layer[1]
     found = []
     for row in range(3):
@@ -132,20 +133,17 @@ def test_a_layers_gate_is_a_mixture_of_input_and_output() -> None:
 
 def test_measures_that_are_not_defined_are_refused() -> None:
     model = tiny_model()
-    for measure, how in [
-        (head_importance, Importance.activation), (neuron_importance, Importance.loss),
-        (layer_importance, Importance.magnitude),
-    ]:  # fmt: skip
-        with pytest.raises(ValueError, match=how.value):
-            measure(model, [], how)
+    for parts, criterion in [(HEADS, "activation"), (UNITS, "loss"), (LAYERS, "magnitude"), (CHANNELS, "loss")]:
+        with pytest.raises(ValueError, match=f"{parts.name} have no importance by {criterion}"):
+            importance_of(model, parts, [], criterion)
 
 
 def test_measuring_leaves_the_model_as_it_was() -> None:
     model, batch = tiny_model().train(), tiny_batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    neuron_importance(model, [batch])
-    layer_importance(model, [batch], Importance.gradient)
-    layer_importance(model, [batch])
+    importance_of(model, UNITS, [batch], "taylor")
+    importance_of(model, LAYERS, [batch], "gradient")[0]
+    importance_of(model, LAYERS, [batch], "loss")
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -14,7 +14,7 @@ from compress.families.forms.uneven import shrink
 from compress.families.skipping import observe_without
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe
-from compress.prune.layers import Order, PruneLayers, every_other
+from compress.prune.layers import PruneLayers, Selection, every_other
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 
 DIVIDED = [(layers, parts) for layers in range(2, 25) for parts in range(2, layers + 1) if layers % parts == 0]
@@ -46,7 +46,7 @@ def test_one_layer_is_always_left() -> None:
 
 @pytest.mark.parametrize(("ratio", "left"), [(0.0, 4), (0.25, 3), (0.5, 2), (0.75, 1), (0.95, 1)])
 def test_a_ratio_is_the_share_that_leaves(ratio: float, left: int) -> None:
-    stage = PruneLayers(order=Order.every_other, ratio=ratio)
+    stage = PruneLayers(order=Selection.every_other, ratio=ratio)
     assert len(every_other(4, stage.remaining(4, 1.0))) == left
 
 
@@ -64,7 +64,7 @@ def test_a_cut_says_what_the_model_says_with_those_layers_skipped_also_after_rel
 
 
 def test_it_asks_no_rows_and_does_not_depend_on_them() -> None:
-    stage = PruneLayers(order=Order.every_other, ratio=0.5)
+    stage = PruneLayers(order=Selection.every_other, ratio=0.5)
     keep, said = stage.kept(None, tiny_model(), None, 2)  # type: ignore[arg-type]
     assert (keep, said) == ([[0, 2]], {})
     assert stage.chosen_by(None) == "every_other"  # type: ignore[arg-type]

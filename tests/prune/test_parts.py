@@ -14,9 +14,8 @@ from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.models.loading import load_config
 from compress.prune.budget import Budget
-from compress.prune.gradual import Rounds
+from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
-from compress.prune.importance import Importance
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import InRounds
@@ -57,8 +56,8 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
         lines = files[name].read_text().splitlines(keepends=True)
         files[name].write_text("".join(line for line in lines if "music" not in line))
     prune = {
-        "neurons": PruneNeurons(ratio=0.5, steps=2, rounds=Rounds.cubic, rows=40),
-        "heads": PruneHeads(ratio=0.4, importance=Importance.taylor, rows=40),
+        "neurons": PruneNeurons(ratio=0.5, rounds=2, schedule=Curve.cubic, rows=40),
+        "heads": PruneHeads(ratio=0.4, importance="taylor", rows=40),
         "layers": PruneLayers(ratio=0.3, rows=40),
         "width": PruneWidth(ratio=0.5, rows=40),
         "budget": Budget(speedup=1.05, rows=40, widths=4, tries=3),
@@ -95,11 +94,11 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
 @pytest.mark.parametrize(
     ("stage", "setting"),
     [
-        (PruneHeads(importance=Importance.activation), "importance"),
-        (PruneNeurons(importance=Importance.loss), "importance"),
-        (PruneLayers(importance=Importance.magnitude), "importance"),
+        (PruneHeads(importance="activation"), "importance"),
+        (PruneNeurons(importance="loss"), "importance"),
+        (PruneLayers(importance="magnitude"), "importance"),
         (PruneNeurons(ratio=1.0), "ratio"),
-        (PruneLayers(rounds=Rounds.cubic), "rounds"),
+        (PruneLayers(schedule=Curve.cubic), "schedule"),
     ],
 )
 def test_what_makes_no_sense_is_refused(stage: InRounds, setting: str) -> None:

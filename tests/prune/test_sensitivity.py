@@ -11,7 +11,7 @@ from compress.families.base import encoder_layers, family_of
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import observe
 from compress.prune.costs import GONE, shape_of
-from compress.prune.sensitivity import Sensitivity, order_of
+from compress.prune.sensitivity import Sensitivity, ranking_of
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
 
 HEADS = [torch.tensor(scores) for scores in ([4.0, 1, 3, 2], [1.0, 2, 3, 4], [2.0, 1, 4, 3], [1.0, 3, 2, 4])]
@@ -38,7 +38,7 @@ def test_a_layers_loss_is_the_divergence_of_the_model_with_that_layer_alone_cut(
     batches = [tiny_batch(family=family), tiny_batch(rows=2, tokens=5, seed=1, family=family)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers = list(encoder_layers(model, family_of(model.config)))
-    sensitivity = Sensitivity(model, batches, order_of(HEADS, UNITS))
+    sensitivity = Sensitivity(model, batches, ranking_of(HEADS, UNITS))
     lost = sensitivity.by_layer([[GONE, (1, 8), (2, 32), (4, 8), (4, 32)]] * 4)
     every = [list(range(4))] * 4, [list(range(32))] * 4
     for layer in (0, 2, 3):
@@ -60,7 +60,7 @@ def test_a_layers_loss_is_the_divergence_of_the_model_with_that_layer_alone_cut(
 def test_the_model_as_it_is_has_no_distance_and_scores_have_the_squared_error() -> None:
     model = tiny_model(num_labels=1, problem_type="regression")
     batch = tiny_batch() | {"labels": torch.tensor([0.5, 1.0, 2.0])}
-    sensitivity = Sensitivity(model, [batch], order_of(HEADS, UNITS))
+    sensitivity = Sensitivity(model, [batch], ranking_of(HEADS, UNITS))
     assert sensitivity.distance(shape_of(model.config)) == pytest.approx(0, abs=1e-10)
     smaller = shrink(model, layers=[0, 1, 3])
     with torch.no_grad():

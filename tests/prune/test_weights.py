@@ -22,7 +22,7 @@ from compress.errors import RecipeError
 from compress.families.base import FAMILIES
 from compress.models.loading import load_model
 from compress.models.masking import matrices, own_weight
-from compress.prune.gradual import Rounds
+from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
 from compress.prune.neurons import PruneNeurons
@@ -165,12 +165,12 @@ def world(tmp_path: Path) -> Path:
 
 METHODS = {
     "magnitude": PruneWeights(sparsity=0.6, recovery_epochs=2, every=3),
-    "together": PruneWeights(sparsity=0.6, scope=Scope.all, rounds=Rounds.linear, embeddings=True),
+    "together": PruneWeights(sparsity=0.6, scope=Scope.all, schedule=Curve.linear, embeddings=True),
     "at_once": PruneWeights(sparsity=0.3, recovery_epochs=0),
     "movement": PruneWeights(sparsity=0.6, recovery_epochs=2, **MOVEMENT),
     "blocks": PruneWeights(sparsity=0.5, pattern="4x2", **MOVEMENT),
     "two_of_four": PruneWeights(sparsity=0.5, pattern="2:4"),
-    "lottery": PruneWeights(method=Method.lottery, sparsity=0.6, steps=2, recovery_epochs=2),
+    "lottery": PruneWeights(method=Method.lottery, sparsity=0.6, rounds=2, recovery_epochs=2),
 }
 
 
@@ -300,8 +300,8 @@ def test_after_uneven_pruning_of_every_family(family: str, world: Path) -> None:
         (PruneWeights(method=Method.movement, recovery_epochs=0), "recovery_epochs"),
         (PruneWeights(method=Method.lottery, recovery_epochs=0), "recovery_epochs"),
         (PruneWeights(method=Method.movement, begin=0.7), "end"),
-        (PruneWeights(method=Method.lottery, rounds=Rounds.linear), "rounds"),
-        (PruneWeights(steps=5), "steps"),
+        (PruneWeights(method=Method.lottery, schedule=Curve.linear), "schedule"),
+        (PruneWeights(rounds=5), "rounds"),
         (PruneWeights(score_learning_rate=0.1), "score_learning_rate"),
     ],
 )

@@ -32,10 +32,11 @@ from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import input_names, write_onnx
-from compress.prune.channels import channel_importance, stream
-from compress.prune.gradual import Rounds
+from compress.prune.criteria import importance_of
+from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
-from compress.prune.importance import Importance
+from compress.prune.parts import CHANNELS
+from compress.prune.parts.channels import stream
 from compress.prune.width import PruneWidth, channel_magnitude, narrow
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
@@ -218,8 +219,8 @@ def scaled(model: PreTrainedModel, channel: int, factor: float) -> PreTrainedMod
 def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_everywhere(family: str) -> None:
     model, batch = tiny_model(family).double(), tiny_batch(family=family)
     with torch.enable_grad():
-        slopes = channel_importance(model, [batch], Importance.gradient)
-        squares = channel_importance(model, [batch], Importance.taylor)
+        slopes = importance_of(model, CHANNELS, [batch], "gradient")[0]
+        squares = importance_of(model, CHANNELS, [batch], "taylor")[0]
     step = 1e-5
     for channel in (0, 7, 15):
         found = []
@@ -238,7 +239,7 @@ def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_
 @torch.no_grad()
 def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    importance = channel_importance(model, [batch], Importance.activation)
+    importance = importance_of(model, CHANNELS, [batch], "activation")[0]
     seen: list[Tensor] = []
     handles = [part.register_forward_hook(lambda _, given, said: seen.append(said)) for part in stream(model)]
     states = observe(model, batch, HIDDEN)[HIDDEN]
@@ -282,14 +283,15 @@ def test_magnitude_is_the_mean_squared_weight_of_a_channel_over_all_that_reads_o
 
 def test_other_importances_are_not_defined() -> None:
     with pytest.raises(ValueError, match="loss"):
-        channel_importance(tiny_model(), [tiny_batch()], Importance.loss)
+        importance_of(tiny_model(), CHANNELS, [tiny_batch()], "loss")
 
 
 def test_importance_does_not_depend_on_how_rows_are_batched_and_leaves_no_gradient() -> None:
     model, batch = tiny_model().train(), tiny_batch()
     rows = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(3)]
-    for how in (Importance.gradient, Importance.activation):
-        torch.testing.assert_close(channel_importance(model, [batch], how), channel_importance(model, rows, how))
+    for how in ("gradient", "activation"):
+        whole, single = (importance_of(model, CHANNELS, batches, how)[0] for batches in ([batch], rows))
+        torch.testing.assert_close(whole, single)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -348,8 +350,8 @@ def faults(stage: PruneWidth, student: object = None) -> list[Fault]:
     ("stage", "wrong"),
     [
         (PruneWidth(ratio=1.0), ["ratio"]),
-        (PruneWidth(importance=Importance.loss), ["importance"]),
-        (PruneWidth(rounds=Rounds.cubic), ["rounds"]),
+        (PruneWidth(importance="loss"), ["importance"]),
+        (PruneWidth(schedule=Curve.cubic), ["schedule"]),
         (PruneWidth(multiple_of=0), ["multiple_of"]),
         (PruneWidth(ratio=0.95, multiple_of=1), ["ratio"]),
         (PruneWidth(ratio=0.95), []),
@@ -371,7 +373,7 @@ def test_students_without_layers_and_machines_without_the_package_are_refused(mo
 
 @given(ratio=st.floats(0, 0.999), multiple=st.integers(1, 64), before=st.integers(2, 1024), steps=st.integers(1, 5))
 def test_what_is_left_is_a_multiple_and_never_grows(ratio: float, multiple: int, before: int, steps: int) -> None:
-    stage = PruneWidth(ratio=ratio, multiple_of=multiple, steps=steps)
+    stage = PruneWidth(ratio=ratio, multiple_of=multiple, rounds=steps)
     left = [stage.remaining(before, step / steps) for step in range(steps + 1)]
     assert left[0] == before
     assert left == sorted(left, reverse=True)
@@ -401,7 +403,7 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
         "attention": AttentionScores(),
     }
     prune = {
-        "width": PruneWidth(ratio=0.4, steps=2, multiple_of=2, rows=40),
+        "width": PruneWidth(ratio=0.4, rounds=2, multiple_of=2, rows=40),
         "heads": PruneHeads(ratio=0.4, rows=40, recovery_epochs=0),
     }
     save_tiny(tmp_path / "teacher")

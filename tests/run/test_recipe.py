@@ -229,7 +229,7 @@ def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: st
     distill = Distill(losses=losses, epochs=1, learning_rate=1e-3, batch_size=16)
     files = {name: tmp_path / f"{name}.tsv" for name in ("train", "validation", "test")}
     save_tiny(tmp_path / "teacher", family)
-    twice = {"first": PruneHeads(ratio=0.2, rows=16), "second": PruneHeads(ratio=0.4, rows=16, steps=2)}
+    twice = {"first": PruneHeads(ratio=0.2, rows=16), "second": PruneHeads(ratio=0.4, rows=16, rounds=2)}
     recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=twice).run()
     said = report(tmp_path)
     assert said["task"]["kind"] == "regression"
