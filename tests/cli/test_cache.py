@@ -101,7 +101,7 @@ def test_only_what_is_chosen_is_removed_and_only_when_confirmed(
     assert "Nothing was removed" in capsys.readouterr().out
     assert kinds(cache) == {"teacher", "teacher_outputs", "onnx"}
     assert main([*words, "--yes"]) == 0
-    assert f"Removed {3 - len(left)} folders" in capsys.readouterr().out
+    assert f"Removed {3 - len(left)} folder" in capsys.readouterr().out
     assert kinds(cache) == left
     assert stays(cache)
     assert {path.name.rpartition("-")[0] for path in (cache / "uses").iterdir()} == left

@@ -126,7 +126,7 @@ def _list(entries: Sequence[Entry], *, each: bool) -> None:
         )
     if rows:
         table(rows)
-    print(f"{len(entries)} folders, {_shown_size(sum(entry.size for entry in entries))} on disk")
+    print(f"{_folders(entries)}, {_shown_size(sum(entry.size for entry in entries))} on disk")
 
 
 def _remove(cache: Cache, planned: Sequence[Entry], chosen: Callable[[list[Entry]], list[Entry]] | None) -> int:
@@ -141,8 +141,12 @@ def _remove(cache: Cache, planned: Sequence[Entry], chosen: Callable[[list[Entry
     removed, kept = cache.remove(chosen)
     for line in kept:
         note(f"{line}; it stays")
-    print(f"Removed {len(removed)} folders, {_shown_size(sum(entry.size for entry in removed))}.")
+    print(f"Removed {_folders(removed)}, {_shown_size(sum(entry.size for entry in removed))}.")
     return 0
+
+
+def _folders(entries: Sequence[Entry]) -> str:
+    return "1 folder" if len(entries) == 1 else f"{len(entries)} folders"
 
 
 def _age(text: str) -> float:
@@ -160,7 +164,8 @@ def _size(text: str) -> float:
 
 
 def _shown_size(size: float) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / MIB:,.1f} MiB"
+    unit, bytes_ = next(((unit, n) for unit, n in (("GiB", 2**30), ("MiB", MIB)) if size >= n), ("KiB", 1024))
+    return f"{size / bytes_:,.1f} {unit}"
 
 
 def _shown_age(seconds: float) -> str:
