@@ -174,7 +174,10 @@ def test_a_single_device_leaves_the_report_as_it_was(finished: Path) -> None:
     assert "Every device" not in (finished / "single" / "report.md").read_text()
 
 
-def test_bench_times_every_device_and_says_what_does_not_run(finished: Path, capsys: Any) -> None:
+def test_bench_times_every_device_and_says_what_does_not_run(
+    finished: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     counting, onnx = (finished / "run" / "artifacts" / name for name in ("counting", "onnx"))
     rows = bench_paths([counting, finished / "run" / "student"], [1], [8], 1, ["counter"], seconds=0.02)
     assert [(Path(row["path"]).name, row["runtime"], row["variant"]) for row in rows] == [
