@@ -8,16 +8,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from compress.benchmark.stage import Benchmark
+from compress.export.onnx import Onnx
+from compress.export.tensorrt import TensorRt
 from compress.machine import compute_capability
 from compress.models.device import device
 from compress.models.evaluate import main_metric, predict_rows
 from compress.models.outputs import observe
+from compress.onnx.graph import input_names, write_onnx
+from compress.runtimes.devices import CPU, CUDA
+from compress.runtimes.onnxruntime import OnnxRuntime
+from compress.runtimes.pytorch import FORMS, ON_A_GPU, PyTorch
 from compress.train import Supervised, Training, fit
 from compress.train.settings import Precision
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model
+from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
+from tests.run.test_recipe import recipe, report
 from tests.test_train import TASK, tokens
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -100,3 +109,45 @@ def test_the_benchmark_measures_what_is_installed(tmp_path: Path) -> None:
             assert "not_measured" not in one, one
             assert one["max_abs_difference"] < (1e-3 if "fp32" in method else 0.03)
             assert one["with_copies"]["median_ms"] > 0
+
+
+@pytest.mark.parametrize("variant", [form.name for form in ON_A_GPU])
+def test_every_form_of_a_model_runs_on_the_gpu(variant: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", num_labels=3)
+    batch = {name: value.numpy() for name, value in tiny_batch().items() if name != "labels"}
+    expected = PyTorch().load(folder, CPU, threads=1)(batch)
+    with CUDA.active():
+        session = PyTorch().load(folder, CUDA, threads=1, variant=variant)
+        np.testing.assert_allclose(session(batch), expected, atol=0.03 if FORMS[variant].half else 1e-3)
+        placed = session.place(batch)
+        assert all(value.is_cuda for value in placed.values())
+        assert 0 < CUDA.seconds(lambda: session.run(placed)) < 10
+
+
+def test_onnx_runtime_runs_on_the_gpu(tmp_path: Path) -> None:
+    model = tiny_model(num_labels=3)
+    write_onnx(model, input_names(tiny_tokenizer()), tmp_path / "model.onnx")
+    if why := OnnxRuntime().unavailable(tmp_path, CUDA):
+        pytest.skip(why)
+    batch = {name: value.numpy() for name, value in tiny_batch().items() if name != "labels"}
+    expected = OnnxRuntime().load(tmp_path, CPU, threads=1)(batch)
+    with CUDA.active():
+        np.testing.assert_allclose(OnnxRuntime().load(tmp_path, CUDA, threads=1)(batch), expected, atol=1e-3)
+
+
+def test_a_run_measures_both_devices_and_executes_engines(files: dict[str, Path], tmp_path: Path) -> None:
+    recipe(
+        files, save_tiny(tmp_path / "teacher"), tmp_path, prune={}, quantize={},
+        export={"onnx": Onnx(), "tensorrt": TensorRt(batch=[1, 1, 8], tokens=[2, 8, 32])},
+        benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+    ).run()  # fmt: skip
+    found = report(tmp_path)
+    assert {timing["device"] for timing in found["stages"][0]["latency"]} == {"cpu", "cuda"}
+    runs = {(run["device"], run["variant"]): run for run in found["stages"][0]["runs"]}
+    assert runs["cuda", "eager fp32"]["speedup"] == 1
+    for form in ON_A_GPU:
+        assert "not_measured" not in runs["cuda", form.name]
+    engine = next(one for one in found["artifacts"] if one["runtime"] == "tensorrt")
+    if "not_measured" not in engine:
+        assert engine["agreement"] > 0.95
+        assert {timing["device"] for timing in engine["latency"]} == {"cuda"}

@@ -35,9 +35,9 @@ class Latency(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.device, self.threads
 
     @property
-    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool]:
+    def condition(self) -> tuple[str, int | None, int | None, int | str | None, bool, bool]:
         """All that must be equal for two timings to be compared."""
-        return self.device, self.threads, self.batch, self.tokens, self.tokenization
+        return self.device, self.threads, self.batch, self.tokens, self.tokenization, bool(self.copies)
 
 
 class Int8Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +108,25 @@ class Trained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_abs_difference: float
 
 
+class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model or artifact on one device, in one variant: measured on the test rows, or why it was not."""
+
+    device: str
+    variant: Annotated[str, Meta(description="how the runtime ran, where it has several ways")] = ""
+    precision: str = ""
+    metrics: dict[str, float] = {}
+    interval: Annotated[dict[str, Interval], Meta(description="95 % interval of each metric")] = {}
+    retained: float | None = None
+    agreement: float | None = None
+    max_abs_difference: float | None = None
+    speedup: Annotated[float | None, Meta(description="against the reference's first variant on the same device")] = (
+        None
+    )
+    rows_per_second: float | None = None
+    int8_matmuls: tuple[int, int] | None = None
+    not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+
+
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The model after a stage, an artifact or a baseline. What is absent was not recorded."""
 
@@ -157,6 +176,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trained: Trained | None = None
     target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+    runs: Annotated[list[Run], Meta(description="every device and variant, where there is more than one")] = []
 
     @property
     def sensitivity(self) -> Sensitivity | None:
@@ -174,7 +194,8 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         timings = [
             timing
             for timing in self.latency
-            if timing.batch == 1 and timing.tokens == "real" and not timing.tokenization and (timing.median_ms or 0) > 0
+            if timing.batch == 1 and timing.tokens == "real" and not (timing.tokenization or timing.copies)
+            if (timing.median_ms or 0) > 0
         ]
         return next((timing for timing in timings if timing.place == place), timings[0] if timings else None)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,25 +11,22 @@ import numpy as np
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.depths import Depths
 from compress.benchmark.flips import flips
-from compress.benchmark.latency import Reader, grid, real_rows
+from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed
+from compress.benchmark.scores import Scores, share
+from compress.benchmark.ways import ARTIFACTS, STAGES, OnDevice, Timing, measure_on
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
 from compress.families.registry import can_be_taken_apart
-from compress.files import hash_file, size_mib
-from compress.machine import describe, instructions
-from compress.models.loading import load_model, load_tokenizer
+from compress.files import size_mib
+from compress.models.loading import load_model
 from compress.models.outputs import parameters
-from compress.models.tokens import tokenize
-from compress.pipeline.answers import OfModel, kept_logits
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind
-from compress.runtimes.devices import CPU
+from compress.runtimes.devices import CPU, DEVICES, device_fault, devices_here
 from compress.runtimes.pytorch import torch_threads
-from compress.runtimes.registry import RUNTIMES, load_session
-from compress.runtimes.rows import one_by_one
+from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
 
@@ -42,6 +37,7 @@ WEIGHTS = (".safetensors", ".onnx", ".data")
 class Benchmark(Settings):
     """What is measured, and how long."""
 
+    devices: list[str] = field(default_factory=list)  # to measure on, as [cpu,cuda]; none: all that the machine has
     threads: int = 1  # of every runtime
     rows: int = 200  # test rows timed one by one at their real lengths
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # of the latency grid
@@ -53,7 +49,9 @@ class Benchmark(Settings):
     depths_twin: bool = False  # the same of its twin trained without LayerDrop, which costs a training
 
     def faults(self) -> Iterator[Fault]:
-        """Counts are counts."""
+        """Check the devices, and the ranges of counts."""
+        if fault := device_fault(self.devices):
+            yield Fault("devices", list(self.devices), *fault)
         yield from at_least(self, "threads", 1)
         yield from at_least(self, "rows", 1)
         yield from positive(self, "seconds")
@@ -77,18 +75,17 @@ class Benchmark(Settings):
     def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
         """Return the report's ``stages``, ``artifacts`` and ``baselines``.
 
-        All is measured against the teacher, or, where there is none, against the student that was given; of a teacher
-        that only answers there is no speed to compare with. The
+        All is measured against the teacher, or, where there is none, against the student that was given; a teacher
+        that only answers has no speed to compare with. The
         ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
         the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
         were made of, TF-IDF with the teacher and every artifact, ``labels_only`` with the teacher.
         """
-        bench = _Bench(self, state)
+        bench = Scores(state)
         student = bench.logits(state.given_student)
-        models = {record.name: record.model for record in state.records if record.model is not None}
-        latency = bench.latencies(models)
-        first = state.records[0]
-        teacher_time = _headline(latency["stages"][first.name]) if first.model is not None else None
+        first, last = state.records[0], state.records[-1]
+        reference, ending = STAGES + first.name, STAGES + last.name
+        places = self._places(bench, state)
         stages, answers = [], state.given_answers.logits(state.data.test, state.workshop)
         teacher_metric = bench.metric(answers)
         said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
@@ -102,7 +99,8 @@ class Benchmark(Settings):
             stages.append(
                 {"details": record.details.report()}
                 | bench.scores(logits, teacher_metric)
-                | bench.figures(record, latency["stages"], teacher_time)
+                | _shape(record.model)
+                | _timed(places, STAGES + record.name, reference)
                 | {
                     "name": record.name, "kind": record.kind, "role": record.role.value,
                     "seconds": record.seconds, "reused": record.reused,
@@ -111,18 +109,22 @@ class Benchmark(Settings):
                     "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
                 }
             )  # fmt: skip
+        runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
+        stages[0] |= {"runs": runs} if runs else {}
         artifacts, shipped = [], {}
         for artifact in state.artifacts:
-            if _unavailable(artifact):
-                artifacts.append(_unmeasured(artifact))
-                continue
             itself = artifact.key == state.given_student.key
-            logits = student if itself else bench.artifact_logits(artifact)
+            subject = ending if itself else ARTIFACTS + artifact.name
+            home = home_of(places, subject)
+            if artifact.unmeasured or home is None:
+                artifacts.append(_unmeasured(artifact, places, subject))
+                continue
+            way = home.ways[subject][0]
+            logits = student if itself else home.logits[way.label]
             difference = float(np.abs(logits - student).max())
             if not np.isfinite(difference):
-                broken = int((~np.isfinite(logits).all(-1)).sum())
                 raise ModelError(
-                    f"{artifact.name}: its logits are not finite on {broken:,} of {len(logits):,} test rows. "
+                    f"{artifact.name}: {not_finite(logits)}. "
                     f"Leave it out; all that is done is kept, so the next run goes on from there."
                 )
             if difference > artifact.tolerance:
@@ -132,7 +134,7 @@ class Benchmark(Settings):
                 )
             shipped[artifact.name] = logits
             trained = bench.against_trained(artifact, logits)
-            times = latency["artifacts"].get(artifact.name) or latency["stages"][state.records[-1].name]
+            runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(
                 {"details": artifact.details.report()}
                 | ({"target": artifact.target} if artifact.target else {})
@@ -144,33 +146,45 @@ class Benchmark(Settings):
                     "agreement": state.data.task.agreement(logits, student),
                     "differences": {} if itself else bench.differences(logits, {"student": student}),
                     "max_abs_difference": difference,
-                    "latency": times, "speedup": _speedup(teacher_time, times),
-                    "rows_per_second": 1e3 / _headline(times),
-                    **_int8(artifact), "flipped": flips(state.data, logits, student),
+                    "latency": [entry for place in places for entry in place.entries(subject)],
+                    **_speed(home, subject, reference), **int8_of(way, home.device),
+                    **({"runs": runs} if runs else {}), "flipped": flips(state.data, logits, student),
                     "seconds": artifact.seconds, **trained,
                     "notes": [*artifact.notes, *(_against(**one) for one in trained.values())],
                 }
             )  # fmt: skip
         baselines = []
         if self.tfidf:
-            baselines.append(self._tfidf(bench, {first.name: answers} | shipped, teacher_metric, teacher_time))
+            others = {first.name: answers} | shipped
+            cpu = next((place for place in places if place.device is CPU), None)
+            teacher_ms = cpu.reference_ms(reference) if cpu else None
+            baselines.append(self._tfidf(bench, others, teacher_metric, teacher_ms))
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
         return {"stages": stages, "artifacts": artifacts, "baselines": baselines}
 
+    def _places(self, scores: Scores, state: State) -> list[OnDevice]:
+        """Return what was measured on each device."""
+        timing = Timing(
+            threads=self.threads, rows=self.rows, batches=list(self.batches), tokens=list(self.tokens),
+            seconds=self.seconds,
+        )  # fmt: skip
+        chosen = [DEVICES[name] for name in self.devices or devices_here()]
+        return [measure_on(device, scores, state, timing, first=device is chosen[0]) for device in chosen]
+
     def _tfidf(
-        self, bench: _Bench, others: Mapping[str, Array], teacher_metric: float, teacher_time: float | None
+        self, bench: Scores, others: Mapping[str, Array], teacher_metric: float, teacher_ms: float | None
     ) -> dict[str, Any]:
         with torch_threads(self.threads):
             record = tfidf(bench.state.data, self.rows, self.threads)
         record["differences"] = bench.differences(record.pop("logits"), others)
-        record["retained"] = _share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
-        record["speedup"] = teacher_time / record["latency"][0]["median_ms"] if teacher_time else None
+        record["retained"] = share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
+        record["speedup"] = teacher_ms / record["latency"][0]["median_ms"] if teacher_ms else None
         return record
 
 
 def _twin(
-    bench: _Bench, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
+    bench: Scores, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
 ) -> dict[str, Any]:
     return bench.scores(logits, teacher_metric) | _shape(trained.model) | {
         "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
@@ -181,148 +195,32 @@ def _twin(
     }  # fmt: skip
 
 
-class _Bench:
-    """The test rows as each model's tokens, and logits and latencies on them from the cache."""
-
-    def __init__(self, settings: Benchmark, state: State) -> None:
-        self.settings, self.state = settings, state
-        self.known: dict[str, Reader] = {}
-
-    def reader(self, folder: Path) -> Reader:
-        """Return how a model reads the test rows; models with the same tokenizer share one."""
-        key = hash_file(folder / "tokenizer.json") + hash_file(folder / "tokenizer_config.json")
-        if key not in self.known:
-            tokenizer = load_tokenizer(folder)
-            tokens = tokenize(self.state.data.test, tokenizer, tokenizer.model_max_length)
-            self.known[key] = Reader(tokenizer, tokens)
-        return self.known[key]
-
-    def logits(self, model: Model) -> Array:
-        """Return a PyTorch model's logits on the test rows."""
-        return OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop)
-
-    def artifact_logits(self, artifact: Artifact) -> Array:
-        """Return an artifact's logits on the test rows, given one at a time as it is served."""
-
-        def predict() -> Array:
-            session = RUNTIMES[artifact.runtime].load(artifact.folder, CPU, threads=self.settings.threads)
-            return one_by_one(session, tokens, f"accuracy, {artifact.name}")
-
-        tokens, how = self.reader(artifact.folder).tokens, f"{artifact.runtime} {' '.join(instructions())}"
-        return kept_logits(self.state.workshop, how, artifact.key, tokens, predict)
-
-    def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
-        """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
-
-        Raises ModelError where they agree on fewer rows than they must.
-        """
-        if artifact.trained is None:
-            return {}
-        expected = self.logits(artifact.trained.model)
-        agreement, least = self.state.data.task.agreement(logits, expected), artifact.trained.agreement
-        if agreement < least:
-            raise ModelError(
-                f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
-                f"quantize.{artifact.name}.agreement = {least:g}. Train it longer, lower that, or leave it out; "
-                "all else is kept, so the next run goes on from there."
-            )
-        difference = float(np.abs(logits - expected).max())
-        return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
-
-    @staticmethod
-    def figures(
-        record: Record, latency: Mapping[str, list[dict[str, Any]]], teacher_time: float | None
-    ) -> dict[str, Any]:
-        """Return the size and the speed of what a stage left behind; nothing where that is no model."""
-        if record.model is None:
-            return {}
-        times = latency[record.name]
-        return _shape(record.model) | {"latency": times, "speedup": _speedup(teacher_time, times)}
-
-    def metric(self, logits: Array) -> float:
-        """Return the main metric."""
-        return self.state.data.task.metrics(logits, self.state.data.test.known_labels)[self.state.data.task.main_metric]
-
-    def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
-        """Return metrics, their intervals and the share of the teacher's metric."""
-        labels, task = self.state.data.test.known_labels, self.state.data.task
-        metrics = task.metrics(logits, labels)
-        return {
-            "metrics": metrics,
-            "interval": {name: list(bounds) for name, bounds in task.intervals(logits, labels).items()},
-            "retained": _share(metrics[task.main_metric], teacher_metric),
-        }
-
-    def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
-        """Return the paired difference of the main metric to each of ``others``, by its name."""
-        labels, task = self.state.data.test.known_labels, self.state.data.task
-        return {name: asdict(task.difference(logits, other, labels)) for name, other in others.items()}
-
-    def latencies(self, models: Mapping[str, Model]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Return latencies of all models (real rows; grid for the teacher) and of all artifacts, measured together."""
-        settings = self.settings
-        artifacts = [a for a in self.state.artifacts if a.key != self.state.given_student.key and not _unavailable(a)]
-        test = self.state.data.test
-        texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
-
-        def work(folder: Path) -> None:
-            with torch_threads(settings.threads):
-                folders = {f"stages/{name}": model.folder for name, model in models.items()}
-                folders |= {f"artifacts/{artifact.name}": artifact.folder for artifact in artifacts}
-                named = {name: load_session(folder, threads=settings.threads) for name, folder in folders.items()}
-                readers = {name: self.reader(folder) for name, folder in folders.items()}
-                found = real_rows(
-                    named, readers, texts, rows=settings.rows, seconds=settings.seconds, threads=settings.threads
-                )
-                first, last = self.state.records[0].name, self.state.records[-1].name
-                in_grid = {
-                    k: r for k, r in named.items() if k in (f"stages/{first}", f"stages/{last}") or k.startswith("art")
-                }
-                more = grid(
-                    in_grid, {name: readers[name].tokenizer for name in in_grid},
-                    batches=settings.batches, lengths=settings.tokens,
-                    seconds=settings.seconds, threads=settings.threads,
-                )  # fmt: skip
-            result: dict[str, Any] = {"stages": {}, "artifacts": {}}
-            for key, entries in found.items():
-                group, _, name = key.partition("/")
-                result[group][name] = entries + more.get(key, [])
-            (folder / "latency.json").write_text(json.dumps(result))
-
-        keys = [{name: model.key for name, model in models.items()}, {a.name: a.key for a in artifacts}]
-        timing = [settings.threads, settings.rows, list(settings.batches), list(settings.tokens), settings.seconds]
-        machine = describe(settings.threads)
-        product = self.state.workshop.make(
-            Kind("latency", revision=1), [keys, timing, machine, self.state.data.test.fingerprint], work
-        )
-        loaded: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((product.folder / "latency.json").read_text())
-        return loaded
-
-
-def _unavailable(artifact: Artifact) -> str:
-    """Return why an artifact cannot be run here; empty where it can."""
-    return artifact.unmeasured or RUNTIMES[artifact.runtime].unavailable(artifact.folder, CPU)
-
-
-def _unmeasured(artifact: Artifact) -> dict[str, Any]:
-    """Return what is known of an artifact that cannot be run on this machine."""
+def _unmeasured(artifact: Artifact, places: Sequence[OnDevice], subject: str) -> dict[str, Any]:
+    """Return what is known of an artifact that cannot be run on any of the devices."""
+    runtime = RUNTIMES.get(artifact.runtime)
+    executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
+    reasons = dict.fromkeys(f.reason for place in places for f in place.failures if f.subject == subject)
     return {
         "details": artifact.details.report(),
         "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib, "not_measured": _unavailable(artifact),
-        "metrics": {}, "interval": {}, "latency": [], **_int8(artifact),
+        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib,
+        "not_measured": artifact.unmeasured or "; ".join(reasons),
+        "metrics": {}, "interval": {}, "latency": [], **counted(executed),
         "seconds": artifact.seconds, "notes": list(artifact.notes),
     }  # fmt: skip
 
 
-def _speedup(teacher_time: float | None, latency: list[dict[str, Any]]) -> float | None:
-    """Return how many times as fast as the teacher a model is; None where the teacher has no time."""
-    return teacher_time / _headline(latency) if teacher_time else None
+def _timed(places: Sequence[OnDevice], subject: str, reference: str) -> dict[str, Any]:
+    """Return the timings and the speedup of what a stage left behind; nothing where that is not a model."""
+    if subject not in places[0].ways:
+        return {}
+    latency = [entry for place in places for entry in place.entries(subject)]
+    return {"latency": latency, "speedup": _speed(places[0], subject, reference)["speedup"]}
 
 
-def _headline(latency: list[dict[str, Any]]) -> float:
-    """Return the median at batch 1 on real rows, without tokenization, in milliseconds."""
-    return float(next(e["median_ms"] for e in latency if e["tokens"] == "real" and not e["tokenization"]))
+def _speed(place: OnDevice, subject: str, reference: str) -> dict[str, Any]:
+    """Return the speed of a subject's first variant on a device."""
+    return speed(place, place.ways[subject][0].label, reference)
 
 
 def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
@@ -330,20 +228,6 @@ def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
         f"says what the trained model says on {agreement:.2%} of {rows:,} test rows; "
         f"logits differ by at most {max_abs_difference:.2g}"
     )
-
-
-def _int8(artifact: Artifact) -> dict[str, Any]:
-    """Return how many matrix products run in int8 of how many, and which by part of the model."""
-    runtime = RUNTIMES.get(artifact.runtime)
-    executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
-    if executed is None:
-        return {"int8_matmuls": None}
-    parts = {"int8_parts": [asdict(part) for part in executed.parts]} if executed.parts else {}
-    return {"int8_matmuls": [executed.int8, executed.products], **parts}
-
-
-def _share(metric: float, teacher: float) -> float | None:
-    return metric / teacher if teacher > 0 else None
 
 
 def _shape(saved: Model | None) -> dict[str, Any]:

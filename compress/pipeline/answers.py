@@ -18,7 +18,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.workshop import Kind, Workshop
 from compress.tasks.base import Array
 
-LOGITS = Kind("logits", revision=1)
+LOGITS = Kind("logits", revision=2)
 
 
 class Answers(Protocol):

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import comparisons, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -44,6 +44,10 @@ def to_html(report: Report) -> str:
         comparisons_title=comparisons.TITLE,
         comparisons_said=comparisons.said(report),
         comparison_headings=comparisons.HEADINGS,
+        device_rows=devices.rows(report),
+        device_title=devices.TITLE,
+        device_said=devices.said(report),
+        device_headings=devices.headings(report),
         depths=both(depths, report),
         depths_title=words.depths_title(report),
         depths_said=words.depths(report),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import comparisons, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -22,6 +22,7 @@ def to_markdown(report: Report) -> str:
         _comparisons(report),
         _steps(report),
         _depths(report),
+        _devices(report),
         _latency(report),
         _sensitivity(report),
         _data(report),
@@ -112,12 +113,19 @@ def _depths(report: Report) -> Iterator[str]:
         yield table(*words.depth_table(report))
 
 
+def _devices(report: Report) -> Iterator[str]:
+    if lines := devices.rows(report):
+        yield f"## {devices.TITLE}"
+        yield text(devices.said(report))
+        yield table(devices.headings(report), lines, left=3)
+
+
 def _latency(report: Report) -> Iterator[str]:
     for grid in grids(report):
         yield f"## Latency: {text(grid.place)}"
         against = f"the {report.against} in eager PyTorch fp32"
         yield f"Median milliseconds; in brackets the factor against {against}, same condition."
-        lines = [[entry.name, *map(_timing, cells)] for entry, cells in grid.rows]
+        lines = [[name, *map(_timing, cells)] for name, cells in grid.rows]
         yield table(["", *(f"{batch}, {tokens}" for batch, tokens in grid.columns)], lines)
     ran = [(entry.name, entry.int8_matmuls) for entry in report.artifacts if entry.int8_matmuls]
     if ran:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import words
+from compress.report import devices, words
 from compress.report.columns import GROUPS, columns
 from compress.report.differences import Labelled, differences, labelled, side_by_side
 from compress.report.schema import Report
@@ -23,6 +23,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"Warning: {line}", style="bold yellow"))
     console.print(Text.assemble(sentence.before, (sentence.name, "bold green"), sentence.after))
     console.print(figures_table(report))
+    if devices.rows(report):
+        console.print(devices_table(report))
     mark = f"{MARK} recommended. " if report.best else ""
     console.print(
         Text(
@@ -34,6 +36,16 @@ def print_report(report: Report, console: Console) -> None:
     )
     for line in (*words.unmeasured(report), *report.findings):
         console.print(Text(f"• {line}"))
+
+
+def devices_table(report: Report) -> Table:
+    """Return the table of every device and variant."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, heading in enumerate(devices.headings(report)):
+        table.add_column(heading, justify="left" if number < 3 else "right", overflow="fold")
+    for line in devices.rows(report):
+        table.add_row(*map(Text, line))
+    return table
 
 
 def figures_table(report: Report) -> Table:

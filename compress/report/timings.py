@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from compress.benchmark.figures import Entry, Latency
+from compress.benchmark.figures import Latency
 from compress.report.columns import place
 from compress.report.schema import Report
 
@@ -29,7 +30,7 @@ class Grid:
 
     place: str
     columns: list[tuple[str, str]]  # batch and tokens, in words
-    rows: list[tuple[Entry, list[Cell | None]]]
+    rows: list[tuple[str, list[Cell | None]]]  # the model's name, with the variant where it has several
 
 
 def grids(report: Report) -> list[Grid]:
@@ -39,17 +40,20 @@ def grids(report: Report) -> list[Grid]:
 
 
 def _grid(report: Report, where: tuple[str, int | None]) -> Grid:
-    teacher = {timing.condition: timing.median_ms for timing in report.reference.latency} if report.reference else {}
-    rows = [
-        (entry, {timing.condition: timing for timing in entry.latency if timing.place == where})
-        for entry in report.entries
-    ]
+    teacher: dict[tuple[Any, ...], float | None] = {}
+    for timing in report.reference.latency if report.reference else ():
+        teacher.setdefault(timing.condition, timing.median_ms)  # of several variants the first is the reference
+    rows: list[tuple[str, dict[tuple[Any, ...], Latency]]] = []
+    for entry in report.entries:
+        here = [timing for timing in entry.latency if timing.place == where]
+        for variant in dict.fromkeys(timing.variant for timing in here):
+            name = f"{entry.name}, {variant}" if variant else entry.name
+            rows.append((name, {timing.condition: timing for timing in here if timing.variant == variant}))
     conditions = sorted({key: found[key] for _, found in rows for key in found}.values(), key=_order)
     table = []
-    for entry, found in rows:
-        if found:
-            cells = [_cell(found.get(timing.condition), teacher.get(timing.condition)) for timing in conditions]
-            table.append((entry, cells))
+    for name, found in rows:
+        cells = [_cell(found.get(timing.condition), teacher.get(timing.condition)) for timing in conditions]
+        table.append((name, cells))
     return Grid(place(where), [(_batch(timing), _tokens(timing)) for timing in conditions], table)
 
 
@@ -59,9 +63,16 @@ def _cell(timing: Latency | None, teacher_ms: float | None) -> Cell | None:
     return Cell(timing, teacher_ms / timing.median_ms if teacher_ms and timing.median_ms > 0 else None)
 
 
-def _order(timing: Latency) -> tuple[bool, bool, int, int, str]:
+def _order(timing: Latency) -> tuple[bool, bool, bool, int, int, str]:
     number = timing.tokens if isinstance(timing.tokens, int) else 0
-    return timing.tokens != "real", timing.tokenization, timing.batch or 0, number, str(timing.tokens)
+    return (
+        timing.tokens != "real",
+        timing.tokenization,
+        bool(timing.copies),
+        timing.batch or 0,
+        number,
+        str(timing.tokens),
+    )
 
 
 def _batch(timing: Latency) -> str:
@@ -70,4 +81,4 @@ def _batch(timing: Latency) -> str:
 
 def _tokens(timing: Latency) -> str:
     length = "real lengths" if timing.tokens == "real" else f"{timing.tokens} tokens" if timing.tokens else "any length"
-    return length + (" + tokenizer" if timing.tokenization else "")
+    return length + (" + tokenizer" if timing.tokenization else "") + (" + copies" if timing.copies else "")

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from compress.benchmark.figures import Cut, Entry
-from compress.report import formats
+from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
 from compress.report.schema import Augmentation, Report
@@ -132,7 +132,8 @@ def method(report: Report) -> list[str]:
 
 def unmeasured(report: Report) -> list[str]:
     """Return why each entry without figures has none."""
-    return [f"{entry.name}: not measured: {entry.not_measured}" for entry in report.entries if entry.not_measured]
+    nowhere = [f"{entry.name}: not measured: {entry.not_measured}" for entry in report.entries if entry.not_measured]
+    return nowhere + devices.unmeasured(report)
 
 
 def splits(report: Report) -> str:

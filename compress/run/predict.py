@@ -13,6 +13,7 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.runs import run_in
+from compress.runtimes.devices import chosen_devices
 from compress.runtimes.registry import load_session
 from compress.runtimes.rows import one_by_one
 from compress.tasks.registry import task_of_config
@@ -37,25 +38,27 @@ def artifact_folder(path: Path) -> Path:
 
 
 def predict(
-    path: str | Path, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+    path: str | Path, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, device: str = "cpu"
 ) -> list[dict[str, Any]]:
-    """Return a readable prediction per text: label and probabilities, or a score. Raises ModelError.
+    """Return a readable prediction per text: label and probabilities, or a score. Raises CompressError.
 
-    ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts.
+    ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts;
+    ``device`` is "cpu", or "cuda" where the machine has a GPU.
     """
     texts, pairs = _listed(texts), _listed(pairs or ())
     if pairs and len(pairs) != len(texts):
         raise ModelError(f"{len(texts)} texts, but {len(pairs)} second texts. Give a second text per text.")
     if not texts or any(not text.strip() for text in texts):
         raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
+    (place,) = chosen_devices([device], "--device")
     folder = artifact_folder(Path(path).expanduser())
-    session = load_session(folder)
     tokenizer = load_tokenizer(folder)
     config = load_config(folder, weights=False)
     task = task_of_config(config)
     split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
-    logits = one_by_one(session, tokenize(split, tokenizer, longest))
+    with place.active():
+        logits = one_by_one(load_session(folder, place), tokenize(split, tokenizer, longest))
     return task.describe(logits)
 
 

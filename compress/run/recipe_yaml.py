@@ -50,10 +50,10 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield the settings that Python can hand over, and their values."""
-    for field in fields(recipe.data):
-        if isinstance(value := getattr(recipe.data, field.name), str):
-            yield f"data.{field.name}", value
-    yield "teacher.model", recipe.teacher.model
+    for name, part in (("data", recipe.data), ("teacher", recipe.teacher)):
+        for field in fields(part):
+            if isinstance(value := getattr(part, field.name), str):
+                yield f"{name}.{field.name}", value
 
 
 def chosen(recipe: Recipe) -> dict[str, Any]:

@@ -58,8 +58,10 @@ class OnnxRuntime(Runtime):
         """Return the graph's session; raises ModelError."""
         return graph_session(folder / MODEL, threads, device)
 
-    def executed(self, folder: Path, device: Device) -> Executed:
+    def executed(self, folder: Path, device: Device) -> Executed | None:
         """Return what the graph that ONNX Runtime made of a model for the device computes."""
+        if self.unavailable(folder, device):
+            return None
         found = optimized_products(folder / MODEL, device)
         return Executed(int8=sum(product.int8 for product in found), products=len(found), parts=by_part(found))
 

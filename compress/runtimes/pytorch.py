@@ -48,8 +48,8 @@ class PyTorch(Runtime):
     name = "pytorch"
 
     def owns(self, folder: Path) -> bool:
-        """Return whether there is a configuration and no graph."""
-        return (folder / "config.json").is_file() and not (folder / MODEL).is_file()
+        """Return whether there are weights and no graph."""
+        return any(folder.glob("*.safetensors")) and not (folder / MODEL).is_file()
 
     def unavailable(self, folder: Path, device: Device) -> str:
         """Return why the device is not here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.errors import ModelError
+from compress.models.loading import load_config
 from compress.runtimes.base import Runtime, Session
 from compress.runtimes.devices import CPU, Device
 from compress.runtimes.onnxruntime import OnnxRuntime
@@ -34,6 +35,8 @@ def runtime_of(folder: Path, device: Device = CPU) -> Runtime:
             if not why:
                 return runtime
             reasons.append(f"{runtime.name}: {why}")
+    if not reasons:
+        load_config(folder)  # which says what a model's folder lacks
     told = "; ".join(reasons) or "no runtime loads a folder like this"
     raise ModelError(f"{folder}: cannot be run on {device.name}. {told}.")
 

@@ -271,7 +271,7 @@ def test_recipes_are_listed_with_what_they_are(capsys):
 
 def test_predictions_can_be_printed_as_json(capsys, monkeypatch):
     module = type(sys)("compress.run.predict")
-    module.predict = lambda path, texts, pairs: [{"label": f"{path.name} {text}"} for text in texts]
+    module.predict = lambda path, texts, pairs, device: [{"label": f"{path.name} {text}"} for text in texts]
     monkeypatch.setitem(sys.modules, "compress.run.predict", module)
     assert main(["predict", "some/student", "é", "b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"label": "student é"}, {"label": "student b"}]
@@ -280,15 +280,16 @@ def test_predictions_can_be_printed_as_json(capsys, monkeypatch):
 def test_latencies_are_a_line_each(capsys, monkeypatch):
     module = type(sys)("compress.run.bench")
     latency = [
-        {"batch": batch, "tokens": 32, "median_ms": 1.2345 * batch, "p90_ms": 2, "p99_ms": 3} for batch in (1, 8)
+        {"device": "cpu", "batch": batch, "tokens": 32, "median_ms": 1.2345 * batch, "p90_ms": 2, "p99_ms": 3}
+        for batch in (1, 8)
     ]
     module.bench_paths = lambda paths, *_: [{"path": str(path), "runtime": "[x]", "latency": latency} for path in paths]
     monkeypatch.setitem(sys.modules, "compress.run.bench", module)
     assert main(["bench", "a", "b"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:3]] == [
-        ["a", "[x]", "1", "32", "1.23", "2", "3"],
-        ["a", "[x]", "8", "32", "9.88", "2", "3"],
+        ["a", "[x]", "cpu", "1", "32", "1.23", "2", "3"],
+        ["a", "[x]", "cpu", "8", "32", "9.88", "2", "3"],
     ]
     assert len(lines) == 5
 

@@ -132,6 +132,7 @@ def test_the_integers_in_onnx_runtime_say_what_was_trained(family: str, scheme: 
     linears = sum(isinstance(module, FakeQuantizedLinear) for module in fake.modules())
     products = 2 * 2 + linears + (not scheme.classifier)  # Q·Kᵀ and P·V of two layers
     executed = OnnxRuntime().executed(tmp_path, CPU)
+    assert executed is not None
     assert (executed.int8, executed.products) == (linears, products)
     weights = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.dims) == 2]
     kinds = {one.data_type for one in weights if min(one.dims) > 2}

@@ -250,6 +250,7 @@ def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
     ranges = measure_ranges(model, activations(model, nodes), rows(8), Method(), 0)
     onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
     executed = OnnxRuntime().executed(tmp_path, CPU)
+    assert executed is not None
     assert (executed.int8, executed.products) == (26, 34)
 
 

@@ -108,7 +108,7 @@ def test_grids_keep_devices_apart_and_compare_equal_conditions(report: dict[str,
     report["artifacts"][2]["latency"].append(timing | {"device": "cuda", "threads": None, "median_ms": 2.0})
     cpu, gpu = grids(parse(report))
     assert (cpu.place, gpu.place) == ("cpu, 1 thread", "cuda")
-    assert [entry.name for entry, _ in gpu.rows] == ["teacher", "dynamic"]
+    assert [name for name, _ in gpu.rows] == ["teacher", "dynamic"]
     cells = gpu.rows[1][1]
     assert [cell and cell.speedup for cell in cells] == [2.0]
     assert cpu.columns[0] == ("batch 1", "real lengths")

@@ -14,10 +14,11 @@ from compress.starting import stopping_at_once
 
 def parser() -> Parser:
     """Return the options."""
-    options = Parser("predict", "PATH TEXT … [--pair TEXT …] [--json]", "Ask a model or an artifact about texts.")
+    options = Parser("predict", "PATH TEXT … [--pair TEXT …] [options]", "Ask a model or an artifact about texts.")
     options.add_completed(FOLDERS, "path", metavar="PATH", help="a run, or a student or artifact in it")
     options.add_argument("texts", nargs="*", metavar="TEXT", help="without any, the lines of standard input")
     options.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair; once per TEXT")
+    options.add_argument("--device", default="cpu", metavar="cpu", help="where to run: cpu or cuda")
     options.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return options
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     with stopping_at_once():
         from compress.run.predict import predict as answers
 
-    rows = answers(given_path(options.path), texts, options.pair)
+    rows = answers(given_path(options.path), texts, options.pair, options.device)
     if options.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:

@@ -1,0 +1,87 @@
+"""One model or artifact on every device and in every variant: what report.json keeps as ``runs``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from compress.benchmark.scores import Scores
+from compress.benchmark.way import Way
+from compress.benchmark.ways import OnDevice
+from compress.runtimes.base import Executed
+from compress.runtimes.devices import Device
+from compress.tasks.base import Array
+
+
+def home_of(places: Sequence[OnDevice], subject: str) -> OnDevice | None:
+    """Return the first device on which a subject ran, whose figures stand for it; None where it ran on none."""
+    return next((place for place in places if place.ways.get(subject)), None)
+
+
+def runs_of(
+    places: Sequence[OnDevice], subject: str, reference: str, logits: Array, expected: Array, scores: Scores,
+    teacher_metric: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return what a subject is worth, and how fast it is, in every way of running it; or why it does not run.
+
+    ``logits`` are its own on its first device, ``expected`` those that it should give. Speedups are against the
+    subject ``reference``, in its first variant on the same device. Nothing is returned for a single way.
+    """
+    every = []
+    for place in places:
+        every += [
+            {"device": place.device.name, "variant": failure.variant, "not_measured": failure.reason}
+            for failure in place.failures
+            if failure.subject == subject
+        ]
+        for way in place.ways.get(subject, []):
+            found = place.logits.get(way.label, logits)
+            every.append(_run(place, way, reference, found, expected, scores, teacher_metric))
+    return every if len(every) > 1 else []
+
+
+def _run(
+    place: OnDevice, way: Way, reference: str, logits: Array, expected: Array, scores: Scores, teacher_metric: float
+) -> dict[str, Any]:
+    about = {
+        "device": place.device.name, "variant": way.variant.name,
+        "precision": way.variant.precision or way.precision,
+    }  # fmt: skip
+    if not np.isfinite(logits).all():
+        return about | {"not_measured": not_finite(logits)}
+    return about | scores.scores(logits, teacher_metric) | {
+        "agreement": scores.state.data.task.agreement(logits, expected),
+        "max_abs_difference": float(np.abs(logits - expected).max()),
+        **speed(place, way.label, reference),
+        "int8_matmuls": int8_of(way, place.device)["int8_matmuls"],
+    }  # fmt: skip
+
+
+def not_finite(logits: Array) -> str:
+    """Return on how many rows logits are not finite, as a clause."""
+    broken = int((~np.isfinite(logits).all(-1)).sum())
+    return f"its logits are not finite on {broken:,} of {len(logits):,} test rows"
+
+
+def speed(place: OnDevice, label: str, reference: str) -> dict[str, Any]:
+    """Return a way's speedup against a subject's first variant on the same device, and its rows per second."""
+    own, other = place.median_ms(label), place.reference_ms(reference)
+    return {
+        "speedup": other / own if own and other else None,
+        "rows_per_second": 1e3 / own if own else None,
+    }
+
+
+def int8_of(way: Way, device: Device) -> dict[str, Any]:
+    """Return how many matrix products run in int8 of how many, and which by part of the model."""
+    return counted(way.runtime.executed(way.folder, device) if way.precision in way.runtime.counted else None)
+
+
+def counted(executed: Executed | None) -> dict[str, Any]:
+    """Return counts as report.json keeps them."""
+    if executed is None:
+        return {"int8_matmuls": None}
+    parts = [{"part": one.part, "int8": list(one.int8), "floats": list(one.floats)} for one in executed.parts]
+    return {"int8_matmuls": [executed.int8, executed.products], **({"int8_parts": parts} if parts else {})}

@@ -1,0 +1,113 @@
+"""What models and artifacts are worth on the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.benchmark.latency import Reader
+from compress.benchmark.way import Way
+from compress.errors import ModelError
+from compress.files import hash_file
+from compress.models.loading import load_tokenizer
+from compress.models.tokens import tokenize
+from compress.pipeline.answers import OfModel, kept_logits
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
+from compress.runtimes.devices import Device
+from compress.runtimes.rows import one_by_one
+from compress.tasks.base import Array
+
+
+class CannotRunError(Exception):
+    """A runtime failed with a model; ``reason`` is what it raised, which the message tells in one line."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
+        text = " ".join(str(reason).split()).rstrip(".")[:300]
+        super().__init__(text if isinstance(reason, ModelError) else f"{type(reason).__name__}: {text}".rstrip(": "))
+
+
+class Scores:
+    """The test rows as each model's tokens, logits on them from the cache, and what they are worth."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.known: dict[str, Reader] = {}
+
+    def reader(self, folder: Path) -> Reader:
+        """Return how a model reads the test rows; models with the same tokenizer share one."""
+        key = hash_file(folder / "tokenizer.json") + hash_file(folder / "tokenizer_config.json")
+        if key not in self.known:
+            tokenizer = load_tokenizer(folder)
+            tokens = tokenize(self.state.data.test, tokenizer, tokenizer.model_max_length)
+            self.known[key] = Reader(tokenizer, tokens)
+        return self.known[key]
+
+    def logits(self, model: Model) -> Array:
+        """Return a PyTorch model's logits on the test rows."""
+        return OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop)
+
+    def of_way(self, way: Way, device: Device, threads: int) -> Array:
+        """Return the logits of a way of running on a device, given one test row at a time, as it is served.
+
+        Raises CannotRunError for whatever the runtime raises.
+        """
+
+        def predict() -> Array:
+            try:
+                session = way.runtime.load(way.folder, device, threads=threads, variant=way.variant.name)
+                return one_by_one(session, tokens, f"accuracy, {device.name}, {way.label}")
+            except Exception as error:  # runtimes' errors share no base class
+                raise CannotRunError(error) from error
+
+        tokens = self.reader(way.folder).tokens
+        how = f"{way.runtime.name} {way.variant.name} on {device.identity}"
+        return kept_logits(self.state.workshop, how, way.key, tokens, predict)
+
+    def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
+        """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
+
+        Raises ModelError where they agree on fewer rows than they must.
+        """
+        if artifact.trained is None:
+            return {}
+        expected = self.logits(artifact.trained.model)
+        agreement, least = self.state.data.task.agreement(logits, expected), artifact.trained.agreement
+        if agreement < least:
+            raise ModelError(
+                f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
+                f"quantize.{artifact.name}.agreement = {least:g}. Train it longer, lower that, or leave it out; "
+                "all else is kept, so the next run goes on from there."
+            )
+        difference = float(np.abs(logits - expected).max())
+        return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
+
+    def metric(self, logits: Array) -> float:
+        """Return the main metric."""
+        return self.state.data.task.metrics(logits, self.state.data.test.known_labels)[self.state.data.task.main_metric]
+
+    def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
+        """Return metrics, their intervals and the share of the teacher's metric."""
+        labels, task = self.state.data.test.known_labels, self.state.data.task
+        metrics = task.metrics(logits, labels)
+        return {
+            "metrics": metrics,
+            "interval": {name: list(bounds) for name, bounds in task.intervals(logits, labels).items()},
+            "retained": share(metrics[task.main_metric], teacher_metric),
+        }
+
+    def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+        """Return the paired difference of the main metric to each of ``others``, by its name."""
+        labels, task = self.state.data.test.known_labels, self.state.data.task
+        return {name: asdict(task.difference(logits, other, labels)) for name, other in others.items()}
+
+
+def share(metric: float, teacher: float) -> float | None:
+    """Return a metric over the teacher's; None where that is 0."""
+    return metric / teacher if teacher > 0 else None

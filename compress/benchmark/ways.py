@@ -1,0 +1,171 @@
+"""What is run on one device: the models after each stage and the artifacts, in every way that is worth comparing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.benchmark.latency import grid, real_rows
+from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.way import Way
+from compress.files import write_json
+from compress.machine import describe
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Kind
+from compress.runtimes.devices import Device
+from compress.runtimes.pytorch import PyTorch, torch_threads
+from compress.runtimes.registry import RUNTIMES
+from compress.settings import plain
+from compress.tasks.base import Array
+
+STAGES, ARTIFACTS = "stages/", "artifacts/"  # before the names of subjects
+Entry = dict[str, Any]  # of report.json's "latency"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long is timed, and on what: the benchmark's settings of the same names."""
+
+    threads: int
+    rows: int
+    batches: Sequence[int]
+    tokens: Sequence[int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a subject, or one variant of it, did not run on a device."""
+
+    subject: str
+    variant: str  # "" where no variant runs
+    reason: str  # as a clause
+
+
+@dataclass
+class OnDevice:
+    """What was measured on one device, and why the rest was not."""
+
+    device: Device
+    ways: dict[str, list[Way]]  # by subject, the reference first
+    logits: dict[str, Array] = field(default_factory=dict)  # by label, of the ways that were scored here
+    latency: dict[str, list[Entry]] = field(default_factory=dict)  # by label
+    failures: list[Failure] = field(default_factory=list)
+
+    def entries(self, subject: str) -> list[Entry]:
+        """Return all timings of a subject; empty where it did not run."""
+        return [entry for way in self.ways.get(subject, []) for entry in self.latency.get(way.label, [])]
+
+    def reference_ms(self, subject: str) -> float | None:
+        """Return `median_ms` of a subject's first variant; None where it did not run here."""
+        ways = self.ways.get(subject)
+        return self.median_ms(ways[0].label) if ways else None
+
+    def median_ms(self, label: str) -> float | None:
+        """Return a way's median at batch 1 on real rows, without tokenization and copies, in milliseconds."""
+        return next(
+            (
+                float(entry["median_ms"])
+                for entry in self.latency.get(label, [])
+                if entry["tokens"] == "real" and not entry["tokenization"] and not entry.get("copies")
+            ),
+            None,
+        )
+
+
+def measure_on(device: Device, scores: Scores, state: State, timing: Timing, *, first: bool) -> OnDevice:
+    """Return what stages and artifacts of a run do on a device, from the cache where it is known.
+
+    On the ``first`` device of a run, an artifact that fails although its runtime is there is an error. Elsewhere it
+    is left out, with the reason.
+    """
+    found = ways_on(device, state)
+    with device.active(), torch_threads(timing.threads):
+        for subject, ways in found.ways.items():
+            found.ways[subject] = [way for way in ways if _runs(found, way, scores, timing, first=first)]
+        found.latency = _latencies(device, found.ways, scores, state, timing)
+    return found
+
+
+def _runs(found: OnDevice, way: Way, scores: Scores, timing: Timing, *, first: bool) -> bool:
+    """Return whether a way of running works; its logits, or the reason, are kept in ``found``."""
+    if not way.in_grid or (first and way.subject.startswith(STAGES) and not way.variant.name):
+        return True  # stages are scored in batches; where a model has several variants, each is run row by row
+    try:
+        found.logits[way.label] = scores.of_way(way, found.device, timing.threads)
+    except CannotRunError as failure:
+        if first and way is found.ways[way.subject][0]:
+            raise failure.reason from failure
+        found.failures.append(Failure(way.subject, way.variant.name, str(failure)))
+        return False
+    return True
+
+
+def ways_on(device: Device, state: State) -> OnDevice:
+    """Return what runs on a device, and why the rest does not."""
+    ways: dict[str, list[Way]] = {}
+    failures = []
+    pytorch = RUNTIMES[PyTorch.name]
+    ends = {state.records[0].name, state.records[-1].name}
+    for record in state.records:
+        model = record.model
+        if model is None:  # of a teacher that only answers
+            continue
+        variants = pytorch.variants(model.folder, device)
+        ways[STAGES + record.name] = [
+            Way(
+                subject=STAGES + record.name, runtime=pytorch, folder=model.folder, key=model.key,
+                precision="fp32", variant=variant, in_grid=record.name in ends,
+            )
+            for variant in (variants if record.name in ends else variants[:1])
+        ]  # fmt: skip
+    for artifact in state.artifacts:
+        subject = ARTIFACTS + artifact.name
+        if artifact.unmeasured or artifact.key == state.given_student.key:
+            continue
+        runtime = RUNTIMES[artifact.runtime]
+        if why := runtime.unavailable(artifact.folder, device):
+            failures.append(Failure(subject, "", why))
+            continue
+        ways[subject] = [
+            Way(
+                subject=subject, runtime=runtime, folder=artifact.folder, key=artifact.key,
+                precision=artifact.precision, variant=variant, in_grid=True,
+            )
+            for variant in runtime.variants(artifact.folder, device)
+        ]  # fmt: skip
+    return OnDevice(device, ways, failures=failures)
+
+
+def _latencies(
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing
+) -> dict[str, list[Entry]]:
+    """Return the timings of all ways, by label, measured in turns: real rows, then the grid."""
+    every = {way.label: way for some in ways.values() for way in some}
+    test = state.data.test
+    texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
+
+    def work(folder: Path) -> None:
+        sessions = {
+            label: way.runtime.load(way.folder, device, threads=timing.threads, variant=way.variant.name)
+            for label, way in every.items()
+        }
+        readers = {label: scores.reader(way.folder) for label, way in every.items()}
+        result = real_rows(sessions, readers, texts, rows=timing.rows, seconds=timing.seconds, threads=timing.threads)
+        in_grid = {label: sessions[label] for label, way in every.items() if way.in_grid}
+        more = grid(
+            in_grid, {label: readers[label].tokenizer for label in in_grid},
+            batches=timing.batches, lengths=timing.tokens, seconds=timing.seconds, threads=timing.threads,
+        )  # fmt: skip
+        write_json(folder / "latency.json", {label: entries + more.get(label, []) for label, entries in result.items()})
+
+    made_with = [
+        device.identity, {label: way.key for label, way in every.items()}, plain(timing), describe(timing.threads),
+        test.fingerprint,
+    ]  # fmt: skip
+    product = state.workshop.make(Kind("latency", revision=2), made_with, work)
+    loaded: dict[str, list[Entry]] = json.loads((product.folder / "latency.json").read_text())
+    return loaded
