@@ -17,7 +17,12 @@ from compress.errors import Fault
 from compress.registry import loaded, registered
 
 ENTRY_POINTS = "compress.plugins"
-REGISTRIES = ("compress.tasks.registry:TASKS", "compress.families.base:FAMILIES", "compress.runtimes.registry:RUNTIMES")
+REGISTRIES = (
+    "compress.tasks.registry:TASKS",
+    "compress.families.registry:FAMILIES",
+    "compress.runtimes.registry:RUNTIMES",
+    "compress.prune.criteria:CRITERIA",
+)
 """Where modules register beside the options of `compress.registry`."""
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

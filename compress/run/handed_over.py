@@ -26,6 +26,7 @@ from compress.files import hash_folder, storage_faults, write_text
 from compress.models.loading import save_model
 from compress.registry import GROUPS
 from compress.run.recipe_yaml import GIVEN
+from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def settled(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {}
     if not isinstance(data, Data):
         changes["data"] = _data(data, folder)
-    if not isinstance(teacher, Teacher):
+    if not isinstance(teacher, BaseTeacher):
         changes["teacher"] = Teacher(model=_teacher(teacher, folder))
-    elif not _is_name(teacher.model):
+    elif isinstance(teacher, Teacher) and not _is_name(teacher.model):
         changes["teacher"] = replace(teacher, model=_teacher(teacher.model, folder))
     return replace(recipe, **changes) if changes else recipe
 
