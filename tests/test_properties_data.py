@@ -113,9 +113,9 @@ def test_any_bytes_end_in_a_message(suffix: str, content: bytes) -> None:
 
 
 @tries(3 * FEW)
-@given(table=tables(), kind=st.sampled_from(str))
-def test_rows_that_are_almost_right_end_in_a_message_or_in_rows(table: tuple[str, bytes], kind: str) -> None:
-    ends_well(table[1], table[0], kind)
+@given(table=tables(), task=st.sampled_from(["auto", "classification", "regression"]))
+def test_rows_that_are_almost_right_end_in_a_message_or_in_rows(table: tuple[str, bytes], task: str) -> None:
+    ends_well(table[1], table[0], task)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -147,9 +147,9 @@ def test_many_damaged_files_end_in_a_message_or_in_rows(suffix: str, seed: int) 
 
 @pytest.mark.slow
 @tries(MANY)
-@given(table=tables(), kind=st.sampled_from(str))
-def test_many_rows_that_are_almost_right_end_in_a_message_or_in_rows(table: tuple[str, bytes], kind: str) -> None:
-    ends_well(table[1], table[0], kind)
+@given(table=tables(), task=st.sampled_from(["auto", "classification", "regression"]))
+def test_many_rows_that_are_almost_right_end_in_a_message_or_in_rows(table: tuple[str, bytes], task: str) -> None:
+    ends_well(table[1], table[0], task)
 
 
 @pytest.mark.slow

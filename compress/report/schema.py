@@ -34,7 +34,7 @@ class Augmentation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reused: bool = False
 
 
-class TaskFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TaskFacts(Struct, frozen=True, kw_only=True):
     """What is predicted."""
 
     kind: str = ""

@@ -46,7 +46,7 @@ def test_a_recipe_chooses_it_by_its_name_and_prunes_by_it(files: dict[str, Path]
     save_tiny(tmp_path / "teacher")
     heads = PruneHeads(importance="last_first", ratio=0.5, recovery_epochs=0)
     run = recipe(files, tmp_path / "teacher", tmp_path, prune={"heads": heads}, quantize={}, export={})
-    state = replace(run, distill=replace(run.distill, epochs=1)).run()
+    state = replace(run, distill=replace(run.distill, epochs=1)).run().state
     assert state.student is not None
     assert kept_heads(load_config(state.student.folder)) == [[0, 1], [0, 1]]
 

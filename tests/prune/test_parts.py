@@ -117,9 +117,11 @@ def test_a_list_of_layers_and_a_loss_between_them_outlive_the_layers_that_go(
     losses = {"soft": SoftTargets(), "patient": Patient(), "hidden": HiddenStates()}
     distill = Distill(losses=losses, layer_map=[1, 2, 4], epochs=1, layer_drop=0.2, teacher_outputs=Keep.disk)
     prune = {"layers": PruneLayers(ratio=0.3, rows=40), "more": PruneLayers(ratio=0.5, rows=40)}
-    state = recipe(
-        files, tmp_path / "teacher", tmp_path, student=Bert(layers=3), distill=distill, prune=prune, quantize={}
-    ).run()
+    state = (
+        recipe(files, tmp_path / "teacher", tmp_path, student=Bert(layers=3), distill=distill, prune=prune, quantize={})
+        .run()
+        .state
+    )
     maps = [load_config(record.model.folder).teacher_layers for record in state.records[1:]]
     assert maps[0] == [1, 2, 4]
     assert len(maps[1]) == 2

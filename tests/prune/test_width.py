@@ -371,7 +371,7 @@ def test_students_without_layers_and_machines_without_the_package_are_refused(mo
     assert ["bilstm" in str(fault) for fault in faults(PruneWidth(), bilstm)] == [True]
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     assert ["torch-pruning" in str(fault) for fault in faults(PruneWidth())] == [True]
-    with pytest.raises(MissingPackageError, match=r"compress\[prune\]"):
+    with pytest.raises(MissingPackageError, match=r"compress-encoders\[prune\]"):
         narrow(tiny_model(), KEEP)
 
 

@@ -43,7 +43,7 @@ def artifacts(folder: Path) -> dict[str, Any]:
 def test_products_of_integers_run_where_asked_for_and_the_report_says_where_not(folder: Path) -> None:
     found = artifacts(folder)
     # 12 products of the layers; Q·Kᵀ and P·V, pooler and classifier are not grouped
-    assert {name: found[name]["int8_matmuls"] for name in ("four", "eight", "weights")} == {
+    assert {name: found[name].get("int8_matmuls") for name in ("four", "eight", "weights")} == {
         "four": [12, 18], "eight": [12, 18], "weights": [0, 18],
     }  # fmt: skip
     assert [found[name]["precision"] for name in CANDIDATES] == ["int4", "int8", "int8", "fp16"]
@@ -83,7 +83,7 @@ def test_half_precision_says_what_stays_in_fp32(folder: Path) -> None:
     held = [numpy_helper.to_array(one) for one in onnx.load(folder / "run/artifacts/half/model.onnx").graph.initializer]
     numbers = {kind: sum(one.size for one in held if one.dtype == kind) for kind in (np.float16, np.float32)}
     assert numbers[np.float16] > 9 * numbers[np.float32]
-    assert found["int8_matmuls"] is None
+    assert "int8_matmuls" not in found
 
 
 def test_a_group_that_the_runtime_does_not_have_is_refused() -> None:

@@ -102,7 +102,7 @@ def taught(world: Path, **changes: Any) -> Recipe:
 
 
 def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> None:
-    state = taught(world, prune={"heads": PruneHeads(ratio=0.3, rows=40)}).run()
+    state = taught(world, prune={"heads": PruneHeads(ratio=0.3, rows=40)}).run().state
     found = report(world)
     stages = {stage["name"]: stage for stage in found["stages"]}
     assert list(stages) == ["teacher", "student", "distill", "heads"]
