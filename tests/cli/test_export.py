@@ -137,7 +137,7 @@ def broken(world: Path, folder: Path) -> dict[str, list[str]]:
         "has no classification head": [str(encoder), *rows],
         "was trained on other labels (yes, no)": [str(other), *rows],
         "was trained for multi label classification, not for one label per row": [str(several), *rows],
-        "is no finished run: it has no student": [str(unfinished)],
+        "is not a finished run: student": [str(unfinished)],
         "data: is needed": [str(world / "other")],
         "prune.heads.ratio: says how a student is made": [run, "prune.heads.ratio=0.5"],
         "Did you mean static?": [run, "quantize=[statik]"],
