@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import convert
 
+from compress.benchmark.figures import Baseline, Latency
 from compress.benchmark.latency import entry
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
 from compress.runtimes.devices import CPU
+from compress.tasks.base import Array
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
@@ -65,12 +68,11 @@ class TfIdf:
         return sparse.hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr")
 
 
-def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
-    """Return the record of the task's cheap baseline, trained on the training rows.
+def tfidf(data: Dataset, rows: int, threads: int) -> tuple[Baseline, Array]:
+    """Return the task's cheap baseline, trained on the training rows, and its logits (rows, outputs) on the test rows.
 
     Which n-grams are counted depends on the script and on how much text there is; ``kind`` says it. Both texts of a
-    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart. The
-    record's ``logits`` (rows, outputs) are those of the test rows.
+    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart.
     """
     start = time.perf_counter()
     training, texts = _joined(data.train), _joined(data.test)
@@ -82,18 +84,19 @@ def tfidf(data: Dataset, rows: int, threads: int) -> dict[str, Any]:
         start = time.perf_counter()
         baseline.logits([texts[row]])
         spent.append(time.perf_counter() - start)
-    return {
-        "name": "tfidf",
-        "kind": baseline.kind,
-        "runtime": "scikit-learn",
-        "precision": "fp64",
-        "logits": logits,
-        "metrics": data.task.metrics(logits, data.test.known_labels),
-        "interval": data.task.intervals(logits, data.test.known_labels),
-        "parameters": baseline.parameters,
-        "seconds": seconds,
-        "latency": [entry(spent, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)],
-    }
+    timing = entry(spent, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)
+    figures = Baseline(
+        name="tfidf",
+        kind=baseline.kind,
+        runtime="scikit-learn",
+        precision="fp64",
+        metrics=data.task.metrics(logits, data.test.known_labels),
+        interval=data.task.intervals(logits, data.test.known_labels),
+        parameters=baseline.parameters,
+        seconds=seconds,
+        latency=[convert(timing, Latency)],
+    )
+    return figures, logits
 
 
 def _joined(split: Split) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from compress.benchmark.figures import Cut, DepthCurve
 from compress.families.forms.uneven import shrink
 from compress.families.registry import layer_count
 from compress.models.device import device
@@ -36,12 +37,11 @@ class Depths(Enum):
     activation = "activation"
 
 
-def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop: float) -> dict[str, Any]:
-    """Return one entry of the report's ``depths``: ``model`` at every depth, on the test rows.
+def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop: float) -> DepthCurve:
+    """Return what ``model`` is worth at every depth, on the test rows.
 
-    Its keys, in schema 1: ``name``; ``layer_drop``, the rate that it was trained with; ``order``, by which layers were
-    chosen, as `PruneLayers` chooses them at once; ``cuts``, from depth 1 to the whole model, each with ``layers``, the
-    kept ones counted from 1, ``metrics`` and their 95 % ``interval``. Every cut is a model of its own, really smaller.
+    ``layer_drop`` is the rate that it was trained with, ``order`` how layers are chosen, as `PruneLayers` chooses them
+    at once. Every cut is a smaller model.
     """
     pruner = PruneLayers() if order is Depths.every_other else PruneLayers(importance=order.value)
     chosen_by = order.value if order is Depths.every_other else pruner.chosen_by(state)
@@ -58,14 +58,10 @@ def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop
     logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
     task, labels = state.data.task, state.data.test.known_labels
     cuts = [
-        {
-            "layers": layers,
-            "metrics": task.metrics(said, labels),
-            "interval": {metric: list(bounds) for metric, bounds in task.intervals(said, labels).items()},
-        }
-        for layers, said in zip(product.record["layers"], logits, strict=True)
+        Cut(layers=layers, metrics=task.metrics(answers, labels), interval=task.intervals(answers, labels))
+        for layers, answers in zip(product.record["layers"], logits, strict=True)
     ]
-    return {"name": name, "layer_drop": layer_drop, "order": order.value, "cuts": cuts}
+    return DepthCurve(name=name, layer_drop=layer_drop, order=order.value, cuts=cuts)
 
 
 def _kept(state: State, pruner: PruneLayers, model: PreTrainedModel, tokenizer: Any, order: Depths) -> list[list[int]]:

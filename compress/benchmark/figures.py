@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, convert
@@ -238,3 +239,13 @@ class DepthCurve(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def label(self) -> str:
         """What tells it from the others."""
         return f"{self.name}: LayerDrop {self.layer_drop:g}" if self.layer_drop else f"{self.name}: no LayerDrop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a benchmark measured of a run."""
+
+    stages: list[Stage]
+    artifacts: list[Artifact]
+    baselines: list[Baseline]
+    depths: list[DepthCurve]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.benchmark.figures import Int8Part, Run
 from compress.benchmark.scores import Scores
 from compress.benchmark.way import Way
 from compress.benchmark.ways import OnDevice
@@ -23,7 +24,7 @@ def home_of(places: Sequence[OnDevice], subject: str) -> OnDevice | None:
 def runs_of(
     places: Sequence[OnDevice], subject: str, reference: str, logits: Array, expected: Array, scores: Scores,
     teacher_metric: float,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[Run]:  # fmt: skip
     """Return what a subject is worth, and how fast it is, in every way of running it; or why it does not run.
 
     ``logits`` are its own on its first device, ``expected`` those that it should give. Speedups are against the
@@ -32,31 +33,33 @@ def runs_of(
     every = []
     for place in places:
         every += [
-            {"device": place.device.name, "variant": failure.variant, "not_measured": failure.reason}
+            Run(device=place.device.name, variant=failure.variant, not_measured=failure.reason)
             for failure in place.failures
             if failure.subject == subject
         ]
         for way in place.ways.get(subject, []):
-            found = place.logits.get(way.label, logits)
-            every.append(_run(place, way, reference, found, expected, scores, teacher_metric))
+            answers = place.logits.get(way.label, logits)
+            every.append(_run(place, way, reference, answers, expected, scores, teacher_metric))
     return every if len(every) > 1 else []
 
 
 def _run(
     place: OnDevice, way: Way, reference: str, logits: Array, expected: Array, scores: Scores, teacher_metric: float
-) -> dict[str, Any]:
-    about = {
+) -> Run:
+    about: dict[str, Any] = {
         "device": place.device.name, "variant": way.variant.name,
         "precision": way.variant.precision or way.precision,
     }  # fmt: skip
     if not np.isfinite(logits).all():
-        return about | {"not_measured": not_finite(logits)}
-    return about | scores.scores(logits, teacher_metric) | {
-        "agreement": scores.state.data.task.agreement(logits, expected),
-        "max_abs_difference": float(np.abs(logits - expected).max()),
+        return Run(**about, not_measured=not_finite(logits))
+    return Run(
+        **about,
+        **scores.scores(logits, teacher_metric),
+        agreement=scores.state.data.task.agreement(logits, expected),
+        max_abs_difference=float(np.abs(logits - expected).max()),
         **speed(place, way.label, reference),
-        "int8_matmuls": int8_of(way, place.device)["int8_matmuls"],
-    }  # fmt: skip
+        int8_matmuls=int8_of(way, place.device)["int8_matmuls"],
+    )
 
 
 def not_finite(logits: Array) -> str:
@@ -80,8 +83,8 @@ def int8_of(way: Way, device: Device) -> dict[str, Any]:
 
 
 def counted(executed: Executed | None) -> dict[str, Any]:
-    """Return counts as report.json keeps them."""
+    """Return counts as fields of an entry."""
     if executed is None:
         return {"int8_matmuls": None}
-    parts = [{"part": one.part, "int8": list(one.int8), "floats": list(one.floats)} for one in executed.parts]
-    return {"int8_matmuls": [executed.int8, executed.products], **({"int8_parts": parts} if parts else {})}
+    parts = [Int8Part(part=part.part, int8=list(part.int8), floats=list(part.floats)) for part in executed.parts]
+    return {"int8_matmuls": (executed.int8, executed.products), "int8_parts": parts}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compress.benchmark.figures import Trained
 from compress.benchmark.latency import Reader
 from compress.benchmark.way import Way
 from compress.errors import ModelError
@@ -22,6 +22,7 @@ from compress.pipeline.state import State
 from compress.runtimes.devices import Device
 from compress.runtimes.rows import one_by_one
 from compress.tasks.base import Array
+from compress.tasks.paired import Difference
 
 
 class CannotRunError(Exception):
@@ -70,13 +71,13 @@ class Scores:
         how = f"{way.runtime.name} {way.variant.name} on {device.identity}"
         return kept_logits(self.state.workshop, how, way.key, tokens, predict)
 
-    def against_trained(self, artifact: Artifact, logits: Array) -> dict[str, Any]:
-        """Return how an artifact compares with the model that was trained for it; nothing where that is the student.
+    def against_trained(self, artifact: Artifact, logits: Array) -> Trained | None:
+        """Return how an artifact compares with the model that was trained for it; None where that is the student.
 
         Raises ModelError where they agree on fewer rows than they must.
         """
         if artifact.trained is None:
-            return {}
+            return None
         expected = self.logits(artifact.trained.model)
         agreement, least = self.state.data.task.agreement(logits, expected), artifact.trained.agreement
         if agreement < least:
@@ -86,26 +87,26 @@ class Scores:
                 "all else is kept, so the next run goes on from there."
             )
         difference = float(np.abs(logits - expected).max())
-        return {"trained": {"rows": len(logits), "agreement": agreement, "max_abs_difference": difference}}
+        return Trained(rows=len(logits), agreement=agreement, max_abs_difference=difference)
 
     def metric(self, logits: Array) -> float:
         """Return the main metric."""
         return self.state.data.task.metrics(logits, self.state.data.test.known_labels)[self.state.data.task.main_metric]
 
     def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
-        """Return metrics, their intervals and the share of the teacher's metric."""
+        """Return metrics, their intervals and the share of the teacher's metric, as fields of an entry."""
         labels, task = self.state.data.test.known_labels, self.state.data.task
         metrics = task.metrics(logits, labels)
         return {
             "metrics": metrics,
-            "interval": {name: list(bounds) for name, bounds in task.intervals(logits, labels).items()},
+            "interval": task.intervals(logits, labels),
             "retained": share(metrics[task.main_metric], teacher_metric),
         }
 
-    def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, Difference]:
         """Return the paired difference of the main metric to each of ``others``, by its name."""
         labels, task = self.state.data.test.known_labels, self.state.data.task
-        return {name: asdict(task.difference(logits, other, labels)) for name, other in others.items()}
+        return {name: task.difference(logits, other, labels) for name, other in others.items()}
 
 
 def share(metric: float, teacher: float) -> float | None:

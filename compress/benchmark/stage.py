@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import convert, structs
 
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.depths import Depths
+from compress.benchmark.figures import (
+    Artifact,
+    Baseline,
+    DepthCurve,
+    Latency,
+    LayerShape,
+    Measured,
+    Stage,
+    Trained,
+)
 from compress.benchmark.flips import flips
 from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed
 from compress.benchmark.scores import Scores, share
@@ -20,7 +31,7 @@ from compress.families.registry import can_be_taken_apart
 from compress.files import size_mib
 from compress.models.loading import load_model
 from compress.models.outputs import parameters
-from compress.pipeline.artifact import Artifact
+from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
@@ -72,8 +83,8 @@ class Benchmark(Settings):
         if max(self.tokens, default=0) > longest:
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the {model} takes")
 
-    def measure(self, state: State, label_student: Record | None) -> dict[str, Any]:
-        """Return the report's ``stages``, ``artifacts`` and ``baselines``.
+    def measure(self, state: State, label_student: Record | None, depths: list[DepthCurve]) -> Measured:
+        """Return the report's stages, artifacts and baselines, and ``depths`` beside them.
 
         All is measured against the teacher, or, where there is none, against the student that was given; a teacher
         that only answers has no speed to compare with. The
@@ -96,21 +107,19 @@ class Benchmark(Settings):
             others = {} if before is None else {first.name: answers, before.name: said[before.name]}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
+            runs = []
+            if record is first:
+                runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
             stages.append(
-                {"details": record.details.report()}
-                | bench.scores(logits, teacher_metric)
-                | _shape(record.model)
-                | _timed(places, STAGES + record.name, reference)
-                | {
-                    "name": record.name, "kind": record.kind, "role": record.role.value,
-                    "seconds": record.seconds, "reused": record.reused,
-                    "agreement": state.data.task.agreement(logits, answers),
-                    "differences": bench.differences(logits, others),
-                    "curves": [dict(point) for point in record.curves], "notes": list(record.notes),
-                }
+                Stage(
+                    name=record.name, kind=record.kind, role=record.role.value, seconds=record.seconds,
+                    reused=record.reused, details=record.details.report(), **bench.scores(logits, teacher_metric),
+                    **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
+                    agreement=state.data.task.agreement(logits, answers),
+                    differences=bench.differences(logits, others),
+                    curves=[dict(point) for point in record.curves], notes=list(record.notes),
+                )
             )  # fmt: skip
-        runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
-        stages[0] |= {"runs": runs} if runs else {}
         artifacts, shipped = [], {}
         for artifact in state.artifacts:
             itself = artifact.key == state.given_student.key
@@ -136,24 +145,20 @@ class Benchmark(Settings):
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(
-                {"details": artifact.details.report()}
-                | ({"target": artifact.target} if artifact.target else {})
-                | bench.scores(logits, teacher_metric)
-                | {
-                    "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-                    "path": "student" if itself else f"artifacts/{artifact.name}",
-                    "size_mib": size_mib(artifact.folder, WEIGHTS),
-                    "agreement": state.data.task.agreement(logits, student),
-                    "differences": {} if itself else bench.differences(logits, {"student": student}),
-                    "max_abs_difference": difference,
-                    "latency": [entry for place in places for entry in place.entries(subject)],
-                    **_speed(home, subject, reference), **int8_of(way, home.device),
-                    **({"runs": runs} if runs else {}), "flipped": flips(state.data, logits, student),
-                    "seconds": artifact.seconds, **trained,
-                    "notes": [*artifact.notes, *(_against(**one) for one in trained.values())],
-                }
+                Artifact(
+                    name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, target=artifact.target,
+                    path="student" if itself else f"artifacts/{artifact.name}", details=artifact.details.report(),
+                    size_mib=size_mib(artifact.folder, WEIGHTS), seconds=artifact.seconds,
+                    **bench.scores(logits, teacher_metric),
+                    agreement=state.data.task.agreement(logits, student),
+                    differences={} if itself else bench.differences(logits, {"student": student}),
+                    max_abs_difference=difference, latency=_latency(places, subject),
+                    **_speed(home, subject, reference), **int8_of(way, home.device), runs=runs,
+                    flipped=flips(state.data, logits, student), trained=trained,
+                    notes=[*artifact.notes, *([_against(trained)] if trained else [])],
+                )
             )  # fmt: skip
-        baselines = []
+        baselines: list[Baseline] = []
         if self.tfidf:
             others = {first.name: answers} | shipped
             cpu = next((place for place in places if place.device is CPU), None)
@@ -161,7 +166,7 @@ class Benchmark(Settings):
             baselines.append(self._tfidf(bench, others, teacher_metric, teacher_ms))
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
-        return {"stages": stages, "artifacts": artifacts, "baselines": baselines}
+        return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths)
 
     def _places(self, scores: Scores, state: State) -> list[OnDevice]:
         """Return what was measured on each device."""
@@ -174,48 +179,53 @@ class Benchmark(Settings):
 
     def _tfidf(
         self, bench: Scores, others: Mapping[str, Array], teacher_metric: float, teacher_ms: float | None
-    ) -> dict[str, Any]:
+    ) -> Baseline:
         with torch_threads(self.threads):
-            record = tfidf(bench.state.data, self.rows, self.threads)
-        record["differences"] = bench.differences(record.pop("logits"), others)
-        record["retained"] = share(record["metrics"][bench.state.data.task.main_metric], teacher_metric)
-        record["speedup"] = teacher_ms / record["latency"][0]["median_ms"] if teacher_ms else None
-        return record
+            figures, logits = tfidf(bench.state.data, self.rows, self.threads)
+        own_ms = figures.latency[0].median_ms
+        return structs.replace(
+            figures,
+            differences=bench.differences(logits, others),
+            retained=share(figures.metrics[bench.state.data.task.main_metric], teacher_metric),
+            speedup=teacher_ms / own_ms if teacher_ms and own_ms else None,
+        )
 
 
 def _twin(
     bench: Scores, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
-) -> dict[str, Any]:
-    return bench.scores(logits, teacher_metric) | _shape(trained.model) | {
-        "name": "labels_only", "kind": "the same student, before pruning, trained on labels alone",
-        "runtime": "pytorch", "precision": "fp32", "seconds": trained.seconds,
-        "differences": bench.differences(logits, others),
-        "curves": [dict(point) for point in trained.curves],
-        "notes": ["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
-    }  # fmt: skip
+) -> Baseline:
+    return Baseline(
+        name="labels_only", kind="the same student, before pruning, trained on labels alone",
+        runtime="pytorch", precision="fp32", seconds=trained.seconds,
+        **bench.scores(logits, teacher_metric), **_shape(trained.model),
+        differences=bench.differences(logits, others),
+        curves=[dict(point) for point in trained.curves],
+        notes=["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
+    )  # fmt: skip
 
 
-def _unmeasured(artifact: Artifact, places: Sequence[OnDevice], subject: str) -> dict[str, Any]:
+def _unmeasured(artifact: Deployable, places: Sequence[OnDevice], subject: str) -> Artifact:
     """Return what is known of an artifact that cannot be run on any of the devices."""
     runtime = RUNTIMES.get(artifact.runtime)
     executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
-    reasons = dict.fromkeys(f.reason for place in places for f in place.failures if f.subject == subject)
-    return {
-        "details": artifact.details.report(),
-        "name": artifact.name, "runtime": artifact.runtime, "precision": artifact.precision,
-        "path": f"artifacts/{artifact.name}", "size_mib": artifact.size_mib,
-        "not_measured": artifact.unmeasured or "; ".join(reasons),
-        "metrics": {}, "interval": {}, "latency": [], **counted(executed),
-        "seconds": artifact.seconds, "notes": list(artifact.notes),
-    }  # fmt: skip
+    failures = [failure for place in places for failure in place.failures if failure.subject == subject]
+    return Artifact(
+        name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, details=artifact.details.report(),
+        path=f"artifacts/{artifact.name}", size_mib=artifact.size_mib,
+        not_measured=artifact.unmeasured or "; ".join(dict.fromkeys(failure.reason for failure in failures)),
+        **counted(executed), seconds=artifact.seconds, notes=list(artifact.notes),
+    )  # fmt: skip
 
 
 def _timed(places: Sequence[OnDevice], subject: str, reference: str) -> dict[str, Any]:
     """Return the timings and the speedup of what a stage left behind; nothing where that is not a model."""
     if subject not in places[0].ways:
         return {}
-    latency = [entry for place in places for entry in place.entries(subject)]
-    return {"latency": latency, "speedup": _speed(places[0], subject, reference)["speedup"]}
+    return {"latency": _latency(places, subject), "speedup": _speed(places[0], subject, reference)["speedup"]}
+
+
+def _latency(places: Sequence[OnDevice], subject: str) -> list[Latency]:
+    return [convert(entry, Latency) for place in places for entry in place.entries(subject)]
 
 
 def _speed(place: OnDevice, subject: str, reference: str) -> dict[str, Any]:
@@ -223,10 +233,10 @@ def _speed(place: OnDevice, subject: str, reference: str) -> dict[str, Any]:
     return speed(place, place.ways[subject][0].label, reference)
 
 
-def _against(rows: int, agreement: float, max_abs_difference: float) -> str:
+def _against(trained: Trained) -> str:
     return (
-        f"says what the trained model says on {agreement:.2%} of {rows:,} test rows; "
-        f"logits differ by at most {max_abs_difference:.2g}"
+        f"agrees with the trained model on {trained.agreement:.2%} of {trained.rows:,} test rows; "
+        f"logits differ by at most {trained.max_abs_difference:.2g}"
     )
 
 
@@ -238,5 +248,5 @@ def _shape(saved: Model | None) -> dict[str, Any]:
     layers = []
     if can_be_taken_apart(model.config):
         shapes = zip(kept_heads(model.config), neurons(model.config), strict=True)
-        layers = [{"heads": len(heads), "neurons": width} for heads, width in shapes]
+        layers = [LayerShape(heads=len(heads), neurons=width) for heads, width in shapes]
     return {"parameters": parameters(model), "size_mib": size_mib(saved.folder, WEIGHTS), "layers": layers}

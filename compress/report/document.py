@@ -69,8 +69,13 @@ def parse(document: Any) -> Report:
 
 def plain(report: Report) -> dict[str, Any]:
     """Return a report as report.json holds it."""
-    document: dict[str, Any] = clean(msgspec.to_builtins(report))
+    document: dict[str, Any] = clean(msgspec.to_builtins(report, enc_hook=_plain))
     return document
+
+
+def _plain(value: Any) -> Any:
+    """Return what a library's number or mapping stands for."""
+    return dict(value) if isinstance(value, Mapping) else clean(value)
 
 
 def json_schema() -> dict[str, Any]:

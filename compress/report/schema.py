@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 from compress.benchmark.figures import Artifact, Baseline, DepthCurve, Entry, Stage
 from compress.data.summary import Summary
 
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 
 
 class Example(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,7 +64,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: Annotated[str, Meta(description="ISO 8601, with the offset")] = ""
     seconds: float | None = None
     machine: dict[str, Any] = {}
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str] = {}
     task: TaskFacts = field(default_factory=TaskFacts)
     dataset: DataFacts = field(default_factory=DataFacts)
     augmentation: list[Augmentation] = []

@@ -235,7 +235,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     for name, value in report.machine.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else formats.MISSING if value is None else value
         found.append((name.replace("_gib", ", GiB").replace("_", " "), str(text)))
-    return found + [(name, version) for name, version in report.versions.items() if version is not None]
+    return found + list(report.versions.items())
 
 
 def flat(settings: object, prefix: str = "") -> list[tuple[str, str]]:

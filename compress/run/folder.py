@@ -6,8 +6,12 @@ import shlex
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec import convert
+
+from compress.benchmark.figures import Measured
+from compress.data.summary import Summary
 from compress.families.shipped import CODE
 from compress.files import storage_faults
 from compress.machine import describe, versions
@@ -17,7 +21,8 @@ from compress.pipeline.state import State
 from compress.report import report_texts
 from compress.report.card import to_model_card
 from compress.report.document import parse
-from compress.report.schema import SCHEMA, Report
+from compress.report.document import plain as plain_report
+from compress.report.schema import SCHEMA, Augmentation, DataFacts, Report, TaskFacts
 from compress.report.verdict import conclude
 from compress.run.marker import Source, write_files
 from compress.run.recipe_yaml import to_yaml
@@ -30,44 +35,30 @@ if TYPE_CHECKING:
 
 
 def report_of(
-    recipe: Recipe, state: State, measured: dict[str, Any], started: datetime, seconds: float, command: str
+    recipe: Recipe, state: State, measured: Measured, started: datetime, seconds: float, command: str
 ) -> Report:
     """Return the report of a run from what was measured."""
-    added = sum(augmented.counts["kept"] for augmented in state.augmentations)
     data = replace(state.data, unlabelled=state.context.data.unlabelled)  # without what augmentations added
-    report = {
-        "schema": SCHEMA,
-        "recipe": recipe.recipe,
-        "name": recipe.name,
-        "command": command,
-        "settings": plain(recipe),
-        "seed": recipe.seed,
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": seconds,
-        "machine": describe(recipe.benchmark.threads),
-        "versions": versions(),
-        "task": {
-            "kind": data.task.name,
-            "labels": list(data.task.label_names),
-            "main_metric": data.task.main_metric,
-        },
-        "dataset": {
-            "name": data.name,
-            "rows": {
-                "train": len(data.train),
-                "validation": len(data.validation),
-                "test": len(data.test),
-                "unlabelled": len(data.unlabelled or ()),
-                **({"augmented": added} if state.augmentations else {}),
-            },
-            "fingerprint": data.fingerprint,
-            "notes": [*(data.summary.warnings() if data.summary else ()), *data.notes],
-            "summary": data.summary.plain() if data.summary else {},
-        },
-        **({"augmentation": [augmented.report() for augmented in state.augmentations]} if state.augmentations else {}),
-        **measured,
-    }
-    return conclude(parse(report))
+    rows = {
+        "train": len(data.train), "validation": len(data.validation), "test": len(data.test),
+        "unlabelled": len(data.unlabelled or ()),
+    }  # fmt: skip
+    if state.augmentations:
+        rows["augmented"] = sum(augmented.counts["kept"] for augmented in state.augmentations)
+    summary = data.summary or Summary()
+    report = Report(
+        schema=SCHEMA, recipe=recipe.recipe, name=recipe.name or "", command=command, settings=plain(recipe),
+        seed=recipe.seed, started=started.isoformat(timespec="seconds"), seconds=seconds,
+        machine=describe(recipe.benchmark.threads), versions=versions(),
+        task=TaskFacts(kind=data.task.name, labels=list(data.task.label_names), main_metric=data.task.main_metric),
+        dataset=DataFacts(
+            name=data.name, rows=rows, fingerprint=data.fingerprint, notes=[*summary.warnings(), *data.notes],
+            summary=summary,
+        ),
+        augmentation=[convert(augmented.report(), Augmentation) for augmented in state.augmentations],
+        stages=measured.stages, artifacts=measured.artifacts, baselines=measured.baselines, depths=measured.depths,
+    )  # fmt: skip
+    return conclude(parse(plain_report(report)))  # as it will be read back
 
 
 def repeat(folder: Path) -> str:

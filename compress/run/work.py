@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from compress.benchmark.depths import Depths, depth_curve
+from compress.benchmark.figures import DepthCurve, Measured
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
 from compress.pipeline.artifact import Artifact
@@ -54,7 +55,7 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
     return Run(folder, report, state)
 
 
-def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, dict[str, Any]]:
+def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Measured]:
     """Run all stages, measure, and return the last state and the measurements."""
     answers = tuple(
         f"checked before the start: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers
@@ -68,7 +69,7 @@ def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, di
     label_student = _label_student(recipe, state, console) if twin else None
     depths = _depth_curves(recipe, state, console)
     console.print("[bold]benchmark[/bold]")
-    return state, recipe.benchmark.measure(state, label_student) | ({"depths": depths} if depths else {})
+    return state, recipe.benchmark.measure(state, label_student, depths)
 
 
 def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
@@ -82,7 +83,7 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     return twin.record("labels_only", [product], curves=product.record["curves"])
 
 
-def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[dict[str, Any]]:
+def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[DepthCurve]:
     """Measure the distilled student, before any pruning, at every depth; and its twin, where that is asked for."""
     order = recipe.benchmark.depths
     if order is Depths.auto:

@@ -175,14 +175,14 @@ def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_t
     _, state = finished
     model = distilled(state)
     curve = depth_curve(state, model, order, "distill", 0.3)
-    assert curve["order"] == order.value
-    cuts = curve["cuts"]
-    assert [len(cut["layers"]) for cut in cuts] == ALL
-    assert all(set(fewer["layers"]) < set(more["layers"]) for fewer, more in pairwise(cuts))
+    assert curve.order == order.value
+    cuts = curve.cuts
+    assert [len(cut.layers) for cut in cuts] == ALL
+    assert all(set(fewer.layers) < set(more.layers) for fewer, more in pairwise(cuts))
 
     pruner = PruneLayers(importance=order.value, ratio=0.5, recovery_epochs=0)
     pruned = load_model(pruner(replace(state, student=model)).given_student.folder)
-    whole, left = load_model(model.folder), [int(layer) - 1 for layer in cuts[1]["layers"]]
+    whole, left = load_model(model.folder), [int(layer) - 1 for layer in cuts[1].layers]
     for part in ("attention.self.query", "output.dense"):
         ours = [layer.get_submodule(part).weight for layer in pruned.bert.encoder.layer]
         theirs = [whole.bert.encoder.layer[place].get_submodule(part).weight for place in left]
@@ -191,10 +191,10 @@ def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_t
     test = state.data.test
     labels = 1 - test.known_labels  # turned round
     turned = replace(state, data=replace(state.data, test=replace(test, labels=labels)))
-    changed = depth_curve(turned, model, order, "distill", 0.3)["cuts"]
-    assert [cut["layers"] for cut in changed] == [cut["layers"] for cut in cuts]
-    right = [round(cut["metrics"]["accuracy"] * len(test)) for cut in cuts]
-    assert [round(cut["metrics"]["accuracy"] * len(test)) for cut in changed] == [len(test) - one for one in right]
+    changed = depth_curve(turned, model, order, "distill", 0.3).cuts
+    assert [cut.layers for cut in changed] == [cut.layers for cut in cuts]
+    right = [round(cut.metrics["accuracy"] * len(test)) for cut in cuts]
+    assert [round(cut.metrics["accuracy"] * len(test)) for cut in changed] == [len(test) - one for one in right]
 
 
 def test_without_layer_drop_nothing_is_measured_unless_asked_for(finished: tuple[Path, State]) -> None:
@@ -248,10 +248,10 @@ def test_scores_have_a_curve_too(tmp_path: Path) -> None:
     assert "<h2>Pearson against depth</h2>" in (tmp_path / "run" / "report.html").read_text()
     assert "## Pearson against depth" in (tmp_path / "run" / "report.md").read_text()
     for order in set(Depths) - {Depths.auto, Depths.none}:
-        cuts = depth_curve(state, distilled(state), order, "distill", 0.3)["cuts"]
-        assert [set(cut["metrics"]) for cut in cuts] == [{"pearson", "spearman", "mse"}] * 4
-        assert cuts[3]["metrics"] == curve["cuts"][3]["metrics"]
-        assert len({cut["metrics"]["mse"] for cut in cuts}) == 4
+        cuts = depth_curve(state, distilled(state), order, "distill", 0.3).cuts
+        assert [set(cut.metrics) for cut in cuts] == [{"pearson", "spearman", "mse"}] * 4
+        assert cuts[3].metrics == curve["cuts"][3]["metrics"]
+        assert len({cut.metrics["mse"] for cut in cuts}) == 4
 
 
 SOFT = Distill(losses={"soft": SoftTargets()})

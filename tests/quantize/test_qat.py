@@ -101,7 +101,7 @@ def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
     other = replace(state.artifacts[-1], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
     with pytest.raises(ModelError, match=r"learned: it says what the trained model says on .* of the test rows, fewer"):
-        recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None)
+        recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None, [])
 
 
 def test_what_cannot_be_is_refused_before_any_work(finished: Path) -> None:
