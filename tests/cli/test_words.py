@@ -87,7 +87,7 @@ FILES = [
     ("hydra: {callbacks: {x: {_target_: os.getcwd}}}", "own.yaml:1: hydra: belongs to Hydra"),
     ("seed: 1\nhydra.callbacks.x: 1", "own.yaml:2: hydra.callbacks.x: belongs to Hydra"),
     ("hydra/launcher: basic", "own.yaml:1: hydra/launcher: belongs to Hydra"),
-    ("defaults:\n  - override /hydra/launcher: basic", "own.yaml:2: hydra/launcher = 'basic': is no group"),
+    ("defaults:\n  - override /hydra/launcher: basic", "own.yaml:2: hydra/launcher = 'basic': is not a group"),
     ("defaults:\n  - /quantize@hydra.callbacks.x: dynamic", "own.yaml:2: /quantize@hydra.callbacks.x"),
     ("defaults:\n  - /data@_global_: tweets", "own.yaml:2: /data@_global_"),
     ("# @package hydra\ncallbacks: {x: {_target_: os.getcwd}}", "own.yaml:2: _target_: names code"),
