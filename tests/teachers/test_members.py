@@ -241,9 +241,9 @@ REFUSALS: dict[str, tuple[Change, str, str]] = {
     "no folder": (lambda *_: {"members": ["./nowhere"]}, "teacher.members", "is not a folder"),
     "empty": (lambda *_: {"members": [""]}, "teacher.members", "must name"),
     "other labels": (other_labels, "teacher", "was trained on other labels (yes, no)"),
-    "other words": (foreign, "teacher", "another tokenizer"),
+    "other words": (foreign, "teacher", "different tokenizer"),
     "too short": (short, "teacher", "takes at most 16 tokens"),
-    "inputs": (lambda world, tmp: {"members": [str(distilbert(tmp))]}, "teacher", "another tokenizer"),
+    "inputs": (lambda world, tmp: {"members": [str(distilbert(tmp))]}, "teacher", "different tokenizer"),
 }
 
 
