@@ -139,7 +139,7 @@ def broken(world: Path, folder: Path) -> dict[str, list[str]]:
         "was trained for multi label classification, not for one label per row": [str(several), *rows],
         "is not a finished run: student": [str(unfinished)],
         "data: is needed": [str(world / "other")],
-        "prune.heads.ratio: says how a student is made": [run, "prune.heads.ratio=0.5"],
+        "prune.heads.ratio: describes how a student is made": [run, "prune.heads.ratio=0.5"],
         "Did you mean static?": [run, "quantize=[statik]"],
         "is the run itself": [run, f"output={run}"],
         "there is no such folder": [str(folder / "nowhere" / "at" / "all"), *rows],

@@ -93,7 +93,7 @@ FILES = [
     ("# @package hydra\ncallbacks: {x: {_target_: os.getcwd}}", "own.yaml:2: _target_: names code"),
     ("prune: {heads: {_args_: [1]}}", "own.yaml:1: _args_: names code"),
     ("benchmark: {tokens: [{_partial_: true}]}", "own.yaml:1: _partial_: names code"),
-    ("name: ${now:%Y}", "own.yaml:1: name = '${now:%Y}': inserts by the function 'now'"),
+    ("name: ${now:%Y}", "own.yaml:1: name = '${now:%Y}': calls the function 'now'"),
     ("teacher: ${student}", "teacher: must be given by its settings"),
     ("teacher.epochs: 3", "own.yaml:1: teacher.epochs: is a path, and must be a name. Write `teacher: {epochs: …}`."),
     ("seed: ${", "own.yaml:1: seed: cannot be read"),
@@ -103,8 +103,8 @@ FILES = [
     ("seed: 1\n---\nseed: 2", "own.yaml:2: a second document begins here"),
     ("seed: &a [*a]", "own.yaml:1: holds more than 10000 values"),
     ("seed: 1\n" + "#" * 300_000, "is longer than 256 KiB"),
-    ("seed: " + "[" * 2000 + "]" * 2000, "own.yaml:1: more than 32 levels"),
-    ("".join("  " * depth + "a:\n" for depth in range(200)), "own.yaml:32: more than 32 levels"),
+    ("seed: " + "[" * 2000 + "]" * 2000, "own.yaml:1: more than 32 nested levels"),
+    ("".join("  " * depth + "a:\n" for depth in range(200)), "own.yaml:32: more than 32 nested levels"),
     ("1: 2", "own.yaml:1 = '1': is a key, and must be a name"),
     ("? [a]\n: 1", "own.yaml:1 = 'a list or a mapping': is a key"),
     ('name: "a\\0b"', "own.yaml:1: name = 'a\\x00b': holds a NUL"),
@@ -145,8 +145,8 @@ def test_pipes_folders_and_devices_are_no_recipes(elsewhere):
     Path("folder.yaml").mkdir()
     Path("zero.yaml").symlink_to("/dev/zero")
     Path("loop.yaml").symlink_to("loop.yaml")
-    assert "recipe = 'pipe.yaml': is no regular file" in refused(["recipe=pipe.yaml"])
-    assert "recipe = 'zero.yaml': is no regular file" in refused(["recipe=zero.yaml"])
+    assert "recipe = 'pipe.yaml': is not a regular file" in refused(["recipe=pipe.yaml"])
+    assert "recipe = 'zero.yaml': is not a regular file" in refused(["recipe=zero.yaml"])
     assert "recipe = 'folder.yaml': is a folder" in refused(["recipe=folder.yaml"])
     assert "recipe = 'loop.yaml': cannot be read" in refused(["recipe=loop.yaml"])
     assert "is not a file" in refused(["recipe=~no-such-user/x.yaml"])
