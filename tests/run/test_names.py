@@ -87,7 +87,7 @@ def test_a_run_is_counted_once_and_one_that_is_not_finished_not_at_all(tmp_path:
     assert distinct(given, notes.append) == given[:2]
     assert [note.split("/")[-1] for note in notes] == [
         "latest leads to another of these paths and is skipped",
-        "003 is not finished, and is left out",
+        "003 is not finished and is skipped",
     ]
     assert distinct(given[3:], notes.append) == given[3:]
     assert run_in(tmp_path) == f"It holds runs: name one of them, for example {tmp_path / 'latest'}."
