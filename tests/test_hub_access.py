@@ -172,7 +172,7 @@ def test_a_file_or_a_folder_in_place_of_a_data_set_is_pointed_to_its_setting(tmp
     )
     assert folder_instead("empty") == (
         "is a folder",
-        "If it is in a layout of the datasets library: data=hub data.path=empty.",
+        "If the datasets library knows its layout: data=hub data.path=empty.",
     )
     assert folder_instead("owner/name") is None
 
