@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from compress.cli import compose
 from compress.cli.export import recipe_for
@@ -64,7 +67,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for table, names in zip(tables, before, strict=True):
         for name in set(table) - set(names):
             del table[name]  # type: ignore[attr-defined]
-    for name in [name for name in sys.modules if name.split(".")[0] in {"tall_losses", "idle_module"}]:
+    for name in [name for name in sys.modules if name.split(".")[0] in {"tall_losses", "idle_module", "my_losses"}]:
         del sys.modules[name]
 
 
@@ -80,6 +83,20 @@ def test_words_choose_what_a_module_registers_and_recipe_yaml_repeats_it(tmp_pat
     (tmp_path / "again.yaml").write_text(text)
     again = compose.compose(["recipe=again.yaml"])
     assert replace(again, recipe=recipe.recipe) == recipe
+
+
+def test_the_example_of_the_page_on_extending_is_a_loss_that_a_recipe_trains_with(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (module,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (recipe,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "my_losses.py").write_text(module)
+    (tmp_path / "own.yaml").write_text(recipe)
+    losses = compose.compose(["recipe=own.yaml"]).distill.losses
+    assert (list(losses), losses["jensen_shannon"].weight) == (["hard", "jensen_shannon"], 4.0)
+    loss = sys.modules["my_losses"].jensen_shannon_loss
+    certain = torch.tensor([[90.0, 0.0], [0.0, 90.0]]).double()
+    assert float(loss(certain, certain.flip(-1) / 9)) == pytest.approx(math.log(2), rel=1e-3)
+    assert float(loss(certain / 30, certain / 30)) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_recipe_file_that_the_user_names_may_use_modules(tmp_path: Path) -> None:
