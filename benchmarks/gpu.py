@@ -1,330 +1,325 @@
-"""Latency of student, teacher and well-known shapes on a CUDA machine, under every way of running them.
+"""How fast, and how true to fp32, a teacher and its student run on a GPU, in every way that the package knows.
 
-    python benchmarks/gpu.py --student runs/quickstart/a/student --teacher runs/quickstart/a/stages/00-teacher \\
-        --int8 runs/quickstart/a/artifacts/tensorrt-int8/model.onnx
+    python benchmarks/gpu.py --teacher runs/quickstart/a/stages/00-teacher --student runs/quickstart/a/student \\
+        --int8 runs/quickstart/a/artifacts/tensorrt-int8 --texts reviews.txt
 
-BERT-base, DistilBERT and TinyBERT (4 layers) are measured with random weights. Under each condition (batch × tokens)
-all models and methods are called in turns; times are between CUDA events, the device idle before each call, without
-and with copies of token numbers to the GPU and of logits back. Results are appended to a .jsonl file as they come;
-the same command goes on where it was, and writes .json and .md beside it. With no GPU it exits with code 2.
+Each cell is one way of running a model under one condition: real rows one at a time first, then the grid of batches
+and lengths. It is timed in turns with the teacher in eager fp32. The most informative cells come first, none is
+started once the time is up, and the results (.json, and .md as a table) are written after every cell.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import math
-import platform
-import statistics
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from functools import partial
-from importlib import metadata
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-from transformers.utils import logging
+import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))  # its neighbour, also when this file is imported
+from compress.benchmark.latency import Reader, grid, real_rows
+from compress.data.dataset import Split
+from compress.errors import CompressError, in_one_line
+from compress.files import write_json, write_text
+from compress.machine import describe, versions
+from compress.models.loading import load_config, load_model, load_tokenizer
+from compress.models.positions import longest_row
+from compress.models.tokens import tokenize
+from compress.onnx.folder import MODEL, with_tokenizer
+from compress.onnx.graph import input_names, write_onnx
+from compress.onnx.half import write_half
+from compress.runtimes.base import Runtime, Session
+from compress.runtimes.devices import CUDA, Device, chosen_devices
+from compress.runtimes.onnxruntime import OnnxRuntime
+from compress.runtimes.pytorch import COMPILED, PyTorch, torch_threads
+from compress.runtimes.registry import RUNTIMES
+from compress.runtimes.rows import one_by_one
+from compress.runtimes.tensorrt import ENGINE, TensorRt
+from compress.runtimes.tensorrt_bindings import build, targets
+from compress.tasks.base import Array, Task
+from compress.tasks.registry import task_of_config
 
-from gpu_methods import QUICK, REFERENCE, SHAPES, SLOW, Inputs, NotMeasured, Run, Subject, inputs
+FIRST = ("SDPA fp16", COMPILED)  # of the student's variants, those that are measured before all others
+BATCHES, TOKENS = (1, 32, 8), (128, 32)
+REAL = "real rows"
 
-BATCHES, TOKENS = (1, 8, 32, 128), (16, 128, 384)
-WARM_UP, CALLS, FEWEST = 5, 100, 10  # calls of each before timing, timed, and timed where time is short
-TIME_UP = "time was up"
-PACKAGES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torchao", "bitsandbytes", "triton")
-Key = tuple[str, str, int, int]  # model, method, batch, tokens
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model in a folder, and the texts as it reads them."""
+
+    name: str
+    folder: Path
+    task: Task
+    reader: Reader
+    longest: int  # tokens
+
+    @classmethod
+    def of(cls, name: str, folder: Path, texts: Sequence[str]) -> Subject:
+        """Return a saved model; raises CompressError."""
+        tokenizer, config = load_tokenizer(folder), load_config(folder)
+        task, longest = task_of_config(config), min(tokenizer.model_max_length, longest_row(config))
+        split = Split(tuple(texts), by_token=type(task) if task.by_token else None)
+        return cls(
+            name=name, folder=folder, task=task, reader=Reader(tokenizer, tokenize(split, tokenizer, longest)),
+            longest=longest,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way of running a model. Its folder is made when the first cell needs it."""
+
+    subject: Subject
+    name: str
+    runtime: Runtime
+    folder: Callable[[], Path]
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tells it from all others."""
+        return f"{self.subject.name}, {self.name}"
+
+
+class Folders:
+    """The graphs and engines of a model, made by the package's own writers, once."""
+
+    def __init__(self, subject: Subject, scratch: Path, largest: tuple[int, int]) -> None:
+        self.subject, self.scratch, self.largest = subject, scratch, largest  # batch and tokens that engines take
+        self.fp32, self.fp16 = cache(self._fp32), cache(self._fp16)
+
+    def _fp32(self) -> Path:
+        folder = self._new("onnx-fp32", self.subject.folder)
+        write_onnx(load_model(self.subject.folder), input_names(self.subject.reader.tokenizer), folder / MODEL)
+        return folder
+
+    def _fp16(self) -> Path:
+        folder = self._new("onnx-fp16", self.subject.folder)
+        write_half(self.fp32() / MODEL, folder / MODEL)
+        return folder
+
+    def engine(self, graph: Callable[[], Path], name: str) -> Path:
+        """Return a folder with an engine of a graph for the GPU that is here; raises CannotBuild."""
+        (target,) = targets([])
+        source, folder = graph(), self._new(name, self.subject.folder)
+        batch, tokens = self.largest
+        sizes = [(1, 2), (min(8, batch), min(128, tokens)), (batch, tokens)]
+        shapes = dict.fromkeys(input_names(self.subject.reader.tokenizer), sizes)
+        (folder / f"{target.name}{ENGINE}").write_bytes(build(source / MODEL, shapes, target, None).engine)
+        return folder
+
+    def _new(self, name: str, source: Path) -> Path:
+        folder = self.scratch / f"{self.subject.name}-{name}"
+        folder.mkdir(exist_ok=True)  # where making it failed before, it fails again with the same reason
+        with_tokenizer(source, folder)
+        return folder
+
+
+def methods(
+    teacher: Subject, student: Subject, int8: Path | None, device: Device, folders: Folders
+) -> Iterator[Method]:
+    """Yield what is measured, the most informative first; the first of all is what the others compare with."""
+    pytorch, onnx, tensorrt = (RUNTIMES[name] for name in (PyTorch.name, OnnxRuntime.name, TensorRt.name))
+
+    def plain(subject: Subject) -> list[Method]:
+        return [
+            Method(
+                subject=subject, name=f"PyTorch {variant.name or variant.precision}", runtime=pytorch,
+                folder=lambda: subject.folder, variant=variant.name,
+            )
+            for variant in pytorch.variants(subject.folder, device)
+        ]  # fmt: skip
+
+    reference, *others = plain(teacher)
+    own = sorted(plain(student), key=lambda m: FIRST.index(m.variant) if m.variant in FIRST else len(FIRST))
+    early = [method for method in own if method.variant in FIRST]
+    yield from (reference, *early)
+    of_student = partial(Method, subject=student)
+    yield of_student(name="ONNX Runtime fp16", runtime=onnx, folder=folders.fp16)
+    yield of_student(name="ONNX Runtime fp32", runtime=onnx, folder=folders.fp32)
+    engine = partial(folders.engine, folders.fp16, "tensorrt-fp16")
+    yield of_student(name="TensorRT fp16", runtime=tensorrt, folder=cache(engine))
+    if int8 is not None:
+        engine = partial(folders.engine, lambda: int8, "tensorrt-int8")
+        yield of_student(name="TensorRT int8", runtime=tensorrt, folder=cache(engine))
+    yield from (*own[len(early) :], *others)
 
 
 @dataclass
-class Candidate:
-    """One model under one method and one condition, and its times so far, in milliseconds."""
-
-    key: Key
-    run: Run
-    here: Inputs  # on the device
-    there: Inputs  # on the CPU
-    difference: float
-    times: list[float]
-    copied: list[float]
-
-
 class Results:
-    """A .jsonl file: one result a line, the last of a key counts.
+    """What was measured, written to .json and .md after every cell."""
 
-    Those of other devices, or of other versions and weights (``made_with``), are left alone and not used.
-    """
+    output: Path  # without a suffix
+    about: Mapping[str, Any]
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
-    def __init__(self, path: Path, device: str, made_with: str = "") -> None:
-        self.path, self.device, self.made_with = path, device, made_with
-        self.known: dict[Key, dict[str, Any]] = {}
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        self.gap = "" if not text or text.endswith("\n") else "\n"  # behind a line cut short when a process was killed
-        for line in text.splitlines():
-            try:
-                self._add(json.loads(line))
-            except (ValueError, KeyError):
-                continue
+    def add(self, method: Method, condition: str, **figures: Any) -> None:
+        """Keep one cell."""
+        self.cells.append({"model": method.subject.name, "method": method.name, "condition": condition} | figures)
+        self.write()
 
-    def _add(self, record: dict[str, Any]) -> None:
-        if (record["device"], record["made_with"]) == (self.device, self.made_with):
-            self.known[record["model"], record["method"], record["batch"], record["tokens"]] = record
-
-    def write(self, key: Key, **said: Any) -> None:
-        """Keep one result."""
-        record = named(key) | {"device": self.device, "made_with": self.made_with} | said
-        self._add(record)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(self.gap + json.dumps(record) + "\n")
-        self.gap = ""
-
-
-def named(key: Key) -> dict[str, Any]:
-    """Return a key as a result holds it."""
-    return dict(zip(("model", "method", "batch", "tokens"), key, strict=True))
-
-
-class Clock:
-    """Times between events of the device; on a CPU, which has none, the processor's own clock."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def milliseconds(self, action: Callable[[], object]) -> float:
-        """Return how long an action takes from an idle device until all it started is done."""
-        if self.device.type != "cuda":
-            start = time.perf_counter()
-            action()
-            return (time.perf_counter() - start) * 1e3
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(self.device)
-        first.record()
-        action()
-        last.record()
-        torch.cuda.synchronize(self.device)
-        return float(first.elapsed_time(last))
-
-
-def copying(candidate: Candidate, device: torch.device) -> torch.Tensor:
-    """Run once with copies of the token numbers to the device and of the logits back."""
-    here = {name: value.to(device, non_blocking=True) for name, value in candidate.there.items()}
-    return candidate.run(here).cpu()
-
-
-def take_turns(
-    candidates: Sequence[Candidate], clock: Clock, calls: int, seconds: float, failed: Callable[..., None]
-) -> None:
-    """Time all candidates in turns, without and with copies, ``calls`` times each; after ``seconds``, 10 times.
-
-    One that fails is told to ``failed(candidate, error)`` and is left out from then on.
-    """
-    going, end = list(candidates), time.perf_counter() + seconds
-    for turn in range(calls):
-        if turn >= FEWEST and time.perf_counter() > end:
-            return
-        for candidate in list(going):
-            try:
-                candidate.times.append(clock.milliseconds(partial(candidate.run, candidate.here)))
-                candidate.copied.append(clock.milliseconds(partial(copying, candidate, clock.device)))
-            except Exception as error:  # whatever a runtime raises must not lose the others
-                going.remove(candidate)
-                failed(candidate, error)
+    def write(self) -> None:
+        """Write all there is."""
+        write_json(self.output.with_suffix(".json"), {**self.about, "cells": self.cells, "left_out": self.left_out})
+        write_text(self.output.with_suffix(".md"), "\n".join(markdown(self)) + "\n")
 
 
 class Bench:
-    """The whole measurement: prepared methods are kept, results go to the file."""
+    """The measurement: sessions are loaded once, and cells started until the time is up."""
 
     def __init__(
-        self, subjects: Sequence[Subject], results: Results, device: torch.device, end: float, calls: int
-    ) -> None:
-        self.subjects, self.results, self.device, self.end, self.calls = subjects, results, device, end, calls
-        self.prepared: dict[tuple[str, str], Run | str] = {}
+        self, every: Sequence[Method], texts: Sequence[str], device: Device, results: Results, end: float,
+        *, rows: int, seconds: float,
+    ) -> None:  # fmt: skip
+        self.every, self.texts, self.device, self.results, self.end = every, texts, device, results, end
+        self.rows, self.seconds = rows, seconds
+        self.sessions: dict[str, Session] = {}
+        self.expected: dict[str, Array] = {}  # by model: the logits of its first variant in PyTorch
 
-    def condition(self, batch: int, tokens: int, methods: Sequence[str], seconds: float) -> bool:
-        """Measure what is missing under one condition, in turns of ``seconds``; False when time is up."""
-        wanted = [(subject, name) for subject in self.subjects for name in methods]
-        missing = [
-            (subject, name) for subject, name in wanted if (subject.name, name, batch, tokens) not in self.results.known
-        ]
-        if not missing:
-            return True
-        reference = (self.subjects[0], REFERENCE)  # what speedups are against, in the same turns
-        candidates: list[Candidate] = []
-        expected: dict[str, torch.Tensor] = {}
-        in_time = True
-        for subject, name in missing if reference in missing else [reference, *missing]:
-            in_time = time.perf_counter() < self.end
-            if not in_time:
-                break
-            try:
-                candidates.append(self._candidate(subject, name, batch, tokens, expected))
-            except Exception as error:  # whatever a runtime raises must not lose the others
-                if (subject, name) in missing:
-                    self.results.write((subject.name, name, batch, tokens), not_measured=reason(error))
-        take_turns(candidates, Clock(self.device), self.calls, seconds, self._failed)
-        timed = next((c for c in candidates if c.key[:2] == (self.subjects[0].name, REFERENCE)), None)
-        for candidate in candidates:
-            if candidate.times and candidate.key not in self.results.known:
-                self.results.write(candidate.key, **figures(candidate, timed))
-        return in_time
+    def run(self, batches: Sequence[int], lengths: Sequence[int]) -> None:
+        """Measure real rows, then the grid of what ran on them."""
+        for method in self.every:
+            self._cell(method, REAL, partial(self._on_real_rows, method))
+        conditions = [(batch, length) for length in lengths for batch in batches]
+        for batch, length in conditions:
+            for method in self.every:
+                if method.label in self.sessions:
+                    action = partial(self._in_grid, method, batch, length)
+                    self._cell(method, f"{batch} × {length}", action)
 
-    def _candidate(
-        self, subject: Subject, name: str, batch: int, tokens: int, expected: dict[str, torch.Tensor]
-    ) -> Candidate:
-        """Return a warm candidate; ``expected`` keeps each model's logits in fp32."""
-        if tokens > subject.longest:
-            raise NotMeasured(f"takes at most {subject.longest} tokens")
-        run = self._prepared(subject, name)
-        there = inputs(subject, batch, tokens)
-        here = {key: value.to(self.device) for key, value in there.items()}
-        for _ in range(WARM_UP):
-            logits = run(here)
-        if subject.name not in expected:
-            expected[subject.name] = self._prepared(subject, REFERENCE)(here).float()
-        difference = float((logits.float() - expected[subject.name]).abs().max())
-        return Candidate((subject.name, name, batch, tokens), run, here, there, difference, [], [])
+    def _cell(self, method: Method, condition: str, action: Callable[[], Mapping[str, Any]]) -> None:
+        if time.monotonic() > self.end:
+            self.results.left_out.append(f"{method.label}, {condition}")
+            self.results.write()
+            return
+        try:
+            figures = action()
+        except Exception as error:  # runtimes' errors share no base class, and one must not lose the others
+            figures = {"not_measured": in_one_line(error)}
+        self.results.add(method, condition, **figures)
 
-    def _prepared(self, subject: Subject, name: str) -> Run:
-        """Return a method's function, made once; what it failed with is kept too."""
-        key = (subject.name, name)
-        if key not in self.prepared:
-            try:
-                self.prepared[key] = {**QUICK, **SLOW}[name](subject)
-            except Exception as error:
-                self.prepared[key] = reason(error)
-        found = self.prepared[key]
-        if isinstance(found, str):
-            raise NotMeasured(found)
-        return found
+    def _on_real_rows(self, method: Method) -> dict[str, Any]:
+        if why := method.runtime.unavailable(folder := method.folder(), self.device):
+            return {"not_measured": why}
+        session = method.runtime.load(folder, self.device, threads=1, variant=method.variant)
+        logits = one_by_one(session, method.subject.reader.tokens)
+        self.sessions[method.label] = session
+        expected = self._expected(method.subject)
+        difference = float(np.abs(logits - expected).max())
+        timed = self._beside_reference(
+            method, lambda sessions: real_rows(
+                sessions, {method.label: method.subject.reader, **self._of_reference(lambda s: s.reader)},
+                [(text,) for text in self.texts], rows=self.rows, seconds=self.seconds, threads=1,
+            ),
+        )  # fmt: skip
+        return timed | {
+            "agreement": method.subject.task.agreement(logits, expected),
+            "max_abs_difference": difference if np.isfinite(difference) else None,
+        }
 
-    def _failed(self, candidate: Candidate, error: Exception) -> None:
-        candidate.times.clear()
-        if candidate.key not in self.results.known:
-            self.results.write(candidate.key, not_measured=reason(error))
+    def _in_grid(self, method: Method, batch: int, length: int) -> dict[str, Any]:
+        tokenizers = {method.label: method.subject.reader.tokenizer, **self._of_reference(lambda s: s.reader.tokenizer)}
+        return self._beside_reference(
+            method, lambda sessions: grid(
+                sessions, {label: tokenizers[label] for label in sessions}, batches=[batch], lengths=[length],
+                seconds=self.seconds, threads=1,
+            ),
+        )  # fmt: skip
 
+    def _of_reference(self, what: Callable[[Subject], Any]) -> dict[str, Any]:
+        return {self.every[0].label: what(self.every[0].subject)}
 
-def reason(error: Exception) -> str:
-    """Return an error in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300] if isinstance(error, NotMeasured) else f"{type(error).__name__}: {text}"[:300]
+    def _beside_reference(
+        self, method: Method, timing: Callable[[Mapping[str, Session]], Mapping[str, list[dict[str, Any]]]]
+    ) -> dict[str, Any]:
+        """Return the figures of a method, timed in turns with the reference where that runs."""
+        reference = self.every[0].label
+        chosen = dict.fromkeys(label for label in (reference, method.label) if label in self.sessions)
+        entries = timing({label: self.sessions[label] for label in chosen})
+        own, other = (median_ms(entries.get(label, [])) for label in (method.label, reference))
+        failure = next((entry["not_measured"] for entry in entries[method.label] if "not_measured" in entry), "")
+        return {
+            "latency": entries[method.label],
+            "speedup": other / own if own and other else None,
+            **({"not_measured": failure} if failure else {}),
+        }
 
-
-def figures(candidate: Candidate, reference: Candidate | None) -> dict[str, Any]:
-    """Return the figures of one candidate; ``reference`` was timed in the same turns."""
-
-    def summary(times: list[float]) -> dict[str, float]:
-        return {"median_ms": statistics.median(times), "p90_ms": statistics.quantiles(times, n=10)[8]}
-
-    against = statistics.median(reference.times) if reference is not None and reference.times else None
-    median = statistics.median(candidate.times)
-    return {
-        **summary(candidate.times),
-        "with_copies": summary(candidate.copied),
-        "rows_per_second": candidate.key[2] * 1e3 / median,
-        "speedup": against / median if against else None,
-        "max_abs_difference": candidate.difference if math.isfinite(candidate.difference) else None,
-        "calls": len(candidate.times),
-    }
+    def _expected(self, subject: Subject) -> Array:
+        """Return what a model's first variant in PyTorch answers on the device."""
+        if subject.name not in self.expected:
+            runtime = RUNTIMES[PyTorch.name]
+            first = runtime.variants(subject.folder, self.device)[0].name
+            session = runtime.load(subject.folder, self.device, threads=1, variant=first)
+            self.expected[subject.name] = one_by_one(session, subject.reader.tokens)
+        return self.expected[subject.name]
 
 
-def measure(
-    subjects: Sequence[Subject], results: Results, device: torch.device, *, batches: Sequence[int],
-    tokens: Sequence[int], seconds: float, calls: int, methods: Sequence[str],
-) -> bool:  # fmt: skip
-    """Measure every model under every method and condition; False when time was up before the end.
-
-    What is prepared in seconds comes first, under all conditions. A condition gets at most its share of the time left.
-    """
-    end = time.perf_counter() + seconds
-    bench = Bench(subjects, results, device, end, calls)
-    groups = [chosen for group in (QUICK, SLOW) if (chosen := [name for name in group if name in methods])]
-    todo = [(group, batch, length) for group in groups for length in tokens for batch in batches]
-    with torch.no_grad(), _stream(device):
-        for done, (group, batch, length) in enumerate(todo):
-            share = max(0.0, end - time.perf_counter()) / (len(todo) - done)
-            print(f"{batch} × {length} tokens: {', '.join(group)}", file=sys.stderr)
-            if not bench.condition(batch, length, group, share):
-                return False
-    return True
+def median_ms(entries: Sequence[Mapping[str, Any]], *, copies: bool = False) -> float | None:
+    """Return the median without tokenization, with or without copies; None where that was not timed."""
+    return next(
+        (
+            entry["median_ms"] for entry in entries
+            if not entry["tokenization"] and bool(entry.get("copies")) is copies and "median_ms" in entry
+        ),
+        None,
+    )  # fmt: skip
 
 
-def _stream(device: torch.device) -> Any:
-    """Return one stream for all runtimes; the default one has no address that another could be given."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the Markdown lines: one table a condition, then what has no figure and why."""
-    conditions = list(dict.fromkeys((one["batch"], one["tokens"]) for one in results))
-    for batch, tokens in conditions:
-        here = [one for one in results if (one["batch"], one["tokens"]) == (batch, tokens)]
-        lines = [_line(one) for one in here if "not_measured" not in one]
-        if lines:
-            yield f"\n### Batch {batch}, {tokens} tokens\n"
-            yield "| model | method | ms | p90 | ms with copies | p90 | rows/s | speedup | difference |"
-            yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
-            yield from lines
-    missing: dict[tuple[str, str, str], list[str]] = {}
-    for one in results:
-        if "not_measured" in one:
-            why = (one["model"], one["method"], one["not_measured"])
-            missing.setdefault(why, []).append(f"{one['batch']} × {one['tokens']}")
+def markdown(results: Results) -> Iterator[str]:
+    """Yield the lines: what and where, real rows, a table for each condition of the grid, and what has no figures."""
+    about, machine = results.about, results.about["machine"]
+    yield f"`{about['command']}`"
+    yield ""
+    yield f"{machine['gpu'] if about['device'] == CUDA.name else machine['cpu']}; " + ", ".join(
+        f"{name} {version}" for name, version in about["versions"].items()
+    )
+    for condition in dict.fromkeys(cell["condition"] for cell in results.cells):
+        cells = [cell for cell in results.cells if cell["condition"] == condition and "not_measured" not in cell]
+        if not cells:
+            continue
+        yield f"\n### {condition if condition == REAL else f'{condition} tokens'}\n"
+        yield "| model | method | ms | ms with copies | rows/s | speedup | agree | difference |"
+        yield "|---|---|---:|---:|---:|---:|---:|---:|"
+        yield from map(line, cells)
+    missing: dict[str, list[str]] = {}
+    for cell in results.cells:
+        if "not_measured" in cell:
+            name = f"{cell['model']}, {cell['method']}, {cell['condition']}"
+            missing.setdefault(cell["not_measured"], []).append(name)
     if missing:
         yield "\n### Not measured\n"
-        for (model, method, why), where in missing.items():
-            place = "" if len(where) == len(conditions) else f" ({', '.join(where)})"
-            yield f"- {model}, {method}{place}: not measured: {why}"
+        yield from (f"- {'; '.join(names)}: {why}" for why, names in missing.items())
+    if results.left_out:
+        yield f"\n### Left out, for lack of time ({about['budget_seconds']:g} s)\n"
+        yield from (f"- {name}" for name in results.left_out)
 
 
-def _line(one: Mapping[str, Any]) -> str:
-    copies, speedup, difference = one["with_copies"], one["speedup"], one["max_abs_difference"]
-    cells = [
-        one["model"], one["method"], f"{one['median_ms']:.3g}", f"{one['p90_ms']:.3g}", f"{copies['median_ms']:.3g}",
-        f"{copies['p90_ms']:.3g}", f"{one['rows_per_second']:,.0f}", "–" if speedup is None else f"{speedup:.2f}×",
-        "not finite" if difference is None else f"{difference:.1e}",
+def line(cell: Mapping[str, Any]) -> str:
+    """Return a row of a table."""
+    own, copied = median_ms(cell["latency"]), median_ms(cell["latency"], copies=True)
+    shown = [
+        cell["model"], cell["method"], number(own, ".3g"), number(copied, ".3g"),
+        number(own and cell["latency"][0]["batch"] * 1e3 / own, ",.0f"), number(cell["speedup"], ".2f", "×"),
+        number(cell.get("agreement"), ".1%"), number(cell.get("max_abs_difference"), ".1e"),
     ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(shown)} |"
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Return what figures depend on."""
-    cuda = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
-        "cuda": torch.version.cuda,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-        "python": platform.python_version(),
-        "versions": dict(_versions()),
-    }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            yield name, metadata.version(name)
-
-
-def fingerprint(versions: Mapping[str, str], models: Sequence[Path | None]) -> str:
-    """Return what tells the weights and the versions of one measurement from those of another."""
-    digest = hashlib.sha256(json.dumps(dict(versions)).encode())
-    for model in models:
-        if model is None:
-            continue
-        for file in [model] if model.is_file() else sorted(model.glob("*.safetensors")):
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-        digest.update(b"|")
-    return digest.hexdigest()[:16]
+def number(value: float | None, form: str, unit: str = "") -> str:
+    """Return a number, or a dash where there is none."""
+    return "–" if value is None else f"{value:{form}}{unit}"
 
 
 def refuse(message: str) -> NoReturn:
-    """Say in one line why nothing can be measured."""
+    """Print in one line why nothing can be measured."""
     print(f"gpu.py: {message}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -334,106 +329,65 @@ class _Parser(argparse.ArgumentParser):
         refuse(f"{message}. See --help.")
 
 
-def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return the checked command line."""
     about, _, more = (__doc__ or "").partition("\n\n")
     parser = _Parser(description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", type=Path, help="folder of a student")
-    parser.add_argument("--teacher", type=Path, help="folder of its teacher; speedups are against it, else BERT-base")
-    parser.add_argument("--int8", type=Path, help="model.onnx of the student in int8, as in artifacts/tensorrt-int8")
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES), help="random weights")
-    parser.add_argument("--methods", nargs="+", default=[*QUICK, *SLOW], choices=[*QUICK, *SLOW], metavar="METHOD")
+    parser.add_argument("--teacher", type=Path, required=True, help="its folder; speedups are against it")
+    parser.add_argument("--student", type=Path, required=True, help="its folder")
+    parser.add_argument("--int8", type=Path, help="folder of the student's int8 graph, artifacts/tensorrt-int8")
+    parser.add_argument("--texts", type=Path, required=True, help="a file of real texts, one per line")
+    parser.add_argument("--rows", type=int, default=200, help="texts that are used (default %(default)s)")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), help="(default %(default)s)")
     parser.add_argument("--tokens", nargs="+", type=int, default=list(TOKENS), help="(default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each cell (default %(default)s)")
     parser.add_argument(
-        "--calls", type=int, default=CALLS, help="of each; fewer if time is short (default %(default)s)"
+        "--budget", type=float, default=480.0, help="seconds after which no cell is started (default %(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=1500, help="time for all of it (default %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("gpu.jsonl"), help="(default %(default)s)")
-    parser.add_argument("--again", action="store_true", help="try again what could not be measured before")
-    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path("gpu.json"), help="(default %(default)s), .md beside it")
+    parser.add_argument("--device", default=CUDA.name, help="(default %(default)s)")
     given = parser.parse_args(words)
-    for name in ("batches", "tokens", "calls", "seconds"):
+    for name in ("batches", "tokens", "rows"):
         if min(value if isinstance(value := getattr(given, name), list) else [value]) < 1:
             parser.error(f"--{name} must be at least 1")
-    for name in ("student", "teacher"):
-        folder = getattr(given, name)
-        if folder is not None and not (folder / "config.json").is_file():
-            parser.error(f"--{name} {folder} is no folder of a model (config.json)")
-    if given.int8 is not None and not (given.student and given.int8.is_file()):
-        parser.error(f"--int8 {given.int8} must be a model.onnx, of the --student")
-    if given.output.suffix != ".jsonl":
-        parser.error(f"--output {given.output} must end in .jsonl")
-    if not given.output.resolve().parent.is_dir():
-        parser.error(f"--output {given.output}: there is no folder {given.output.parent}; make it first")
-    if not (given.student or given.teacher or given.shapes):
-        parser.error("there is no model to measure: give --student, --teacher or --shapes")
+    for name in ("seconds", "budget"):
+        if not getattr(given, name) > 0:
+            parser.error(f"--{name} must be above 0")
+    if given.output.suffix != ".json":
+        parser.error(f"--output {given.output} must end in .json")
+    if not given.texts.is_file():
+        parser.error(f"--texts {given.texts}: there is no such file")
+    if given.int8 is not None and not (given.int8 / MODEL).is_file():
+        parser.error(f"--int8 {given.int8}: there is no {MODEL} in it")
     return given
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command."""
+    start, words = time.monotonic(), list(sys.argv[1:] if words is None else words)
     given = arguments(words)
-    if given.device == "cuda" and not torch.cuda.is_available():
-        refuse("no CUDA device here, and nothing else is measured; run it where torch.cuda.is_available()")
-    with tempfile.TemporaryDirectory() as scratch, quiet():
-        report(given, Path(scratch))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' bars and reports off the terminal."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    texts = [text for text in given.texts.read_text(encoding="utf-8").splitlines() if text.strip()][: given.rows]
+    if not texts:
+        refuse(f"--texts {given.texts}: it has no text")
     try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def report(given: argparse.Namespace, scratch: Path) -> None:
-    """Measure what the command line says; write .json and .md, and print the table."""
-    device = torch.device(given.device)
-    largest = (max(given.batches), max(given.tokens))
-    subjects = []
-    folders = [(f"{name} ({folder})", folder) for name in ("teacher", "student") if (folder := getattr(given, name))]
-    for name, folder in [*folders[:1], *((name, None) for name in given.shapes), *folders[1:]]:
-        try:
-            own = Path(tempfile.mkdtemp(dir=scratch))
-            int8 = given.int8 if folder is not None and folder == given.student else None
-            subjects.append(Subject(name, device, folder, largest=largest, scratch=own, int8=int8))
-        except Exception as error:  # of a folder that transformers cannot read; the others go on
-            print(f"{name}: not measured: {reason(error)}", file=sys.stderr)
-    if not subjects:
-        refuse("no model could be loaded")
-    about = machine(device)
-    made_with = fingerprint(about["versions"], [given.teacher, given.student, given.int8])
-    results = Results(given.output, about["device"], made_with)
-    if given.again:
-        results.known = {key: found for key, found in results.known.items() if "not_measured" not in found}
-    done = measure(
-        subjects, results, device, batches=given.batches, tokens=given.tokens, seconds=given.seconds,
-        calls=given.calls, methods=given.methods,
-    )  # fmt: skip
-    keys = [
-        (subject.name, method, batch, tokens)
-        for tokens in given.tokens for batch in given.batches for subject in subjects for method in given.methods
-    ]  # fmt: skip
-    shown = [results.known.get(key, named(key) | {"not_measured": TIME_UP}) for key in keys]
-    given.output.with_suffix(".json").write_text(json.dumps({"machine": about, "results": shown}, indent=1) + "\n")
-    text = "\n".join([
-        f"Speedup: against {subjects[0].name}, {REFERENCE}, timed in the same turns. Difference: the largest of a "
-        f"logit from {REFERENCE}. Times: milliseconds a batch.",
-        f"{about['device']}, " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
-        *table(shown),
-    ])  # fmt: skip
-    given.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    if not done:
-        print("gpu.py: time was up; the same command goes on from here", file=sys.stderr)
+        (device,) = chosen_devices([given.device], "--device")
+        teacher, student = (Subject.of(name, getattr(given, name), texts) for name in ("teacher", "student"))
+    except CompressError as error:
+        refuse(str(error))
+    longest = min(teacher.longest, student.longest)
+    if max(given.tokens) > longest:
+        refuse(f"--tokens {max(given.tokens)}: these models take at most {longest} tokens")
+    about = {
+        "command": shlex.join(["python", "benchmarks/gpu.py", *words]), "device": device.name,
+        "machine": describe(1), "versions": versions(), "budget_seconds": given.budget, "rows": len(texts),
+    }  # fmt: skip
+    results = Results(given.output, about)
+    with tempfile.TemporaryDirectory() as scratch, device.active(), torch_threads(1):
+        folders = Folders(student, Path(scratch), (max(given.batches), max(given.tokens)))
+        every = list(methods(teacher, student, given.int8, device, folders))
+        bench = Bench(every, texts, device, results, start + given.budget, rows=len(texts), seconds=given.seconds)
+        bench.run(given.batches, given.tokens)
+    print(given.output.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,12 @@ class CompressError(Exception):
     """An error that the user can fix; the message says where and how."""
 
 
+def in_one_line(error: Exception) -> str:
+    """Return an error as a clause of at most 300 characters, with its class where it is not this package's."""
+    text = " ".join(str(error).split()).rstrip(".")[:300]
+    return text if isinstance(error, CompressError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 DISTRIBUTION = "compress-encoders"
 """What pip installs this package by; ``compress`` on PyPI is somebody else's."""
 

@@ -91,24 +91,28 @@ def test_the_driver_and_torch_name_the_same_gpu() -> None:
 
 
 def test_the_benchmark_measures_what_is_installed(tmp_path: Path) -> None:
-    student, output = save_tiny(tmp_path / "student", num_labels=3), tmp_path / "gpu.jsonl"
+    teacher, student = (save_tiny(tmp_path / name, num_labels=3) for name in ("teacher", "student"))
+    output, texts = tmp_path / "gpu.json", tmp_path / "texts.txt"
+    texts.write_text("a good film\na bad film that is bad\n")
     done = subprocess.run(
         [
-            sys.executable, ROOT / "benchmarks" / "gpu.py", "--student", student, "--shapes", "--batches", "1", "8",
-            "--tokens", "16", "--calls", "20", "--output", output,
+            sys.executable, ROOT / "benchmarks" / "gpu.py", "--teacher", teacher, "--student", student, "--texts",
+            texts, "--batches", "1", "8", "--tokens", "16", "--seconds", "0.1", "--output", output,
         ],
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = {
-        (one["method"], one["batch"]): one for one in json.loads(output.with_suffix(".json").read_text())["results"]
+    cells = {
+        (cell["model"], cell["method"], cell["condition"]): cell for cell in json.loads(output.read_text())["cells"]
     }
-    for method in ("eager fp32", "SDPA fp32", "eager fp16", "SDPA fp16", "SDPA fp16, CUDA graph", "torch.compile fp16"):
-        for batch in (1, 8):
-            one = found[method, batch]
-            assert "not_measured" not in one, one
-            assert one["max_abs_difference"] < (1e-3 if "fp32" in method else 0.03)
-            assert one["with_copies"]["median_ms"] > 0
+    for form in ON_A_GPU:
+        for model in ("teacher", "student"):
+            for condition in ("real rows", "1 × 16", "8 × 16"):
+                cell = cells[model, f"PyTorch {form.name}", condition]
+                assert "not_measured" not in cell, cell
+                assert {timing["copies"] for timing in cell["latency"]} == {False, True}
+            difference = cells[model, f"PyTorch {form.name}", "real rows"]["max_abs_difference"]
+            assert difference < (0.03 if form.half else 1e-3)
 
 
 @pytest.mark.parametrize("variant", [form.name for form in ON_A_GPU])

@@ -29,6 +29,7 @@ class Latency(Struct, frozen=True, kw_only=True, omit_defaults=True):
     p90_ms: float | None = None
     p99_ms: float | None = None
     calls: int | None = None
+    not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
 
     @property
     def place(self) -> tuple[str, int | None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.errors import in_one_line
 from compress.models.tokens import Tokens
 from compress.onnx.graph import input_names
 from compress.runtimes.base import Session
@@ -20,6 +21,14 @@ from compress.tasks.base import Array
 
 Feed = Mapping[str, Array]
 Row = tuple[str, bool]  # the name of a session, and whether copies to its device and back are timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """How long each call of one session took, or why it was not timed."""
+
+    seconds: Sequence[float] = ()
+    failure: str = ""  # as a clause
 
 
 @dataclass(frozen=True)
@@ -40,18 +49,21 @@ def entry(
     tokenization: bool,
     copies: bool = False,
     variant: str = "",
+    not_measured: str = "",
 ) -> dict[str, Any]:
-    """Return one row of a latency table, times in milliseconds.
+    """Return one row of a latency table, times in milliseconds, or why there are none.
 
     ``copies`` stands in it for a device with memory of its own, ``variant`` where a runtime has several.
     """
-    milliseconds = np.asarray(spent) * 1e3
-    low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
-    return {
+    condition = {
         "device": device.name, "threads": threads, "batch": batch, "tokens": tokens, "tokenization": tokenization,
         **({"copies": copies} if device.own_memory else {}), **({"variant": variant} if variant else {}),
-        "median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds),
     }  # fmt: skip
+    if not_measured:
+        return condition | {"not_measured": not_measured}
+    milliseconds = np.asarray(spent) * 1e3
+    low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
+    return condition | {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
 
 
 def real_rows(
@@ -61,26 +73,27 @@ def real_rows(
     """Return latencies at batch 1 on real rows at their real lengths, without and with tokenization.
 
     ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed on the same rows and added. The sessions
-    are on one device; where it has memory of its own, all is timed without and with copies.
+    are on one device; where it has memory of its own, all is timed without and with copies. What fails has entries
+    that say why.
     """
     chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int).tolist()
     different = {id(reader): reader for reader in readers.values()}
     inputs = {key: [model_inputs(reader.tokens, [row]) for row in chosen] for key, reader in different.items()}
     feeds = {name: inputs[id(readers[name])] for name in sessions}
-    spent = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows")
+    timed = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows")
     tokenizing = {
         key: _tokenizing(reader.tokenizer, [texts[row] for row in chosen]) for key, reader in different.items()
     }
     result: dict[str, list[dict[str, Any]]] = {name: [] for name in sessions}
-    for (name, copies), times in spent.items():
+    for (name, copies), calls in timed.items():
         session, more = sessions[name], tokenizing[id(readers[name])]
         real = partial(
             entry, device=session.device, variant=session.variant, threads=threads, copies=copies, batch=1,
-            tokens="real",
+            tokens="real", not_measured=calls.failure,
         )  # fmt: skip
-        result[name].append(real(times, tokenization=False))
+        result[name].append(real(calls.seconds, tokenization=False))
         if copies or not session.device.own_memory:  # texts come from the CPU
-            whole = [t + more[i % len(more)] for i, t in enumerate(times)]
+            whole = [t + more[i % len(more)] for i, t in enumerate(calls.seconds)]
             result[name].append(real(whole, tokenization=True))
     return result
 
@@ -102,7 +115,8 @@ def grid(
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """Return latencies for every batch size and length, on random token numbers without padding.
 
-    The sessions are on one device; where it has memory of its own, all is timed without and with copies.
+    The sessions are on one device; where it has memory of its own, all is timed without and with copies. A session
+    that fails under one condition has an entry that says why, and is timed under the next.
     """
     generator = np.random.default_rng(0)
     vocabulary = min(map(len, tokenizers.values()))
@@ -111,13 +125,13 @@ def grid(
         for length in lengths:
             numbers = generator.integers(0, vocabulary, (batch, length))
             feeds = {name: [random_rows(numbers, input_names(tokenizers[name]))] for name in sessions}
-            spent = _timed(sessions, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
-            for (name, copies), times in spent.items():
+            timed = _timed(sessions, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
+            for (name, copies), calls in timed.items():
                 session = sessions[name]
                 result[name].append(
                     entry(
-                        times, device=session.device, variant=session.variant, threads=threads, copies=copies,
-                        batch=batch, tokens=length, tokenization=False,
+                        calls.seconds, device=session.device, variant=session.variant, threads=threads, copies=copies,
+                        batch=batch, tokens=length, tokenization=False, not_measured=calls.failure,
                     )
                 )  # fmt: skip
     return result
@@ -131,13 +145,28 @@ def random_rows(numbers: Array, names: Sequence[str]) -> Feed:
 
 def _timed(
     sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str
-) -> dict[Row, list[float]]:
-    """Return the seconds of sessions on one device, in turns; with copies too where it has memory of its own."""
-    device = next(iter(sessions.values())).device
+) -> dict[Row, Calls]:
+    """Return the calls of sessions on one device, in turns; with copies too where it has memory of its own."""
     runs: dict[Row, Any] = {}
     given: dict[Row, Sequence[Any]] = {}
+    failures: dict[Row, Exception] = {}
     for name, session in sessions.items():
-        if device.own_memory:
-            runs[name, False], given[name, False] = session.run, [session.place(feed) for feed in feeds[name]]
-        runs[name, device.own_memory], given[name, device.own_memory] = session, feeds[name]
-    return time_in_turns(runs, given, calls, seconds, title, device)
+        runs[name, session.device.own_memory], given[name, session.device.own_memory] = session, feeds[name]
+        if not session.device.own_memory:
+            continue
+        try:
+            given[name, False] = [session.place(feed) for feed in feeds[name]]
+        except Exception as error:  # runtimes' errors share no base class
+            failures[name, False] = error
+        else:
+            runs[name, False] = session.run
+    if not runs:
+        return {}
+    device = next(iter(sessions.values())).device
+    spent = time_in_turns(runs, given, calls, seconds, title, device, failures)
+    every = [(name, copies) for name in sessions for copies in (False, True)]
+    return {
+        row: Calls(failure=in_one_line(failures[row])) if row in failures else Calls(seconds=spent[row])
+        for row in every
+        if row in failures or row in spent
+    }

@@ -11,7 +11,7 @@ import numpy as np
 from compress.benchmark.figures import Trained
 from compress.benchmark.latency import Reader
 from compress.benchmark.way import Way
-from compress.errors import ModelError
+from compress.errors import ModelError, in_one_line
 from compress.files import hash_file
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
@@ -30,8 +30,7 @@ class CannotRunError(Exception):
 
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
-        text = " ".join(str(reason).split()).rstrip(".")[:300]
-        super().__init__(text if isinstance(reason, ModelError) else f"{type(reason).__name__}: {text}".rstrip(": "))
+        super().__init__(in_one_line(reason))
 
 
 class Scores:

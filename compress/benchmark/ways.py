@@ -45,6 +45,14 @@ class Failure:
     reason: str  # as a clause
 
 
+class _Incomplete(Exception):
+    """Some of the timings failed."""
+
+    def __init__(self, entries: dict[str, list[Entry]]) -> None:
+        super().__init__()
+        self.entries = entries
+
+
 @dataclass
 class OnDevice:
     """What was measured on one device, and why the rest was not."""
@@ -71,6 +79,7 @@ class OnDevice:
                 float(entry["median_ms"])
                 for entry in self.latency.get(label, [])
                 if entry["tokens"] == "real" and not entry["tokenization"] and not entry.get("copies")
+                if "median_ms" in entry
             ),
             None,
         )
@@ -143,7 +152,10 @@ def ways_on(device: Device, state: State) -> OnDevice:
 def _latencies(
     device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing
 ) -> dict[str, list[Entry]]:
-    """Return the timings of all ways, by label, measured in turns: real rows, then the grid."""
+    """Return the timings of all ways, by label, measured in turns: real rows, then the grid.
+
+    They are kept in the cache where nothing failed: what had too little memory once is tried again.
+    """
     every = {way.label: way for some in ways.values() for way in some}
     test = state.data.test
     texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
@@ -160,12 +172,18 @@ def _latencies(
             in_grid, {label: readers[label].tokenizer for label in in_grid},
             batches=timing.batches, lengths=timing.tokens, seconds=timing.seconds, threads=timing.threads,
         )  # fmt: skip
-        write_json(folder / "latency.json", {label: entries + more.get(label, []) for label, entries in result.items()})
+        entries = {label: timings + more.get(label, []) for label, timings in result.items()}
+        if any("not_measured" in timing for timings in entries.values() for timing in timings):
+            raise _Incomplete(entries)
+        write_json(folder / "latency.json", entries)
 
     made_with = [
         device.identity, {label: way.key for label, way in every.items()}, plain(timing), describe(timing.threads),
         test.fingerprint,
     ]  # fmt: skip
-    product = state.workshop.make(Kind("latency", revision=2), made_with, work)
+    try:
+        product = state.workshop.make(Kind("latency", revision=2), made_with, work)
+    except _Incomplete as incomplete:
+        return incomplete.entries
     loaded: dict[str, list[Entry]] = json.loads((product.folder / "latency.json").read_text())
     return loaded

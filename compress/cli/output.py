@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
+
+LEAST, GAP = 24, 2  # characters of a table's first column, where it is longer, and between columns
 
 
 def refused(message: str) -> int:
@@ -25,15 +29,38 @@ def visible(text: str) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print dictionaries as a table; parts of parts are left to --json."""
+    """Print dictionaries as a table; parts of parts are left to --json.
+
+    In a terminal too narrow for `LEAST` characters of the first column beside the others, each of its values stands
+    above the rows that it belongs to.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
+    from rich.text import Text
+
+    if not rows:
+        return
+    console = Console()
+    names = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
+    lines = [[f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in names] for row in rows]
+    first, *others = (max(map(cell_len, column)) for column in zip(names, *lines, strict=True))
+    if console.width - sum(width + GAP for width in others) >= min(first, LEAST):
+        console.print(_grid(names, lines, {names[0]}, GAP))
+        return
+    words = {name for name in names[1:] if any(isinstance(row[name], str) for row in rows)}
+    for value, group in groupby(lines, key=itemgetter(0)):
+        console.print(Text(value, overflow="fold"))
+        console.print(_grid(names[1:], [line[1:] for line in group], words, 1))
+
+
+def _grid(names: Sequence[str], lines: Sequence[Sequence[str]], wrapped: Collection[str], gap: int) -> Any:
+    """Return lines below the names of their columns, of which only ``wrapped`` ones give way."""
     from rich.table import Table
     from rich.text import Text
 
-    columns = [key for key, value in rows[0].items() if not isinstance(value, dict | list)] if rows else []
-    grid = Table(box=None, padding=(0, 2, 0, 0))
-    for number, key in enumerate(columns):
-        grid.add_column(key, overflow="fold", no_wrap=number > 0)
-    for row in rows:
-        grid.add_row(*(Text(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key])) for key in columns))
-    Console().print(grid)
+    grid = Table(box=None, padding=(0, gap, 0, 0))
+    for name in names:
+        grid.add_column(name, overflow="fold", no_wrap=name not in wrapped)
+    for line in lines:
+        grid.add_row(*map(Text, line))
+    return grid

@@ -48,4 +48,11 @@ def unmeasured(report: Report) -> list[str]:
             if run.not_measured:
                 name = f"{entry.name} ({run.variant})" if run.variant else entry.name
                 reasons.setdefault((run.device, run.not_measured), []).append(name)
+        for timing in entry.latency:
+            if timing.not_measured:
+                variant = f" ({timing.variant})" if timing.variant else ""
+                length = "real rows" if timing.tokens == "real" else f"{timing.batch} × {timing.tokens} tokens"
+                names = reasons.setdefault((timing.device, timing.not_measured), [])
+                if (name := f"{entry.name}{variant}, {length}") not in names:  # with copies and without
+                    names.append(name)
     return [f"Not measured on {device}: {', '.join(names)}: {why}." for (device, why), names in reasons.items()]

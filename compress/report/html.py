@@ -56,11 +56,7 @@ def to_html(report: Report) -> str:
         grids=grids(report),
         shape=shape,
         metrics=list(dict.fromkeys(name for entry in report.entries for name in entry.metrics)),
-        int8=[
-            entry
-            for entry in report.artifacts
-            if entry.int8_matmuls or ("int8" in entry.precision and entry.runtime != "pytorch")
-        ],
+        int8=[entry for entry in report.artifacts if entry.int8_matmuls],
         sensitivities=[
             (entry, both(sensitivity.sensitivities, entry), sensitivity.said(measured), sensitivity.rows(measured))
             for entry in report.artifacts

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.latency import grid
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, ModelError, in_one_line
 from compress.models.loading import load_tokenizer
 from compress.run.predict import artifact_folder
 from compress.runtimes.base import Session
@@ -69,6 +69,6 @@ def _loaded(
             records[label] = about | {"runtime": runtime.name, "variant": variant.name}
             try:
                 sessions[label] = runtime.load(folder, device, threads=threads, variant=variant.name)
-            except ModelError as error:
-                records[label]["not_measured"] = str(error)
+            except Exception as error:  # runtimes' errors share no base class
+                records[label]["not_measured"] = in_one_line(error)
     return records, sessions

@@ -56,12 +56,15 @@ class Session(ABC):
         """Start the computation and return the logits where it leaves them; the device may still be at work."""
 
     def fetch(self, logits: Any) -> Array:
-        """Return what `run` gave as (batch, outputs) fp32 in the CPU's memory, when it is there."""
+        """Return what `run` gave, fp32 in the CPU's memory, when it is there."""
         answer: Array = logits
         return answer
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """Return the logits (batch, outputs) fp32 of a batch, copies to the device and back included."""
+        """Return the logits of a batch, copies to the device and back included.
+
+        They are fp32, (batch, outputs), or (batch, tokens, outputs) of models that answer for every token.
+        """
         return self.fetch(self.run(self.place(inputs)))
 
 

@@ -94,13 +94,21 @@ class OnnxCudaSession(TensorSession):
     def run(self, placed: Mapping[str, Tensor]) -> Tensor:
         """Return the logits on the GPU."""
         binding, place = self.session.io_binding(), self.device.torch_device
-        width = int(self.session.get_outputs()[0].shape[1])
-        logits = torch.empty(len(next(iter(placed.values()))), width, device=place)
+        logits = torch.empty(self.shape_of_logits(placed), device=place)
         for name, value in placed.items():
             binding.bind_input(name, place.type, 0, "int64", tuple(value.shape), value.data_ptr())
         binding.bind_output("logits", place.type, 0, "float32", tuple(logits.shape), logits.data_ptr())
         self.session.run_with_iobinding(binding)
         return logits
+
+    def shape_of_logits(self, placed: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """Return (batch, outputs), or (batch, tokens, outputs) of a graph that answers for every token."""
+        sizes = {
+            dimension: size
+            for declared in self.session.get_inputs()
+            for dimension, size in zip(declared.shape, placed[declared.name].shape, strict=True)
+        }
+        return tuple(sizes.get(dimension, dimension) for dimension in self.session.get_outputs()[0].shape)
 
 
 def inference_session(model: Path | bytes, threads: int, device: Device = CPU, *, optimized: Path | None = None) -> Any:

@@ -72,9 +72,8 @@ class EngineSession(TensorSession):
 
     def run(self, placed: Mapping[str, Tensor]) -> Tensor:
         """Return the logits on the GPU; raises ModelError for a batch outside the engine's profile."""
-        rows = len(next(iter(placed.values())))
-        logits = torch.empty(rows, self.engine.width, device=self.device.torch_device)
-        shapes = {name: tuple(value.shape) for name, value in placed.items()}
+        shape = self.engine.prepare({name: tuple(value.shape) for name, value in placed.items()})
+        logits = torch.empty(shape, device=self.device.torch_device)
         addresses = {name: value.data_ptr() for name, value in placed.items()} | {"logits": logits.data_ptr()}
-        self.engine.start(shapes, addresses, torch.cuda.current_stream().cuda_stream)
+        self.engine.start(addresses, torch.cuda.current_stream().cuda_stream)
         return logits

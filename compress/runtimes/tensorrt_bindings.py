@@ -114,17 +114,20 @@ class Engine:
 
     def __init__(self, engine: Any) -> None:
         self._engine, self._context = engine, engine.create_execution_context()
-        self.width = int(engine.get_tensor_shape("logits")[-1])
 
-    def start(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int], stream: int) -> None:
-        """Start on a CUDA stream; ``addresses`` of the inputs and of ``logits`` (batch, width) fp32 are on the GPU.
-
-        Raises ModelError for shapes outside the engine's profile.
-        """
+    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Take the inputs' shapes, and return that of the logits; raises ModelError outside the engine's profile."""
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 low, _, high = (tuple(size) for size in self._engine.get_tensor_profile_shape(name, 0))
                 raise ModelError(f"the engine takes {name} from {low} to {high} (batch, tokens), not {shape}")
+        return tuple(self._context.get_tensor_shape("logits"))
+
+    def start(self, addresses: Mapping[str, int], stream: int) -> None:
+        """Start on a CUDA stream; ``addresses`` of the inputs and of ``logits``, fp32, are on the GPU.
+
+        Raises ModelError where it does not run.
+        """
         for name, address in addresses.items():
             self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(stream):

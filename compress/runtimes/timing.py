@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ def time_in_turns(
     seconds: float,
     title: str | None,
     device: Device = CPU,
+    failures: dict[Name, Exception] | None = None,
 ) -> dict[Name, list[float]]:
     """Return seconds per call for each runner, called in turn (A B A B …) on one of its feeds after the other.
 
@@ -33,18 +35,36 @@ def time_in_turns(
     ends after a whole pass over the feeds when each runner has been called ``calls`` times, or, for slow ones, been
     busy for ``seconds``; so a drifting machine touches all alike. What a runner prepares for a shape of inputs (a
     buffer, a kernel) is not in the figures: it is called once on each before.
+
+    With ``failures``, a runner that raises is added to them and left out from then on, without seconds of its own;
+    otherwise its error is raised.
     """
-    for name, runner in runners.items():
-        for feed in [*feeds[name][:WARM_UP], *_other_shapes(feeds[name])]:
-            runner(feed)
     spent: dict[Name, list[float]] = {name: [] for name in runners}
+
+    @contextmanager
+    def guarded(name: Name) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # runtimes' errors share no base class
+            if failures is None:
+                raise
+            failures[name] = error
+            del spent[name]
+
+    for name, runner in runners.items():
+        with guarded(name):
+            for feed in [*feeds[name][:WARM_UP], *_other_shapes(feeds[name])]:
+                runner(feed)
     busy = dict.fromkeys(runners, 0.0)
     with progress(total=calls, title=title, unit="call") as bar:
-        while any(len(spent[name]) < calls and busy[name] < seconds for name in runners):
+        while any(len(times) < calls and busy[name] < seconds for name, times in spent.items()):
             for turn in zip(*(feeds[name] for name in runners), strict=True):
                 for (name, runner), feed in zip(runners.items(), turn, strict=True):
-                    spent[name].append(device.seconds(partial(runner, feed)))
-                    busy[name] += spent[name][-1]
+                    if name not in spent:
+                        continue
+                    with guarded(name):
+                        spent[name].append(device.seconds(partial(runner, feed)))
+                        busy[name] += spent[name][-1]
                 bar.update()
     return spent
 

@@ -15,7 +15,9 @@ import pytest
 
 from compress.cli import compose
 from compress.cli import main as cli
+from compress.cli.commands.bench import failures, timings
 from compress.cli.main import main
+from compress.cli.output import table
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.run.check import Checked, Tried
@@ -292,6 +294,39 @@ def test_latencies_are_a_line_each(capsys, monkeypatch):
         ["a", "[x]", "cpu", "8", "32", "9.88", "2", "3"],
     ]
     assert len(lines) == 5
+
+
+def test_a_path_stays_readable_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path, variants = "runs/quickstart/reviews/artifacts/onnx", ("SDPA fp32", "torch.compile fp16")
+    timing = {"device": "cuda", "batch": 32, "tokens": 128, "median_ms": 12.3456, "p90_ms": 12.3456, "p99_ms": 12.3456}
+    rows = [
+        {"path": path, "runtime": "onnxruntime", "latency": [timing | {"variant": variant, "copies": False}]}
+        for variant in variants
+    ]
+    table(list(timings(rows)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == path
+    assert lines[2].split() == ["onnxruntime", "cuda", "SDPA", "fp32", "False", "32", "128", *["12.3"] * 3]
+    assert lines[3].split() == ["onnxruntime", "cuda", "torch.compile", "False", "32", "128", *["12.3"] * 3]
+    assert [line.split() for line in lines[4:]] == [["fp16"]]
+    table([{"text": "long " * 30, "label": "good"}])
+    beside = capsys.readouterr().out.splitlines()
+    assert beside[0].split() == ["text", "label"]
+    assert beside[1].split()[-1] == "good"
+
+
+def test_each_reason_for_a_missing_timing_is_told_once():
+    cell = {"device": "cuda", "batch": 32, "tokens": 128, "not_measured": "OutOfMemoryError: 3 GiB"}
+    rows = [
+        {"path": "a", "runtime": "pytorch", "latency": [cell | {"copies": copies} for copies in (False, True)]},
+        {"path": "b", "runtime": "", "latency": [], "not_measured": "it has no engine"},
+        {"path": "c", "runtime": "", "latency": [], "not_measured": "it has no engine"},
+    ]
+    assert list(failures(rows)) == [
+        "Not measured: a, 32 × 128 tokens on cuda: OutOfMemoryError: 3 GiB", "it has no engine",
+    ]  # fmt: skip
+    assert [row["median_ms"] for row in timings(rows)] == ["–", "–"]
 
 
 def test_the_module_is_the_program():

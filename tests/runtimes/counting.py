@@ -70,6 +70,8 @@ class CountingSession(TorchSession):
     def run(self, placed: Any) -> Any:
         assert self.device.inside, "run outside the device's context"  # type: ignore[attr-defined]
         self.runtime.counts["run"] += 1
+        if len(placed["input_ids"]) > self.runtime.most_rows.get(self.variant, 10**6):
+            raise MemoryError("out of\nmemory")
         return super().run(placed)
 
     def fetch(self, logits: Any) -> Any:
@@ -86,6 +88,7 @@ class CountingRuntime(Runtime):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.loaded: list[tuple[str, str]] = []  # device, variant
+        self.most_rows: dict[str, int] = {}  # by variant, that fit into its memory
 
     def owns(self, folder: Path) -> bool:
         return (folder / MARK).is_file()

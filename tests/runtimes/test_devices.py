@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from transformers import AutoModelForTokenClassification
 
 from compress.benchmark.figures import Entry
 from compress.benchmark.stage import Benchmark
@@ -18,6 +19,7 @@ from compress.errors import CompressError, ModelError
 from compress.export.onnx import Onnx
 from compress.onnx.folder import MODEL
 from compress.onnx.graph import input_names, write_onnx
+from compress.onnx.half import write_half
 from compress.quantize.int8 import DynamicInt8
 from compress.report.document import parse
 from compress.report.schema import Report
@@ -28,6 +30,7 @@ from compress.run.predict import predict
 from compress.runtimes import devices, registry
 from compress.runtimes.base import Session
 from compress.runtimes.devices import CPU, CUDA, Device, device_fault, register_device
+from compress.runtimes.onnxruntime import OnnxCudaSession, graph_session, inference_session
 from compress.runtimes.pytorch import COMPILED, FORMS, ON_A_GPU, PyTorch
 from compress.runtimes.registry import RUNTIMES, register, runtime_of
 from compress.runtimes.tensorrt import TensorRt
@@ -195,6 +198,66 @@ def test_bench_times_every_device_and_says_what_does_not_run(
     assert printed.out.split("\n")[0].split() == [
         "path", "runtime", "device", "variant", "copies", "batch", "tokens", "median_ms", "p90_ms", "p99_ms",
     ]  # fmt: skip
+
+
+def test_too_little_memory_ends_one_cell_and_says_so(
+    finished: Path, counter: tuple[CountingDevice, CountingRuntime], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    _, runtime = counter
+    monkeypatch.setattr(runtime, "most_rows", {"rounded": 2})
+    folder = finished / "run" / "artifacts" / "counting"
+    rows = {row["variant"]: row for row in bench_paths([folder], [1, 4, 2], [8], 1, ["counter"], seconds=0.02)}
+    assert all(timing["median_ms"] > 0 for timing in rows["plain"]["latency"])
+    cells = {(timing["batch"], timing["copies"]): timing for timing in rows["rounded"]["latency"]}
+    assert [key for key, timing in cells.items() if "median_ms" not in timing] == [(4, False), (4, True)]
+    assert {cells[4, copies]["not_measured"] for copies in (False, True)} == {"MemoryError: out of memory"}
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["bench", str(folder), "--device", "counter", "--batch", "1,4", "--tokens", "8"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("MemoryError: out of memory") == 1
+    assert "rounded, 4 × 8 tokens on counter" in printed.err
+
+
+def test_a_run_with_a_failed_cell_ends_with_a_report_and_tries_it_again(
+    finished: Path, counter: tuple[CountingDevice, CountingRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runtime = counter
+    files = {name: finished / f"{name}.tsv" for name in ("train", "validation", "test")}
+
+    def counting() -> Entry:
+        settings = SETTINGS | {"batches": [3]}
+        recipe(
+            files, finished / "teacher", finished, prune={}, export={"counting": Counting()}, quantize={},
+            benchmark=Benchmark(devices=BOTH, **settings), output=str(finished / "failed"),
+        ).run()  # fmt: skip
+        return next(entry for entry in read().artifacts if entry.name == "counting")
+
+    def read() -> Report:
+        return parse(json.loads((finished / "failed" / "report.json").read_text()))
+
+    monkeypatch.setattr(runtime, "most_rows", {"rounded": 2})
+    cells = [timing for timing in counting().latency if timing.batch == 3]
+    assert {(cell.variant, cell.not_measured) for cell in cells} == {
+        ("plain", ""), ("rounded", "MemoryError: out of memory"),
+    }  # fmt: skip
+    for name in ("report.md", "report.html"):
+        page = (finished / "failed" / name).read_text()
+        assert page.count("MemoryError: out of memory") == 1
+        assert "counting (rounded), 3 × 8 tokens" in page
+    monkeypatch.setattr(runtime, "most_rows", {})
+    assert not any(timing.not_measured for timing in counting().latency)
+
+
+def test_sessions_with_memory_of_their_own_give_logits_in_the_shape_of_the_graph(tmp_path: Path) -> None:
+    tagger = AutoModelForTokenClassification.from_config(tiny_model(num_labels=5).config)
+    for model, shape in ((tiny_model(num_labels=5), (3, 5)), (tagger, (3, 9, 5))):
+        write_onnx(model, input_names(tiny_tokenizer()), tmp_path / MODEL)
+        write_half(tmp_path / MODEL, tmp_path / "half.onnx")
+        batch = {name: value.numpy() for name, value in tiny_batch().items() if name != "labels"}
+        for path in (tmp_path / MODEL, tmp_path / "half.onnx"):
+            session = OnnxCudaSession(inference_session(path, 1), CPU)
+            assert session(batch).shape == shape
+            assert abs(session(batch) - graph_session(path, 1)(batch)).max() < 1e-6
 
 
 def test_predict_runs_on_the_device_that_is_named(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,23 @@ def test_a_drift_that_touches_both_leaves_their_ratio() -> None:
 def test_each_row_counts_by_its_fastest_call() -> None:
     calls = [1.0, 20.0, 3.0, 10.0, 2.0, 30.0]  # two passes over three rows
     np.testing.assert_array_equal(quiet_rows({"a": calls}, 3)["a"], [1, 2, 3])
+
+
+def test_a_runner_that_fails_leaves_the_others_to_their_turns() -> None:
+    calls = iter(range(100))
+
+    def breaks(feed: Any) -> None:
+        if next(calls) == 5:
+            raise MemoryError("all of it")
+
+    runners = {"a": lambda feed: None, "b": breaks, "c": lambda feed: next(iter(()))}
+    feeds = {name: [{"n": np.array([0])}] for name in runners}
+    failures: dict[str, Exception] = {}
+    spent = time_in_turns(runners, feeds, 20, 60.0, None, failures=failures)
+    assert {name: len(times) for name, times in spent.items()} == {"a": 20}
+    assert {name: type(error) for name, error in failures.items()} == {"b": MemoryError, "c": StopIteration}
+    with pytest.raises(StopIteration):
+        time_in_turns({"c": runners["c"]}, feeds, 20, 60.0, None)
 
 
 def test_runners_take_turns_and_whole_passes() -> None:

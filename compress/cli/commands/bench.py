@@ -40,7 +40,24 @@ def timings(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for row, timing in every:
         shown: dict[str, Any] = {"path": row["path"], "runtime": row["runtime"], "device": timing["device"]}
         shown |= {name: timing.get(name, "") for name in told}
-        yield shown | {name: timing[name] for name in ("batch", "tokens", "median_ms", "p90_ms", "p99_ms")}
+        shown |= {name: timing[name] for name in ("batch", "tokens")}
+        yield shown | {name: timing.get(name, "–") for name in ("median_ms", "p90_ms", "p99_ms")}
+
+
+def failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield why paths and single timings have no figures, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if "not_measured" in row:
+            reasons.setdefault(row["not_measured"], [])
+        for timing in row["latency"]:
+            if "not_measured" in timing:
+                name = ", ".join(filter(None, (row["path"], timing.get("variant", ""))))
+                cell = f"{name}, {timing['batch']} × {timing['tokens']} tokens on {timing['device']}"
+                cells = reasons.setdefault(timing["not_measured"], [])
+                cells += [] if cell in cells else [cell]  # with copies and without
+    for reason, cells in reasons.items():
+        yield f"Not measured: {'; '.join(cells)}: {reason}" if cells else reason
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
     else:  # a line for each batch size and length
-        for reason in dict.fromkeys(row["not_measured"] for row in rows if "not_measured" in row):
+        for reason in failures(rows):
             note(reason)
         table(list(timings(rows)))
     return 0
