@@ -25,15 +25,15 @@ AGAIN = "and run the same command again; finished work is kept"
 REASONS = {
     errno.ENOSPC: ("the disk is full", f"Free some space {AGAIN}"),
     errno.EDQUOT: ("the disk quota is used up", f"Free some space {AGAIN}"),
-    errno.EFBIG: ("no file of this size is allowed there", f"Raise the limit (ulimit -f) {AGAIN}"),
+    errno.EFBIG: ("the limit on file sizes is exceeded", f"Raise the limit (ulimit -f) {AGAIN}"),
     errno.EMFILE: ("too many files are open", f"Raise the limit (ulimit -n) {AGAIN}"),
     errno.EACCES: ("no permission", "Choose another path"),
     errno.EPERM: ("no permission", "Choose another path"),
     errno.EROFS: ("that file system is read-only", "Choose another path"),
     errno.ENOENT: ("there is no such file or folder", "Check the path"),
-    errno.ENOTDIR: ("a file stands where a folder is needed", "Choose another path"),
-    errno.EEXIST: ("a file stands where a folder is needed", "Choose another path"),
-    errno.EISDIR: ("a folder stands where a file is needed", "Move it away, or choose another path"),
+    errno.ENOTDIR: ("there is a file where a folder is needed", "Choose another path"),
+    errno.EEXIST: ("there is a file where a folder is needed", "Choose another path"),
+    errno.EISDIR: ("there is a folder where a file is needed", "Move it away, or choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one"),
     errno.ELOOP: ("a symbolic link leads back to itself", "Remove that link, or choose another path"),
 }
@@ -149,8 +149,8 @@ def settle(work: Path, final: Path, finish: Callable[[], None] | None = None) ->
 def copy_file(source: Path, target: Path) -> None:
     """Write a copy: a change to the one leaves the other as it is.
 
-    Where the file system can (btrfs, XFS, bcachefs), the copy is a clone, which shares blocks on disk until one of the
-    two is written to; elsewhere it takes the disk again.
+    Where the file system can (btrfs, XFS, bcachefs), the copy is a clone, which shares blocks on disk until either is
+    written to; elsewhere it takes up disk space again.
     """
     with source.open("rb") as read, target.open("wb") as written:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from compress.errors import ModelError
 
 PATIENCE = 2.0  # seconds in which the hub must answer
-NO_FOLDER = "is no folder"
+NO_FOLDER = "is not a folder"
 
 
 def looks_like_a_path(name: str) -> bool:

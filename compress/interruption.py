@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training is stopped after the step at hand, everything else at once."""
+"""Ctrl-C and SIGTERM: training stops after the current step, everything else at once."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _imported(name: str, setting: str) -> Iterator[Fault]:
         import_module(name)
     except Exception as error:  # whatever that module raises
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(".")
-        remedy = "Install its package, or start in the folder that holds it."
+        remedy = "Install its package, or start compress in the folder that holds it."
         yield Fault(setting, name, f"cannot be imported ({reason})", remedy)
         return
     finally:

@@ -22,7 +22,7 @@ def refuse_several() -> None:
             continue
         shown = value if value.strip().isdecimal() else repr(value)
         raise SeveralProcessesError(
-            f"{name} = {shown}: must be 1 or unset, as compress runs in one process; start it without torchrun, "
+            f"{name} = {shown}: must be 1 or unset, because compress runs in one process; start it without torchrun, "
             "accelerate launch, mpirun or srun."
         )
 

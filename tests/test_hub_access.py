@@ -40,11 +40,11 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "rule", "remedy"),
     [
-        ("./nope", "is no folder", ""),
-        ("nope/", "is no folder", ""),
-        ("~/no/such/model", "is no folder", ""),
-        ("a/b/c", "is no folder", ""),
-        ("./models/nmaed", "is no folder", "Did you mean models/named?"),
+        ("./nope", "is not a folder", ""),
+        ("nope/", "is not a folder", ""),
+        ("~/no/such/model", "is not a folder", ""),
+        ("a/b/c", "is not a folder", ""),
+        ("./models/nmaed", "is not a folder", "Did you mean models/named?"),
         ("train.tsv", "is a file", ""),
         ("minilmm", "is neither a folder nor a packaged model", "Did you mean minilm?"),
         ("MiniLM", "is neither a folder nor a packaged model", "Did you mean minilm?"),
@@ -172,7 +172,7 @@ def test_a_file_or_a_folder_in_place_of_a_data_set_is_pointed_to_its_setting(tmp
     )
     assert folder_instead("empty") == (
         "is a folder",
-        "If it is in a layout of the datasets library: data=hub data.path=empty.",
+        "If the datasets library knows its layout: data=hub data.path=empty.",
     )
     assert folder_instead("owner/name") is None
 

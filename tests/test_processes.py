@@ -40,7 +40,7 @@ def test_every_command_that_works_is_refused_in_a_line(argv, monkeypatch, capsys
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(argv) == 2
     said = capsys.readouterr()
-    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, as compress runs in one process;")
+    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, because compress runs in one process;")
     assert (said.err.count("\n"), said.out) == (1, "")
     assert not list(tmp_path.iterdir())
 

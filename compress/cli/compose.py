@@ -1,7 +1,7 @@
 """Recipes from words and YAML: the one file that knows Hydra.
 
 The dataclasses are the schema; Hydra composes onto it what is chosen, the recipe file and the single values.
-Where it refuses something, `_piecewise` goes through the same words one by one, so that every mistake is told
+Where it refuses something, `_piecewise` goes through the same words one by one, so that all mistakes are listed
 at once, in the project's words.
 """
 
@@ -177,7 +177,7 @@ def _parameter_faults(config: DictConfig, word: Word) -> Iterator[Fault]:
         try:
             OmegaConf.update(config, word.setting, word.values[0])
         except OmegaConfBaseException:
-            yield Fault(word.setting, word.values[0], "has a value of another kind than this setting takes")
+            yield Fault(word.setting, word.values[0], "has a value of the wrong type")
 
 
 def recipes() -> list[tuple[str, str, Path]]:
@@ -379,7 +379,7 @@ def _set(reading: Reading, config: DictConfig, path: str, value: Any, said: str)
 
 
 def _open(config: DictConfig, path: str) -> None:
-    """Make the entries that a path goes through, of dictionaries that hold settings under names of one's own."""
+    """Make the entries that a path goes through, of dictionaries that hold settings under names of your own."""
     keys = path.split(".")
     for count in range(1, len(keys)):
         above, entry = ".".join(keys[:count]), ".".join(keys[: count + 1])
@@ -389,7 +389,7 @@ def _open(config: DictConfig, path: str) -> None:
 
 
 def _entry(config: DictConfig, path: str) -> type[Settings] | None:
-    """Return what is held by a dictionary of settings that is no group of choices; None for anything else."""
+    """Return what a dictionary of settings holds, unless it is a group of choices; None for anything else."""
     above, _, name = path.rpartition(".")
     owner = OmegaConf.select(config, above, throw_on_missing=False) if above else config
     kind = OmegaConf.get_type(owner) if isinstance(owner, DictConfig) else None

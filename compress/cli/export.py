@@ -19,7 +19,7 @@ from compress.student.saved import Saved
 from compress.teachers.model import FineTune, Teacher
 
 TAKEN = ("uses", "data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
-"""What can be chosen and set; the rest says how a student is made, and here it is made already."""
+"""What can be chosen and set; the rest describes how a student is made, and here it exists already."""
 
 
 def recipe_for(model: str, words: Sequence[str]) -> Recipe:
@@ -29,7 +29,7 @@ def recipe_for(model: str, words: Sequence[str]) -> Recipe:
     ModelError where ``model`` is neither a run nor a classifier.
     """
     faults = [
-        Fault(word.partition("=")[0], None, "says how a student is made, and export takes one that is made", _INSTEAD)
+        Fault(word.partition("=")[0], None, "describes how a student is made, and export uses a finished one", _INSTEAD)
         for word in words
         if word.lstrip("+~").partition("=")[0].partition(".")[0].partition("/")[0] not in TAKEN
     ]
@@ -37,13 +37,13 @@ def recipe_for(model: str, words: Sequence[str]) -> Recipe:
         raise RecipeError(faults)
     path = given_path(model)
     if sentence := run_in(path):
-        raise ModelError(f"{path}: is no run. {sentence}")
+        raise ModelError(f"{path}: is not a run. {sentence}")
     if (path / "report.json").is_file() or (path / "recipe.yaml").is_file():
         return _of_run(path, words)
     return _of_classifier(model, words)
 
 
-_INSTEAD = f"Here it can be {', '.join(TAKEN)}; for all else there is compress run."
+_INSTEAD = f"Export accepts {', '.join(TAKEN)}; use `compress run` for the rest."
 
 
 def _of_run(run: Path, words: Sequence[str]) -> Recipe:
@@ -53,11 +53,13 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
     for needed in (run / "recipe.yaml", teacher / "config.json", student / "config.json"):
         if not needed.is_file():
             raise ModelError(
-                f"{run}: is no finished run: it has no {needed.relative_to(run)}. Name its student's folder."
+                f"{run}: is not a finished run: {needed.relative_to(run)} is missing. Name its student's folder."
             )
     recipe = compose.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words], trusted=False)
     if recipe.output and as_lasting(Path(recipe.output).expanduser()) == run:
-        raise RecipeError([Fault("output", recipe.output, "is the run itself, which stays as it is", "Name another.")])
+        raise RecipeError(
+            [Fault("output", recipe.output, "is the run itself, which export must not change", "Name another folder.")]
+        )
     assert isinstance(recipe.teacher, Teacher)  # its folder holds a model
     plain = Teacher()
     return replace(
@@ -80,7 +82,7 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
 def _of_classifier(model: str, words: Sequence[str]) -> Recipe:
     """Return the recipe for a classifier without a teacher, its rows as long as it takes them."""
     if not any(word.startswith(("data=", "data.")) for word in words):
-        rule = "is needed: artifacts are calibrated and proved on rows"
+        rule = "is needed: artifacts are calibrated and measured on rows"
         raise RecipeError([Fault("data", None, rule, "For example data=files data.train=my/train.tsv.")])
     path = Path(model).expanduser()
     source = str(as_lasting(path)) if path.exists() else model

@@ -19,13 +19,13 @@ COLUMN = 42
 
 def choices_and_settings() -> str:
     """Return what can be chosen, then every setting, in the order of the work."""
-    list(use_installed())  # what cannot serve is told by a run
+    list(use_installed())  # a run reports what cannot be used
     return "\n".join([*_choices(), "", *_settings()])
 
 
 def _choices() -> Iterator[str]:
     defaults = chosen(Recipe())
-    yield "choices (those with * are taken where a recipe says nothing):"
+    yield "choices (* marks the defaults):"
     for group, options in GROUPS.items():
         several = f"{group}=[NAME,…]" if group in SEVERAL else f"{group}=NAME"
         yield f"\n  {several}"
@@ -35,7 +35,7 @@ def _choices() -> Iterator[str]:
                 yield from _entry(f"  {mark} {name}", summary(option))
         presets = [name for name, option in options.items() if not isinstance(option, type)]
         if presets:
-            yield from _entry(f"    {', '.join(presets)}", "sets of the hub that need no more settings")
+            yield from _entry(f"    {', '.join(presets)}", "data sets of the hub that need no further settings")
         if group == "data":
             yield from _entry("    OWNER/NAME", "any other data set of the hub, by its id")
 

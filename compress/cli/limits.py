@@ -72,11 +72,11 @@ def inserted(text: str) -> Why | None:
     """Return why what a text inserts by ``${…}`` may not be inserted."""
     for name, end in INTERPOLATION.findall(text):
         if end == ":" and name.strip() not in RESOLVERS:
-            return f"inserts by the function {name.strip()!r}, which is not allowed", _INSERTED
+            return f"calls the function {name.strip()!r}, which is not allowed", _INSERTED
         if end in {"$", "{"}:
-            return "inserts what an insertion names, which is not allowed", _INSERTED
+            return "nests one insertion in another, which is not allowed", _INSERTED
         if end != ":" and is_hydras(re.sub(r"^[\s.\[]+", "", name).replace("]", ".")):
-            return "inserts a setting of Hydra's own, which is not allowed", _INSERTED
+            return "inserts one of Hydra's own settings, which is not allowed", _INSERTED
     return None
 
 

@@ -30,7 +30,7 @@ commands:
   export      quantize and export a saved student, or any saved classifier, with a report
   compare     compare finished runs
   bench       measure the latency of models and artifacts
-  predict     ask a model or an artifact about texts
+  predict     predict labels or scores for texts
   recipes     list the recipes
   cache       list, prune or empty the cache of finished work
   completion  print a completion script for your shell

@@ -1,4 +1,4 @@
-"""Options of a command: what is wrong with them is told in one line."""
+"""Options of a command; errors in them are reported in one line."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Reading:
                 self.recipes = {name: found.without(word.setting, dropped) for name, found in self.recipes.items()}
         files = (text for choices in self.recipes.values() for text in texts_in(choices.file.values))
         if too_many_copies([*files, *(word.text for word in self.words)]):
-            rule = "insert each other so often that their length has no bounds"
+            rule = "insert each other so often that their length is unbounded"
             self.refuse("${…}", None, rule, "Write some of them out.")
 
     def refuse(self, setting: str, value: object, rule: str, remedy: str = "", *, blame: str = "") -> None:
@@ -181,7 +181,7 @@ class Reading:
             self.refuse(key, None, f"names code to call by {special}, which no recipe may", "Leave it out.", blame=key)
             return None
         if not word.count:
-            rule = "has no values, or so many that they cannot be counted"
+            rule = "has no values, or too many to count"
             self.refuse(key, value, rule, "Write a,b,c or range(FROM,TO,STEP).", blame=key)
             return None
         if word.count > 1 and not self.sweep:
@@ -201,7 +201,7 @@ class Reading:
             rule = f"is longer than {LONGEST_WORD} characters"
             return rule, "Put it into a recipe file: compress run recipe=FILE.yaml."
         if too_nested(text):
-            return "has too many brackets inside each other", "Close every bracket and quote, as in [a,b] or 'a, b'."
+            return "nests too many brackets", "Close every bracket and quote, as in [a,b] or 'a, b'."
         return unprintable(text) or inserted(text)
 
     def _hydras(self, key: str, value: str) -> Word | None:
@@ -214,12 +214,12 @@ class Reading:
             self.refuse(key, value, rule, "Write hydra/launcher=NAME or hydra.launcher.PARAMETER=VALUE.")
             return None
         if not self.sweep:
-            self.refuse(key, value, "means something in a sweep only", "Add -m.")
+            self.refuse(key, value, "has no effect outside a sweep", "Add -m.")
             return None
         word = self._parsed(key, value, value)
         plain = str if names else str | int | float | bool | None
         if (word is not None and not (len(word.values) == 1 and isinstance(word.values[0], plain))) or "${" in value:
-            self.refuse(key, value, "must be one name" if names else "must be one plain value, no list and no ${…}")
+            self.refuse(key, value, "must be one name" if names else "must be one plain value, not a list or ${…}")
             return None
         return word
 
@@ -295,13 +295,13 @@ class Reading:
         if not within:
             self._built_on = set()
         if path is None:
-            self.refuse(said, shown, "is no recipe", nearest(name, recipe_files.known()), blame="recipe")
+            self.refuse(said, shown, "is not a known recipe", nearest(name, recipe_files.known()), blame="recipe")
         elif name in within:
-            self.refuse(said, shown, "builds on itself", blame="recipe")
+            self.refuse(said, shown, "includes itself", blame="recipe")
         elif name in self._built_on:
-            self.refuse(said, shown, "is built on already", "Name it once.", blame="recipe")
+            self.refuse(said, shown, "is included twice", "Name it once.", blame="recipe")
         elif len(self._built_on) > MOST_INCLUDED:
-            self.refuse(said, shown, f"builds on more than {MOST_INCLUDED} recipes", blame="recipe")
+            self.refuse(said, shown, f"includes more than {MOST_INCLUDED} recipes", blame="recipe")
         else:
             self._built_on.add(name)
             try:
@@ -322,7 +322,7 @@ class Reading:
     _given: Sequence[str] = ()
 
     def _use(self, modules: Any, setting: str) -> None:
-        """Import modules; what is no list of texts is refused as any value of a wrong type is."""
+        """Import modules; anything but a list of texts is refused like any value of a wrong type."""
         names = [name for name in modules if isinstance(name, str)] if isinstance(modules, list) else []
         faults = list(use(names, setting))
         self.faults += faults
@@ -365,13 +365,13 @@ class Reading:
             if self._recipe(name, str(chosen), f"{line}: recipe", within):
                 choices.includes.append(name)
         elif group not in GROUPS:
-            self.refuse(f"{line}: {group}", chosen, "is no group of choices", nearest(group, GROUPS))
+            self.refuse(f"{line}: {group}", chosen, "is not a group of choices", nearest(group, GROUPS))
         elif package and not _is_own_name(group, package):
-            rule = f"puts an option elsewhere than below {group.replace('/', '.')}"
+            rule = f"puts an option outside {group.replace('/', '.')}"
             remedy = f"Write for example `/{group}@{group.replace('/', '.')}.own_name: {chosen}`."
             self.refuse(f"{line}: {found[0]}", chosen, rule, remedy)
         elif package and not isinstance(chosen, str):
-            self.refuse(f"{line}: {found[0]}", chosen, "must be one option, for it has one name")
+            self.refuse(f"{line}: {found[0]}", chosen, "must be one option, because it has one name")
         elif self._known(group, chosen, f"{line}: {group}"):
             if package:
                 choices.named.append({f"/{group}{package}": str(chosen)})
@@ -394,7 +394,7 @@ def quoted(text: str) -> str:
 
 
 def _is_own_name(group: str, package: str) -> bool:
-    """Return whether ``@prune.mine`` is a name of one's own for an option of the group ``prune``."""
+    """Return whether ``@prune.mine`` is a name of your own for an option of the group ``prune``."""
     above, _, name = package.removeprefix("@").rpartition(".")
     return group in SEVERAL and above == group.replace("/", ".") and not SPECIAL.fullmatch(name)
 

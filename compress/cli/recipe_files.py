@@ -112,7 +112,7 @@ def is_folder(text: str) -> bool:
 
 
 def read(path: Path, is_open: IsOpen) -> RecipeFile:
-    """Read a recipe file. Raises RecipeError where it is no YAML file of settings."""
+    """Read a recipe file. Raises RecipeError where it is not a YAML file of settings."""
     text = _text(path)
     try:
         loader = _Loader(text)
@@ -130,10 +130,10 @@ def read(path: Path, is_open: IsOpen) -> RecipeFile:
         rule = f"this is not YAML: {error.problem}"
         if isinstance(error, yaml.composer.ComposerError):  # what is YAML, but no recipe
             several = (error.problem or "").startswith("but found another document")
-            rule = "a second document begins here, and a recipe is one" if several else str(error.problem)
+            rule = "a second document begins here, and a recipe must be a single one" if several else str(error.problem)
         raise RecipeError([Fault(where, None, rule)]) from error
     except (ValueError, yaml.YAMLError) as error:  # a number of thousands of digits; a control character
-        raise RecipeError([Fault("recipe", shown(path), "cannot be read as a text file of YAML")]) from error
+        raise RecipeError([Fault("recipe", shown(path), "cannot be read as a YAML text file")]) from error
     if not isinstance(content, dict | None):
         raise RecipeError([Fault(f"{shown(path)}:1", None, "a recipe holds settings, as `seed: 7`")])
     values = dict(content or {})
@@ -144,7 +144,7 @@ def read(path: Path, is_open: IsOpen) -> RecipeFile:
     lines: dict[str, int] = {}
     for setting, line in _lines(root, ""):
         if setting in lines:
-            rule = f"is there already, in line {lines[setting]}"
+            rule = f"is set already, in line {lines[setting]}"
             faults.append(Fault(f"{shown(path)}:{line}: {setting}", None, rule))
         lines[setting] = line
     recipe = RecipeFile(path, defaults, values, lines)
@@ -183,11 +183,11 @@ def _as_text(node: yaml.Node) -> yaml.Node:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a recipe file. Raises RecipeError where it is no file, or too long for one of settings."""
+    """Return the text of a recipe file. Raises RecipeError where it is not a file, or too long for one of settings."""
     try:
         if path.exists() and not path.is_file():
-            rule = "is a folder" if path.is_dir() else "is no regular file"
-            raise RecipeError([Fault("recipe", shown(path), rule, "Name a file of YAML.")])
+            rule = "is a folder" if path.is_dir() else "is not a regular file"
+            raise RecipeError([Fault("recipe", shown(path), rule, "Name a YAML file.")])
         with path.open("rb") as file:
             raw = file.read(LONGEST_FILE + 1)
         if len(raw) > LONGEST_FILE:
@@ -195,19 +195,21 @@ def _text(path: Path) -> str:
             raise RecipeError([Fault("recipe", shown(path), rule, "Name a file of settings.")])
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise RecipeError([Fault("recipe", shown(path), "is no file", "See `compress recipes`.")]) from error
+        raise RecipeError([Fault("recipe", shown(path), "is not a file", "See `compress recipes`.")]) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([Fault("recipe", shown(path), "cannot be read as a text file of YAML")]) from error
+        raise RecipeError([Fault("recipe", shown(path), "cannot be read as a YAML text file")]) from error
 
 
 def _key_faults(path: Path, root: yaml.Node | None, is_open: IsOpen) -> Iterator[Fault]:
-    """Yield keys that are no names of settings, and those with which Hydra could be told what to call."""
+    """Yield keys that are not names of settings, and those that would have Hydra call code."""
     for key, place in ((key, place) for node, place in _mappings(root) for key, _ in node.value):
         free = place is not None and is_open(place)
         where = f"{shown(path)}:{key.start_mark.line + 1}"
         name = str(key.value).strip()
         if key.tag == MERGE:
-            yield Fault(f"{where}: <<", None, "merges settings, which is not read", "Write them out.")
+            yield Fault(
+                f"{where}: <<", None, "merges settings with <<, which is not supported", "Write the settings out."
+            )
         elif not isinstance(key, yaml.ScalarNode) or key.tag != TEXT:
             value = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
             yield Fault(where, value, "is a key, and must be a name", "Put quotes around it if it is one.")
@@ -310,11 +312,11 @@ class _Loader(yaml.SafeLoader):
         parser: Any = self  # which has no types
         event = parser.peek_event()
         if getattr(event, "tag", None) is not None:
-            problem = f"the tag {event.tag!r} is not read; write a plain value, in quotes for text"
+            problem = f"the tag {event.tag!r} is not supported; write a plain value, in quotes for text"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         self.depth += 1
         if self.depth > DEEPEST:
-            problem = f"more than {DEEPEST} levels inside each other"
+            problem = f"more than {DEEPEST} nested levels"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1

@@ -1,4 +1,4 @@
-"""What a teacher says, apart from what it is: logits are all that a student needs in order to learn from it."""
+"""A teacher's answers, apart from its weights: a student needs only logits to learn from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOGITS = Kind("logits", revision=2)
 
 
 class Answers(Protocol):
-    """What a teacher says about any row of the data, those that augmentations added included."""
+    """A teacher's answers to any row of the data, those that augmentations added included."""
 
     @property
     def key(self) -> str:

@@ -28,7 +28,7 @@ class Details:
     """What a stage or an artifact tells beyond what all of them tell; each kind of work has a subclass of its own."""
 
     def report(self) -> dict[str, Any]:
-        """Return what report.json keeps, JSON-ready, under keys of its own: the fields, but for those of None."""
+        """Return what report.json keeps, JSON-ready, under keys of its own: all fields except those that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

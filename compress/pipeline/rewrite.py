@@ -42,7 +42,7 @@ def rewrite(
     *,
     on: torch.device | None = None,
 ) -> Product:
-    """Return the product with a changed copy of a saved model, its tokenizer and the projections that lie beside it.
+    """Return the product with a changed copy of a saved model, its tokenizer and the projections beside it.
 
     ``made_with`` is everything that the change depends on beside the model, JSON-ready. The model is on the CPU, or
     ``on`` a device.

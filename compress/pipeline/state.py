@@ -71,7 +71,7 @@ class State:
 
     @property
     def given_answers(self) -> Answers:
-        """What the teacher says; raises ValueError when there is none."""
+        """The teacher's answers; raises ValueError when there is no teacher."""
         return self.answers or OfModel(self.given_teacher)
 
     @property

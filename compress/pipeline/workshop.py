@@ -82,20 +82,20 @@ class Workshop:
         Cache(self.cache).use(final.name, str(self.run.absolute()) if self.run else None)
 
         def say_waiting() -> None:
-            self._say(f"{kind.name}: another run is making the same; waiting for it")
+            self._say(f"{kind.name}: another run is making this now; waiting for it")
 
         with storage_faults(self.cache):
             try:
                 if final.exists():
                     return _read(final, key, reused=True)
             except DamagedError:
-                pass  # told below, by the process that makes it again
+                pass  # reported below, by the process that makes it again
             with locked(self.cache / LOCKS / final.name, say_waiting):
                 try:
                     if final.exists():  # another process has made it meanwhile
                         return _read(final, key, reused=True)
                 except DamagedError as damage:
-                    self._say(f"{kind.name}: in the cache {damage.path} {damage.how}; it is made again")
+                    self._say(f"{kind.name}: {damage.path} in the cache {damage.how}; it is made again")
                     shutil.rmtree(final)
                 self._work(kind, final, key, work)
                 return _read(final, key, reused=False)
@@ -116,14 +116,14 @@ class Workshop:
         except DamagedError as damage:
             if not resumes or not damage.path.is_relative_to(partial):
                 raise
-            self._say(f"{kind.name}: of the interrupted work {damage.path} {damage.how}; it starts anew")
+            self._say(f"{kind.name}: {damage.path} of the interrupted work {damage.how}; starting again")
             shutil.rmtree(partial)
             self._attempt(partial, final, key, work)
 
     def _attempt(self, partial: Path, final: Path, key: str, work: Work) -> None:
         """Do the work, or the rest of it, and make the folder final."""
         partial.mkdir(exist_ok=True)
-        if (partial / PRODUCT).exists():  # whole, but for the last step
+        if (partial / PRODUCT).exists():  # whole, except for the last step
             _read(partial, key, reused=False)
             settle(partial, final)
             return
@@ -161,7 +161,7 @@ def _read(folder: Path, key: str, *, reused: bool) -> Product:
     if product is None:
         raise DamagedError(folder / PRODUCT, "is missing")
     if product["key"] != key:
-        raise DamagedError(folder / PRODUCT, "is of other work")
+        raise DamagedError(folder / PRODUCT, "belongs to other work")
     try:
         stands = _stands(folder, product["files"])
     except OSError:

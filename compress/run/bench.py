@@ -26,7 +26,7 @@ def bench_paths(
 ) -> list[dict[str, Any]]:
     """Return one record per path, device and variant, with `latency` entries, or with why it is ``not_measured``.
 
-    All that runs on a device is called in turns. Without ``devices``, those that the machine has. Raises
+    Whatever runs on a device is called alternately. Without ``devices``, those that the machine has. Raises
     CompressError, also where a path runs on none of the devices.
     """
     chosen = chosen_devices(devices, "--device")

@@ -74,7 +74,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
         for path, stage in recipe.trained():
             faults += [fault.under(path) for fault in stage.task_faults(data.task)]
         if why := data.task.too_few(data.train.known_labels):
-            faults.append(Fault("data.train_rows", len(data.train), why, "Take more rows."))
+            faults.append(Fault("data.train_rows", len(data.train), why, "Use more rows."))
         if not any(fault.setting.startswith("teacher") for fault in faults):
             faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
         if not faults:
@@ -153,8 +153,8 @@ def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
         rule = f"has no {task.head}, which the task {task.name} needs"
         yield Fault("student", student.model_type, rule, "Choose student=bert.")
     elif task.by_token and getattr(student, "own_tokens", False):
-        rule = f"reads other tokens than the teacher, and the task {task.name} asks both for an answer for every token"
-        yield Fault("student", student.model_type, rule, "Choose one with the teacher's tokens.")
+        rule = f"does not share the teacher's tokens, and the task {task.name} needs an answer of both for every token"
+        yield Fault("student", student.model_type, rule, "Choose a student with the teacher's tokens.")
 
 
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:

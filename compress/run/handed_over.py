@@ -91,10 +91,15 @@ def _named(text: str) -> Data:
 
 
 def _records(rows: Any, split: str) -> Iterator[Row]:
-    """Yield rows as dictionaries. Raises RecipeError for anything that holds no rows."""
+    """Yield rows as dictionaries. Raises RecipeError for anything that does not hold rows."""
     library = type(rows).__module__.partition(".")[0]
     if _is_name(rows):
-        raise _refusal(f"data.{split}", os.fspath(rows), "is a path among tables", "Use Files(train=…, test=…).")
+        raise _refusal(
+            f"data.{split}",
+            os.fspath(rows),
+            "is a path, and the other splits are tables",
+            "Use Files(train=…, test=…).",
+        )
     if library == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         yield from rows.to_dict(orient="records")
     elif library == "datasets" and hasattr(rows, "features"):
@@ -105,7 +110,7 @@ def _records(rows: Any, split: str) -> Iterator[Row]:
         for number, row in enumerate(rows, 1):
             yield _record(row, split, number)
     else:
-        raise _refusal(f"data.{split}", type(rows).__name__, "is no table or list of rows", _KINDS)
+        raise _refusal(f"data.{split}", type(rows).__name__, "is not a table or list of rows", _KINDS)
 
 
 def _record(row: Any, split: str, number: int) -> Row:
@@ -118,7 +123,7 @@ def _record(row: Any, split: str, number: int) -> Row:
     if not texts or len(texts) != len(names) or len(names) < 1 + (split != "unlabelled"):
         expected = "(text) or (text, text)" if split == "unlabelled" else "(text, label) or (text, text, label)"
         shown = type(row).__name__ if not texts else f"{type(row).__name__} of {len(texts)}"
-        raise _refusal(f"data.{split}", shown, f"row {number} is no dictionary and not {expected}", _KINDS)
+        raise _refusal(f"data.{split}", shown, f"row {number} is neither a dictionary nor {expected}", _KINDS)
     return dict(zip(names, texts, strict=True))
 
 

@@ -69,7 +69,7 @@ def _is_inside(name: str) -> bool:
 
 
 def obstacles(folder: Path, marker: Marker, wanted: Iterable[str] = PAGES) -> Iterator[str]:
-    """Yield, as clauses, what stands in ``folder`` in the way of writing and is not the run's own.
+    """Yield, as clauses, what in ``folder`` blocks writing and does not belong to the run.
 
     ``wanted`` are files to be written beside those on the list.
     """
@@ -100,7 +100,7 @@ def _kind(path: Path) -> str:
 def write_files(folder: Path, run: str, sources: Mapping[str, Source]) -> None:
     """Write ``sources`` by their paths in ``folder``, and remove files of the marker that are not among them.
 
-    Raises StorageError, before anything is replaced, where something else stands in the way or the disk is full.
+    Raises StorageError, before anything is replaced, where something else blocks writing or the disk is full.
     """
     before = read_marker(folder) or Marker(run)
     stop_at(obstacles(folder, before, sources))

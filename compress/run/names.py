@@ -39,10 +39,10 @@ def path_rule(path: str) -> str:
 def _text_rule(text: str, longest: int) -> str:
     if unusable := _UNUSABLE.search(text):
         code = ord(unusable[0])
-        kind = "bytes that are no text in UTF-8" if code >= 0xD800 else f"the control character U+{code:04X}"
+        kind = "bytes that are not UTF-8 text" if code >= 0xD800 else f"the control character U+{code:04X}"
         return f"must not hold {kind}"
     size = len(text.encode())
-    return f"holds a name of {size} bytes, and the longest possible has {longest}" if size > longest else ""
+    return f"holds a name of {size} bytes; at most {longest} are possible" if size > longest else ""
 
 
 def given_path(text: str, what: str = "the path") -> Path:
@@ -76,7 +76,7 @@ def point_to_latest(folder: Path) -> str:
     """
     link = folder.parent / LATEST
     if os.path.lexists(link) and not (link.is_symlink() and len(link.readlink().parts) == 1):
-        return f"{link} was not written by this program, and stays as it is"
+        return f"{link} was not written by this program, and is left unchanged"
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".latest-") as aside:
             (Path(aside) / LATEST).symlink_to(folder.name)
@@ -97,13 +97,13 @@ def distinct(paths: Sequence[str], say: Callable[[str], None]) -> list[str]:
     kept = []
     for path in paths:
         if LATEST in places[path].parts and os.path.realpath(places[path]) in others:
-            say(f"{path} leads to another of these paths, and is left out")
+            say(f"{path} leads to another of these paths and is skipped")
         else:
             kept.append(path)
     finished = [path for path in kept if not is_unfinished(places[path])]
     for path in kept if finished else ():
         if path not in finished:
-            say(f"{path} is not finished, and is left out")
+            say(f"{path} is not finished and is skipped")
     return finished or kept
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compress.run.recipe import Recipe
 
 NO_RESULT = ("recipe", "name", "output", "cache")
-"""Settings on which nothing depends that a run writes, but for where it does."""
+"""Settings that change where a run writes, and nothing in what it writes."""
 
 _WORDS = frozenset(
     (
@@ -54,13 +54,15 @@ def name_faults(recipe: Recipe) -> Iterator[Fault]:
                 yield Fault(group, name, rule, "Choose another name for that stage.")
     for name in recipe.quantize:
         if name in recipe.export:
-            yield Fault("quantize", name, "is the name of an export too, and their folders would be one", "Rename it.")
+            yield Fault(
+                "quantize", name, "is the name of an export too, and both would write to one folder", "Rename it."
+            )
     for group in ("export", "quantize"):
         if "student" in getattr(recipe, group):
             yield Fault(group, "student", "is the name of the student itself", "Rename that stage.")
     for setting, text in _texts(recipe):
         if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
-            yield Fault(setting, text, "holds U+0000 or bytes that are no text in UTF-8", "Rename what it names.")
+            yield Fault(setting, text, "holds U+0000 or bytes that are not UTF-8 text", "Rename that file or folder.")
 
 
 def place_faults(recipe: Recipe) -> Iterator[Fault]:
@@ -109,7 +111,7 @@ def other_run(recipe: Recipe, run: str) -> Iterator[Fault]:
     with suppress(StorageError):  # told by `place_faults`
         marker = read_marker(folder) if folder is not None else None
         if marker is not None and marker.files and marker.run != run:
-            rule = f"{folder} holds another run, of other settings or data"
+            rule = f"{folder} holds another run, with other settings or data"
             yield Fault(*_setting(recipe), rule, f"Name another {_setting(recipe)[0]}=, or delete that folder.")
 
 
@@ -131,7 +133,7 @@ def claimed(recipe: Recipe, run: str, label: str = "") -> Iterator[Path]:
         stop_at(_standing(folder))
         marker = read_marker(folder)
         if marker is not None and marker.files and marker.run != run:
-            raise StorageError(f"{folder}: holds another run, of other settings or data. Name another output=.")
+            raise StorageError(f"{folder}: holds another run, with other settings or data. Name another output=.")
         try:
             if marker is None or not marker.files:
                 Marker(run).write(folder)
@@ -173,7 +175,11 @@ def _standing(folder: Path) -> Iterator[str]:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        yield f"{folder} is a symbolic link that leads to no folder" if folder.is_symlink() else f"{folder} is a file"
+        yield (
+            f"{folder} is a symbolic link that does not lead to a folder"
+            if folder.is_symlink()
+            else f"{folder} is a file"
+        )
         return
     try:
         marker = read_marker(folder)
@@ -185,7 +191,7 @@ def _standing(folder: Path) -> Iterator[str]:
         elif any(folder.iterdir()):
             why = "it is not empty, and not a run of this program"
             if (folder / "report.json").exists():
-                why = "its run was written by a version that kept no list of what it wrote"
+                why = "its run was written by a version that did not list its files"
             yield f"{folder} has no {MARKER}: {why}, so nothing there is touched"
     except StorageError as error:
         yield str(error).partition(", so ")[0]
@@ -194,7 +200,7 @@ def _standing(folder: Path) -> Iterator[str]:
 
 
 def _overlaps(recipe: Recipe) -> Iterator[Fault]:
-    """Yield where the run's folder is, holds, or lies in something that the run reads, or the cache."""
+    """Yield where the run's folder is, holds, or is inside something that the run reads, or the cache."""
     folder = recipe.folder or recipe.parent / "000"  # any number: it is not there yet
     for setting, text in (*_texts(recipe, paths=True), ("cache", recipe.cache)):
         source = recipe.cache_folder if setting == "cache" else Path(text).expanduser()
@@ -202,7 +208,7 @@ def _overlaps(recipe: Recipe) -> Iterator[Fault]:
             continue
         how = _relation(os.path.realpath(folder), os.path.realpath(source))
         if how:
-            rule = f"{folder} {how} {setting} = {text!r}, which must stay as it is"
+            rule = f"{folder} {how} {setting} = {text!r}, which must not change"
             if recipe.folder is None:
                 yield Fault("recipe", recipe.recipe, rule, "Name a folder for the run: output=.")
             else:
@@ -214,7 +220,7 @@ def _relation(folder: str, source: str) -> str:
         return "is"
     if Path(folder) in Path(source).parents:
         return "holds"
-    return "lies in" if Path(source) in Path(folder).parents else ""
+    return "is inside" if Path(source) in Path(folder).parents else ""
 
 
 def _words(settings: Settings) -> frozenset[str]:

@@ -31,7 +31,7 @@ def artifact_folder(path: Path) -> Path:
         chosen = report.best
         return path / (chosen.path if chosen else "student")
     if sentence := run_in(path):
-        raise ModelError(f"{path}: is no run. {sentence}")
+        raise ModelError(f"{path}: is not a run. {sentence}")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path}: is neither a run (report.json) nor a model folder (config.json).")
     return path
@@ -47,9 +47,9 @@ def predict(
     """
     texts, pairs = _listed(texts), _listed(pairs or ())
     if pairs and len(pairs) != len(texts):
-        raise ModelError(f"{len(texts)} texts, but {len(pairs)} second texts. Give a second text per text.")
+        raise ModelError(f"{len(texts)} texts, but {len(pairs)} second texts. Give one second text per text.")
     if not texts or any(not text.strip() for text in texts):
-        raise ModelError("There is no text to predict on. Give one or more texts, none of them empty.")
+        raise ModelError("There is nothing to predict. Give one or more texts, none of them empty.")
     (place,) = chosen_devices([device], "--device")
     folder = artifact_folder(Path(path).expanduser())
     tokenizer = load_tokenizer(folder)

@@ -66,7 +66,7 @@ class Recipe(Settings):
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):
-            rule = "adds rows that only the teacher labels, and no loss asks it"
+            rule = "adds rows that only the teacher labels, and no loss uses its answers"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
         if self.distill.epochs == 0:
             if not isinstance(self.student, Saved):
@@ -74,11 +74,11 @@ class Recipe(Settings):
                     "distill.epochs", 0, "leaves the student untrained", "Choose student=saved, or set it above 0."
                 )
             if self.benchmark.depths not in (Depths.auto, Depths.none):
-                rule = "cuts the student that was distilled, and distill.epochs = 0 distils none"
+                rule = "cuts the distilled student, and distill.epochs = 0 distils none"
                 yield Fault("benchmark.depths", self.benchmark.depths.value, rule, "Set it to none.")
         yield from _weights_faults(self.prune)
         if self.benchmark.depths_twin and not self.layer_drop > 0:
-            rule = "has no other to be the twin of: no layer is dropped in training"
+            rule = "has nothing to compare with: no stage drops layers in training"
             yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
         made = {**self.export, **self.quantize}
         makers = {name: stage for name, stage in made.items() if not stage.gathers}
@@ -88,7 +88,7 @@ class Recipe(Settings):
 
     @property
     def alone(self) -> bool:
-        """Whether there is no teacher: a saved student is taken as it is, and all is measured against it."""
+        """Whether there is no teacher: a saved student is used unchanged, and is the reference of all measurements."""
         saved = isinstance(self.student, Saved) and self.teacher.is_the_model(self.student.model)
         return saved and self.distill.epochs == 0
 
@@ -155,19 +155,19 @@ class Recipe(Settings):
 
 
 def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
-    """Yield where other prunings would spoil what the pruning of weights is, or the weights it goes back to."""
+    """Yield where another pruning stage would spoil the zeros of `PruneWeights`, or the weights it goes back to."""
     for place, (name, stage) in enumerate(prune.items(), 1):
         if isinstance(stage, PruneWeights) and place < len(prune):
             rule = "must come last: what is removed after it changes the share of zeros and their pattern"
             yield Fault(f"prune.{name}", list(prune), rule, f"Put {name} at the end of prune=[…].")
         elif isinstance(stage, PruneWeights) and stage.method is Method.lottery and place > 1:
-            rule = "goes back to weights from before distillation, which the other prunings have not pruned"
+            rule = "goes back to weights from before distillation, which the other pruning stages have not pruned"
             yield Fault(f"prune.{name}.method", "lottery", rule, f"Use prune=[{name}], or another method.")
         elif isinstance(stage, PruneWeights) and stage.pattern != "none":
             harmless = (PruneLayers, PruneWeights, *(() if stage.embeddings else (PruneVocabulary,)))
             others = [one for one, part in prune.items() if not isinstance(part, harmless)]
             if others:
-                rule = f"needs sizes that it divides, and {others[0]} may leave others"
+                rule = f"must divide the sizes of matrices, and {others[0]} may leave sizes that it does not divide"
                 yield Fault(f"prune.{name}.pattern", stage.pattern, rule, f"Leave {others[0]} out, or set it to none.")
 
 

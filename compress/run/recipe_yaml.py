@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """Return a recipe file that composes to ``recipe`` again, but for the run's name and folder."""
+    """Return a recipe file that composes to ``recipe`` again, except for the run's name and folder."""
     named: list[str] = []
     overrides: list[str] = []
     notes: list[str] = []

@@ -57,7 +57,9 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
 
 def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Measured]:
     """Run all stages, measure, and return the last state and the measurements."""
-    answers = tuple(f"tried before work: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers)
+    answers = tuple(
+        f"checked before the start: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers
+    )
     workshop = Workshop(recipe.cache_folder, console, recipe.folder)
     state = State.begin(data=checked.data, workshop=workshop, seed=recipe.seed, notes=answers)
     for title, stage in recipe.stages():
@@ -100,7 +102,7 @@ def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[DepthC
 
 
 def _told(console: Console, title: str, state: State, stage: Callable[[State], State]) -> State:
-    """Run a stage, saying what it is and what came of it."""
+    """Run a stage, printing its title and its result."""
     console.print(Text(title, style="bold"))
     after = _named(stage(state), title, state)
     for record in after.records[len(state.records) :]:

@@ -204,7 +204,7 @@ def _several(names: tuple[str, ...], labels: Sequence[str], mapping: Mapping[str
 
 
 def _by_number(labels: Sequence[str], names: Sequence[str]) -> dict[str, int]:
-    """Return the outputs that whole numbers stand for; nothing where labels are no numbers, or one stands for none.
+    """Return the outputs that whole numbers stand for; nothing where a label is not a number, or stands for none.
 
     Where every name has a number of its own, as in "1 star", that one is meant; otherwise the place in ``id2label``.
     """

@@ -44,7 +44,7 @@ class Classification(Task):
 
     @classmethod
     def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:
-        """Raise DataError for labels that are no words of a few characters; unasked, for those that may be scores."""
+        """Raise DataError for labels longer than a few characters; unasked, for those that may be scores."""
         refuse_doubtful_labels(splits, asked=asked)
         if not asked:
             refuse_too_many_classes(splits[0])
@@ -59,7 +59,7 @@ class Classification(Task):
 
     @classmethod
     def owns(cls, config: Any) -> bool:
-        """Return whether there are several outputs, and they are no scores."""
+        """Return whether there are several outputs, and they are not scores."""
         return bool(config.problem_type != "regression" and config.num_labels != 1)
 
     @classmethod

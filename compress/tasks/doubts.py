@@ -26,7 +26,7 @@ def is_number(text: str) -> bool:
 def refuse_doubtful_labels(splits: Sequence[Labelled], *, asked: bool) -> None:
     """Raise DataError where labels of these splits, the training rows first, are neither classes nor scores.
 
-    ``asked`` says that the recipe names the task: then every word is taken as a class, and what is no score is found
+    ``asked`` means that the recipe names the task: then every word is used as a class, and what is not a score is found
     when it is encoded. Otherwise labels that may be either, or stand for a missing value, are refused too.
     """
     for rows in splits:
@@ -42,7 +42,7 @@ def refuse_doubtful_labels(splits: Sequence[Labelled], *, asked: bool) -> None:
 
 
 def refuse_too_many_classes(train: Labelled) -> None:
-    """Raise DataError where labels of which nobody says what they are are too many for classes."""
+    """Raise DataError where labels of an unnamed task have too many different values for classes."""
     first_of: dict[str, int] = {}
     for index, label in enumerate(train.words):
         first_of.setdefault(label, index)

@@ -58,11 +58,11 @@ def judge_classes(head: Head, names: Sequence[str], predicted: Array, labels: Ar
     if not _associated(predicted, labels, len(names)):
         if adoption.assumed:
             raise ModelError(
-                f"{head.name}: it answers {share:.1%} of {rows:,} labelled rows correctly, no more than chance "
-                f"would, and nothing says that it was trained on these labels ({adoption.note}). Name a teacher that "
-                "was, set teacher.fine_tune=always to train it on these rows, or say what its outputs are: data.labels."
+                f"{head.name}: it answers {share:.1%} of {rows:,} labelled rows correctly, as chance "
+                f"would, and nothing shows that it was trained on these labels ({adoption.note}). Name a teacher that "
+                "was, set teacher.fine_tune=always to train it on these rows, or name its outputs: data.labels."
             )
-        yield "that is no more than chance: this model does not know these labels, or was trained on other texts"
+        yield "not better than chance: this model does not know these labels, or was trained on other texts"
 
 
 def best_order(predicted: Array, labels: Array, count: int) -> Array:
@@ -130,9 +130,9 @@ def judge_scores(head: Head, metrics: Mapping[str, float], scores: Array, labels
             "model's, or set teacher.fine_tune=always to train it on these."
         )
     if metrics["pearson"] < 0.1:
-        yield "that is no more than chance: this model does not know these scores, or was trained on other texts"
+        yield "not better than chance: this model does not know these scores, or was trained on other texts"
     elif worse:
-        yield "further from the labels than their mean is: it is biased on these rows"
+        yield "further from the labels than their mean: it is biased on these rows"
 
 
 def _overlap(first: tuple[float, float], second: tuple[float, float]) -> float:

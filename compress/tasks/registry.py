@@ -13,7 +13,7 @@ from compress.tasks.heads import MARK
 from compress.tasks.regression import Regression
 
 AUTO = "auto"
-"""What a recipe says that leaves the task to the labels."""
+"""What a recipe writes to let the labels decide the task."""
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -23,7 +23,7 @@ _listeners: list[Callable[[type[Task]], None]] = []
 def register(task: type[Task]) -> None:
     """Make a task known by its name; raises ValueError where the name stands for another."""
     if task.name == AUTO or TASKS.setdefault(task.name, task) is not task:
-        raise ValueError(f"There is a task {task.name!r} already. Choose another name.")
+        raise ValueError(f"There is already a task called {task.name!r}. Choose another name.")
     for listener in _listeners:
         listener(task)
 

@@ -55,14 +55,14 @@ class Regression(Task):
 
     @classmethod
     def refusal(cls, label: str) -> tuple[str, str] | None:
-        """Return what is wrong with a label that is no finite number."""
+        """Return what is wrong with a label that is not a finite number."""
         if is_score(label):
             return None
         return f"the label {shortened(label)!r} is not a finite number.", "Correct it, or ask for task=classification."
 
     @classmethod
     def of_labels(cls, labels: Sequence[str]) -> Self:
-        """Return the task with the range of these scores; raises ValueError where one is no finite number."""
+        """Return the task with the range of these scores; raises ValueError where one is not a finite number."""
         values = [cls(0, 0).encode(label) for label in set(labels)]
         return cls(min(values), max(values))
 

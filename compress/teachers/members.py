@@ -82,7 +82,7 @@ def member_faults(ensemble: Ensemble) -> Iterator[Fault]:
     """Yield settings that do not fit the number of members."""
     count = max(ensemble.copies, 1 + len(ensemble.members))
     if ensemble.members and ensemble.copies > 1:
-        yield Fault("copies", ensemble.copies, "cannot go with members", "Set copies=1, or members=[].")
+        yield Fault("copies", ensemble.copies, "cannot be combined with members", "Set copies=1, or members=[].")
         return
     if len({ensemble.model, *ensemble.members}) <= len(ensemble.members):
         yield Fault("members", list(ensemble.members), "names a model twice", "Use weights, or copies.")
@@ -109,8 +109,8 @@ def check_together(ensemble: Ensemble, members: Sequence[Member], task: Task) ->
         raise ModelError(f"teacher.members: an ensemble has no head for the task {task.name}. Name one model.")
     if not task.distributes and ensemble.combine is Combine.confidence:
         raise ModelError(
-            f"teacher.combine = confidence: the labels are {task.predicts}, of which no member is more sure than "
-            f"another. Leave it out: {task.predicts} are averaged."
+            f"teacher.combine = confidence: the labels are {task.predicts}, which carry no "
+            f"confidence. Leave it out: {task.predicts} are averaged."
         )
     if ensemble.copies > 1 and not members[0].must_train:
         raise ModelError(
@@ -121,12 +121,12 @@ def check_together(ensemble: Ensemble, members: Sequence[Member], task: Task) ->
         if ships_code(member.config):
             raise ModelError(
                 f"teacher.members: {member.name} ships its own code (type {member.config.model_type}), and an "
-                "ensemble reloads without. Name models that transformers knows."
+                "ensemble reloads without it. Name models that transformers knows."
             )
         if reading(member.tokenizer) != reading(members[0].tokenizer):
             raise ModelError(
-                f"teacher.members: {member.name} has another tokenizer than {members[0].name}, and an ensemble reads "
-                "a row once. Name members with the same tokenizer."
+                f"teacher.members: {member.name} has a different tokenizer from {members[0].name}, and an ensemble "
+                "reads a row once. Name members with the same tokenizer."
             )
 
 
@@ -142,7 +142,7 @@ def orders(ensemble: Ensemble, members: Sequence[Member], data: Dataset) -> list
         except Refusal as refusal:
             raise ModelError(
                 f"teacher.members: {member.name} {refusal}, which {chosen.name} knows; members must know the same "
-                "labels. Leave it out, or set teacher.fine_tune=always to train all of them anew."
+                "labels. Leave it out, or set teacher.fine_tune=always to train all of them again."
             ) from refusal
     return found
 

@@ -51,7 +51,7 @@ STEPS_APART = 50  # fewer steps are not worth a validation
 
 
 class FineTune(Enum):
-    """auto: when the model is no classifier yet; always: also one that is; never."""
+    """auto: when the model is not yet a classifier; always: even one that is; never."""
 
     auto = "auto"
     always = "always"
@@ -66,16 +66,16 @@ class Teacher(BaseTeacher, Training):
     epochs: float = 10.0  # passes over the training rows at most, when fine-tuned
     learning_rate: float = 0.0  # AdamW's, at its highest; 0: 1e-4 for minilm, 5e-5 for any other model
     decay: Decay = Decay.quadratic  # falls early, so that weights are settled wherever early stopping ends it
-    early_stopping: int = 2  # validations without a better one before it stops; 0: never, last weights kept
-    least_steps: int = 300  # steps at least: more epochs where rows are few, and no early stop before
-    fine_tune: FineTune = FineTune.auto  # auto: only a model that is no classifier yet; always: any; never
-    max_tokens: int = 128  # longer rows are cut, for the student and every artifact too
+    early_stopping: int = 2  # validations without improvement before it stops; 0: never, keep the last weights
+    least_steps: int = 300  # fewest steps: more epochs for few rows, and no early stop before
+    fine_tune: FineTune = FineTune.auto  # auto: only a model that is not yet a classifier; always: any; never
+    max_tokens: int = 128  # longer rows are cut, also for the student and every artifact
     max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
     trust_remote_code: bool = False  # run code that the model's folder ships
     members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
-    copies: int = 1  # fine-tune `model` so many times, with seeds one apart, as one teacher
+    copies: int = 1  # how many times to fine-tune `model`, with seeds one apart, as one teacher
     combine: Combine = Combine.probabilities  # mean of the members' probabilities, logits, or by confidence
-    weights: list[float] | None = None  # of `model` and each of the others, in this order; default: all alike
+    weights: list[float] | None = None  # of `model` and each of the others, in this order; default: all equal
     chosen: int = 1  # the member whose layers are compared and whose weights a student starts from; 1: `model`
 
     def faults(self) -> Iterator[Fault]:
@@ -207,7 +207,7 @@ class Teacher(BaseTeacher, Training):
     def _adoption(self, config: Any, data: Dataset) -> tuple[Adoption | None, str]:
         """Return how the model's head is used, None where it is trained here, and why, as a clause.
 
-        A finished classifier is never trained anew unless ``fine_tune`` is always: it is used or refused.
+        A finished classifier is never trained again unless ``fine_tune`` is always: it is used or refused.
         """
         if self.fine_tune is FineTune.always:
             self._check_labels(config, data)
@@ -226,8 +226,8 @@ class Teacher(BaseTeacher, Training):
         except Refusal as refusal:
             refuse_unseen(data)
             raise ModelError(
-                f"{self.model} is a finished classifier that {refusal}. Say which of its labels is which of the "
-                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it anew on these rows: "
+                f"{self.model} is a finished classifier that {refusal}. Map its labels to the "
+                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it again on these rows: "
                 "teacher.fine_tune=always."
             ) from refusal
 
@@ -272,7 +272,7 @@ class Teacher(BaseTeacher, Training):
     def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
         """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.
 
-        Outputs of a head that is trained anew start from those of the same name; others start at random.
+        Outputs of a head that is trained again start from those of the same name; others start at random.
         """
         head, trust = data.task.head_config(), self.trust_remote_code
         if member.adoption is not None and not member.adoption.single:
@@ -336,7 +336,7 @@ class Teacher(BaseTeacher, Training):
         return -(-len(state.data.train) // self.batch_size)
 
     def _trained(self, curves: list[dict[str, float]], state: State) -> str:
-        """Return how long it was fine-tuned, and what came of it."""
+        """Return how long it was fine-tuned, and the result."""
         floor = self.least_steps / self._steps_an_epoch(state)
         outcome = summary(curves, max(self.epochs, floor), best_kept=self.early_stopping > 0)
         if floor <= self.epochs:

@@ -266,7 +266,7 @@ NONE = replace(BENCHMARK, depths=Depths.none, depths_twin=True)
             "benchmark.depths", "cannot remove layers from a student of type",
         ),
         ({"benchmark": NONE}, "benchmark.depths_twin", "has no effect with depths = none"),
-        ({"distill": SOFT}, "benchmark.depths_twin", "no layer is dropped in training"),
+        ({"distill": SOFT}, "benchmark.depths_twin", "no stage drops layers in training"),
         ({"distill": replace(DISTILL, layer_drop=1.0)}, "distill.layer_drop", "must lie in [0, 1)"),
         ({"distill": replace(DISTILL, layer_drop=-0.2)}, "distill.layer_drop", "must lie in [0, 1)"),
         (

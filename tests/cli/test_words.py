@@ -61,15 +61,15 @@ HYDRAS = [
     ("hydra.sweeper.params={seed:1}", "must be one plain value"),
     ("hydra.sweeper.params.seed=1", "is not a setting"),
     ("hydra.sweeper.max_batch_size=${seed}", "must be one plain value"),
-    ("hydra.sweeper.max_batch_size=many", "has a value of another kind"),
+    ("hydra.sweeper.max_batch_size=many", "has a value of the wrong type"),
     ("teacher._target_=os.getcwd", CODE),
     ("teacher={model:x,_target_:os.getcwd}", CODE),
     ("benchmark.tokens=[{_partial_:true}]", CODE),
-    ("name=${now:%Y}", "inserts by the function 'now'"),
-    ("name=${hydra:job.name}", "inserts by the function 'hydra'"),
-    ("name=${oc.decode:x}", "inserts by the function 'oc.decode'"),
-    ("name=${hydra.job.name}", "a setting of Hydra's own"),
-    ("name=${${recipe}}", "inserts what an insertion names"),
+    ("name=${now:%Y}", "calls the function 'now'"),
+    ("name=${hydra:job.name}", "calls the function 'hydra'"),
+    ("name=${oc.decode:x}", "calls the function 'oc.decode'"),
+    ("name=${hydra.job.name}", "one of Hydra's own settings"),
+    ("name=${${recipe}}", "nests one insertion in another"),
 ]
 
 
@@ -87,13 +87,13 @@ FILES = [
     ("hydra: {callbacks: {x: {_target_: os.getcwd}}}", "own.yaml:1: hydra: belongs to Hydra"),
     ("seed: 1\nhydra.callbacks.x: 1", "own.yaml:2: hydra.callbacks.x: belongs to Hydra"),
     ("hydra/launcher: basic", "own.yaml:1: hydra/launcher: belongs to Hydra"),
-    ("defaults:\n  - override /hydra/launcher: basic", "own.yaml:2: hydra/launcher = 'basic': is no group"),
+    ("defaults:\n  - override /hydra/launcher: basic", "own.yaml:2: hydra/launcher = 'basic': is not a group"),
     ("defaults:\n  - /quantize@hydra.callbacks.x: dynamic", "own.yaml:2: /quantize@hydra.callbacks.x"),
     ("defaults:\n  - /data@_global_: tweets", "own.yaml:2: /data@_global_"),
     ("# @package hydra\ncallbacks: {x: {_target_: os.getcwd}}", "own.yaml:2: _target_: names code"),
     ("prune: {heads: {_args_: [1]}}", "own.yaml:1: _args_: names code"),
     ("benchmark: {tokens: [{_partial_: true}]}", "own.yaml:1: _partial_: names code"),
-    ("name: ${now:%Y}", "own.yaml:1: name = '${now:%Y}': inserts by the function 'now'"),
+    ("name: ${now:%Y}", "own.yaml:1: name = '${now:%Y}': calls the function 'now'"),
     ("teacher: ${student}", "teacher: must be given by its settings"),
     ("teacher.epochs: 3", "own.yaml:1: teacher.epochs: is a path, and must be a name. Write `teacher: {epochs: …}`."),
     ("seed: ${", "own.yaml:1: seed: cannot be read"),
@@ -103,14 +103,14 @@ FILES = [
     ("seed: 1\n---\nseed: 2", "own.yaml:2: a second document begins here"),
     ("seed: &a [*a]", "own.yaml:1: holds more than 10000 values"),
     ("seed: 1\n" + "#" * 300_000, "is longer than 256 KiB"),
-    ("seed: " + "[" * 2000 + "]" * 2000, "own.yaml:1: more than 32 levels"),
-    ("".join("  " * depth + "a:\n" for depth in range(200)), "own.yaml:32: more than 32 levels"),
+    ("seed: " + "[" * 2000 + "]" * 2000, "own.yaml:1: more than 32 nested levels"),
+    ("".join("  " * depth + "a:\n" for depth in range(200)), "own.yaml:32: more than 32 nested levels"),
     ("1: 2", "own.yaml:1 = '1': is a key, and must be a name"),
     ("? [a]\n: 1", "own.yaml:1 = 'a list or a mapping': is a key"),
     ('name: "a\\0b"', "own.yaml:1: name = 'a\\x00b': holds a NUL"),
-    ("seed: " + "9" * 5000, "cannot be read as a text file of YAML"),
+    ("seed: " + "9" * 5000, "cannot be read as a YAML text file"),
     ("teacher: {epochs: " + "9" * 400 + "}", "must be a number"),
-    ("name: " + "${recipe}" * 1001, "insert each other so often that their length has no bounds"),
+    ("name: " + "${recipe}" * 1001, "insert each other so often that their length is unbounded"),
 ]
 
 
@@ -132,12 +132,12 @@ def test_recipes_that_build_on_each_other_have_bounds(elsewhere):
     for n in range(20):
         (elsewhere / f"twice{n}.yaml").write_text(f"defaults: [twice{n + 1}.yaml, twice{n + 1}.yaml]")
     (elsewhere / "twice20.yaml").write_text("seed: 5")
-    assert "'twice20.yaml': is built on already" in refused(["recipe=twice0.yaml"])
+    assert "'twice20.yaml': is included twice" in refused(["recipe=twice0.yaml"])
     for n in range(60):
         (elsewhere / f"chain{n}.yaml").write_text(f"defaults: [chain{n + 1}.yaml]")
     (elsewhere / "chain60.yaml").write_text("seed: 5")
     assert compose.compose(["recipe=chain20.yaml"]).seed == 5
-    assert "builds on more than 50 recipes" in refused(["recipe=chain0.yaml"])
+    assert "includes more than 50 recipes" in refused(["recipe=chain0.yaml"])
 
 
 def test_pipes_folders_and_devices_are_no_recipes(elsewhere):
@@ -145,11 +145,11 @@ def test_pipes_folders_and_devices_are_no_recipes(elsewhere):
     Path("folder.yaml").mkdir()
     Path("zero.yaml").symlink_to("/dev/zero")
     Path("loop.yaml").symlink_to("loop.yaml")
-    assert "recipe = 'pipe.yaml': is no regular file" in refused(["recipe=pipe.yaml"])
-    assert "recipe = 'zero.yaml': is no regular file" in refused(["recipe=zero.yaml"])
+    assert "recipe = 'pipe.yaml': is not a regular file" in refused(["recipe=pipe.yaml"])
+    assert "recipe = 'zero.yaml': is not a regular file" in refused(["recipe=zero.yaml"])
     assert "recipe = 'folder.yaml': is a folder" in refused(["recipe=folder.yaml"])
     assert "recipe = 'loop.yaml': cannot be read" in refused(["recipe=loop.yaml"])
-    assert "is no file" in refused(["recipe=~no-such-user/x.yaml"])
+    assert "is not a file" in refused(["recipe=~no-such-user/x.yaml"])
 
 
 def test_pipes_are_no_data_models_or_reports(elsewhere, capsys):
@@ -186,11 +186,11 @@ def test_a_report_that_is_nested_too_deeply_is_refused(elsewhere, capsys):
         (["seed=shuffle(range(0,1000000000))"], "would be 1,000,000,000 runs"),
         (["seed=range(0,100)", "name=range(0,1000)"], "would be 100,000 runs"),
         ([f"seed={','.join(map(str, range(1001)))}"], "would be 1,001 runs"),
-        (["seed=range(0,inf)"], "cannot be counted"),
+        (["seed=range(0,inf)"], "too many to count"),
         (["seed=range(0,1,0)"], "has no values"),
         (["seed=range(5,1)"], "has no values"),
-        (["seed=glob(*)"], "cannot be counted"),
-        (["recipe=glob(*)"], "cannot be counted"),
+        (["seed=glob(*)"], "too many to count"),
+        (["recipe=glob(*)"], "too many to count"),
         (["seed=interval(0,1)"], "is for sweepers that search"),
         (["a=" + "[" * 2000], "too many brackets"),
         (["a=" + "[" * 2000 + "]" * 2000], "too many brackets"),

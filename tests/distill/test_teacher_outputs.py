@@ -100,7 +100,7 @@ def test_an_interrupted_pass_whose_files_are_damaged_starts_anew(
         path.unlink()
     disk = on_disk(workshop, TEACHER, teacher, rows, WANTED)
     assert calls == 7 + 1 + 7  # all batches again
-    assert ("it starts anew" in out.getvalue()) is (damage != "delete" or name != "progress.json")
+    assert ("starting again" in out.getvalue()) is (damage != "delete" or name != "progress.json")
     batch = rows.batch(list(range(200)))
     expected = FromModel(teacher, WANTED).batch(batch)
     real = batch["attention_mask"].bool()

@@ -82,7 +82,7 @@ def test_a_full_disk_is_said_and_earlier_work_kept(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+    with pytest.raises(StorageError, match="there is a file where a folder is needed"):
         writable(tmp_path / "taken" / "run")
     writable(tmp_path / "new" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -314,7 +314,7 @@ def test_what_makes_no_sense_is_refused(stage: PruneWeights, setting: str) -> No
     [
         ({"weights": PruneWeights(), "heads": PruneHeads()}, "must come last"),
         ({"heads": PruneHeads(), "weights": PruneWeights(method=Method.lottery)}, "from before distillation"),
-        ({"neurons": PruneNeurons(), "weights": PruneWeights(pattern="2:4")}, "needs sizes that it divides"),
+        ({"neurons": PruneNeurons(), "weights": PruneWeights(pattern="2:4")}, "must divide the sizes"),
         ({"weights": PruneWeights(pattern="7x1")}, "does not divide bert.encoder.layer.0"),
         ({"weights": PruneWeights(pattern="4x1", embeddings=True)}, "does not divide bert.embeddings.word"),
     ],

@@ -99,13 +99,13 @@ def test_the_same_rows_are_the_same_file_and_a_recipe_file_says_so(tmp_path: Pat
 
 
 WRONG = [
-    ({"data": 7}, "data.train = 'int': is no table or list of rows. Give a path, a pandas DataFrame"),
-    ({"data": [("a", "b", "c", "d")]}, "data.train = 'tuple of 4': row 1 is no dictionary and not (text, label)"),
-    ({"data": [{"text": "a", "label": "b"}, 3]}, "row 2 is no dictionary"),
+    ({"data": 7}, "data.train = 'int': is not a table or list of rows. Give a path, a pandas DataFrame"),
+    ({"data": [("a", "b", "c", "d")]}, "data.train = 'tuple of 4': row 1 is neither a dictionary nor (text, label)"),
+    ({"data": [{"text": "a", "label": "b"}, 3]}, "row 2 is neither a dictionary"),
     ({"data": []}, "data.train: has no rows."),
     ({"data": {"test": ROWS}}, "has no training rows"),
     ({"data": {"train": ROWS, "tets": ROWS}}, "data = 'tets': is not the name of a split."),
-    ({"data": {"train": "train.tsv"}}, "is a path among tables. Use Files(train=…, test=…)."),
+    ({"data": {"train": "train.tsv"}}, "is a path, and the other splits are tables. Use Files(train=…, test=…)."),
     ({"teacher": 7}, "teacher.model = 'int': is neither a name nor a loaded model with its tokenizer."),
     ({"teacher": Teacher(model=(1, 2))}, "Give (model, tokenizer), or a folder."),
 ]

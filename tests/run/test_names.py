@@ -68,10 +68,10 @@ def test_latest_is_a_relative_link_that_moves_on(tmp_path: Path) -> None:
 
 def test_what_is_called_latest_and_is_no_such_link_stays(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
-    assert "stays as it is" in point_to_latest(tmp_path / "001")
+    assert "is left unchanged" in point_to_latest(tmp_path / "001")
     (tmp_path / "latest").rmdir()
     (tmp_path / "latest").symlink_to("/somewhere/else")
-    assert "stays as it is" in point_to_latest(tmp_path / "001")
+    assert "is left unchanged" in point_to_latest(tmp_path / "001")
     assert (tmp_path / "latest").readlink() == Path("/somewhere/else")
 
 
@@ -86,8 +86,8 @@ def test_a_run_is_counted_once_and_one_that_is_not_finished_not_at_all(tmp_path:
     given = [str(tmp_path / name) for name in ("001", "002", "003", "latest")]
     assert distinct(given, notes.append) == given[:2]
     assert [note.split("/")[-1] for note in notes] == [
-        "latest leads to another of these paths, and is left out",
-        "003 is not finished, and is left out",
+        "latest leads to another of these paths and is skipped",
+        "003 is not finished and is skipped",
     ]
     assert distinct(given[3:], notes.append) == given[3:]
     assert run_in(tmp_path) == f"It holds runs: name one of them, for example {tmp_path / 'latest'}."

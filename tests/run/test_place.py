@@ -74,10 +74,10 @@ def test_a_user_file_in_an_earlier_run_survives_and_another_run_is_refused(world
         "mine"
     }
     before = snapshot(world)
-    with pytest.raises(RecipeError, match="holds another run, of other settings or data"):
+    with pytest.raises(RecipeError, match="holds another run, with other settings or data"):
         replace(run, seed=2).run()
     write_tsv(world / "train.tsv", reviews(40, 9))
-    with pytest.raises(RecipeError, match="holds another run, of other settings or data"):
+    with pytest.raises(RecipeError, match="holds another run, with other settings or data"):
         run.run()
     write_tsv(world / "train.tsv", reviews(40, 1))
     assert snapshot(world) == before
@@ -122,11 +122,11 @@ def test_a_folder_that_is_not_a_run_is_refused_and_stays(names: list[str], world
     [
         ("pp", "pp holds teacher.model = 'pp/student'"),
         ("pp/student", "pp/student is teacher.model"),
-        ("pp/student/run", "lies in teacher.model"),
-        ("linked/run", "lies in teacher.model"),
+        ("pp/student/run", "is inside teacher.model"),
+        ("linked/run", "is inside teacher.model"),
         ("train.tsv", "train.tsv is data.train"),
         ("cache", "cache is cache = 'cache'"),
-        ("cache/run", "lies in cache"),
+        ("cache/run", "is inside cache"),
         (".", "holds"),
     ],
 )
@@ -153,8 +153,8 @@ def test_names_of_columns_labels_and_splits_are_no_paths(data: Data, world: Path
 
 def test_a_folder_of_rows_and_one_of_students_are_paths(world: Path) -> None:
     (world / "text").mkdir()
-    assert "lies in data.path" in rules(small(data=Hub(path="text"), output="text/run1"))
-    assert "lies in student.start" in rules(small(student=Bert(layers=1, start="text"), output="text/run1"))
+    assert "is inside data.path" in rules(small(data=Hub(path="text"), output="text/run1"))
+    assert "is inside student.start" in rules(small(student=Bert(layers=1, start="text"), output="text/run1"))
 
 
 def test_the_default_folder_lies_beside_the_default_cache() -> None:
@@ -165,8 +165,8 @@ def test_the_default_folder_lies_beside_the_default_cache() -> None:
 def test_links_that_lead_nowhere_are_refused(world: Path) -> None:
     (world / "loop").symlink_to("loop")
     (world / "dangling").symlink_to("nowhere")
-    assert "leads to no folder" in rules(small(output="loop"))
-    assert "leads to no folder" in rules(small(output="dangling"))
+    assert "does not lead to a folder" in rules(small(output="loop"))
+    assert "does not lead to a folder" in rules(small(output="dangling"))
     assert "a symbolic link leads back to itself" in rules(small(output="loop/run"))
     assert "a symbolic link leads back to itself" in rules(small(cache="loop/run"))
 

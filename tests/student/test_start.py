@@ -120,7 +120,7 @@ def test_words_are_read_and_misspellings_told(start: str, fine: bool) -> None:
 def test_a_start_that_is_no_folder_is_told_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "students" / "small").mkdir(parents=True)
     (fault,) = name_faults(str(tmp_path / "students" / "smal"))
-    assert (fault.rule, fault.remedy) == ("is no folder", f"Did you mean {tmp_path}/students/small?")
+    assert (fault.rule, fault.remedy) == ("is not a folder", f"Did you mean {tmp_path}/students/small?")
     (tmp_path / "students" / "file").touch()
     (fault,) = name_faults(str(tmp_path / "students" / "file"))
     assert fault.rule == "is a file"
@@ -173,7 +173,7 @@ def no_weights(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: folder / "nowhere", ["student.start", "is no folder"]),
+        (lambda folder: folder / "nowhere", ["student.start", "is not a folder"]),
         (other_family, ["is of type roberta, where the teacher is of type bert"]),
         (fewer_layers, ["has fewer layers, 1, than the student, 2"]),
         (

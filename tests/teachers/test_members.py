@@ -235,15 +235,15 @@ REFUSALS: dict[str, tuple[Change, str, str]] = {
     "chosen 0": (lambda *_: {"chosen": 0}, "teacher.chosen", "from 1 to 3"),
     "chosen 4": (lambda *_: {"chosen": 4}, "teacher.chosen", "from 1 to 3"),
     "no copies": (lambda *_: {"members": [], "copies": 0}, "teacher.copies", "at least 1"),
-    "copies and members": (lambda *_: {"copies": 2}, "teacher.copies", "cannot go with members"),
+    "copies and members": (lambda *_: {"copies": 2}, "teacher.copies", "cannot be combined with members"),
     "copies that know": (lambda *_: {"members": [], "copies": 2}, "teacher", "knows the task already"),
     "twice": (lambda world, _: {"members": [str(world / "known1")]}, "teacher.members", "twice"),
-    "no folder": (lambda *_: {"members": ["./nowhere"]}, "teacher.members", "is no folder"),
+    "no folder": (lambda *_: {"members": ["./nowhere"]}, "teacher.members", "is not a folder"),
     "empty": (lambda *_: {"members": [""]}, "teacher.members", "must name"),
     "other labels": (other_labels, "teacher", "was trained on other labels (yes, no)"),
-    "other words": (foreign, "teacher", "another tokenizer"),
+    "other words": (foreign, "teacher", "different tokenizer"),
     "too short": (short, "teacher", "takes at most 16 tokens"),
-    "inputs": (lambda world, tmp: {"members": [str(distilbert(tmp))]}, "teacher", "another tokenizer"),
+    "inputs": (lambda world, tmp: {"members": [str(distilbert(tmp))]}, "teacher", "different tokenizer"),
 }
 
 

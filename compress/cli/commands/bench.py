@@ -16,7 +16,9 @@ from compress.starting import stopping_at_once
 def parser() -> Parser:
     """Return the options."""
     options = Parser(
-        "bench", "PATH … [options]", "Measure the latency of models and artifacts, by turns, on random tokens."
+        "bench",
+        "PATH … [options]",
+        "Measure the latency of models and artifacts, called alternately, on random tokens.",
     )
     options.add_completed(
         FOLDERS, "paths", nargs="+", metavar="PATH", help="a run, a student/ or artifacts/NAME/ folder"

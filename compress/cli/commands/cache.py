@@ -22,8 +22,8 @@ list     what is kept: a line per kind; with --all, a line per folder
 prune    remove what --kind, --older-than and --max-size choose, least recently used first
 empty    remove everything
 
-prune and empty only say what they would remove, until they are given --yes. What a running process uses
-stays, and so does everything that this program did not write. What is removed is made again when a run
+Without --yes, prune and empty only list what they would remove. What a running process uses
+stays, and so does everything that this program did not write. A run that needs a removed entry makes it
 needs it; finished runs have their own copies and lose nothing.
 
 examples:

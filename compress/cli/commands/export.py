@@ -9,16 +9,16 @@ from compress.cli.running import DRY, carry_out, show
 from compress.starting import stopping_at_once
 
 EXPORT = """\
-RUN is the folder of a finished run: its data and settings are used again, and its student is taken as it is.
-FOLDER is any saved classifier (transformers, safetensors), trained here or not; it is compared with itself.
-Rows are needed, to calibrate and to measure the artifacts.
+RUN is the folder of a finished run: its data and settings are used again, and its student is not trained further.
+FOLDER is any saved classifier (transformers, safetensors), trained here or not; artifacts are compared with it.
+Either way, data is needed to calibrate and measure the artifacts.
 
 examples:
   compress export runs/quickstart/latest 'quantize=[dynamic,static]' 'export=[onnx]'
   compress export runs/quickstart/latest 'export=[onnx,tensorrt]' output=deploy
   compress export my/classifier data=files data.train=train.tsv data.test=test.tsv 'quantize=[static]'
 
-The results are written to runs/export/<number>/, or to output=, in the form of `compress run`. RUN and FOLDER are
+Results are written to runs/export/<number>/, or to output=, laid out as by `compress run`. RUN and FOLDER are
 not changed.
 """
 

@@ -14,7 +14,11 @@ from compress.starting import stopping_at_once
 
 def parser() -> Parser:
     """Return the options."""
-    options = Parser("predict", "PATH TEXT … [--pair TEXT …] [options]", "Ask a model or an artifact about texts.")
+    options = Parser(
+        "predict",
+        "PATH TEXT … [--pair TEXT …] [options]",
+        "Predict labels or scores for texts, with a model or an artifact.",
+    )
     options.add_completed(FOLDERS, "path", metavar="PATH", help="a run, or a student or artifact in it")
     options.add_argument("texts", nargs="*", metavar="TEXT", help="without any, the lines of standard input")
     options.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair; once per TEXT")
