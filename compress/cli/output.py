@@ -31,8 +31,8 @@ def visible(text: str) -> str:
 def table(rows: Sequence[dict[str, Any]]) -> None:
     """Print dictionaries as a table; parts of parts are left to --json.
 
-    In a terminal too narrow for `LEAST` characters of the first column beside the others, each of its values stands
-    above the rows that it belongs to.
+    In a terminal too narrow for `LEAST` characters of the first column beside the others, each of its values is on a
+    line of its own, above the rows that it belongs to.
     """
     from rich.cells import cell_len
     from rich.console import Console
