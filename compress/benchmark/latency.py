@@ -43,7 +43,7 @@ def entry(
 ) -> dict[str, Any]:
     """Return one row of a latency table, times in milliseconds.
 
-    ``copies`` stands in it for a device with memory of its own, ``variant`` where a runtime has several.
+    ``copies`` is in it for a device with memory of its own, ``variant`` where a runtime has several.
     """
     milliseconds = np.asarray(spent) * 1e3
     low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
@@ -132,7 +132,7 @@ def random_rows(numbers: Array, names: Sequence[str]) -> Feed:
 def _timed(
     sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str
 ) -> dict[Row, list[float]]:
-    """Return the seconds of sessions on one device, in turns; with copies too where it has memory of its own."""
+    """Return the seconds of sessions on one device, called alternately; with copies too if it has memory of its own."""
     device = next(iter(sessions.values())).device
     runs: dict[Row, Any] = {}
     given: dict[Row, Sequence[Any]] = {}

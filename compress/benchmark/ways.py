@@ -143,7 +143,7 @@ def ways_on(device: Device, state: State) -> OnDevice:
 def _latencies(
     device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing
 ) -> dict[str, list[Entry]]:
-    """Return the timings of all ways, by label, measured in turns: real rows, then the grid."""
+    """Return the timings of all ways, by label, measured alternately: real rows, then the grid."""
     every = {way.label: way for some in ways.values() for way in some}
     test = state.data.test
     texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
