@@ -2,7 +2,7 @@
 
     python benchmarks/graph_fusion.py --model minilm-sst2
 
-In fp32 and in dynamic int8, one thread, all graphs in turns, the fastest of many calls a shape:
+In fp32 and in dynamic int8, one thread, all graphs alternately, the fastest of many calls a shape:
 
 - ``written``: as `compress` writes it, without shapes between its nodes; twice, so that the table shows the noise;
 - ``with shapes``: as it is exported, with them. ONNX Runtime's optimizer then fuses additions and normalizations into

@@ -4,11 +4,11 @@
         --synonyms synonyms.tsv --other-train trec/train.tsv --other-test trec/dev.tsv
 
 Within a student all methods see the same training rows, number of steps, batch size and highest learning rate,
-over the same seeds, and the same teacher, but for those whose name says otherwise; preparations take their steps
+over the same seeds, and the same teacher, unless a method's name says otherwise; preparations take their steps
 from the same budget, and so does augmentation, which adds rows and not steps; its rows are drawn once, by the first
 seed. Teachers that are made here are not in the budget: fine-tuned ones, and the head of a masked language model that
 DistilBERT and dual training need and the packaged model lacks. The test file is measured whole and never used to
-choose anything. What is done is kept in ``--results``, a line a run: the same command goes on after an interruption.
+choose anything. What is done is kept in ``--results``, one line per run: the same command resumes after an interruption.
 Prints a Markdown table and, last, one line of JSON.
 """
 

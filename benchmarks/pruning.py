@@ -9,9 +9,9 @@ recovery steps, the teacher teaching. How many heads, units or layers go is read
 where even all that may go is too few, all of it goes, and the table shows what that gives. With
 ``--textpruner-python`` TextPruner prunes too, in its own environment, to the shape of ``uniform``, untrained; its speed
 is that of the shape. torch-pruning's example for BERT is run untrained too, at the ratio that divides the
-multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before in turns: on
+multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before, alternately: on
 the test rows at their real lengths, and on one row of their median length, which is what the table predicts. What is
-done is kept in ``--results``, a line a run: the same command goes on after an interruption. Prints a Markdown table
+done is kept in ``--results``, one line per run: the same command resumes after an interruption. Prints a Markdown table
 and, last, one line of JSON.
 """
 
@@ -268,7 +268,7 @@ def accuracy(model: Model, state: State) -> float:
 def times(
     shapes: Mapping[str, Any], state: State, costs: Costs, speedup: float, length: int, *, foreign: bool
 ) -> dict[str, dict[str, float]]:
-    """Return by arm how many times as fast as before its shape is, batch 1, all called in turns.
+    """Return by arm how many times as fast as before its shape is, batch 1, all called alternately.
 
     ``real_rows``: the median ratio on test rows at their real lengths, each one's fastest call of five. ``median_row``:
     on a row of ``length`` tokens. ``predicted``: by the table, of that row. ``foreign`` adds torch-pruning's example.

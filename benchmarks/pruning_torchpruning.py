@@ -27,7 +27,7 @@ def to_macs(model: PreTrainedModel, speedup: float, tokens: int) -> PreTrainedMo
 
 
 def pruned(model: PreTrainedModel, ratio: float, tokens: int) -> tuple[PreTrainedModel, float]:
-    """Return a pruned copy, and by what its multiplications for one row of so many tokens are divided."""
+    """Return a pruned copy, and by what its multiplications for one row of ``tokens`` tokens are divided."""
     smaller = copy.deepcopy(model).eval()
     smaller.set_attn_implementation("eager")
     row = torch.ones(1, tokens, dtype=torch.long)

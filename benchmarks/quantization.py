@@ -62,7 +62,7 @@ BATCH, TOKENS = 32, 128
 # name: the stage that makes it
 CANDIDATES: Mapping[str, Stage] = {
     "dynamic": DynamicInt8(),
-    "dynamic, one scale a matrix": DynamicInt8(per_channel=False),
+    "dynamic, one scale per matrix": DynamicInt8(per_channel=False),
     "dynamic, embeddings in fp32": DynamicInt8(embeddings=False),
     "static, min-max": StaticInt8(),
     "static, moving average": StaticInt8(calibration=Calibration.moving_average),

@@ -1,4 +1,4 @@
-"""How long commands take to start: processor time (user and system), the median of several, by turns.
+"""How long commands take to start: processor time (user and system), the median of several, called alternately.
 
 python benchmarks/start.py [--rounds 7]
 """
@@ -36,7 +36,7 @@ def seconds(words: list[str]) -> float:
 
 
 def main() -> None:
-    """Measure all cases by turns and print a table, then a line of JSON."""
+    """Measure all cases alternately and print a table, then a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds

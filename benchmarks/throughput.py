@@ -1,4 +1,4 @@
-"""Distillation throughput, in training rows a second, of this project against TextBrewer.
+"""Distillation throughput, in training rows per second, of this project against TextBrewer.
 
 Both distil the same student (every other layer of the teacher) from the same teacher on the same rows,
 with the same losses, batch size, optimizer (fused AdamW, gradients clipped, linear decay) and threads. The
@@ -166,7 +166,7 @@ def textbrewer(job: Job, variant: Variant) -> dict[str, Any]:
 
 
 def measure(job: Job, variant: Variant) -> dict[str, Any]:
-    """Return rows a second of a variant: of all epochs, of the first, and rows a second of processor time."""
+    """Return rows per second of a variant: of all epochs, of the first, and rows per second of processor time."""
     if variant.padded:
         job = replace(job, texts=job.texts[: len(job.texts) // 4], epochs=1)
     said = ours(job, variant) if variant.ours else textbrewer(job, variant)
@@ -234,7 +234,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1000, help="rows drawn from --train (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over them (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per step (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=128, help="longest row (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides (default %(default)s)")
     given = parser.parse_args()
@@ -244,7 +244,7 @@ def arguments() -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} = {getattr(given, name)} must be at least {low}")
     for name in ("train", "textbrewer_python"):
         if not getattr(given, name).is_file():
-            parser.error(f"--{name.replace('_', '-')} {getattr(given, name)} is no file")
+            parser.error(f"--{name.replace('_', '-')} {getattr(given, name)} is not a file")
     return given
 
 

@@ -23,7 +23,7 @@ PACKAGES = ("textbrewer", "torch", "transformers")
 
 
 def adaptor(batch: dict[str, Any], outputs: Any) -> dict[str, Any]:
-    """Return what TextBrewer's losses look for, of what a transformers model says."""
+    """Return what TextBrewer's losses look for, of what a transformers model returns."""
     said = {"logits": outputs.logits, "inputs_mask": batch["attention_mask"]}
     if outputs.hidden_states is not None:
         said["hidden"] = outputs.hidden_states

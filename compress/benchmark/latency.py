@@ -53,7 +53,7 @@ def entry(
 ) -> dict[str, Any]:
     """Return one row of a latency table, times in milliseconds, or why there are none.
 
-    ``copies`` stands in it for a device with memory of its own, ``variant`` where a runtime has several.
+    ``copies`` is in it for a device with memory of its own, ``variant`` where a runtime has several.
     """
     condition = {
         "device": device.name, "threads": threads, "batch": batch, "tokens": tokens, "tokenization": tokenization,
@@ -146,7 +146,7 @@ def random_rows(numbers: Array, names: Sequence[str]) -> Feed:
 def _timed(
     sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str
 ) -> dict[Row, Calls]:
-    """Return the calls of sessions on one device, in turns; with copies too where it has memory of its own."""
+    """Return the calls of sessions on one device, called alternately; with copies too if it has memory of its own."""
     runs: dict[Row, Any] = {}
     given: dict[Row, Sequence[Any]] = {}
     failures: dict[Row, Exception] = {}

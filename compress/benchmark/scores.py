@@ -81,9 +81,9 @@ class Scores:
         agreement, least = self.state.data.task.agreement(logits, expected), artifact.trained.agreement
         if agreement < least:
             raise ModelError(
-                f"{artifact.name}: it says what the trained model says on {agreement:.2%} of the test rows, fewer than "
+                f"{artifact.name}: agrees with the trained model on {agreement:.2%} of the test rows, below "
                 f"quantize.{artifact.name}.agreement = {least:g}. Train it longer, lower that, or leave it out; "
-                "all else is kept, so the next run goes on from there."
+                "finished work is kept, so the next run resumes from there."
             )
         difference = float(np.abs(logits - expected).max())
         return Trained(rows=len(logits), agreement=agreement, max_abs_difference=difference)

@@ -48,16 +48,20 @@ WEIGHTS = (".safetensors", ".onnx", ".data")
 class Benchmark(Settings):
     """What is measured, and how long."""
 
-    devices: list[str] = field(default_factory=list)  # to measure on, as [cpu,cuda]; none: all that the machine has
-    threads: int = 1  # of every runtime
+    devices: list[str] = field(
+        default_factory=list
+    )  # devices to measure on, as [cpu,cuda]; empty: all that the machine has
+    threads: int = 1  # threads of every runtime
     rows: int = 200  # test rows timed one by one at their real lengths
-    batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # of the latency grid
+    batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # batch sizes of the latency grid
     tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
-    seconds: float = 2.0  # busy time after which a slow runner needs no 100 calls
+    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls
     tfidf: bool = True  # the baseline TF-IDF + linear model
     labels_only: bool = True  # the baseline of the same student trained on labels alone
-    depths: Depths = Depths.auto  # every depth of the distilled student, untrained; auto: every_other after LayerDrop
-    depths_twin: bool = False  # the same of its twin trained without LayerDrop, which costs a training
+    depths: Depths = (
+        Depths.auto
+    )  # measure the distilled student at every depth, without training; auto: every_other after LayerDrop
+    depths_twin: bool = False  # also measure a student trained without LayerDrop, which costs another training
 
     def faults(self) -> Iterator[Fault]:
         """Check the devices, and the ranges of counts."""
@@ -134,7 +138,7 @@ class Benchmark(Settings):
             if not np.isfinite(difference):
                 raise ModelError(
                     f"{artifact.name}: {not_finite(logits)}. "
-                    f"Leave it out; all that is done is kept, so the next run goes on from there."
+                    f"Leave it out; finished work is kept, so the next run resumes from there."
                 )
             if difference > artifact.tolerance:
                 raise ModelError(

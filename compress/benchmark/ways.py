@@ -152,7 +152,7 @@ def ways_on(device: Device, state: State) -> OnDevice:
 def _latencies(
     device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing
 ) -> dict[str, list[Entry]]:
-    """Return the timings of all ways, by label, measured in turns: real rows, then the grid.
+    """Return the timings of all ways, by label, measured alternately: real rows, then the grid.
 
     They are kept in the cache where nothing failed: what had too little memory once is tried again.
     """

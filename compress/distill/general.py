@@ -40,7 +40,7 @@ class General(OnCorpus, LayerTraining):
     def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the student and the pretrained model cannot serve."""
         if not any(self.faults()):
-            plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # those are told by `model_faults`
+            plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # `model_faults` reports those
             yield from plain.model_faults(student, config)
 
     def __call__(self, state: State) -> State:

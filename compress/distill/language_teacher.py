@@ -34,7 +34,7 @@ class LanguageTraining(OnCorpus):
     """Settings of a preparation with masked language modelling."""
 
     masked_share: float = 0.15  # share of tokens that are hidden and predicted
-    head_epochs: float = 0.0  # epochs in which a head is trained for a teacher without one; 0: it is refused
+    head_epochs: float = 0.0  # epochs to train a head for a teacher without one; 0: such a teacher is refused
 
     def faults(self) -> Iterator[Fault]:
         """Shares are shares."""
@@ -49,7 +49,9 @@ class LanguageTraining(OnCorpus):
                 yield Fault("teacher", self.teacher, f"{source} has no mask token", "Name another pretrained model.")
             if self.head_epochs == 0 and not has_language_head(source, config):
                 rule = f"{source} has no masked-language-model head (architectures: {config.architectures})"
-                remedy = "Name one that has, or train a head on the corpus first: set head_epochs, for example to 1."
+                remedy = (
+                    "Name one that has one, or train a head on the corpus first: set head_epochs, for example to 1."
+                )
                 yield Fault("teacher", self.teacher, rule, remedy)
         except CompressError as error:
             yield Fault("teacher", self.teacher, str(error).rstrip("."))

@@ -2,7 +2,7 @@
 
 Every step each layer is skipped with the same probability, independently of the others, for the whole batch; the
 trained model is used whole, or cut to any depth without training again (`compress.prune.layers`). The paper's
-"data driven" variant, in which rates are learned for each layer, is not here: the paper does not say by which
+"data driven" variant, in which rates are learned for each layer, is not supported: the paper does not say by which
 function of the activations, nor how a gradient reaches a rate through the layers that were drawn.
 """
 
@@ -20,7 +20,7 @@ from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, 
 
 
 def draw(layers: int, rate: float) -> frozenset[int]:
-    """Return which of so many layers, counted from 1, are skipped this time; all of them may be.
+    """Return which of ``layers`` layers, counted from 1, are skipped this time; all of them may be.
 
     Drawn from torch's random state, which checkpoints hold; a rate of 0 draws nothing.
     """

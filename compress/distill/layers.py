@@ -26,11 +26,13 @@ class LayerTraining(Training):
 
     reads_unlabelled: ClassVar[bool] = True
 
-    losses: list[str] = field(default_factory=lambda: ["hidden", "attention", "embeddings"])  # those inside the models
+    losses: list[str] = field(
+        default_factory=lambda: ["hidden", "attention", "embeddings"]
+    )  # losses on states inside the models
     weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
-    cache_gib: float = 8.0  # most disk that the teacher's outputs may take
+    cache_gib: float = 8.0  # largest disk space for the teacher's outputs
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
     def faults(self) -> Iterator[Fault]:

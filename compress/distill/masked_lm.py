@@ -50,7 +50,7 @@ class MaskedLM(LanguageTraining):
     labels_weight: float = 2.0  # of cross-entropy with the hidden words
     cosine_weight: float = 1.0  # of one minus the cosine of the last hidden states
     temperature: float = 2.0  # T of the soft targets
-    smoothing: float = 0.7  # s: a word piece is hidden with probability ~ count^-s in the corpus; 0: all alike (BERT)
+    smoothing: float = 0.7  # s: a word piece is hidden with probability ~ count^-s in the corpus; 0: all equal (BERT)
     soft_on: Positions = Positions.real  # positions of the soft targets: real (all tokens) or masked, which is cheaper
 
     def faults(self) -> Iterator[Fault]:
@@ -128,7 +128,7 @@ class MaskedDistillation(Objective):
         return self.student
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of the three losses and each one's own value."""
+        """Return the weighted sum of the three losses and the value of each."""
         teacher, teacher_head = self.frozen
         ids, labels = self.masking(batch, progress)
         mask = batch["attention_mask"]

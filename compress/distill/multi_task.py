@@ -82,14 +82,14 @@ class MultiTask(Training):
 
     A batch is of one task, drawn with probability proportional to rows^exponent. Its loss moves from the
     task's teacher to its labels (teacher annealing): cross-entropy for classes, squared error for scores.
-    The encoder is shared, each task has a head. What comes after goes on with the recipe's own task.
+    The encoder is shared, each task has a head. Later stages continue with the recipe's own task.
     """
 
     tasks: dict[str, OtherTask] = field(
         default_factory=dict, metadata={"listed": True}
     )  # by name, in a recipe file: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}
-    main: str = "main"  # what the recipe's own task is called beside them
-    exponent: float = 0.75  # of a task's rows in the probability of its batches; 0: all alike, 1: by rows
+    main: str = "main"  # name of the recipe's own task among them
+    exponent: float = 0.75  # of a task's rows in the probability of its batches; 0: all equal, 1: by rows
     soft: SoftTargets = field(
         default_factory=lambda: SoftTargets(temperature=1.0, weight_end=0.0, weight_schedule=Schedule.linear)
     )
@@ -208,7 +208,7 @@ class MultiTask(Training):
             return found
 
         def validate() -> dict[str, float]:
-            found = measured()  # the mean decides early stopping; the recipe's own task is told by its metric
+            found = measured()  # the mean decides early stopping; the recipe's own task goes by its metric
             return {"mean": sum(found.values()) / len(found), state.data.task.main_metric: found[self.main]} | {
                 name: value for name, value in found.items() if name != self.main
             }

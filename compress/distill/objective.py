@@ -83,7 +83,7 @@ class Distillation(Objective):
         return self.student
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of the losses and each one's own value."""
+        """Return the weighted sum of the losses and the value of each."""
         if self.training and self.masks is not None:
             self.masks.step(progress)
         skipped = draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()

@@ -46,11 +46,13 @@ class Progressive(Training):
     epochs: float = 3.0  # passes over the rows, for all layers together
     hidden_weight: float = 1.0  # factor of the squared error of hidden states
     attention_weight: float = 1.0  # factor of the divergence of attention, teacher from student
-    lower_learning_rate: float = 0.0  # learning rate of layers below the one in turn, as a share of its; 0: frozen
+    lower_learning_rate: float = (
+        0.0  # learning rate of the layers below the one being trained, as a share of its rate; 0: frozen
+    )
     embeddings: bool = False  # embeddings learn with the first layer; needed where they are not the teacher's own
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
-    cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+    cache_gib: float = 8.0  # largest disk space for the teacher's outputs of one data set
 
     def faults(self) -> Iterator[Fault]:
         """Something is compared, and nothing is asked of validation."""

@@ -18,9 +18,9 @@ def keep(projections: nn.ModuleDict, folder: Path) -> None:
 
 
 def go_on(projections: nn.ModuleDict, folder: Path) -> bool:
-    """Give ``projections`` the values that stand in ``folder``, where they are there and fit; return whether.
+    """Give ``projections`` the values saved in ``folder`` if they exist and fit; return whether they did.
 
-    TinyBERT's task stages go on with the projection of the general one (arXiv:1909.10351, the authors' code).
+    TinyBERT's task stages continue with the projection of the general one (arXiv:1909.10351, the authors' code).
     """
     path = folder / PROJECTIONS
     if not projections or not path.exists():

@@ -72,7 +72,7 @@ def source_of(
         if choice is None:
             folder.mkdir(parents=True, exist_ok=True)
             if any(not path.name.startswith(TEMPORARY) for path in folder.iterdir()):
-                raise DamagedError(noted, "is missing")  # work began with a choice, which would be measured anew
+                raise DamagedError(noted, "is missing")  # work began with a choice, which would be measured again
             if workshop.has(KIND, made_with(taught.teacher, taught.tokens, taught.wanted)):
                 keep, why = Keep.disk, f"{disk}, where they were already"
             elif size > most_gib:

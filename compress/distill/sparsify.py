@@ -1,4 +1,4 @@
-"""Zeros that come while a student is trained: the schedule, the scores, and when masks are drawn anew."""
+"""Zeros that come while a student is trained: the schedule, the scores, and when masks are redrawn."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Masks(nn.Module):
         return [one.scores for _, one in self.masked if one.scores is not None]
 
     def step(self, progress: float) -> None:
-        """Draw the masks anew where it is time to."""
+        """Redraw the masks where it is time to."""
         wanted, had = self.settings.at(progress), float(self.sparsity)
         due = int(self.steps) % self.settings.every == 0 or had < wanted == self.settings.sparsity
         self.steps += 1

@@ -44,7 +44,7 @@ from compress.tasks.base import Task
 from compress.train import Training, fit, same_randomness
 
 TRAINED = Kind("distill", revision=1)
-GOES_ON = "states are projected to the teacher's width as the stage before learned to"
+GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
 
 
 @dataclass(kw_only=True)
@@ -57,7 +57,7 @@ class Distill(Training):
 
     role: ClassVar[Role] = Role.distillation
 
-    epochs: float = 3.0  # passes over the rows; 0: a saved student is taken as it is
+    epochs: float = 3.0  # passes over the rows; 0: a saved student is used unchanged
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
             "soft": SoftTargets(),
@@ -90,7 +90,7 @@ class Distill(Training):
         for name, loss in self.losses.items():
             if loss.needs_classes and not task.distributes:
                 rule = f"needs classes, but the labels are {task.predicts}"
-                yield Fault(f"losses.{name}", None, rule, "Use mse instead of it.")
+                yield Fault(f"losses.{name}", None, rule, "Use mse instead.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that do not fit the two configurations."""

@@ -56,7 +56,7 @@ class ByTask(Order):
     """Batches of one task each; the task of each is drawn with the probability that `shares` gives.
 
     An epoch has as many batches as all rows make. A task's rows come in an order of their own, shuffled and
-    grouped by length as `LengthGrouped` does it, and anew when they are used up; so every batch is full, and
+    grouped by length as `LengthGrouped` does it, and again when they are used up; so every batch is full, and
     one task may be seen more often in an epoch than another. All depends on the seed and the epoch alone.
     """
 

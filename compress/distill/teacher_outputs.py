@@ -61,7 +61,7 @@ class Kept:
         return per_token * np.prod(fixed, dtype=np.int64)
 
     def real(self, tokens: int) -> tuple[slice, ...]:
-        """Return where a row of ``tokens`` stands in one that is padded."""
+        """Return which part of a padded row holds one of ``tokens`` tokens."""
         return tuple(slice(tokens) if size is None else slice(None) for size in self.sizes)
 
 

@@ -102,7 +102,7 @@ class Theseus(Training):
 class Replacement(Objective):
     """The teacher with some runs of its layers replaced by the student's, and the loss on labels.
 
-    Which runs is drawn anew for every batch, each with the same probability. The teacher is frozen but works as in
+    Which runs is drawn again for every batch, each with the same probability. The teacher is frozen but works as in
     training, dropout included, as in the authors' code. Its embeddings and head serve both: the student takes them
     over at once, and of the student only the layers learn. A layer that was not drawn has a gradient of zero.
     """

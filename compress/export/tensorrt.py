@@ -39,7 +39,7 @@ from compress.settings import at_least
 
 COMMAND = "build.sh"
 SCRIPT = """#!/bin/sh
-# to be run where the GPU is, with TensorRT's trtexec
+# run this on the machine with the GPU, with TensorRT's trtexec
 cd "$(dirname "$0")" || exit
 {command}
 """
@@ -65,10 +65,12 @@ class Engines(Details):
 
 @dataclass(kw_only=True)
 class TensorRt(Stage):
-    """Write engines for NVIDIA GPUs, with TensorRT-RTX also for GPUs that are not here; each with its ONNX graph."""
+    """Write engines for NVIDIA GPUs, with TensorRT-RTX also for GPUs of other machines; each with its ONNX graph."""
 
     precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])  # an artifact each: fp32, fp16, int8
-    compute_capabilities: list[str] = field(default_factory=list)  # GPUs to build for, as [8.6,12.0]; none: that here
+    compute_capabilities: list[str] = field(
+        default_factory=list
+    )  # GPUs to build for, as [8.6,12.0]; empty: this machine's
     batch: list[int] = field(default_factory=lambda: [1, 8, 32])  # smallest, best and largest batch of an engine
     tokens: list[int] | None = (
         None  # smallest, best and largest length; default: 2, half and all that the student takes
@@ -86,7 +88,7 @@ class TensorRt(Stage):
                 yield Fault(name, list(given), f"must be three whole numbers from {low}: smallest, best, largest")
         for one in self.compute_capabilities:
             if one not in RTX_CAPABILITIES:
-                rule = f"cannot be built for from elsewhere; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
+                rule = f"cannot be built for on another machine; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
                 yield Fault("compute_capabilities", one, rule, "Run the recipe on that GPU, with tensorrt installed.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
@@ -170,7 +172,7 @@ def _described(
     failed = product.record["failed"]
     why = product.record["why"] or "; ".join(dict.fromkeys(failed.values()))
     notes = [
-        f"{name}: {engines[name] or 'its layers were not told'}, "
+        f"{name}: {engines[name] or 'its layers are not known'}, "
         f"{(product.folder / f'{name}{ENGINE}').stat().st_size / MIB:.1f} MiB"
         for name in engines
     ]

@@ -52,14 +52,14 @@ class Triton(Stage):
     gathers: ClassVar[bool] = True
 
     tokenize: Tokenize = Tokenize.server  # server: texts in, labels and probabilities out; client: numbers in
-    max_batch_size: int = 32  # rows that the server runs at once, at most
-    preferred_batch_sizes: list[int] = field(default_factory=list)  # sizes to wait for; none: as many as there are
+    max_batch_size: int = 32  # most rows that the server runs at once
+    preferred_batch_sizes: list[int] = field(default_factory=list)  # batch sizes to wait for; empty: any
     max_queue_delay_microseconds: int = 1000  # longest wait of a request for others to share its batch
-    pad_to_multiple_of: int = 8  # tokenize=server: lengths are rounded up, so that requests of about a length batch
+    pad_to_multiple_of: int = 8  # tokenize=server: lengths are rounded up, so that similar lengths share a batch
     instances: int = 1  # copies of each model that run side by side
     device: Device = Device.cpu  # of ONNX graphs: cpu or gpu
-    threads: int = 1  # of ONNX Runtime within an operator, of each copy; 0: all cores
-    image: str = IMAGE  # of the container that README.md starts
+    threads: int = 1  # ONNX Runtime's threads per copy (intra-op); 0: all cores
+    image: str = IMAGE  # the container image that README.md starts
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are whole numbers from 1, in order, and none is above the largest batch."""
@@ -121,7 +121,7 @@ class Triton(Stage):
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,
             seconds=product.seconds, notes=(f"serves {', '.join(names)}; README.md says how", *notes),
-            unmeasured=f"written for {self.image}, which is not here: the report's figures are of {', '.join(names)}",
+            unmeasured=f"written for {self.image}, which was not run: the report shows {', '.join(names)}",
             size_mib=size_mib(product.folder, WEIGHTS),
         )  # fmt: skip
         return state.with_artifacts(artifact)

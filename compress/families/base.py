@@ -242,7 +242,7 @@ class Family(Layered, ABC):
         return None
 
     def listening(self, model: PreTrainedModel, listener: Listener) -> AbstractContextManager[None] | None:
-        """Return a context in which every layer's attention calls ``listener`` and goes on with the context it leaves.
+        """Return a context in which every layer's attention calls ``listener`` and uses the context it leaves.
 
         Contexts may be nested; the innermost listener is the one that is called. None, as here, where attention asks
         transformers' `AttentionInterface`, through which `compress.models.attention` listens.

@@ -38,7 +38,7 @@ def on_register(listener: Callable[[Family], None]) -> None:
 
 
 class Principal:
-    """What the configuration of a composite model says of layers: that of its ``principal``, one classifier's."""
+    """A composite model's configuration as far as layers go: that of its ``principal``, a single classifier."""
 
     principal: Any
 

@@ -28,7 +28,7 @@ POSITIONS = "position_embedding_type"
 
 
 def check_architecture(model: str | Path, config: Any, *, trust_remote_code: bool) -> None:
-    """Raise ModelError where this is no encoder that reads text, or none that can be built."""
+    """Raise ModelError where this is not an encoder that reads text, or cannot be built."""
     if str(config.model_type).startswith(UNEVEN) or isinstance(config, Principal):
         return
     named = getattr(config, "auto_map", None) or {}
@@ -56,13 +56,13 @@ def ships_code(part: Any) -> bool:
 
 
 def _of_kind(config: Any) -> Iterator[str]:
-    """Yield what kind of model this is, where it is no encoder of text."""
+    """Yield what kind of model this is, where it is not an encoder of text."""
     kind = f"a model of type {config.model_type}"
     instead = f"Name an encoder, such as {', '.join(FAMILIES)}."
     if getattr(config, "is_encoder_decoder", False):
         yield f"{kind} is an encoder-decoder, and only encoders can be compressed here. {instead}"
     elif model_class(config) is None:
-        yield f"{kind} is no text classifier: transformers has no {purpose(auto_of(config))} for it. {instead}"
+        yield f"{kind} is not a text classifier: transformers has no {purpose(auto_of(config))} for it. {instead}"
     elif getattr(config, "is_decoder", False):
         yield f"is_decoder = true in config.json makes it a decoder, which reads from left to right only. {instead}"
     elif knows(AutoModelForCausalLM, type(config)) and not knows(AutoModelForMaskedLM, type(config)):
@@ -92,7 +92,7 @@ def _of_values(config: Any) -> Iterator[str]:
     for name in _ACTIVATIONS:
         value = getattr(config, name, None)
         if value is not None and not (isinstance(value, str) and value in ACT2FN):
-            yield f"{name} = {value!r} in config.json is no activation that transformers knows. Correct it there."
+            yield f"{name} = {value!r} in config.json is not an activation that transformers knows. Correct it there."
     padding, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
     if padding is not None and (type(padding) is not int or not 0 <= padding < (words or padding + 1)):
         yield f"pad_token_id = {padding!r} in config.json must number one of {words} tokens. Correct it there."

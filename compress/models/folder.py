@@ -75,7 +75,9 @@ def only_pieces(folder: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """Return a file's JSON object; raises ModelError for anything else."""
     try:
-        value = json.loads(_text(path), parse_constant=lambda word: _refuse(path, f"holds {word}, which is no number"))
+        value = json.loads(
+            _text(path), parse_constant=lambda word: _refuse(path, f"holds {word}, which is not a number")
+        )
     except (json.JSONDecodeError, RecursionError) as error:
         where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         _refuse(path, f"cannot be loaded: it is not JSON{where}")
@@ -87,7 +89,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def with_refusal(path: Path, read: Any, *given: Any) -> Any:
     """Return ``read(*given)``; whatever it raises becomes a ModelError that names ``path``.
 
-    The tokenizers package raises plain Exceptions, and panics that are no Exceptions.
+    The tokenizers package raises plain Exceptions, and panics that are not Exceptions.
     """
     try:
         return read(*given)

@@ -103,7 +103,7 @@ def _from_pretrained(
         )
     remember(loaded[0])
     if ships_code(config) and model_class(config) is not type(loaded[0]):
-        # transformers registers it itself, but for a configuration whose class is named like one of its own
+        # transformers registers it itself, except for a configuration whose class is named like one of its own
         auto_of(config).register(type(config), type(loaded[0]), exist_ok=True)
     return loaded
 
@@ -112,7 +112,7 @@ def _must_be_readable(folder: Path) -> None:
     """Raise ModelError where a pipe, socket or device stands for a folder or in it: to read it could take for ever."""
     for path in folder.iterdir() if folder.is_dir() else (folder,):
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise ModelError(f"{path}: is no regular file. Name a folder written by transformers' save_pretrained.")
+            raise ModelError(f"{path}: is not a regular file. Name a folder written by transformers' save_pretrained.")
 
 
 def load_model(

@@ -39,7 +39,7 @@ class Pattern:
         if found := re.fullmatch(r"(\d+):(\d+)", text):
             kept, group = map(int, found.groups())
             if not 0 < kept < group:
-                raise ValueError("must keep at least one weight of a group, and not all, as 2:4 does")
+                raise ValueError("must keep at least one weight per group, and not all, as 2:4 does")
             return cls(kept=kept, group=group)
         if found := re.fullmatch(r"(\d+)x(\d+)", text):
             rows, columns = map(int, found.groups())
@@ -62,7 +62,7 @@ class Pattern:
         return values.reshape(rows // self.rows, self.rows, columns // self.columns, self.columns).sum((1, 3))
 
     def spread(self, values: Tensor) -> Tensor:
-        """Return a value for every weight from one a block, the inverse of `gather`'s shapes."""
+        """Return a value for every weight from one per block, the inverse of `gather`'s shapes."""
         if self.rows == self.columns == 1:
             return values
         return values.repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 1)

@@ -67,7 +67,7 @@ def _configured(config: Any) -> int:
 
 
 def _stock(config: Any) -> Any | None:
-    """Return a copy of transformers' own type, its layers all alike; None for a type without one."""
+    """Return a copy with transformers' own type and uniform layers; None for a type without one."""
     name = str(config.model_type)
     mapping: Any = AutoModel._model_mapping
     if not name.startswith(UNEVEN):  # no type of ours

@@ -39,7 +39,7 @@ class Tokens:
 
     @cached_property
     def lengths(self) -> Array:
-        """Tokens a row, special ones included."""
+        """Tokens per row, special ones included."""
         return mapped(np.diff(self.offsets))
 
     @cached_property

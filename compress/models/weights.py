@@ -60,9 +60,9 @@ def local_folder(model: str | Path) -> Path | None:
 def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, *, trained: bool) -> None:
     """Raise ModelError where weights that the architecture needs are missing, left over, or of another shape.
 
-    With ``trained`` the head must be there too. Otherwise it is trained anew, and a head and a pooler that are
-    missing or of another shape, and those of another task, are no matter. Nor are weights of classes in a loss, and
-    buffers of whole numbers (numbers of positions or types), that are left over: no answer depends on them.
+    With ``trained`` the head must be there too. Otherwise it is trained again, and a head and a pooler that are
+    missing, of another shape or of another task do not matter. Nor do leftover weights of classes in a loss, and
+    leftover buffers of whole numbers (numbers of positions or types): no answer depends on them.
     """
     saved = f"Save it again with save_pretrained, as {type(loaded).__name__}."
     body = _body_names(loaded)

@@ -1,4 +1,4 @@
-"""A vocabulary of one's own: word pieces trained on texts, and embeddings for them from another model's."""
+"""A vocabulary of its own: word pieces trained on texts, and embeddings for them from another model's."""
 
 from __future__ import annotations
 

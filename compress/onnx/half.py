@@ -5,7 +5,7 @@ What `in_half` guarantees:
 - Weights and activations are fp16. Integer and boolean tensors, and int8 weights behind DequantizeLinear, stay as
   they are; scales of Q/DQ pairs become fp16 too, so that what they give back is fp16.
 - Islands of fp32 stand where sums of squares leave fp16's range or precision: normalizations with their scales and
-  biases, powers, roots, exponentials and reductions, and what is added or multiplied between them. Softmax is no
+  biases, powers, roots, exponentials and reductions, and what is added or multiplied between them. Softmax is not an
   island: it subtracts the largest score first, and attention is fused only where all of it is of one type.
 - What computes with tensors that fp16 may not hold stays in fp32 too. Which these are the caller says, who has seen
   their values; of weights the graph tells.
@@ -104,9 +104,9 @@ class _Cast:
         self.types = {one.name: one.type.tensor_type.elem_type for one in known}
         self.types |= {name: one.data_type for name, one in self.weights.items()}
         self.outputs = {one.name for one in source.output}
-        self.forms: dict[tuple[str, int], str] = {}  # (tensor, type) -> the name under which it is to be had
+        self.forms: dict[tuple[str, int], str] = {}  # (tensor, type) -> the name under which it is available
         self.wide = {*wide, *(name for name, one in self.weights.items() if self._is_wide(one))}
-        self.made_in_fp32: set[str] = set()  # by islands, but for normalizations
+        self.made_in_fp32: set[str] = set()  # by islands, except for normalizations
         self.stored: set[str] = set()  # initializers of the new graph
 
     def nodes(self) -> Iterator[Any]:

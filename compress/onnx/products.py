@@ -19,7 +19,7 @@ IN_INT8 = frozenset({
 IN_FLOAT = frozenset({
     "MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul", "LSTM", "Conv", "FusedConv",
 })  # fmt: skip
-BLOCKWISE = "MatMulNBits"  # weights with a scale a block; computes in int8 where its accuracy level says so
+BLOCKWISE = "MatMulNBits"  # weights with a scale per block; computes in int8 where its accuracy level says so
 INT8_LEVEL = 4
 
 _LAYER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")

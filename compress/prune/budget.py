@@ -60,8 +60,8 @@ class Spent(Details):
     def __str__(self) -> str:
         if "speedup" in self.predicted:
             return (
-                f"speedup over the student as it came: {self.predicted['speedup']:.2f}× predicted, "
-                f"{self.measured['speedup']:.2f}× measured (ONNX Runtime fp32, batch 1, in turns: "
+                f"speedup over the student before pruning: {self.predicted['speedup']:.2f}× predicted, "
+                f"{self.measured['speedup']:.2f}× measured (ONNX Runtime fp32, batch 1, called alternately: "
                 f"{self.measured['latency_ms_before']:.3g} ms and {self.measured['latency_ms']:.3g} ms)"
             )
         figures = (("predicted", self.predicted), ("measured", self.measured))
@@ -74,14 +74,16 @@ class Spent(Details):
 class Budget(Gradual):
     """Choose heads and width of every layer, or leave it out, so that most is kept within one budget (ZipLM)."""
 
-    speedup: float | None = None  # times as fast as the student as it comes: ONNX Runtime fp32, batch 1, real lengths
+    speedup: float | None = (
+        None  # times as fast as the student before pruning: ONNX Runtime fp32, batch 1, real lengths
+    )
     latency_ms: float | None = None  # median of a row in ONNX Runtime fp32, batch 1, real lengths
     size_mib: float | None = None  # of the student's file of weights, fp32
-    parameters: int | None = None  # all of the student's, embeddings too
-    threads: int = 1  # of ONNX Runtime, for speedup and latency_ms
-    tokens: int | None = None  # length of a row for them; default: the training rows' median, then their real lengths
+    parameters: int | None = None  # the student's in total, embeddings too
+    threads: int = 1  # ONNX Runtime's threads, for speedup and latency_ms
+    tokens: int | None = None  # row length for these two; default: the training rows' median, then their real lengths
     widths: int = 16  # feed-forward widths that a layer can have, evenly spaced
-    tries: int = 100  # shapes measured around the solver's first, to find a better one; 0: take the first
+    tries: int = 100  # shapes measured around the solver's first, to find a better one; 0: keep the first
     rows: int = 256  # labelled training rows on which importance and losses are measured
 
     def faults(self) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""How long each size of a layer takes: measured in ONNX Runtime on whole models, the sizes in turns."""
+"""How long each size of a layer takes: measured in ONNX Runtime on whole models, the sizes alternately."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from compress.runtimes.timing import Run, time_in_turns
 from compress.tasks.base import Array
 from compress.train import same_randomness
 
-CALLS = 80  # of each size, in turns with the others of its group and with the whole model
+CALLS = 80  # of each size, alternating with the others of its group and with the whole model
 SECONDS = 3.0  # busy time after which a slow size needs no more calls
 GROUP = 3  # sizes that are loaded at once
 LEAST = 0.001  # share of the whole model's time that the layers have at least, whatever noise says
@@ -43,7 +43,7 @@ def measured_costs(config: Any, names: list[str], tokens: int, threads: int, cou
     """Return the table of milliseconds of a row of ``tokens`` tokens, batch 1, for models of a configuration.
 
     As ZipLM's (arXiv:2302.04089) it holds every number of heads and every width of a layer. Timed are whole models
-    of as many layers as the configuration has, all alike: every number of heads at a middle width, every width
+    with as many layers as the configuration has, all equal: every number of heads at a middle width, every width
     at a middle number of heads, one head at the least width; and one such layer alone, which tells the layers
     from the rest. What heads and units add is made to grow with their number, and scaled so that the whole model
     takes what it took.
@@ -107,7 +107,7 @@ def _groups(sizes: list[Size]) -> Iterator[list[Size]]:
 
 
 def row_of(names: list[str], tokens: int, vocabulary: int) -> dict[str, Array]:
-    """Return the inputs of a row of so many tokens."""
+    """Return the inputs of a row of ``tokens`` tokens."""
     numbers = np.arange(tokens, dtype=np.int64)[None] % vocabulary
     known = {"input_ids": numbers, "attention_mask": np.ones_like(numbers)}
     return {name: known.get(name, np.zeros_like(numbers)) for name in names}

@@ -51,7 +51,7 @@ def latency_costs(
 def side_by_side(
     state: State, before: Model, after: Model, threads: int, length: int | None
 ) -> tuple[dict[str, float], Product]:
-    """Return the speedup, and the median milliseconds ``before`` and ``after``, of two students called in turns.
+    """Return the speedup, and the median milliseconds ``before`` and ``after``, of two students called alternately.
 
     Batch 1, training rows at their real lengths, each one's fastest call of several, and the median ratio of a row;
     or a row of ``length`` tokens in the quiet turns.

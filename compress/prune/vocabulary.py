@@ -31,12 +31,14 @@ class PruneVocabulary(Stage):
 
     role: ClassVar[Role] = Role.pruning
 
-    corpus: str | None = None  # a text file, a text a line, beside the recipe's own training, validation, other rows
+    corpus: str | None = (
+        None  # a text file, one text per line, beside the recipe's own training, validation, other rows
+    )
 
     def faults(self) -> Iterator[Fault]:
         """The corpus is a file."""
         if self.corpus is not None and not Path(self.corpus).is_file():
-            yield Fault("corpus", self.corpus, "is no file", "Name a text file with a text a line.")
+            yield Fault("corpus", self.corpus, "is not a file", "Name a text file with one text per line.")
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Word embeddings that are one table can lose rows."""

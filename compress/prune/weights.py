@@ -64,7 +64,7 @@ class Sparse(Details):
             f"({self.zeros / self.weights:.1%}; by matrix {min(shares):.1%} to {max(shares):.1%})",
             f"compressed as zip does, the weights take {self.compressed_mib:.1f} MiB; before, "
             f"{self.compressed_mib_before:.1f} MiB. Uncompressed they take {self.uncompressed_mib:.1f} MiB, as "
-            "before, and no faster answer is to be expected: the runtimes measured here multiply zeros like other "
+            "before, and it is not faster: the runtimes measured here multiply zeros like other "
             "numbers",
         )
 
@@ -77,24 +77,24 @@ class PruneWeights(Stage):
     arXiv:1710.01878). ``movement``: those leave that training moves towards zero (Sanh et al., arXiv:2005.07683),
     by blocks where the pattern says so (Lagunas et al., arXiv:2109.04838). ``lottery``: in rounds the smallest of
     the trained weights leave, and what is left goes back to the weights from before distillation and is trained
-    anew (Frankle & Carbin, arXiv:1803.03635; for BERT Chen et al., arXiv:2007.12223). Shapes stay; files get
+    again (Frankle & Carbin, arXiv:1803.03635; for BERT Chen et al., arXiv:2007.12223). Shapes stay; files get
     smaller only when they are compressed, and no runtime here skips zeros.
     """
 
     role: ClassVar[Role] = Role.pruning
 
     method: Method = Method.magnitude  # magnitude, movement or lottery
-    sparsity: float = 0.5  # share of those weights that is zero in the end
+    sparsity: float = 0.5  # share of the pruned matrices' weights that is zero at the end
     pattern: str = "none"  # none: single weights; n:m along the inputs, as 2:4; blocks outputs x inputs, as 4x1
     scope: Scope = Scope.layer  # layer: the same share of each matrix; all: compare over the whole model
     embeddings: bool = False  # word embeddings too
-    recovery_epochs: float = 2.0  # distillation while weights leave and after; of every round of lottery; 0: none
+    recovery_epochs: float = 2.0  # distillation while weights are removed and after; per round of lottery; 0: none
     begin: float = 0.0  # share of that training before the first zeros
-    end: float = 0.7  # share after which all are there
-    schedule: Curve = Curve.cubic  # cubic: most of them early; linear: as many every time
-    every: int = 10  # steps between two choices of what leaves
+    end: float = 0.7  # share of that training after which all zeros are set
+    schedule: Curve = Curve.cubic  # cubic: most of them early; linear: equally many each time
+    every: int = 10  # steps between choices of what to remove
     score_learning_rate: float = 0.01  # of movement's scores, at its highest
-    rounds: int = 3  # of lottery, each of which removes the same share of what is left
+    rounds: int = 3  # rounds of lottery, each removing the same share of what is left
 
     def faults(self) -> Iterator[Fault]:
         """Check ranges, and that every setting has an effect."""
@@ -108,10 +108,10 @@ class PruneWeights(Stage):
         if self.begin > self.end:
             yield Fault("begin", self.begin, f"must be at most end = {self.end:g}")
         if self.recovery_epochs == 0 and self.method is not Method.magnitude:
-            rule = f"is no training, and {self.method.value} finds out by training which weights leave"
+            rule = f"trains nothing, and {self.method.value} finds out by training which weights to remove"
             yield Fault("recovery_epochs", 0, rule, "Set it above 0, or use method=magnitude.")
         if self.method is Method.movement and self.begin == self.end:
-            yield Fault("end", self.end, "must be above begin: meanwhile movement learns which weights leave")
+            yield Fault("end", self.end, "must be above begin: meanwhile movement learns which weights to remove")
         plain, movement, lottery = PruneWeights(), self.method is Method.movement, self.method is Method.lottery
         for name, used in {
             "score_learning_rate": movement,

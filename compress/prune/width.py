@@ -39,7 +39,7 @@ class PruneWidth(InRounds):
 
     ratio: float = 0.25  # share of hidden channels removed; heads and feed-forward networks keep their own sizes
     importance: str = "taylor"  # taylor, gradient, magnitude (torch-pruning's), activation
-    multiple_of: int = 8  # the width is rounded up to a multiple of this, in which processors are fast; 1: as it comes
+    multiple_of: int = 8  # the width is rounded up to a multiple of this, at which processors are fast; 1: not rounded
 
     kind: ClassVar[Kind] = Kind("channels", revision=1)
     parts: ClassVar[Parts] = WeighedChannels()
@@ -138,7 +138,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
     """Return torch-pruning's group of all that holds these hidden channels; `prune` removes them from ``model``.
 
     ``pruners`` are ways to prune types of modules that stand in for the package's own. Every list and dictionary is
-    given anew: the package keeps what it is given, and its defaults are shared.
+    new for each call: the package keeps what it is given, and its defaults are shared.
     """
     tp = _torch_pruning()
     tokens = torch.zeros(2, 7, dtype=torch.long)

@@ -48,7 +48,7 @@ class Calibrated(Stage):
         return Method(how=self.calibration, percentile=self.percentile, decay=self.decay, symmetric=symmetric)
 
     def measured_with(self, state: State) -> list[Any]:
-        """Return what ranges depend on, but for the graph."""
+        """Return what ranges depend on, except for the graph."""
         return [
             self.calibration.value, self.percentile, self.decay, self.sample(state).fingerprint, state.seed,
         ]  # fmt: skip
@@ -60,5 +60,5 @@ class Calibrated(Stage):
 
 
 def drawn(state: State, rows: int) -> Split:
-    """Return so many training rows, drawn with the state's seed; all where there are fewer."""
+    """Return ``rows`` training rows, drawn with the state's seed; all where there are fewer."""
     return state.data.train.take(np.random.default_rng(state.seed).permutation(len(state.data.train))[:rows])

@@ -2,7 +2,7 @@
 
 Q-BERT's group-wise quantization (Shen et al., arXiv:1909.05840, section 3.2) in the form that ONNX Runtime runs:
 ``MatMulNBits``, whose groups are neighbouring inputs of one output. Asked to, it quantizes activations at run time, a
-scale a group too, and multiplies integers.
+scale per group too, and multiplies integers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class GroupWise(Stage):
 
     bits: int = 4  # of weights: 4 or 8
     group: int = 32  # inputs that share a scale: 16, 32, 64, 128 or 256
-    symmetric: bool = True  # no zero point; false: one a group
+    symmetric: bool = True  # no zero point; false: one per group
     int8: bool = True  # multiply integers; false: weights become fp32 again before they are multiplied
 
     def faults(self) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import Method, measure_ranges
 from compress.settings import at_least
 
-ROOM = 4  # other rows have larger values than those that were seen: up to so many times as large
+ROOM = 4  # other rows have larger values than those that were seen: up to this many times as large
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class HalfPrecision(Stage):
     A CPU without fp16 arithmetic gains size, not speed: ONNX Runtime casts to fp32 and back there.
     """
 
-    rows: int = 256  # training rows on which too large values are looked for
+    rows: int = 256  # training rows searched for values too large for fp16
 
     def faults(self) -> Iterator[Fault]:
         """There are rows."""

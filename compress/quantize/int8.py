@@ -1,4 +1,4 @@
-"""Int8 candidates of the student's ONNX graph, right for the processor at hand.
+"""Int8 candidates of the student's ONNX graph, right for this processor.
 
 Products of u8 activations and s8 weights are summed in 16 bits on processors without a dot-product instruction and
 saturate there; weights then use 7 bits (`reduce_range`).
@@ -35,7 +35,7 @@ RECURRENT = ("LSTM",)  # only in the dynamic form
 
 
 class WeightBits(Enum):
-    """auto: 8 where the processor sums int8 products in 32 bits, else 7; or as said."""
+    """auto: 8 where the processor sums int8 products in 32 bits, else 7; or the number of bits."""
 
     auto = "auto"
     seven = "7"
@@ -51,7 +51,7 @@ def reduced(bits: WeightBits) -> bool:
 class DynamicInt8(Stage):
     """Int8 weights; activations are measured and quantized at run time, no calibration."""
 
-    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or its like, else 7; or 7, 8
+    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or similar, else 7; or 7, 8
     per_channel: bool = True  # a scale for each output of a weight matrix
     embeddings: bool = True  # quantize embedding tables too; they are most of a small student's size
 
@@ -90,14 +90,14 @@ class StaticInt8(Calibrated):
     Parts of the model can stay in fp32, so that the metric on validation rows holds (``mixed``).
     """
 
-    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or its like, else 7; or 7, 8
+    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or similar, else 7; or 7, 8
     per_channel: bool = True  # a scale for each output of a weight matrix
     embeddings: bool = True  # quantize embedding tables too
     attention: bool = True  # quantize attention's own products, which have no weights, too
     mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only of a family that is known it can be told which part of the model a product is in."""
+        """Only of a known family is it clear which part of the model a product is in."""
         if self.mixed.max_drop is not None and not can_be_taken_apart(student):
             rule = f"cannot find the layers of a student of type {student.model_type}"
             yield Fault("mixed.max_drop", self.mixed.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")

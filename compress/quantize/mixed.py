@@ -126,11 +126,13 @@ class Sensitivity(Details):
 class Mixed(Settings):
     """Parts go back to fp32, the most sensitive first, until the metric on validation rows holds."""
 
-    max_drop: float | None = None  # most that the main metric may fall on validation rows; default: all is int8
+    max_drop: float | None = (
+        None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
+    )
     order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
     grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
-    rows: int = 2000  # validation rows at most
-    probes: int = 8  # hessian: random vectors a batch of calibration rows
+    rows: int = 2000  # how many validation rows to use at most
+    probes: int = 8  # hessian: random vectors per batch of calibration rows
 
     def faults(self) -> Iterator[Fault]:
         """All are in their natural ranges."""
@@ -138,10 +140,10 @@ class Mixed(Settings):
         yield from at_least(self, "rows", 1)
         yield from at_least(self, "probes", 1)
         if self.max_drop is None and self != Mixed():
-            yield Fault("max_drop", None, "must be given for the other settings to matter", "For example 0.005.")
+            yield Fault("max_drop", None, "must be given, or the other settings have no effect", "For example 0.005.")
 
     def depends_on(self, state: State) -> list[Any]:
-        """Return what the choice depends on, but for graph and ranges; nothing where there is none."""
+        """Return what the choice depends on, except for graph and ranges; nothing where there is none."""
         return [] if self.max_drop is None else [plain(self), state.data.validation.fingerprint]
 
     def choose(

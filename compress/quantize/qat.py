@@ -42,11 +42,11 @@ class QuantizationAware(Stage):
     epochs: float = 1.0  # of distillation with fake quantization
     learning_rate: float | None = None  # AdamW's, at its highest; default: a quarter of the distillation's
     decay: float = 0.99  # share of an activation's range that a batch leaves as it was
-    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or its like, else 7; or 7, 8
-    per_channel: bool = True  # a scale for each output of a weight matrix and each embedding; false: one a matrix
+    weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or similar, else 7; or 7, 8
+    per_channel: bool = True  # a scale for each output of a weight matrix and each embedding; false: one per matrix
     embeddings: bool = True  # quantize embedding tables too
     classifier: bool = True  # quantize the last linear layer too
-    agreement: float = 0.995  # share of test rows on which the file must say what was trained; less is an error
+    agreement: float = 0.995  # share of test rows on which the file must agree with the trained model; less is an error
 
     def faults(self) -> Iterator[Fault]:
         """All are in their natural ranges."""

@@ -1,6 +1,6 @@
 """Reports of a run: report.json, and from that alone Markdown, a page and the model card.
 
-`write_report` writes them, `report_texts` returns their contents, `load_report` reads one back. The writers stand in
+`write_report` writes them, `report_texts` returns their contents, `load_report` reads one back. The writers are in
 modules of their own: `table` for the terminal, `markdown`, `html`, `card`, and `compare` for several runs.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m compress.report``: print the JSON Schema of report.json, which stands in docs/report.schema.json."""
+"""``python -m compress.report``: print the JSON Schema of report.json, as kept in docs/report.schema.json."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The model card that lies beside the student: README.md in the Hugging Face format."""
+"""The model card beside the student: README.md in the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
     parts = [
         _front_matter(report),
         f"# {text(report.title)}",
-        "A classifier, exported as it was given by `compress`."
+        "A classifier, exported unchanged by `compress`."
         if report.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
         warned(report),

@@ -27,7 +27,7 @@ def writable_page(path: Path) -> Path:
         with storage_faults(path):
             is_page = path.is_file() and KIND in path.read_text(encoding="utf-8", errors="replace")[:4096]
         if not is_page:
-            raise CompressError(f"--output {path}: exists, and is no page of compress compare. Name another file.")
+            raise CompressError(f"--output {path}: exists, and was not written by compress compare. Name another file.")
     return path
 
 

@@ -75,7 +75,7 @@ def _is_number(value: object) -> bool:
 
 
 def _clocked(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, Mapping[str, Any]]]:
-    """Yield rows with their steps, counted on where training began anew (pruning in rounds)."""
+    """Yield rows with their steps, counted on where training began again (pruning in rounds)."""
     before, last = 0.0, 0.0
     for row in rows:
         if _is_number(row.get("step")):

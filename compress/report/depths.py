@@ -36,11 +36,11 @@ def depths(report: Report, *, narrow: bool = False) -> str:
     longest = max(map(len, lines)) * TEXT * GLYPH
 
     def paint(figure: Figure) -> None:
-        above = 26 + (TEXT + 4) * len(lines) if narrow else 26  # names stand above the lines on a narrow screen
+        above = 26 + (TEXT + 4) * len(lines) if narrow else 26  # names go above the lines on a narrow screen
         panel = axes(figure, 44, above, width - 44 - (12 if narrow else longest + 16), height - above - 44)
         figure.text(6 / width, 1 - 14 / height, title, color=COLOURS["muted"], va="center")
         _paint(panel, lines, scale)
-        panel.set_xlabel("layers that are left", labelpad=6)
+        panel.set_xlabel("layers left", labelpad=6)
         _name(figure, panel, lines, scale, narrow=narrow)
 
     return draw("depths" + ("-narrow" if narrow else ""), f"{title} against depth", width, height, paint)

@@ -23,7 +23,7 @@ def labelled(reports: Labelled) -> Labelled:
 
 
 def side_by_side(reports: Labelled, *, short: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return headings and one line a run: what it ships (the recommended artifact, else its student) in figures."""
+    """Return headings and one line per run: what it ships (the recommended artifact, else its student) in figures."""
     headings: list[str] = []
     lines = []
     for label, report in reports:
@@ -53,7 +53,7 @@ def differences(reports: Labelled) -> list[str]:
         ("ran on different machines", "milliseconds and speedups cannot be compared", _machine),
         ("were timed with different devices or threads", "milliseconds and speedups cannot be compared", _place),
         ("used different versions of PyTorch or ONNX Runtime", "milliseconds may differ for that reason", _versions),
-        ("have different teachers", "what is kept and speedups are relative to different baselines", _teacher),
+        ("have different teachers", "the kept shares and speedups are relative to different baselines", _teacher),
     ]
     found = []
     for what, so, of in checks:

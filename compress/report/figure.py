@@ -65,7 +65,7 @@ _LINKS = ("href", "{http://www.w3.org/1999/xlink}href")
 
 
 def draw(name: str, title: str, width: int, height: int, paint: Callable[[Figure], None]) -> str:
-    """Return what ``paint`` draws on a figure of so many pixels as an <svg> element for use inside HTML."""
+    """Return what ``paint`` draws on a figure of ``width`` × ``height`` pixels, as an <svg> element for HTML."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_DRAWING)  # type: ignore[arg-type,unused-ignore]  # newer stubs list all names

@@ -11,7 +11,7 @@ _ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE"}
 
 
 def is_share(metric: str) -> bool:
-    """Tell whether a metric is told in percent; correlations and errors are not."""
+    """Return whether a metric is written in percent; correlations and errors are not."""
     return metric.partition("_")[0] in _SHARES
 
 
@@ -45,7 +45,7 @@ def metric_value(metric: str, value: float | None) -> str:
 
 
 def with_unit(metric: str, value: float | None) -> str:
-    """Return a metric as it stands in a sentence: "84.3 %" or "0.843"."""
+    """Return a metric as written in a sentence: "84.3 %" or "0.843"."""
     text = metric_value(metric, value)
     return f"{text}\N{NO-BREAK SPACE}%" if is_share(metric) and text != MISSING else text
 
@@ -118,7 +118,7 @@ def probability(p: float) -> str:
 
 
 def shorten(name: str, longest: int = 24) -> str:
-    """Return a name cut to so many characters, for pictures."""
+    """Return a name cut to ``longest`` characters, for pictures."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 

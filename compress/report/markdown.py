@@ -134,7 +134,9 @@ def _latency(report: Report) -> Iterator[str]:
     flipped = [(entry.name, entry.flipped.count) for entry in report.artifacts if entry.flipped and entry.flipped.count]
     if flipped:
         yield "## Rows that flipped"
-        yield bullets(f"{name}: {count:,} test rows say something else than the student." for name, count in flipped)
+        yield bullets(
+            f"{name}: {count:,} test rows are answered differently than by the student." for name, count in flipped
+        )
 
 
 def _sensitivity(report: Report) -> Iterator[str]:

@@ -41,7 +41,7 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
 
 
 def said(found: Sensitivity) -> str:
-    """Return how it was measured and what came of it."""
+    """Return how it was measured and the result."""
     spared = [one.part for one in found.parts if one.precision == "fp32"]
     left = found.steps[-1].drop if found.steps else 0.0
     metric, rows = formats.metric_title(found.metric).lower(), f"{found.rows:,} validation rows"

@@ -110,7 +110,7 @@ def _of_distillation(report: Report) -> Iterator[str]:
     difference = distilled.differences.get("labels_only") if distilled else None
     if not (distilled and difference):
         return
-    effect = "made no difference that this run can show"
+    effect = "made no measurable difference in this run"
     if difference.clear:
         effect = "helped" if difference.value > 0 else "harmed"
     yield (
@@ -119,7 +119,7 @@ def _of_distillation(report: Report) -> Iterator[str]:
     )
     before = report.stages[1 : report.stages.index(distilled)]
     if prepared := [stage.name for stage in before if stage.role != STUDENT]:
-        yield f"That twin went without {', '.join(prepared)}, and so was trained for fewer steps."
+        yield f"That student went without {', '.join(prepared)}, and so was trained for fewer steps."
 
 
 def _baseline(report: Report, name: str) -> Baseline | None:
@@ -159,7 +159,7 @@ def _speed_in_words(entry: Entry) -> str:
 
 
 def _of_low_precision(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
-    """Yield whether integers run at all, and which are no faster than the fastest artifact in floats."""
+    """Yield where no integers run, and which artifacts in integers are not faster than the fastest one in floats."""
     full = max((artifact for artifact in artifacts if artifact.precision in FLOATS), key=_speed, default=None)
     for artifact in artifacts:
         if artifact.precision in FLOATS or artifact.target:

@@ -34,7 +34,7 @@ def verdict(report: Report) -> Verdict:
     """Return the sentence that a reader who reads only one should read."""
     best, teacher = report.best, report.reference
     if best is None:
-        return Verdict("No artifact is recommended" + (": see what was found below." if report.verdicts else "."))
+        return Verdict("No artifact is recommended" + (": see the findings below." if report.verdicts else "."))
     clauses = [_kept(report, best)]
     if best.speedup is not None:
         clauses.append(f"answers {times(best.speedup)} {'faster' if best.speedup >= 1 else 'as fast, so more slowly'}")
@@ -113,9 +113,9 @@ def method(report: Report) -> list[str]:
         f"{title}: measured on {rows(report)} by running each artifact itself; brackets or ± give the 95 % interval. "
         "Whether two models differ is tested on the same rows (paired), not by their intervals.",
         f"Kept: the metric divided by the {report.against}'s, on the same rows.",
-        f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization stand apart.",
+        f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization are separate.",
         f"Speedup: against {baseline}.",
-        "Agree: share of test rows predicted alike; "
+        "Agree: share of test rows with the same prediction; "
         + (
             "all against the PyTorch student."
             if report.given
@@ -163,7 +163,7 @@ def depths(report: Report) -> str:
 
 _ORDERS = {
     "every_other": "every other one, evenly spread",
-    "loss": "those first that the loss misses least",
+    "loss": "those that the loss misses least first",
     "gradient": "by the gradient of a gate, least first",
     "taylor": "by the squared gradient of a gate, least first",
     "activation": "by how little they turn the states",

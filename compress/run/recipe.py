@@ -53,7 +53,7 @@ class Recipe(Settings):
     quantize: dict[str, Stage] = field(default_factory=dict)  # side by side
     export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
     benchmark: Benchmark = field(default_factory=Benchmark)
-    seed: int = 13  # of every random choice
+    seed: int = 13  # seed of every random choice
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
     cache: str = "runs/.cache"  # finished work, shared by runs
 

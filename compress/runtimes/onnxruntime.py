@@ -41,7 +41,7 @@ class OnnxRuntime(Runtime):
         return (folder / MODEL).is_file()
 
     def unavailable(self, folder: Path, device: Device) -> str:
-        """Return that the package, or its provider for the device, is not here."""
+        """Return why it cannot run: the package, or its provider for the device, is missing."""
         try:
             ort = import_onnxruntime("Running ONNX")
         except MissingPackageError:

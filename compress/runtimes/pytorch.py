@@ -52,7 +52,7 @@ class PyTorch(Runtime):
         return any(folder.glob("*.safetensors")) and not (folder / MODEL).is_file()
 
     def unavailable(self, folder: Path, device: Device) -> str:
-        """Return why the device is not here."""
+        """Return why the device is missing."""
         return device.missing()
 
     def variants(self, folder: Path, device: Device) -> Sequence[Variant]:

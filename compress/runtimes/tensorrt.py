@@ -29,14 +29,14 @@ class TensorRt(Runtime):
         return any(folder.glob(f"*{ENGINE}"))
 
     def unavailable(self, folder: Path, device: Device) -> str:
-        """Return that the device is no NVIDIA GPU, that no engine is for the one here, or that TensorRT is missing."""
+        """Return why it cannot run: no NVIDIA GPU, no engine for this GPU, or TensorRT is missing."""
         if device.name != CUDA.name:
             return "engines run on an NVIDIA GPU (device cuda)"
         if device.missing():
             return device.missing()
         if not _engine_here(folder).is_file():
             others = ", ".join(sorted(path.stem for path in folder.glob(f"*{ENGINE}"))) or "no GPU"
-            return f"its engines are for {others}, not for the {_engine_here(folder).stem} that is here"
+            return f"its engines are for {others}, not for this machine's {_engine_here(folder).stem}"
         if not installed():
             return f"neither tensorrt ({GET_FULL}) nor TensorRT-RTX ({GET_RTX}) is installed"
         return ""

@@ -44,7 +44,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Built:
-    """A serialized engine, and its layers as the engine inspector writes them, one a line."""
+    """A serialized engine, and its layers as the engine inspector writes them, one per line."""
 
     engine: bytes
     layers: str
@@ -57,7 +57,7 @@ def targets(capabilities: Sequence[str]) -> list[Target]:
     """
     if capabilities:
         if not _installed(RTX):
-            raise CannotBuild(f"building for GPUs that are not here needs TensorRT-RTX, and it is missing: {GET_RTX}")
+            raise CannotBuild(f"building for GPUs of other machines needs TensorRT-RTX, which is missing: {GET_RTX}")
         return [Target(one, RTX) for one in capabilities]
     here = compute_capability()
     full, rtx = _installed(FULL), _installed(RTX)

@@ -1,4 +1,4 @@
-"""Calls timed in turns: warmed up, so that a drifting machine touches all that are compared alike."""
+"""Calls timed alternately, after a warm-up, so that a drifting machine affects everything compared equally."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def time_in_turns(
 
     All runners have equally many feeds, and run on ``device``, which is idle before each call and done after it. It
     ends after a whole pass over the feeds when each runner has been called ``calls`` times, or, for slow ones, been
-    busy for ``seconds``; so a drifting machine touches all alike. What a runner prepares for a shape of inputs (a
+    busy for ``seconds``; so a drifting machine affects all equally. What a runner prepares for a shape of inputs (a
     buffer, a kernel) is not in the figures: it is called once on each before.
 
     With ``failures``, a runner that raises is added to them and left out from then on, without seconds of its own;

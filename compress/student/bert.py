@@ -29,16 +29,18 @@ ALL = "all"  # as many layers as the teacher
 
 @dataclass(kw_only=True)
 class Bert(Student):
-    """A model of the teacher's family, BERT or its like: fewer layers, narrower layers."""
+    """A model of the teacher's family, BERT or similar: fewer layers, narrower layers."""
 
     layers: int | str | None = None  # how many, or all: as many as the teacher; default: half of them
     layer_map: Any = "uniform"  # teacher layers it starts from: uniform, skip, first, last, or a list as [2,4,6]
     hidden_size: int | None = None  # width; default: the teacher's
-    heads: int | None = None  # attention heads a layer; default: the teacher's
-    intermediate_size: int | None = None  # feed-forward units a layer; default: the teacher's
+    heads: int | None = None  # attention heads per layer; default: the teacher's
+    intermediate_size: int | None = None  # feed-forward units per layer; default: the teacher's
     start: str = "teacher"  # weights: teacher, pretrained (what it was fine-tuned from), random, or a folder or hub id
-    vocabulary: int | None = None  # word pieces of its own, about so many, learned from texts; default: the teacher's
-    vocabulary_corpus: str | None = None  # text file, a row a line, to learn them from; default: the training rows
+    vocabulary: int | None = (
+        None  # size of a word-piece vocabulary of its own, learned from texts; default: the teacher's
+    )
+    vocabulary_corpus: str | None = None  # text file, one row per line, to learn it from; default: the training rows
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are at least 1 and the layer map is known."""

@@ -38,14 +38,14 @@ class Mobile(Student):
     layers: int | None = None  # how many; default: the teacher's
     layer_map: Any = "uniform"  # which teacher layers they are compared with: uniform, first, last, or a list
     bottleneck: int | None = None  # width inside layers; default: a quarter of the teacher's, a multiple of heads
-    heads: int | None = None  # attention heads a layer; default: the teacher's
+    heads: int | None = None  # attention heads per layer; default: the teacher's
     feed_forward_networks: int = 4  # stacked in each layer
     intermediate_size: int | None = None  # units of each feed-forward network; default: 4 times the bottleneck
     normalization: Normalization = Normalization.no_norm  # no_norm (scale and shift alone, faster) or layer_norm
     trigram: bool = True  # a position's embedding sees the words beside it
     embedding_size: int | None = None  # width of word embeddings; default: a quarter of the teacher's hidden size
     narrow_attention: bool = False  # attention reads the bottleneck alone, as in MobileBERT-tiny
-    copy_weights: bool = True  # embeddings and head start from the teacher's; else at random
+    copy_weights: bool = True  # start embeddings and head from the teacher's; false: at random
 
     def faults(self) -> Iterator[Fault]:
         """Sizes are at least 1 and the layer map is known."""
@@ -57,7 +57,7 @@ class Mobile(Student):
         """Yield sizes that do not fit the teacher's configuration; raises ModelError for an unsupported teacher."""
         family = family_of(teacher)
         if self.copy_weights and not family.sums_embeddings:
-            rule = f"cannot start from a teacher of type {teacher.model_type}, whose embeddings are no sum"
+            rule = f"cannot start from a teacher of type {teacher.model_type}, whose embeddings are not a sum"
             yield Fault("copy_weights", True, rule, "Set student.copy_weights=false.")
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
         yield from depth_faults(self.layer_map, count, most)

@@ -42,7 +42,7 @@ class Start(Enum):
 class Shared(Student):
     """Layers that share weights, factorised word embeddings (ALBERT, arXiv:1909.11942): smaller, not faster."""
 
-    share: Share = Share.all  # what is one for all layers: all, attention or feed_forward
+    share: Share = Share.all  # what all layers share: all, attention or feed_forward
     layers: int | None = None  # how often the shared layer is applied; default: the teacher's layers
     layer_map: Any = "uniform"  # which teacher layers they start from: uniform, first, last, or a list as [2,4,6]
     start: Start = Start.first  # what is shared starts from the first of those layers, or from their mean

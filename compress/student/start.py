@@ -29,7 +29,7 @@ def name_faults(start: str) -> Iterator[Fault]:
     if start in NAMED:
         return
     if not start:
-        remedy = f"Take {', '.join(NAMED)}, or a folder with config.json and model.safetensors, or a hub id."
+        remedy = f"Use {', '.join(NAMED)},  or a folder with config.json and model.safetensors, or a hub id."
         yield Fault("start", start, "must name the start of the weights", remedy)
     elif reason := absent(start):
         yield Fault("start", start, *reason)
@@ -87,7 +87,7 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
         yield Fault("start", start, rule, f"It must be one family of {', '.join(FAMILIES)}.")
         return
     if tokens and _tokens_of(teacher) not in ({}, tokens):
-        yield Fault("start", start, "has another vocabulary than the teacher", "Its embeddings mean other tokens.")
+        yield Fault("start", start, "has another vocabulary than the teacher", "Its embeddings belong to other tokens.")
     if source.num_hidden_layers < student.num_hidden_layers:
         rule = f"has fewer layers, {source.num_hidden_layers}, than the student, {student.num_hidden_layers}"
         yield Fault("start", start, rule, "Set student.layers.")

@@ -26,7 +26,7 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) ->
     Queries, keys or values (batch, tokens, width) of any two widths, each cut into ``heads`` relation heads;
     the relation of a head is softmax(A Aᵀ / sqrt(width / heads)) over real positions. The value relation of
     MiniLM (arXiv:2002.10957) and all relations of MiniLMv2 (Wang et al., arXiv:2012.15828, eq. 4-7). Raises
-    ValueError where a width is no multiple of ``heads``.
+    ValueError where a width is not a multiple of ``heads``.
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(f"{tuple(student.shape[:2])} positions cannot be compared with {tuple(teacher.shape[:2])}")
@@ -55,7 +55,9 @@ class Relations(Loss):
     """Query-query, key-key and value-value relations of one layer (MiniLMv2, arXiv:2012.15828)."""
 
     teacher_layer: int | None = None  # compared with the student's last; default: the last
-    relation_heads: int | None = None  # at most so many as cut both widths evenly; default: the teacher's heads
+    relation_heads: int | None = (
+        None  # must divide both widths; default: the teacher's heads, or fewer where those do not
+    )
 
     quantities = RELATIONS
     part_by_part = False

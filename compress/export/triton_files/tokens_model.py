@@ -15,7 +15,7 @@ class TritonPythonModel:
     """Reads texts as the student was trained to: cut to its longest length, padded on the right."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load tokenizer.json, which lies beside this file, and what config.pbtxt says."""
+        """Load tokenizer.json, which is beside this file, and the parameters in config.pbtxt."""
         config = json.loads(args["model_config"])
         said = {name: one["string_value"] for name, one in config["parameters"].items()}
         folder = Path(args["model_repository"]) / args["model_version"]

@@ -24,7 +24,7 @@ class Scheme:
     """What is quantized, and how."""
 
     weight_bits: int = 8  # 8, or 7 for processors that sum pairs of int8 products in 16 bits
-    per_channel: bool = True  # a scale for each output of a weight matrix and for each embedding; else one a matrix
+    per_channel: bool = True  # a scale for each output of a weight matrix and for each embedding; else one per matrix
     embeddings: bool = True  # embedding tables too
     classifier: bool = True  # the last linear layer too
     decay: float = 0.99  # share of an activation's range that a batch leaves as it was
@@ -69,7 +69,7 @@ def activation_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weight_scale(weight: Tensor, per_channel: bool, highest: int) -> Tensor:
-    """Return the scale of symmetric integers up to ``highest``: one a row (rows, 1) of a weight, or one (1, 1)."""
+    """Return the scale of symmetric integers up to ``highest``: one per row (rows, 1) of a weight, or one (1, 1)."""
     sizes = weight.detach().abs()
     return step(sizes.amax(-1, keepdim=True) if per_channel else sizes.amax().reshape(1, 1), highest)
 

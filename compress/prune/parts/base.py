@@ -1,6 +1,6 @@
 """What criteria ask of the parts of a model.
 
-Parts stand in groups, mostly a group for each layer. What is measured of them is one tensor (parts,) for each group.
+Parts are grouped, mostly one group per layer. What is measured of them is one tensor (parts,) for each group.
 """
 
 from __future__ import annotations

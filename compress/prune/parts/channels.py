@@ -17,7 +17,7 @@ from compress.prune.parts.base import Active, Batch, Parts, outputs_changed
 class Channels(Parts, Active):
     """A gate multiplies a channel of the states wherever `stream` finds them.
 
-    A gate at 0 takes the channel out everywhere, but for what layer normalisations count it for.
+    A gate at 0 takes the channel out everywhere, except that layer normalisations still count it.
     """
 
     name: ClassVar[str] = "channels"
