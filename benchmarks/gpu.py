@@ -4,7 +4,7 @@
         --int8 runs/quickstart/a/artifacts/tensorrt-int8 --texts reviews.txt
 
 Each cell is one way of running a model under one condition: real rows one at a time first, then the grid of batches
-and lengths. It is timed in turns with the teacher in eager fp32. The most informative cells come first, none is
+and lengths. It is timed in turn with the teacher in eager fp32. The most informative cells come first, none is
 started once the time is up, and the results (.json, and .md as a table) are written after every cell.
 """
 
@@ -240,7 +240,7 @@ class Bench:
     def _beside_reference(
         self, method: Method, timing: Callable[[Mapping[str, Session]], Mapping[str, list[dict[str, Any]]]]
     ) -> dict[str, Any]:
-        """Return the figures of a method, timed in turns with the reference where that runs."""
+        """Return the figures of a method, timed in turn with the reference where that runs."""
         reference = self.every[0].label
         chosen = dict.fromkeys(label for label in (reference, method.label) if label in self.sessions)
         entries = timing({label: self.sessions[label] for label in chosen})

@@ -1,14 +1,14 @@
 """Every method on the same rows: is it better than the same student trained on labels alone?
 
     python benchmarks/methods.py --train sst2/train.tsv --test sst2/dev.tsv --teacher minilm-sst2 \
-        --synonyms synonyms.tsv --other-train trec/train.tsv --other-test trec/dev.tsv
+        --synonyms lexicon.tsv --other-train trec/train.tsv --other-test trec/dev.tsv
 
 Within a student all methods see the same training rows, number of steps, batch size and highest learning rate,
 over the same seeds, and the same teacher, unless a method's name says otherwise; preparations take their steps
 from the same budget, and so does augmentation, which adds rows and not steps; its rows are drawn once, by the first
 seed. Teachers that are made here are not in the budget: fine-tuned ones, and the head of a masked language model that
 DistilBERT and dual training need and the packaged model lacks. The test file is measured whole and never used to
-choose anything. What is done is kept in ``--results``, one line per run: the same command resumes after an interruption.
+choose anything. What is done is kept in ``--results``, one line per run: the same command resumes.
 Prints a Markdown table and, last, one line of JSON.
 """
 

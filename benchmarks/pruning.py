@@ -9,8 +9,8 @@ recovery steps, the teacher teaching. How many heads, units or layers go is read
 where even all that may go is too few, all of it goes, and the table shows what that gives. With
 ``--textpruner-python`` TextPruner prunes too, in its own environment, to the shape of ``uniform``, untrained; its speed
 is that of the shape. torch-pruning's example for BERT is run untrained too, at the ratio that divides the
-multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before, alternately: on
-the test rows at their real lengths, and on one row of their median length, which is what the table predicts. What is
+multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before, alternately:
+on the test rows at their real lengths, and on one row of their median length, which is what the table predicts. What is
 done is kept in ``--results``, one line per run: the same command resumes after an interruption. Prints a Markdown table
 and, last, one line of JSON.
 """

@@ -110,7 +110,7 @@ def _of_distillation(report: Report) -> Iterator[str]:
     difference = distilled.differences.get("labels_only") if distilled else None
     if not (distilled and difference):
         return
-    effect = "made no measurable difference in this run"
+    effect = "made no clear difference in this run"
     if difference.clear:
         effect = "helped" if difference.value > 0 else "harmed"
     yield (
@@ -119,7 +119,7 @@ def _of_distillation(report: Report) -> Iterator[str]:
     )
     before = report.stages[1 : report.stages.index(distilled)]
     if prepared := [stage.name for stage in before if stage.role != STUDENT]:
-        yield f"That student went without {', '.join(prepared)}, and so was trained for fewer steps."
+        yield f"The student trained on labels alone went without {', '.join(prepared)}, and so was trained for fewer steps."
 
 
 def _baseline(report: Report, name: str) -> Baseline | None:

@@ -126,7 +126,7 @@ def test_a_run_serves_what_its_other_stages_made_and_says_that_it_is_not_measure
     said = report(finished)
     assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic", "symmetric", "triton"]
     one = said["artifacts"][-1]
-    assert one["not_measured"].endswith("which is not here: the report's figures are of onnx, dynamic, symmetric")
+    assert one["not_measured"].endswith("which was not run: the report shows onnx, dynamic, symmetric")
     assert "metrics" not in one
     assert one["size_mib"] > 0
     assert said["recommended"] != "triton"

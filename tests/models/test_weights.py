@@ -179,7 +179,7 @@ OTHERS = {
     "reads from left to right": lambda: GPT2ForSequenceClassification(
         GPT2Config(vocab_size=21, n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=1, eos_token_id=1)
     ),
-    "no text classifier": lambda: ViTForImageClassification(
+    "is not a text classifier": lambda: ViTForImageClassification(
         ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
     ),
     "is_decoder = true": lambda: RobertaForMaskedLM(RobertaConfig(**SIZES, is_decoder=True)),
@@ -199,7 +199,7 @@ def test_other_architectures_are_refused_by_what_they_are(tmp_path: Path, kind: 
 @pytest.mark.parametrize(
     ("entries", "match"),
     [
-        ({"hidden_act": "gelu_of_tomorrow"}, "hidden_act = 'gelu_of_tomorrow'.*no activation"),
+        ({"hidden_act": "gelu_of_tomorrow"}, "hidden_act = 'gelu_of_tomorrow'.*not an activation"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantized \(gptq\)"),
         ({"auto_map": {"AutoModel": "modeling.Other"}}, "ships its own code"),
         ({"hidden_size": -16}, "hidden_size = -16"),

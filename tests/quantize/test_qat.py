@@ -67,7 +67,7 @@ def test_the_file_says_what_was_trained_and_its_products_run_in_int8(finished: P
     assert artifact["int8_matmuls"] == [8, 10]  # six of a layer, pooler and classifier; not Q·Kᵀ and P·V
     assert artifact["metrics"]["accuracy"] >= said["stages"][-1]["metrics"]["accuracy"] - 0.05
     assert any("weights in 8 bits" in note for note in artifact["notes"])
-    assert any("the trained model says on 100.00% of 400 test rows" in note for note in artifact["notes"])
+    assert any("agrees with the trained model on 100.00% of 400 test rows" in note for note in artifact["notes"])
 
 
 def test_the_trained_model_stands_in_the_run_and_says_what_the_file_says(finished: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     state = recipe.run().state
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
     other = replace(state.artifacts[-1], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
-    with pytest.raises(ModelError, match=r"learned: it says what the trained model says on .* of the test rows, fewer"):
+    with pytest.raises(ModelError, match=r"learned: agrees with the trained model on .* of the test rows, below"):
         recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None, [])
 
 

@@ -130,7 +130,9 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
         stage("distill", "distillation", 0.85, 2.0, labels_only=difference(0.05, clear=True)),
     ]  # fmt: skip
     report = report_of(stages, baselines=[baseline("labels_only", 0.8)])
-    assert verdicts(parse(report))[-1] == "That twin went without layers, and so was trained for fewer steps."
+    assert verdicts(parse(report))[-1] == (
+        "The student trained on labels alone went without layers, and so was trained for fewer steps."
+    )
     del report["stages"][1]
     assert len(verdicts(parse(report))) == 1
 
@@ -140,7 +142,7 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
     [
         (0.02, True, "Distillation helped: accuracy +2.0 points, 95 % interval +1.0 to +3.0, against"),
         (-0.02, True, "Distillation harmed: accuracy −2.0 points"),
-        (0.02, False, "Distillation made no difference that this run can show: accuracy +2.0 points"),
+        (0.02, False, "Distillation made no clear difference in this run: accuracy +2.0 points"),
     ],
 )
 def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, said: str) -> None:
