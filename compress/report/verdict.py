@@ -119,7 +119,8 @@ def _of_distillation(report: Report) -> Iterator[str]:
     )
     before = report.stages[1 : report.stages.index(distilled)]
     if prepared := [stage.name for stage in before if stage.role != STUDENT]:
-        yield f"The student trained on labels alone went without {', '.join(prepared)}, and so was trained for fewer steps."
+        without = ", ".join(prepared)
+        yield f"The student trained on labels alone went without {without}, and so was trained for fewer steps."
 
 
 def _baseline(report: Report, name: str) -> Baseline | None:
