@@ -67,7 +67,7 @@ def test_the_file_says_what_was_trained_and_its_products_run_in_int8(finished: P
     assert artifact["int8_matmuls"] == [8, 10]  # six of a layer, pooler and classifier; not Q·Kᵀ and P·V
     assert artifact["metrics"]["accuracy"] >= said["stages"][-1]["metrics"]["accuracy"] - 0.05
     assert any("weights in 8 bits" in note for note in artifact["notes"])
-    assert any("the trained model says on 100.00% of 400 test rows" in note for note in artifact["notes"])
+    assert any("agrees with the trained model on 100.00% of 400 test rows" in note for note in artifact["notes"])
 
 
 def test_the_trained_model_stands_in_the_run_and_says_what_the_file_says(finished: Path) -> None:
