@@ -137,7 +137,7 @@ def test_interrupted_work_whose_files_are_damaged_starts_anew_and_says_so(tmp_pa
             workshop.make(KIND, [1], work)
         assert resumed[-1] == 0
         assert out.getvalue().count("\n") == 1
-        assert f"{partial / name} is damaged; starting again" in out.getvalue()
+        assert f"{partial / name} of the interrupted work is damaged; starting again" in out.getvalue()
     stopped = False
     flip(partial / "progress.json")
     assert (workshop.make(KIND, [1], work).folder / "result").read_text() == "whole"
