@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
+from compress.errors import Fault
 from compress.settings import Settings
 
 WORDS = {
@@ -63,6 +64,23 @@ def fits(value: Any, hint: Any) -> bool:
     if value is None:
         return type(None) in get_args(hint)
     return any(_is_a(value, member) for member in _not_none(hint))
+
+
+def mistyped(settings: Settings, prefix: str = "") -> Iterator[Fault]:
+    """Yield a fault for every value below ``settings`` that does not fit its field's type."""
+    types = hints(type(settings))
+    for field in fields(settings):
+        value, hint = getattr(settings, field.name), types[field.name]
+        path = f"{prefix}{field.name}"
+        if not fits(value, hint):
+            shown = None if isinstance(value, Settings | Mapping) else value
+            yield Fault(path, shown, f"must be {expected(hint)}")
+        elif isinstance(value, Settings):
+            yield from mistyped(value, f"{path}.")
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                if isinstance(part, Settings):
+                    yield from mistyped(part, f"{path}.{name}.")
 
 
 def _is_a(value: Any, hint: Any) -> bool:

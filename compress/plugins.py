@@ -21,6 +21,7 @@ REGISTRIES = (
     "compress.tasks.registry:TASKS",
     "compress.families.registry:FAMILIES",
     "compress.runtimes.registry:RUNTIMES",
+    "compress.runtimes.devices:DEVICES",
     "compress.prune.criteria:CRITERIA",
 )
 """Where modules register beside the options of `compress.registry`."""

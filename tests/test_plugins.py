@@ -106,14 +106,18 @@ def test_a_recipe_file_that_the_user_names_may_use_modules(tmp_path: Path) -> No
     assert compose.compose(["recipe=own"]).student.height == 5
 
 
-@pytest.mark.parametrize("beside", ["config.json", None])
+@pytest.mark.parametrize("beside", ["config.json", "train.tsv", None])
 def test_a_recipe_in_the_folder_of_a_model_or_of_data_may_not(beside: str | None, tmp_path: Path) -> None:
     folder = tmp_path / "downloaded"
     folder.mkdir()
     (folder / "recipe.yaml").write_text("uses: [tall_losses]\n")
-    words = ["recipe=downloaded/recipe.yaml", *([] if beside else ["data=hub", "data.path=downloaded"])]
+    words = ["recipe=downloaded/recipe.yaml"]
     if beside:
         (folder / beside).write_text("{}")
+    if beside == "train.tsv":
+        words += ["data=files", "data.train=downloaded/train.tsv"]
+    elif beside is None:
+        words += ["data=hub", "data.path=downloaded"]
     with pytest.raises(RecipeError) as caught:
         compose.compose(words)
     assert "downloaded/recipe.yaml:1: uses = ['tall_losses']: names code to import" in str(caught.value)

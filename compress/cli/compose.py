@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, partial
@@ -30,11 +30,10 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from compress.cli import recipe_files
 from compress.cli.limits import MOST_JOBS, SPECIAL
 from compress.cli.reading import PLUGINS, Reading, Word, quoted
 from compress.data import Hub
-from compress.describe import expected, fits, hints
+from compress.describe import expected, hints, mistyped
 from compress.errors import Fault, RecipeError
 from compress.plugins import use_installed
 from compress.registry import GROUPS, SEVERAL, is_open, registered, slot
@@ -180,11 +179,6 @@ def _parameter_faults(config: DictConfig, word: Word) -> Iterator[Fault]:
             yield Fault(word.setting, word.values[0], "has a value of the wrong type")
 
 
-def recipes() -> list[tuple[str, str, Path]]:
-    """Return name, purpose and file of every recipe that can be named."""
-    return [(name, recipe_files.headline(path), path) for name, path in recipe_files.known().items()]
-
-
 def _read(overrides: Sequence[str], *, sweep: bool = False, trusted: bool = True) -> Reading:
     """Read words, and store for Hydra what they name."""
     reading = Reading(_parse, sweep, trusted=trusted)
@@ -291,28 +285,12 @@ def _misfits(recipe: Recipe) -> Iterator[Fault]:
 
     Hydra takes `prune: {hedas: {}}` for a new stage, and anything for what `${…}` inserts.
     """
-    yield from _mistyped(recipe)
+    yield from mistyped(recipe)
     for group in SEVERAL:
         held = slot(recipe, group)
         for name, part in held.items() if isinstance(held, Mapping) else ():
             if GROUPS[group].name_of(part) is None:
                 yield Fault(f"{group.replace('/', '.')}.{name}", None, "is not an option of its group")
-
-
-def _mistyped(settings: Settings, prefix: str = "") -> Iterator[Fault]:
-    types = hints(type(settings))
-    for field in fields(settings):
-        value, hint = getattr(settings, field.name), types[field.name]
-        path = f"{prefix}{field.name}"
-        if not fits(value, hint):
-            shown = None if isinstance(value, Settings | Mapping) else value
-            yield Fault(path, shown, f"must be {expected(hint)}")
-        elif isinstance(value, Settings):
-            yield from _mistyped(value, f"{path}.")
-        elif isinstance(value, Mapping):
-            for name, part in value.items():
-                if isinstance(part, Settings):
-                    yield from _mistyped(part, f"{path}.{name}.")
 
 
 def _piecewise(reading: Reading) -> Recipe | None:

@@ -94,21 +94,22 @@ def is_file(text: str) -> bool:
 
 
 def came_with(path: Path, texts: Iterable[str]) -> bool:
-    """Return whether a recipe file lies in the folder of a model, or in a folder that one of the texts names."""
-    folder = resolved(path).parent
+    """Return whether a recipe file lies in the folder of a model, or in one that the texts name or take a file from."""
+    file, folder = resolved(path), resolved(path).parent
     if (folder / "config.json").exists():
         return True
     own = {Path.cwd(), *Path.cwd().parents}  # where a user works, whatever else is there
     holding = {folder, *folder.parents} - own
-    return any(is_folder(text) and resolved(path_of(text)) in holding for text in texts)
+    places = (place for text in texts if (place := _existing(text)) is not None and place != file)
+    return any((place if place.is_dir() else place.parent) in holding for place in places)
 
 
-def is_folder(text: str) -> bool:
-    """Return whether a text is the path of a folder."""
+def _existing(text: str) -> Path | None:
+    """Return the file or folder that a text is the path of; None where there is none."""
     try:
-        return path_of(text).is_dir()
+        return resolved(path_of(text)) if path_of(text).exists() else None
     except (OSError, ValueError):  # a name that is too long, one with a NUL
-        return False
+        return None
 
 
 def read(path: Path, is_open: IsOpen) -> RecipeFile:

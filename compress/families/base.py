@@ -68,6 +68,8 @@ class Family(Layered, ABC):
     sums_embeddings: ClassVar[bool] = True
     """Whether embeddings are the normalised sum of words, positions and perhaps types."""
     known_to_transformers_js: ClassVar[bool] = False
+    loses_channels: ClassVar[bool] = False
+    """Whether hidden channels can be removed: `set_head_size` is there."""
     reads_first_token_with_tanh: ClassVar[bool] = False
     """Whether a classifier's head is: first token, dense, tanh, dense."""
 

@@ -17,6 +17,7 @@ class BertFamily(Family):
     config_class: ClassVar[type[PreTrainedConfig]] = BertConfig
     encoder = "bert"
     stack = "encoder.layer"
+    loses_channels = True
     known_to_transformers_js = True
     reads_first_token_with_tanh = True
 

@@ -15,6 +15,7 @@ class DistilBertFamily(Family):
     """DistilBERT."""
 
     config_class = DistilBertConfig
+    loses_channels = True
     encoder = "distilbert"
     stack = "transformer.layer"
     known_to_transformers_js = True

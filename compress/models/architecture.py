@@ -23,7 +23,6 @@ _SIZES = (
     ("embedding_size", 1), ("vocab_size", 1), ("max_position_embeddings", 1), ("type_vocab_size", 0),
 )  # fmt: skip
 _ACTIVATIONS = ("hidden_act", "activation", "activation_function", "hidden_activation")
-_ATTENTIONS = ("eager", "sdpa")
 POSITIONS = "position_embedding_type"
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,12 +42,6 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 LARGEST, SMALLEST = 65504.0, 2.0**-24  # of what fp16 holds
 MASKED = 1e4
 LOWEST_OPSET = 19  # from here on Q/DQ take fp16 scales
-
-
-def write_half(source: Path, target: Path) -> None:
-    """Write the fp32 graph ``source`` in fp16 to ``target``. Raises ValueError as `in_half` does."""
-    onnx = import_onnx("Writing fp16 ONNX")
-    onnx.save(in_half(onnx.load(source)), target)
 
 
 def float_tensors(model: Any) -> list[str]:

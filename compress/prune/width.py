@@ -59,7 +59,10 @@ class PruneWidth(InRounds):
             )
         if found or any(self.faults()):
             return
-        if self.remaining(int(student.hidden_size), 1) < 2:
+        if not family_of(student).loses_channels:
+            rule = f"cannot remove hidden channels from a student of type {student.model_type}"
+            yield Fault("", None, rule, "Leave width out.")
+        elif self.remaining(int(student.hidden_size), 1) < 2:
             rule = f"leaves one of {student.hidden_size} channels, which layer normalisation makes a constant"
             yield Fault("ratio", self.ratio, rule, "Lower it.")
 

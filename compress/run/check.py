@@ -140,11 +140,7 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
 def _weight_faults(recipe: Recipe) -> list[Fault]:
     """Return what needs a teacher's weights."""
     stages = [("student", recipe.student), *((f"augment.{name}", stage) for name, stage in recipe.augment.items())]
-    return [
-        fault.under(path) if fault.setting else replace(fault, setting=path)
-        for path, stage in (*stages, *recipe.trained())
-        for fault in stage.weight_faults()
-    ]
+    return [fault.under(path) for path, stage in (*stages, *recipe.trained()) for fault in stage.weight_faults()]
 
 
 def _head_faults(student: Any, task: Task) -> Iterator[Fault]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from compress.data import Data, Files, Hub
 from compress.data.files import SPLITS
 from compress.errors import Fault, RecipeError
-from compress.files import hash_folder, storage_faults, write_text
+from compress.files import hash_file, hash_folder, storage_faults, write_text
 from compress.models.loading import save_model
 from compress.registry import GROUPS
 from compress.run.recipe_yaml import GIVEN
@@ -43,6 +43,8 @@ Row = Mapping[str, Any]
 
 def settled(recipe: Recipe) -> Recipe:
     """Return the recipe with files in place of what Python handed over. Raises RecipeError for what cannot be kept."""
+    if not _is_name(recipe.cache):
+        raise _refusal("cache", recipe.cache, "must be text", "Name a folder.")
     folder = Path(os.path.abspath(recipe.cache_folder)) / GIVEN  # noqa: PTH100  # links stay
     data: Any = recipe.data
     teacher: Any = recipe.teacher
@@ -122,7 +124,7 @@ def _record(row: Any, split: str, number: int) -> Row:
     names += [] if split == "unlabelled" else ["label"]
     if not texts or len(texts) != len(names) or len(names) < 1 + (split != "unlabelled"):
         expected = "(text) or (text, text)" if split == "unlabelled" else "(text, label) or (text, text, label)"
-        shown = type(row).__name__ if not texts else f"{type(row).__name__} of {len(texts)}"
+        shown = f"{type(row).__name__} of {len(texts)}" if isinstance(row, tuple | list) else type(row).__name__
         raise _refusal(f"data.{split}", shown, f"row {number} is neither a dictionary nor {expected}", _KINDS)
     return dict(zip(names, texts, strict=True))
 
@@ -146,9 +148,10 @@ def _file(records: list[Row], split: str, folder: Path) -> str:
     lines = "".join(
         json.dumps({str(k): _value(v) for k, v in row.items()}, ensure_ascii=False) + "\n" for row in records
     )
-    path = folder / f"{split}-{hashlib.sha256(lines.encode()).hexdigest()[:24]}.jsonl"
-    if not path.exists():
-        with storage_faults(folder):
+    content = hashlib.sha256(lines.encode()).hexdigest()
+    path = folder / f"{split}-{content[:24]}.jsonl"
+    with storage_faults(folder):
+        if not path.exists() or hash_file(path) != content:  # changed since it was written
             folder.mkdir(parents=True, exist_ok=True)
             write_text(path, lines)
     return str(path)
@@ -181,7 +184,10 @@ def _teacher(given: Any, folder: Path) -> str:
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
         try:
             save_model(model, tokenizer, aside)
-            path = folder / f"teacher-{hash_folder(aside)[:24]}"
+            content = hash_folder(aside)
+            path = folder / f"teacher-{content[:24]}"
+            if path.exists() and hash_folder(path) != content:  # changed since it was written
+                shutil.rmtree(path)
             if not path.exists():
                 aside.rename(path)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -84,7 +84,7 @@ class Recipe(Settings):
         makers = {name: stage for name, stage in made.items() if not stage.gathers}
         for group, name, stage in self.after_distillation():
             for fault in stage.gather_faults(makers):
-                yield fault.under(f"{group}.{name}") if fault.setting else replace(fault, setting=f"{group}.{name}")
+                yield fault.under(f"{group}.{name}")
 
     @property
     def alone(self) -> bool:

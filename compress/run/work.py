@@ -13,8 +13,10 @@ from rich.text import Text
 
 from compress.benchmark.depths import Depths, depth_curve
 from compress.benchmark.figures import DepthCurve, Measured
+from compress.describe import mistyped
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
+from compress.errors import RecipeError
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -40,6 +42,8 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
     started = datetime.now().astimezone()
     clock = time.perf_counter()
     recipe: Recipe = lasting(settled(given))
+    if wrong := list(mistyped(recipe)):
+        raise RecipeError(wrong)
     checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
     for line in (*told(checked.data), *map(str, checked.models)):
         console.print(Text(line, style="dim"), soft_wrap=True)

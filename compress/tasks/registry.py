@@ -52,14 +52,6 @@ def task_class(name: str, labels: Sequence[str]) -> type[Task]:
     return TASKS[name] if name != AUTO else next(task for task in reversed(TASKS.values()) if task.fits(labels))
 
 
-def task_of_labels(name: str, labels: Sequence[str]) -> Task:
-    """Return the task of that name, or ``auto``, that the labels of the training split stand for.
-
-    Raises ValueError where a label is none of the named task's.
-    """
-    return task_class(name, labels).of_labels(labels)
-
-
 def kind_of_config(config: Any) -> type[Task]:
     """Return the task that owns the head of a saved model's transformers configuration."""
     named = TASKS.get(getattr(config, MARK, None) or "")

@@ -31,6 +31,7 @@ from compress.pipeline.workshop import Workshop
 from compress.prune.criteria import importance_of
 from compress.prune.parts import HEADS as HEAD_PARTS
 from compress.prune.parts import UNITS as UNIT_PARTS
+from compress.prune.width import PruneWidth
 from compress.quantize.int8 import DynamicInt8, WeightBits
 from compress.runtimes.onnxruntime import inference_session, optimized_products
 from compress.tasks.classification import Classification
@@ -342,3 +343,10 @@ def test_its_graph_says_the_same_and_multiplies_in_int8(tmp_path: Path) -> None:
     parts = Counter(product.part for product in products)
     in_layers = {f"layer {layer} {part}": 2 for layer in (1, 2, 3) for part in ("attention", "ffn")}
     assert parts == in_layers | {"head": 1}
+
+
+def test_what_a_family_cannot_do_is_refused_before_work() -> None:
+    pytest.importorskip("torch_pruning")
+    (fault,) = PruneWidth().model_faults(toy().config, toy().config)
+    message = "prune.width: cannot remove hidden channels from a student of type toy. Leave width out."
+    assert str(fault.under("prune.width")) == message

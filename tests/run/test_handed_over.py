@@ -12,6 +12,7 @@ from transformers import pipeline
 import compress
 from compress.cli.main import main
 from compress.data import Files, Hub
+from compress.distill.stage import Distill
 from compress.errors import CompressError, RecipeError
 from compress.run.handed_over import settled
 from compress.run.place import lasting
@@ -169,3 +170,35 @@ def test_a_run_of_rows_and_a_loaded_model_can_be_used_and_is_found_again(
     second = recipe.run()
     assert all(record.reused for record in second.state.records)
     assert main(["run", f"recipe={run.folder}/recipe.yaml", "--cfg"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": "7"}, "seed = '7': must be a whole number"),
+        ({"student": "bert"}, "student = 'bert': must be given by its settings"),
+        ({"prune": [1]}, "prune = [1]: must be a group of choices"),
+        ({"distill": Distill(layer_drop="half")}, "distill.layer_drop = 'half': must be a number"),
+        ({"cache": 7}, "cache = 7: must be text"),
+        ({"quantize": {"dynamic": 8}}, "quantize: must be a group of choices"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_named_before_any_work(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    recipe = Recipe(data=ROWS, **({"cache": str(tmp_path / "cache")} | changes))
+    with pytest.raises(RecipeError) as refused:
+        recipe.run()
+    assert [str(fault)[: len(message)] for fault in refused.value.faults] == [message]
+
+
+def test_what_was_handed_over_is_written_again_where_its_copy_was_changed(tmp_path: Path) -> None:
+    recipe = Recipe(data=DICTS, teacher=(tiny_model(), tiny_tokenizer()), cache=str(tmp_path))
+    first = settled(recipe)
+    rows, weights = Path(first.data.train), Path(first.teacher.model) / "model.safetensors"
+    before = rows.read_bytes(), weights.read_bytes()
+    rows.write_bytes(before[0].replace(b"bad", b"sad"))
+    weights.write_bytes(before[1][:-1] + bytes([before[1][-1] ^ 1]))
+    again = settled(recipe)
+    assert (again.data.train, again.teacher.model) == (first.data.train, first.teacher.model)
+    assert (rows.read_bytes(), weights.read_bytes()) == before

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from rich.console import Console
@@ -19,7 +20,7 @@ from compress.errors import CompressError, ModelError
 from compress.export.onnx import Onnx
 from compress.onnx.folder import MODEL
 from compress.onnx.graph import input_names, write_onnx
-from compress.onnx.half import write_half
+from compress.onnx.half import in_half
 from compress.quantize.int8 import DynamicInt8
 from compress.report.document import parse
 from compress.report.schema import Report
@@ -252,7 +253,7 @@ def test_sessions_with_memory_of_their_own_give_logits_in_the_shape_of_the_graph
     tagger = AutoModelForTokenClassification.from_config(tiny_model(num_labels=5).config)
     for model, shape in ((tiny_model(num_labels=5), (3, 5)), (tagger, (3, 9, 5))):
         write_onnx(model, input_names(tiny_tokenizer()), tmp_path / MODEL)
-        write_half(tmp_path / MODEL, tmp_path / "half.onnx")
+        onnx.save(in_half(onnx.load(tmp_path / MODEL)), tmp_path / "half.onnx")
         batch = {name: value.numpy() for name, value in tiny_batch().items() if name != "labels"}
         for path in (tmp_path / MODEL, tmp_path / "half.onnx"):
             session = OnnxCudaSession(inference_session(path, 1), CPU)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.tasks.classification import Classification
-from compress.tasks.registry import task_of_labels
+from compress.tasks.registry import task_class
 from compress.tasks.regression import Regression
 from compress.tasks.statistics import wilson
 
@@ -24,14 +24,14 @@ from compress.tasks.statistics import wilson
     ],
 )
 def test_the_task_is_read_off_the_labels(labels: list[str], expected: object) -> None:
-    assert task_of_labels("auto", labels) == expected
+    assert task_class("auto", labels).of_labels(labels) == expected
 
 
 def test_words_are_no_scores() -> None:
     with pytest.raises(ValueError, match="good"):
-        task_of_labels("regression", ["1", "good"])
+        Regression.of_labels(["1", "good"])
     with pytest.raises(ValueError, match="nan"):
-        task_of_labels("regression", ["1", "nan"])
+        Regression.of_labels(["1", "nan"])
 
 
 def test_wilson_is_the_textbooks_interval() -> None:

@@ -23,8 +23,8 @@ prune    remove what --kind, --older-than and --max-size choose, least recently 
 empty    remove everything
 
 Without --yes, prune and empty only list what they would remove. What a running process uses
-stays, and so does everything that this program did not write. A run that needs a removed entry makes it
-needs it; finished runs have their own copies and lose nothing.
+stays, and so does everything that this program did not write. A run that needs a removed entry
+makes it again; finished runs have their own copies and lose nothing.
 
 examples:
   compress cache
