@@ -6,7 +6,8 @@ import math
 
 MISSING = "–"
 MILLION, BILLION = 1e6, 1e9
-_SHARES = {"accuracy", "f1", "precision", "recall", "exact", "balanced"}  # first words of metrics told in percent
+_SHARES = {"accuracy", "f1", "precision", "recall", "exact", "balanced", "average", "subset"}
+"""First words of metrics told in percent."""
 _ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE"}
 
 

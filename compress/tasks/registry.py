@@ -10,6 +10,7 @@ from compress.settings import nearest
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
+from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 
 AUTO = "auto"
@@ -38,6 +39,7 @@ def on_register(listener: Callable[[type[Task]], None]) -> None:
 
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
+register(MultiLabel)
 
 
 def task_faults(setting: str, name: str) -> Iterator[Fault]:

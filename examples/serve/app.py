@@ -39,9 +39,10 @@ class Question(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The model's answer for a text: a label with all probabilities, or a score."""
+    """The model's answer for a text: a label, or any number of them, with all probabilities; or a score."""
 
     label: str | None = None
+    labels: list[str] | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
@@ -71,6 +72,8 @@ class Artifact:
         names = config.get("id2label", {})
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score = config.get("problem_type") == "regression"
+        self.is_several = config.get("problem_type") == "multi_label_classification"
+        self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / "model.onnx", threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
@@ -108,6 +111,11 @@ class Artifact:
     def _read(self, logits: Any) -> dict[str, Any]:
         if self.is_score:
             return {"score": float(logits[0])}
+        if self.is_several:
+            shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            rows = list(zip(self.labels, shares, self.thresholds, strict=True))
+            labels = [label for label, share, threshold in rows if share >= threshold]
+            return {"labels": labels, "probabilities": {label: float(share) for label, share, _ in rows}}
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         best = int(shares.argmax())
