@@ -24,9 +24,10 @@ def metric_title(metric: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """Return a metric's name within a sentence: "accuracy", "macro F1", "MCC", "F1 of spam"."""
+    """Return a metric's name within a sentence: "accuracy", "macro F1", "Pearson", "F1 of spam"."""
     title = metric_title(metric)
-    return title if metric.partition(":")[0].partition("_")[0] in _ACRONYMS else title[:1].lower() + title[1:]
+    is_name = not is_share(metric) or title.startswith(tuple(_ACRONYMS.values()))
+    return title if is_name else title[:1].lower() + title[1:]
 
 
 def significant(value: float | None, digits: int = 3) -> str:
