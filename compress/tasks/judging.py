@@ -74,7 +74,7 @@ def judge_labels(
     """
     adoption, rows = head.adoption, len(labels)
     known, true = ~np.isnan(labels), np.nan_to_num(labels) > 0
-    yield f"micro F1 {metrics['f1_micro']:.3f} on {rows:,} sampled rows"
+    yield f"micro F1 {metrics['micro_f1']:.3f} on {rows:,} sampled rows"
     if rows < ENOUGH:
         if adoption.assumed:
             yield f"too few rows to confirm {adoption.note}"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from compress.tasks.base import Array
-from compress.tasks.statistics import bootstrap, wilson
+from compress.tasks.base import Array, ByClass
+from compress.tasks.paired import resampled
+from compress.tasks.statistics import wilson
+
+EXACT = "subset_accuracy"
+METRICS = ("micro_f1", "macro_f1", "average_precision", EXACT)
+F1_OF = "f1:"  # before the label whose F1 it is
+SAMPLES = 500  # of an interval
 
 
 @dataclass(frozen=True)
@@ -16,9 +23,11 @@ class LabelScores:
     """Answers and truth on the same rows.
 
     ``scores`` (rows, labels) rank rows for a label, ``given`` (rows, labels) says which labels are answered, ``labels``
-    (rows, labels) which are true: 1, 0, or NaN for a label that is not known, which counts nowhere.
+    (rows, labels) which are true: 1, 0, or NaN for a label that is not known, which counts nowhere. ``names`` are the
+    labels'.
     """
 
+    names: tuple[str, ...]
     scores: Array
     given: Array
     labels: Array
@@ -36,68 +45,80 @@ class LabelScores:
         return true
 
     @cached_property
-    def counts(self) -> Array:
-        """For each row and label: whether it is rightly given, and given plus true; (rows, 2, labels)."""
-        given = self.given & self.known
-        return np.stack([given & self.true, given.astype(np.int64) + self.true], axis=1).astype(np.float64)
-
-    @cached_property
     def exact(self) -> Array:
         """Which rows have exactly their labels (rows,)."""
         right: Array = ((self.given == self.true) | ~self.known).all(-1)
         return right
 
-    def metrics(self) -> dict[str, float]:
-        """Return all metrics.
+    def metrics(self, names: Iterable[str]) -> dict[str, float]:
+        """Return metrics of all rows.
 
-        ``f1_micro`` pools all labels; ``f1_macro`` and ``average_precision`` are means over the labels that occur;
-        ``subset_accuracy`` is the share of rows with exactly their labels.
+        ``micro_f1`` pools all labels; ``macro_f1`` and ``average_precision`` are means over the labels that occur;
+        ``subset_accuracy`` is the share of rows with exactly their labels; ``f1:LABEL`` is the F1 of one label.
         """
-        return self.of_rows(np.arange(len(self.labels)))
+        once = np.ones((1, len(self.labels)), dtype=np.int64)
+        return {name: float(self.values(name, once)[0]) for name in names}
 
-    def of_rows(self, rows: Array) -> dict[str, float]:
-        """Return `metrics` of rows, given by number; a row may come more than once."""
-        return _from_counts(self.counts[rows].sum(0), self.true[rows].sum(0)) | {
-            "average_precision": self._average_precision(np.bincount(rows, minlength=len(self.labels))),
-            "subset_accuracy": float(self.exact[rows].mean()),
-        }
+    def intervals(self, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """Return 95 % intervals: of a bootstrap over rows, and Wilson's for the share of exact rows."""
+        rows, found = len(self.labels), {}
+        for name in names:
+            draws = [self.values(name, times) for times in resampled(rows, samples=SAMPLES)]
+            low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+            found[name] = (float(low), float(high))
+        return {name: wilson(int(self.exact.sum()), rows) if name == EXACT else found[name] for name in found}
 
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return bootstrap intervals over rows, and Wilson's for the share of exact rows."""
-        rows = len(self.labels)
-        return bootstrap(self.of_rows, rows) | {"subset_accuracy": wilson(int(self.exact.sum()), rows)}
+    def values(self, metric: str, times: Array) -> Array:
+        """Return a metric where rows are counted ``times`` (samples, rows), (samples,)."""
+        values: Array
+        if metric == EXACT:
+            values = times @ self.exact / times.sum(1)
+        elif metric == "average_precision":
+            values = _mean(np.stack([self._precision(label, times) for label in range(len(self.names))], axis=1))
+        elif metric == "micro_f1":
+            right, sizes, _ = self._sums(times)
+            values = 2 * right.sum(1) / np.maximum(sizes.sum(1), 1)
+        else:
+            right, sizes, support = self._sums(times)
+            by_label = 2 * right / np.maximum(sizes, 1)
+            if metric.startswith(F1_OF):
+                values = by_label[:, self.names.index(metric.removeprefix(F1_OF))]
+            else:
+                values = _mean(np.where(support > 0, by_label, np.nan))
+        return values
 
-    def by_label(self) -> list[dict[str, float]]:
-        """Return precision, recall, F1, average precision and rows with it (``support``) for each label, in order."""
-        right, sizes = self.counts.sum(0)
-        support, once = self.true.sum(0), np.ones(len(self.labels))
+    def by_class(self) -> list[ByClass]:
+        """Return precision, recall and F1 of each label, in order."""
+        right, sizes, support = (sums[0] for sums in self._sums(np.ones((1, len(self.labels)), dtype=np.int64)))
         answered = sizes - support
         return [
-            {
-                "precision": float(right[n] / max(answered[n], 1)),
-                "recall": float(right[n] / max(support[n], 1)),
-                "f1": float(2 * right[n] / max(sizes[n], 1)),
-                "average_precision": self._of_label(n, once),
-                "support": float(support[n]),
-            }
-            for n in range(self.labels.shape[1])
-        ]
+            ByClass(
+                label=name, rows=int(support[n]), answered=int(answered[n]),
+                precision=float(right[n] / max(answered[n], 1)), recall=float(right[n] / max(support[n], 1)),
+                f1=float(2 * right[n] / max(sizes[n], 1)),
+            )
+            for n, name in enumerate(self.names)
+        ]  # fmt: skip
 
-    def _average_precision(self, weights: Array) -> float:
-        """Return the mean over labels that occur, rows counted ``weights`` times."""
-        there = [n for n in range(self.labels.shape[1]) if (weights * self.true[:, n]).sum() > 0]
-        return float(np.mean([self._of_label(n, weights) for n in there])) if there else 0.0
+    def _sums(self, times: Array) -> tuple[Array, Array, Array]:
+        """Return how often each label is rightly given, given plus true, and true, (samples, labels)."""
+        given = self.given & self.known
+        counted = times.astype(np.float64)
+        right, answered, support = (counted @ part for part in (given & self.true, given, self.true))
+        return right, answered + support, support
 
-    def _of_label(self, label: int, weights: Array) -> float:
-        """Return the sum over thresholds of precision times the recall gained; rows of equal score are one step."""
+    def _precision(self, label: int, times: Array) -> Array:
+        """Return the sum over scores of precision times the recall gained, (samples,); NaN where no row has the label.
+
+        Rows of the same score are one step.
+        """
         order, ends = self._orders[label]
-        counted = weights[order] * self.known[order, label]
-        true = np.cumsum(counted * self.true[order, label])[ends]
-        answered = np.cumsum(counted)[ends]
-        if not len(true) or true[-1] == 0:
-            return 0.0
-        gained = np.diff(true, prepend=0)
-        return float((gained * true / np.maximum(answered, 1)).sum() / true[-1])
+        counted = times[:, order] * self.known[order, label]
+        true = np.cumsum(counted * self.true[order, label], axis=1)[:, ends]
+        answered = np.cumsum(counted, axis=1)[:, ends]
+        area = (np.diff(true, prepend=0, axis=1) * true / np.maximum(answered, 1)).sum(1)
+        found: Array = np.divide(area, true[:, -1], out=np.full(len(times), np.nan), where=true[:, -1] > 0)
+        return found
 
     @cached_property
     def _orders(self) -> list[tuple[Array, Array]]:
@@ -109,11 +130,8 @@ class LabelScores:
         return found
 
 
-def _from_counts(counts: Array, support: Array) -> dict[str, float]:
-    """Return both kinds of F1 of sums over rows: ``counts`` (2, labels), rows with each label (labels,)."""
-    right, sizes = counts
-    by_label = 2 * right / np.maximum(sizes, 1)
-    return {
-        "f1_micro": float(2 * right.sum() / max(sizes.sum(), 1)),
-        "f1_macro": float(by_label[support > 0].mean()) if (support > 0).any() else 0.0,
-    }
+def _mean(by_label: Array) -> Array:
+    """Return the mean over labels (samples, labels) that are not NaN; 0 where all are."""
+    there = ~np.isnan(by_label)
+    mean: Array = np.nan_to_num(by_label).sum(1) / np.maximum(there.sum(1), 1)
+    return mean

@@ -13,15 +13,16 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from compress.errors import DataError
+from compress.settings import nearest
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_labels
-from compress.tasks.base import Array, Baseline, Features, Labelled, Task
+from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import LONGEST
 from compress.tasks.functions import label_loss, label_soft_target_loss
 from compress.tasks.heads import THRESHOLDS
 from compress.tasks.judging import Head, judge_labels
 from compress.tasks.label_lists import listed, names_of
-from compress.tasks.label_scores import LabelScores
+from compress.tasks.label_scores import EXACT, F1_OF, METRICS, LabelScores
 from compress.tasks.one_vs_rest import one_vs_rest
 from compress.tasks.paired import Difference
 from compress.tasks.thresholds import HALF, checked, cuts, tuned
@@ -49,8 +50,6 @@ class MultiLabel(Task):
     predicts = "sets of labels"
     distributes = True
     several = True
-    main_metric = "f1_micro"
-    test = "a paired bootstrap of 2,000 samples"
     missing = np.nan
 
     @classmethod
@@ -156,7 +155,9 @@ class MultiLabel(Task):
         moved = [np.full((len(known), len(adoption.names)), np.nan, known.dtype) for known in labels]
         for new, known in zip(moved, labels, strict=True):
             new[:, places] = known
-        return MultiLabel(adoption.names), moved
+        weight_of = dict(zip(places, self.weights, strict=False))
+        weights = tuple(weight_of.get(output, 1.0) for output in range(len(adoption.names))) if self.weights else ()
+        return replace(self, labels=adoption.names, weights=weights), moved
 
     def encode(self, label: str) -> list[int]:
         """Return 1 for each label in the list, 0 for the others; raises ValueError for one outside `labels`."""
@@ -174,13 +175,38 @@ class MultiLabel(Task):
         share = labels.mean(0)
         return "" if ((share > 0) & (share < 1)).any() else "leaves no label that some rows have and others lack"
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Micro and macro F1, average precision, the share of exact rows, and the F1 of each label."""
+        return (*METRICS, *(f"{F1_OF}{label}" for label in self.labels))
+
+    @property
+    def test(self) -> str:
+        """McNemar's test for the share of exact rows, the bootstrap for the others."""
+        return "McNemar's exact test" if self.main_metric == EXACT else super().test
+
+    def weighted(self, given: Mapping[str, float] | None, labels: Array) -> Self:
+        """Return the task with weights of rows that have a label against rows that lack it, 1 for labels not given.
+
+        None: as many times as there are more rows without the label in the training split, so that both sides weigh
+        the same. Raises ValueError for a label that there is not, or, with None, for one without a training row.
+        """
+        if given is not None:
+            if unknown := next((name for name in given if name not in self.labels), None):
+                raise ValueError(f"names {unknown!r}, which is not a label. {nearest(unknown, self.labels)}")
+            return replace(self, weights=tuple(given.get(label, 1.0) for label in self.labels))
+        there = labels.sum(0)
+        if not there.all():
+            raise ValueError(f"cannot balance {self.labels[int(there.argmin())]!r}, which no training row has")
+        return replace(self, weights=tuple(float(share) for share in (len(labels) - there) / there))
+
     def labelled(self, labels: Tensor) -> Tensor:
         """Return which rows have a label that is known (batch,)."""
         return (~labels.isnan()).any(-1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return `label_loss` (batch,)."""
-        return label_loss(logits, labels)
+        return label_loss(logits, labels, logits.new_tensor(self.weights) if self.weights else None)
 
     def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean binary cross-entropy in nats, over rows and labels."""
@@ -228,26 +254,32 @@ class MultiLabel(Task):
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
         """Return micro and macro F1, average precision and the share of rows with exactly their labels."""
-        return self._scores(logits, labels).metrics()
+        return self._scores(logits, labels).metrics(self._quoted)
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals, and Wilson's for the share of exact rows."""
-        return self._scores(logits, labels).intervals()
+        return self._scores(logits, labels).intervals(self._quoted)
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Return the share of rows with the same labels."""
         return float((self.predictions(logits) == self.predictions(others)).all(-1).mean())
 
-    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
-        """Compare micro F1 by a paired bootstrap."""
-        sides = [self._scores(answers, labels).counts.sum(-1) for answers in (logits, others)]
+    def by_class(self, logits: Array, labels: Array) -> list[ByClass]:
+        """Return precision, recall and F1 of each label."""
+        return self._scores(logits, labels).by_class()
 
-        def difference(sums: Array) -> Array:
-            ours, theirs = (2 * sums[:, at] / np.maximum(sums[:, at + 1], 1) for at in (0, 2))
-            apart: Array = ours - theirs
+    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
+        """Compare shares of exact rows by McNemar's exact test, another metric by a paired bootstrap."""
+        ours, theirs = (self._scores(answers, labels) for answers in (logits, others))
+        if self.main_metric == EXACT:
+            return paired.of_right_answers(self.main_metric, ours.exact, theirs.exact)
+
+        def difference(times: Array) -> Array:
+            apart: Array = ours.values(self.main_metric, times) - theirs.values(self.main_metric, times)
             return apart
 
-        return paired.of_resampled_rows(self.main_metric, np.concatenate(sides, axis=1), difference)
+        whole = difference(np.ones((1, len(labels)), dtype=np.int64))
+        return paired.of_draws(self.main_metric, float(whole[0]), map(difference, paired.resampled(len(labels))))
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield how good it is; raises ModelError where its outputs stand for other labels."""
@@ -259,4 +291,9 @@ class MultiLabel(Task):
         return replace(linear, logits=lambda given: linear.logits(given) + cuts(self.cut_at))
 
     def _scores(self, logits: Array, labels: Array) -> LabelScores:
-        return LabelScores(scores=logits, given=self.predictions(logits), labels=labels)
+        return LabelScores(self.labels, logits, self.predictions(logits), labels)
+
+    @property
+    def _quoted(self) -> tuple[str, ...]:
+        """The metrics that are quoted: the F1 of one label where it decides."""
+        return tuple(dict.fromkeys((*METRICS, self.main_metric)))

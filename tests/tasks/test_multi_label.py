@@ -39,7 +39,7 @@ from compress.student.bert import Bert
 from compress.tasks.adoption import Refusal
 from compress.tasks.functions import label_loss, label_soft_target_loss
 from compress.tasks.judging import Head, judge_labels
-from compress.tasks.label_scores import LabelScores
+from compress.tasks.label_scores import METRICS, LabelScores
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.registry import task_of_config
 from compress.tasks.thresholds import CANDIDATES, ENOUGH, cuts, tuned
@@ -85,6 +85,12 @@ def test_positive_weights_multiply_the_terms_of_labels_that_are_there() -> None:
     terms = functional.binary_cross_entropy_with_logits(logits, true, reduction="none")
     expected = (terms * torch.where(true == 1, weights, 1.0)).mean(-1)
     torch.testing.assert_close(label_loss(logits, true, weights), expected)
+    task = TASK.weighted({"dull": 2.0, "good": 5.0}, true.numpy())
+    torch.testing.assert_close(task.loss(logits, true), expected)
+    counts = true.numpy().sum(0)
+    assert TASK.weighted(None, true.numpy()).weights == pytest.approx(tuple((4 - counts) / counts))
+    with pytest.raises(ValueError, match="names 'god', which is not a label"):
+        TASK.weighted({"god": 2.0}, true.numpy())
 
 
 def test_rows_without_labels_do_not_count() -> None:
@@ -141,15 +147,16 @@ def test_metrics_are_scikit_learns() -> None:
     logits = np.round(logits, 1)  # ties
     given = sigmoid(logits) >= 0.5
     found = TASK.metrics(logits, true)
-    assert found["f1_micro"] == pytest.approx(f1_score(true, given, average="micro"))
-    assert found["f1_macro"] == pytest.approx(f1_score(true, given, average="macro"))
+    assert found["micro_f1"] == pytest.approx(f1_score(true, given, average="micro"))
+    assert found["macro_f1"] == pytest.approx(f1_score(true, given, average="macro"))
     assert found["average_precision"] == pytest.approx(average_precision_score(true, logits, average="macro"))
     assert found["subset_accuracy"] == pytest.approx((given == true).all(1).mean())
-    by_label = LabelScores(scores=logits, given=given, labels=true).by_label()
-    parts = precision_recall_fscore_support(true, given)
-    for label, row in enumerate(by_label):
-        expected = dict(zip(("precision", "recall", "f1", "support"), (part[label] for part in parts), strict=True))
-        assert {name: row[name] for name in expected} == pytest.approx(expected)
+    precisions, recalls, f1s, supports = precision_recall_fscore_support(true, given)
+    for label, row in enumerate(TASK.by_class(logits, true)):
+        assert (row.label, row.rows, row.answered) == (NAMES[label], supports[label], given[:, label].sum())
+        expected = precisions[label], recalls[label], f1s[label]
+        assert (row.precision, row.recall, row.f1) == pytest.approx(expected)
+        assert TASK.judged_by(f"f1:{row.label}").metrics(logits, true)[f"f1:{row.label}"] == pytest.approx(row.f1)
 
 
 def test_labels_that_are_not_known_count_nowhere() -> None:
@@ -165,20 +172,31 @@ def test_an_interval_holds_the_metric_and_a_resample_counts_rows_again() -> None
     metrics, intervals = TASK.metrics(logits, true), TASK.intervals(logits, true)
     assert all(intervals[name][0] < value < intervals[name][1] for name, value in metrics.items())
     rows = np.random.default_rng(1).integers(0, 300, 300)
-    scores = LabelScores(scores=logits, given=logits >= 0, labels=true)
-    assert scores.of_rows(rows) == pytest.approx(TASK.metrics(logits[rows], true[rows]))
+    scores = LabelScores(NAMES, logits, logits >= 0, true)
+    times = np.bincount(rows, minlength=300)[None]
+    drawn_again = {name: float(scores.values(name, times)[0]) for name in metrics}
+    assert drawn_again == pytest.approx(TASK.metrics(logits[rows], true[rows]))
 
 
-def test_two_models_are_compared_on_the_same_rows() -> None:
+@pytest.mark.parametrize("metric", [*METRICS, "f1:film"])
+def test_two_models_are_compared_on_the_same_rows(metric: str) -> None:
     logits, true = drawn(400)
-    worse = logits + np.random.default_rng(3).normal(size=logits.shape).astype(np.float32)
-    difference = TASK.difference(logits, worse, true)
-    expected = TASK.metrics(logits, true)["f1_micro"] - TASK.metrics(worse, true)["f1_micro"]
-    assert difference.value == pytest.approx(expected)
+    worse = logits + 2 * np.random.default_rng(3).normal(size=logits.shape).astype(np.float32)
+    task = TASK.judged_by(metric)
+    difference = task.difference(logits, worse, true)
+    expected = task.metrics(logits, true)[metric] - task.metrics(worse, true)[metric]
+    assert (difference.metric, difference.value) == (metric, pytest.approx(expected))
     assert difference.low < expected < difference.high
     assert difference.clear
-    same = TASK.difference(logits, logits, true)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    same = task.difference(logits, logits, true)
+    assert same.value == 0
+    assert not same.clear
+    assert task.test.startswith("McNemar" if metric == "subset_accuracy" else "a paired bootstrap")
+
+
+def test_answers_agree_where_all_labels_of_a_row_do() -> None:
+    logits, _ = drawn(400)
+    worse = logits + np.random.default_rng(3).normal(size=logits.shape).astype(np.float32)
     assert TASK.agreement(logits, logits) == 1
     assert TASK.agreement(logits, worse) == ((logits >= 0) == (worse >= 0)).all(1).mean()
 
@@ -263,6 +281,9 @@ def test_labels_that_only_the_model_has_are_not_known() -> None:
     task, (moved,) = TASK.renumbered(TASK.adopt(config, {}), [np.array([[1, 0, 1]], np.float32)])
     assert task == head
     np.testing.assert_array_equal(moved, [[0, np.nan, 1, 1]])
+    weighted = replace(TASK, weights=(1.0, 2.0, 3.0), metric="macro_f1")
+    moved_too, _ = weighted.renumbered(TASK.adopt(config, {}), [])
+    assert moved_too == replace(head, weights=(2.0, 1.0, 3.0, 1.0), metric="macro_f1")
 
 
 def test_a_head_with_its_outputs_in_another_order_is_found_out() -> None:
@@ -350,17 +371,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_distils_prunes_quantizes_and_reports_several_labels(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
-    assert report["task"] == {"kind": "multi_label", "labels": list(NAMES), "main_metric": "f1_micro"}
+    assert report["task"] == {"kind": "multi_label", "labels": list(NAMES), "main_metric": "micro_f1"}
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill", "heads"]
-    assert all(stage["metrics"]["f1_micro"] > 0.8 for stage in report["stages"][:2])
+    assert all(stage["metrics"]["micro_f1"] > 0.8 for stage in report["stages"][:2])
     artifacts = {artifact["name"]: artifact for artifact in report["artifacts"]}
     assert list(artifacts) == ["student", "onnx", "dynamic", "triton", "transformers_js"]
     assert artifacts["onnx"]["max_abs_difference"] < 1e-3
     assert artifacts["onnx"]["agreement"] == 1
     baselines = {entry["name"]: entry for entry in report["baselines"]}
     assert baselines["tfidf"]["kind"].endswith("a logistic regression for each label")
-    assert baselines["tfidf"]["metrics"]["f1_micro"] > 0.9
-    assert baselines["labels_only"]["differences"]["teacher"]["metric"] == "f1_micro"
+    assert baselines["tfidf"]["metrics"]["micro_f1"] > 0.9
+    assert baselines["labels_only"]["differences"]["teacher"]["metric"] == "micro_f1"
 
 
 def test_student_and_artifacts_keep_the_same_thresholds(finished: Path) -> None:
