@@ -9,7 +9,7 @@ MILLION, BILLION = 1e6, 1e9
 _SHARES = frozenset(
     {"accuracy", "f1", "macro", "micro", "precision", "recall", "exact", "balanced", "average", "subset"}
 )
-"""First words of metrics that are told in percent."""
+"""First words of metrics that are written in percent."""
 _ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 

@@ -371,7 +371,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_distils_prunes_quantizes_and_reports_several_labels(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
-    assert report["task"] == {"kind": "multi_label", "labels": list(NAMES), "main_metric": "micro_f1"}
+    bootstrap = "a paired bootstrap of 2,000 samples"
+    about = {"kind": "multi_label", "labels": list(NAMES), "main_metric": "micro_f1", "test": bootstrap}
+    assert report["task"] == about
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill", "heads"]
     assert all(stage["metrics"]["micro_f1"] > 0.8 for stage in report["stages"][:2])
     artifacts = {artifact["name"]: artifact for artifact in report["artifacts"]}
