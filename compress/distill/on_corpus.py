@@ -49,10 +49,10 @@ class OnCorpus(Training):
         if known.only_answers:
             rule = "needs the weights of the teacher, which only answers"
             yield Fault("teacher", self.teacher, rule, "Leave it out of prepare.")
-        elif known.student is not None and known.source is not None:
+        elif known.student is not None:
             yield from self._unfit(known.student, known.source, known.fine_tuned)
 
-    def _unfit(self, student: Any, teacher: str, fine_tuned: bool | None) -> Iterator[Fault]:
+    def _unfit(self, student: Any, teacher: str | None, fine_tuned: bool | None) -> Iterator[Fault]:
         """Yield why the student cannot be trained so, the corpus not be read, or the pretrained model not teach it."""
         if not predicts_words(student):
             rule = f"trains encoders of type {', '.join(_known())}, and the student is of type {student.model_type}"
@@ -68,6 +68,8 @@ class OnCorpus(Training):
         if self.teacher is None and fine_tuned is False:
             rule = "is not known: the run's teacher has its head already and is not fine-tuned here"
             yield Fault("teacher", None, rule, "Name the folder or hub id of the pretrained model.")
+            return
+        if teacher is None:
             return
         source = self.source(teacher)
         try:
