@@ -60,7 +60,7 @@ class Dual(LanguageTraining):
             yield from layer_map_faults("layer_map", self.layer_map)
         if self.masked_lm_weight == 0 and self.projected is Projected.none:
             yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
-        student = known.student
+        student = None if known.only_answers else known.student
         if student is not None and predicts_words(student) and not getattr(student, "own_tokens", False):
             rule = "mixes two vocabularies, and the student has the teacher's"
             yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")

@@ -64,7 +64,7 @@ class MaskedLM(LanguageTraining):
             yield Fault("soft_weight", self.soft_weight, "leaves no loss with a weight above 0", "Set it to 5.")
         yield from positive(self, "temperature")
         yield from between(self, "smoothing", 0, 1)
-        if getattr(known.student, "own_tokens", False):
+        if getattr(known.student, "own_tokens", False) and not known.only_answers:
             rule = "predicts the teacher's word pieces, and the student has its own"
             yield Fault("soft_weight", self.soft_weight, rule, "Use prepare=[dual], or leave out student.vocabulary.")
 
