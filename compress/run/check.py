@@ -149,6 +149,8 @@ class Found:
         """Note an error that the user can fix as one of ``setting``, and go on."""
         try:
             yield
+        except RecipeError as error:
+            self.add(error.faults)
         except CompressError as error:
             of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
             self.add([Fault("data" if of_rows else setting, None, str(error).rstrip("."))])
