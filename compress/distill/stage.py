@@ -42,6 +42,7 @@ from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
+from compress.tasks.base import Task
 from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
 
 TRAINED = Kind("distill", revision=1)
