@@ -193,7 +193,8 @@ class MultiLabel(Task):
         """
         if given is not None:
             if unknown := next((name for name in given if name not in self.labels), None):
-                raise ValueError(f"names {unknown!r}, which is not a label. {nearest(unknown, self.labels)}")
+                near = nearest(unknown, self.labels).rstrip(".")
+                raise ValueError(f"names {unknown!r}, which is not a label. {near}")
             return replace(self, weights=tuple(given.get(label, 1.0) for label in self.labels))
         there = labels.sum(0)
         if not there.all():

@@ -24,6 +24,8 @@ from compress.errors import ModelError, RecipeError
 from compress.export.onnx import Onnx
 from compress.export.transformers_js import TransformersJs
 from compress.export.triton import Tokenize, Triton
+from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.models.ensemble import combined_labels
 from compress.models.heads import with_outputs
 from compress.models.loading import load_config, load_model, save_model
@@ -308,6 +310,18 @@ def test_a_head_with_its_outputs_in_another_order_is_found_out() -> None:
     of_chance = judge_labels(head, NAMES, TASK.metrics(answered, true), answered >= 0, true)
     with pytest.raises(ModelError, match="as by chance"):
         list(of_chance)
+
+
+@pytest.mark.parametrize(
+    "of", [(BiLstmConfig, BiLstmForSequenceClassification), (CnnConfig, CnnForSequenceClassification)]
+)
+def test_small_students_are_fine_tuned_by_binary_cross_entropy(of: Any) -> None:
+    config_class, model_class = of
+    model = model_class(config_class(vocab_size=30, sep_token_id=3, **TASK.head_config())).eval()
+    true = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
+    answer = model(torch.tensor([[2, 5, 6, 3], [2, 7, 8, 3]]), labels=true)
+    torch.testing.assert_close(answer.loss, functional.binary_cross_entropy_with_logits(answer.logits, true))
+    torch.testing.assert_close(answer.loss, TASK.head_loss(answer.logits, true))
 
 
 def test_an_ensemble_averages_each_labels_probability() -> None:
