@@ -317,7 +317,7 @@ def test_a_head_with_its_outputs_in_another_order_is_found_out() -> None:
 )
 def test_small_students_are_fine_tuned_by_binary_cross_entropy(of: Any) -> None:
     config_class, model_class = of
-    model = model_class(config_class(vocab_size=30, sep_token_id=3, **TASK.head_config())).eval()
+    model = model_class(config_class(vocab_size=30, pad_token_id=0, sep_token_id=3, **TASK.head_config())).eval()
     true = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
     answer = model(torch.tensor([[2, 5, 6, 3], [2, 7, 8, 3]]), labels=true)
     torch.testing.assert_close(answer.loss, functional.binary_cross_entropy_with_logits(answer.logits, true))
