@@ -26,7 +26,7 @@ from compress.tasks.label_scores import EXACT, F1_OF, METRICS, LabelScores
 from compress.tasks.one_vs_rest import one_vs_rest
 from compress.tasks.paired import Difference
 from compress.tasks.thresholds import HALF, checked, cuts, tuned
-from compress.wording import shortened
+from compress.wording import counted, shortened
 
 PROBLEM = "multi_label_classification"  # transformers' name for it
 NONE = "(none)"  # how an answer without labels is shown
@@ -285,6 +285,19 @@ class MultiLabel(Task):
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield how good it is; raises ModelError where its outputs stand for other labels."""
         return judge_labels(head, self.labels, self.metrics(logits, labels), self.predictions(logits), labels)
+
+    def constant(self, labels: Array) -> Baseline:
+        """Return the labels that have the highest micro F1 where every row gets the same ones."""
+        there = np.nan_to_num(labels).sum(0)
+        order = np.argsort(-there, kind="stable")
+        answers = np.arange(1, len(order) + 1) * len(labels)
+        most = int((2 * np.cumsum(there[order]) / (answers + there.sum())).argmax()) + 1
+        logits = np.full(len(order), -1.0)
+        logits[order[:most]] = 1.0
+        kind = f"always answering {counted(most, 'label')}, the most frequent"
+        return Baseline(
+            kind=kind, parameters=0, logits=lambda texts: np.tile(logits + cuts(self.cut_at), (len(texts), 1))
+        )
 
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return a logistic regression for each label, with thresholds of its own."""

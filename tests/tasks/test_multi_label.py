@@ -196,6 +196,16 @@ def test_two_models_are_compared_on_the_same_rows(metric: str) -> None:
     assert task.test.startswith("McNemar" if metric == "subset_accuracy" else "a paired bootstrap")
 
 
+def test_the_constant_answer_is_the_best_that_ignores_the_text() -> None:
+    _, true = drawn(400)
+    constant = TASK.constant(true)
+    found = TASK.metrics(constant.logits(["a"] * 400), true)["micro_f1"]
+    sets = [[bool(number >> label & 1) for label in range(3)] for number in range(8)]
+    expected = max(f1_score(true, np.tile(own, (400, 1)), average="micro", zero_division=0) for own in sets)
+    assert found == pytest.approx(expected)
+    assert constant.kind == "always answering 2 labels, the most frequent"
+
+
 def test_answers_agree_where_all_labels_of_a_row_do() -> None:
     logits, _ = drawn(400)
     worse = logits + np.random.default_rng(3).normal(size=logits.shape).astype(np.float32)
