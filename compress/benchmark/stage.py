@@ -31,6 +31,7 @@ from compress.families.registry import can_be_taken_apart
 from compress.files import size_mib
 from compress.models.loading import load_model
 from compress.models.outputs import parameters
+from compress.onnx.storage import SUFFIXES
 from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -41,7 +42,7 @@ from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
 
-WEIGHTS = (".safetensors", ".onnx", ".data")
+WEIGHTS = (".safetensors", *SUFFIXES)
 
 
 @dataclass(kw_only=True)

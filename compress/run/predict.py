@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.data.dataset import Split
 from compress.errors import ModelError
+from compress.models.facts import read_facts
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
@@ -54,6 +55,10 @@ def predict(
     folder = artifact_folder(Path(path).expanduser())
     tokenizer = load_tokenizer(folder)
     config = load_config(folder, weights=False)
+    facts = read_facts(folder)
+    if facts is not None and facts.pairs != bool(pairs):
+        about = "pairs of texts: give a second one for each (--pair)" if facts.pairs else "single texts: leave out --pair"
+        raise ModelError(f"{folder}: this model was made for {about}.")
     task = task_of_config(config)
     split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
