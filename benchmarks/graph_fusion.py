@@ -33,7 +33,8 @@ from compress.families.forms.uneven import kept_heads, shrink
 from compress.families.registry import layer_count
 from compress.machine import describe, versions
 from compress.models.loading import load_model, quiet
-from compress.onnx.graph import exported, save_graph
+from compress.onnx.graph import exported
+from compress.onnx.storage import save_graph
 from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.timing import quiet_rows, time_in_turns
 

@@ -57,7 +57,9 @@ def predict(
     config = load_config(folder, weights=False)
     facts = read_facts(folder)
     if facts is not None and facts.pairs != bool(pairs):
-        about = "pairs of texts: give a second one for each (--pair)" if facts.pairs else "single texts: leave out --pair"
+        about = (
+            "pairs of texts: give a second one for each (--pair)" if facts.pairs else "single texts: leave out --pair"
+        )
         raise ModelError(f"{folder}: this model was made for {about}.")
     task = task_of_config(config)
     split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
