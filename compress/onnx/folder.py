@@ -65,12 +65,11 @@ def with_tokenizer(source: Path, folder: Path, *, pairs: bool, graph: GraphFacts
 
 def copy_beside(source: Path, folder: Path, file: str) -> None:
     """Copy the tokenizer and the configuration of an artifact to a folder that has its graph as ``file``."""
-    facts = read_facts(source)
-    if facts is not None and facts.graph is not None:
-        facts = replace(facts, graph=replace(facts.graph, file=file))
     for name in (TOKENIZER, TOKENIZER_CONFIG):
         copy_file(source / name, folder / name)
-    config = read_object(source / CONFIG) | {FACTS: asdict(facts) if facts else None}
+    config, facts = read_object(source / CONFIG), read_facts(source)
+    if facts is not None and facts.graph is not None:
+        config[FACTS] = asdict(replace(facts, graph=replace(facts.graph, file=file)))
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
