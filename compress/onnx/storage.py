@@ -41,6 +41,7 @@ def save_graph(model: Any, path: Path) -> None:
             model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=outside.name,
             size_threshold=_LEAST_OUTSIDE,
         )  # fmt: skip
+        outside.chmod(0o644)  # as all other files: onnx lets nobody else read it
         onnx.load_external_data_for_model(model, str(path.parent))  # saving took them out of the model that was given
     else:
         onnx.save(model, path)
