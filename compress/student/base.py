@@ -119,7 +119,7 @@ class Student(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with an untrained student."""
         origin = self.origin(state)
-        made_with = [self.made_with(), origin.key, state.data.train.pairs is not None, state.seed]
+        made_with = [self.made_with(), origin.key, state.data.pairs, state.seed]
         made_with.append(self.started_from(state.pretrained))
 
         def work(folder: Path) -> None:
@@ -127,7 +127,7 @@ class Student(Stage):
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                material = Material(theirs, ours, state.data.train.pairs is not None, state.pretrained)
+                material = Material(theirs, ours, state.data.pairs, state.pretrained)
                 student = origin.build(material)
             save_model(student, ours, folder)
 

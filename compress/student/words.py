@@ -63,7 +63,7 @@ class OfEmbeddings(Student):
         return self.tokens is not Pieces.words or self.start is not Start.random
 
     def stem(self, task: Task) -> Any:
-        """Return the sizes that this has where no teacher's model says otherwise, with the task's head."""
+        """Return the sizes that this has where no model of a teacher has others, with the head of the task."""
         sizes: dict[str, Any] = {
             "hidden_size": WIDTH,
             "vocab_size": self.vocabulary,
