@@ -51,17 +51,26 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
     remedy = "Write the file again with datasets, or without metadata: table.replace_schema_metadata(None)."
     try:
         features = json.loads(raw)["info"]["features"]
-        found = {
-            str(column): feature["names"]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
+        kinds = {str(column): _element(feature) for column, feature in features.items()}
+        found = {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{broken} ({type(error).__name__}). {remedy}") from None
     for column, names in found.items():
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise DataError(f"{broken}: the classes of {column!r} are not a list of names. {remedy}")
     return found
+
+
+def _element(feature: Any) -> dict[str, Any]:
+    """Return the feature of a column, or, where that is a list, of what it lists."""
+    if isinstance(feature, list):  # as older versions write a list of a feature
+        return _element(feature[0]) if feature else {}
+    if not isinstance(feature, dict):
+        return {}
+    inner = feature.get("feature")
+    return (
+        feature if inner is None or feature.get("_type") not in {"List", "LargeList", "Sequence"} else _element(inner)
+    )
 
 
 def _values(column: Any, classes: list[str] | None) -> list[object]:
@@ -78,7 +87,9 @@ def _values(column: Any, classes: list[str] | None) -> list[object]:
 
 
 def _class(value: object, names: list[str]) -> object:
-    """Return a class's name; a value that is not a class number is unchanged, and refused where it is used."""
+    """Return a class's name, or a list of names; what is not a class's number is refused where it is used."""
+    if isinstance(value, list):
+        return [_class(part, names) for part in value]
     if value is None or value == -1:
         return NO_LABEL
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
@@ -89,8 +100,8 @@ def _class(value: object, names: list[str]) -> object:
 class UnknownClass:
     """A number that is not a class of the column."""
 
-    def __init__(self, value: object, classes: int) -> None:
-        self.reason = f"the label {value!r} is none of the {classes} classes that the file's metadata names, 0 first"
+    def __init__(self, value: object, classes: int, source: str = "the file's metadata names") -> None:
+        self.reason = f"the label {value!r} is none of the {classes} classes that {source}, 0 first"
 
 
 def _reason(path: Path, error: Exception) -> str:

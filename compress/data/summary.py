@@ -124,7 +124,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
         sizes[UNLABELLED] = len(unlabelled)
-    classes = {name: task.classes(rows.words) for name, rows in chosen.items()}
+    classes = {name: task.counted_names(rows.words) for name, rows in chosen.items()}
     if any(of_rows is None for of_rows in classes.values()):
         return Summary(columns=files, rows=sizes)
     counts = {name: Counter(map(str, of_rows or ())) for name, of_rows in classes.items()}

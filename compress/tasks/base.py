@@ -32,6 +32,16 @@ class Labelled(Protocol):
         ...
 
     @property
+    def texts(self) -> Sequence[str]:
+        """The texts."""
+        ...
+
+    @property
+    def pairs(self) -> Sequence[str] | None:
+        """The second texts, where rows have two."""
+        ...
+
+    @property
     def words(self) -> Sequence[str]:
         """The labels, a text per row."""
         ...
@@ -91,6 +101,10 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    decodings: ClassVar[tuple[str, ...]] = ()
+    """The ways of reading an answer from logits, the usual one first; none where there is but one."""
+    rule: ClassVar[str] = ""
+    """What `repaired` labels keep to, as a clause."""
 
     # labels as they are read
 
@@ -116,17 +130,35 @@ class Task(ABC):
     def refusal(cls, label: str) -> tuple[str, str] | None:
         """Return what is wrong with a label, as "the label '…' is …", and the remedy; None for one that can be used."""
 
-    def unknown(self, label: str) -> bool:
-        """Return whether a label is one that the training rows do not have, and that a model must have learned."""
+    @classmethod
+    def repaired(cls, labels: Sequence[str]) -> Sequence[str]:
+        """Return the labels of all splits with what breaks the task's `rule` put right."""
+        return labels
+
+    @classmethod
+    def read(cls, text: str) -> str:
+        """Return a text, as people write it, as the rows of this task have it."""
+        return text
+
+    def unknown(self, label: str) -> Sequence[str]:
+        """Return what a label names that the training rows do not have, and that a model must have learned."""
+        return ()
+
+    def can_do_without(self, name: str, known: Sequence[str]) -> bool:
+        """Return whether a model may be trained without a row for a name, beside rows for the ``known`` ones."""
         return False
 
-    def extended(self, labels: Iterable[str]) -> Self:
-        """Return the task that has these labels too."""
+    def extended(self, names: Iterable[str]) -> Self:
+        """Return the task that has these too, which were `unknown`."""
         return self
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
         """Return the class of each row, by which rows are counted and splits stratified; None where there are none."""
         return None
+
+    def counted_names(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
+        """Return what a summary counts of these labels: the class of each, or what is in each; None for nothing."""
+        return self.classes(labels)
 
     @abstractmethod
     def encode(self, label: str) -> Any:
@@ -140,7 +172,8 @@ class Task(ABC):
     def answering(cls, text: str, pair: str | None, encoding: Any) -> Sequence[int]:
         """Return the tokens of a row whose answers are read, in the order of its labels; of a task `by_token`.
 
-        ``encoding`` is that of the ``tokenizers`` package, which may have cut the row.
+        ``encoding`` is that of the ``tokenizers`` package, which may have cut the row; -1 stands for an answer that
+        no token gives.
         """
         raise NotImplementedError(f"{cls.name} has one answer per row")
 
@@ -213,7 +246,8 @@ class Task(ABC):
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return how far a model's answers lie from ``others``, mean over answers: 0 where they are the same.
 
-        ``mask`` (batch, tokens) is nonzero on real tokens; ``temperature`` softens both sides where `distributes`.
+        ``mask`` (batch, tokens) is nonzero on real tokens, of a task `by_token` on those that are read;
+        ``temperature`` softens both sides where `distributes`.
         """
 
     # answers
@@ -225,6 +259,10 @@ class Task(ABC):
     @abstractmethod
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Logits (rows, outputs) to one readable prediction per row, JSON-ready."""
+
+    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`."""
+        return self.describe(logits)
 
     @abstractmethod
     def shown(self, logits: Array) -> list[str]:
@@ -242,6 +280,10 @@ class Task(ABC):
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """95 % intervals of `metrics`, by metric."""
 
+    def by_label(self, logits: Array, labels: Array) -> dict[str, dict[str, float]]:
+        """Return further metrics of each label by itself, where there are such; ``support`` is how often it occurs."""
+        return {}
+
     @abstractmethod
     def agreement(self, logits: Array, others: Array) -> float:
         """Share of rows on which two models predict the same."""
@@ -249,6 +291,10 @@ class Task(ABC):
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
+
+    def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
+        """Return what must not fall beside the main metric, such as the recall of each label: paired differences."""
+        return []
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""

@@ -71,13 +71,13 @@ class Classification(Task):
     def refusal(cls, label: str) -> None:
         """Return None: any text can be a class."""
 
-    def unknown(self, label: str) -> bool:
-        """Return whether it is none of the classes."""
-        return label not in self.labels
+    def unknown(self, label: str) -> Sequence[str]:
+        """Return it where it is none of the classes."""
+        return () if label in self.labels else (label,)
 
-    def extended(self, labels: Iterable[str]) -> Self:
+    def extended(self, names: Iterable[str]) -> Self:
         """Return the task with these classes too, in order."""
-        return self.of_labels([*self.labels, *labels])
+        return self.of_labels([*self.labels, *names])
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable]:
         """Return the labels."""

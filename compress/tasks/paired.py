@@ -80,15 +80,7 @@ def of_resampled_rows(
     ``columns`` (rows, sums) are what is summed; ``statistic`` turns sums (samples, sums) into differences (samples,).
     Rows are drawn with replacement, the same for both sides, seeded; the interval is that of the percentiles.
     """
-    generator, rows = np.random.default_rng(seed), len(columns)
-    draws: list[Array] = []
-    at_once = max(1, CELLS // max(rows, 1))
-    for start in range(0, samples, at_once):
-        count = min(at_once, samples - start)
-        drawn = generator.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
-        draws.append(statistic(times @ columns))
-    found = np.concatenate(draws)
+    found = statistic(resampled_sums(columns, samples, seed))
     fewest = min(int((found <= 0).sum()), int((found >= 0).sum()))
     low, high = np.quantile(found, [0.025, 0.975])
     return Difference(
@@ -98,6 +90,19 @@ def of_resampled_rows(
         high=float(high),
         p=min(1.0, 2 * (fewest + 1) / (samples + 1)),
     )
+
+
+def resampled_sums(columns: Array, samples: int = SAMPLES, seed: int = 0) -> Array:
+    """Return the sums (samples, sums) of ``columns`` (rows, sums) over rows that are drawn with replacement, seeded."""
+    generator, rows = np.random.default_rng(seed), len(columns)
+    sums: list[Array] = []
+    at_once = max(1, CELLS // max(rows, 1))
+    for start in range(0, samples, at_once):
+        count = min(at_once, samples - start)
+        drawn = generator.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
+        sums.append(times @ columns)
+    return np.concatenate(sums)
 
 
 def of_scores(metric: str, labels: Array, scores: Array, other: Array) -> Difference:

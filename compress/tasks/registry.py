@@ -11,6 +11,7 @@ from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
 from compress.tasks.regression import Regression
+from compress.tasks.tags import Tags
 
 AUTO = "auto"
 """What a recipe writes to let the labels decide the task."""
@@ -38,6 +39,7 @@ def on_register(listener: Callable[[type[Task]], None]) -> None:
 
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
+register(Tags)
 
 
 def task_faults(setting: str, name: str) -> Iterator[Fault]:
