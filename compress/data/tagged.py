@@ -125,7 +125,7 @@ def _of_spans(text: str, given: Sequence[Any]) -> TaggedRow | Bad:
         if found and inside[0] <= found[-1][2]:
             return Bad(
                 f"the span {shortened(text[start:end])!r} shares a word with the one before it. A word has one tag: "
-                "keep one of the two."
+                "keep the right one."
             )
         edges = text[words[inside[0]][0] : start] + text[end : words[inside[-1]][1]]
         widened += bool(edges.strip())

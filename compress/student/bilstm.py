@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from compress.models.auto import from_config
+from compress.models.bilstm import BiLstmConfig
 from compress.settings import at_least
 from compress.student.base import Reading
 from compress.student.words import OfEmbeddings
@@ -40,4 +41,4 @@ class BiLstm(OfEmbeddings):
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a BiLSTM whose embeddings start as `start` says."""
-        return self.started(BiLstmForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)
+        return self.started(from_config(self.config(teacher.config, reading)), teacher, reading)

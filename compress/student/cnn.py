@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.auto import from_config
+from compress.models.cnn import CnnConfig
 from compress.settings import at_least
 from compress.student.base import Reading
 from compress.student.words import OfEmbeddings
@@ -47,4 +48,4 @@ class Cnn(OfEmbeddings):
 
     def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
         """Return a convolutional classifier whose embeddings start as `start` says."""
-        return self.started(CnnForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)
+        return self.started(from_config(self.config(teacher.config, reading)), teacher, reading)

@@ -169,7 +169,7 @@ class Tags(Task):
 
     @classmethod
     def owns(cls, config: Any) -> bool:
-        """Return whether the class of the saved model says so."""
+        """Return whether the class of the saved model is a tagger's."""
         return any(name.endswith("ForTokenClassification") for name in config.architectures or [])
 
     @classmethod
