@@ -143,5 +143,6 @@ def _ends(value: Any) -> tuple[int, int, str] | None:
     else:
         return None
     start, end, label = parts
-    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (start, end))
-    return (start, end, label) if whole and isinstance(label, str) else None
+    if isinstance(start, bool) or isinstance(end, bool) or not isinstance(label, str):
+        return None
+    return (start, end, label) if isinstance(start, int) and isinstance(end, int) else None

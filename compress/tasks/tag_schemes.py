@@ -93,9 +93,8 @@ class Spans:
         goes_on = np.isin(positions, [INSIDE, END])[None, :] & (kinds[:, None] == kinds[None, :])
         opened = np.isin(positions, [BEGIN, INSIDE])[:, None]
         continues = np.isin(positions, [INSIDE, END])[None, :]
-        if self.scheme is Scheme.bio:
-            return ~continues | (opened & goes_on)
-        found: Array = np.where(opened, goes_on, ~continues)
+        bio = self.scheme is Scheme.bio
+        found: Array = ~continues | (opened & goes_on) if bio else np.where(opened, goes_on, ~continues)
         return found
 
 
