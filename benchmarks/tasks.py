@@ -63,7 +63,6 @@ def collected(reports: list[Report]) -> list[dict[str, Any]]:
             "model": f"{entry.name} ({entry.kind})" if entry.group == "baseline" else entry.name,
             "group": entry.group,
             "metrics": [dict(one.metrics) for one in entries],
-            "by_label": [one.by_label for one in entries],
             "metric": [report.metric(one) for report, one in zip(reports, entries, strict=True)],
             "retained": [one.retained for one in entries],
             "size_mib": entry.size_mib,

@@ -92,7 +92,6 @@ def tfidf(data: Dataset, rows: int, threads: int) -> tuple[Baseline, Array]:
         precision="fp64",
         metrics=data.task.metrics(logits, data.test.known_labels),
         interval=data.task.intervals(logits, data.test.known_labels),
-        by_label=data.task.by_label(logits, data.test.known_labels),
         parameters=baseline.parameters,
         seconds=seconds,
         latency=[convert(timing, Latency)],

@@ -138,9 +138,6 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Annotated[str, Meta(description="the stage's class; of a baseline, what it is")] = ""
     metrics: dict[str, float] = {}
     interval: Annotated[dict[str, Interval], Meta(description="95 % interval of each metric")] = {}
-    by_label: Annotated[
-        dict[str, dict[str, float]], Meta(description="further metrics of each label; support is how often it occurs")
-    ] = {}
     parameters: int | None = None
     size_mib: float | None = None
     seconds: Annotated[float | None, Meta(description="that making it took")] = None

@@ -102,11 +102,6 @@ class Scores:
             "retained": share(metrics[task.main_metric], teacher_metric),
         }
 
-    def of_entry(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
-        """Return `scores`, and the metrics of each label."""
-        by_label = self.state.data.task.by_label(logits, self.state.data.test.known_labels)
-        return self.scores(logits, teacher_metric) | {"by_label": by_label}
-
     def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, Difference]:
         """Return the paired difference of the main metric to each of ``others``, by its name."""
         labels, task = self.state.data.test.known_labels, self.state.data.task

@@ -117,7 +117,7 @@ class Benchmark(Settings):
             stages.append(
                 Stage(
                     name=record.name, kind=record.kind, role=record.role.value, seconds=record.seconds,
-                    reused=record.reused, details=record.details.report(), **bench.of_entry(logits, teacher_metric),
+                    reused=record.reused, details=record.details.report(), **bench.scores(logits, teacher_metric),
                     **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
                     agreement=state.data.task.agreement(logits, answers),
                     differences=bench.differences(logits, others),
@@ -153,7 +153,7 @@ class Benchmark(Settings):
                     name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, target=artifact.target,
                     path="student" if itself else f"artifacts/{artifact.name}", details=artifact.details.report(),
                     size_mib=size_mib(artifact.folder, WEIGHTS), seconds=artifact.seconds,
-                    **bench.of_entry(logits, teacher_metric),
+                    **bench.scores(logits, teacher_metric),
                     agreement=state.data.task.agreement(logits, student),
                     differences={} if itself else bench.differences(logits, {"student": student}),
                     max_abs_difference=difference, latency=_latency(places, subject),
@@ -201,7 +201,7 @@ def _twin(
     return Baseline(
         name="labels_only", kind="the same student, before pruning, trained on labels alone",
         runtime="pytorch", precision="fp32", seconds=trained.seconds,
-        **bench.of_entry(logits, teacher_metric), **_shape(trained.model),
+        **bench.scores(logits, teacher_metric), **_shape(trained.model),
         differences=bench.differences(logits, others),
         curves=[dict(point) for point in trained.curves],
         notes=["same start, rows, steps and seed as in distillation, without preparations; the same speed"],

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import by_label, comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -44,10 +44,6 @@ def to_html(report: Report) -> str:
         comparisons_title=comparisons.TITLE,
         comparisons_said=comparisons.said(report),
         comparison_headings=comparisons.HEADINGS,
-        label_rows=by_label.rows(report),
-        label_title=by_label.TITLE,
-        label_said=by_label.said(report),
-        label_headings=by_label.headings(report),
         device_rows=devices.rows(report),
         device_title=devices.TITLE,
         device_said=devices.said(report),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import by_label, comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -20,7 +20,6 @@ def to_markdown(report: Report) -> str:
         [f"# {text(report.title)}", warned(report), sentence(report), bullets(report.findings)],
         ["## Figures", figures_table(report), bullets(words.method(report))],
         _comparisons(report),
-        _by_label(report),
         _steps(report),
         _depths(report),
         _devices(report),
@@ -105,13 +104,6 @@ def _comparisons(report: Report) -> Iterator[str]:
         yield f"## {comparisons.TITLE}"
         yield text(comparisons.said(report))
         yield table(comparisons.HEADINGS, lines, left=2)
-
-
-def _by_label(report: Report) -> Iterator[str]:
-    if lines := by_label.rows(report):
-        yield f"## {by_label.TITLE}"
-        yield text(by_label.said(report))
-        yield table(by_label.headings(report), lines)
 
 
 def _depths(report: Report) -> Iterator[str]:

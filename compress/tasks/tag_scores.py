@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.tasks import paired
-from compress.tasks.base import Array
+from compress.tasks.base import Array, ByClass
 from compress.tasks.functions import UNLABELLED
 from compress.tasks.tag_schemes import Scheme, Spans
 
@@ -68,7 +67,7 @@ def figures(scheme: Scheme, sums: Array) -> dict[str, Array]:
     if scheme is Scheme.raw:
         right, found, true = parts
         by_tag = _share(2 * right, found + true)
-        return {"accuracy": accuracy, "f1": _share((by_tag * (true > 0)).sum(1), (true > 0).sum(1))}
+        return {"accuracy": accuracy, "macro_f1": _share((by_tag * (true > 0)).sum(1), (true > 0).sum(1))}
     right, found, true = (part.sum(1) for part in parts)
     return {
         "f1": _share(2 * right, found + true),
@@ -78,26 +77,20 @@ def figures(scheme: Scheme, sums: Array) -> dict[str, Array]:
     }
 
 
-def intervals(scheme: Scheme, counts: Counts) -> dict[str, tuple[float, float]]:
-    """Return 95 % intervals of the metrics, by a bootstrap over rows."""
-    drawn = figures(scheme, paired.resampled_sums(counts.columns))
-    bounds = {name: np.quantile(values, [0.025, 0.975]) for name, values in drawn.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+def f1_of_type(sums: Array, number: int) -> Array:
+    """Return the F1 (samples,) of one type in summed `Counts.columns` (samples, sums)."""
+    right, found, true, _ = np.split(sums, _cuts(sums.shape[1]), axis=1)
+    return _share(2 * right[:, number], found[:, number] + true[:, number])
 
 
-def by_type(spans: Spans, counts: Counts) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and number of each type, or raw tag, that is found or in the labels."""
+def by_type(spans: Spans, counts: Counts) -> list[ByClass]:
+    """Return precision, recall, F1 and number of each type, or raw tag."""
     right, found, true = (part.sum(0) for part in (counts.right, counts.found, counts.true))
-    made = {}
-    for index, name in enumerate(spans.types):
-        if found[index] or true[index]:
-            made[name] = {
-                "precision": float(_share(right[index], found[index])),
-                "recall": float(_share(right[index], true[index])),
-                "f1": float(_share(2 * right[index], found[index] + true[index])),
-                "support": float(true[index]),
-            }
-    return made
+    columns = true, found, _share(right, found), _share(right, true), _share(2 * right, found + true)
+    return [
+        ByClass(label=name, rows=int(rows), answered=int(answered), precision=float(p), recall=float(r), f1=float(f1))
+        for name, rows, answered, p, r, f1 in zip(spans.types, *columns, strict=True)
+    ]
 
 
 def _cuts(width: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,18 +15,19 @@ from transformers import AutoModelForTokenClassification
 from compress.errors import DataError
 from compress.tasks import paired, tag_scores
 from compress.tasks.adoption import Adoption, adopt_classes
-from compress.tasks.base import Array, Baseline, Features, Labelled, Task
+from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.division import divided, joined, words_of
 from compress.tasks.functions import UNLABELLED, token_soft_target_loss
 from compress.tasks.heads import MARK
 from compress.tasks.judging import Head, judge_classes
 from compress.tasks.paired import Difference
 from compress.tasks.tag_baseline import linear_tagger
-from compress.tasks.tag_schemes import OUTSIDE, Scheme, Spans, follows_scheme, letters_of, spans_of, written
+from compress.tasks.tag_schemes import NONE, OUTSIDE, Scheme, Spans, follows_scheme, letters_of, spans_of, written
 from compress.tasks.viterbi import likeliest
 from compress.wording import counted, shortened
 
 VITERBI = "viterbi"
+F1_OF = "f1:"  # before the type whose F1 it is
 ENOUGH = 50  # spans of a type in the test rows, from which its recall is guarded by itself
 
 
@@ -45,16 +46,15 @@ class Tags(Task):
     pipeline = "token-classification"
     predicts = "tags"
     distributes = True
-    test = "a paired bootstrap over rows"
     missing = UNLABELLED
     by_token = True
     decodings = ("likeliest", VITERBI)
     rule = "I-, E- and S- tags must follow the scheme: a span begins with B- and keeps its type"
 
     @property
-    def main_metric(self) -> str:  # type: ignore[override]  # of what the tags mark
-        """F1 of spans; accuracy of words where tags mark no spans."""
-        return "accuracy" if self.spans.scheme is Scheme.raw else "f1"
+    def is_raw(self) -> bool:
+        """Whether tags mark no spans."""
+        return self.spans.scheme is Scheme.raw
 
     @cached_property
     def spans(self) -> Spans:
@@ -120,7 +120,7 @@ class Tags(Task):
     def can_do_without(self, name: str, known: Sequence[str]) -> bool:
         """Return whether another tag of the type is known: a type's I- alone may be missing from few rows."""
         kind = name.partition("-")[2]
-        return self.spans.scheme is not Scheme.raw and any(tag.partition("-")[2] == kind for tag in known)
+        return not self.is_raw and any(tag.partition("-")[2] == kind for tag in known)
 
     def extended(self, names: Iterable[str]) -> Self:
         """Return the task that has these tags too."""
@@ -128,7 +128,7 @@ class Tags(Task):
 
     def counted_names(self, labels: Sequence[str]) -> Sequence[Hashable]:
         """Return the types of all spans, or all tags where they mark none."""
-        if self.spans.scheme is Scheme.raw:
+        if self.is_raw:
             return [tag for label in labels for tag in label.split()]
         return [kind for label in labels for kind, _, _ in spans_of(label.split())]
 
@@ -201,7 +201,24 @@ class Tags(Task):
         if adoption.names == self.tags:
             return self, list(labels)
         number = np.array([adoption.outputs[tag] for tag in self.tags], dtype=np.int64)
-        return Tags(adoption.names), [np.where(own == UNLABELLED, own, number[np.maximum(own, 0)]) for own in labels]
+        return replace(self, tags=adoption.names), [
+            np.where(own == UNLABELLED, own, number[np.maximum(own, 0)]) for own in labels
+        ]
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Micro F1, precision and recall of spans, accuracy of words, and the F1 of each type; of raw tags accuracy."""
+        own = ("accuracy", "macro_f1") if self.is_raw else ("f1", "precision", "recall", "accuracy")
+        return (*own, *(f"{F1_OF}{name}" for name in self.spans.types))
+
+    def doubts(self, labels: Array) -> Iterator[str]:
+        """Yield that accuracy says little of spans, where it decides."""
+        if self.main_metric == "accuracy" and not self.is_raw:
+            share = float((self.spans.positions[labels[labels != UNLABELLED]] == NONE).mean())
+            yield (
+                f"Accuracy misleads here: always answering {OUTSIDE!r} is right for {share:.1%} of the training words. "
+                "Let a metric of spans decide: task.metric=f1."
+            )
 
     # losses
 
@@ -249,12 +266,11 @@ class Tags(Task):
         logs = logs - np.log(np.exp(logs).sum(-1, keepdims=True))
         chosen = likeliest(logs, self.spans.legal) if decoding == VITERBI else logs.argmax(-1)
         shares = np.exp(logs[np.arange(len(chosen)), chosen])
-        raw = self.spans.scheme is Scheme.raw
         tags = [OUTSIDE] * len(words)
         scores = np.zeros(len(words))
         for place, number, share in zip(answered, chosen, shares, strict=True):
             tags[place], scores[place] = self.tags[number], share
-        extents = [(tags[place], place, place) for place in answered] if raw else spans_of(tags)
+        extents = [(tags[place], place, place) for place in answered] if self.is_raw else spans_of(tags)
         spans = []
         for label, first, last in extents:
             start, stop = words[first][0], words[last][1]
@@ -272,16 +288,32 @@ class Tags(Task):
         return " ".join(self.tags[tag] for tag in label if tag != UNLABELLED)
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return F1, precision and recall of spans, and the accuracy of words; of raw tags accuracy and macro F1."""
+        """Return F1, precision and recall of spans, and the accuracy of words; of raw tags accuracy and macro F1.
+
+        The F1 of one type is beside them where it decides.
+        """
         sums = self._counts(logits, labels).columns.sum(0, keepdims=True)
-        return {name: float(value[0]) for name, value in tag_scores.figures(self.spans.scheme, sums).items()}
+        return {name: float(value[0]) for name, value in self._values(sums).items()}
+
+    def _values(self, sums: Array) -> dict[str, Array]:
+        """Return metrics of summed counts (samples, sums)."""
+        found = tag_scores.figures(self.spans.scheme, sums)
+        if self.main_metric not in found:
+            chosen = self.spans.types.index(self.main_metric.removeprefix(F1_OF))
+            found[self.main_metric] = tag_scores.f1_of_type(sums, chosen)
+        return found
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals over rows."""
-        return tag_scores.intervals(self.spans.scheme, self._counts(logits, labels))
+        columns = self._counts(logits, labels).columns
+        draws = [self._values(times @ columns) for times in paired.resampled(len(columns))]
+        bounds = {
+            name: np.quantile(np.concatenate([draw[name] for draw in draws]), [0.025, 0.975]) for name in draws[0]
+        }
+        return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
-    def by_label(self, logits: Array, labels: Array) -> dict[str, dict[str, float]]:
-        """Return precision, recall, F1 and number of each type of span, or of each raw tag."""
+    def by_class(self, logits: Array, labels: Array) -> list[ByClass]:
+        """Return precision, recall and F1 of each type of span, or of each raw tag; its rows are spans, or words."""
         return tag_scores.by_type(self.spans, self._counts(logits, labels))
 
     def agreement(self, logits: Array, others: Array) -> float:
@@ -291,10 +323,10 @@ class Tags(Task):
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric by a paired bootstrap over rows."""
         columns = [self._counts(side, labels).columns for side in (logits, others)]
-        metric, scheme, width = self.main_metric, self.spans.scheme, columns[0].shape[1]
+        metric, width = self.main_metric, columns[0].shape[1]
 
         def differences(sums: Array) -> Array:
-            ours, theirs = (tag_scores.figures(scheme, part)[metric] for part in (sums[:, :width], sums[:, width:]))
+            ours, theirs = (self._values(part)[metric] for part in (sums[:, :width], sums[:, width:]))
             return ours - theirs
 
         return paired.of_resampled_rows(metric, np.concatenate(columns, axis=1), differences)

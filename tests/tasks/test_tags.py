@@ -118,6 +118,33 @@ def test_a_difference_is_that_of_the_metrics_and_is_clear_where_one_side_is_righ
     assert not TASK.difference(right, right, labels).clear
 
 
+def test_intervals_hold_the_value_and_shrink_with_more_rows() -> None:
+    widths = []
+    for rows in (40, 640):
+        generator = np.random.default_rng(rows)
+        labels, noise = generator.integers(0, 3, (2, rows, 6))
+        answers = np.where(generator.random(labels.shape) < 0.8, labels, noise)
+        logits = np.eye(3)[answers]
+        low, high = TASK.intervals(logits, labels)["f1"]
+        assert low < TASK.metrics(logits, labels)["f1"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_f1_of_one_type_can_decide() -> None:
+    task = Tags(("O", "B-a", "B-b"), metric="f1:b")
+    labels = np.array([[1, 2, 0], [0, 2, 1]])
+    logits = np.eye(3)[np.array([[1, 0, 0], [0, 2, 0]])]
+    assert task.metrics(logits, labels)["f1:b"] == pytest.approx(2 / 3)
+    assert task.difference(np.eye(3)[labels], logits, labels).value == pytest.approx(1 / 3)
+    assert [(one.label, one.rows, one.recall) for one in task.by_class(logits, labels)] == [
+        ("a", 2, 0.5),
+        ("b", 2, 0.5),
+    ]
+    (doubt,) = Tags(task.tags, metric="accuracy").doubts(labels)
+    assert "'O' is right for 33.3% of the training words" in doubt
+
+
 def test_types_with_fifty_spans_are_guarded_by_their_recall() -> None:
     labels = encoded(*["B-a I-a O", "O B-a O"] * 25)
     half = logits_of(*["B-a O O", "O B-a O"] * 25)
