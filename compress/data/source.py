@@ -194,7 +194,8 @@ def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) 
             raise DataError(f"{what}. Correct it, or let it be written right: data.broken_labels=repair.{more}")
         if broken is Broken.repair:
             notes.append(f"{count} had broken labels, which are repaired; the first: {what}.")
-            parts = replace(parts, **{name: replace(rows, labels=labels)})
+            repaired: Any = {name: replace(rows, labels=labels)}
+            parts = replace(parts, **repaired)
         else:
             notes.append(
                 f"{count} have broken labels, which are kept; the first: {what}. To write them right or to stop at "

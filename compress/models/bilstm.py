@@ -86,4 +86,6 @@ class BiLstmForTokenClassification(BiLstmModel, ReaderOfTokens):
     def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the states of both directions (batch, tokens, 2 * hidden) at each token."""
         onward, back = self.walked(states, length)
-        return self.dropout(torch.cat([onward, taken(back, torch.zeros_like(length), length, backwards=True)], dim=-1))
+        there = taken(back, torch.zeros_like(length), length, backwards=True)
+        features: Tensor = self.dropout(torch.cat([onward, there], dim=-1))
+        return features

@@ -123,7 +123,7 @@ def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
     if faults or any(recipe.student.faults()):
         return faults
     student = recipe.student.config(teacher)
-    faults += list(_head_faults(student, data.task))
+    faults += list(_head_faults(student, data.task, own_tokens=recipe.student.own_tokens))
     if faults:
         return faults
     if weights is None:
@@ -143,12 +143,12 @@ def _weight_faults(recipe: Recipe) -> list[Fault]:
     return [fault.under(path) for path, stage in (*stages, *recipe.trained()) for fault in stage.weight_faults()]
 
 
-def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
+def _head_faults(student: Any, task: Task, *, own_tokens: bool) -> Iterator[Fault]:
     """Yield why a student of this configuration cannot answer the task's question."""
     if not knows(task.auto, type(student)):
         rule = f"has no {task.head}, which the task {task.name} needs"
         yield Fault("student", student.model_type, rule, "Choose student=bert.")
-    elif task.by_token and getattr(student, "own_tokens", False):
+    elif task.by_token and (own_tokens or getattr(student, "own_tokens", False)):
         rule = f"does not share the teacher's tokens, and the task {task.name} needs an answer of both for every token"
         yield Fault("student", student.model_type, rule, "Choose a student with the teacher's tokens.")
 
