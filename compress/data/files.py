@@ -19,6 +19,7 @@ from compress.data.layout import Layout, check_fields, without_header
 from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
+from compress.known import NOTHING, Known
 from compress.wording import counted
 
 CONLL = ".conll"
@@ -62,9 +63,9 @@ class Files(Data):
     )  # names of the labels that numbers in a file stand for, 0 first, as [O,B-PER,I-PER]; default: none
     header: bool | None = None  # whether a TSV or CSV file has a header; default: recognised by the names in line 1
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check counts, files and combinations of settings."""
-        yield from super().faults()
+        yield from super().faults(known)
         if not self.train:
             yield Fault("train", None, "needs a file", "For example data.train=my/train.tsv.")
         for name in SPLITS:
