@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from compress.data import Data, Files, Hub
 from compress.data.files import SPLITS
+from compress.data.hub import class_names
 from compress.errors import Fault, RecipeError
 from compress.files import hash_file, hash_folder, storage_faults, write_text
 from compress.models.loading import save_model
@@ -109,7 +110,7 @@ def _records(rows: Any, split: str) -> Iterator[Row]:
     if library == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         yield from rows.to_dict(orient="records")
     elif library == "datasets" and hasattr(rows, "features"):
-        names = {column: getattr(kind, "names", None) for column, kind in rows.features.items()}
+        names = {column: class_names(kind) for column, kind in rows.features.items()}
         for row in rows:
             yield {column: _class_name(value, names[column]) for column, value in row.items()}
     elif isinstance(rows, Iterable) and not isinstance(rows, Mapping | bytes):
@@ -134,7 +135,9 @@ def _record(row: Any, split: str, number: int) -> Row:
 
 
 def _class_name(value: Any, names: list[str] | None) -> Any:
-    """Return a ClassLabel's name; None where the class is not public."""
+    """Return a ClassLabel's name, or a list of names; None where the class is not public."""
+    if isinstance(value, list):
+        return [_class_name(part, names) for part in value]
     return value if names is None else names[value] if isinstance(value, int) and value >= 0 else None
 
 
@@ -163,6 +166,10 @@ def _file(records: list[Row], split: str, folder: Path) -> str:
 
 def _value(value: Any) -> Any:
     """Return a cell as JSON holds it: NumPy's numbers as Python's, a missing one as null."""
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0:
+        return [_value(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): _value(part) for key, part in value.items()}
     value = value.item() if hasattr(value, "item") else value
     if (
         value is None

@@ -6,6 +6,8 @@ A plain program to start from. It needs the packages in requirements.txt, but no
 import argparse
 import asyncio
 import json
+import re
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,13 +40,24 @@ class Question(BaseModel):
         return self
 
 
+class Span(BaseModel):
+    """A run of words that a tagger marks, or a single word of one whose tags mark no spans."""
+
+    label: str
+    start: int  # characters of the text
+    end: int
+    text: str
+    score: float  # mean probability of its words' tags
+
+
 class Prediction(BaseModel):
-    """The model's answer for a text: a label with all probabilities, or a score."""
+    """The model's answer for a text: a label with all probabilities, a score, or spans."""
 
     label: str | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
+    spans: list[Span] | None = None
     truncated: bool  # the text was longer than the model's limit, and its end was cut
 
 
@@ -71,6 +84,7 @@ class Artifact:
         names = config.get("id2label", {})
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score = config.get("problem_type") == "regression"
+        self.tags_words = any(name.endswith("ForTokenClassification") for name in config.get("architectures") or [])
         self.session = self._session(folder / "model.onnx", threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
@@ -87,12 +101,22 @@ class Artifact:
 
     def __call__(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
         """Return one prediction per row, in order; rows of about the same length run together."""
-        encodings = [self.tokenizer.encode(text, pair) for text, pair in rows]
+        words = [divided(text) if self.tags_words else [] for text, _ in rows]
+        given = [
+            (" ".join(text[start:stop] for start, stop in own) if self.tags_words else text, pair)
+            for (text, pair), own in zip(rows, words, strict=True)
+        ]
+        encodings = [self.tokenizer.encode(text, pair) for text, pair in given]
         results: list[dict[str, Any]] = [{} for _ in rows]
         for group in groups([len(encoding.ids) for encoding in encodings]):
             logits = self.session.run(None, self._padded([encodings[row] for row in group]))[0]
             for row, values in zip(group, logits, strict=True):
-                results[row] = self._read(values) | {"truncated": bool(encodings[row].overflowing)}
+                answer = (
+                    self._spans(values, rows[row][0], words[row], encodings[row])
+                    if self.tags_words
+                    else self._read(values)
+                )
+                results[row] = answer | {"truncated": bool(encodings[row].overflowing)}
         return results
 
     def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
@@ -113,6 +137,56 @@ class Artifact:
         best = int(shares.argmax())
         probabilities = {label: float(share) for label, share in zip(self.labels, shares, strict=True)}
         return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": probabilities}
+
+    def _spans(self, logits: Any, text: str, words: Sequence[tuple[int, int]], encoding: Encoding) -> dict[str, Any]:
+        """Return the spans of a text from the logits of its tokens: each word's first token answers."""
+        shares = np.exp(logits - logits.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        tags, scores = ["O"] * len(words), np.zeros(len(words))
+        starts = np.cumsum([0, *(stop - start + 1 for start, stop in words)])  # where the words lie in the row
+        answered = set()
+        for token, (start, stop) in enumerate(encoding.offsets):
+            word = int(np.searchsorted(starts, stop - 1, side="right")) - 1
+            if stop > start and not encoding.special_tokens_mask[token] and word not in answered:
+                answered.add(word)
+                tags[word], scores[word] = self.labels[int(shares[token].argmax())], shares[token].max()
+        found: list[tuple[str, int, int]] = []
+        before, mark = ("O", ""), all("-" in name for name in self.labels if name != "O")
+        for place, tag in enumerate(tags):
+            position, _, kind = tag.partition("-")
+            if not mark and place in answered:
+                found.append((tag, place, place))
+            elif mark and tag != "O":
+                goes_on = position in "IMEL" and before[0] in "BIM" and before[1] == kind
+                found = [*found[:-1], (kind, found[-1][1], place)] if goes_on else [*found, (kind, place, place)]
+            before = (position, kind)
+        spans = []
+        for label, first, last in found:
+            start, stop = words[first][0], words[last][1]
+            score = float(scores[first : last + 1].mean())
+            spans.append({"label": label, "start": start, "end": stop, "text": text[start:stop], "score": score})
+        return {"spans": spans}
+
+
+WORD = re.compile(r"['’]s(?![ws])|[@#]?[ws](?:[ws]|\.(?=[ws])|['’](?=[ws])(?!s(?![ws])))*|c|[^ ]")
+UNDIVIDED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
+
+
+def divided(text: str) -> list[tuple[int, int]]:
+    """Return the words of a text, as the model's rows have them: punctuation is apart, and so are Chinese signs."""
+
+    def kind(sign: str) -> str:
+        if sign in "'’.@#":
+            return sign
+        if sign in "sS":
+            return "s"
+        if sign.isspace():
+            return " "
+        if UNDIVIDED.match(sign):
+            return "c"
+        return "w" if sign == "_" or unicodedata.category(sign)[0] in "LMN" else "-"
+
+    return [match.span() for match in WORD.finditer("".join(map(kind, text)))]
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:

@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compress.data import Files
+from compress.data import Files, Hub
 from compress.data.conll import read_conll
 from compress.data.dataset import Dataset
 from compress.data.files import Format
 from compress.data.source import Broken, refuse_unseen
 from compress.errors import DataError
+from compress.run.handed_over import settled
+from compress.run.recipe import Recipe
 from compress.tasks.functions import UNLABELLED
 from compress.tasks.tags import Tags
 
@@ -205,3 +208,18 @@ def test_an_unknown_tag_is_refused_with_its_place_but_another_part_of_a_known_ty
         refuse_unseen(data)
     (tmp_path / "dev.conll").write_text("b I-per\n")
     refuse_unseen(load(tmp_path, "a.conll", columns(ROWS, "{word} {tag}\n"), validation=str(tmp_path / "dev.conll")))
+
+
+def test_lists_of_a_hub_folder_and_of_python_are_read_alike(tmp_path: Path) -> None:
+    names = ["O", "B-per", "B-loc", "I-loc"]
+    records = [{"tokens": text.split(), "ner_tags": [names.index(tag) for tag in tags.split()]} for text, tags in ROWS]
+    kinds = datasets.Features(
+        tokens=datasets.List(datasets.Value("string")), ner_tags=datasets.List(datasets.ClassLabel(names=names))
+    )
+    table = datasets.Dataset.from_list(records, features=kinds)
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set" / "train.parquet")
+    assert rows_of(Hub(path=str(tmp_path / "set")).load("auto", 1)) == set(ROWS)
+    for given in (table, [(text.split(), tags.split()) for text, tags in ROWS]):
+        recipe = settled(Recipe(data=given, cache=str(tmp_path / "cache")))  # type: ignore[arg-type]
+        assert rows_of(recipe.data.load("auto", 1)) == set(ROWS)

@@ -36,10 +36,14 @@ SMALL: dict[str, Student] = {
 }
 
 
-def tagger(family: str = "bert") -> PreTrainedModel:
-    """Return a tiny encoder with a head per token."""
+def tagger(family: str = "bert", task: Tags = TASK) -> PreTrainedModel:
+    """Return a tiny encoder with a head per token, its weights far from symmetric."""
+    torch.manual_seed(0)
     with quiet():
-        model: PreTrainedModel = from_config(with_head(CONFIGS[family](), TASK.head_config())).eval()
+        model: PreTrainedModel = from_config(with_head(CONFIGS[family](), task.head_config())).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return model
 
 
