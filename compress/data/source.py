@@ -208,7 +208,7 @@ def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) 
 def _task(parts: Parts, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
-    if len(set(labels)) == 1:
+    if len(set(labels)) == 1 and not kind.by_token:  # rows may all be built alike
         raise DataError(
             f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."

@@ -352,6 +352,18 @@ class Tags(Task):
         """Return a linear model of each word's shape, affixes and neighbours."""
         return linear_tagger(texts, labels, self.outputs)
 
+    def constant(self, labels: Array) -> Baseline:
+        """Return the tag that most words have."""
+        answer = int(np.bincount(labels[labels != UNLABELLED], minlength=self.outputs).argmax())
+
+        def logits(texts: Sequence[str]) -> Array:
+            lengths = np.array([len(words_of(text)) for text in texts])
+            there = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
+            return there[:, :, None] * np.eye(self.outputs)[answer]
+
+        kind = f"always answering {shortened(self.tags[answer])!r}, the most frequent tag"
+        return Baseline(kind=kind, parameters=0, logits=logits)
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {tag: index for index, tag in enumerate(self.tags)}

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from compress.data import Files
 from compress.data.dataset import Split
+from compress.models.row_lengths import with_cuts
 from compress.models.tokens import tokenize
 from compress.tasks.functions import UNLABELLED
 from compress.tasks.tags import Tags
@@ -162,3 +166,21 @@ def test_the_baseline_learns_words_and_their_neighbours() -> None:
     assert logits.shape == (2, 4, 3)
     assert TASK.predictions(logits)[0].tolist() == [0, 1, 0, 0]
     assert not logits[1, 2:].any()
+
+
+def test_the_constant_answer_is_the_most_frequent_tag() -> None:
+    constant = TASK.constant(encoded("O B-a O", "O"))
+    assert "always answering 'O'" in constant.kind
+    assert TASK.predictions(constant.logits(["a b", "c"])).tolist() == [[0, 0], [0, -1]]
+
+
+def test_words_that_are_cut_off_or_have_no_token_are_counted(tmp_path: Path) -> None:
+    rows = [f"the\u200b O\ngreat B-a\nfilm I-a\n\x08 O\nwas{number} O\n" for number in range(40)]
+    (tmp_path / "a.conll").write_text("\n".join(rows))
+    data = with_cuts(Files(train=str(tmp_path / "a.conll")).load("tags", 1), tiny_tokenizer(), 5)
+    assert data.summary is not None
+    training = data.summary.cut["training"]
+    assert (training.words, training.unread) == (len(data.train), len(data.train))  # of the last word, and of \x08
+    cut, unread = data.summary.cutting()
+    assert f"{len(data.train)} words without an answer" in cut
+    assert f"makes no token, and which have no answer: {len(data.train)} training words" in unread
