@@ -30,7 +30,7 @@ CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = 
     (MultiTaskConfig, MultiTaskForSequenceClassification),
 )
 """(configuration class, model class) of every model type that is ours and no family's: one answer per text or pair."""
-TAGGERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
+TAGGERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (BiLstmConfig, BiLstmForTokenClassification),
     (CnnConfig, CnnForTokenClassification),
 )

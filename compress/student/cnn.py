@@ -14,7 +14,7 @@ from compress.known import NOTHING, Known
 from compress.models.auto import from_config
 from compress.models.cnn import CnnConfig
 from compress.settings import at_least
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.words import OfEmbeddings
 
 
@@ -41,12 +41,12 @@ class Cnn(OfEmbeddings):
         if not self.widths or any(width < 1 for width in self.widths):
             yield Fault("widths", list(self.widths), "must list whole numbers from 1", "For example [3,4,5].")
 
-    def config(self, teacher: Any, reading: Reading | None = None) -> CnnConfig:
+    def config(self, teacher: Any, material: Material | None = None) -> CnnConfig:
         """Return the student's configuration."""
         return CnnConfig(
-            **self.sizes(teacher, reading), widths=list(self.widths), filters=self.filters, pooling=self.pooling.value
+            **self.sizes(teacher, material), widths=list(self.widths), filters=self.filters, pooling=self.pooling.value
         )
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
-        """Return a convolutional classifier whose embeddings start as `start` says."""
-        return self.started(from_config(self.config(teacher.config, reading)), teacher, reading)
+    def untrained(self, teacher: Any, material: Material | None = None) -> PreTrainedModel:
+        """Return a convolutional classifier with random weights."""
+        return from_config(self.config(teacher, material))

@@ -17,7 +17,7 @@ from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.onnx.graph import input_names, write_onnx
-from compress.student.base import Reading, Student
+from compress.student.base import Material, Student
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
@@ -50,7 +50,7 @@ def tagger(family: str = "bert", task: Tags = TASK) -> PreTrainedModel:
 def built(student: Student, family: str = "bert") -> PreTrainedModel:
     tokenizer = tiny_tokenizer(family)
     torch.manual_seed(1)
-    return student.build(tagger(family), Reading(tokenizer, tokenizer, pairs=False))
+    return student.build(tagger(family), Material(tokenizer, tokenizer, pairs=False))
 
 
 @torch.no_grad()
@@ -108,15 +108,15 @@ def test_taggers_do_not_read_padding_and_say_the_same_when_loaded_or_exported(na
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_students_of_every_family_have_the_teachers_head_per_token(family: str) -> None:
     teacher, tokenizer = tagger(family), tiny_tokenizer(family)
-    reading = Reading(tokenizer, tokenizer, pairs=False)
+    material = Material(tokenizer, tokenizer, pairs=False)
     students = [Bert(layers=2), Shared(layers=2)]
     if family != "distilbert":
         students.append(Mobile(layers=2))
     for student in students:
-        model = student.build(teacher, reading)
+        model = student.build(teacher, material)
         assert type(model).__name__.endswith("ForTokenClassification")
         assert dict(model.config.id2label) == dict(enumerate(TASK.tags))
         split = Split(TEXTS.texts, None, None, Tags)
         assert predict_rows(model, tokenize(split, tokenizer, 32)).shape == (3, 10, 3)
-    same = Bert(layers=4).build(teacher, reading)
+    same = Bert(layers=4).build(teacher, material)
     torch.testing.assert_close(same.classifier.weight, teacher.classifier.weight)
