@@ -359,7 +359,8 @@ class Tags(Task):
         def logits(texts: Sequence[str]) -> Array:
             lengths = np.array([len(words_of(text)) for text in texts])
             there = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
-            return there[:, :, None] * np.eye(self.outputs)[answer]
+            found: Array = there[:, :, None] * np.eye(self.outputs)[answer]
+            return found
 
         kind = f"always answering {shortened(self.tags[answer])!r}, the most frequent tag"
         return Baseline(kind=kind, parameters=0, logits=logits)
