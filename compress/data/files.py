@@ -11,11 +11,11 @@ from pathlib import Path
 
 from compress.data import conll
 from compress.data.collected import Collected
-from compress.data.columns import choose, is_header, listed
+from compress.data.columns import choose, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
-from compress.data.layout import Layout, check_fields, without_header
+from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
@@ -61,6 +61,9 @@ class Files(Data):
     label_names: list[str] = field(
         default_factory=list
     )  # names of the labels that numbers in a file stand for, 0 first, as [O,B-PER,I-PER]; default: none
+    label_columns: list[str] = field(
+        default_factory=list
+    )  # several labels: names of their 0/1 columns, in which * stands for any letters
     header: bool | None = None  # whether a TSV or CSV file has a header; default: recognised by the names in line 1
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -84,10 +87,12 @@ class Files(Data):
             yield Fault("text", self.text, "names the same column as another of text, text_pair, label")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
-        if self.header is False and columns:
+        if self.header is False and (columns or self.label_columns):
             yield Fault(
                 "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
             )
+        if self.label is not None and self.label_columns:
+            yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
     def read(self) -> Parts:
         """Read the given files; raises DataError at the first unusable one."""
@@ -101,6 +106,7 @@ class Files(Data):
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train)
 
+        refuse_empty_columns(train)
         validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
         if self.header is None and train.columns is not None and not train.columns.named:
             refuse_unknown_header(train, (validation, test))
@@ -180,8 +186,10 @@ class Files(Data):
             check_names(names, name, named=named)
             hint = "" if isinstance(first, dict) else " A file without a header has the label first, then the text."
             wanted = self._same_columns(names, name, labelled, like)
-            columns = choose(names, *wanted, where=name, labelled=labelled, hint=hint)
-            layout = Layout(names, *columns, by_position=not isinstance(first, dict), line=number)
+            by_column = labelled and bool(self.label_columns)
+            columns = choose(names, *wanted, where=name, labelled=labelled and not by_column, hint=hint)
+            of_labels = choose_label_columns(names, self.label_columns, columns, name) if by_column else ()
+            layout = Layout(names, *columns, of_labels, by_position=not isinstance(first, dict), line=number)
         else:
             if suffix != ".txt":
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
@@ -199,7 +207,8 @@ class Files(Data):
     def _has_header(self, first: list[str]) -> bool:
         if self.header is not None:
             return self.header
-        return any(name is not None for name in (self.text, self.text_pair, self.label)) or is_header(first)
+        named = any(name is not None for name in (self.text, self.text_pair, self.label)) or bool(self.label_columns)
+        return named or is_header(first)
 
     def _same_columns(
         self, names: list[str], name: str, labelled: bool, like: Rows | None

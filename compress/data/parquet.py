@@ -51,8 +51,12 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
     remedy = "Write the file again with datasets, or without metadata: table.replace_schema_metadata(None)."
     try:
         features = json.loads(raw)["info"]["features"]
-        kinds = {str(column): _element(feature) for column, feature in features.items()}
-        found = {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+        kinds = {str(column): _of_items(feature) for column, feature in features.items()}
+        found = {
+            column: feature["names"]
+            for column, feature in kinds.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{broken} ({type(error).__name__}). {remedy}") from None
     for column, names in found.items():
@@ -61,16 +65,13 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
     return found
 
 
-def _element(feature: Any) -> dict[str, Any]:
-    """Return the feature of a column, or, where that is a list, of what it lists."""
-    if isinstance(feature, list):  # as older versions write a list of a feature
-        return _element(feature[0]) if feature else {}
-    if not isinstance(feature, dict):
-        return {}
-    inner = feature.get("feature")
-    return (
-        feature if inner is None or feature.get("_type") not in {"List", "LargeList", "Sequence"} else _element(inner)
-    )
+def _of_items(feature: Any) -> Any:
+    """Return what a list holds, as datasets of any version writes lists; anything else as it is."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    if isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
+        return feature.get("feature")
+    return feature
 
 
 def _values(column: Any, classes: list[str] | None) -> list[object]:
@@ -83,13 +84,16 @@ def _values(column: Any, classes: list[str] | None) -> list[object]:
         if not pa.types.is_temporal(column.type):
             raise
         values = [str(value) for value in column]
-    return values if classes is None else [_class(value, classes) for value in values]
+    if classes is None:
+        return values
+    return [
+        [_class(one, classes) for one in value] if isinstance(value, list) else _class(value, classes)
+        for value in values
+    ]
 
 
 def _class(value: object, names: list[str]) -> object:
-    """Return a class's name, or a list of names; what is not a class's number is refused where it is used."""
-    if isinstance(value, list):
-        return [_class(part, names) for part in value]
+    """Return a class's name; a value that is not a class number is unchanged, and refused where it is used."""
     if value is None or value == -1:
         return NO_LABEL
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):

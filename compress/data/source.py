@@ -22,6 +22,7 @@ from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, nearest, spelled
 from compress.tasks.base import Task
 from compress.tasks.choice import AUTO, TaskChoice
+from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
@@ -59,6 +60,9 @@ class Data(Settings):
         default_factory=dict, metadata={"open": True}
     )  # the data's label for each of the teacher's, as {LABEL_0: bad, LABEL_1: good}
     broken_labels: Broken = Broken.report  # labels that break their task's rule, as BIO: report, repair or refuse
+    separator: str | None = (
+        None  # several labels in one field: the sign between them; default: recognised; "": a field holds one
+    )
     unlabelled_rows: int = (
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
@@ -74,6 +78,8 @@ class Data(Settings):
         yield from at_least(self, "unlabelled_rows", 0)
         for name in ("validation_share", "test_share"):
             yield from between(self, name, 0, 1, open_low=True, open_high=True)
+        if self.separator is not None and (sign := self.separator) and (sign.isalnum() or '"' in sign):
+            yield Fault("separator", sign, "must be a sign between names, as | or ;")
         if self.validation_share + self.test_share >= 1:
             yield Fault("validation_share", self.validation_share, "leaves no training rows beside data.test_share")
 
@@ -93,6 +99,8 @@ def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dat
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     notes = list(parts.notes)
     kind = _kind(parts, choice.kind)
+    parts = _spelled(parts, kind, settings.separator)
+    kind.check(list(_labelled(parts).values()), asked=choice.kind != AUTO or bool(parts.train.form))
     parts = _repaired(parts, kind, settings.broken_labels, notes)
     given = parts.train
     task, unseen = _with_unseen(_task(parts, kind), parts)
@@ -137,11 +145,10 @@ def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, i
     unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
         if rows is not None:
-            unknown = {label: task.unknown(label) for label in set(rows.words)}
-            for index, label in enumerate(rows.words):
-                for name in unknown[label]:
-                    place, count = unseen.get(name, (rows.place(index), 0))
-                    unseen[name] = place, count + 1
+            for index, word in enumerate(rows.words):
+                for label in filter(task.unknown, task.names(word)):
+                    place, count = unseen.get(label, (rows.place(index), 0))
+                    unseen[label] = place, count + 1
     return (task.extended(unseen) if unseen else task), unseen
 
 
@@ -160,6 +167,33 @@ def refuse_unseen(data: Dataset) -> None:
         )
 
 
+def _labelled(parts: Parts) -> dict[str, Rows]:
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {name: rows for name, rows in named.items() if rows is not None and rows.labels is not None}
+
+
+def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
+    """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
+    labelled = _labelled(parts)
+    if kind.several:
+        lists = separated(list(labelled.values()), separator)
+        own = zip(labelled.items(), lists, strict=True)
+        changed: dict[str, Any] = {name: replace(rows, labels=labels) for (name, rows), labels in own}
+        return replace(parts, **changed)
+    if separator is not None:
+        raise DataError(
+            f"data.separator = {separator!r} is for several labels in one field, and the labels are {kind.predicts}. "
+            "Leave it out, or set task=multi_label."
+        )
+    for rows in labelled.values():
+        empty = [index for index, word in enumerate(rows.words) if not word]
+        if empty:
+            column = f" ({rows.columns.label!r})" if rows.columns else ""
+            more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
+            raise DataError(f"{rows.place(empty[0])}: the label{column} is empty. Fill it, or remove the row.{more}")
+    return parts
+
+
 def _kind(parts: Parts, name: str) -> type[Task]:
     """Return the task that the recipe names, or that the rows or their labels look like."""
     train, form = parts.train, parts.train.form
@@ -171,10 +205,7 @@ def _kind(parts: Parts, name: str) -> type[Task]:
     for rows in (parts.validation, parts.test):
         if rows is not None and rows.form and not form and name in (AUTO, rows.form):
             name = rows.form  # the training rows may be written otherwise
-    kind = task_class(form or name, train.words)
-    labelled = [rows for rows in (train, parts.validation, parts.test) if rows is not None and rows.labels is not None]
-    kind.check(labelled, asked=name != AUTO or bool(form))
-    return kind
+    return task_class(form or name, train.words)
 
 
 def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) -> Parts:

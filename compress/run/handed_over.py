@@ -166,10 +166,12 @@ def _file(records: list[Row], split: str, folder: Path) -> str:
 
 def _value(value: Any) -> Any:
     """Return a cell as JSON holds it: NumPy's numbers as Python's, a missing one as null."""
-    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0:
-        return [_value(part) for part in value]
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple) or type(value).__name__ == "ndarray":
+        return [_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _value(part) for key, part in value.items()}
+        return {str(key): _value(item) for key, item in value.items()}
     value = value.item() if hasattr(value, "item") else value
     if (
         value is None

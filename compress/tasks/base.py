@@ -101,9 +101,11 @@ class Task(ABC):
     predicts: ClassVar[str]
     """What its labels are, in messages: "classes", "scores"."""
     distributes: ClassVar[bool]
-    """Whether the softmax of the logits is a distribution, which a temperature can soften."""
+    """Whether logits stand for probabilities, of classes or of each label, which a temperature can soften."""
     missing: ClassVar[float]
     """What stands for the label of a row, or of a word, that has none."""
+    several: ClassVar[bool] = False
+    """Whether a row may have any number of labels, read as a list of names (`compress.tasks.label_lists`)."""
     by_token: ClassVar[bool] = False
     """Whether a model answers for every token, logits (batch, tokens, outputs), and the task reads some of the answers.
 
@@ -154,9 +156,13 @@ class Task(ABC):
         """Return a text, as people write it, as the rows of this task have it."""
         return text
 
-    def unknown(self, label: str) -> Sequence[str]:
-        """Return what a label names that the training rows do not have, and that a model must have learned."""
+    def names(self, label: str) -> Sequence[str]:
+        """Return the names in the label of a row, by which rows are counted; none where labels have no names."""
         return ()
+
+    def unknown(self, label: str) -> bool:
+        """Return whether a name is one that the training rows do not have, and that a model must have learned."""
+        return False
 
     def can_do_without(self, name: str, known: Sequence[str]) -> bool:
         """Return whether a model may be trained without a row for a name, beside rows for the ``known`` ones."""
@@ -167,12 +173,8 @@ class Task(ABC):
         return self
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
-        """Return the class of each row, by which rows are counted and splits stratified; None where there are none."""
+        """Return the class of each row, by which splits are stratified; None where there are none."""
         return None
-
-    def counted_names(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
-        """Return what a summary counts of these labels: the class of each, or what is in each; None for nothing."""
-        return self.classes(labels)
 
     @abstractmethod
     def encode(self, label: str) -> Any:
@@ -221,6 +223,11 @@ class Task(ABC):
     def label_names(self) -> tuple[str, ...]:
         """The labels that it tells apart; none where its outputs are not those of labels."""
         return self.output_names if self.distributes else ()
+
+    @property
+    def cut_at(self) -> tuple[float, ...]:
+        """The probability from which each label is answered, where a row may have `several`; else none."""
+        return ()
 
     @abstractmethod
     def head_config(self) -> dict[str, Any]:
@@ -304,6 +311,17 @@ class Task(ABC):
         """
 
     # answers
+
+    def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
+        """Return entries of a model's configuration that say how its answers are read, chosen on validation rows.
+
+        ``answers`` computes its logits on rows with these labels.
+        """
+        return {}
+
+    def aligned(self, logits: Array, config: Any) -> Array:
+        """Return the logits of a model of this configuration as this task reads them, where the two differ in that."""
+        return logits
 
     @abstractmethod
     def predictions(self, logits: Array) -> Array:

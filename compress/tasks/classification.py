@@ -74,9 +74,13 @@ class Classification(Task):
     def refusal(cls, label: str) -> None:
         """Return None: any text can be a class."""
 
-    def unknown(self, label: str) -> Sequence[str]:
-        """Return it where it is none of the classes."""
-        return () if label in self.labels else (label,)
+    def names(self, label: str) -> Sequence[str]:
+        """Return the label, which is one name."""
+        return (label,)
+
+    def unknown(self, label: str) -> bool:
+        """Return whether it is none of the classes."""
+        return label not in self.labels
 
     def extended(self, names: Iterable[str]) -> Self:
         """Return the task with these classes too, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -113,9 +113,13 @@ class Tags(Task):
     def refusal(cls, label: str) -> None:
         """Return None: any word can be a tag, and `check` has counted them."""
 
-    def unknown(self, label: str) -> Sequence[str]:
-        """Return the tags that are none of the task's."""
-        return [tag for tag in dict.fromkeys(label.split()) if tag not in self._numbers]
+    def names(self, label: str) -> Sequence[str]:
+        """Return the tags of a row."""
+        return label.split()
+
+    def unknown(self, label: str) -> bool:
+        """Return whether a tag is none of the task's."""
+        return label not in self._numbers
 
     def can_do_without(self, name: str, known: Sequence[str]) -> bool:
         """Return whether another tag of the type is known: a type's I- alone may be missing from few rows."""
@@ -125,12 +129,6 @@ class Tags(Task):
     def extended(self, names: Iterable[str]) -> Self:
         """Return the task that has these tags too."""
         return self.of_labels([*self.tags, *names])
-
-    def counted_names(self, labels: Sequence[str]) -> Sequence[Hashable]:
-        """Return the types of all spans, or all tags where they mark none."""
-        if self.is_raw:
-            return [tag for label in labels for tag in label.split()]
-        return [kind for label in labels for kind, _, _ in spans_of(label.split())]
 
     @classmethod
     def read(cls, text: str) -> str:

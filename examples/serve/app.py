@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from tokenizers import Encoding, Tokenizer
 
+SEVERAL = "multi_label_classification"  # any number of labels per text
 MOST_TEXTS = 64  # of a request
 MOST_BYTES = 4 * 2**20  # of a request's body
 CPU_INFO = Path("/proc/cpuinfo")
@@ -56,9 +57,10 @@ class Span(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The model's answer for a text: a label with all probabilities, a score, or spans; or why there is none."""
+    """The model's answer for a text: a label, or several, with all probabilities; a score; spans; or why not."""
 
     label: str | None = None
+    labels: list[str] | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
@@ -92,8 +94,8 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", "regression", "tags"):
-            raise Unusable(f"{folder} is for {kind}, and this program answers with a label, a score or spans per text")
+        if kind not in ("single_label_classification", SEVERAL, "regression", "tags"):
+            raise Unusable(f"{folder} is for {kind}, and this program answers with labels, spans or a score per text")
         self.pairs: bool = facts["pairs"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
         pad = reading["pad_token"]
@@ -101,6 +103,8 @@ class Artifact:
         names = config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score, self.tags_words = kind == "regression", kind == "tags"
+        self.is_several = kind == SEVERAL
+        self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / graph["file"], threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
@@ -163,6 +167,11 @@ class Artifact:
             return {"error": "the model's answer is not a number"}
         if self.is_score:
             return {"score": float(logits[0])}
+        if self.is_several:
+            shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            rows = list(zip(self.labels, shares, self.thresholds, strict=True))
+            labels = [label for label, share, threshold in rows if share >= threshold]
+            return {"labels": labels, "probabilities": {label: float(share) for label, share, _ in rows}}
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         best = int(shares.argmax())

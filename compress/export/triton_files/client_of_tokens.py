@@ -34,8 +34,13 @@ def tokenized(
     return made, [one.tokens for one in encodings]
 
 
-def shown(tokens: list[str], logits: Any, labels: list[str]) -> str:
-    """Return the likeliest label of a row and its probability, or that of each token, or a score."""
+def shown(tokens: list[str], logits: Any, said: dict[str, Any]) -> str:
+    """Return the likeliest label of a row and its probability, all its labels, one for each token, or a score."""
+    labels = said["labels"]
+    if said["thresholds"]:
+        likely = 1 / (1 + np.exp(-logits))
+        rows = zip(labels, likely, said["thresholds"], strict=True)
+        return ", ".join(label for label, own, least in rows if own >= least) or "(none)"
     if not labels:
         return f"{logits[0]:.4f}"
     shares = np.exp(logits - logits.max(-1, keepdims=True))
@@ -65,7 +70,7 @@ def main() -> None:
     with triton.InferenceServerClient(url=words.url) as client:
         answer = client.infer(words.model, inputs, outputs=[triton.InferRequestedOutput(said["output"])])
     for text, row, logits in zip(words.texts, tokens, answer.as_numpy(said["output"]), strict=True):
-        print(f"{shown(row, logits, said['labels'])}\t{text}")
+        print(f"{shown(row, logits, said)}\t{text}")
 
 
 if __name__ == "__main__":
