@@ -34,8 +34,12 @@ from compress.teachers.model import Teacher
 from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
 
 
+QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+BASELINES = replace(QUICK, tfidf=True, labels_only=True)
+
+
 def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
-    """Return a recipe of seconds, with every kind of stage in it."""
+    """Return a recipe of seconds, with every kind of stage in it, but no baselines."""
     return replace(
         Recipe(
             recipe="tiny",
@@ -51,7 +55,7 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             ),
             prune={"heads": PruneHeads(ratio=0.4, rows=40)},
             quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
-            benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02),
+            benchmark=QUICK,
             output=str(folder / "run"),
             cache=str(folder / "cache"),
         ),
@@ -79,14 +83,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with its files beside it."""
     folder = tmp_path_factory.mktemp("chain")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
-    files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
-    recipe(files, save_tiny(folder / "teacher"), folder).run()
+    for name, size in sizes.items():
+        write_tsv(folder / f"{name}.tsv", reviews(*size))
+    save_tiny(folder / "teacher")
+    again(folder).run()
     return folder
 
 
 def again(folder: Path, **changes: Any) -> Recipe:
+    """Return the recipe of the run in ``folder``."""
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
-    return recipe(files, folder / "teacher", folder, **changes)
+    return recipe(files, folder / "teacher", folder, **{"benchmark": BASELINES, **changes})
 
 
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
@@ -191,7 +198,7 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
     [
         ({"prune": {"heads": PruneHeads(ratio=0.6, rows=40)}}, {"heads", "distill", "onnx", "dynamic", "static"}),
         ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
-        ({"benchmark": Benchmark(rows=6, batches=[1], tokens=[8], seconds=0.02)}, set()),
+        ({"benchmark": replace(BASELINES, rows=6)}, set()),
         (
             {"student": Bert(layers=1)},
             {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
 from compress.student.words import OfEmbeddings, Pieces, Start, narrowed
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
 TEXTS = Split(("the film was good", "an awful plot", "dull", "a very lovely film and so good music is great"))
@@ -168,7 +167,7 @@ def test_they_reload_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
         "    tokens = tokenize(PAIRS, AutoTokenizer.from_pretrained(folder), 32)\n"
         "    assert (predict_rows(model, tokens) == np.load(folder / 'said.npy')).all()\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
 
 
 @pytest.mark.parametrize(("split", "family"), [(TEXTS, "bert"), (PAIRS, "distilbert")], ids=["texts", "pairs"])
