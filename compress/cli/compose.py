@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from hydra import compose as hydra_compose
-from hydra import initialize
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,6 +43,7 @@ from compress.run.recipe_yaml import chosen
 from compress.settings import Settings, all_faults, nearest, spelled
 
 REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
+PLACE = "compress.cli"  # where Hydra looks for YAML beside what is stored; there is none
 ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
 
 
@@ -66,7 +67,8 @@ def compose(overrides: Sequence[str], *, trusted: bool = True) -> Recipe:
     if misfits:  # what is inserted by ${…} is looked at by nobody else
         faults += misfits
     elif recipe is not None and (faults or any(all_faults(recipe))):
-        faults += faults_of(recipe)
+        other_rows = any(fault.setting == "data" for fault in faults)  # the default's, which nobody asked about
+        faults += all_faults(recipe) if other_rows else faults_of(recipe)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
     return replace(recipe, uses=list(reading.used))
@@ -129,7 +131,8 @@ def _hydra() -> Iterator[Any]:
     at_work = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize(version_base="1.3", config_path=None):
+        # not `initialize`, which reads the source of every caller to find the files beside it
+        with initialize_config_module(PLACE, version_base="1.3"):
             yield GlobalHydra.instance().hydra
     finally:
         GlobalHydra.instance().hydra = at_work

@@ -113,8 +113,8 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_ranges_to_the_bi
     [
         ("bert", Scheme()),
         ("roberta", Scheme(weight_bits=7)),
-        ("distilbert", Scheme(per_channel=False)),
-        ("electra", Scheme(embeddings=False, classifier=False)),
+        pytest.param("distilbert", Scheme(per_channel=False), marks=pytest.mark.slow),
+        pytest.param("electra", Scheme(embeddings=False, classifier=False), marks=pytest.mark.slow),
     ],
 )
 def test_the_integers_in_onnx_runtime_say_what_was_trained(family: str, scheme: Scheme, tmp_path: Path) -> None:

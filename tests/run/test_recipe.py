@@ -33,7 +33,6 @@ from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
 
-
 QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
 BASELINES = replace(QUICK, tfidf=True, labels_only=True)
 

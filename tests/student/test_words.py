@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,15 @@ def test_they_reload_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
     run_fresh(code, tmp_path)
 
 
-@pytest.mark.parametrize(("split", "family"), [(TEXTS, "bert"), (PAIRS, "distilbert")], ids=["texts", "pairs"])
-@pytest.mark.parametrize("student", STUDENTS, ids=NAMES)
+def exported_cases() -> Iterator[Any]:
+    """Yield every student for texts and for pairs, of which each takes one now and the other with the slow tests."""
+    for place, (name, student) in enumerate(zip(NAMES, STUDENTS, strict=True)):
+        for pairs, (split, family) in enumerate([(TEXTS, "bert"), (PAIRS, "distilbert")]):
+            marks = () if place % 2 == pairs else pytest.mark.slow
+            yield pytest.param(student, split, family, marks=marks, id=f"{name} of {'pairs' if pairs else 'texts'}")
+
+
+@pytest.mark.parametrize(("student", "split", "family"), exported_cases())
 def test_onnx_says_the_same_for_any_batch_and_length(
     student: OfEmbeddings, split: Split, family: str, tmp_path: Path
 ) -> None:
