@@ -117,6 +117,12 @@ def write_tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
     return path
 
 
+def write_files(folder: Path) -> dict[str, Path]:
+    """Write train, validation and test files of made-up reviews."""
+    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
+    return {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+
+
 Once = Callable[[str, Callable[[Path], object]], Path]
 """Gives the folder of a name, made by the function in whichever test and worker asks first; nobody changes it."""
 
@@ -158,8 +164,7 @@ def graphs(once: Once) -> Graphs:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """Train, validation and test files of made-up reviews."""
-    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
-    return {name: write_tsv(tmp_path / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+    return write_files(tmp_path)
 
 
 @pytest.fixture
