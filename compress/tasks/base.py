@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
-from compress.tasks.paired import Difference
+from compress.tasks.paired import Difference, of_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,6 +243,10 @@ class Task(ABC):
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """95 % intervals of `metrics`, by metric."""
 
+    def main_metric_by_rows(self, logits: Array, labels: Array) -> Callable[[Array], float]:
+        """Return the main metric as a function of rows, given by number, which may recur."""
+        return lambda rows: self.metrics(logits[rows], labels[rows])[self.main_metric]
+
     @abstractmethod
     def agreement(self, logits: Array, others: Array) -> float:
         """Share of rows on which two models predict the same."""
@@ -249,6 +254,19 @@ class Task(ABC):
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
+
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare the main metric of two ways to train over seeds and rows, as `compress.tasks.paired.of_seeds` does.
+
+        ``logits`` and ``others`` hold, seed by seed in the same order, what each way's model answers to the same rows.
+        """
+        pairs = [
+            (self.main_metric_by_rows(ours, labels), self.main_metric_by_rows(theirs, labels))
+            for ours, theirs in zip(logits, others, strict=True)
+        ]
+        return of_seeds(
+            self.main_metric, lambda rows: np.array([ours(rows) - theirs(rows) for ours, theirs in pairs]), len(labels)
+        )
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""

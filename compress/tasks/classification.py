@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -182,6 +182,11 @@ class Classification(Task):
             return from_confusion(np.bincount(codes[rows], minlength=count * count).reshape(count, count))
 
         return bootstrap(metrics, len(labels)) | {"accuracy": wilson(int((predicted == labels).sum()), len(labels))}
+
+    def main_metric_by_rows(self, logits: Array, labels: Array) -> Callable[[Array], float]:
+        """Return the accuracy as a function of rows: quicker than all metrics."""
+        right = self.predictions(logits) == labels
+        return lambda rows: float(right[rows].mean())
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Return the share of rows with the same predicted label."""
