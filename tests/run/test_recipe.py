@@ -31,7 +31,7 @@ from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
-from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
+from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
 
 QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
 BASELINES = replace(QUICK, tfidf=True, labels_only=True)
@@ -198,9 +198,10 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
         ({"prune": {"heads": PruneHeads(ratio=0.6, rows=40)}}, {"heads", "distill", "onnx", "dynamic", "static"}),
         ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
         ({"benchmark": replace(BASELINES, rows=6)}, set()),
-        (
+        pytest.param(
             {"student": Bert(layers=1)},
             {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},
+            marks=pytest.mark.slow,
         ),
     ],
 )  # fmt: skip
@@ -225,7 +226,8 @@ def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, 
     assert made(tmp_path) == set() if (tmp_path / "cache").exists() else True
 
 
-@pytest.mark.parametrize("family", BERT_NOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, rows in (("train", 60), ("validation", 16), ("test", 24)):
