@@ -315,11 +315,12 @@ class Task(ABC):
         """
 
         def by_seed(rows: Array) -> Array:
-            ours, theirs = (
-                np.array([self.metrics(answers[rows], labels[rows])[self.main_metric] for answers in side])
+            values = [
+                [self.metrics(answers[rows], labels[rows])[self.main_metric] for answers in side]
                 for side in (logits, others)
-            )
-            return ours - theirs
+            ]
+            difference: Array = np.subtract(*values)
+            return difference
 
         return of_seeds(self.main_metric, by_seed, len(labels))
 
