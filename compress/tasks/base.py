@@ -314,13 +314,12 @@ class Task(ABC):
         ``logits`` and ``others`` hold, seed by seed in the same order, what each way's model answers to the same rows.
         """
 
+        def value(answers: Array, rows: Array) -> float:
+            return self.metrics(answers[rows], labels[rows])[self.main_metric]
+
         def by_seed(rows: Array) -> Array:
-            values = [
-                [self.metrics(answers[rows], labels[rows])[self.main_metric] for answers in side]
-                for side in (logits, others)
-            ]
-            difference: Array = np.subtract(*values)
-            return difference
+            pairs = zip(logits, others, strict=True)
+            return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in pairs])
 
         return of_seeds(self.main_metric, by_seed, len(labels))
 
