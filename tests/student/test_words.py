@@ -179,7 +179,7 @@ def exported_cases() -> Iterator[Any]:
             yield pytest.param(student, split, family, marks=marks, id=f"{name} of {'pairs' if pairs else 'texts'}")
 
 
-@pytest.mark.parametrize(("student", "split", "family"), exported_cases())
+@pytest.mark.parametrize(("student", "split", "family"), list(exported_cases()))
 def test_onnx_says_the_same_for_any_batch_and_length(
     student: OfEmbeddings, split: Split, family: str, tmp_path: Path
 ) -> None:
