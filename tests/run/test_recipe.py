@@ -20,6 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from compress.benchmark.row_answers import read
 from compress.benchmark.stage import Benchmark
 from compress.data import Files
 from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
@@ -98,8 +99,8 @@ def again(folder: Path, **changes: Any) -> Recipe:
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        ".compress-run.json", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages",
-        "student",
+        ".compress-run.json", "answers.npz", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md",
+        "stages", "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
@@ -153,6 +154,17 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
     why, how = said["stages"][0]["notes"]
     assert "is trained, because it has no classification head" in why
     assert "epochs: validation accuracy" in how
+
+
+def test_every_answer_is_kept_beside_the_report_that_it_gives(finished: Path) -> None:
+    answers, said = read(finished / "run"), report(finished)
+    assert answers is not None
+    places = {"stages": said["stages"], "artifacts": said["artifacts"], "baselines": said["baselines"][1:]}
+    entries = {f"{group}/{entry['name']}": entry for group, found in places.items() for entry in found}
+    assert answers.logits.keys() == entries.keys()
+    for name, logits in answers.logits.items():
+        right = (logits.argmax(-1) == answers.labels).mean()
+        assert right == pytest.approx(entries[name]["metrics"]["accuracy"]), name
 
 
 def test_the_student_reloads_and_says_what_the_report_says(finished: Path) -> None:
