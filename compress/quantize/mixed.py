@@ -41,7 +41,7 @@ class Grain(Enum):
     half = "half"
 
 
-class Order(Enum):
+class RankedBy(Enum):
     """loss: how much more a model loses with that part alone in int8; hessian: HAWQ-v2's Ω, of its weights alone."""
 
     loss = "loss"
@@ -131,7 +131,9 @@ class Mixed(Settings):
     max_drop: float | None = (
         None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
     )
-    order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
+    order: RankedBy = (
+        RankedBy.loss
+    )  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
     grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
     rows: int = 2000  # how many validation rows to use at most
     probes: int = 8  # hessian: random vectors per batch of calibration rows
@@ -168,7 +170,7 @@ class Mixed(Settings):
 
         plain_loss, plain_metric = measured([])
         drops: dict[str, float] = {}
-        if self.order is Order.loss:
+        if self.order is RankedBy.loss:
             sensitivity: dict[str, float] = {}
             for part in progress(list(parts), title="sensitivity", unit="part"):
                 loss, metric = measured(parts[part])
