@@ -17,7 +17,7 @@ import torch
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
-from compress.models.loading import load_model
+from compress.models.loading import load_config, load_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
@@ -163,10 +163,13 @@ class Mixed(Settings):
         split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
         tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
 
+        student = load_config(state.given_student.folder)
+
         def measured(nodes: Sequence[str]) -> tuple[float, float]:
             logits = precisions.logits(nodes, tokens)
             loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
-            return float(loss), task.metrics(logits, split.known_labels)[task.main_metric]
+            read = task.aligned(logits, student)
+            return float(loss), task.metrics(read, split.known_labels)[task.main_metric]
 
         plain_loss, plain_metric = measured([])
         drops: dict[str, float] = {}
