@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
-from compress.tasks.paired import SAMPLES, Difference
+from compress.tasks.paired import SAMPLES, Difference, of_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -366,6 +367,21 @@ class Task(ABC):
     def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
         """Return what must not fall beside the main metric, such as the recall of each label: paired differences."""
         return []
+
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare the metric that decides of two ways to train, over seeds and rows: `compress.tasks.paired.of_seeds`.
+
+        ``logits`` and ``others`` hold, seed by seed in the same order, what each way's model answers to the same rows.
+        """
+
+        def value(answers: Array, rows: Array) -> float:
+            return self.metrics(answers[rows], labels[rows])[self.main_metric]
+
+        def by_seed(rows: Array) -> Array:
+            pairs = zip(logits, others, strict=True)
+            return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in pairs])
+
+        return of_seeds(self.main_metric, by_seed, len(labels))
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""
