@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import convert
 
 from compress.benchmark.figures import Measured
+from compress.benchmark.row_answers import FILE, RowAnswers, packed
 from compress.data.summary import Summary
 from compress.families.shipped import CODE
 from compress.files import storage_faults
@@ -71,8 +72,8 @@ def repeat(folder: Path) -> str:
     return shlex.join(["compress", "run", f"recipe={folder / 'recipe.yaml'}"])
 
 
-def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report) -> None:
-    """Write recipe.yaml, stages/, student/, artifacts/ and the report, and the list of them as those of ``run``.
+def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report, answers: RowAnswers) -> None:
+    """Write recipe.yaml, stages/, student/, artifacts/, answers and the report, and the list of them as ``run``'s.
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
@@ -89,4 +90,6 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
                 sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
         code = CODE if f"student/{CODE}" in sources else None
         sources["student/README.md"] = to_model_card(report, code)
+        if (kept := packed(answers)) is not None:
+            sources[FILE] = kept
         write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))

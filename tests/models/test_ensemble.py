@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 from tests.test_train import tokens
 
 LABELS = Classification(("bad", "good"))
@@ -173,7 +172,7 @@ def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path
         "    assert torch.equal(model(**inputs).logits, said['logits'])\n"
         "assert model.config.id2label == {0: 'bad', 1: 'good'}\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".safetensors"}] == [
         "model.safetensors"
     ]

@@ -20,7 +20,6 @@ from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL
-from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
@@ -36,18 +35,13 @@ from compress.runtimes.rows import model_inputs
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.tasks.classification import Classification
-from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import BERT_NOW, Graphs, reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import made, recipe, report
 
 
 def rows(count: int = 40, family: str = "bert") -> Tokens:
     """Return tokens of made-up reviews of many lengths."""
     return tokenize(Split(tuple(text for _, text in reviews(count, 7))), tiny_tokenizer(family), 32)
-
-
-def graph(folder: Path, family: str = "bert") -> Path:
-    write_onnx(tiny_model(family), input_names(tiny_tokenizer(family)), folder / MODEL)
-    return folder / MODEL
 
 
 def names_and_ranges(path: Path, tokens: Tokens, rule: RangeRule) -> tuple[Any, list[str], dict[str, Any]]:
@@ -68,8 +62,10 @@ class OneByOne(CalibrationDataReader):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("family", BERT_NOW)
-def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path: Path, family: str) -> None:
-    tokens, path = rows(family=family), graph(tmp_path, family)
+def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(
+    tmp_path: Path, family: str, graphs: Graphs
+) -> None:
+    tokens, path = rows(family=family), graphs(family)
     model, nodes, ranges = names_and_ranges(path, tokens, RangeRule())
     ours = with_qdq(model, nodes, ranges, Scheme())
     onnx.save(model, tmp_path / "prepared.onnx")
@@ -90,9 +86,9 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path:
 
 
 @pytest.mark.parametrize("how", Calibration)
-def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -> None:
+def test_ranges_are_those_of_all_values_kept(graphs: Graphs, how: Calibration) -> None:
     """The same tensors, run row by row and kept whole; moving averages batch by batch."""
-    tokens, path = rows(), graph(tmp_path)
+    tokens, path = rows(), graphs("bert")
     rule = RangeRule(how=how, percentile=99.0, decay=0.8)
     model, nodes, ranges = names_and_ranges(path, tokens, rule)
     names = activations(model, nodes)
@@ -125,7 +121,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
             assert min(whole.min(), 0) <= low <= high <= whole.max()
 
 
-def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_does_not_grow_with_the_rows(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Collector] = []
 
     class Watched(Collector):
@@ -134,7 +130,7 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
             seen.append(self)
 
     monkeypatch.setattr("compress.quantize.calibration.Collector", Watched)
-    path, sizes = graph(tmp_path), {}
+    path, sizes = graphs("bert"), {}
     for count in (5, 80):
         for how in Calibration:
             seen.clear()
@@ -243,8 +239,8 @@ def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_other
     assert {bits: most[bits, "static"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}
 
 
-def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
-    model = prepared(graph(tmp_path))
+def test_attentions_own_products_can_stay_in_floats(tmp_path: Path, graphs: Graphs) -> None:
+    model = prepared(graphs("bert"))
     parts = nodes_by_part(model, attention=False, embeddings=False)
     nodes = [node for part in parts.values() for node in part]
     ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0)

@@ -41,6 +41,12 @@ class Comparison:
     teacher_heads: int = 1  # of a layer, before any pruning
     kept: Mapping[tuple[Quantity, tuple[int, int]], list[int]] = field(default_factory=dict)  # see `Quantity.kept`
 
+    @property
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """The logits of both that are read: (batch, outputs), or (words, outputs) where tokens answer."""
+        ours, theirs, read = self.student.logits, self.teacher.logits, self.student.answering
+        return (ours, theirs) if read is None else (ours[read.bool()], theirs[read.bool()])
+
     def of(self, quantity: Quantity, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return a quantity of both models for a pair of layers: of the teacher's, the parts that the student kept."""
         student, teacher = self.student[quantity][pair[0]], self.teacher[quantity][pair[1]]

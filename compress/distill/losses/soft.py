@@ -38,4 +38,5 @@ class SoftTargets(Loss):
             comparison.progress, self.temperature_schedule, self.temperature, self.temperature_end, self.step_at
         )
         ours, theirs = comparison.student, comparison.teacher
-        return comparison.task.distance(ours.logits, theirs.logits, ours.mask, temperature)
+        read = ours.mask if ours.answering is None else ours.answering
+        return comparison.task.distance(ours.logits, theirs.logits, read, temperature)
