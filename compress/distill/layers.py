@@ -31,7 +31,7 @@ class LayerTraining(Training):
     )  # losses on states inside the models
     weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # largest disk space for the teacher's outputs
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 

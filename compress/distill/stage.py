@@ -43,7 +43,7 @@ from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
 from compress.train import Training, fit, same_randomness
 
-TRAINED = Kind("distill", revision=1)
+TRAINED = Kind("distill", revision=2)
 GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
 
 
@@ -67,7 +67,7 @@ class Distill(Training):
         }
     )  # by name; docs/methods.md describes them
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
     generations: int = 1  # born again: each trained student is the next one's teacher
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
@@ -169,23 +169,36 @@ class Distill(Training):
 
         return Model.of(rewrite(state.workshop, Kind("mapped", revision=1), start, [layers], change))
 
-    def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
-        """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
-        settings = replace(self, generations=1)
+    def train(
+        self,
+        state: State,
+        start: Model,
+        name: str = "distill",
+        sparsify: Sparsify | None = None,
+        passes: float | None = None,
+    ) -> Product:
+        """Return ``start``, trained once with these losses.
+
+        ``sparsify`` says how weights are set to zero meanwhile. ``passes`` are those of a longer training that has read
+        the teacher's outputs of the same rows, which decides where they come from; default: this one's epochs.
+        """
+        settings, passes = replace(self, generations=1), max(passes or 0, self.epochs)
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.seed, *([plain(sparsify)] if sparsify else []),
+            passes >= 1,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
-            return settings._work(state, start, rows, folder, name, sparsify)
+            return settings._work(state, start, rows, folder, name, sparsify, passes)
 
         return state.workshop.make(TRAINED.named(name), depends_on, work)
 
     def _work(
-        self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None
-    ) -> dict[str, Any]:
+        self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None,
+        passes: float,
+    ) -> dict[str, Any]:  # fmt: skip
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
         hold_zeros(student)
         masks = Masks(student, sparsify) if sparsify else None
@@ -194,7 +207,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, folder / SCRATCH, notes)
+            objective = self._objective(state, student, rows, passes, notes)
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
         objective.masks = masks
@@ -213,7 +226,7 @@ class Distill(Training):
         return {"curves": curves, "notes": notes}
 
     def _objective(
-        self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
+        self, state: State, student: PreTrainedModel, rows: Split, passes: float, notes: list[str]
     ) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student))
@@ -225,7 +238,7 @@ class Distill(Training):
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
-        return self.comparison(state.workshop, state.given_teacher, teacher, tokens, student, folder, notes)
+        return self.comparison(state.workshop, state.given_teacher, teacher, tokens, student, passes, notes)
 
     def comparison(
         self,
@@ -234,12 +247,12 @@ class Distill(Training):
         teacher: PreTrainedModel,
         tokens: Tokens,
         student: PreTrainedModel,
-        folder: Path,
+        passes: float,
         notes: list[str],
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 
-        ``folder`` keeps what a resumed run must do as before.
+        ``passes`` over the rows decide whether the teacher's outputs are worth keeping.
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
@@ -249,9 +262,11 @@ class Distill(Training):
         if not losses:
             raise ModelError(f"{', '.join(idle)}: the pruned student has no layers that this compares. Add loss soft.")
         notes += [f"{name} is left out: the student has no layers that it compares" for name in idle]
-        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last))
-        source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
+        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last, teacher.config))
+        source, note = source_of(taught, self.teacher_outputs, self.cache_gib, passes, workshop)
         notes.append(note)
+        for loss in losses.values():
+            notes += loss.notes(student.config, teacher.config, loss.pairs(layers, last))
         return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student))
 
     def _layer_drop(self, student: PreTrainedModel) -> float:
@@ -296,7 +311,7 @@ class Recovery:
         settings = replace(self.distill, epochs=epochs, learning_rate=rate)
         if sparsify is not None:
             settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
-        return settings.train(state, start, name, sparsify)
+        return settings.train(state, start, name, sparsify, self.distill.epochs)
 
 
 def labels_only(distill: Distill) -> Distill:

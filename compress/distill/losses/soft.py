@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.distill.losses.base import Comparison, Loss, register
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
+from compress.models.quantities import MEMBERS, softened
 from compress.settings import positive
 
 
@@ -22,6 +23,7 @@ class SoftTargets(Loss):
     temperature_end: float | None = None  # T at the end of training, with a schedule
     temperature_schedule: Schedule = Schedule.constant  # constant, linear or step
 
+    softens = True
     needs_classes = True
 
     def faults(self) -> Iterator[Fault]:
@@ -37,4 +39,6 @@ class SoftTargets(Loss):
             comparison.progress, self.temperature_schedule, self.temperature, self.temperature_end, self.step_at
         )
         ours, theirs = comparison.student, comparison.teacher
-        return comparison.task.distance(ours.logits, theirs.logits, ours.mask, temperature)
+        members = theirs.values.get(MEMBERS)
+        logits = theirs.logits if members is None else softened(members[0], temperature)
+        return comparison.task.distance(ours.logits, logits, ours.mask, temperature)
