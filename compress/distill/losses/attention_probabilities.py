@@ -23,9 +23,9 @@ class AttentionProbabilities(Loss):
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of `attention_loss` on softmaxed scores over the mapped layers."""
         mask = comparison.student.mask
+        sides = (comparison.of(SCORES, pair) for pair in comparison.layers)
         return total(
-            attention_loss(*(probabilities(scores, mask) for scores in comparison.of(SCORES, pair)), mask)
-            for pair in comparison.layers
+            attention_loss(probabilities(ours, mask), probabilities(theirs, mask), mask) for ours, theirs in sides
         )
 
 

@@ -36,14 +36,16 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) ->
     for width in (student.shape[-1], teacher.shape[-1]):
         if heads < 1 or width % heads:
             raise ValueError(f"a width of {width} cannot be cut into {heads} relation heads")
-    return divergence(*(_products(wide(states), heads, mask.bool()) for states in (student, teacher)), mask)
+    ours, theirs = (_products(wide(states), heads, mask.bool()) for states in (student, teacher))
+    return divergence(ours, theirs, mask)
 
 
 def _products(states: Tensor, heads: int, real: Tensor) -> Tensor:
     """Scaled products of real positions (batch, heads, tokens, tokens)."""
     batch, tokens, width = states.shape
     split = torch.where(real[:, :, None], states, 0.0).view(batch, tokens, heads, width // heads).transpose(1, 2)
-    return split @ split.transpose(2, 3) * (width // heads) ** -0.5
+    products: Tensor = split @ split.transpose(2, 3) * (width // heads) ** -0.5
+    return products
 
 
 def relation_heads(student: int, teacher: int, wanted: int | None = None) -> tuple[int, int]:
@@ -106,7 +108,8 @@ class Relations(Loss):
         ((ours, theirs),) = self.pairs(comparison.layers, comparison.last)
         student, teacher = comparison.student, comparison.teacher
         sides = [(student[quantity][ours], teacher[quantity][theirs]) for quantity in RELATIONS]
-        heads, _ = relation_heads(*(states.shape[-1] for states in sides[0]), self.relation_heads)
+        widths = (sides[0][0].shape[-1], sides[0][1].shape[-1])
+        heads, _ = relation_heads(*widths, self.relation_heads)
         return total(relation_loss(*states, heads, comparison.student.mask) for states in sides)
 
 
