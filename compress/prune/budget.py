@@ -191,7 +191,7 @@ class Budget(Gradual):
         def measure(_: Path) -> dict[str, Any]:
             model, batches = load_model(student.folder, on=device()), sampled(load_tokenizer(student.folder))
             heads = importance_of(model, HEADS, batches, "gradient")
-            order = ranking_of(heads, importance_of(model, UNITS, batches, "taylor"))
+            order = ranking_of(heads, importance_of(model, UNITS, batches, "fisher"))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
             return {"order": asdict(order), "lost": [one.told() for one in lost]}
