@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from compress.distill.keep_best import head_note
 from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.settings import nearest
 from compress.train import Training
@@ -82,7 +84,8 @@ class Layers(LayerTraining):
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""
-        product = self.distill().train(state, state.given_student, "layers")
-        notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
+        start = state.given_student
+        product = self.distill().train(state, start, "layers", comparable=False)
+        notes = (head_note(state, start, Model.of(product)), *product.record["notes"])
         record = self.record("layers", [product], notes=notes, curves=product.record["curves"])
         return state.with_student(record)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import head_note
 from compress.distill.losses import AttentionTransfer, HiddenStates, Loss, wanted
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
@@ -121,7 +122,8 @@ class Progressive(Training):
             lambda folder: self._work(state, start, folder),
         )
         kept = product.record
-        record = self.record("progressive", [product], notes=kept["notes"], curves=kept["curves"])
+        notes = [*kept["notes"], head_note(state, start, Model.of(product))]
+        record = self.record("progressive", [product], notes=notes, curves=kept["curves"])
         return state.with_student(record)
 
     def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class Progressive(Training):
         rate = f"at {self.lower_learning_rate:g} of its learning rate" if self.lower_learning_rate else "frozen"
         return {
             "curves": curves,
-            "notes": [f"{len(pairs)} layers trained in turn, those below {rate}; the head is not trained yet", note],
+            "notes": [f"{len(pairs)} layers trained in turn, those below {rate}", note],
         }
 
     def train(

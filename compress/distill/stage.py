@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.distill.keep_best import Validated, fallen
 from compress.distill.layer_drop import student_faults
 from compress.distill.losses import (
     AttentionScores,
@@ -29,12 +30,12 @@ from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.models.device import device
-from compress.models.evaluate import main_metric
+from compress.models.evaluate import main_metric, predict_rows
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
-from compress.pipeline.record import Role
+from compress.pipeline.record import NONE, Role
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
@@ -71,6 +72,7 @@ class Distill(Training):
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
     generations: int = 1  # born again: each trained student is the next one's teacher
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
+    keep_best: bool = True  # where training lowers the metric on validation rows, keep the weights from before it
 
     def faults(self) -> Iterator[Fault]:
         """Check ranges; at least one loss must have a weight."""
@@ -148,7 +150,11 @@ class Distill(Training):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
             product = losses.train(teaching.with_seed(state.seed + generation), start)
             kept = product.record
-            record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
+            validated = Validated.recorded(product)
+            record = self.record(
+                "distill", [product], notes=[*fallen([product]), *kept["notes"]], curves=kept["curves"],
+                details=validated or NONE,
+            )  # fmt: skip
             state = state.with_student(record)
             teaching = replace(teaching, teacher=record.model, answers=None)
         return replace(state, recovery=Recovery(first))
@@ -176,28 +182,30 @@ class Distill(Training):
         name: str = "distill",
         sparsify: Sparsify | None = None,
         passes: float | None = None,
+        comparable: bool = True,
     ) -> Product:
         """Return ``start``, trained once with these losses.
 
         ``sparsify`` says how weights are set to zero meanwhile. ``passes`` are those of a longer training that has read
         the teacher's outputs of the same rows, which decides where they come from; default: this one's epochs.
+        ``comparable`` says that ``start`` is of the same form, so that the better of the two can go on.
         """
         settings, passes = replace(self, generations=1), max(passes or 0, self.epochs)
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.seed, *([plain(sparsify)] if sparsify else []),
-            passes >= 1,
+            passes >= 1, comparable,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
-            return settings._work(state, start, rows, folder, name, sparsify, passes)
+            return settings._work(state, start, rows, folder, name, sparsify, passes, comparable)
 
         return state.workshop.make(TRAINED.named(name), depends_on, work)
 
     def _work(
         self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None,
-        passes: float,
+        passes: float, comparable: bool,
     ) -> dict[str, Any]:  # fmt: skip
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
         hold_zeros(student)
@@ -211,6 +219,9 @@ class Distill(Training):
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
         objective.masks = masks
+        known = comparable and len(validation) > 0 and validation.labels is not None
+        before = predict_rows(student, validation) if known else None
+        projections = {name: value.clone() for name, value in objective.projections.state_dict().items()}
         scores = masks.scores if masks else []
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
@@ -221,9 +232,17 @@ class Distill(Training):
         if masks:
             masks.finish()
         settle(student)
+        record = {"curves": curves, "notes": notes}
+        if before is not None and validation.labels is not None:
+            after = predict_rows(student, validation)
+            validated = Validated.of(state.data.task, before, after, validation.labels, self.keep_best)
+            record |= validated.report()
+            if validated.start_goes_on:
+                student = load_model(start.folder)
+                objective.projections.load_state_dict(projections)
         save_model(student.cpu(), tokenizer, folder)
         keep(objective.projections, folder)
-        return {"curves": curves, "notes": notes}
+        return record
 
     def _objective(
         self, state: State, student: PreTrainedModel, rows: Split, passes: float, notes: list[str]
@@ -301,17 +320,18 @@ class Recovery:
         learning_rate: float | None = None,
         share: float = 1.0,
         sparsify: Sparsify | None = None,
+        comparable: bool = True,
     ) -> Product:
         """Return ``start``, trained for ``epochs``.
 
         ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
-        how weights are set to zero meanwhile.
+        how weights are set to zero meanwhile, ``comparable`` that the better of ``start`` and what it becomes goes on.
         """
         rate = share * self.distill.learning_rate if learning_rate is None else learning_rate
         settings = replace(self.distill, epochs=epochs, learning_rate=rate)
         if sparsify is not None:
             settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
-        return settings.train(state, start, name, sparsify, self.distill.epochs)
+        return settings.train(state, start, name, sparsify, self.distill.epochs, comparable and sparsify is None)
 
 
 def labels_only(distill: Distill) -> Distill:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import fallen
 from compress.errors import Fault, RecipeError
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB, size_mib
@@ -152,7 +153,7 @@ class Budget(Gradual):
         spent = Spent(
             budget={self._name: self._wanted}, predicted=predicted, measured=measured, costs=costs, condition=condition
         )
-        notes.append(str(spent))
+        notes += [str(spent), *fallen(products)]
         record = self.record("budget", products, model=student, notes=notes, curves=curves, details=spent)
         return state.with_student(record, student)
 

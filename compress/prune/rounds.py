@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import fallen
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.models.device import device
@@ -100,7 +101,9 @@ class InRounds(Gradual):
                 student = Model.of(recovered)
                 curves += recovered.record["curves"]
         left = self.parts.sizes(load_model(student.folder).config)
-        record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
+        record = self.record(
+            self.kind.name, products, notes=[*self.notes(before, left), *fallen(products)], curves=curves
+        )
         return state.with_student(record, student)
 
     def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:
