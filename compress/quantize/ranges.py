@@ -22,7 +22,7 @@ Range = tuple[float, float]
 
 
 class Calibration(Enum):
-    """How ranges of activations are chosen, but for what a softmax gives, of which entropy takes minmax.
+    """How ranges of activations are chosen; what a softmax gives has minmax in place of entropy.
 
     minmax: from the smallest to the largest value; moving_average: of these, batch by batch (Krishnamoorthi,
     arXiv:1806.08342); percentile: a share of all values, the rest saturates; entropy: least KL divergence
