@@ -6,14 +6,12 @@ saturate there; weights then use 7 bits (`reduce_range`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from compress.errors import Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
@@ -104,12 +102,6 @@ class StaticInt8(Calibrated):
     embeddings: bool = True  # quantize embedding tables too
     attention: bool = True  # quantize attention's own products, which have no weights, too
     mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only of a known family is it clear which part of the model a product is in."""
-        if self.mixed.max_drop is not None and not can_be_taken_apart(student):
-            rule = f"cannot find the layers of a student of type {student.model_type}"
-            yield Fault("mixed.max_drop", self.mixed.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``static``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +14,7 @@ from compress.errors import Fault
 from compress.families.forms.fake_quantization import Scheme, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import NOTHING, Known
 from compress.machine import int8_dot_product
 from compress.models.device import device
 from compress.models.int8_modules import as_integers
@@ -49,6 +50,8 @@ class QuantizationAware(Stage):
     training with fake quantization adds to training longer.
     """
 
+    recovers: ClassVar[bool] = True
+
     epochs: float = 1.0  # of distillation with fake quantization
     learning_rate: float | None = None  # AdamW's, at its highest; default: a quarter of the distillation's
     decay: float = 0.99  # share of an activation's range that a batch leaves as it was
@@ -59,17 +62,14 @@ class QuantizationAware(Stage):
     control: bool = True  # also make the control: as many steps in fp32, then the same int8
     agreement: float = 0.995  # share of test rows on which the file must agree with the trained model; less is an error
 
-    def faults(self) -> Iterator[Fault]:
-        """All are in their natural ranges."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """All are in their natural ranges, and the student is of a family that can be fake-quantized."""
         yield from positive(self, "epochs")
         yield from positive(self, "learning_rate")
         yield from between(self, "decay", 0, 1, open_high=True)
         yield from between(self, "agreement", 0, 1)
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only families that are known can be fake-quantized."""
-        if not can_be_taken_apart(student):
-            rule = f"cannot train a student of type {student.model_type} with fake quantization"
+        if known.student is not None and not can_be_taken_apart(known.student):
+            rule = f"cannot train a student of type {known.student.model_type} with fake quantization"
             remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
             yield Fault("epochs", self.epochs, rule, remedy)
 
