@@ -64,11 +64,12 @@ class Distill(Training):
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
             "soft": SoftTargets(),
+            "hard": HardLabels(),
             "hidden": HiddenStates(),
-            "attention": AttentionScores(),
             "embeddings": Embeddings(),
+            "attention": AttentionScores(),
         }
-    )  # by name; docs/methods.md describes them
+    )  # by name, as docs/methods.md describes them; default: the best at once in the table of benchmarks/README.md
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take

@@ -125,7 +125,8 @@ def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     recipe = tiny(finished)
     state = recipe.run().state
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
-    other = replace(state.artifacts[0], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
+    learned = next(artifact for artifact in state.artifacts if artifact.name == "learned")
+    other = replace(learned, trained=Trained(Model(untrained, "untrained"), QAT.agreement))
     with pytest.raises(ModelError, match=r"learned: agrees with the trained model on .* of the test rows, below"):
         recipe.benchmark.measure(replace(state, artifacts=(other,)), None, [])
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from torch import Tensor
 from torch.nn import functional
 
-from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
 from compress.tensors import alike
@@ -23,15 +24,27 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return apart.sum() / max(apart.numel(), 1)
 
 
+class Which(Enum):
+    """last: the last layers alone, as DistilBERT; mapped: all layers that are mapped."""
+
+    last = "last"
+    mapped = "mapped"
+
+
 @register("cosine")
 @dataclass(kw_only=True)
 class Cosine(Loss):
-    """Direction of mapped layers' hidden states, mean over layers (DistilBERT, arXiv:1910.01108)."""
+    """Direction of hidden states: of the last layers (DistilBERT, arXiv:1910.01108), or of all mapped ones."""
+
+    layers: Which = Which.last  # last, as DistilBERT; or mapped: the mean over all mapped layers
 
     quantities = (HIDDEN,)
 
+    def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
+        """Compare the last layers, or those that are mapped."""
+        return (last,) if self.layers is Which.last else layers
+
     def __call__(self, comparison: Comparison) -> Tensor:
-        """Return the mean of `cosine_loss` over the mapped layers."""
-        mask = comparison.student.mask
-        terms = (cosine_loss(*comparison.of(HIDDEN, pair), mask) for pair in comparison.layers)
-        return total(terms) / len(comparison.layers)
+        """Return the mean of `cosine_loss` over the layers."""
+        mask, pairs = comparison.student.mask, self.pairs(comparison.layers, comparison.last)
+        return total(cosine_loss(*comparison.of(HIDDEN, pair), mask) for pair in pairs) / len(pairs)
