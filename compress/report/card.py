@@ -7,7 +7,7 @@ import json
 from compress.markdown import code, text
 from compress.report import formats, words
 from compress.report.columns import columns
-from compress.report.markdown import bullets, fenced, figures_table, warned
+from compress.report.markdown import bullets, fenced, figures_table, shipped
 from compress.report.schema import Report
 from compress.tasks.registry import TASKS
 
@@ -35,7 +35,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         "A classifier, exported unchanged by `compress`."
         if report.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
-        warned(report),
+        shipped(report),
         _student(report),
         *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
         *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),

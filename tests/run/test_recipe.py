@@ -106,7 +106,7 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "heads"]
     assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
-    assert [baseline["name"] for baseline in said["baselines"]] == ["tfidf", "labels_only"]
+    assert [baseline["name"] for baseline in said["baselines"]] == ["constant", "tfidf", "labels_only"]
     for entry in said["stages"] + said["artifacts"] + said["baselines"]:
         low, high = entry["interval"]["accuracy"]
         assert low <= entry["metrics"]["accuracy"] <= high
@@ -127,15 +127,46 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
         assert 0 < ran <= total
 
 
+def test_every_artifact_answers_validation_rows_and_they_choose_the_one_to_recommend(finished: Path) -> None:
+    said = report(finished)
+    artifacts = {artifact["name"]: artifact for artifact in said["artifacts"]}
+    for artifact in artifacts.values():
+        chosen = artifact["validation"]
+        assert chosen["rows"] == said["dataset"]["rows"]["validation"]
+        student = artifacts["student"]["validation"]["metrics"]["accuracy"]
+        assert chosen["difference"]["value"] == pytest.approx(chosen["metrics"]["accuracy"] - student)
+    kept = {name: one["speedup"] for name, one in artifacts.items() if one["validation"]["difference"]["high"] >= 0}
+    assert said["recommended"] == max(kept, key=lambda name: kept[name])
+
+
+def test_the_report_says_whether_to_ship_and_how_each_class_is_found(finished: Path) -> None:
+    said = report(finished)
+    assert said["shipping"]["decision"] in {"ship with care", "do not ship"}  # 60 test rows are few
+    assert "few_rows" in [reason["rule"] for reason in said["shipping"]["reasons"]]
+    assert said["baselines"][0]["kind"].endswith("the majority class")
+    rows = [one["rows"] for one in said["stages"][0]["classes"]]
+    assert sum(rows) == 60
+    assert max(rows) == round(60 * said["baselines"][0]["metrics"]["accuracy"])
+
+
+def test_tfidf_is_timed_beside_the_models_from_text_to_answer(finished: Path) -> None:
+    said = report(finished)
+    (timing,) = said["baselines"][1]["latency"]
+    assert (timing["tokens"], timing["tokenization"]) == ("real", True)
+    teacher = next(one for one in said["stages"][0]["latency"] if one.get("tokenization"))
+    assert said["baselines"][1]["speedup"] == pytest.approx(teacher["median_ms"] / timing["median_ms"])
+
+
 def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Path) -> None:
     said = report(finished)
     entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
     compared = {name: set(entry.get("differences", {})) for name, entry in entries.items()}
     artifacts = {"student", "onnx", "dynamic", "static"}
     assert compared == {
-        "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"}, "student": set(),
-        "onnx": {"student"}, "dynamic": {"student"}, "static": {"student"}, "tfidf": {"teacher", *artifacts},
+        "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"},
         "labels_only": {"teacher"},
+        "student": {"teacher"}, **{name: {"teacher", "student"} for name in ("onnx", "dynamic", "static")},
+        **{name: {"teacher", *artifacts} for name in ("constant", "tfidf")},
     }  # fmt: skip
     for name, entry in entries.items():
         for against, found in entry.get("differences", {}).items():
