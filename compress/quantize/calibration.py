@@ -126,7 +126,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Met
     made = [name for name in wanted if name not in given]
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
-    session = inference_session(graph.SerializeToString(), threads=0)
+    session = inference_session(graph, threads=0)
     entropy, shares = method.how is Calibration.entropy, of_softmax(graph.graph)
     outright = replace(method, how=Calibration.minmax)
     collectors = {name: Collector(outright if entropy and name in shares else method) for name in made}

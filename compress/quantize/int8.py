@@ -6,6 +6,7 @@ saturate there; weights then use 7 bits (`reduce_range`).
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,8 +16,8 @@ from typing import Any
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.onnx.graph import save_unshaped
+from compress.onnx.folder import MODEL, onnx_student, write_folder
+from compress.onnx.storage import is_large
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
@@ -72,20 +73,22 @@ class DynamicInt8(Stage):
             import onnx
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
-            with _quiet():
+            model = onnx.load(graph.folder / MODEL)
+            with _quiet(), tempfile.TemporaryDirectory() as aside:
                 quantize_dynamic(
-                    graph.folder / MODEL,
-                    folder / MODEL,
+                    model,
+                    Path(aside) / MODEL,
                     op_types_to_quantize=[*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())],
                     per_channel=self.per_channel,
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,
+                    use_external_data_format=is_large(model),
                 )
-            save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+                quantized = onnx.load(Path(aside) / MODEL)
+            write_folder(quantized, graph.folder, folder, pairs=state.data.pairs)
 
         product = state.workshop.make(
-            Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work
+            Kind("dynamic", revision=2), [graph.key, bits, self.per_channel, self.embeddings], work
         )
         return _with_artifact(state, "dynamic", product, bits)
 
@@ -126,12 +129,11 @@ class StaticInt8(Calibrated):
                 precisions = Precisions(model, parts, ranges, scheme)
                 nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
                 record |= sensitivity.report()
-            save_unshaped(with_qdq(model, nodes, ranges, scheme), folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+            write_folder(with_qdq(model, nodes, ranges, scheme), graph.folder, folder, pairs=state.data.pairs)
             return record
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
-        product = state.workshop.make(Kind("static", revision=2), [*made_with, *self.mixed.depends_on(state)], work)
+        product = state.workshop.make(Kind("static", revision=3), [*made_with, *self.mixed.depends_on(state)], work)
         kept = product.record.get("sensitivity")
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))

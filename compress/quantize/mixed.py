@@ -67,7 +67,7 @@ class Precisions:
     def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
         """Return the logits, as `Tokens.gathered`, with these nodes in int8."""
         made = with_qdq(self.model, nodes, self.ranges, self.scheme)
-        session = inference_session(made.SerializeToString(), threads=0)
+        session = inference_session(made, threads=0)
         batches = tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max())))
         return tokens.gathered(
             (rows, session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]) for rows in batches
