@@ -46,7 +46,6 @@ from compress.distill.losses import (
     Relations,
     SoftTargets,
 )
-from compress.distill.losses.cosine import Which
 from compress.distill.masked_lm import MaskedLM
 from compress.distill.multi_task import MultiTask, OtherTask
 from compress.distill.progressive import Progressive
@@ -145,7 +144,7 @@ METHODS = (
     Method("3 layers", "soft + labels, T from 8 to 1", {"soft": FALLING, "hard": HardLabels()}),
     Method("3 layers", "logits' squared error", MSE),
     Method("3 layers", "teacher annealing (BAM)", ANNEALED),
-    Method("3 layers", "cosine of mapped layers + soft + labels", {**SOFT, "cosine": Cosine(layers=Which.mapped)}),
+    Method("3 layers", "cosine of mapped layers + soft + labels", {**SOFT, "cosine": Cosine(mapped=True)}),
     Method("3 layers", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
     Method("3 layers", "attention transfer + hidden + soft + labels",
            {**SOFT, "attention_transfer": AttentionTransfer(), "hidden": HiddenStates()}),

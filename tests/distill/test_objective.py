@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenStates, attention_loss, cosine_loss
-from compress.distill.losses.cosine import Which
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
@@ -76,7 +75,7 @@ def test_weights_move_with_training() -> None:
 def test_cosine_compares_the_last_states_as_distilbert_or_all_that_are_mapped() -> None:
     teacher, batch, pairs = tiny_model(), tiny_batch(), ((1, 2), (2, 4))
     student = Bert(layers=2).build(teacher)
-    losses = {"last": Cosine(), "mapped": Cosine(layers=Which.mapped)}
+    losses = {"last": Cosine(), "mapped": Cosine(mapped=True)}
     objective = Distillation(student, losses, FromModel(teacher, ALL), teacher.config, pairs).eval()
     _, parts = objective(batch, 0.0)
     ours, theirs = observe(student, batch, HIDDEN)[HIDDEN], observe(teacher, batch, HIDDEN)[HIDDEN]

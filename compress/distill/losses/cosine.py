@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from torch import Tensor
 from torch.nn import functional
@@ -24,25 +23,18 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return apart.sum() / max(apart.numel(), 1)
 
 
-class Which(Enum):
-    """last: the last layers alone, as DistilBERT; mapped: all layers that are mapped."""
-
-    last = "last"
-    mapped = "mapped"
-
-
 @register("cosine")
 @dataclass(kw_only=True)
 class Cosine(Loss):
     """Direction of hidden states: of the last layers (DistilBERT, arXiv:1910.01108), or of all mapped ones."""
 
-    layers: Which = Which.last  # last, as DistilBERT; or mapped: the mean over all mapped layers
+    mapped: bool = False  # compare all mapped layers, by their mean, instead of the last alone
 
     quantities = (HIDDEN,)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Compare the last layers, or those that are mapped."""
-        return (last,) if self.layers is Which.last else layers
+        return layers if self.mapped else (last,)
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the mean of `cosine_loss` over the layers."""
