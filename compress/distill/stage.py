@@ -31,7 +31,7 @@ from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.evaluate import main_metric, predict_rows
+from compress.models.evaluate import main_metric, predict_rows, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
@@ -253,8 +253,9 @@ class Distill(Training):
             validated = Validated.of(state.data.task, before, after, validation.labels, self.keep_best)
             record |= validated.report()
             if validated.start_goes_on:
-                student = load_model(start.folder)
+                student = load_model(start.folder, on=device())
                 objective.projections.load_state_dict(projections)
+        tune(student, validation, state.data.task)
         save_model(student.cpu(), tokenizer, folder)
         keep(objective.projections, folder)
         return record

@@ -54,8 +54,8 @@ class EnsembleConfig(Principal, PretrainedConfig):
 
     @property
     def averages_probabilities(self) -> bool:
-        """Whether the answer is a mean of the members' probabilities, which at a temperature is that at it."""
-        return self.combine != "logits" and self.problem_type != "regression"
+        """Whether the answer is a mean of the members' softmaxes, which at a temperature is that at it."""
+        return self.combine != "logits" and self.problem_type not in ("regression", "multi_label_classification")
 
 
 @dataclass
@@ -101,9 +101,12 @@ class EnsembleForSequenceClassification(PreTrainedModel):
             voices.append((alone if inner is None else inner)[..., [0, *(1 + place for place in order)]])
             states = said.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
-        scores = self.config.problem_type == "regression"
-        how, stacked = "logits" if scores else self.config.combine, torch.stack(answers)
-        logits = combined(stacked, weights, how)
+        stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
+        if kind == "multi_label_classification":
+            logits = combined_labels(stacked, weights, how)
+        else:
+            how = "logits" if kind == "regression" else how
+            logits = combined(stacked, weights, how)
         loss = classification_loss(logits, labels, self.config)
         said = [
             torch.cat([share[:, None].log() + voice[..., :1], voice[..., 1:]], -1)
@@ -133,6 +136,16 @@ def shares(logits: Tensor, weights: Tensor, how: str) -> Tensor:
         share = share * logits.log_softmax(-1).amax(-1, keepdim=True).exp()
         share = share / share.sum(0)
     return share
+
+
+def combined_labels(logits: Tensor, weights: Tensor, how: str) -> Tensor:
+    """Return `combined` of each label for itself, against its absence, whose logit is 0.
+
+    Logits are those of the sigmoids of members (members, batch, labels), where rows may have several labels.
+    """
+    pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # (members, batch, labels, absent or there)
+    answers = combined(pairs.flatten(1, 2), weights, how)
+    return (answers[:, 1] - answers[:, 0]).view(logits.shape[1:])
 
 
 def ensemble(

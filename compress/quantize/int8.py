@@ -119,7 +119,7 @@ class StaticInt8(Calibrated):
             parts = nodes_by_part(model, attention=self.attention, embeddings=self.embeddings)
             nodes = [node for part in parts.values() for node in part]
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
-            how = self.method(symmetric=False)
+            how = self.rule(symmetric=False)
             measured = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
             ranges = measured.ranges
             record: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.forms.fake_quantization import Scheme, ranges
+from compress.families.forms.fake_quantization import FakeQuantization, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
@@ -76,7 +76,7 @@ class QuantizationAware(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifacts ``qat`` and ``qat-control``; ValueError where nothing was distilled."""
         student, recovery = state.given_student, state.given_recovery
-        scheme = Scheme(
+        scheme = FakeQuantization(
             weight_bits=7 if reduced(self.weight_bits) else 8,
             per_channel=self.per_channel,
             embeddings=self.embeddings,
@@ -95,7 +95,7 @@ class QuantizationAware(Stage):
         state = state.with_artifacts(self._artifact(state, Model.of(training), scheme, training))
         return self._control(state, scheme) if self.control else state
 
-    def _control(self, state: State, scheme: Scheme) -> State:
+    def _control(self, state: State, scheme: FakeQuantization) -> State:
         """Return the state with the student trained on in fp32, then in integers."""
         student, rows = state.given_student, drawn(state, CALIBRATED)
         training = state.given_recovery.train(
@@ -115,7 +115,9 @@ class QuantizationAware(Stage):
         artifact = self._artifact(state, Model.of(calibrated), scheme, training, note)
         return state.with_artifacts(replace(artifact, name="qat-control", variant="control"))
 
-    def _artifact(self, state: State, trained: Model, scheme: Scheme, training: Product, *notes: str) -> Artifact:
+    def _artifact(
+        self, state: State, trained: Model, scheme: FakeQuantization, training: Product, *notes: str
+    ) -> Artifact:
         """Return the int8 graph of a fake-quantized model."""
 
         def export(folder: Path) -> None:

@@ -26,7 +26,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.calibrated import clipped
-from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges, of_softmax
+from compress.quantize.calibration import Collector, RangeRule, even_batches, measure_ranges, of_softmax
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, parts_of_activations, prepared, with_qdq
 from compress.quantize.ranges import Calibration
@@ -52,11 +52,11 @@ def graph(folder: Path, family: str = "bert") -> Path:
     return folder / MODEL
 
 
-def names_and_ranges(path: Path, tokens: Tokens, method: Method) -> tuple[Any, list[str], dict[str, Any]]:
+def names_and_ranges(path: Path, tokens: Tokens, rule: RangeRule) -> tuple[Any, list[str], dict[str, Any]]:
     model = prepared(path)
     parts = nodes_by_part(model, attention=True, embeddings=True)
     nodes = [node for part in parts.values() for node in part]
-    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, method, seed=0).ranges
+    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, rule, seed=0).ranges
 
 
 class OneByOne(CalibrationDataReader):  # type: ignore[misc]
@@ -72,7 +72,7 @@ class OneByOne(CalibrationDataReader):  # type: ignore[misc]
 @pytest.mark.parametrize("family", BERT_NOW)
 def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path: Path, family: str) -> None:
     tokens, path = rows(family=family), graph(tmp_path, family)
-    model, nodes, ranges = names_and_ranges(path, tokens, Method())
+    model, nodes, ranges = names_and_ranges(path, tokens, RangeRule())
     ours = with_qdq(model, nodes, ranges, Scheme())
     onnx.save(model, tmp_path / "prepared.onnx")
     kinds = ["MatMul", "Gemm", "Gather"]
@@ -95,8 +95,8 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path:
 def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -> None:
     """The same tensors, run row by row and kept whole; moving averages batch by batch."""
     tokens, path = rows(), graph(tmp_path)
-    method = Method(how=how, percentile=99.0, decay=0.8)
-    model, nodes, ranges = names_and_ranges(path, tokens, method)
+    rule = RangeRule(how=how, percentile=99.0, decay=0.8)
+    model, nodes, ranges = names_and_ranges(path, tokens, rule)
     names = activations(model, nodes)
     assert list(ranges) == names
     shown = onnx.ModelProto()
@@ -120,7 +120,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
                 expected = 0.8 * expected + 0.2 * np.array([values.min(), values.max()])
             assert (low, high) == pytest.approx(tuple(expected), rel=1e-4, abs=1e-6)
         else:
-            once = Collector(method)
+            once = Collector(rule)
             once.add(whole)
             width = once.seen.width  # type: ignore[union-attr]
             assert (low, high) == pytest.approx(once.range(), abs=2 * width)
@@ -131,8 +131,8 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
     seen: list[Collector] = []
 
     class Watched(Collector):
-        def __init__(self, method: Method) -> None:
-            super().__init__(method)
+        def __init__(self, rule: RangeRule) -> None:
+            super().__init__(rule)
             seen.append(self)
 
     monkeypatch.setattr("compress.quantize.calibration.Collector", Watched)
@@ -140,7 +140,7 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
     for count in (5, 80):
         for how in Calibration:
             seen.clear()
-            names_and_ranges(path, rows(count), Method(how=how))
+            names_and_ranges(path, rows(count), RangeRule(how=how))
             arrays = [v.nbytes for one in seen for v in vars(one.seen).values() if isinstance(v, np.ndarray)]
             sizes[how, count] = len(seen), sum(arrays)
     assert all(sizes[how, 5] == sizes[how, 80] for how in Calibration)
@@ -249,7 +249,7 @@ def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
     model = prepared(graph(tmp_path))
     parts = nodes_by_part(model, attention=False, embeddings=False)
     nodes = [node for part in parts.values() for node in part]
-    ranges = measure_ranges(model, activations(model, nodes), rows(8), Method(), 0).ranges
+    ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0).ranges
     onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
     executed = OnnxRuntime().executed(tmp_path, CPU)
     assert executed is not None
@@ -268,7 +268,7 @@ def test_entropy_takes_what_a_softmax_gives_outright_and_warns_where_it_clips(tm
     shares = of_softmax(model.graph) & set(names)
     assert len(shares) == 4  # one per layer, where it is multiplied with the values
     entropy, minmax = (
-        measure_ranges(model, names, tokens, Method(how=how), 0) for how in (Calibration.entropy, Calibration.minmax)
+        measure_ranges(model, names, tokens, RangeRule(how=how), 0) for how in (Calibration.entropy, Calibration.minmax)
     )
     assert {name: entropy.ranges[name] for name in shares} == {name: minmax.ranges[name] for name in shares}
     assert all(entropy.excess[name] == 1 for name in shares)
