@@ -147,16 +147,17 @@ METHODS = (
     Method("3 layers", "soft + labels, T from 8 to 1", {"soft": FALLING, "hard": HardLabels()}),
     Method("3 layers", "logits' squared error", MSE),
     Method("3 layers", "teacher annealing (BAM)", ANNEALED),
-    Method("3 layers", "cosine (DistilBERT) + soft + labels", {**SOFT, "cosine": Cosine()}),
+    Method("3 layers", "cosine of mapped layers + soft + labels", {**SOFT, "cosine": Cosine(mapped=True)}),
     Method("3 layers", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
-    Method("3 layers", "attention transfer + hidden (MobileBERT's) + soft + labels",
+    Method("3 layers", "attention transfer + hidden + soft + labels",
            {**SOFT, "attention_transfer": AttentionTransfer(), "hidden": HiddenStates()}),
     Method("3 layers", "MiniLM + soft + labels", {**SOFT, "minilm": MiniLM()}),
     Method("3 layers", "MiniLMv2 + soft + labels", {**SOFT, "relations": Relations()}),
     Method("3 layers", "born again, second generation", SOFT, generations=2),
-    Method("3 layers", "Theseus, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
-    Method("3 layers", "TinyBERT: layers, then soft + labels", SOFT, {"layers": Layers()}, prepared=2 / 3),
-    Method("3 layers", "soft + labels, perturbed rows too (Tang et al.)", SOFT, augment=PERTURBED),
+    Method("3 layers", "Theseus from layers 2, 4 and 6, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
+    Method("3 layers", "layers as TinyBERT, without its augmentation, then soft + labels", SOFT, {"layers": Layers()},
+           prepared=2 / 3),
+    Method("3 layers", "soft + labels, perturbed rows too", SOFT, augment=PERTURBED),
     Method("3 layers", "teacher of these rows: soft + labels", SOFT, teacher=OF_THESE_ROWS),
     Method("3 layers", "three teachers of these rows: soft + labels", SOFT, teacher=replace(OF_THESE_ROWS, copies=3)),
     Method("3 first layers", LABELS, HARD),
@@ -171,13 +172,13 @@ METHODS = (
     Method("3 layers, shared", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
     Method("3 layers of the pretrained", LABELS, HARD),
     Method("3 layers of the pretrained", "soft + labels (Hinton)", SOFT),
-    Method("3 layers of the pretrained", "DistilBERT: masked words, then soft + labels", SOFT,
+    Method("3 layers of the pretrained", "masked words as DistilBERT, then soft + labels", SOFT,
            {"masked_lm": MaskedLM(teacher=PRETRAINED, head_epochs=3)}, prepared=2 / 3),
     Method("3 narrow layers", LABELS, HARD),
     Method("3 narrow layers", "soft + labels (Hinton)", SOFT),
     Method("3 narrow layers", "general, then soft + labels", SOFT, {"general": General(teacher=PRETRAINED)},
            prepared=2 / 3),
-    Method("3 narrow layers", "TinyBERT: general, layers, then soft + labels", SOFT,
+    Method("3 narrow layers", "general and layers as TinyBERT, without its augmentation, then soft + labels", SOFT,
            {"general": General(teacher=PRETRAINED), "layers": Layers()}, prepared=2 / 3),
     Method("3 narrow layers, 3,000 pieces", LABELS, HARD),
     Method("3 narrow layers, 3,000 pieces", "soft + labels (Hinton)", SOFT),
@@ -200,7 +201,7 @@ def methods(given: argparse.Namespace) -> Iterator[Method]:
     more = []
     if given.synonyms:
         copies = {"substitute": Substitute(copies=4, synonyms=given.synonyms)}
-        more.append(Method("3 layers", "soft + labels, rows with synonyms too (TinyBERT)", SOFT, augment=copies))
+        more.append(Method("3 layers", "soft + labels, rows with synonyms of a thesaurus too", SOFT, augment=copies))
     if given.other_train:
         files = Files(train=given.other_train, validation=given.other_test)
         other = OtherTask(data=files, teacher=replace(OF_THESE_ROWS, epochs=3.0))
@@ -279,7 +280,7 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> tuple[Stat
         state = replace(stage, epochs=share, learning_rate=kind.learning_rate)(state)
     state = Distill(
         losses=dict(method.losses), epochs=budget * (1 - method.prepared), learning_rate=kind.learning_rate,
-        generations=method.generations, layer_map=method.layer_map,
+        generations=method.generations, layer_map=method.layer_map, keep_best=False,
     )(state)  # fmt: skip
     student = state.given_student
     return state, {

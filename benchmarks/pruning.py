@@ -98,7 +98,9 @@ def main() -> None:
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
-    state = replace(state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate)))
+    state = replace(
+        state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate, keep_best=False))
+    )
     start = accuracy(answers(state.given_student, state), state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
     if not given.table:

@@ -73,8 +73,8 @@ CANDIDATES: Mapping[str, Stage] = {
     "groups of 32, 8 bits": GroupWise(bits=8),
     "groups of 32, 4 bits": GroupWise(bits=4),
     "fp16": HalfPrecision(),
-    "qat": QuantizationAware(epochs=1.0),
-    "qat, the distillation's learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE),
+    "qat": QuantizationAware(epochs=1.0, control=False),
+    "qat, the distillation's learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE, control=False),
 }
 
 
@@ -116,7 +116,7 @@ def distilled(state: State, epochs: float) -> State:
     inside = {"hidden": HiddenStates(), "embeddings": Embeddings(), "attention": AttentionScores(weight=0.1)}
     state = Layers(losses=inside, epochs=epochs * 2 / 3, learning_rate=LEARNING_RATE)(state)
     losses = {"soft": SoftTargets(), "hard": HardLabels()}
-    return Distill(losses=losses, epochs=epochs / 3, learning_rate=LEARNING_RATE)(state)
+    return Distill(losses=losses, epochs=epochs / 3, learning_rate=LEARNING_RATE, keep_best=False)(state)
 
 
 def folders(state: State, optimum: Path | None) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -25,9 +26,14 @@ from transformers import (
     RobertaConfig,
 )
 
+from compress.data.dataset import Dataset, Split
 from compress.files import locked
 from compress.models.loading import quiet, save_model
 from compress.onnx.graph import input_names, write_onnx
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
+from compress.tasks.classification import Classification
 
 torch.set_num_threads(1)  # tiny models are faster so, and tests can run side by side
 
@@ -181,3 +187,19 @@ def save_tiny(folder: Path, family: str = "bert", **settings: Any) -> Path:
     folder.mkdir()
     save_model(model, tiny_tokenizer(family), folder)
     return folder
+
+
+def taught_state(folder: Path, rows: int = 64, **student: Any) -> State:
+    """Return a state in seconds' reach: reviews, a tiny classifier that teaches, and a student that starts as it.
+
+    ``student`` are settings of a classifier of its own.
+    """
+    splits = [
+        Split(tuple(text for _, text in made), None, np.array([int(label == "good") for label, _ in made]))
+        for made in (reviews(rows, 1), reviews(40, 2), reviews(40, 3))
+    ]
+    data = Dataset("reviews", Classification(("bad", "good")), *splits)
+    head = data.task.head_config()
+    teacher = Model(save_tiny(folder / "teacher", **head), "teacher")
+    own = Model(save_tiny(folder / "student", **head, **student), "student") if student else teacher
+    return State.begin(data, Workshop(folder / "cache", Console(quiet=True)), 13, teacher=teacher, student=own)

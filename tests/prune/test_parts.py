@@ -58,7 +58,7 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
         files[name].write_text("".join(line for line in lines if "music" not in line))
     prune = {
         "neurons": PruneNeurons(ratio=0.5, rounds=2, schedule=Curve.cubic, rows=40),
-        "heads": PruneHeads(ratio=0.4, importance="taylor", rows=40),
+        "heads": PruneHeads(ratio=0.4, importance="fisher", rows=40),
         "layers": PruneLayers(ratio=0.3, rows=40),
         "width": PruneWidth(ratio=0.5, rows=40),
         "budget": Budget(speedup=1.05, rows=40, widths=4, tries=3),

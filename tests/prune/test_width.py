@@ -224,7 +224,7 @@ def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_
     model, batch = tiny_model(family).double(), tiny_batch(family=family)
     with torch.enable_grad():
         slopes = importance_of(model, CHANNELS, [batch], "gradient")[0]
-        squares = importance_of(model, CHANNELS, [batch], "taylor")[0]
+        squares = importance_of(model, CHANNELS, [batch], "fisher")[0]
     step = 1e-5
     for channel in (0, 7, 15):
         found = []

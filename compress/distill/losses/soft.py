@@ -11,6 +11,7 @@ from compress.distill.losses.base import Comparison, Loss, register
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
+from compress.models.quantities import MEMBERS, softened
 from compress.settings import positive
 
 
@@ -23,6 +24,7 @@ class SoftTargets(Loss):
     temperature_end: float | None = None  # T at the end of training, with a schedule
     temperature_schedule: Schedule = Schedule.constant  # constant, linear or step
 
+    softens = True
     needs_classes = True
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -39,4 +41,6 @@ class SoftTargets(Loss):
         )
         ours, theirs = comparison.student, comparison.teacher
         read = ours.mask if ours.answering is None else ours.answering
-        return comparison.task.distance(ours.logits, theirs.logits, read, temperature)
+        members = theirs.values.get(MEMBERS)
+        logits = theirs.logits if members is None else softened(members[0], temperature)
+        return comparison.task.distance(ours.logits, logits, read, temperature)
