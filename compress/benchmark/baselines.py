@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import convert
 
 from compress.benchmark.figures import Baseline, Latency
-from compress.benchmark.latency import entry
+from compress.benchmark.latency import Spent, entry, quieter
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
 from compress.runtimes.devices import CPU
 from compress.tasks.base import Array
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
+TFIDF = "tfidf"
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
 MOST_FEATURES = 100_000  # of each kind
 MOST_WEIGHTS = 1_500_000  # of each kind, over all classes
@@ -79,14 +81,11 @@ def tfidf(data: Dataset, rows: int, threads: int) -> tuple[Baseline, Array]:
     baseline = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
     seconds = time.perf_counter() - start
     logits = baseline.logits(texts)
-    spent = []
-    for row in np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int):
-        start = time.perf_counter()
-        baseline.logits([texts[row]])
-        spent.append(time.perf_counter() - start)
-    timing = entry(spent, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)
+    chosen = [texts[row] for row in np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int)]
+    spent, turns = quieter(partial(_timed, baseline.logits, chosen), [len(text) for text in chosen])
+    timing = entry(spent[TFIDF, False], turns, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)
     figures = Baseline(
-        name="tfidf",
+        name=TFIDF,
         kind=baseline.kind,
         runtime="scikit-learn",
         precision="fp64",
@@ -97,6 +96,16 @@ def tfidf(data: Dataset, rows: int, threads: int) -> tuple[Baseline, Array]:
         latency=[convert(timing, Latency)],
     )
     return figures, logits
+
+
+def _timed(logits: Callable[[Sequence[str]], Array], texts: Sequence[str], look: Callable[[], None]) -> Spent:
+    spent = []
+    for text in texts:
+        start = time.perf_counter()
+        logits([text])
+        spent.append(time.perf_counter() - start)
+        look()
+    return {(TFIDF, False): spent}
 
 
 def _joined(split: Split) -> list[str]:

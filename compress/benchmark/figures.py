@@ -9,6 +9,8 @@ from msgspec import Meta, Struct, convert
 
 from compress.tasks.paired import Difference
 
+TEACHER_ONNX, TEACHER_INT8 = "teacher_onnx", "teacher_int8"  # the baselines that are the teacher itself
+
 Group = Literal["stage", "artifact", "baseline"]
 Interval = tuple[float, float]
 
@@ -26,9 +28,11 @@ class Latency(Struct, frozen=True, kw_only=True, omit_defaults=True):
     copies: Annotated[bool | None, Meta(description="whether copies to the device and back are included")] = None
     variant: Annotated[str, Meta(description="how the runtime ran, where it has several ways")] = ""
     median_ms: float | None = None
+    quiet_ms: Annotated[float | None, Meta(description="median of the quietest quarter of the calls")] = None
     p90_ms: float | None = None
     p99_ms: float | None = None
     calls: int | None = None
+    noise: Annotated[str, Meta(description="why the figures are noisy, where they are")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
 
     @property
@@ -124,6 +128,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     speedup: Annotated[float | None, Meta(description="against the reference's first variant on the same device")] = (
         None
     )
+    over_int8: Annotated[float | None, Meta(description="against the teacher's own int8 on the same device")] = None
     rows_per_second: float | None = None
     int8_matmuls: tuple[int, int] | None = None
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
@@ -152,6 +157,9 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency: list[Latency] = []
     speedup: Annotated[
         float | None, Meta(description="against the reference in eager PyTorch fp32: batch 1, real rows, same device")
+    ] = None
+    over_int8: Annotated[
+        float | None, Meta(description="against the teacher's own int8 in ONNX Runtime, under the same condition")
     ] = None
     differences: Annotated[
         dict[str, Difference], Meta(description="paired difference of the main metric, by what it is compared with")

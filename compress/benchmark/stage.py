@@ -12,6 +12,8 @@ from msgspec import convert, structs
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.depths import Depths
 from compress.benchmark.figures import (
+    TEACHER_INT8,
+    TEACHER_ONNX,
     Artifact,
     Baseline,
     DepthCurve,
@@ -22,9 +24,9 @@ from compress.benchmark.figures import (
     Trained,
 )
 from compress.benchmark.flips import flips
-from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed
+from compress.benchmark.runs import OWN_INT8, counted, home_of, int8_of, not_finite, runs_of, speed, speedups
 from compress.benchmark.scores import Scores, share
-from compress.benchmark.ways import ARTIFACTS, STAGES, OnDevice, Timing, measure_on
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
 from compress.families.registry import can_be_taken_apart
@@ -35,7 +37,7 @@ from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
-from compress.runtimes.devices import CPU, DEVICES, device_fault, devices_here
+from compress.runtimes.devices import CPU, DEVICES, Device, device_fault, devices_here
 from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
@@ -55,8 +57,9 @@ class Benchmark(Settings):
     rows: int = 200  # test rows timed one by one at their real lengths
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # batch sizes of the latency grid
     tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
-    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls
+    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls; noise repeats them once
     tfidf: bool = True  # the baseline TF-IDF + linear model
+    teacher_int8: bool = True  # the baseline of the teacher itself in ONNX, fp32 and int8, without training
     labels_only: bool = True  # the baseline of the same student trained on labels alone
     depths: Depths = (
         Depths.auto
@@ -94,7 +97,8 @@ class Benchmark(Settings):
         that only answers has no speed to compare with. The
         ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
         the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
-        were made of, TF-IDF with the teacher and every artifact, ``labels_only`` with the teacher.
+        were made of, TF-IDF and the teacher's own ONNX with the teacher and every artifact, ``labels_only`` with the
+        teacher.
         """
         bench = Scores(state)
         student = bench.logits(state.given_student)
@@ -166,33 +170,80 @@ class Benchmark(Settings):
         if self.tfidf:
             others = {first.name: answers} | shipped
             cpu = next((place for place in places if place.device is CPU), None)
-            teacher_ms = cpu.reference_ms(reference) if cpu else None
-            baselines.append(self._tfidf(bench, others, teacher_metric, teacher_ms))
+            medians = (cpu.reference_ms(reference), cpu.reference_ms(OWN_INT8)) if cpu else (None, None)
+            baselines.append(self._tfidf(bench, others, teacher_metric, *medians))
+        baselines += _untrained(bench, places, reference, answers, {first.name: answers} | shipped, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
         return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths)
 
     def _places(self, scores: Scores, state: State) -> list[OnDevice]:
         """Return what was measured on each device."""
-        timing = Timing(
+        chosen = self.chosen_devices()
+        return [measure_on(device, scores, state, self.timing(), first=device is chosen[0]) for device in chosen]
+
+    def chosen_devices(self) -> list[Device]:
+        """Return the devices to measure on."""
+        return [DEVICES[name] for name in self.devices or devices_here()]
+
+    def timing(self) -> Timing:
+        """Return how long is timed, and on what."""
+        return Timing(
             threads=self.threads, rows=self.rows, batches=list(self.batches), tokens=list(self.tokens),
             seconds=self.seconds,
         )  # fmt: skip
-        chosen = [DEVICES[name] for name in self.devices or devices_here()]
-        return [measure_on(device, scores, state, timing, first=device is chosen[0]) for device in chosen]
 
     def _tfidf(
-        self, bench: Scores, others: Mapping[str, Array], teacher_metric: float, teacher_ms: float | None
+        self,
+        bench: Scores,
+        others: Mapping[str, Array],
+        teacher_metric: float,
+        teacher_ms: float | None,
+        int8_ms: float | None,
     ) -> Baseline:
         with torch_threads(self.threads):
             figures, logits = tfidf(bench.state.data, self.rows, self.threads)
-        own_ms = figures.latency[0].median_ms
         return structs.replace(
             figures,
             differences=bench.differences(logits, others),
             retained=share(figures.metrics[bench.state.data.task.main_metric], teacher_metric),
-            speedup=teacher_ms / own_ms if teacher_ms and own_ms else None,
+            **speedups(figures.latency[0].median_ms, teacher_ms, int8_ms),
         )
+
+
+def _untrained(
+    bench: Scores, places: Sequence[OnDevice], reference: str, answers: Array, others: Mapping[str, Array],
+    teacher_metric: float,
+) -> Iterator[Baseline]:  # fmt: skip
+    """Yield what the teacher's own deployable forms are worth, ``answers`` being the teacher's."""
+    task = bench.state.data.task
+    for artifact in bench.state.untrained:
+        subject = BASELINES + artifact.name
+        about: dict[str, Any] = {
+            "name": artifact.name, "kind": _UNTRAINED[artifact.name], "runtime": artifact.runtime,
+            "precision": artifact.precision, "seconds": artifact.seconds, "notes": list(artifact.notes),
+        }  # fmt: skip
+        home = home_of(places, subject)
+        logits = home.logits[home.ways[subject][0].label] if home else None
+        if home is None or logits is None or not np.isfinite(logits).all():
+            failures = [failure.reason for place in places for failure in place.failures if failure.subject == subject]
+            broken = not_finite(logits) if logits is not None else "; ".join(dict.fromkeys(failures))
+            yield Baseline(**about, not_measured=artifact.unmeasured or broken)
+            continue
+        yield Baseline(
+            **about, path=subject, size_mib=size_mib(artifact.folder, WEIGHTS),
+            **bench.scores(logits, teacher_metric), agreement=task.agreement(logits, answers),
+            differences=bench.differences(logits, others), max_abs_difference=float(np.abs(logits - answers).max()),
+            latency=_latency(places, subject), **_speed(home, subject, reference),
+            **int8_of(home.ways[subject][0], home.device),
+            runs=runs_of(places, subject, reference, logits, answers, bench, teacher_metric),
+        )  # fmt: skip
+
+
+_UNTRAINED = {
+    TEACHER_ONNX: "the teacher itself in ONNX Runtime, without training",
+    TEACHER_INT8: "the teacher itself in dynamic int8, without training",
+}
 
 
 def _twin(
@@ -225,7 +276,8 @@ def _timed(places: Sequence[OnDevice], subject: str, reference: str) -> dict[str
     """Return the timings and the speedup of what a stage left behind; nothing where that is not a model."""
     if subject not in places[0].ways:
         return {}
-    return {"latency": _latency(places, subject), "speedup": _speed(places[0], subject, reference)["speedup"]}
+    speeds = _speed(places[0], subject, reference)
+    return {"latency": _latency(places, subject), "speedup": speeds["speedup"], "over_int8": speeds["over_int8"]}
 
 
 def _latency(places: Sequence[OnDevice], subject: str) -> list[Latency]:

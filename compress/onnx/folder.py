@@ -10,8 +10,9 @@ from compress.families.registry import UNEVEN, family_behind
 from compress.files import write_text
 from compress.models.loading import load_model, load_tokenizer
 from compress.onnx.graph import input_names, write_onnx
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind, Product
+from compress.pipeline.workshop import Kind, Product, Workshop
 
 MODEL = "model.onnx"
 IN_FLOATS = "compress.in_floats"  # metadata of a graph whose int8 is another device's: here it is computed in floats
@@ -20,13 +21,17 @@ BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 def onnx_student(state: State) -> Product:
     """Return the folder with the student's fp32 graph, written once and kept in the cache."""
-    student = state.given_student
+    return onnx_of(state.given_student, state.workshop)
+
+
+def onnx_of(model: Model, workshop: Workshop) -> Product:
+    """Return the folder with a saved classifier's fp32 graph, written once and kept in the cache."""
 
     def work(folder: Path) -> None:
-        write_onnx(load_model(student.folder), input_names(load_tokenizer(student.folder)), folder / MODEL)
-        with_tokenizer(student.folder, folder)
+        write_onnx(load_model(model.folder), input_names(load_tokenizer(model.folder)), folder / MODEL)
+        with_tokenizer(model.folder, folder)
 
-    return state.workshop.make(Kind("onnx", revision=1), [student.key], work)
+    return workshop.make(Kind("onnx", revision=1), [model.key], work)
 
 
 def with_tokenizer(source: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A deployable form of the student."""
+"""A deployable form of a model."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ class State:
     undistilled: Model | None = None  # the student as distillation found it
     recovery: Recovery | None = None  # how to train it again as it was distilled
     artifacts: tuple[Artifact, ...] = ()
+    untrained: tuple[Artifact, ...] = ()  # the teacher itself in deployable forms, which a student has to beat
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
     augmentations: tuple[Augmented, ...] = ()

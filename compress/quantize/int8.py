@@ -23,7 +23,7 @@ from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind, Product
+from compress.pipeline.workshop import Kind, Product, Workshop
 from compress.quantize.calibrated import Calibrated
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
@@ -57,7 +57,10 @@ class DynamicInt8(Stage):
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``dynamic``."""
-        graph = onnx_student(state)
+        return state.with_artifacts(self.artifact("dynamic", onnx_student(state), state.workshop))
+
+    def artifact(self, name: str, graph: Product, workshop: Workshop) -> Artifact:
+        """Return the artifact that a folder with an fp32 graph becomes."""
         bits = 7 if reduced(self.weight_bits) else 8
 
         def work(folder: Path) -> None:
@@ -77,10 +80,8 @@ class DynamicInt8(Stage):
             save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
             with_tokenizer(graph.folder, folder)
 
-        product = state.workshop.make(
-            Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work
-        )
-        return _with_artifact(state, "dynamic", product, bits)
+        product = workshop.make(Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work)
+        return _artifact(name, product, bits)
 
 
 @dataclass(kw_only=True)
@@ -130,13 +131,12 @@ class StaticInt8(Calibrated):
         kept = product.record.get("sensitivity")
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))
-        return _with_artifact(state, "static", product, bits, self.told(), *more, details=details)
+        return state.with_artifacts(_artifact("static", product, bits, self.told(), *more, details=details))
 
 
-def _with_artifact(state: State, name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> State:
-    said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
-    artifact = Artifact(
+def _artifact(name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> Artifact:
+    sums = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
+    return Artifact(
         name=name, runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
-        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {said}", *more), details=details,
+        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {sums}", *more), details=details,
     )  # fmt: skip
-    return state.with_artifacts(artifact)

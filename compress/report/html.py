@@ -54,6 +54,7 @@ def to_html(report: Report) -> str:
         depth_table=words.depth_table(report),
         curves=[(entry, picture) for entry, picture in pictures if picture],
         grids=grids(report),
+        noise=words.noise(report),
         shape=shape,
         metrics=list(dict.fromkeys(name for entry in report.entries for name in entry.metrics)),
         int8=[entry for entry in report.artifacts if entry.int8_matmuls],

@@ -150,7 +150,9 @@ def _sensitivity(report: Report) -> Iterator[str]:
 def _timing(cell: Cell | None) -> str:
     if cell is None:
         return formats.MISSING
-    return formats.significant(cell.latency.median_ms) + (f" ({formats.times(cell.speedup)})" if cell.speedup else "")
+    noisy = " noisy" if cell.latency.noise else ""
+    factor = f" ({formats.times(cell.speedup)})" if cell.speedup else ""
+    return formats.significant(cell.latency.median_ms) + noisy + factor
 
 
 def _data(report: Report) -> Iterator[str]:

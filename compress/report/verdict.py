@@ -54,6 +54,7 @@ def verdicts(report: Report) -> list[str]:
     return [
         *warnings(report),
         *_of_the_cheap_model(report),
+        *_of_own_int8(report),
         *_of_distillation(report),
         *_slow_prunings(report),
         *_losses(report, measured),
@@ -102,6 +103,24 @@ def _of_the_cheap_model(report: Report) -> Iterator[str]:
             f"{best.name} is not clearly better than {tfidf.kind}: {sides} ({_in_words(_reversed(difference))}). "
             "On these rows the cheap model may be enough."
         )
+
+
+def _of_own_int8(report: Report) -> Iterator[str]:
+    """Yield how the recommended artifact compares with the teacher's own int8, which took no training."""
+    best, own = report.best, report.own_int8
+    difference = own.differences.get(best.name) if best and own else None
+    if not (best and own and difference) or best.over_int8 is None:
+        return
+    better = difference.clear and difference.value < 0
+    change = _in_words(_reversed(difference)) + ("" if difference.clear else ", which may be chance")
+    speed = f"{best.over_int8:.2f}× as fast as the teacher's own int8"
+    if best.over_int8 <= 1 and not better:
+        yield (
+            f"Do not ship {best.name}: it is {speed}, which took no training, and not more accurate ({change}). "
+            f"Ship {own.path or own.name}, or distil a smaller student."
+        )
+    else:
+        yield f"{best.name} is {speed}, which took no training: {change}."
 
 
 def _of_distillation(report: Report) -> Iterator[str]:

@@ -67,19 +67,24 @@ def repeat(folder: Path) -> str:
 
 
 def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report) -> None:
-    """Write recipe.yaml, stages/, student/, artifacts/ and the report, and the list of them as those of ``run``.
+    """Write recipe.yaml, the models and the report, and the list of them as those of ``run``.
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records) if r.model}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.model.folder for a in state.artifacts if a.trained is not None}
+    models |= {f"baselines/{a.name}": a.folder for a in state.untrained if not a.unmeasured}
     models["student"] = state.given_student.folder
     with storage_faults(folder):
         sources: dict[str, Source] = {}
         for name, model in models.items():
             files = sorted(path for path in model.rglob("*") if path.is_file())
             sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
-        code = CODE if f"student/{CODE}" in sources else None
-        sources["student/README.md"] = to_model_card(report, code)
+        sources["student/README.md"] = model_card(state.given_student.folder, report)
         write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))
+
+
+def model_card(student: Path, report: Report) -> str:
+    """Return README.md of the student's folder."""
+    return to_model_card(report, CODE if (student / CODE).is_file() else None)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from compress.benchmark.depths import Depths, depth_curve
 from compress.benchmark.figures import DepthCurve, Measured
+from compress.benchmark.untrained import untrained
 from compress.describe import mistyped
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
@@ -72,6 +73,9 @@ def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Me
     twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
     label_student = _label_student(recipe, state, console) if twin else None
     depths = _depth_curves(recipe, state, console)
+    if recipe.benchmark.teacher_int8 and not recipe.alone:
+        console.print("[bold]baseline: the teacher itself in int8[/bold]")
+        state = replace(state, untrained=untrained(state))
     console.print("[bold]benchmark[/bold]")
     return state, recipe.benchmark.measure(state, label_student, depths)
 

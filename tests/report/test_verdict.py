@@ -213,3 +213,33 @@ def test_a_cheap_model_that_is_as_good_is_named(value: float, clear: bool, said:
 def test_without_a_teacher_nothing_is_said_of_one() -> None:
     tfidf = baseline("tfidf", 0.9, student=difference(0.1, clear=True))
     assert warnings(parse(report_of([stage("student", "student", 0.8, 1.0)], baselines=[tfidf]))) == []
+
+
+def against_own_int8(over_int8: float, **found: Any) -> tuple[str, list[str]]:
+    """Return the recommendation and the sentences on the teacher's own int8, with ``found`` its difference."""
+    best = artifact("dynamic", "int8", 0.82, 9.0, over_int8=over_int8)
+    own = {
+        "name": "teacher_int8", "path": "baselines/teacher_int8", "metrics": {"accuracy": 0.83},
+        "differences": {"dynamic": difference(**found)},
+    }  # fmt: skip
+    finished = conclude(parse(report_of([stage("teacher", "teacher", 0.84, 1.0)], artifacts=[best], baselines=[own])))
+    return str(finished.recommended), [line for line in finished.verdicts if "own int8" in line]
+
+
+def test_a_student_that_is_slower_than_the_teachers_own_int8_and_no_better_must_not_be_shipped() -> None:
+    chosen, said = against_own_int8(0.8, value=0.01, clear=False)
+    assert chosen == "dynamic"
+    assert said == [
+        "Do not ship dynamic: it is 0.80× as fast as the teacher's own int8, which took no training, and not more "
+        "accurate (accuracy −1.0 points, 95 % interval −2.0 to ±0, which may be chance). "
+        "Ship baselines/teacher_int8, or distil a smaller student."
+    ]
+    assert against_own_int8(0.8, value=0.02, clear=True)[1][0].startswith("Do not ship dynamic")
+
+
+def test_a_faster_or_a_better_student_is_set_beside_the_teachers_own_int8() -> None:
+    assert against_own_int8(2.0, value=0.02, clear=True)[1] == [
+        "dynamic is 2.00× as fast as the teacher's own int8, which took no training: "
+        "accuracy −2.0 points, 95 % interval −3.0 to −1.0."
+    ]
+    assert against_own_int8(0.8, value=-0.02, clear=True)[1][0].startswith("dynamic is 0.80× as fast")

@@ -28,10 +28,13 @@ from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.report.formats import times
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
+
+QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, teacher_int8=False)
 
 
 def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
@@ -51,7 +54,7 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             ),
             prune={"heads": PruneHeads(ratio=0.4, rows=40)},
             quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
-            benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02),
+            benchmark=QUICK,
             output=str(folder / "run"),
             cache=str(folder / "cache"),
         ),
@@ -80,23 +83,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
     files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
-    recipe(files, save_tiny(folder / "teacher"), folder).run()
+    recipe(files, save_tiny(folder / "teacher"), folder, benchmark=WHOLE).run()
     return folder
+
+
+WHOLE = replace(QUICK, teacher_int8=True)
 
 
 def again(folder: Path, **changes: Any) -> Recipe:
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
-    return recipe(files, folder / "teacher", folder, **changes)
+    return recipe(files, folder / "teacher", folder, **{"benchmark": WHOLE, **changes})
 
 
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        ".compress-run.json", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md", "stages",
-        "student",
+        ".compress-run.json", "artifacts", "baselines", "recipe.yaml", "report.html", "report.json", "report.md",
+        "stages", "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
+    assert sorted(p.name for p in (run / "baselines").iterdir()) == ["teacher_int8", "teacher_onnx"]
     assert not list(run.rglob("*.bin")) + list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
 
 
@@ -106,7 +113,12 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "heads"]
     assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
-    assert [baseline["name"] for baseline in said["baselines"]] == ["tfidf", "labels_only"]
+    assert [baseline["name"] for baseline in said["baselines"]] == [
+        "tfidf",
+        "teacher_onnx",
+        "teacher_int8",
+        "labels_only",
+    ]
     for entry in said["stages"] + said["artifacts"] + said["baselines"]:
         low, high = entry["interval"]["accuracy"]
         assert low <= entry["metrics"]["accuracy"] <= high
@@ -127,6 +139,27 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
         assert 0 < ran <= total
 
 
+def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> None:
+    said = report(finished)
+    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    own = entries["teacher_int8"]
+    assert own["over_int8"] == 1
+    assert own["path"] == "baselines/teacher_int8"
+    assert own["int8_matmuls"][0] > 0
+    assert own["agreement"] >= 0.9
+    assert entries["teacher_onnx"]["max_abs_difference"] < 1e-4
+    for name in ("teacher", "heads", "onnx", "dynamic", "static", "tfidf", "teacher_onnx"):
+        assert entries[name]["over_int8"] == pytest.approx(entries[name]["speedup"] / own["speedup"]), name
+    best = entries[said["recommended"]]
+    assert sum("the teacher's own int8" in line for line in said["verdicts"]) == 1
+    for written in ("report.html", "report.md", "student/README.md"):
+        text = (finished / "run" / written).read_text()
+        assert "vs int8" in text
+        assert "teacher_int8" in text
+    page = (finished / "run" / "report.md").read_text().replace("\\", "")
+    assert f"{times(best['over_int8'])} " in page.partition("## Figures")[0]
+
+
 def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Path) -> None:
     said = report(finished)
     entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
@@ -135,7 +168,7 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
     assert compared == {
         "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"}, "student": set(),
         "onnx": {"student"}, "dynamic": {"student"}, "static": {"student"}, "tfidf": {"teacher", *artifacts},
-        "labels_only": {"teacher"},
+        "labels_only": {"teacher"}, "teacher_onnx": {"teacher", *artifacts}, "teacher_int8": {"teacher", *artifacts},
     }  # fmt: skip
     for name, entry in entries.items():
         for against, found in entry.get("differences", {}).items():
@@ -191,7 +224,7 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
     [
         ({"prune": {"heads": PruneHeads(ratio=0.6, rows=40)}}, {"heads", "distill", "onnx", "dynamic", "static"}),
         ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
-        ({"benchmark": Benchmark(rows=6, batches=[1], tokens=[8], seconds=0.02)}, set()),
+        ({"benchmark": replace(QUICK, rows=6)}, set()),
         (
             {"student": Bert(layers=1)},
             {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},
