@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, convert
 
+from compress.tasks.gate import Gate
 from compress.tasks.paired import Difference
 
 TEACHER_ONNX, TEACHER_INT8 = "teacher_onnx", "teacher_int8"  # the baselines that are the teacher itself
@@ -186,6 +187,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trained: Trained | None = None
     target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+    gate: Annotated[Gate | None, Meta(description="what validation rows say of its loss")] = None
     runs: Annotated[list[Run], Meta(description="every device and variant, where there is more than one")] = []
 
     @property
@@ -226,6 +228,30 @@ class Baseline(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """What anybody could have instead."""
 
     group: ClassVar[Group] = "baseline"
+
+
+class Cost(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What int8 in one part of a model alone loses, on validation rows."""
+
+    part: str
+    loss: Annotated[float, Meta(description="rise of the task's loss")]
+    drop: Annotated[float | None, Meta(description="of the main metric")] = None
+
+
+class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An artifact that loses more than it may; it is under rejected/, and nothing recommends or serves it."""
+
+    name: str
+    gate: Gate
+    runtime: str = ""
+    precision: str = ""
+    path: Annotated[str, Meta(description="its folder, below the run's")] = ""
+    size_mib: float | None = None
+    seconds: Annotated[float | None, Meta(description="that making it took")] = None
+    instead: Annotated[str, Meta(description="the artifact that was kept in its place, by name")] = ""
+    costs: Annotated[list[Cost], Meta(description="what each part loses alone in int8, the costliest first")] = []
+    why_no_costs: str = ""
+    notes: list[str] = []
 
 
 class Cut(Struct, frozen=True, kw_only=True, omit_defaults=True):

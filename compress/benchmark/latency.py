@@ -68,7 +68,7 @@ def entry(
         return condition | {"not_measured": not_measured}
     milliseconds = np.asarray(spent) * 1e3
     low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
-    figures = {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
+    figures: dict[str, Any] = {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
     if turns is not None:
         figures["quiet_ms"] = float(np.median(milliseconds[turns.quiet]))
         figures |= {"noise": noise} if (noise := turns.noise(spent)) else {}

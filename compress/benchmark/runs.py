@@ -64,10 +64,10 @@ def _run(
     )
 
 
-def not_finite(logits: Array) -> str:
-    """Return on how many rows logits are not finite, as a clause."""
+def not_finite(logits: Array, rows: str = "test") -> str:
+    """Return on how many of those rows logits are not finite, as a clause."""
     broken = int((~np.isfinite(logits).all(-1)).sum())
-    return f"its logits are not finite on {broken:,} of {len(logits):,} test rows"
+    return f"its logits are not finite on {broken:,} of {len(logits):,} {rows} rows"
 
 
 def speed(place: OnDevice, label: str, reference: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from compress.benchmark.figures import Trained
 from compress.benchmark.latency import Reader
 from compress.benchmark.way import Way
+from compress.data.dataset import Split
 from compress.errors import ModelError, in_one_line
 from compress.files import hash_file
 from compress.models.loading import load_tokenizer
@@ -34,27 +35,29 @@ class CannotRunError(Exception):
 
 
 class Scores:
-    """The test rows as each model's tokens, logits on them from the cache, and what they are worth."""
+    """Rows as each model's tokens, logits on them from the cache, and what they are worth."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, rows: Split | None = None) -> None:
+        """Take the rows, which are the test rows where none are given."""
         self.state = state
+        self.rows = state.data.test if rows is None else rows
         self.known: dict[str, Reader] = {}
 
     def reader(self, folder: Path) -> Reader:
-        """Return how a model reads the test rows; models with the same tokenizer share one."""
+        """Return how a model reads the rows; models with the same tokenizer share one."""
         key = hash_file(folder / "tokenizer.json") + hash_file(folder / "tokenizer_config.json")
         if key not in self.known:
             tokenizer = load_tokenizer(folder)
-            tokens = tokenize(self.state.data.test, tokenizer, tokenizer.model_max_length)
+            tokens = tokenize(self.rows, tokenizer, tokenizer.model_max_length)
             self.known[key] = Reader(tokenizer, tokens)
         return self.known[key]
 
     def logits(self, model: Model) -> Array:
-        """Return a PyTorch model's logits on the test rows."""
+        """Return a PyTorch model's logits on the rows."""
         return OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop)
 
     def of_way(self, way: Way, device: Device, threads: int) -> Array:
-        """Return the logits of a way of running on a device, given one test row at a time, as it is served.
+        """Return the logits of a way of running on a device, given one row at a time, as it is served.
 
         Raises CannotRunError for whatever the runtime raises.
         """
@@ -90,11 +93,11 @@ class Scores:
 
     def metric(self, logits: Array) -> float:
         """Return the main metric."""
-        return self.state.data.task.metrics(logits, self.state.data.test.known_labels)[self.state.data.task.main_metric]
+        return self.state.data.task.metrics(logits, self.rows.known_labels)[self.state.data.task.main_metric]
 
     def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
         """Return metrics, their intervals and the share of the teacher's metric, as fields of an entry."""
-        labels, task = self.state.data.test.known_labels, self.state.data.task
+        labels, task = self.rows.known_labels, self.state.data.task
         metrics = task.metrics(logits, labels)
         return {
             "metrics": metrics,
@@ -104,7 +107,7 @@ class Scores:
 
     def differences(self, logits: Array, others: Mapping[str, Array]) -> dict[str, Difference]:
         """Return the paired difference of the main metric to each of ``others``, by its name."""
-        labels, task = self.state.data.test.known_labels, self.state.data.task
+        labels, task = self.rows.known_labels, self.state.data.task
         return {name: task.difference(logits, other, labels) for name, other in others.items()}
 
 

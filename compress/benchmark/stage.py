@@ -16,10 +16,12 @@ from compress.benchmark.figures import (
     TEACHER_ONNX,
     Artifact,
     Baseline,
+    Cost,
     DepthCurve,
     Latency,
     LayerShape,
     Measured,
+    Rejected,
     Stage,
     Trained,
 )
@@ -162,7 +164,7 @@ class Benchmark(Settings):
                     differences={} if itself else bench.differences(logits, {"student": student}),
                     max_abs_difference=difference, latency=_latency(places, subject),
                     **_speed(home, subject, reference), **int8_of(way, home.device), runs=runs,
-                    flipped=flips(state.data, logits, student), trained=trained,
+                    flipped=flips(state.data, logits, student), trained=trained, gate=artifact.gate,
                     notes=[*artifact.notes, *([_against(trained)] if trained else [])],
                 )
             )  # fmt: skip
@@ -268,8 +270,22 @@ def _unmeasured(artifact: Deployable, places: Sequence[OnDevice], subject: str) 
         name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, details=artifact.details.report(),
         path=f"artifacts/{artifact.name}", size_mib=artifact.size_mib,
         not_measured=artifact.unmeasured or "; ".join(dict.fromkeys(failure.reason for failure in failures)),
-        **counted(executed), seconds=artifact.seconds, notes=list(artifact.notes),
+        **counted(executed), seconds=artifact.seconds, gate=artifact.gate, notes=list(artifact.notes),
     )  # fmt: skip
+
+
+def rejected(state: State) -> list[Rejected]:
+    """Return what is known of the artifacts that lose too much."""
+    return [
+        Rejected(
+            name=one.artifact.name, gate=one.gate, runtime=one.artifact.runtime, precision=one.artifact.precision,
+            path=f"rejected/{one.artifact.name}", size_mib=size_mib(one.artifact.folder, WEIGHTS),
+            seconds=one.artifact.seconds, instead=one.instead, why_no_costs=one.why_no_costs,
+            costs=[Cost(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in one.costs],
+            notes=list(one.artifact.notes),
+        )
+        for one in state.rejected
+    ]  # fmt: skip
 
 
 def _timed(places: Sequence[OnDevice], subject: str, reference: str) -> dict[str, Any]:

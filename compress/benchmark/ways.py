@@ -181,7 +181,7 @@ def time_ways(
 ) -> dict[str, list[Entry]]:
     """Return the timings of all ways, by label, measured now."""
     every = {way.label: way for some in ways.values() for way in some}
-    test = scores.state.data.test
+    test = scores.rows
     texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
     sessions = {
         label: way.runtime.load(way.folder, device, threads=timing.threads, variant=way.variant.name)

@@ -76,6 +76,13 @@ class Stage(Settings):
         """Yield why what the run's other exports and quantizations make cannot be used; no single setting is wrong."""
         yield from ()
 
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield forms, with what to call them, that lose less than what this stage makes: the fastest first.
+
+        They are tried in turn where its artifact loses more of the main metric than ``max_drop``, a share of 1.
+        """
+        yield from ()
+
     def made_with(self) -> Any:
         """Return the settings as they enter the fingerprint of what this stage makes."""
         return plain(self)

@@ -6,32 +6,38 @@ saturate there; weights then use 7 bits (`reduce_range`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
 from compress.onnx.graph import save_unshaped
+from compress.onnx.package import import_onnx
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product, Workshop
-from compress.quantize.calibrated import Calibrated
+from compress.quantize.calibrated import Calibrated, drawn
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
 from compress.quantize.qdq import MATRIX_PRODUCTS, TABLES, Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.qdq import quiet_quantizer as _quiet
 from compress.runtimes.onnxruntime import import_onnxruntime
+from compress.tasks.base import Array
 
 RECURRENT = ("LSTM",)  # only in the dynamic form
+CURVATURE_ROWS = 256  # training rows that Ω is measured on where parts stay in fp32
 
 
 class WeightBits(Enum):
@@ -54,14 +60,50 @@ class DynamicInt8(Stage):
     weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or similar, else 7; or 7, 8
     per_channel: bool = True  # a scale for each output of a weight matrix
     embeddings: bool = True  # quantize embedding tables too; they are most of a small student's size
+    mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
+
+    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+        """Only of a known family is it clear which part of the model a product is in."""
+        yield from mixed_faults(self.mixed, student)
+
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield the same with its most sensitive parts in fp32, then the static form."""
+        yield "mixed", replace(self, mixed=Mixed(max_drop=max_drop, bound=True))
+        yield (
+            "static",
+            StaticInt8(weight_bits=self.weight_bits, per_channel=self.per_channel, embeddings=self.embeddings),
+        )
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``dynamic``."""
-        return state.with_artifacts(self.artifact("dynamic", onnx_student(state), state.workshop))
+        graph = onnx_student(state)
+        if self.mixed.max_drop is None:
+            return state.with_artifacts(self.artifact("dynamic", graph, state.workshop))
+        scheme = Scheme(per_channel=self.per_channel, reduce_range=self._bits == 7)
+        rows = drawn(state, CURVATURE_ROWS)
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            onnx, tokenizer = import_onnx("Quantization"), load_tokenizer(graph.folder)
+            model = onnx.load(graph.folder / MODEL)
+            parts = nodes_by_part(model, attention=False, embeddings=self.embeddings)
+            tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+            precisions = _Dynamic(model, parts, {}, scheme)
+            nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
+            save_unshaped(precisions.made(nodes), folder / MODEL)
+            with_tokenizer(graph.folder, folder)
+            return sensitivity.report()
+
+        made_with = [graph.key, self._bits, self.per_channel, self.embeddings, rows.fingerprint, state.seed]
+        product = state.workshop.make(
+            Kind("dynamic_mixed", revision=1), [*made_with, *self.mixed.depends_on(state)], work
+        )
+        sensitivity = Sensitivity.of(product.record["sensitivity"])
+        return state.with_artifacts(_artifact("dynamic", product, self._bits, str(sensitivity), details=sensitivity))
 
     def artifact(self, name: str, graph: Product, workshop: Workshop) -> Artifact:
-        """Return the artifact that a folder with an fp32 graph becomes."""
-        bits = 7 if reduced(self.weight_bits) else 8
+        """Return the artifact that a folder with an fp32 graph becomes, all of it in int8."""
+        bits = self._bits
+        kinds = [*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())]
 
         def work(folder: Path) -> None:
             import_onnxruntime("Quantization")
@@ -72,7 +114,7 @@ class DynamicInt8(Stage):
                 quantize_dynamic(
                     graph.folder / MODEL,
                     folder / MODEL,
-                    op_types_to_quantize=[*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())],
+                    op_types_to_quantize=kinds,
                     per_channel=self.per_channel,
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,
@@ -82,6 +124,44 @@ class DynamicInt8(Stage):
 
         product = workshop.make(Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work)
         return _artifact(name, product, bits)
+
+    @property
+    def _bits(self) -> int:
+        return 7 if reduced(self.weight_bits) else 8
+
+
+class _Dynamic(Precisions):
+    """A graph whose activations are quantized at run time, by the largest values of the rows given together."""
+
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these nodes in int8."""
+        onnx = import_onnx("Quantization")
+        import_onnxruntime("Quantization")
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        if not nodes:
+            return self.model
+        chosen = [*nodes, *(f"{node}_MatMul" for node in nodes)]  # what the quantizer makes of a Gemm
+        with tempfile.TemporaryDirectory() as aside, _quiet():
+            given, made = Path(aside) / MODEL, Path(aside) / "int8.onnx"
+            onnx.save(self.model, given)
+            quantize_dynamic(
+                given, made, op_types_to_quantize=[*MATRIX_PRODUCTS, *TABLES], nodes_to_quantize=chosen,
+                per_channel=self.scheme.per_channel, reduce_range=self.scheme.reduce_range,
+                weight_type=QuantType.QInt8,
+            )  # fmt: skip
+            return onnx.load(made)
+
+    def batches(self, tokens: Tokens) -> Iterable[Array]:
+        """Return one row at a time, as it is served."""
+        return list(np.arange(len(tokens))[:, None])
+
+
+def mixed_faults(mixed: Mixed, student: Any) -> Iterator[Fault]:
+    """Yield that parts are to stay in fp32 of a student whose parts are not known."""
+    if mixed.max_drop is not None and not can_be_taken_apart(student):
+        rule = f"cannot find the layers of a student of type {student.model_type}"
+        yield Fault("mixed.max_drop", mixed.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
 
 
 @dataclass(kw_only=True)
@@ -99,9 +179,11 @@ class StaticInt8(Calibrated):
 
     def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Only of a known family is it clear which part of the model a product is in."""
-        if self.mixed.max_drop is not None and not can_be_taken_apart(student):
-            rule = f"cannot find the layers of a student of type {student.model_type}"
-            yield Fault("mixed.max_drop", self.mixed.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
+        yield from mixed_faults(self.mixed, student)
+
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield the same with its most sensitive parts in fp32."""
+        yield "mixed", replace(self, mixed=Mixed(max_drop=max_drop, bound=True))
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``static``."""

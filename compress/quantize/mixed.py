@@ -6,7 +6,7 @@ Training and validation rows decide; test rows are never seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -62,11 +62,18 @@ class Precisions:
             found.setdefault(_merged(part, grain), []).extend(nodes)
         return found
 
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these nodes in int8."""
+        return with_qdq(self.model, nodes, self.ranges, self.scheme)
+
+    def batches(self, tokens: Tokens) -> Iterable[Array]:
+        """Return the numbers of the rows that are given to the graph together."""
+        return tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max())))
+
     def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
         """Return the logits, as `Tokens.gathered`, with these nodes in int8."""
-        made = with_qdq(self.model, nodes, self.ranges, self.scheme)
-        session = inference_session(made.SerializeToString(), threads=0)
-        batches = tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max())))
+        session = inference_session(self.made(nodes).SerializeToString(), threads=0)
+        batches = self.batches(tokens)
         return tokens.gathered(
             (rows, session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]) for rows in batches
         )
@@ -129,6 +136,7 @@ class Mixed(Settings):
     max_drop: float | None = (
         None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
     )
+    bound: bool = False  # true: max_drop holds for the one-sided 95 % bound of the fall, not for the fall itself
     order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
     grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
     rows: int = 2000  # how many validation rows to use at most
@@ -154,17 +162,17 @@ class Mixed(Settings):
         split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
         tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
 
-        def measured(nodes: Sequence[str]) -> tuple[float, float]:
+        def measured(nodes: Sequence[str]) -> tuple[float, float, Array]:
             logits = precisions.logits(nodes, tokens)
             loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
-            return float(loss), task.metrics(logits, split.known_labels)[task.main_metric]
+            return float(loss), task.metrics(logits, split.known_labels)[task.main_metric], logits
 
-        plain_loss, plain_metric = measured([])
+        plain_loss, plain_metric, plain_logits = measured([])
         drops: dict[str, float] = {}
         if self.order is Order.loss:
             sensitivity: dict[str, float] = {}
             for part in progress(list(parts), title="sensitivity", unit="part"):
-                loss, metric = measured(parts[part])
+                loss, metric, _ = measured(parts[part])
                 sensitivity[part], drops[part] = loss - plain_loss, plain_metric - metric
         else:
             sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
@@ -173,9 +181,11 @@ class Mixed(Settings):
         steps: list[Step] = []
         while True:
             nodes = [node for part, own in parts.items() if part not in spared for node in own]
-            drop = plain_metric - measured(nodes)[1]
+            _, metric, logits = measured(nodes)
+            drop = plain_metric - metric
             steps.append(Step(tuple(spared), drop))
-            if drop <= (self.max_drop or 0) + ROUNDING or not waiting:
+            most = -task.difference(logits, plain_logits, split.known_labels).least if self.bound else drop
+            if most <= (self.max_drop or 0) + ROUNDING or not waiting:
                 break
             spared.append(waiting.pop(0))
         return nodes, Sensitivity(

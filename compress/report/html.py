@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, gates, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -40,6 +40,12 @@ def to_html(report: Report) -> str:
         method=words.method(report),
         contributions=both(contributions, report),
         steps=list(steps(report)),
+        rejected=[(entry, gates.costs(entry)) for entry in report.rejected],
+        rejected_title=gates.TITLE,
+        rejected_said=gates.explained(report),
+        rejected_headings=gates.HEADINGS,
+        rejected_rows=gates.rows(report),
+        cost_headings=gates.COST_HEADINGS,
         comparisons=comparisons.rows(report),
         comparisons_title=comparisons.TITLE,
         comparisons_said=comparisons.said(report),

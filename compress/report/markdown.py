@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, gates, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -19,6 +19,7 @@ def to_markdown(report: Report) -> str:
     sections = [
         [f"# {text(report.title)}", warned(report), sentence(report), bullets(report.findings)],
         ["## Figures", figures_table(report), bullets(words.method(report))],
+        _rejected(report),
         _comparisons(report),
         _steps(report),
         _depths(report),
@@ -104,6 +105,17 @@ def _comparisons(report: Report) -> Iterator[str]:
         yield f"## {comparisons.TITLE}"
         yield text(comparisons.said(report))
         yield table(comparisons.HEADINGS, lines, left=2)
+
+
+def _rejected(report: Report) -> Iterator[str]:
+    if report.rejected:
+        yield f"## {gates.TITLE}"
+        yield text(gates.explained(report))
+        yield table(gates.HEADINGS, gates.rows(report))
+        for rejected in report.rejected:
+            if rejected.costs:
+                yield f"What int8 costs in each part of {text(rejected.name)}, alone:"
+                yield table(gates.COST_HEADINGS, gates.costs(rejected))
 
 
 def _depths(report: Report) -> Iterator[str]:

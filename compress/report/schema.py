@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from compress.benchmark.figures import TEACHER_INT8, Artifact, Baseline, DepthCurve, Entry, Stage
+from compress.benchmark.figures import TEACHER_INT8, Artifact, Baseline, DepthCurve, Entry, Rejected, Stage
 from compress.data.summary import Summary
 
 SCHEMA: Literal[2] = 2
@@ -71,6 +71,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     augmentation: list[Augmentation] = []
     stages: list[Stage] = []
     artifacts: list[Artifact] = []
+    rejected: Annotated[list[Rejected], Meta(description="artifacts that lose more than max_drop")] = []
+    skipped: Annotated[list[str], Meta(description="what was not made, for lack of artifacts that hold")] = []
     baselines: list[Baseline] = []
     depths: list[DepthCurve] = []
     recommended: Annotated[str | None, Meta(description="name of the artifact to ship")] = None
@@ -139,6 +141,11 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def has_quiet_timings(self) -> bool:
         """Whether the quietest calls were told apart."""
         return any(timing.quiet_ms is not None for entry in self.entries for timing in entry.latency)
+
+    @property
+    def nothing_passes(self) -> bool:
+        """Whether all that was made of the student was rejected."""
+        return bool(self.rejected) and all(artifact.path == "student" for artifact in self.artifacts)
 
     @property
     def best(self) -> Entry | None:

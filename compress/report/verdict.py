@@ -9,7 +9,7 @@ from itertools import pairwise
 from msgspec import structs
 
 from compress.benchmark.figures import Artifact, Baseline, Entry
-from compress.report import formats
+from compress.report import formats, gates
 from compress.report.schema import Report
 from compress.tasks.paired import Difference
 
@@ -41,8 +41,8 @@ def recommend(report: Report) -> str | None:
 
 
 def warnings(report: Report) -> list[str]:
-    """Return why the teacher is not worth learning from, as far as this report shows; they are read before all else."""
-    return list(_of_the_teacher(report))
+    """Return which artifacts were rejected and why the teacher is not worth learning from; read before all else."""
+    return [*gates.warnings(report), *_of_the_teacher(report)]
 
 
 def verdicts(report: Report) -> list[str]:
@@ -59,6 +59,7 @@ def verdicts(report: Report) -> list[str]:
         *_slow_prunings(report),
         *_losses(report, measured),
         *_of_low_precision(report, measured),
+        *gates.findings(report),
     ]
 
 

@@ -55,6 +55,7 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             prune={"heads": PruneHeads(ratio=0.4, rows=40)},
             quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
             benchmark=QUICK,
+            max_drop=None,  # 40 validation rows can show little; tests/run/test_forms.py has enough
             output=str(folder / "run"),
             cache=str(folder / "cache"),
         ),
@@ -83,16 +84,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
     files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
-    recipe(files, save_tiny(folder / "teacher"), folder, benchmark=WHOLE).run()
+    recipe(files, save_tiny(folder / "teacher"), folder, **WHOLE).run()
     return folder
 
 
-WHOLE = replace(QUICK, teacher_int8=True)
+WHOLE: dict[str, Any] = {"benchmark": replace(QUICK, teacher_int8=True), "max_drop": 1.0}
 
 
 def again(folder: Path, **changes: Any) -> Recipe:
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
-    return recipe(files, folder / "teacher", folder, **{"benchmark": WHOLE, **changes})
+    return recipe(files, folder / "teacher", folder, **(WHOLE | changes))
 
 
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
@@ -137,6 +138,15 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     for name in ("dynamic", "static"):
         ran, total = by_name[name]["int8_matmuls"]
         assert 0 < ran <= total
+
+
+def test_few_validation_rows_reject_nothing_and_the_report_says_what_they_cannot_show(finished: Path) -> None:
+    said = report(finished)
+    assert "rejected" not in said
+    outcomes = {artifact["name"]: artifact.get("gate", {}).get("outcome") for artifact in said["artifacts"]}
+    assert outcomes == {"student": None, "onnx": "holds", "dynamic": "too few rows", "static": "too few rows"}
+    (line,) = [line for line in said["verdicts"] if line.startswith("40 validation rows are too few to show")]
+    assert "dynamic and static lose at most 1 point of accuracy" in line
 
 
 def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> None:
