@@ -74,6 +74,7 @@ GROUPS: Mapping[str, Options] = {
             **{name: f"compress.data.presets:PRESETS.{name}" for name in HUB_SETS},
         }
     ),
+    "task": Options(shared="compress.tasks.registry:CHOICES"),
     "teacher": Options({"model": "compress.teachers.model:Teacher"}),
     "augment": Options(
         {"perturb": "compress.augment.perturb:Perturb", "substitute": "compress.augment.substitute:Substitute"},

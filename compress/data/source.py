@@ -16,10 +16,11 @@ from compress.data.dataset import Dataset, Split
 from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
 from compress.data.summary import summarize
-from compress.errors import DataError, Fault
-from compress.settings import Settings, at_least, between, spelled
+from compress.errors import DataError, Fault, RecipeError
+from compress.settings import Settings, at_least, between, nearest, spelled
 from compress.tasks.base import Task
-from compress.tasks.registry import AUTO, task_class
+from compress.tasks.choice import AUTO, TaskChoice
+from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
 
@@ -69,18 +70,19 @@ class Data(Settings):
         """Return the raw rows of each split."""
         raise NotImplementedError
 
-    def load(self, task: str, seed: int) -> Dataset:
-        """Read the rows and make the data set; raises DataError if they cannot be used."""
-        return assemble(self.read(), self, task, seed)
+    def load(self, task: str | TaskChoice, seed: int) -> Dataset:
+        """Read the rows and make the data set, for a task or the name of one.
+
+        Raises DataError if they cannot be used, RecipeError where ``task`` does not fit them.
+        """
+        return assemble(self.read(), self, TaskChoice.of(task), seed)
 
 
-def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Dataset:
-    """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows.
-
-    ``chosen_task`` is the name of one, or ``auto``.
-    """
+def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
+    """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     given = parts.train
-    task, unseen = _with_unseen(_task(parts, chosen_task), parts)
+    task, unseen = _with_unseen(_task(parts, choice.kind), parts)
+    task = _judged(task, choice)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
@@ -100,7 +102,8 @@ def assemble(parts: Parts, settings: Data, chosen_task: str, seed: int) -> Datas
         elif number is not None and number > len(rows):
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
-    notes += _repetitions(chosen, parts.unlabelled)
+    task = _weighted(task, choice, splits["training"])
+    notes += [*task.doubts(splits["training"].known_labels), *_repetitions(chosen, parts.unlabelled)]
     data = Dataset(
         parts.name,
         task,
@@ -157,6 +160,26 @@ def _task(parts: Parts, name: str) -> Task:
     except ValueError:
         _refuse_labels(train, kind)
         raise
+
+
+def _judged(task: Task, choice: TaskChoice) -> Task:
+    """Return the task with the metric that is to decide. Raises RecipeError where it has no such metric."""
+    if choice.metric is None:
+        return task
+    if choice.metric not in task.metric_names:
+        rule = f"is not a metric of the task {task.name}"
+        raise RecipeError([Fault("task.metric", choice.metric, rule, nearest(choice.metric, task.metric_names))])
+    return task.judged_by(choice.metric)
+
+
+def _weighted(task: Task, choice: TaskChoice, train: Split) -> Task:
+    """Return the task with weights of classes. Raises RecipeError where it has no use for them, or not such a class."""
+    if choice.class_weights is None:
+        return task
+    try:
+        return task.weighted(choice.weight_of or None, train.known_labels)
+    except ValueError as error:
+        raise RecipeError([Fault("task.class_weights", None, str(error), "Leave it out, or correct it.")]) from error
 
 
 def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[str]) -> Parts:

@@ -36,7 +36,8 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
 from compress.tasks.base import Task
-from compress.tasks.registry import AUTO, task_faults
+from compress.tasks.choice import AUTO, TaskChoice
+from compress.tasks.registry import task_faults
 from compress.teachers.members import reading
 from compress.teachers.model import Teacher
 from compress.train import Objective, Training, fit, same_randomness
@@ -49,6 +50,7 @@ class OtherTask(Settings):
     data: Files = field(default_factory=Files)
     teacher: Teacher = field(default_factory=Teacher)
     task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
+    metric: str | None = None  # the metric that decides; default: the task's first
 
     def faults(self) -> Iterator[Fault]:
         """The task is known."""
@@ -59,7 +61,7 @@ class OtherTask(Settings):
         parts = self.data.read()
         if parts.test is None:
             parts = replace(parts, test=parts.validation)
-        return assemble(parts, self.data, self.task, seed)
+        return assemble(parts, self.data, TaskChoice(kind=self.task, metric=self.metric), seed)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class _Learnt:
     @property
     def key(self) -> list[Any]:
         rows = self.data.transfer.fingerprint, self.data.validation.fingerprint
-        return [self.name, self.teacher.key, *rows, self.data.task.head_config()]
+        return [self.name, self.teacher.key, *rows, self.data.task.head_config(), self.data.task.decides]
 
 
 @dataclass(kw_only=True)
@@ -193,7 +195,9 @@ class MultiTask(Training):
             teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
             own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
             source = on_disk(state.workshop, task.teacher, teacher, own, {})
-            parts[task.name] = Distillation(model.head(task.name), self._losses(task.data.task), source)
+            parts[task.name] = Distillation(
+                model.head(task.name), self._losses(task.data.task), source, task=task.data.task
+            )
             rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
             held = tokenize(task.data.validation, theirs, theirs.model_max_length)

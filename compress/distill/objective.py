@@ -17,6 +17,7 @@ from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
+from compress.tasks.base import Task
 from compress.tasks.registry import task_of_config
 from compress.train import Objective
 
@@ -40,6 +41,8 @@ class Distillation(Objective):
     arXiv:1909.11556); the teacher is always whole. The losses are then those of the network that ran: a skipped
     layer's state is its input, so it is the layers below that are brought near the teacher's layer in its place,
     and terms that compare attention, queries, keys or values of a skipped layer are left out, for it has none.
+
+    ``task`` is what labels are compared by; default: that of the student's head, which knows no weights of classes.
     """
 
     def __init__(
@@ -50,11 +53,12 @@ class Distillation(Objective):
         teacher_config: Any = None,
         layers: Pairs = (),
         layer_drop: float = 0.0,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
-        self.task = task_of_config(student.config)
+        self.task = task or task_of_config(student.config)
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.quantities = tuple(dict.fromkeys(quantity for loss in losses.values() for quantity in loss.quantities))
         self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)

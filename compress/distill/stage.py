@@ -175,7 +175,8 @@ class Distill(Training):
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
-            rows.fingerprint, state.data.validation.fingerprint, state.seed, *([plain(sparsify)] if sparsify else []),
+            rows.fingerprint, state.data.validation.fingerprint, state.data.task.decides, state.seed,
+            *([plain(sparsify)] if sparsify else []),
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
@@ -216,16 +217,20 @@ class Distill(Training):
         self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
     ) -> Distillation:
         if not self._needs_teacher:
-            return Distillation(student, self.losses, layer_drop=self._layer_drop(student))
+            return Distillation(student, self.losses, layer_drop=self._layer_drop(student), task=state.data.task)
         if state.teacher is None:
             for fault in self.weight_faults():
                 raise ModelError(str(fault))
             source = FromLogits(state.given_answers.logits(rows, state.workshop))
-            return Distillation(student, self.losses, source, layer_drop=self._layer_drop(student))
+            return Distillation(
+                student, self.losses, source, layer_drop=self._layer_drop(student), task=state.data.task
+            )
         teacher = load_model(state.given_teacher.folder, on=device())
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
-        return self.comparison(state.workshop, state.given_teacher, teacher, tokens, student, folder, notes)
+        return self.comparison(
+            state.workshop, state.given_teacher, teacher, tokens, student, folder, notes, state.data.task
+        )
 
     def comparison(
         self,
@@ -236,10 +241,11 @@ class Distill(Training):
         student: PreTrainedModel,
         folder: Path,
         notes: list[str],
+        task: Task | None = None,
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 
-        ``folder`` keeps what a resumed run must do as before.
+        ``folder`` keeps what a resumed run must do as before; ``task`` compares labels, as `Distillation` has it.
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
@@ -252,7 +258,7 @@ class Distill(Training):
         taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last))
         source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
         notes.append(note)
-        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student))
+        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task)
 
     def _layer_drop(self, student: PreTrainedModel) -> float:
         """Return the rate at which layers are skipped: none where pruning has left a single one."""

@@ -22,7 +22,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
-from compress.tasks.registry import task_of_config
+from compress.tasks.base import Task
 from compress.train import Objective, Training, fit
 
 
@@ -82,7 +82,7 @@ class Theseus(Training):
             student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
             validation = tokenize(state.data.validation, tokenizer, tokenizer.model_max_length)
-            objective = Replacement(student, principal(load_model(teacher.folder, on=device())), self)
+            objective = Replacement(student, principal(load_model(teacher.folder, on=device())), self, state.data.task)
             curves = fit(
                 objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="theseus",
                 validate=lambda: main_metric(student, validation, state.data.task),
@@ -91,7 +91,8 @@ class Theseus(Training):
             return {"curves": curves}
 
         made_with = [
-            self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint, state.seed,
+            self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint,
+            state.data.task.decides, state.seed,
         ]  # fmt: skip
         product = state.workshop.make(Kind("theseus", revision=1), made_with, work)
         notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
@@ -107,10 +108,9 @@ class Replacement(Objective):
     over at once, and of the student only the layers learn. A layer that was not drawn has a gradient of zero.
     """
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, settings: Theseus) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, settings: Theseus, task: Task) -> None:
         super().__init__()
-        self.student, self.settings = student, settings
-        self.task = task_of_config(student.config)
+        self.student, self.settings, self.task = student, settings, task
         self.frozen = (teacher.requires_grad_(False),)  # in a tuple: no part of this module, not trained, not saved
         family = family_of(student.config)
         shared = {name: value for name, value in teacher.state_dict().items() if family.place(name) is None}

@@ -152,7 +152,9 @@ class Mixed(Settings):
 
     def depends_on(self, state: State) -> list[Any]:
         """Return what the choice depends on, except for graph and ranges; nothing where there is none."""
-        return [] if self.max_drop is None else [plain(self), state.data.validation.fingerprint]
+        return (
+            [] if self.max_drop is None else [plain(self), state.data.validation.fingerprint, state.data.task.decides]
+        )
 
     def choose(
         self, state: State, precisions: Precisions, tokenizer: Any, calibration: Tokens

@@ -49,5 +49,5 @@ def comparison_html(reports: Labelled) -> str:
         chosen=chosen,
         rows=rows(parsed[0][1]),
         condition=condition(parsed[0][1]),
-        metric=formats.metric_title(parsed[0][1].main_metric).lower(),
+        metric=formats.metric_name(parsed[0][1].main_metric),
     )

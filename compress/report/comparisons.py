@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from compress.report import formats
 from compress.report.schema import Report
-from compress.tasks.registry import TASKS
 
 TITLE = "Who is better, on the same rows"
 HEADINGS = ["Model", "Against", "Difference", "95 % interval", "p", "Says"]
@@ -29,7 +28,7 @@ def rows(report: Report) -> list[list[str]]:
 
 def said(report: Report) -> str:
     """Return how the comparisons were made, in two sentences."""
-    test = TASKS[report.task.kind].test if report.task.kind in TASKS else "a paired test"
+    test = report.task.test or "a paired test"
     unit = " in points" if formats.is_share(report.main_metric) else ""
     return (
         f"{formats.metric_title(report.main_metric)} of the model less that of the other{unit}, by {test}. "

@@ -30,7 +30,7 @@ def curves(report: Report, entry: Entry, *, narrow: bool = False) -> str:
         panels.append(lambda panel: _lines(panel, "loss", losses))
     if len(validation) > 1:
         share = formats.is_share(report.main_metric)
-        title = f"validation {formats.metric_title(report.main_metric).lower()}" + (", %" if share else "")
+        title = f"validation {formats.metric_name(report.main_metric)}" + (", %" if share else "")
         panels.append(lambda panel: _lines(panel, title, {"": validation}, scale=100 if share else 1, marked=True))
     if not panels:
         return ""

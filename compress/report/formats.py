@@ -6,19 +6,28 @@ import math
 
 MISSING = "–"
 MILLION, BILLION = 1e6, 1e9
-_SHARES = {"accuracy", "f1", "precision", "recall", "exact", "balanced"}  # first words of metrics told in percent
-_ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE"}
+_SHARES = {"accuracy", "f1", "macro", "micro", "precision", "recall", "exact", "balanced"}  # told in percent: by word
+_ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is written in percent; correlations and errors are not."""
-    return metric.partition("_")[0] in _SHARES
+    return metric.partition(":")[0].partition("_")[0] in _SHARES
 
 
 def metric_title(metric: str) -> str:
-    """Return a metric's name for a heading or an axis: "Accuracy", "F1 macro", "MCC"."""
-    first, *others = metric.split("_")
-    return " ".join([_ACRONYMS.get(first, first[:1].upper() + first[1:]), *others])
+    """Return a metric's name for a heading or an axis: "Accuracy", "Macro F1", "MCC"; "F1 of spam" for "f1:spam"."""
+    name, _, label = metric.partition(":")
+    words = [_ACRONYMS.get(word, word) for word in name.split("_")]
+    title = " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+    return f"{title} of {label}" if label else title
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name within a sentence: "accuracy", "macro F1", "Pearson", "F1 of spam"."""
+    title = metric_title(metric)
+    is_name = not is_share(metric) or title.startswith(tuple(_ACRONYMS.values()))
+    return title if is_name else title[:1].lower() + title[1:]
 
 
 def significant(value: float | None, digits: int = 3) -> str:

@@ -60,7 +60,7 @@ def findings(report: Report) -> Iterator[str]:
     enough = f"about {formats.count(needed)} could" if needed else "no number of rows could"
     yield (
         f"{gate.rows:,} validation rows are too few to show that {which} at most {_points(gate.max_drop)} of "
-        f"{gate.metric}{_bound(gate)}: {enough}. Give more (data.validation, data.validation_share), or look at the "
+        f"{formats.metric_name(gate.metric)}{_bound(gate)}: {enough}. Give more (data.validation, data.validation_share), or look at the "
         "interval on the test rows before you ship."
     )
 
@@ -83,7 +83,7 @@ def rows(report: Report) -> list[list[str]]:
 
 def explained(report: Report) -> str:
     """Return what the table shows."""
-    metric = formats.metric_title(report.main_metric).lower()
+    metric = formats.metric_name(report.main_metric)
     return (
         f"These artifacts lose more {metric} than max_drop allows, or the rows that could show otherwise do not. They "
         "are under rejected/, and nothing recommends them. Points, against the student, on validation rows."
@@ -104,7 +104,7 @@ def costs(rejected: Rejected) -> list[list[str]]:
 
 def _fall(gate: Gate) -> str:
     how = f"falls by {_points(gate.drop)}" if gate.drop >= 0 else f"rises by {_points(-gate.drop)}"
-    return f"{gate.metric} {how} on {gate.rows:,} validation rows"
+    return f"{formats.metric_name(gate.metric)} {how} on {gate.rows:,} validation rows"
 
 
 def _bound(gate: Gate) -> str:

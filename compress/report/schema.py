@@ -39,7 +39,8 @@ class TaskFacts(Struct, frozen=True, kw_only=True):
 
     kind: str = ""
     labels: list[str] = []
-    main_metric: str = "accuracy"
+    main_metric: Annotated[str, Meta(description="the metric that decides and is quoted first")] = "accuracy"
+    test: Annotated[str, Meta(description="what differences of the main metric are tested with, in words")] = ""
 
 
 class DataFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

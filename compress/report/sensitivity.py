@@ -44,7 +44,7 @@ def said(found: Sensitivity) -> str:
     """Return how it was measured and the result."""
     spared = [one.part for one in found.parts if one.precision == "fp32"]
     left = found.steps[-1].drop if found.steps else 0.0
-    metric, rows = formats.metric_title(found.metric).lower(), f"{found.rows:,} validation rows"
+    metric, rows = formats.metric_name(found.metric), f"{found.rows:,} validation rows"
     return (
         f"Sensitivity: {_MEASURES.get(found.order, found.order)}. In fp32: {', '.join(spared) or 'nothing'}. "
         f"With that, {metric} on {rows} falls by {left:.4f}; {found.max_drop or 0:g} was allowed. These rows made the "

@@ -155,11 +155,11 @@ def _reversed(difference: Difference) -> Difference:
 def _in_words(difference: Difference) -> str:
     """Return a difference in words: "accuracy +1.2 points, 95 % interval +0.3 to +2.1"."""
     metric = difference.metric
-    unit = " points" if formats.is_share(metric) else ""
+    unit, name = " points" if formats.is_share(metric) else "", formats.metric_name(metric)
     value, low, high = (
         formats.points(metric, number) for number in (difference.value, difference.low, difference.high)
     )
-    return f"{metric} {value}{unit}, 95 % interval {low} to {high}"
+    return f"{name} {value}{unit}, 95 % interval {low} to {high}"
 
 
 def _sides(report: Report, better: Entry, other: Entry) -> str:
@@ -191,7 +191,7 @@ def _of_low_precision(report: Report, artifacts: list[Artifact]) -> Iterator[str
             continue
         advice = f"ship {report.recommended}"
         if report.recommended == artifact.name:
-            below = f"{full.name} is more than {WORSE_BY} below the best {report.main_metric}"
+            below = f"{full.name} is more than {WORSE_BY} below the best {formats.metric_name(report.main_metric)}"
             advice = f"recommended all the same, as {below}"
         yield (
             f"{artifact.name} in {artifact.precision} is not faster than {full.name} in {full.precision} on this "

@@ -61,7 +61,7 @@ def _over_int8(entry: Entry) -> str:
 
 def _kept(report: Report, entry: Entry) -> str:
     metric, value = report.main_metric, report.metric(entry)
-    title = formats.metric_title(metric).lower() if formats.is_share(metric) else formats.metric_title(metric)
+    title = formats.metric_name(metric)
     measured = "" if value is None else with_unit(metric, value) + formats.brackets(metric, report.interval(entry))
     basis = f"{measured}, {rows(report)}" if measured else ""
     if entry.retained is not None:
@@ -91,9 +91,7 @@ def figures(report: Report) -> list[Figure]:
         interval = formats.brackets(metric, report.interval(best)).strip()
         against = f"{report.against} {with_unit(metric, report.metric(teacher))}" if teacher else ""
         detail = "; ".join(part for part in (f"95 % interval {interval}" if interval else "", against) if part)
-        found.append(
-            Figure(with_unit(metric, value), formats.metric_title(metric).lower(), f"{detail}; {rows(report)}")
-        )
+        found.append(Figure(with_unit(metric, value), formats.metric_name(metric), f"{detail}; {rows(report)}"))
     if best.speedup is not None:
         ours, theirs = report.milliseconds(best), report.milliseconds(teacher) if teacher else None
         label = f"{'as fast as' if best.speedup < 1 else 'faster than'} the {report.against}"

@@ -156,6 +156,8 @@ def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
 def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
     try:
         action()
+    except RecipeError as error:
+        return list(error.faults)
     except CompressError as error:
         of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
         return [Fault("data" if of_rows else setting, None, str(error).rstrip("."))]

@@ -51,7 +51,10 @@ def report_of(
         schema=SCHEMA, recipe=recipe.recipe, name=recipe.name or "", command=command, settings=plain(recipe),
         seed=recipe.seed, started=started.isoformat(timespec="seconds"), seconds=seconds,
         machine=describe(recipe.benchmark.threads), versions=versions(),
-        task=TaskFacts(kind=data.task.name, labels=list(data.task.label_names), main_metric=data.task.main_metric),
+        task=TaskFacts(
+            kind=data.task.name, labels=list(data.task.label_names), main_metric=data.task.main_metric,
+            test=data.task.test,
+        ),
         dataset=DataFacts(
             name=data.name, rows=rows, fingerprint=data.fingerprint, notes=[*summary.warnings(), *data.notes],
             summary=summary,

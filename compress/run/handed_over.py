@@ -26,6 +26,7 @@ from compress.files import hash_file, hash_folder, storage_faults, write_text
 from compress.models.loading import save_model
 from compress.registry import GROUPS
 from compress.run.recipe_yaml import GIVEN
+from compress.tasks.choice import TaskChoice
 from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
 
@@ -48,9 +49,12 @@ def settled(recipe: Recipe) -> Recipe:
     folder = Path(os.path.abspath(recipe.cache_folder)) / GIVEN  # noqa: PTH100  # links stay
     data: Any = recipe.data
     teacher: Any = recipe.teacher
+    task: Any = recipe.task
     changes: dict[str, Any] = {}
     if not isinstance(data, Data):
         changes["data"] = _data(data, folder)
+    if isinstance(task, str):
+        changes["task"] = TaskChoice.of(task)
     if not isinstance(teacher, BaseTeacher):
         changes["teacher"] = Teacher(model=_teacher(teacher, folder))
     elif isinstance(teacher, Teacher) and not _is_name(teacher.model):

@@ -29,7 +29,8 @@ from compress.settings import Settings
 from compress.student.base import Student
 from compress.student.bert import Bert
 from compress.student.saved import Saved
-from compress.tasks.registry import AUTO, task_faults
+from compress.tasks.choice import TaskChoice
+from compress.tasks.registry import task_faults
 from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
 from compress.train import Training
@@ -42,7 +43,7 @@ class Recipe(Settings):
     recipe: str = "custom"  # its name, the first part of the run's folder
     name: str | None = None  # the run's name; default: the next free number, as 001
     uses: list[str] = field(default_factory=list)  # your own modules, which register more to choose from
-    task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
+    task: TaskChoice = field(default_factory=TaskChoice)
     data: Data = field(default_factory=Tweets)
     teacher: BaseTeacher = field(default_factory=Teacher)
     augment: dict[str, Augmentation] = field(default_factory=dict)  # more rows for the teacher to label
@@ -67,7 +68,7 @@ class Recipe(Settings):
                 "max_drop", self.max_drop, "must lie in [0, 100]: points of the main metric", "For example 1.0."
             )
         yield from name_faults(self)
-        yield from task_faults("task", self.task)
+        yield from task_faults("task", self.task.kind)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from numpy.typing import NDArray
 
-from compress.tasks.paired import Difference
+from compress.tasks.paired import SAMPLES, Difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,19 @@ class Baseline:
     logits: Callable[[Sequence[str]], Array]  # of texts, in the form of a model's
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByClass:
+    """How well one class is found: what the answers say of it, on rows with labels."""
+
+    label: str
+    rows: int  # that have the label
+    answered: int  # to which the model gives it
+    precision: float  # share of those answers that are right; 0 where there are none
+    recall: float  # share of the rows with the label that are found; 0 where there are none
+    f1: float
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """What is predicted from a text or a pair of texts.
 
@@ -79,10 +92,6 @@ class Task(ABC):
     """What its labels are, in messages: "classes", "scores"."""
     distributes: ClassVar[bool]
     """Whether the softmax of the logits is a distribution, which a temperature can soften."""
-    main_metric: ClassVar[str]
-    """The metric that is quoted first, higher is better."""
-    test: ClassVar[str]
-    """What `difference` tests with, in words: "McNemar's exact test"."""
     missing: ClassVar[float]
     """What stands for the label of a row, or of a word, that has none."""
     by_token: ClassVar[bool] = False
@@ -91,6 +100,11 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+
+    metric: str = field(default="", kw_only=True)
+    """The metric that decides, one of `metric_names`; empty: the first of them."""
+    weights: tuple[float, ...] = field(default=(), kw_only=True)
+    """What the classes weigh in the loss on labels, in the order of the outputs; empty: all the same."""
 
     # labels as they are read
 
@@ -190,6 +204,45 @@ class Task(ABC):
         """Return the task and encoded labels as a model's head numbers them."""
         return self, list(labels)
 
+    # what decides
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that a recipe can choose to decide, the default first; in all of them higher is better."""
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that decides: early stopping, what is kept, compared, recommended and quoted first."""
+        return self.metric or self.metric_names[0]
+
+    @property
+    def test(self) -> str:
+        """What `difference` tests with, in words: "McNemar's exact test"."""
+        return f"a paired bootstrap of {SAMPLES:,} samples"
+
+    @property
+    def decides(self) -> list[Any]:
+        """What training and choosing depend on beside rows: the metric and the weights of classes, JSON-ready."""
+        return [self.main_metric, list(self.weights)]
+
+    def judged_by(self, metric: str) -> Self:
+        """Return the task with one of `metric_names` as the metric that decides."""
+        return replace(self, metric=metric)
+
+    def weighted(self, given: Mapping[str, float] | None, labels: Array) -> Self:
+        """Return the task with weights of classes in `loss`; None for the same total weight of every class.
+
+        ``given`` are weights by class, 1 for the others. They are scaled so that the mean over the rows of
+        ``labels``, those of the training split, is 1: learning rates keep their meaning. Raises ValueError where
+        the task's loss knows no weights of classes.
+        """
+        raise ValueError(f"has no effect: the labels are {self.predicts}")
+
+    def doubts(self, labels: Array) -> Iterator[str]:
+        """Yield sentences on why the metric that decides misleads on training rows with these labels."""
+        yield from ()
+
     # losses
 
     @abstractmethod
@@ -198,7 +251,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of each row (batch,); all of them have labels."""
+        """Return the loss of each row (batch,), times its class's weight; all rows have labels."""
 
     def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean of `loss` over the rows with labels; 0 where none has one."""
@@ -246,9 +299,13 @@ class Task(ABC):
     def agreement(self, logits: Array, others: Array) -> float:
         """Share of rows on which two models predict the same."""
 
+    def by_class(self, logits: Array, labels: Array) -> list[ByClass]:
+        """Return how well each class is found, in the order of the classes; nothing where there are none."""
+        return []
+
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
-        """Compare the main metric of a model with that of another one on the same rows, by a paired test."""
+        """Compare the metric that decides of a model with that of another one on the same rows, by `test`."""
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +13,17 @@ from transformers import AutoModelForSequenceClassification
 
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_classes
-from compress.tasks.base import Array, Baseline, Features, Labelled, Task
+from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import refuse_doubtful_labels, refuse_too_many_classes
 from compress.tasks.functions import UNLABELLED, soft_target_loss
 from compress.tasks.judging import Head, judge_classes
 from compress.tasks.paired import Difference
-from compress.tasks.statistics import bootstrap, from_confusion, wilson
+from compress.tasks.statistics import f1_of, of_counts, wilson
+from compress.wording import shortened
+
+F1_OF = "f1:"  # before the class whose F1 it is
+MISLEADS = 0.8  # share of the largest class from which accuracy says little of the others
+UNSEEN = 0.1  # share of its even share below which accuracy hardly sees a class
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,6 @@ class Classification(Task):
     pipeline = "text-classification"
     predicts = "classes"
     distributes = True
-    main_metric = "accuracy"
-    test = "McNemar's exact test"
     missing = UNLABELLED
 
     @classmethod
@@ -106,7 +109,9 @@ class Classification(Task):
         if adoption.names == self.labels:
             return self, list(labels)
         number = np.array([adoption.outputs[label] for label in self.labels], dtype=np.int64)
-        return Classification(adoption.names), [number[known] for known in labels]
+        weight_of = dict(zip((adoption.outputs[label] for label in self.labels), self.weights, strict=False))
+        weights = tuple(weight_of.get(output, 1.0) for output in range(len(adoption.names))) if self.weights else ()
+        return replace(self, labels=adoption.names, weights=weights), [number[known] for known in labels]
 
     def encode(self, label: str) -> int:
         """Return the label's index; raises ValueError for a label outside `labels`."""
@@ -120,17 +125,59 @@ class Classification(Task):
         """Return why, where only one class is left."""
         return "leaves rows of one class only" if len(set(labels.tolist())) < 2 else ""
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Accuracy, macro F1, Matthews' correlation, balanced accuracy, and the F1 of each class."""
+        return ("accuracy", "macro_f1", "mcc", "balanced_accuracy", *(f"{F1_OF}{label}" for label in self.labels))
+
+    @property
+    def test(self) -> str:
+        """McNemar's test for accuracy, the bootstrap for the others."""
+        return "McNemar's exact test" if self.main_metric == "accuracy" else super().test
+
+    def weighted(self, given: Mapping[str, float] | None, labels: Array) -> Self:
+        """Return the task with weights of classes in the cross-entropy; raises ValueError for one that there is not."""
+        for label in given or ():
+            if label not in self.labels:
+                raise ValueError(f"names no class of the data: {shortened(label)!r}")
+        counts = np.bincount(labels, minlength=self.outputs)
+        own = 1 / np.maximum(counts, 1) if given is None else np.array([given.get(name, 1.0) for name in self.labels])
+        scaled = own * counts.sum() / (own * counts).sum()
+        return replace(self, weights=tuple(map(float, scaled)))
+
+    def doubts(self, labels: Array) -> Iterator[str]:
+        """Yield why accuracy misleads: one class has most of the rows, or another so few that losing it is not seen."""
+        if self.main_metric != "accuracy" or not len(labels):
+            return
+        shares = np.bincount(labels, minlength=self.outputs) / len(labels)
+        most, least = int(shares.argmax()), int(np.where(shares > 0, shares, np.inf).argmin())
+        remedy = (
+            "Let another metric decide: task.metric=macro_f1, mcc, balanced_accuracy or f1:CLASS; "
+            "task.class_weights=balanced makes rare classes count in the loss."
+        )
+        if shares[most] >= MISLEADS:
+            yield (
+                f"Accuracy misleads here: always answering {shortened(self.labels[most])!r} is right on "
+                f"{shares[most]:.1%} of the training rows. {remedy}"
+            )
+        elif shares[least] < UNSEEN / int((shares > 0).sum()):
+            yield (
+                f"Accuracy hardly sees {shortened(self.labels[least])!r}, which has {shares[least]:.2%} of the "
+                f"training rows: never finding it costs no more. {remedy}"
+            )
+
     def labelled(self, labels: Tensor) -> Tensor:
         """Return which rows have a label (batch,)."""
         return labels != self.missing
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in nats (batch,)."""
-        return functional.cross_entropy(logits, labels, reduction="none")
+        """Cross-entropy in nats (batch,), times the weight of the row's class."""
+        errors = functional.cross_entropy(logits, labels, reduction="none")
+        return errors * errors.new_tensor(self.weights)[labels] if self.weights else errors
 
     def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats."""
-        return functional.cross_entropy(logits, labels)
+        return self.mean_loss(logits, labels) if self.weights else functional.cross_entropy(logits, labels)
 
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return `soft_target_loss`: KL(others || logits) in nats."""
@@ -163,34 +210,73 @@ class Classification(Task):
         return self.labels[int(label)]
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return accuracy, macro F1 over the classes that occur, and Matthews' correlation (scikit-learn)."""
-        from sklearn.metrics import f1_score, matthews_corrcoef
+        """Return accuracy, macro F1 and balanced accuracy over the classes that occur, and Matthews' correlation.
 
-        predicted = self.predictions(logits)
-        return {
-            "accuracy": float((predicted == labels).mean()),
-            "f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels), zero_division=0)),
-            "mcc": float(matthews_corrcoef(labels, predicted)) if len({*labels, *predicted}) > 1 else 0.0,
-        }
+        The F1 of one class is beside them where it decides.
+        """
+        counts = self._counts(self.predictions(logits), labels)
+        return {name: float(value) for name, value in self._values(*counts).items()}
+
+    def _counts(self, predicted: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return how often each class is true, predicted, and both (classes,)."""
+        right = labels[predicted == labels]
+        true, answered, both = (np.bincount(side, minlength=self.outputs) for side in (labels, predicted, right))
+        return true, answered, both
+
+    def _values(self, true: Array, predicted: Array, right: Array) -> dict[str, Array]:
+        """Return metrics of counts (…, classes)."""
+        found = of_counts(true, predicted, right)
+        if self.main_metric not in found:
+            chosen = self.labels.index(self.main_metric.removeprefix(F1_OF))
+            found[self.main_metric] = f1_of(true, predicted, right)[..., chosen]
+        return found
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return Wilson's interval for accuracy, a bootstrap interval for the others."""
-        predicted, count = self.predictions(logits), self.outputs
-        codes = labels.astype(np.int64) * count + predicted
+        predicted = self.predictions(logits)
+        cells, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
+        columns = _counted(cells[:, 0], self.outputs, cells[:, 1])
+        draws = [self._values(*np.split(t @ columns, 3, axis=1)) for t in paired.resampled(len(cells), counts)]
+        found = {
+            name: tuple(map(float, np.quantile(np.concatenate([draw[name] for draw in draws]), [0.025, 0.975])))
+            for name in draws[0]
+        }
+        return {name: (low, high) for name, (low, high) in found.items()} | {
+            "accuracy": wilson(int((predicted == labels).sum()), len(labels))
+        }
 
-        def metrics(rows: Array) -> dict[str, float]:
-            return from_confusion(np.bincount(codes[rows], minlength=count * count).reshape(count, count))
-
-        return bootstrap(metrics, len(labels)) | {"accuracy": wilson(int((predicted == labels).sum()), len(labels))}
+    def by_class(self, logits: Array, labels: Array) -> list[ByClass]:
+        """Return precision, recall and F1 of each class."""
+        true, answered, right = self._counts(self.predictions(logits), labels)
+        precisions, recalls = (right / np.maximum(side, 1) for side in (answered, true))
+        columns = true, answered, precisions, recalls, f1_of(true, answered, right)
+        return [
+            ByClass(
+                label=label, rows=int(rows), answered=int(answers), precision=float(precision), recall=float(recall),
+                f1=float(f1),
+            )
+            for label, rows, answers, precision, recall, f1 in zip(self.labels, *columns, strict=True)
+        ]  # fmt: skip
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Return the share of rows with the same predicted label."""
         return float((self.predictions(logits) == self.predictions(others)).mean())
 
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
-        """Compare accuracies by McNemar's exact test."""
-        right, other = (self.predictions(side) == labels for side in (logits, others))
-        return paired.of_right_answers(self.main_metric, right, other)
+        """Compare accuracies by McNemar's exact test, another metric by a paired bootstrap."""
+        answers = [self.predictions(side) for side in (logits, others)]
+        if self.main_metric == "accuracy":
+            right, other = (side == labels for side in answers)
+            return paired.of_right_answers(self.main_metric, right, other)
+        cells, counts = np.unique(np.stack([labels, *answers], axis=1), axis=0, return_counts=True)
+        columns = _counted(cells[:, 0], self.outputs, cells[:, 1], cells[:, 2])
+
+        def difference(sums: Array) -> Array:
+            true, *parts = np.split(sums, 5, axis=1)
+            ours, theirs = (self._values(true, *parts[at : at + 2])[self.main_metric] for at in (0, 2))
+            return ours - theirs
+
+        return paired.of_resampled_rows(self.main_metric, columns, difference, counts)
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield how often it is right; raises ModelError where its outputs stand for other labels."""
@@ -209,3 +295,14 @@ class Classification(Task):
             return found
 
         return Baseline(kind=f"{features.kind} + logistic regression", parameters=int(linear.coef_.size), logits=logits)
+
+
+def _counted(labels: Array, classes: int, *answers: Array) -> Array:
+    """Return what is summed over rows for every metric, (rows, columns of all classes).
+
+    For each class 1 where it is the label, then for each column of answers 1 where it is the answer, and where it is
+    the right one.
+    """
+    one = np.eye(classes)
+    true = one[labels]
+    return np.concatenate([true, *(part for side in answers for part in (one[side], one[side] * true))], axis=1)

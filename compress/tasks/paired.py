@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,33 +83,97 @@ def tango(won: int, lost: int, rows: int, z: float = Z) -> tuple[float, float]:
     return low, high
 
 
+def resampled(rows: int, counts: Array | None = None, samples: int = SAMPLES, seed: int = 0) -> Iterator[Array]:
+    """Yield how often each row is drawn in samples with replacement, as many as there are rows: (some, rows), seeded.
+
+    ``counts`` (rows,) says for how many equal rows each stands, where there are few different ones.
+    """
+    generator = np.random.default_rng(seed)
+    at_once = max(1, CELLS // max(rows, 1))
+    for start in range(0, samples, at_once):
+        some = min(at_once, samples - start)
+        if counts is not None:
+            yield generator.multinomial(int(counts.sum()), counts / counts.sum(), some)
+            continue
+        drawn = generator.integers(0, rows, (some, rows)) + rows * np.arange(some)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=some * rows).reshape(some, rows)
+
+
+def of_draws(metric: str, value: float, draws: Iterable[Array]) -> Difference:
+    """Return a difference with the percentiles of its values in resampled rows, and how rarely they change sides."""
+    found = np.concatenate(list(draws))
+    fewest = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    low, floor, high = (float(end) for end in np.quantile(found, [0.025, 0.05, 0.975]))
+    p = min(1.0, 2 * (fewest + 1) / (len(found) + 1))
+    return Difference(metric=metric, value=value, low=low, high=high, p=p, floor=floor)
+
+
 def of_resampled_rows(
-    metric: str, columns: Array, statistic: Callable[[Array], Array], samples: int = SAMPLES, seed: int = 0
-) -> Difference:
+    metric: str, columns: Array, statistic: Callable[[Array], Array], counts: Array | None = None,
+    samples: int = SAMPLES, seed: int = 0,
+) -> Difference:  # fmt: skip
     """Compare any metrics that are functions of sums over rows, by a paired bootstrap.
 
     ``columns`` (rows, sums) are what is summed; ``statistic`` turns sums (samples, sums) into differences (samples,).
     Rows are drawn with replacement, the same for both sides, seeded; the interval is that of the percentiles.
+    ``counts`` (rows,) says for how many equal rows each stands.
     """
-    generator, rows = np.random.default_rng(seed), len(columns)
-    draws: list[Array] = []
-    at_once = max(1, CELLS // max(rows, 1))
-    for start in range(0, samples, at_once):
-        count = min(at_once, samples - start)
-        drawn = generator.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
-        draws.append(statistic(times @ columns))
-    found = np.concatenate(draws)
-    fewest = min(int((found <= 0).sum()), int((found >= 0).sum()))
-    low, floor, high = np.quantile(found, [0.025, 0.05, 0.975])
-    return Difference(
-        metric=metric,
-        value=float(statistic(columns.sum(0, keepdims=True))[0]),
-        low=float(low),
-        high=float(high),
-        floor=float(floor),
-        p=min(1.0, 2 * (fewest + 1) / (samples + 1)),
-    )
+    whole = columns.sum(0, keepdims=True) if counts is None else counts[None] @ columns
+    draws = (statistic(times @ columns) for times in resampled(len(columns), counts, samples, seed))
+    return of_draws(metric, float(statistic(whole)[0]), draws)
+
+
+def of_ranks(metric: str, labels: Array, scores: Array, other: Array) -> Difference:
+    """Compare Spearman's correlation with the labels of two columns of scores, each (rows,), by a paired bootstrap.
+
+    Ranks are those within each sample, equal values at their mean.
+    """
+    places = [np.unique(column, return_inverse=True)[1] for column in (labels, scores, other)]
+
+    def difference(times: Array) -> Array:
+        true, *sides = (_mean_ranks(times, place) for place in places)
+        ours, theirs = (_weighted_correlation(times, side, true) for side in sides)
+        return ours - theirs
+
+    whole = difference(np.ones((1, len(labels)), dtype=np.int64))
+    return of_draws(metric, float(whole[0]), map(difference, resampled(len(labels))))
+
+
+def _mean_ranks(times: Array, place: Array) -> Array:
+    """Return the rank of every row, (samples, rows), among rows drawn ``times`` (samples, rows).
+
+    ``place`` (rows,) numbers the rows' values in order; equal values share the mean of their ranks.
+    """
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(place.max() + 1))
+    drawn = np.add.reduceat(times[:, order], starts, axis=1)  # of each value
+    ranks: Array = np.cumsum(drawn, axis=1) - (drawn - 1) / 2
+    return ranks[:, place]
+
+
+def _weighted_correlation(times: Array, side: Array, true: Array) -> Array:
+    """Return Pearson's correlation of two columns (samples, rows), rows weighted by ``times``; 0 for constants."""
+    rows = times.sum(1, keepdims=True)
+    ours, theirs = (column - (times * column).sum(1, keepdims=True) / rows for column in (side, true))
+    spread = np.sqrt((times * ours**2).sum(1) * (times * theirs**2).sum(1))
+    together = (times * ours * theirs).sum(1)
+    found: Array = np.divide(together, spread, out=np.zeros_like(spread), where=spread > 0)
+    return found
+
+
+def of_errors(metric: str, labels: Array, scores: Array, other: Array) -> Difference:
+    """Compare the share of the labels' variance that two columns of scores explain (R²), by a paired bootstrap."""
+    true, *sides = (column.astype(np.float64) for column in (labels, scores, other))
+    centred = true - true.mean()
+    columns = np.stack([(sides[1] - true) ** 2 - (sides[0] - true) ** 2, centred, centred**2, np.ones(len(true))], 1)
+
+    def difference(sums: Array) -> Array:
+        gained, first, square, rows = sums.T
+        spread = square - first**2 / rows
+        found: Array = np.divide(gained, spread, out=np.zeros_like(gained), where=spread > 0)
+        return found
+
+    return of_resampled_rows(metric, columns, difference)
 
 
 def of_scores(metric: str, labels: Array, scores: Array, other: Array) -> Difference:

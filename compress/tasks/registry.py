@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.errors import Fault
 from compress.settings import nearest
 from compress.tasks.base import Task
+from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
 from compress.tasks.regression import Regression
-
-AUTO = "auto"
-"""What a recipe writes to let the labels decide the task."""
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -38,6 +36,24 @@ def on_register(listener: Callable[[type[Task]], None]) -> None:
 
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
+
+
+class Choices(Mapping[str, type[TaskChoice] | TaskChoice]):
+    """What ``task=NAME`` stands for: the settings that name one of `TASKS`, or leave that to the labels."""
+
+    def __getitem__(self, name: str) -> type[TaskChoice] | TaskChoice:
+        if name == AUTO:
+            return TaskChoice
+        return TaskChoice(kind=TASKS[name].name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([AUTO, *TASKS])
+
+    def __len__(self) -> int:
+        return 1 + len(TASKS)
+
+
+CHOICES = Choices()
 
 
 def task_faults(setting: str, name: str) -> Iterator[Fault]:

@@ -36,8 +36,7 @@ class Regression(Task):
     pipeline = "text-classification"
     predicts = "scores"
     distributes = False
-    main_metric = "pearson"
-    test = "a paired bootstrap of 2,000 samples"
+    metric_names = ("pearson", "spearman", "r2")
     missing = math.nan
     same_within: ClassVar[float] = 0.02  # two scores agree when they differ by at most this share of the label range
 
@@ -139,15 +138,20 @@ class Regression(Task):
         return f"{float(label):.4g}"
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return Pearson's and Spearman's correlation (0 where one side is constant) and the mean squared error."""
+        """Return Pearson's and Spearman's correlation (0 where one side is constant), R² and the mean squared error.
+
+        R² is the share of the labels' variance that the scores explain, below 0 where their mean is nearer.
+        """
         from scipy.stats import pearsonr, spearmanr
 
         scores = self.predictions(logits).astype(np.float64)
         varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
+        error, variance = float(((scores - labels) ** 2).mean()), float(np.var(labels.astype(np.float64)))
         return {
             "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
             "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
-            "mse": float(((scores - labels) ** 2).mean()),
+            "r2": 1 - error / variance if variance > 0 else 0.0,
+            "mse": error,
         }
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
@@ -160,9 +164,9 @@ class Regression(Task):
         return float((apart <= self.same_within * (self.high - self.low)).mean())
 
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
-        """Compare Pearson's correlations by a paired bootstrap."""
-        scores, other = self.predictions(logits), self.predictions(others)
-        return paired.of_scores(self.main_metric, labels, scores, other)
+        """Compare the metric that decides by a paired bootstrap."""
+        compare = {"pearson": paired.of_scores, "spearman": paired.of_ranks, "r2": paired.of_errors}[self.main_metric]
+        return compare(self.main_metric, labels, self.predictions(logits), self.predictions(others))
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield how its scores go with the labels; raises ModelError where they are on another scale."""

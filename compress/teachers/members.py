@@ -178,7 +178,7 @@ def together(
     product = state.workshop.make(Kind("ensemble", revision=1),
         [
             [after.given_teacher.key for after in made], list(map(list, orders)), ensemble.combine.value, weights,
-            ensemble.chosen, state.data.validation.fingerprint,
+            ensemble.chosen, state.data.validation.fingerprint, metric,
         ],
         work,
     )  # fmt: skip

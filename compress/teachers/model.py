@@ -293,8 +293,10 @@ class Teacher(BaseTeacher, Training):
             content_of(self.source(), member.config),
             self.max_tokens,
             data.task.head_config(),
-            [self.made_with(), data.train.fingerprint, data.validation.fingerprint, dict(data.label_map), state.seed]
-            if must_train else None,
+            [
+                self.made_with(), data.train.fingerprint, data.validation.fingerprint, dict(data.label_map),
+                data.task.decides, state.seed,
+            ] if must_train else None,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
@@ -319,7 +321,7 @@ class Teacher(BaseTeacher, Training):
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
         nn.Module.to(model, device())
         curves = fit(
-            Supervised(model),
+            Supervised(model, state.data.task.mean_loss if state.data.task.weights else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,

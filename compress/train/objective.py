@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,11 +40,11 @@ class Objective(nn.Module, ABC):
 
 
 class Supervised(Objective):
-    """Fine-tuning: the loss that the model's own head defines for labels."""
+    """Fine-tuning: the loss that the model's own head defines for labels, or another of logits and labels."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.loss = model, loss
 
     @property
     def trained(self) -> PreTrainedModel:
@@ -54,4 +54,7 @@ class Supervised(Objective):
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; it has no parts."""
         inputs = {name: batch[name] for name in (*INPUTS, "labels") if name in batch}
-        return self.model(**inputs).loss, {}
+        if self.loss is None:
+            return self.model(**inputs).loss, {}
+        labels = inputs.pop("labels")
+        return self.loss(self.model(**inputs).logits, labels), {}

@@ -73,7 +73,7 @@ def test_the_student_and_its_twin_are_measured_at_every_depth(finished: tuple[Pa
         assert curve["order"] == "every_other"
         assert [cut["layers"] for cut in curve["cuts"]] == EVERY_OTHER
         for cut in curve["cuts"]:
-            assert set(cut["metrics"]) == {"accuracy", "f1", "mcc"}
+            assert set(cut["metrics"]) == {"accuracy", "macro_f1", "balanced_accuracy", "mcc"}
             low, high = cut["interval"]["accuracy"]
             assert low <= cut["metrics"]["accuracy"] <= high
 

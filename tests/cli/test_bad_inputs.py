@@ -121,6 +121,11 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("one class", whole("train.tsv", "good\ta film\n" * 9), [], ["train.tsv", "good"]),
     ("one row", nothing, ["data.train_rows=1"], ["data.train_rows", "one class"]),
     ("missing column", nothing, ["data.text=txt"], ["txt"]),
+    ("unknown metric", nothing, ["task.metric=f2"], ["task.metric = 'f2': is not a metric of the task classification"]),
+    ("metric of no class", nothing, ["task.metric=f1:god"], ["Did you mean f1:good?"]),
+    ("weight of no class", nothing, ["task.class_weights={ugly: 2}"], ["no class of the data: 'ugly'"]),
+    ("weight of nothing", nothing, ["task.class_weights={bad: 0}"], ["task.class_weights.bad = '0': must be a finite"]),
+    ("weights in a word", nothing, ["task.class_weights=balance"], ["must be balanced or numbers"]),
     ("words as scores", nothing, ["task=regression"], ["train.tsv", "number"]),
     # model folders
     ("no folder", nothing, ["teacher.model=./techer"], ["teacher.model = './techer'", "is not a folder"]),

@@ -23,6 +23,7 @@ from compress.registry import GROUPS, SEVERAL, slot
 from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import chosen, to_yaml
 from compress.settings import all_faults
+from compress.tasks.choice import TaskChoice
 from compress.teachers.model import Teacher
 from compress.yaml_dialect import HEADER
 
@@ -208,6 +209,17 @@ def test_labels_in_a_file_are_texts_as_they_are_spelled(quick_check, elsewhere):
     assert compose.compose(["recipe=own.yaml"]).data.labels == {"0": "no", "true": "01", "a.b": "null"}
 
 
+def test_a_task_is_chosen_by_name_and_has_settings(quick_check, elsewhere):
+    words = ["task=regression", "task.metric=spearman"]
+    assert compose.compose(words).task == TaskChoice(kind="regression", metric="spearman")
+    weighed = compose.compose(["task.metric='f1:not good'", "task.class_weights={0: 2, good: 0.5}"])
+    assert weighed.task == TaskChoice(metric="f1:not good", class_weights={"0": "2", "good": "0.5"})
+    assert weighed.task.weight_of == {"0": 2.0, "good": 0.5}
+    for number, recipe in enumerate((compose.compose(words), weighed)):
+        (elsewhere / f"own{number}.yaml").write_text(to_yaml(recipe))
+        assert compose.compose([f"recipe=own{number}.yaml"]) == recipe
+
+
 def test_a_word_of_labels_that_cannot_be_read_says_where_to_write_them(quick_check):
     with pytest.raises(RecipeError, match=r'put it into a recipe file: `data: \{labels: \{"a, b": x\}\}`'):
         compose.compose(["data.labels={'a, b': x, c\\: d]}"])
@@ -294,7 +306,7 @@ def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check
     [
         ("seed=x", "seed = 'x': must be a whole number"),
         (f"{TASKS}.rte.teacher.epocs=2", f"{TASKS}.rte.teacher.epocs = 2: is not a setting"),
-        (f"{TASKS}.rte=5", f"{TASKS}.rte = 5: must be given by its settings (data, teacher, task)"),
+        (f"{TASKS}.rte=5", f"{TASKS}.rte = 5: must be given by its settings (data, teacher, task, metric)"),
         (f"{TASKS}.mrpc.data.train=a.tzv", f"{TASKS}.mrpc.data.train = 'a.tzv': does not exist"),
     ],
 )

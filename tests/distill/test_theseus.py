@@ -57,7 +57,7 @@ def spliced(
 @torch.no_grad()
 def test_nothing_replaced_is_the_predecessor_and_all_replaced_is_the_successor(family: str) -> None:
     predecessor, successor = pair(family)
-    mixture, batch = Replacement(successor, predecessor, Theseus()).eval(), tiny_batch(family=family)
+    mixture, batch = Replacement(successor, predecessor, Theseus(), TASK).eval(), tiny_batch(family=family)
     whole = observe(predecessor, batch).logits
     assert torch.equal(mixture.mixed(batch, [False, False]), whole)
     assert torch.equal(mixture.mixed(batch, [True, True]), observe(successor, batch).logits)
@@ -68,7 +68,7 @@ def test_nothing_replaced_is_the_predecessor_and_all_replaced_is_the_successor(f
 @torch.no_grad()
 def test_a_mixture_is_the_model_put_together_by_hand(family: str) -> None:
     predecessor, successor = pair(family)
-    mixture, batch = Replacement(successor, predecessor, Theseus()).eval(), tiny_batch(family=family)
+    mixture, batch = Replacement(successor, predecessor, Theseus(), TASK).eval(), tiny_batch(family=family)
     first = spliced(family, predecessor, successor, [("scc", 0), ("prd", 2), ("prd", 3)])
     second = spliced(family, predecessor, successor, [("prd", 0), ("prd", 1), ("scc", 1)])
     for model, replaced in ((first, [True, False]), (second, [False, True])):
@@ -79,7 +79,7 @@ def test_a_mixture_is_the_model_put_together_by_hand(family: str) -> None:
 def test_a_pruned_predecessor_is_replaced_module_by_module_too() -> None:
     predecessor = shrink(tiny_model(), heads=[[0], [1, 2], [0, 1, 3], [2]])
     successor = Bert(layers=2, start="random").build(predecessor)
-    mixture, batch = Replacement(successor, predecessor, Theseus()).eval(), tiny_batch()
+    mixture, batch = Replacement(successor, predecessor, Theseus(), TASK).eval(), tiny_batch()
     assert torch.equal(mixture.mixed(batch, [False, False]), observe(predecessor, batch).logits)
     assert torch.equal(mixture.mixed(batch, [True, True]), observe(successor, batch).logits)
 
@@ -87,7 +87,7 @@ def test_a_pruned_predecessor_is_replaced_module_by_module_too() -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
 def test_padding_never_matters_to_a_mixture(family: str) -> None:
-    mixture, batch = Replacement(*reversed(pair(family)), Theseus()).eval(), tiny_batch(family=family)
+    mixture, batch = Replacement(*reversed(pair(family)), Theseus(), TASK).eval(), tiny_batch(family=family)
     longer = {n: functional.pad(v, (0, 5)) if v.dim() == 2 else v for n, v in batch.items()}
     torch.testing.assert_close(mixture.mixed(longer, [True, False]), mixture.mixed(batch, [True, False]))
 
@@ -95,7 +95,7 @@ def test_padding_never_matters_to_a_mixture(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_the_gradient_is_that_of_the_model_put_together_by_hand_and_zero_where_nothing_was_drawn(family: str) -> None:
     predecessor, successor = pair(family)
-    mixture, batch = Replacement(successor, predecessor, Theseus()).eval(), tiny_batch(family=family)
+    mixture, batch = Replacement(successor, predecessor, Theseus(), TASK).eval(), tiny_batch(family=family)
     torch.manual_seed(next(s for s in range(99) if draws(s) == [False, True]))
     loss, _ = mixture(batch, 0.0)
     loss.backward()
@@ -153,7 +153,7 @@ def test_batches_in_which_nothing_is_replaced_are_nothing_special(rate: float, t
 
 def test_dropout_works_in_both_models_while_training_and_in_none_afterwards() -> None:
     predecessor, successor = pair()
-    mixture, batch = Replacement(successor, predecessor, Theseus()), tiny_batch()
+    mixture, batch = Replacement(successor, predecessor, Theseus(), TASK), tiny_batch()
     mixture.train()
     assert not torch.equal(mixture.mixed(batch, [False, False]), mixture.mixed(batch, [False, False]))
     mixture.eval()
@@ -172,7 +172,7 @@ def trained(folder: Path, stop_at: int | None = None, **changes: Any) -> tuple[P
     """Train a successor; ``stop_at`` raises in the middle, as an interruption does. Returns both models."""
     predecessor, successor = pair()
     settings = Theseus(**{"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "checkpoint_seconds": 1e-9, **changes})
-    mixture = Replacement(successor, predecessor, settings)
+    mixture = Replacement(successor, predecessor, settings, TASK)
     if stop_at is not None:
         steps = iter(range(10**6))
 

@@ -18,7 +18,7 @@ from compress.run.handed_over import settled
 from compress.run.place import lasting
 from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import to_yaml
-from compress.tasks.registry import AUTO
+from compress.tasks.choice import AUTO
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from compress.tasks.base import Array, Task
 from compress.tasks.classification import Classification
 from compress.tasks.paired import Difference, of_resampled_rows, of_right_answers, tango
 from compress.tasks.regression import Regression
@@ -97,3 +98,45 @@ def test_the_main_metric_is_what_is_compared_by_itself() -> None:
     assert Classification(("a", "b")).difference(np.eye(2)[labels], np.eye(2)[labels], labels).metric == "accuracy"
     scores = labels[:, None].astype(float)
     assert Regression(0.0, 1.0).difference(scores, scores, labels.astype(float)).metric == "pearson"
+
+
+def naive(task: Task, logits: Array, others: Array, labels: Array) -> list[float]:
+    """Return differences of the metric that decides in 400 samples of rows, one after the other."""
+    generator, found = np.random.default_rng(1), []
+    for _ in range(400):
+        rows = generator.integers(0, len(labels), len(labels))
+        sides = [task.metrics(side[rows], labels[rows])[task.main_metric] for side in (logits, others)]
+        found.append(sides[0] - sides[1])
+    return found
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "mcc", "balanced_accuracy", "f1:b"])
+def test_any_metric_of_classes_is_compared_on_resampled_rows(metric: str) -> None:
+    generator = np.random.default_rng(3)
+    labels = generator.choice(3, 150, p=[0.7, 0.2, 0.1])
+    guesses = generator.integers(0, 3, 150)
+    sides = [np.eye(3)[np.where(generator.random(150) < right, labels, guesses)] for right in (0.8, 0.6)]
+    task = Classification(("a", "b", "c")).judged_by(metric)
+    found, expected = task.difference(*sides, labels), naive(task, *sides, labels)
+    ours, theirs = (task.metrics(side, labels)[metric] for side in sides)
+    assert (found.metric, found.value) == (metric, pytest.approx(ours - theirs))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=0.03)
+    assert found.clear == (found.low > 0)
+    low, high = task.intervals(sides[0], labels)[metric]
+    assert low < ours < high
+    same = task.difference(sides[0], sides[0], labels)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("metric", ["spearman", "r2"])
+def test_any_metric_of_scores_is_compared_on_resampled_rows(metric: str) -> None:
+    generator = np.random.default_rng(4)
+    labels = generator.integers(0, 6, 120).astype(np.float32)  # with ties
+    sides = [(labels + generator.normal(size=120) * noise).round(1)[:, None] for noise in (0.5, 1.0)]
+    task = Regression(0.0, 5.0).judged_by(metric)
+    found, expected = task.difference(*sides, labels), naive(task, *sides, labels)
+    ours, theirs = (task.metrics(side, labels)[metric] for side in sides)
+    assert (found.metric, found.value) == (metric, pytest.approx(ours - theirs, abs=1e-6))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=0.04)
+    constant = task.difference(np.zeros((120, 1)), sides[0], labels)
+    assert constant.value == pytest.approx(task.metrics(np.zeros((120, 1)), labels)[metric] - ours, abs=1e-6)

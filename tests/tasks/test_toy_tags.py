@@ -54,7 +54,7 @@ class Tags(Task):
     pipeline = "token-classification"
     predicts = "tags"
     distributes = True
-    main_metric = "accuracy"
+    metric_names = ("accuracy",)
     test = "a paired bootstrap over texts"
     missing = UNLABELLED
     by_token = True
@@ -240,7 +240,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, known: None) -> Path:
 
 def test_a_run_distils_tags_and_reports_them(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
-    assert report["task"] == {"kind": "toy_tags", "labels": ["B", "G", "O"], "main_metric": "accuracy"}
+    about = {"kind": "toy_tags", "labels": ["B", "G", "O"], "main_metric": "accuracy", "test": Tags.test}
+    assert report["task"] == about
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill"]
     assert all(stage["metrics"]["accuracy"] > 0.9 for stage in report["stages"])
     assert [artifact["name"] for artifact in report["artifacts"]] == ["student", "onnx", "dynamic"]

@@ -28,6 +28,7 @@ from compress.student.bert import Bert
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, Refusal
 from compress.tasks.base import Array, Baseline, Features, Task
+from compress.tasks.choice import TaskChoice
 from compress.tasks.heads import MARK
 from compress.tasks.paired import Difference
 from compress.tasks.registry import TASKS, register
@@ -49,7 +50,7 @@ class Opinions(Task):
     pipeline = "text-classification"
     predicts = "pairs of scores"
     distributes = False
-    main_metric = "fit"
+    metric_names = ("fit",)
     test = "a paired bootstrap"
     missing = float("nan")
 
@@ -227,7 +228,8 @@ def test_the_labels_say_what_the_task_is(tmp_path: Path) -> None:
 
 def test_a_run_distils_prunes_quantizes_and_reports_it(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
-    assert report["task"] == {"kind": "opinions", "labels": [], "main_metric": "fit"}
+    about = {"kind": "opinions", "labels": [], "main_metric": "fit", "test": "a paired bootstrap"}
+    assert report["task"] == about
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "distill", "heads"]
     assert [artifact["name"] for artifact in report["artifacts"]] == ["student", "onnx", "dynamic"]
     assert report["stages"][0]["metrics"]["fit"] > 0.3
@@ -271,7 +273,7 @@ def test_losses_of_distributions_are_refused(tmp_path: Path) -> None:
 def test_a_label_that_it_cannot_read_is_named_with_its_place(tmp_path: Path) -> None:
     save_tiny(tmp_path / "teacher")
     broken = recipe(tmp_path)
-    broken.task = Opinions.name
+    broken.task = TaskChoice(kind=Opinions.name)
     write_tsv(tmp_path / "test.tsv", [("0.25", "a fine film")])
     with pytest.raises(RecipeError, match=r"test\.tsv, line 1: the label '0\.25' is not two numbers\. Write praise"):
         check(broken)

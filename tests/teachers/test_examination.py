@@ -151,7 +151,7 @@ def test_classes_that_the_rows_lack_stay(world: Path, tmp_path: Path) -> None:
     assert after.data.task.head_config()["label2id"] == {"good": 0, "mixed": 1, "bad": 2}
     assert after.records[-1].notes[-1] == "classes without rows, kept: mixed"
     logits = np.eye(3)[after.data.test.known_labels]
-    assert after.data.task.metrics(logits, after.data.test.known_labels)["f1"] == 1
+    assert after.data.task.metrics(logits, after.data.test.known_labels)["macro_f1"] == 1
 
 
 def test_a_class_that_only_measured_rows_have_needs_a_teacher_that_knows_it(world: Path, tmp_path: Path) -> None:
