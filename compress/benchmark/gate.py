@@ -21,7 +21,7 @@ from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.tasks.gate import Gate, judged
 
-ROWS = 2000  # validation rows at most
+ROWS = 5000  # validation rows at most
 
 
 def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: int, max_drop: float) -> Gate | None:

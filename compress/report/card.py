@@ -56,7 +56,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
 
 
 def to_rejection(rejected: Rejected) -> str:
-    """Return what stands beside an artifact that must not be used, in Markdown."""
+    """Return a warning for the folder of an artifact that must not be used, in Markdown."""
     lines = [
         f"# {text(rejected.name)}: do not use",
         text(gates.rejection(rejected)),

@@ -60,8 +60,8 @@ def findings(report: Report) -> Iterator[str]:
     enough = f"about {formats.count(needed)} could" if needed else "no number of rows could"
     yield (
         f"{gate.rows:,} validation rows are too few to show that {which} at most {_points(gate.max_drop)} of "
-        f"{formats.metric_name(gate.metric)}{_bound(gate)}: {enough}. Give more (data.validation, data.validation_share), or look at the "
-        "interval on the test rows before you ship."
+        f"{formats.metric_name(gate.metric)}{_bound(gate)}: {enough}. Give more (data.validation, "
+        "data.validation_share), or look at the interval on the test rows before you ship."
     )
 
 

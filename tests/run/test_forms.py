@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compress.cli.main import main
 from compress.data.dataset import Split
 from compress.models.evaluate import predict_rows
-from compress.models.loading import save_model
+from compress.models.loading import load_model, save_model
 from compress.models.tokens import tokenize
 from compress.run.predict import artifact_folder
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -130,3 +130,33 @@ def test_without_a_limit_everything_is_kept_and_nothing_is_judged(world: Path, t
     assert "rejected" not in report
     assert [artifact["name"] for artifact in report["artifacts"]] == ["student", "dynamic"]
     assert not any("gate" in artifact for artifact in report["artifacts"])
+
+
+@pytest.mark.slow
+def test_where_every_part_is_destroyed_all_forms_of_int8_are_rejected_and_fp32_is_kept(
+    world: Path, tmp_path: Path
+) -> None:
+    """Every linear layer has such a weight, so that sparing single layers cannot help, nor can measured ranges."""
+    model = load_model(world / "model")
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.intermediate.dense.weight[0] = 0
+            layer.intermediate.dense.bias[0] = 0  # GELU of 0 is 0
+            layer.output.dense.weight[:, 0] = HUGE
+    other = tmp_path / "world"
+    other.mkdir()
+    save_model(model, tiny_tokenizer(), other / "model")
+    for name in ROWS:
+        rows = [line.split("\t")[1] for line in (world / f"{name}.tsv").read_text().splitlines()]
+        answers = logits(model, rows).argmax(-1)
+        write_tsv(other / f"{name}.tsv", [(("bad", "good")[a], text) for a, text in zip(answers, rows, strict=True)])
+    code, report = export(other, tmp_path / "out", "quantize=[dynamic]", "export=[]")
+    assert code == 0
+    kept = [artifact["name"] for artifact in report["artifacts"]]
+    gone = {one["name"]: one["instead"] for one in report["rejected"]}
+    assert set(kept[1:]) == set(gone.values())
+    assert len(kept) == 2
+    assert next(iter(gone)) == "dynamic"
+    if kept[1] == "dynamic-fp32":
+        assert "dynamic-static" in gone
+    assert report["recommended"] == kept[1]
