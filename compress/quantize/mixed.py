@@ -28,6 +28,7 @@ from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.rows import model_inputs
 from compress.settings import Settings, at_least, between, plain
 from compress.tasks.base import Array
+from compress.tasks.gate import POINT, judged
 
 ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05
 
@@ -136,7 +137,7 @@ class Mixed(Settings):
     max_drop: float | None = (
         None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
     )
-    bound: bool = False  # true: max_drop holds for the one-sided 95 % bound of the fall, not for the fall itself
+    bound: bool = False  # true: judge the fall by its one-sided 95 % bound, as max_drop of a recipe is
     order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
     grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
     rows: int = 2000  # how many validation rows to use at most
@@ -186,8 +187,11 @@ class Mixed(Settings):
             _, metric, logits = measured(nodes)
             drop = plain_metric - metric
             steps.append(Step(tuple(spared), drop))
-            most = -task.difference(logits, plain_logits, split.known_labels).least if self.bound else drop
-            if most <= (self.max_drop or 0) + ROUNDING or not waiting:
+            good = drop <= (self.max_drop or 0) + ROUNDING
+            if self.bound:
+                paired = task.difference(logits, plain_logits, split.known_labels)
+                good = judged(paired, len(split), (self.max_drop or 0) / POINT).passed
+            if good or not waiting:
                 break
             spared.append(waiting.pop(0))
         return nodes, Sensitivity(
