@@ -1,7 +1,7 @@
 """Settings are dataclasses; this file collects everything that is wrong with them.
 
 A dataclass that derives from `Settings` is the schema of one part of a recipe, its Python API and
-its documentation. `faults` yields what is wrong with its own fields; `all_faults` walks the tree.
+its documentation. `faults` yields what is wrong with its own fields, as far as is known; `all_faults` walks the tree.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from enum import Enum
 from typing import Any
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 
 
 @dataclass(kw_only=True)
 class Settings:
     """Base class of every part of a recipe."""
 
-    def faults(self) -> Iterator[Fault]:
-        """Yield what is wrong with this object's own fields. Does not read files."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Yield all that is wrong with this object's own fields, as far as is known.
+
+        A rule that needs something which is not known is left out. Files are read only where ``known`` allows it.
+        """
         yield from ()
 
+    def known_to_parts(self, known: Known) -> Known:
+        """Return what is known to the parts of this object."""
+        return known
 
-def all_faults(settings: Settings) -> Iterator[Fault]:
+
+def all_faults(settings: Settings, known: Known = NOTHING) -> Iterator[Fault]:
     """Yield the faults of ``settings`` and of every `Settings` below it, with full paths."""
-    yield from settings.faults()
+    yield from settings.faults(known)
     for name, part in children(settings):
-        for fault in all_faults(part):
+        for fault in all_faults(part, settings.known_to_parts(known)):
             yield fault.under(name)
 
 

@@ -66,6 +66,7 @@ def test_nothing_flows_back(path: Path) -> None:
 
 GROUND = (
     "errors",
+    "known",
     "settings",
     "progress",
     "files",

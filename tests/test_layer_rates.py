@@ -24,7 +24,7 @@ from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
-from compress.train import Decay, Supervised, Training, fit
+from compress.train import Decay, Supervised, Training, fit, parameter_faults
 from tests.conftest import FAMILY_NAMES, tiny_model
 from tests.test_train import tokens
 
@@ -70,9 +70,9 @@ def test_models_without_known_layers_have_no_rates_by_layer() -> None:
     class Other:
         model_type, num_hidden_layers = "mamba", 2
 
-    (fault,) = Training(layer_decay=0.9).parameter_faults(Other())
+    (fault,) = parameter_faults(Training(layer_decay=0.9), Other())
     assert "needs known layers, which mamba does not have" in str(fault)
-    assert not list(Training().parameter_faults(Other()))
+    assert not list(parameter_faults(Training(), Other()))
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -175,12 +175,12 @@ def test_an_interrupted_training_with_rates_by_layer_ends_with_the_same_weights(
 
 def test_a_pattern_without_a_match_names_the_nearest_and_freezing_all_is_refused() -> None:
     config = tiny_model().config
-    (fault,) = Training(freeze=["bert.encoder.layers.0.*"]).parameter_faults(config)
+    (fault,) = parameter_faults(Training(freeze=["bert.encoder.layers.0.*"]), config)
     assert fault.setting == "freeze"
     assert "bert.encoder.layer.0.*" in fault.remedy
-    (fault,) = Training(freeze=["bert.*", "class*"]).parameter_faults(config)
+    (fault,) = parameter_faults(Training(freeze=["bert.*", "class*"]), config)
     assert fault.rule == "leaves nothing to train"
-    assert not list(Training(freeze=["*.embeddings.*", "*.bias"]).parameter_faults(config))
+    assert not list(parameter_faults(Training(freeze=["*.embeddings.*", "*.bias"]), config))
 
 
 def test_freezing_all_is_refused_also_where_no_configuration_told(tmp_path: Path) -> None:

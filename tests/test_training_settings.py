@@ -16,11 +16,12 @@ from compress.distill.progressive import Progressive
 from compress.distill.stage import Distill
 from compress.distill.theseus import Theseus
 from compress.families.registry import layers_below_top
+from compress.known import Known
 from compress.models.loading import load_model, parameter_shapes
 from compress.run.recipe import Recipe
 from compress.student.base import Reading
 from compress.student.bert import Bert
-from compress.train import Supervised, Training, fit
+from compress.train import Supervised, Training, fit, parameter_faults
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model
 from tests.run.test_recipe import recipe
 from tests.test_train import tokens
@@ -70,13 +71,15 @@ def test_one_step_of_adam_moves_each_layer_by_its_own_learning_rate(tmp_path: Pa
 )
 def test_freezing_all_that_layer_losses_reach_is_refused(stage: Training) -> None:
     config = tiny_model().config
-    (fault,) = stage.model_faults(config, config)
+    (fault,) = stage.faults(Known(student=config, teacher=config))
     assert (fault.setting, "does not train the head" in fault.rule) == ("freeze", True)
 
 
 def test_freezing_the_encoder_is_allowed_where_the_head_learns() -> None:
     config = tiny_model().config
-    assert not list(Distill(losses={"soft": SoftTargets()}, freeze=["bert.*"]).model_faults(config, config))
+    assert not list(
+        Distill(losses={"soft": SoftTargets()}, freeze=["bert.*"]).faults(Known(student=config, teacher=config))
+    )
 
 
 def test_preparations_that_learn_from_unlabelled_rows_can_have_them_augmented() -> None:
@@ -108,7 +111,7 @@ def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Pa
     ],
 )
 def test_patterns_that_make_no_sense_are_refused(settings: dict[str, list[str]], setting: str, said: str) -> None:
-    faults = list(Distill(**settings).parameter_faults(tiny_model().config))  # type: ignore[arg-type]
+    faults = list(parameter_faults(Training(**settings), tiny_model().config))  # type: ignore[arg-type]
     assert [fault.setting for fault in faults] == [setting]
     assert said in str(faults[0])
 
@@ -154,9 +157,11 @@ def test_students_start_where_they_are_told(tmp_path: Path) -> None:
 
 def test_starts_that_cannot_be_are_refused(tmp_path: Path) -> None:
     teacher = tiny_model().config
-    assert [fault.setting for fault in Bert(start="pretrained").teacher_faults(teacher, fine_tuned=False)] == ["start"]
-    assert not list(Bert(start="pretrained").teacher_faults(teacher, fine_tuned=True))
+    assert [fault.setting for fault in Bert(start="pretrained").faults(Known(teacher=teacher, fine_tuned=False))] == [
+        "start"
+    ]
+    assert not list(Bert(start="pretrained").faults(Known(teacher=teacher, fine_tuned=True)))
     assert [fault.setting for fault in Bert(start=str(tmp_path / "none")).faults()] == ["start"]
     electra = save_tiny(tmp_path / "electra", "electra")
-    (fault,) = Bert(start=str(electra)).teacher_faults(teacher)
+    (fault,) = Bert(start=str(electra)).faults(Known(teacher=teacher))
     assert "electra" in str(fault)

@@ -18,7 +18,8 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import key_of
-from compress.errors import DamagedError, Fault
+from compress.errors import CompressError, DamagedError, Fault
+from compress.known import NOTHING, Known
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -55,17 +56,18 @@ class Augmentation(Stage):
     copies: int = 20  # per training row, before duplicates are dropped
     rows: int | None = None  # maximum number of added rows, from training rows in random order; default: all
 
-    def faults(self) -> Iterator[Fault]:
-        """Require at least one copy and one row."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Require at least one copy and one row, and sources that can be used."""
         yield from at_least(self, "copies", 1)
         yield from at_least(self, "rows", 1)
+        if known.reading and not any(self.faults()):
+            try:
+                self.look()
+            except CompressError as error:
+                yield Fault("", None, str(error).rstrip("."))
 
     def look(self) -> None:
         """Raise CompressError if a source of this augmentation cannot be used."""
-
-    def data_faults(self, data: Dataset) -> Iterator[Fault]:
-        """Yield why the rows cannot be changed in this way."""
-        yield from ()
 
     def sources(self, state: State) -> Any:
         """Return, JSON-ready, what the copies depend on besides the settings and the rows."""

@@ -12,8 +12,9 @@ import numpy as np
 from compress.augment import tagger
 from compress.augment.base import Augmentation, Texts, texts_of
 from compress.augment.words import Words, cut, joined, script_faults
-from compress.data.dataset import Dataset, Split
+from compress.data.dataset import Split
 from compress.errors import Fault, ModelError
+from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.pipeline.state import State
 from compress.settings import at_least, between
@@ -38,9 +39,9 @@ class Perturb(Augmentation):
     longest_ngram: int = 5  # words in the longest n-gram
     tagger: str = "english"  # parts of speech: english (packaged), an installed spaCy pipeline, or a folder
 
-    def faults(self) -> Iterator[Fault]:
-        """Check that rates are probabilities, and that something changes."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Rates are probabilities, something changes, texts have spaces between words, and there is a mask token."""
+        yield from super().faults(known)
         rates = ("mask_rate", "replace_rate", "ngram_rate")
         for name in rates:
             yield from between(self, name, 0, 1)
@@ -51,21 +52,16 @@ class Perturb(Augmentation):
             yield Fault(
                 "mask_rate", 0, "must be above 0, or another rate", "Without any change, copies equal their originals."
             )
+        if known.data is not None:
+            yield from script_faults(known.data)
+        if known.only_answers and self.mask_rate:
+            rule = "needs the mask token of the teacher's tokenizer, and the teacher only answers"
+            yield Fault("mask_rate", self.mask_rate, rule, "Set it to 0.")
 
     def look(self) -> None:
         """Raise MissingPackageError or ModelError if a tagger is needed but not available."""
         if self.replace_rate:
             tagger.find(self.tagger)
-
-    def data_faults(self, data: Dataset) -> Iterator[Fault]:
-        """Check that the training texts have spaces between words."""
-        yield from script_faults(data)
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """The mask token is that of the teacher's tokenizer."""
-        if self.mask_rate:
-            rule = "needs the mask token of the teacher's tokenizer, and the teacher only answers"
-            yield Fault("mask_rate", self.mask_rate, rule, "Set it to 0.")
 
     def made_with(self) -> Any:
         """Leave out the tagger's path; its content counts."""

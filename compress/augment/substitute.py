@@ -15,9 +15,10 @@ from compress.augment.base import Augmentation, Texts, texts_of
 from compress.augment.lexicon import read_synonyms
 from compress.augment.vectors import Vectors, read_vectors
 from compress.augment.words import cut, is_word, joined, script_faults, written_as
-from compress.data.dataset import Dataset, Split
+from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.files import hash_file
+from compress.known import NOTHING, Known
 from compress.models.loading import content_of, load_config
 from compress.pipeline.state import State
 from compress.settings import at_least, between
@@ -45,9 +46,9 @@ class Substitute(Augmentation):
     vectors: str | None = None  # text file of word vectors (word2vec, GloVe), for the other words
     synonyms: str | None = None  # .tsv file (word, synonym; or word, part of speech, synonyms), for the rest
 
-    def faults(self) -> Iterator[Fault]:
-        """Check that there is a source, that the files exist, and that something is replaced."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """There is a source, the files exist, something is replaced, and texts have spaces between words."""
+        yield from super().faults(known)
         yield from between(self, "rate", 0, 1, open_low=True)
         yield from at_least(self, "candidates", 1)
         if not any(getattr(self, name) for name in SOURCES):
@@ -56,6 +57,8 @@ class Substitute(Augmentation):
             value = getattr(self, name)
             if value and not Path(value).expanduser().is_file():
                 yield Fault(name, value, "is not a file", "Name a file.")
+        if known.data is not None:
+            yield from script_faults(known.data)
 
     def look(self) -> None:
         """Raise ModelError or DataError if a source cannot be used."""
@@ -65,10 +68,6 @@ class Substitute(Augmentation):
             read_vectors(Path(self.vectors).expanduser(), LOOKED_AT)
         if self.synonyms:
             read_synonyms(Path(self.synonyms).expanduser())
-
-    def data_faults(self, data: Dataset) -> Iterator[Fault]:
-        """Check that the training texts have spaces between words."""
-        yield from script_faults(data)
 
     def made_with(self) -> Any:
         """Leave out the sources' paths; their content counts."""

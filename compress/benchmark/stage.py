@@ -29,12 +29,15 @@ from compress.benchmark.flips import flips
 from compress.benchmark.runs import OWN_INT8, counted, home_of, int8_of, not_finite, runs_of, speed, speedups
 from compress.benchmark.scores import Scores, share
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
+from compress.distill.stage import Distill
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
 from compress.families.registry import can_be_taken_apart
 from compress.files import size_mib
+from compress.known import NOTHING, Known
 from compress.models.loading import load_model
 from compress.models.outputs import parameters
+from compress.models.positions import longest_row
 from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -68,8 +71,8 @@ class Benchmark(Settings):
     )  # measure the distilled student at every depth, without training; auto: every_other after LayerDrop
     depths_twin: bool = False  # also measure a student trained without LayerDrop, which costs another training
 
-    def faults(self) -> Iterator[Fault]:
-        """Check the devices, and the ranges of counts."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Check the devices, the ranges of counts, and that the models take such rows and can be cut as is said."""
         if fault := device_fault(self.devices):
             yield Fault("devices", list(self.devices), *fault)
         yield from at_least(self, "threads", 1)
@@ -80,17 +83,22 @@ class Benchmark(Settings):
                 yield Fault(name, list(getattr(self, name)), "must list whole numbers from 1")
         if self.depths_twin and self.depths is Depths.none:
             yield Fault("depths_twin", True, "has no effect with depths = none", "Set benchmark.depths=auto.")
-
-    def student_faults(self, student: Any) -> Iterator[Fault]:
-        """Yield a student that cannot be cut to every depth, where that is asked for."""
-        if self.depths not in (Depths.auto, Depths.none) and not can_be_taken_apart(student):
-            rule = f"cannot remove layers from a student of type {student.model_type}"
+        cut = self.depths not in (Depths.auto, Depths.none)
+        distill = known.stages.get("distill")
+        if cut and isinstance(distill, Distill) and distill.epochs == 0:
+            rule = "cuts the distilled student, and distill.epochs = 0 distils none"
             yield Fault("depths", self.depths.value, rule, "Set it to none.")
-
-    def model_faults(self, longest: int, model: str = "teacher") -> Iterator[Fault]:
-        """Yield lengths of the grid above the ``longest`` rows that the model takes, the teacher or a given student."""
-        if max(self.tokens, default=0) > longest:
+        if self.depths_twin and known.stages and not any(stage.skipping > 0 for stage in known.stages.values()):
+            rule = "has nothing to compare with: no stage drops layers in training"
+            yield Fault("depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
+        longest, model = known.longest, "student" if known.alone else "teacher"
+        if known.only_answers and known.student is not None:
+            longest, model = longest_row(known.student), "student"
+        if longest is not None and max(self.tokens, default=0) > longest:
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the {model} takes")
+        if cut and known.student is not None and not can_be_taken_apart(known.student):
+            rule = f"cannot remove layers from a student of type {known.student.model_type}"
+            yield Fault("depths", self.depths.value, rule, "Set it to none.")
 
     def measure(self, state: State, label_student: Record | None, depths: list[DepthCurve]) -> Measured:
         """Return the report's stages, artifacts and baselines, and ``depths`` beside them.

@@ -17,6 +17,7 @@ from compress.data.layout import Layout, check_fields, without_header
 from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
+from compress.known import NOTHING, Known
 from compress.wording import counted
 
 SPLITS = ("train", "validation", "test", "unlabelled")
@@ -42,9 +43,9 @@ class Files(Data):
     label: str | None = None  # name of the label column
     header: bool | None = None  # whether a TSV or CSV file has a header; default: recognised by the names in line 1
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check counts, files and combinations of settings."""
-        yield from super().faults()
+        yield from super().faults(known)
         if not self.train:
             yield Fault("train", None, "needs a file", "For example data.train=my/train.tsv.")
         for name in SPLITS:

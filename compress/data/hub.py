@@ -16,6 +16,7 @@ from compress.data.rows import Columns, Rows
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
+from compress.known import NOTHING, Known
 from compress.settings import nearest
 from compress.wording import counted
 
@@ -41,9 +42,9 @@ class Hub(Data):
     test: str | None = None
     unlabelled: str | None = None
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check counts and required names."""
-        yield from super().faults()
+        yield from super().faults(known)
         if not self.path:
             yield Fault("path", None, "must be the id of a data set", "For example data.path=stanfordnlp/imdb.")
         elif reason := no_data_set(self.path):

@@ -17,6 +17,7 @@ from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault, RecipeError
+from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, nearest, spelled
 from compress.tasks.base import Task
 from compress.tasks.choice import AUTO, TaskChoice
@@ -56,7 +57,7 @@ class Data(Settings):
         """Turn the keys of ``labels`` into text as YAML writes them: 0 as "0", True as "true"."""
         self.labels = {spelled(key): label for key, label in self.labels.items()}
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check counts and shares."""
         for name in ("train_rows", "validation_rows", "test_rows"):
             yield from at_least(self, name, 1)

@@ -13,8 +13,10 @@ import torch
 from compress.distill.dual_objective import DualObjective
 from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import words_of
+from compress.distill.on_corpus import predicts_words
 from compress.errors import Fault
 from compress.families.registry import family_of, layer_count
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
@@ -49,27 +51,23 @@ class Dual(LanguageTraining):
     masked_lm_weight: float = 100.0  # epsilon, of both masked-LM losses; the projection loss sums over all parameters
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
 
-    def faults(self) -> Iterator[Fault]:
-        """Probabilities are probabilities, and the layer map is known."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Probabilities are probabilities, the layer map is known, and the student has word pieces of its own."""
+        yield from super().faults(known)
         yield from between(self, "student_words", 0, 1)
         yield from at_least(self, "masked_lm_weight", 0)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
         if self.masked_lm_weight == 0 and self.projected is Projected.none:
             yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield a student that reads the teacher's word pieces."""
-        faults = list(super().model_faults(student, teacher))
-        yield from faults
-        if not faults and not getattr(student, "own_tokens", False):
+        student = None if known.only_answers else known.student
+        if student is not None and predicts_words(student) and not getattr(student, "own_tokens", False):
             rule = "mixes two vocabularies, and the student has the teacher's"
             yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")
 
-    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+    def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield a pretrained model whose layers or positions do not fit the student's."""
-        yield from super().source_faults(source, config, student)
+        yield from super()._cannot_teach(source, config, student)
         if family_of(config) != family_of(student):
             yield Fault("teacher", self.teacher, f"is of type {config.model_type}, the student {student.model_type}")
         elif longest_row(config) != longest_row(student):

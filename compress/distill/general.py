@@ -13,6 +13,7 @@ from compress.distill.layers import LayerTraining
 from compress.distill.on_corpus import OnCorpus
 from compress.distill.projections import keep
 from compress.errors import Fault
+from compress.known import Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
@@ -33,15 +34,11 @@ class General(OnCorpus, LayerTraining):
 
     learning_rate: float = 1e-4  # AdamW's, at its highest
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield a student that has no such encoder; losses are held against the pretrained model later."""
-        yield from OnCorpus.model_faults(self, student, teacher)
-
-    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+    def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield losses and layer maps that the student and the pretrained model cannot serve."""
         if not any(self.faults()):
-            plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # `model_faults` reports those
-            yield from plain.model_faults(student, config)
+            plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # of the student, which are reported already
+            yield from plain.faults(Known(student=student, teacher=config))
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained."""

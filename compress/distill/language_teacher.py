@@ -16,6 +16,7 @@ from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
 from compress.families.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_tokenizer
 from compress.models.outputs import INPUTS
@@ -36,13 +37,13 @@ class LanguageTraining(OnCorpus):
     masked_share: float = 0.15  # share of tokens that are hidden and predicted
     head_epochs: float = 0.0  # epochs to train a head for a teacher without one; 0: such a teacher is refused
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Shares are shares."""
-        yield from super().faults()
+        yield from super().faults(known)
         yield from between(self, "masked_share", 0, 1, open_low=True, open_high=True)
         yield from at_least(self, "head_epochs", 0)
 
-    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+    def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield a pretrained model without a masked-language-model head, where none is to be trained."""
         try:
             if load_tokenizer(source).mask_token_id is None:

@@ -41,7 +41,7 @@ def idle(model: PreTrainedModel, skipped: frozenset[int]) -> Tensor:
     return 0 * torch.stack([one.sum() for one in learning or model.get_input_embeddings().parameters()]).sum()
 
 
-def student_faults(rate: float, student: Any) -> Iterator[Fault]:
+def unskippable(rate: float, student: Any) -> Iterator[Fault]:
     """Yield a student whose layers cannot be skipped; nothing where none are."""
     if rate == 0:
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.pipeline.state import State
 from compress.settings import nearest
 from compress.train import Training
@@ -35,32 +36,27 @@ class LayerTraining(Training):
     cache_gib: float = 8.0  # largest disk space for the teacher's outputs
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
-    def faults(self) -> Iterator[Fault]:
-        """Losses are known and look inside, each once, with a weight each."""
-        known, inside = True, layer_losses()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Losses are known and look inside, each once, with a weight each, and fit the models as `Distill` says."""
+        chosen, inside = True, layer_losses()
         for name in self.losses:
             if name not in inside:
-                known = False
+                chosen = False
                 rule = "needs labels or logits" if name in LOSSES else "is not a loss"
                 yield Fault("losses", name, rule, nearest(name, inside))
         if len(set(self.losses)) < len(self.losses):
             yield Fault("losses", self.losses, "names a loss twice")
         elif self.weights and len(self.weights) != len(self.losses):
             yield Fault("weights", self.weights, f"must be as many as the {len(self.losses)} losses, or none")
-        elif known:
-            yield from self.distill().faults()
+        elif chosen:
+            yield from self.distill().faults(replace(known, stages={}))  # which are neighbours of `distill` itself
             return
-        yield from super().faults()
+        yield from super().faults(known)
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield what `Distill` has against these losses for the two configurations."""
-        if not any(self.faults()):
-            yield from self.distill().model_faults(student, teacher)
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """Yield losses that look inside the teacher."""
-        if not any(self.faults()):
-            yield from self.distill().weight_faults()
+    @property
+    def skipping(self) -> float:
+        """The rate of LayerDrop."""
+        return self.layer_drop
 
     def distill(self) -> Distill:
         """Return the distillation with these losses."""
@@ -74,9 +70,9 @@ class LayerTraining(Training):
 class Layers(LayerTraining):
     """Intermediate layers on the task's rows, before predictions (TinyBERT's task stage, arXiv:1909.10351)."""
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """There is nothing to stop early by: the head is not trained here."""
-        yield from super().faults()
+        yield from super().faults(known)
         if self.early_stopping:
             yield Fault("early_stopping", self.early_stopping, "means nothing while the head is not trained", "Set 0.")
 

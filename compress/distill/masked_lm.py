@@ -18,6 +18,7 @@ from compress.distill.losses import cosine_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, word_embeddings
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
@@ -53,9 +54,9 @@ class MaskedLM(LanguageTraining):
     smoothing: float = 0.7  # s: a word piece is hidden with probability ~ count^-s in the corpus; 0: all equal (BERT)
     soft_on: Positions = Positions.real  # positions of the soft targets: real (all tokens) or masked, which is cheaper
 
-    def faults(self) -> Iterator[Fault]:
-        """Weights are weights, and one of them counts."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Weights are weights, one of them counts, and the student has the teacher's word pieces."""
+        yield from super().faults(known)
         weights = ("soft_weight", "labels_weight", "cosine_weight")
         for name in weights:
             yield from at_least(self, name, 0)
@@ -63,11 +64,7 @@ class MaskedLM(LanguageTraining):
             yield Fault("soft_weight", self.soft_weight, "leaves no loss with a weight above 0", "Set it to 5.")
         yield from positive(self, "temperature")
         yield from between(self, "smoothing", 0, 1)
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield a student that reads other word pieces than the teacher predicts."""
-        yield from super().model_faults(student, teacher)
-        if getattr(student, "own_tokens", False):
+        if getattr(known.student, "own_tokens", False) and not known.only_answers:
             rule = "predicts the teacher's word pieces, and the student has its own"
             yield Fault("soft_weight", self.soft_weight, rule, "Use prepare=[dual], or leave out student.vocabulary.")
 

@@ -19,6 +19,7 @@ from compress.distill.task_batches import ByTask, TaskRows, shares
 from compress.distill.teacher_outputs import on_disk
 from compress.errors import CompressError, Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import NOTHING, Known
 from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.evaluate import main_metric
@@ -40,7 +41,7 @@ from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.members import reading
 from compress.teachers.model import Teacher
-from compress.train import Objective, Training, fit, same_randomness
+from compress.train import Objective, Training, fit, freeze_faults, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -52,9 +53,13 @@ class OtherTask(Settings):
     task: str = AUTO  # auto: by the labels; classification, regression, or another task's name
     metric: str | None = None  # the metric that decides; default: the task's first
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """The task is known."""
         yield from task_faults("task", self.task)
+
+    def known_to_parts(self, known: Known) -> Known:
+        """Nothing: the recipe's rows and teacher are others."""
+        return NOTHING
 
     def load(self, seed: int) -> Dataset:
         """Read the rows; raises DataError. Given validation rows are validation rows, for no test is made here."""
@@ -99,9 +104,9 @@ class MultiTask(Training):
         default_factory=lambda: HardLabels(weight=0.0, weight_end=1.0, weight_schedule=Schedule.linear)
     )
 
-    def faults(self) -> Iterator[Fault]:
-        """Names are plain, and a loss has weight."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Names are plain, a loss has weight, all tasks can be learned by the student, and their teachers taught by."""
+        yield from super().faults(known)
         yield from at_least(self, "exponent", 0)
         for name in (self.main, *self.tasks):
             if not name.replace("_", "a").replace("-", "a").isalnum():
@@ -110,8 +115,17 @@ class MultiTask(Training):
             yield Fault("main", self.main, "is the name of another task", "Give the recipe's own task another name.")
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in (self.soft, self.hard)):
             yield Fault("soft.weight", self.soft.weight, "must be above 0, or hard.weight must")
+        if known.task is not None:
+            yield from self._without_heads(known.task)
+        if known.only_answers:
+            rule = "needs the weights of the teacher, which only answers"
+            yield Fault("epochs", self.epochs, rule, "Leave multi_task out of prepare.")
+        if known.student is not None:
+            yield from self._unfit(known.student)
+        if known.student is not None and known.source is not None:
+            yield from self._cannot_teach(known.source, known.seed)
 
-    def task_faults(self, task: Task) -> Iterator[Fault]:
+    def _without_heads(self, task: Task) -> Iterator[Fault]:
         """There is another task, and the recipe's own has one answer a row."""
         if not self.tasks:
             example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
@@ -119,16 +133,16 @@ class MultiTask(Training):
         if not knows(task.auto, MultiTaskConfig):
             yield Fault("main", self.main, f"has no heads for the task {task.name}")
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+    def _unfit(self, student: Any) -> Iterator[Fault]:
         """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
         if not can_be_taken_apart(student):
             rule = f"needs an encoder that heads can share, and the student is of type {student.model_type}"
             yield Fault("main", self.main, rule, f"Supported: {', '.join(FAMILIES)}.")
         elif self.freeze:
             heads = dict.fromkeys((self.main, *self.tasks), student.to_dict())
-            yield from self.freeze_faults(list(parameter_shapes(config_with_heads(student, heads, self.main))))
+            yield from freeze_faults(self, list(parameter_shapes(config_with_heads(student, heads, self.main))))
 
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
+    def _cannot_teach(self, teacher: str, seed: int) -> Iterator[Fault]:
         """Every task's rows can be read, and its teacher knows them, or can be trained, and reads as the student."""
         own = reading(load_tokenizer(teacher))
         for name, other in self.tasks.items():
@@ -148,11 +162,6 @@ class MultiTask(Training):
             if reading(theirs) != own:
                 rule = "has another tokenizer than the student"
                 yield Fault(f"tasks.{name}.teacher.model", other.teacher.model, rule, "Name one with the same.")
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """It runs the teachers of all tasks."""
-        rule = "needs the weights of the teacher, which only answers"
-        yield Fault("epochs", self.epochs, rule, "Leave multi_task out of prepare.")
 
     def __call__(self, state: State) -> State:
         """Return the state with a student of the recipe's own task that has learned the others beside it."""

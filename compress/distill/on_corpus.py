@@ -14,12 +14,13 @@ from compress.data.dataset import Split
 from compress.errors import CompressError, Fault
 from compress.families.base import Family
 from compress.families.registry import FAMILIES, UNEVEN, family_behind
+from compress.known import NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import at_least
-from compress.train import Training
+from compress.train import Training, encoder_faults, parameter_faults
 
 
 @dataclass(kw_only=True)
@@ -33,9 +34,9 @@ class OnCorpus(Training):
     teacher: str | None = None  # folder or hub id, pretrained; default: what the teacher was fine-tuned from
     max_tokens: int | None = None  # longer rows are cut; default: teacher.max_tokens
 
-    def faults(self) -> Iterator[Fault]:
-        """The corpus must be a text file; check ranges."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Check ranges; the corpus is a text file, and the pretrained model can teach the student."""
+        yield from super().faults()  # the models that are compared here are others than the run's
         if self.corpus is not None:
             yield from corpus_faults("corpus", self.corpus)
         yield from at_least(self, "rows", 1)
@@ -45,28 +46,30 @@ class OnCorpus(Training):
         if self.early_stopping:
             rule = "has no metric here, for texts without labels"
             yield Fault("early_stopping", self.early_stopping, rule, "Set it to 0.")
+        if known.only_answers:
+            rule = "needs the weights of the teacher, which only answers"
+            yield Fault("teacher", self.teacher, rule, "Leave it out of prepare.")
+        elif known.student is not None:
+            yield from self._unfit(known.student, known.source, known.fine_tuned)
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield a student that has no such encoder, and parameters that it does not have."""
-        if not _fills_masks(family_behind(student.model_type, UNEVEN)):
+    def _unfit(self, student: Any, teacher: str | None, fine_tuned: bool | None) -> Iterator[Fault]:
+        """Yield why the student cannot be trained so, the corpus not be read, or the pretrained model not teach it."""
+        if not predicts_words(student):
             rule = f"trains encoders of type {', '.join(_known())}, and the student is of type {student.model_type}"
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
             return
-        yield from self.parameter_faults(student)
-        yield from self.encoder_faults(student)
-
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
-        """Yield why the corpus cannot be read, or the pretrained model cannot teach this student."""
-        if not _fills_masks(family_behind(student.model_type, UNEVEN)):
-            return
+        yield from parameter_faults(self, student)
+        yield from encoder_faults(self, student)
         if self.corpus is not None and not any(corpus_faults("corpus", self.corpus)):
             try:
                 read_corpus(self.corpus)
             except CompressError as error:
                 yield Fault("corpus", self.corpus, str(error).rstrip("."))
-        if self.teacher is None and not fine_tuned:
+        if self.teacher is None and fine_tuned is False:
             rule = "is not known: the run's teacher has its head already and is not fine-tuned here"
             yield Fault("teacher", None, rule, "Name the folder or hub id of the pretrained model.")
+            return
+        if teacher is None:
             return
         source = self.source(teacher)
         try:
@@ -86,14 +89,9 @@ class OnCorpus(Training):
         longest = min(longest_row(config), longest_row(student))
         if self.max_tokens is not None and self.max_tokens > longest:
             yield Fault("max_tokens", self.max_tokens, f"must be at most {longest}, the most that the models take")
-        yield from self.source_faults(source, config, student)
+        yield from self._cannot_teach(source, config, student)
 
-    def weight_faults(self) -> Iterator[Fault]:
-        """It needs the pretrained model that the teacher was made from."""
-        rule = "needs the weights of the teacher, which only answers"
-        yield Fault("teacher", self.teacher, rule, "Leave it out of prepare.")
-
-    def source_faults(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
+    def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield why this pretrained model, of a known family and the student's vocabulary, cannot teach."""
         yield from ()
 
@@ -126,6 +124,11 @@ class OnCorpus(Training):
         """Of texts and models the content counts, which the stage adds, not where they lie."""
         left_out = ("corpus", "rows", "teacher")
         return {name: value for name, value in super().made_with().items() if name not in left_out}
+
+
+def predicts_words(student: Any) -> bool:
+    """Return whether the student's encoder can be trained with a masked-language-model head."""
+    return _fills_masks(family_behind(student.model_type, UNEVEN))
 
 
 def _fills_masks(family: Family | None) -> bool:

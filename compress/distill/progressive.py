@@ -21,6 +21,7 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.errors import Fault
 from compress.families.forms.uneven import kept_heads
 from compress.families.registry import known_layers, layer_count
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
@@ -30,7 +31,7 @@ from compress.pipeline.workshop import SCRATCH, Kind
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.train import Training, fit, same_randomness
+from compress.train import Training, fit, parameter_faults, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -54,9 +55,9 @@ class Progressive(Training):
     teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
     cache_gib: float = 8.0  # largest disk space for the teacher's outputs of one data set
 
-    def faults(self) -> Iterator[Fault]:
-        """Something is compared, and nothing is asked of validation."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Something is compared that both models have, and nothing is asked of validation."""
+        yield from super().faults(known)
         yield from at_least(self, "hidden_weight", 0)
         yield from at_least(self, "attention_weight", 0)
         yield from between(self, "lower_learning_rate", 0, 1)
@@ -69,8 +70,13 @@ class Progressive(Training):
         if self.early_stopping:
             rule = "has nothing to look at: the head is not trained here, so no metric gets better"
             yield Fault("early_stopping", self.early_stopping, rule, "Leave it at 0.")
+        if known.only_answers:
+            rule = "needs the weights of the teacher, which only answers"
+            yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
+        elif known.student is not None and known.teacher is not None:
+            yield from self._unfit(known.student, known.teacher)
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+    def _unfit(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield what keeps the student's layers from being trained one by one against the teacher's."""
         if getattr(student, "share", None):
             rule = "cannot train one layer after the other where layers share weights"
@@ -80,7 +86,7 @@ class Progressive(Training):
             rule = f"cannot train a student of type {student.model_type} layer by layer"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
             return
-        yield from self.parameter_faults(student)
+        yield from parameter_faults(self, student)
         yield from self._frozen_layers(student)
         try:
             layers = layer_pairs(self.layer_map, student, teacher)
@@ -97,11 +103,6 @@ class Progressive(Training):
         elif any(not set(kept_heads(student)[s - 1]) <= set(kept_heads(teacher)[t - 1]) for s, t in layers):
             rule = "needs heads that the teacher no longer has"
             yield Fault("attention_weight", self.attention_weight, rule, "Set it to 0.")
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """It compares layers with the teacher's."""
-        rule = "needs the weights of the teacher, which only answers"
-        yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
 
     def _frozen_layers(self, student: Any) -> Iterator[Fault]:
         """Yield patterns that leave nothing to train of a layer when it is its turn."""

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
-from compress.distill.layer_drop import student_faults
+from compress.distill.layer_drop import unskippable
 from compress.distill.losses import (
     AttentionScores,
     Embeddings,
@@ -28,6 +28,7 @@ from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -39,9 +40,10 @@ from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
 from compress.settings import at_least, between, plain, positive
+from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
-from compress.train import Training, fit, same_randomness
+from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
 
 TRAINED = Kind("distill", revision=1)
 GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
@@ -72,9 +74,9 @@ class Distill(Training):
     generations: int = 1  # born again: each trained student is the next one's teacher
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
-    def faults(self) -> Iterator[Fault]:
-        """Check ranges; at least one loss must have a weight."""
-        yield from (fault for fault in super().faults() if fault.setting != "epochs" or self.epochs != 0)
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Check ranges; a loss has a weight, and the losses fit the task and the models, where they train any."""
+        yield from (fault for fault in super().faults(known) if fault.setting != "epochs" or self.epochs != 0)
         if self.epochs == 0 and self.generations > 1:
             yield Fault("generations", self.generations, "follow one another, but epochs = 0 trains nothing")
         yield from positive(self, "cache_gib")
@@ -84,26 +86,32 @@ class Distill(Training):
             yield from layer_map_faults("layer_map", self.layer_map)
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in self.losses.values()):
             yield Fault("losses", None, "needs at least one loss with a weight above 0", "For example soft.")
+        student = known.stages.get("student")
+        if self.epochs == 0 and isinstance(student, Student) and not student.trained:
+            yield Fault("epochs", 0, "leaves the student untrained", "Choose student=saved, or set it above 0.")
+        if self.epochs or any(stage.recovers for stage in known.stages.values()):
+            yield from self._unfit(known)
 
-    def task_faults(self, task: Task) -> Iterator[Fault]:
-        """Yield losses that the task has no use for."""
+    def _unfit(self, known: Known) -> Iterator[Fault]:
+        """Yield losses and layer maps that do not fit the task and the models."""
         for name, loss in self.losses.items():
-            if loss.needs_classes and not task.distributes:
-                rule = f"needs classes, but the labels are {task.predicts}"
+            if loss.needs_classes and known.task is not None and not known.task.distributes:
+                rule = f"needs classes, but the labels are {known.task.predicts}"
                 yield Fault(f"losses.{name}", None, rule, "Use mse instead.")
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield losses and layer maps that do not fit the two configurations."""
-        faults = [*self.parameter_faults(student), *self._comparison_faults(student, teacher)]
+        if known.only_answers:
+            yield from self._looking_inside()
+        if known.student is None:
+            return
+        faults = [*parameter_faults(self, known.student), *self._incomparable(known)]
         if not faults and all(loss.compares_layers for loss in self.losses.values()):
-            faults += self.encoder_faults(student)  # no loss reaches the head
+            faults += encoder_faults(self, known.student)  # no loss reaches the head
         if self.generations > 1 and not faults:
-            faults += replace(self, layer_map="uniform")._comparison_faults(student, student)
+            faults += replace(self, layer_map="uniform")._incomparable(replace(known, teacher=known.student))
         yield from faults
-        yield from student_faults(self.layer_drop, student)
+        yield from unskippable(self.layer_drop, known.student)
 
-    def weight_faults(self) -> Iterator[Fault]:
-        """Yield losses that look inside the teacher."""
+    def _looking_inside(self) -> Iterator[Fault]:
+        """Yield what needs a teacher with weights."""
         for name, loss in self.losses.items():
             if loss.compares_layers:
                 rule = "compares layers with the teacher's, and the teacher has no weights: it only answers"
@@ -111,7 +119,8 @@ class Distill(Training):
         if self.layer_map is not None:
             yield Fault("layer_map", self.layer_map, "maps the teacher's layers, and the teacher only answers")
 
-    def _comparison_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+    def _incomparable(self, known: Known) -> Iterator[Fault]:
+        student, teacher = known.student, known.teacher
         if not layer_count(student):
             for name, loss in self.losses.items():
                 if loss.compares_layers:
@@ -124,7 +133,7 @@ class Distill(Training):
                     rule = "compares layers token by token, and the student has word pieces of its own"
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
             return
-        if teacher is None:  # it only answers; see `weight_faults`
+        if teacher is None:  # it only answers; see `_looking_inside`
             return
         try:
             self._layers(student, teacher)
@@ -136,8 +145,8 @@ class Distill(Training):
             pairs = loss.pairs(self._layers(student, teacher), last)
             if loss.compares_layers and not pairs:
                 yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
-            elif fault := next(loss.model_faults(student, teacher, pairs), None):
-                yield fault.under(f"losses.{name}")
+            elif loss.compares_layers:
+                yield from (fault.under(f"losses.{name}") for fault in loss.faults(replace(known, layers=pairs)))
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -168,6 +177,11 @@ class Distill(Training):
             return Rewritten(model, tokenizer)
 
         return Model.of(rewrite(state.workshop, Kind("mapped", revision=1), start, [layers], change))
+
+    @property
+    def skipping(self) -> float:
+        """The rate of LayerDrop."""
+        return self.layer_drop
 
     def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
         """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
@@ -219,7 +233,7 @@ class Distill(Training):
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student), task=state.data.task)
         if state.teacher is None:
-            for fault in self.weight_faults():
+            for fault in self._looking_inside():
                 raise ModelError(str(fault))
             source = FromLogits(state.given_answers.logits(rows, state.workshop))
             return Distillation(

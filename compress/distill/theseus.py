@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.registry import can_be_taken_apart, family_of, layer_count
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.ensemble import principal
 from compress.models.evaluate import main_metric
@@ -23,7 +24,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
 from compress.tasks.base import Task
-from compress.train import Objective, Training, fit
+from compress.train import Objective, Training, fit, freeze_faults
 
 
 @dataclass(kw_only=True)
@@ -34,9 +35,9 @@ class Theseus(Training):
     rate_end: float = 1.0  # at the share of training that `full_at` says; the same as rate: constant
     full_at: float = 0.5  # share of training after which the probability stays at rate_end
 
-    def faults(self) -> Iterator[Fault]:
-        """Rates are probabilities."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Rates are probabilities, and the student's layers have their places among the teacher's."""
+        yield from super().faults(known)
         yield from between(self, "rate", 0, 1)
         yield from between(self, "rate_end", 0, 1)
         yield from between(self, "full_at", 0, 1, open_low=True)
@@ -44,14 +45,19 @@ class Theseus(Training):
             yield Fault("rate", self.rate, "never replaces anything", "Set rate_end above 0.")
         elif self.rate_end < self.rate:
             yield Fault("rate_end", self.rate_end, f"must be at least rate = {self.rate:g}")
+        if known.only_answers:
+            rule = "needs the weights of the teacher, which only answers"
+            yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
+        elif known.student is not None and known.teacher is not None:
+            yield from self._unfit(known.student, known.teacher)
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+    def _unfit(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """The student's layers must fit into the teacher, as many teacher layers for each."""
         if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
             yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
             return
         shapes, known, place = parameter_shapes(student), parameter_shapes(teacher), family_of(student).place
-        yield from self.freeze_faults([name for name in shapes if place(name) is not None])
+        yield from freeze_faults(self, [name for name in shapes if place(name) is not None])
         ours, theirs = layer_count(student), layer_count(teacher)
         if theirs % ours:
             rule = f"needs a student whose layers divide the teacher's {theirs}; it has {ours}"
@@ -64,11 +70,6 @@ class Theseus(Training):
         elif other := [n for n, shape in shapes.items() if place(n) is None and known.get(n) != shape]:
             rule = f"shares the teacher's embeddings and head, and the student's {other[0]} has another shape"
             yield Fault("rate", self.rate, rule)
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """It trains layers among the teacher's."""
-        rule = "needs the weights of the teacher, which only answers"
-        yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
 
     def rate_at(self, progress: float) -> float:
         """Return the probability of a replacement when a share ``progress`` of training is done."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from compress.known import NOTHING, Known
 from compress.onnx.folder import onnx_student
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
@@ -20,7 +21,7 @@ class Onnx(Stage):
 
     tolerance: float = 1e-3  # largest difference of a logit from PyTorch's on the test rows; more is an error
 
-    def faults(self) -> Iterator[Any]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Any]:
         """The tolerance is above zero."""
         yield from positive(self, "tolerance")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.errors import Fault
 from compress.files import MIB, size_mib, write_json
+from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
@@ -77,8 +78,8 @@ class TensorRt(Stage):
     )
     rows: int = 256  # training rows on which int8's ranges, and values too large for fp16, are measured
 
-    def faults(self) -> Iterator[Fault]:
-        """Lists are in order, and TensorRT-RTX knows the GPUs."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Lists are in order and within what the student takes, and TensorRT-RTX knows the GPUs."""
         yield from at_least(self, "rows", 1)
         if not self.precisions or len(set(self.precisions)) < len(self.precisions):
             yield Fault("precisions", [one.value for one in self.precisions], "must list one or more, each once")
@@ -90,11 +91,7 @@ class TensorRt(Stage):
             if one not in RTX_CAPABILITIES:
                 rule = f"cannot be built for on another machine; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
                 yield Fault("compute_capabilities", one, rule, "Run the recipe on that GPU, with tensorrt installed.")
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield lengths above what the student takes."""
-        longest = longest_row(student)
-        if self.tokens is not None and self.tokens[-1] > longest:
+        if self.tokens and known.student is not None and self.tokens[-1] > (longest := longest_row(known.student)):
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the student takes")
 
     def __call__(self, state: State) -> State:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
 from compress.families.registry import FAMILIES, known_family
 from compress.files import copy_file, size_mib, write_text
+from compress.known import NOTHING, Known
 from compress.markdown import text
 from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
 from compress.pipeline.artifact import Artifact
-from compress.pipeline.stage import Stage
+from compress.pipeline.stage import Stage, gathered
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.runtimes.onnxruntime import OnnxRuntime
@@ -35,21 +36,21 @@ class TransformersJs(Stage):
 
     gathers: ClassVar[bool] = True
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Both look up the type of the model among those that they know."""
-        family = known_family(student)
-        if family is None or not family.known_to_transformers_js:
-            known = [name for name, other in FAMILIES.items() if other.known_to_transformers_js]
-            rule = f"transformers.js does not know students of type {student.model_type}"
-            yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(known)}.")
-
-    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
-        """The graph in fp32, which both load first, is written, and the int8 one that is named."""
-        if self.int8 is not None and self.int8 not in others:
-            yield Fault("int8", self.int8, "names no quantization of this recipe", nearest(self.int8, list(others)))
-        if not any(isinstance(other, Onnx) for other in others.values()):
-            rule = "gathers the run's graphs, and the one in fp32 is missing"
-            yield Fault("", None, rule, "Choose export=[onnx,transformers_js].")
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """The graph in fp32 is written, and the int8 one that is named; both look up the type of the model."""
+        if known.stages:
+            others = gathered(known)
+            if self.int8 is not None and self.int8 not in others:
+                yield Fault("int8", self.int8, "names no quantization of this recipe", nearest(self.int8, others))
+            if not any(isinstance(other, Onnx) for other in others.values()):
+                rule = "gathers the run's graphs, and the one in fp32 is missing"
+                yield Fault("", None, rule, "Choose export=[onnx,transformers_js].")
+        if known.student is not None:
+            family = known_family(known.student)
+            if family is None or not family.known_to_transformers_js:
+                served = [name for name, other in FAMILIES.items() if other.known_to_transformers_js]
+                rule = f"transformers.js does not know students of type {known.student.model_type}"
+                yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(served)}.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``transformers_js``; raises ModelError where ``int8`` names none."""

@@ -13,11 +13,12 @@ from compress.export.tensorrt import Engines
 from compress.export.triton_config import read_graph
 from compress.export.triton_repository import Limits, Repository, Served, Serving
 from compress.files import hash_folder, size_mib
+from compress.known import NOTHING, Known
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL
 from compress.pipeline.artifact import Artifact
-from compress.pipeline.stage import Stage
+from compress.pipeline.stage import Stage, gathered
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
@@ -25,7 +26,6 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
-from compress.tasks.base import Task
 
 WEIGHTS = (".onnx", ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -61,8 +61,8 @@ class Triton(Stage):
     threads: int = 1  # ONNX Runtime's threads per copy (intra-op); 0: all cores
     image: str = IMAGE  # the container image that README.md starts
 
-    def faults(self) -> Iterator[Fault]:
-        """Sizes are whole numbers from 1, in order, and none is above the largest batch."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Sizes are in order, some stage writes what can be served, and the server can give the task's answers."""
         for name in ("max_batch_size", "pad_to_multiple_of", "instances"):
             yield from at_least(self, name, 1)
         for name in ("max_queue_delay_microseconds", "threads"):
@@ -73,18 +73,12 @@ class Triton(Stage):
             yield Fault("preferred_batch_sizes", sizes, rule)
         if not self.image.strip() or any(letter.isspace() for letter in self.image):
             yield Fault("image", self.image, f"must name an image of a container, as {IMAGE}")
-
-    def task_faults(self, task: Task) -> Iterator[Fault]:
-        """Yield a server that would turn the answers for many tokens into one label."""
-        if task.by_token and self.tokenize is Tokenize.server:
-            rule = f"gives one answer per text, and the task {task.name} answers for every token"
-            yield Fault("tokenize", "server", rule, "Set it to client.")
-
-    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
-        """Some other stage writes ONNX or engines."""
-        if all(isinstance(other, BitsAndBytes) for other in others.values()):
+        if known.stages and all(isinstance(other, BitsAndBytes) for other in gathered(known).values()):
             rule = "serves the ONNX graphs and engines of a run, and no other stage writes one"
             yield Fault("", None, rule, "Choose export=[onnx,triton].")
+        if known.task is not None and known.task.by_token and self.tokenize is Tokenize.server:
+            rule = f"gives one answer per text, and the task {known.task.name} answers for every token"
+            yield Fault("tokenize", "server", rule, "Set it to client.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""

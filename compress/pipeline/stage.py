@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from compress.errors import Fault
+from compress.known import Known
 from compress.pipeline.model import Model
 from compress.pipeline.record import NONE, Details, Record, Role
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import Settings, plain
-from compress.tasks.base import Task
 
 
 @dataclass(kw_only=True)
@@ -21,6 +20,13 @@ class Stage(Settings):
 
     gathers: ClassVar[bool] = False  # it takes the artifacts of other stages, and so runs after all of them
     role: ClassVar[Role] = Role.preparation  # what it is to the student, where it leaves a record
+    reads_unlabelled: ClassVar[bool] = False  # whether it also learns from rows that only the teacher labels
+    recovers: ClassVar[bool] = False  # it trains the student again as it was distilled
+
+    @property
+    def skipping(self) -> float:
+        """The rate at which layers of the student are skipped while it trains; 0 where they never are."""
+        return 0.0
 
     def __call__(self, state: State) -> State:
         """Return the state after this stage."""
@@ -52,30 +58,6 @@ class Stage(Settings):
             details=details,
         )
 
-    def task_faults(self, task: Task) -> Iterator[Fault]:
-        """Yield settings that do not fit the task."""
-        yield from ()
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Yield settings that do not fit the student's and the teacher's configurations. Does not read files."""
-        yield from ()
-
-    def weight_faults(self) -> Iterator[Fault]:
-        """Yield settings that need a teacher's weights, in a run whose teacher only answers."""
-        yield from ()
-
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
-        """Yield why other models or texts than the recipe's cannot be used; these may be read.
-
-        ``student`` is a configuration, ``teacher`` the folder or hub id that the teacher is loaded from, which
-        is a pretrained model where it is ``fine_tuned`` in this run; data is cut and sampled with ``seed``.
-        """
-        yield from ()
-
-    def gather_faults(self, others: Mapping[str, Stage]) -> Iterator[Fault]:
-        """Yield why what the run's other exports and quantizations make cannot be used; no single setting is wrong."""
-        yield from ()
-
     def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
         """Yield forms, with what to call them, that lose less than what this stage makes: the fastest first.
 
@@ -86,3 +68,9 @@ class Stage(Settings):
     def made_with(self) -> Any:
         """Return the settings as they enter the fingerprint of what this stage makes."""
         return plain(self)
+
+
+def gathered(known: Known) -> dict[str, Stage]:
+    """Return the exports and quantizations whose artifacts are there for a stage that gathers them, by name."""
+    made = known.group("export") | known.group("quantize")
+    return {name: stage for name, stage in made.items() if not stage.gathers}

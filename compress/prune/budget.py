@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compress.errors import Fault, RecipeError
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB, size_mib
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer
 from compress.models.outputs import parameters
@@ -86,9 +87,9 @@ class Budget(Gradual):
     tries: int = 100  # shapes measured around the solver's first, to find a better one; 0: keep the first
     rows: int = 256  # labelled training rows on which importance and losses are measured
 
-    def faults(self) -> Iterator[Fault]:
-        """There is one budget, and it can be one."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """There is one budget, it can be one, and the student is of a family that can be taken apart."""
+        yield from super().faults(known)
         given = [name for name in GOALS if getattr(self, name) is not None]
         if len(given) != 1:
             rule = "exactly one of speedup, latency_ms, size_mib and parameters must be given"
@@ -103,9 +104,10 @@ class Budget(Gradual):
         yield from at_least(self, "tries", 0)
         if self._timed and find_spec("onnxruntime") is None:
             yield Fault(given[0], self._wanted, "is measured in onnxruntime", "pip install 'compress-encoders[onnx]'.")
+        if known.student is not None:
+            yield from self._unfit(known.student)
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only families that are known can be taken apart."""
+    def _unfit(self, student: Any) -> Iterator[Fault]:
         if not can_be_taken_apart(student):
             rule = f"cannot choose heads and widths of a student of type {student.model_type}"
             remedy = f"Supported: {', '.join(FAMILIES)}. Leave budget out of prune."

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.record import Role
@@ -31,13 +32,14 @@ class Gradual(Stage):
     """Measure, remove and recover, once or several times."""
 
     role: ClassVar[Role] = Role.pruning
+    recovers: ClassVar[bool] = True
 
     rounds: int = 1  # of measuring, removing and recovering; 1: one-shot, more is gentler
     schedule: Curve = Curve.linear  # linear: as many each round; cubic: most of them early
     rows: int = 512  # labelled training rows on which importance is measured
     recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges, and that a schedule has rounds."""
         yield from at_least(self, "rounds", 1)
         yield from at_least(self, "rows", 1)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from compress.errors import Fault
 from compress.families.forms.uneven import shrink
 from compress.families.registry import layer_count
+from compress.known import NOTHING, Known
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.prune.parts import LAYERS, Parts
@@ -38,9 +39,9 @@ class PruneLayers(InRounds):
     kind: ClassVar[Kind] = Kind("layers", revision=1)
     parts: ClassVar[Parts] = LAYERS
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Every other layer is one cut, whatever the loss says."""
-        yield from super().faults()
+        yield from super().faults(known)
         if self.order is Selection.every_other:
             if self.rounds > 1:
                 yield Fault("rounds", self.rounds, "must be 1 with order = every_other, which is one cut")

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model
 from compress.pipeline.model import Model
@@ -43,16 +44,13 @@ class InRounds(Gradual):
     kind: ClassVar[Kind]  # of what this makes; its name says what is removed, in the plural: "heads"
     parts: ClassVar[Parts]  # what is removed
 
-    def faults(self) -> Iterator[Fault]:
-        """Check ranges, and that the criterion is defined for the parts."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Check ranges, that the criterion is defined for the parts, and that the student's parts are known."""
         yield from between(self, "ratio", 0, 1, open_high=True)
-        yield from super().faults()
+        yield from super().faults(known)
         yield from criterion_faults("importance", self.importance, self.parts)
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """The student must be of a family whose parts are known."""
-        if not can_be_taken_apart(student):
-            rule = f"cannot remove {self.kind.name} from a student of type {student.model_type}"
+        if known.student is not None and not can_be_taken_apart(known.student):
+            rule = f"cannot remove {self.kind.name} from a student of type {known.student.model_type}"
             yield Fault(
                 "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
             )

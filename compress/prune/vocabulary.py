@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Split
 from compress.errors import DataError, Fault
 from compress.files import MIB
+from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer, without_values
 from compress.models.positions import counts_from_padding
 from compress.models.tokens import Tokens, tokenize
@@ -35,26 +36,27 @@ class PruneVocabulary(Stage):
         None  # a text file, one text per line, beside the recipe's own training, validation, other rows
     )
 
-    def faults(self) -> Iterator[Fault]:
-        """The corpus is a file."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """The corpus is a file that can be read, and pieces can be dropped from the tokenizer and the student."""
         if self.corpus is not None and not Path(self.corpus).is_file():
             yield Fault("corpus", self.corpus, "is not a file", "Name a text file with one text per line.")
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Word embeddings that are one table can lose rows."""
-        if not isinstance(without_values(student).get_input_embeddings(), nn.Embedding):
-            rule = f"cannot drop word pieces of a {student.model_type} student whose embeddings are factorised"
-            yield Fault("corpus", self.corpus, rule, "Leave vocabulary out of prune, or embedding_size out of student.")
-
-    def origin_faults(self, student: Any, teacher: str, fine_tuned: bool, seed: int) -> Iterator[Fault]:
-        """The corpus can be read, and the teacher's tokenizer, which most students share, can lose pieces."""
-        if self.corpus is not None:
+        elif self.corpus is not None and known.reading:
             try:
                 _lines(Path(self.corpus))
             except DataError as error:
                 yield Fault("corpus", self.corpus, str(error).removesuffix("."))
-        kind = kind_of(load_tokenizer(teacher))
-        if kind not in KINDS and not getattr(student, "own_tokens", False):
+        if known.student is not None:
+            yield from self._unfit(known.student, known.source or known.student.name_or_path)
+
+    def _unfit(self, student: Any, source: str) -> Iterator[Fault]:
+        """Word embeddings must be one table, and the tokenizer, mostly the teacher's, able to lose pieces."""
+        if not isinstance(without_values(student).get_input_embeddings(), nn.Embedding):
+            rule = f"cannot drop word pieces of a {student.model_type} student whose embeddings are factorised"
+            yield Fault("corpus", self.corpus, rule, "Leave vocabulary out of prune, or embedding_size out of student.")
+        if getattr(student, "own_tokens", False) or not source:
+            return
+        kind = kind_of(load_tokenizer(source))
+        if kind not in KINDS:
             rule = f"cannot drop pieces of a {kind} tokenizer"
             yield Fault("corpus", self.corpus, rule, f"Supported: {', '.join(KINDS)}.")
 

@@ -18,6 +18,7 @@ from compress.distill.sparsify import Masks, Sparsify
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB
+from compress.known import NOTHING, Known
 from compress.models.loading import load_model, without_values
 from compress.models.masking import Pattern, mask, matrices, settle
 from compress.pipeline.model import Model
@@ -27,7 +28,9 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.prune.gradual import Curve
+from compress.prune.layers import PruneLayers
 from compress.prune.rounds import Scope
+from compress.prune.vocabulary import PruneVocabulary
 from compress.settings import at_least, between, positive
 
 
@@ -82,6 +85,7 @@ class PruneWeights(Stage):
     """
 
     role: ClassVar[Role] = Role.pruning
+    recovers: ClassVar[bool] = True
 
     method: Method = Method.magnitude  # magnitude, movement or lottery
     sparsity: float = 0.5  # share of the pruned matrices' weights that is zero at the end
@@ -96,8 +100,8 @@ class PruneWeights(Stage):
     score_learning_rate: float = 0.01  # of movement's scores, at its highest
     rounds: int = 3  # rounds of lottery, each removing the same share of what is left
 
-    def faults(self) -> Iterator[Fault]:
-        """Check ranges, and that every setting has an effect."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Check ranges, that every setting has an effect, the other pruning stages, and the student's matrices."""
         yield from between(self, "sparsity", 0, 1, open_low=True, open_high=True)
         yield from at_least(self, "recovery_epochs", 0)
         yield from between(self, "begin", 0, 1)
@@ -125,6 +129,27 @@ class PruneWeights(Stage):
                 value = getattr(self, name)
                 yield Fault(name, getattr(value, "value", value), f"has no effect on method = {self.method.value}")
         yield from self._pattern_faults()
+        yield from self._misplaced(known.group("prune"))
+        if known.student is not None:
+            yield from self._unfit(known.student)
+
+    def _misplaced(self, prune: Mapping[str, Stage]) -> Iterator[Fault]:
+        """Yield where another pruning stage would spoil the zeros, or the weights that are gone back to."""
+        place = next((place for place, stage in enumerate(prune.values(), 1) if stage is self), None)
+        if place is None:
+            return
+        name = list(prune)[place - 1]
+        harmless = (PruneLayers, PruneWeights, *(() if self.embeddings else (PruneVocabulary,)))
+        others = [other for other, stage in prune.items() if not isinstance(stage, harmless)]
+        if place < len(prune):
+            rule = "must come last: what is removed after it changes the share of zeros and their pattern"
+            yield Fault("", list(prune), rule, f"Put {name} at the end of prune=[…].")
+        elif self.method is Method.lottery and place > 1:
+            rule = "goes back to weights from before distillation, which the other pruning stages have not pruned"
+            yield Fault("method", "lottery", rule, f"Use prune=[{name}], or another method.")
+        elif self.pattern != "none" and others:
+            rule = f"must divide the sizes of matrices, and {others[0]} may leave sizes that it does not divide"
+            yield Fault("pattern", self.pattern, rule, f"Leave {others[0]} out, or set it to none.")
 
     def _pattern_faults(self) -> Iterator[Fault]:
         try:
@@ -138,7 +163,7 @@ class PruneWeights(Stage):
         if pattern.group and self.scope is Scope.all:
             yield Fault("scope", "all", "has no effect on n:m, which takes as many from every group")
 
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
+    def _unfit(self, student: Any) -> Iterator[Fault]:
         """Only families that are known have matrices that are known; the pattern must divide them."""
         if not can_be_taken_apart(student):
             rule = f"cannot prune weights of a student of type {student.model_type}"

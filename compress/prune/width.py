@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from compress.errors import Fault, MissingPackageError
 from compress.families.forms.uneven import kept_channels, kept_heads, neurons, reshaped, unpruned_size
 from compress.families.registry import family_of
+from compress.known import NOTHING, Known
 from compress.pipeline.workshop import Kind
 from compress.prune.parts import Parts, Weighed
 from compress.prune.parts.channels import Channels
@@ -44,20 +45,18 @@ class PruneWidth(InRounds):
     kind: ClassVar[Kind] = Kind("channels", revision=1)
     parts: ClassVar[Parts] = WeighedChannels()
 
-    def faults(self) -> Iterator[Fault]:
-        """Sizes are sizes."""
-        yield from super().faults()
-        yield from at_least(self, "multiple_of", 1)
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """The package is there, the family is known, and normalisation has channels to compare."""
-        found = list(super().model_faults(student, teacher))
-        yield from found
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Sizes are sizes, the package is there, and the student's normalisation has channels to compare."""
+        faults = [*super().faults(known), *at_least(self, "multiple_of", 1)]
+        yield from faults
+        student = known.student
+        if student is None:
+            return
         if find_spec("torch_pruning") is None:
             yield Fault(
                 "ratio", self.ratio, "needs the package torch-pruning", "pip install 'compress-encoders[prune]'"
             )
-        if found or any(self.faults()):
+        if faults:
             return
         if not family_of(student).loses_channels:
             rule = f"cannot remove hidden channels from a student of type {student.model_type}"

@@ -16,6 +16,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.files import MIB
+from compress.known import NOTHING, Known
 from compress.machine import versions
 from compress.models.auto import from_pretrained
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
@@ -57,16 +58,16 @@ class BitsAndBytes(Stage):
     threshold: float = THRESHOLD  # int8: features of an input above it are multiplied in 16 bits; 0: none
     double_quantization: bool = True  # nf4: the scales of its blocks are quantized too
 
-    def faults(self) -> Iterator[Fault]:
-        """Each setting belongs to the bits."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Each setting belongs to the bits, the package is there, and the student has layers that can be quantized."""
         yield from at_least(self, "threshold", 0)
         if self.bits is Bits.nf4 and self.threshold != THRESHOLD:
             yield Fault("threshold", self.threshold, "has no effect on nf4", "Leave it out, or set bits=int8.")
         if self.bits is Bits.int8 and not self.double_quantization:
             yield Fault("double_quantization", False, "has no effect on int8", "Leave it out, or set bits=nf4.")
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """The package is there, the family is known and has layers of a shape that can be quantized."""
+        student = known.student
+        if student is None:
+            return
         if find_spec("bitsandbytes") is None:
             remedy = "Install it: pip install 'compress-encoders[bitsandbytes]'."
             yield Fault("bits", self.bits.value, "needs the package bitsandbytes", remedy)

@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.quantize.calibration import Method
@@ -28,7 +29,7 @@ class Calibrated(Stage):
     percentile: float = PERCENTILE  # percentile: share of an activation's values inside its range, in %
     decay: float = DECAY  # moving_average: share of a range that a batch leaves as it was
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """All are in their natural ranges, and belong to the calibration."""
         yield from at_least(self, "rows", 1)
         yield from between(self, "percentile", 50, 100)

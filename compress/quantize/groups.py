@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
@@ -44,7 +45,7 @@ class GroupWise(Stage):
     symmetric: bool = True  # no zero point; false: one per group
     int8: bool = True  # multiply integers; false: weights become fp32 again before they are multiplied
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Bits and group have a size that the runtime has."""
         if self.bits not in (4, 8):
             yield Fault("bits", self.bits, "must be 4 or 8")

@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
@@ -36,7 +37,7 @@ class HalfPrecision(Stage):
 
     rows: int = 256  # training rows searched for values too large for fp16
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """There are rows."""
         yield from at_least(self, "rows", 1)
 

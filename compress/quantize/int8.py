@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
@@ -61,10 +59,6 @@ class DynamicInt8(Stage):
     per_channel: bool = True  # a scale for each output of a weight matrix
     embeddings: bool = True  # quantize embedding tables too; they are most of a small student's size
     mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only of a known family is it clear which part of the model a product is in."""
-        yield from mixed_faults(self.mixed, student)
 
     def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
         """Yield the same with its most sensitive parts in fp32, then the static form."""
@@ -157,13 +151,6 @@ class _Dynamic(Precisions):
         return list(np.arange(len(tokens))[:, None])
 
 
-def mixed_faults(mixed: Mixed, student: Any) -> Iterator[Fault]:
-    """Yield that parts are to stay in fp32 of a student whose parts are not known."""
-    if mixed.max_drop is not None and not can_be_taken_apart(student):
-        rule = f"cannot find the layers of a student of type {student.model_type}"
-        yield Fault("mixed.max_drop", mixed.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
-
-
 @dataclass(kw_only=True)
 class StaticInt8(Calibrated):
     """Int8 weights and activations (u8), ranges calibrated on training rows; Q/DQ form, for the CPU.
@@ -176,10 +163,6 @@ class StaticInt8(Calibrated):
     embeddings: bool = True  # quantize embedding tables too
     attention: bool = True  # quantize attention's own products, which have no weights, too
     mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only of a known family is it clear which part of the model a product is in."""
-        yield from mixed_faults(self.mixed, student)
 
     def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
         """Yield the same with its most sensitive parts in fp32."""

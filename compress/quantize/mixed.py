@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from compress.errors import Fault
+from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import NOTHING, Known
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.record import Details
@@ -143,13 +145,16 @@ class Mixed(Settings):
     rows: int = 2000  # how many validation rows to use at most
     probes: int = 8  # hessian: random vectors per batch of calibration rows
 
-    def faults(self) -> Iterator[Fault]:
-        """All are in their natural ranges."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """All are in their natural ranges, and it is known which part of the student a product is in."""
         yield from between(self, "max_drop", 0, 1)
         yield from at_least(self, "rows", 1)
         yield from at_least(self, "probes", 1)
         if self.max_drop is None and self != Mixed():
             yield Fault("max_drop", None, "must be given, or the other settings have no effect", "For example 0.005.")
+        if self.max_drop is not None and known.student is not None and not can_be_taken_apart(known.student):
+            rule = f"cannot find the layers of a student of type {known.student.model_type}"
+            yield Fault("max_drop", self.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
 
     def depends_on(self, state: State) -> list[Any]:
         """Return what the choice depends on, except for graph and ranges; nothing where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
@@ -13,6 +13,7 @@ from compress.errors import Fault
 from compress.families.forms.fake_quantization import Scheme
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import NOTHING, Known
 from compress.machine import int8_dot_product
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer
@@ -39,6 +40,8 @@ class QuantizationAware(Stage):
     last one leaves them. The student itself is left as it is.
     """
 
+    recovers: ClassVar[bool] = True
+
     epochs: float = 1.0  # of distillation with fake quantization
     learning_rate: float | None = None  # AdamW's, at its highest; default: a quarter of the distillation's
     decay: float = 0.99  # share of an activation's range that a batch leaves as it was
@@ -48,17 +51,14 @@ class QuantizationAware(Stage):
     classifier: bool = True  # quantize the last linear layer too
     agreement: float = 0.995  # share of test rows on which the file must agree with the trained model; less is an error
 
-    def faults(self) -> Iterator[Fault]:
-        """All are in their natural ranges."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """All are in their natural ranges, and the student is of a family that can be fake-quantized."""
         yield from positive(self, "epochs")
         yield from positive(self, "learning_rate")
         yield from between(self, "decay", 0, 1, open_high=True)
         yield from between(self, "agreement", 0, 1)
-
-    def model_faults(self, student: Any, teacher: Any) -> Iterator[Fault]:
-        """Only families that are known can be fake-quantized."""
-        if not can_be_taken_apart(student):
-            rule = f"cannot train a student of type {student.model_type} with fake quantization"
+        if known.student is not None and not can_be_taken_apart(known.student):
+            rule = f"cannot train a student of type {known.student.model_type} with fake quantization"
             remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
             yield Fault("epochs", self.epochs, rule, remedy)
 

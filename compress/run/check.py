@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.errors import CompressError, DataError, Fault, RecipeError
-from compress.models.auto import knows
-from compress.models.positions import longest_row
+from compress.known import Known
 from compress.models.row_lengths import with_cuts
 from compress.pipeline.workshop import Workshop
 from compress.plugins import use
 from compress.run.place import identity, name_faults, other_run, place_faults
-from compress.settings import all_faults
+from compress.settings import all_faults, children
 from compress.student.saved import Saved
-from compress.tasks.base import Task
+from compress.teachers.base import Inspection
 from compress.teachers.examination import examine
 
 if TYPE_CHECKING:
@@ -51,37 +51,33 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
 
     Finished models are tried on some rows; what they answer is kept in the cache.
     """
-    faults: list[Fault] = [*use(recipe.uses), *all_faults(recipe)]
+    found = Found([*use(recipe.uses), *all_faults(recipe)])
     if not any(name_faults(recipe)):
-        faults += place_faults(recipe)
-    for name, augmentation in recipe.augment.items():
-        if not any(augmentation.faults()):
-            faults += _attempt(f"augment.{name}", augmentation.look)
-    data: Dataset | None = None
-    if not any(fault.setting.startswith("data") or fault.setting == "task" for fault in faults):
+        found.add(place_faults(recipe))
+    known, data = Known(reading=True), None
+    if not found.any_of("data", "task"):
         say("reading the data")
-
-        def load() -> None:
-            nonlocal data
+        with found.attempt("data"):
             data = recipe.data.load(recipe.task, recipe.seed)
-
-        faults += _attempt("data", load)
-    models: list[Tried] = []
+            known = replace(known, data=data, task=data.task)
     if data is not None:
-        for name, augmentation in recipe.augment.items():
-            faults += [replace(f, setting=f"augment.{name}{f.setting}") for f in augmentation.data_faults(data)]
-        faults += other_run(recipe, identity(recipe, data.fingerprint))
-        for path, stage in recipe.trained():
-            faults += [fault.under(path) for fault in stage.task_faults(data.task)]
+        found.add(other_run(recipe, identity(recipe, data.fingerprint)))
         if why := data.task.too_few(data.train.known_labels):
-            faults.append(Fault("data.train_rows", len(data.train), why, "Use more rows."))
-        if not any(fault.setting.startswith("teacher") for fault in faults):
-            faults += _attempt("teacher", lambda: faults.extend(_model_faults(recipe, data)))
-        if not faults:
-            say("trying the models on some rows")
-            faults += _attempt("teacher", lambda: models.extend(_tried(recipe, data)))
-    if faults or data is None:
-        raise RecipeError(faults)
+            found.add([Fault("data.train_rows", len(data.train), why, "Use more rows.")])
+        if not found.any_of("teacher"):
+            with found.attempt("teacher"):
+                known = of_teacher(recipe.teacher.inspect(data), known)
+                known = of_student(recipe, known, found)
+    for part, settings in children(recipe):
+        with found.attempt("teacher"):
+            found.add(fault.under(part) for fault in all_faults(settings, recipe.known_to_parts(known)))
+    models: list[Tried] = []
+    if data is not None and not found.faults:
+        say("trying the models on some rows")
+        with found.attempt("teacher"):
+            models += _tried(recipe, data)
+    if found.faults or data is None:
+        raise RecipeError(found.faults)
     weights = recipe.teacher.inspect(data).weights
     cut = data if weights is None else with_cuts(data, weights.tokenizer, weights.max_tokens)
     return Checked(cut, tuple(models))
@@ -106,59 +102,55 @@ def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
         yield Tried(f"student: {subject.name} is used as it is", tuple(examine(subject, workshop)))
 
 
-def _model_faults(recipe: Recipe, given: Dataset) -> list[Fault]:
-    inspection = recipe.teacher.inspect(given)
-    weights, data = inspection.weights, inspection.data
-    if weights is None and (found := _weight_faults(recipe)):
-        return found
-    teacher, fine_tuned = (None, False) if weights is None else (weights.config, weights.must_train)
-    faults = [fault.under("student") for fault in recipe.student.teacher_faults(teacher, fine_tuned)]
-    if not faults and not any(recipe.student.faults()):
-        faults += [fault.under("student") for fault in recipe.student.task_faults(data.task)]
-        if isinstance(recipe.student, Saved) and not recipe.alone:
-            faults += [fault.under("student") for fault in recipe.student.label_faults(data.task)]
-    if weights is not None:
-        who = "student" if recipe.alone else "teacher"
-        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(weights.longest, who)]
-    if faults or any(recipe.student.faults()):
-        return faults
-    student = recipe.student.config(teacher)
-    faults += list(_head_faults(student, data.task))
-    if faults:
-        return faults
+def of_teacher(inspection: Inspection, known: Known) -> Known:
+    """Return what is known with the teacher, who numbers the labels."""
+    known, weights = replace(known, data=inspection.data, task=inspection.data.task), inspection.weights
     if weights is None:
-        faults += [fault.under("benchmark") for fault in recipe.benchmark.model_faults(longest_row(student), "student")]
-    source = student.name_or_path if weights is None else weights.source
-    faults += [fault.under("benchmark") for fault in recipe.benchmark.student_faults(student)]
-    for path, stage in recipe.trained():
-        found = list(stage.model_faults(student, teacher))
-        found += stage.origin_faults(student, source, fine_tuned, recipe.seed)
-        faults += [fault.under(path) for fault in found]
-    return faults
+        return replace(known, only_answers=True)
+    return replace(
+        known,
+        teacher=weights.config,
+        source=weights.source,
+        fine_tuned=weights.must_train,
+        longest=weights.longest,
+    )
 
 
-def _weight_faults(recipe: Recipe) -> list[Fault]:
-    """Return what needs a teacher's weights."""
-    stages = [("student", recipe.student), *((f"augment.{name}", stage) for name, stage in recipe.augment.items())]
-    return [fault.under(path) for path, stage in (*stages, *recipe.trained()) for fault in stage.weight_faults()]
+def of_student(recipe: Recipe, known: Known, found: Found) -> Known:
+    """Return what is known with the student's configuration, where its settings allow one that can answer."""
+    told = recipe.known_to_parts(known)
+    if any(all_faults(recipe.student, told)):
+        return known
+    student = recipe.student.config(known.teacher)
+    faults = [fault.under("student") for fault in all_faults(recipe.student, replace(told, student=student))]
+    found.add(faults)
+    return known if faults else replace(known, student=student)
 
 
-def _head_faults(student: Any, task: Task) -> Iterator[Fault]:
-    """Yield why a student of this configuration cannot answer the task's question."""
-    if not knows(task.auto, type(student)):
-        rule = f"has no {task.head}, which the task {task.name} needs"
-        yield Fault("student", student.model_type, rule, "Choose student=bert.")
-    elif task.by_token and getattr(student, "own_tokens", False):
-        rule = f"does not share the teacher's tokens, and the task {task.name} needs an answer of both for every token"
-        yield Fault("student", student.model_type, rule, "Choose a student with the teacher's tokens.")
+class Found:
+    """The faults that a check has found, each once."""
 
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults: list[Fault] = []
+        self.add(faults)
 
-def _attempt(setting: str, action: Callable[[], object]) -> list[Fault]:
-    try:
-        action()
-    except RecipeError as error:
-        return list(error.faults)
-    except CompressError as error:
-        of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
-        return [Fault("data" if of_rows else setting, None, str(error).rstrip("."))]
-    return []
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Note those that are new: what was wrong when less was known still is."""
+        for fault in faults:
+            if fault not in self.faults:
+                self.faults.append(fault)
+
+    def any_of(self, *settings: str) -> bool:
+        """Return whether a fault is of one of these settings, or of one below it."""
+        return any(fault.setting.startswith(settings) for fault in self.faults)
+
+    @contextmanager
+    def attempt(self, setting: str) -> Iterator[None]:
+        """Note an error that the user can fix as one of ``setting``, and go on."""
+        try:
+            yield
+        except RecipeError as error:
+            self.add(error.faults)
+        except CompressError as error:
+            of_rows = isinstance(error, DataError) and setting == "teacher"  # a label that no model knows
+            self.add([Fault("data" if of_rows else setting, None, str(error).rstrip("."))])

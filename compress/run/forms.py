@@ -11,12 +11,14 @@ from rich.text import Text
 
 from compress.benchmark.gate import gate
 from compress.export.onnx import Onnx
+from compress.known import Known
 from compress.models.loading import load_config
 from compress.pipeline.artifact import Artifact, Cost, Rejected
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.quantize.mixed import Sensitivity
 from compress.report import gates
+from compress.settings import all_faults
 from compress.tasks.gate import POINT
 
 if TYPE_CHECKING:
@@ -80,10 +82,10 @@ class FailClosed:
         """Yield the forms to try, with their names: those of the stage, then fp32; none that the recipe has anyway."""
         assert self.recipe.max_drop is not None
         known = [*self.recipe.quantize.values(), *self.recipe.export.values()]
-        student = load_config(state.given_student.folder)
+        student = Known(student=load_config(state.given_student.folder))
         taken = {*self.recipe.quantize, *self.recipe.export, *(one.name for one in state.artifacts)}
         for kind, form in stage.gentler(self.recipe.max_drop * POINT):
-            fits = not any(form.model_faults(student, None)) and form not in known
+            fits = not any(all_faults(form, student)) and form not in known
             if fits and f"{name}-{kind}" not in taken:
                 yield f"{name}-{kind}", form
         has_fp32 = any(isinstance(other, Onnx) for other in known) or any(

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from compress.augment.base import Augmentation
-from compress.benchmark.depths import Depths
 from compress.benchmark.stage import Benchmark
 from compress.data import Data, Tweets
-from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill
 from compress.errors import Fault
 from compress.export.onnx import Onnx
+from compress.known import NOTHING, Known
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.prune.layers import PruneLayers
-from compress.prune.vocabulary import PruneVocabulary
-from compress.prune.weights import Method, PruneWeights
-from compress.quantize.qat import QuantizationAware
 from compress.run.place import name_faults
 from compress.run.result import Run
 from compress.run.work import carry_out
@@ -33,7 +28,6 @@ from compress.tasks.choice import TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
-from compress.train import Training
 
 
 @dataclass(kw_only=True)
@@ -59,7 +53,7 @@ class Recipe(Settings):
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
     cache: str = "runs/.cache"  # finished work, shared by runs
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """The seed and the names can be used."""
         if not 0 <= self.seed < 2**32:
             yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
@@ -70,27 +64,16 @@ class Recipe(Settings):
         yield from name_faults(self)
         yield from task_faults("task", self.task.kind)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
-        trainings = [stage for stage in self.prepare.values() if isinstance(stage, Training)]
-        if self.augment and not labelled and not any(stage.reads_unlabelled for stage in trainings):
+        if self.augment and not labelled and not any(stage.reads_unlabelled for stage in self.prepare.values()):
             rule = "adds rows that only the teacher labels, and no loss uses its answers"
             yield Fault("augment", list(self.augment), rule, "Choose a loss that does, as soft or mse.")
-        if self.distill.epochs == 0:
-            if not isinstance(self.student, Saved):
-                yield Fault(
-                    "distill.epochs", 0, "leaves the student untrained", "Choose student=saved, or set it above 0."
-                )
-            if self.benchmark.depths not in (Depths.auto, Depths.none):
-                rule = "cuts the distilled student, and distill.epochs = 0 distils none"
-                yield Fault("benchmark.depths", self.benchmark.depths.value, rule, "Set it to none.")
-        yield from _weights_faults(self.prune)
-        if self.benchmark.depths_twin and not self.layer_drop > 0:
-            rule = "has nothing to compare with: no stage drops layers in training"
-            yield Fault("benchmark.depths_twin", True, rule, "Set distill.layer_drop, for example to 0.2.")
-        made = {**self.export, **self.quantize}
-        makers = {name: stage for name, stage in made.items() if not stage.gathers}
-        for group, name, stage in self.after_distillation():
-            for fault in stage.gather_faults(makers):
-                yield fault.under(f"{group}.{name}")
+
+    def known_to_parts(self, known: Known) -> Known:
+        """All stages know each other, the seed, and whether there is a teacher at all."""
+        own: dict[str, Stage] = {"teacher": self.teacher, "student": self.student, "distill": self.distill}
+        for group in ("augment", "prepare", "prune", "export", "quantize"):
+            own |= {f"{group}.{name}": stage for name, stage in getattr(self, group).items()}
+        return replace(known, stages=own, seed=self.seed, alone=self.alone)
 
     @property
     def alone(self) -> bool:
@@ -141,13 +124,6 @@ class Recipe(Settings):
         yield "distill", self.distill
         yield from ((name, stage) for _, name, stage in self.after_distillation())
 
-    def trained(self) -> Iterator[tuple[str, Stage]]:
-        """Yield what changes or takes the student after it was built, by its path, in the order of the work."""
-        yield from ((f"prepare.{name}", stage) for name, stage in self.prepare.items())
-        if self.distill.epochs or self.prune or any(isinstance(s, QuantizationAware) for s in self.quantize.values()):
-            yield "distill", self.distill
-        yield from ((f"{group}.{name}", stage) for group, name, stage in self.after_distillation())
-
     def after_distillation(self) -> list[tuple[str, str, Stage]]:
         """Return (group, name, stage) of prunings, exports and quantizations; what gathers artifacts is last."""
         groups = ("prune", "export", "quantize")
@@ -157,26 +133,4 @@ class Recipe(Settings):
     @property
     def layer_drop(self) -> float:
         """The highest rate of the preparations and distillation."""
-        return max(_layer_drop(stage) for stage in (*self.prepare.values(), self.distill))
-
-
-def _weights_faults(prune: Mapping[str, Stage]) -> Iterator[Fault]:
-    """Yield where another pruning stage would spoil the zeros of `PruneWeights`, or the weights it goes back to."""
-    for place, (name, stage) in enumerate(prune.items(), 1):
-        if isinstance(stage, PruneWeights) and place < len(prune):
-            rule = "must come last: what is removed after it changes the share of zeros and their pattern"
-            yield Fault(f"prune.{name}", list(prune), rule, f"Put {name} at the end of prune=[…].")
-        elif isinstance(stage, PruneWeights) and stage.method is Method.lottery and place > 1:
-            rule = "goes back to weights from before distillation, which the other pruning stages have not pruned"
-            yield Fault(f"prune.{name}.method", "lottery", rule, f"Use prune=[{name}], or another method.")
-        elif isinstance(stage, PruneWeights) and stage.pattern != "none":
-            harmless = (PruneLayers, PruneWeights, *(() if stage.embeddings else (PruneVocabulary,)))
-            others = [one for one, part in prune.items() if not isinstance(part, harmless)]
-            if others:
-                rule = f"must divide the sizes of matrices, and {others[0]} may leave sizes that it does not divide"
-                yield Fault(f"prune.{name}.pattern", stage.pattern, rule, f"Leave {others[0]} out, or set it to none.")
-
-
-def _layer_drop(stage: Stage) -> float:
-    """Return the rate at which a stage skips layers; 0 for one that cannot."""
-    return stage.layer_drop if isinstance(stage, (Distill, LayerTraining)) else 0.0
+        return max(stage.skipping for stage in (*self.prepare.values(), self.distill))

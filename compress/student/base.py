@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.errors import Fault
+from compress.known import NOTHING, Known
+from compress.models.auto import knows
 from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
@@ -37,20 +39,34 @@ class Student(Stage):
     """Create a smaller, untrained model."""
 
     role: ClassVar[Role] = Role.student
+    trained: ClassVar[bool] = False  # it knows the task before it is distilled
 
     @property
     def own_tokens(self) -> bool:
         """Whether the student tokenizes texts differently from the teacher."""
         return False
 
-    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """Yield settings that do not fit the teacher's configuration, or whether it is fine-tuned in this run."""
-        yield from ()
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it has the teacher's tokenizer, or shapes or weights that are the teacher's."""
+        return True
 
-    def weight_faults(self) -> Iterator[Fault]:
-        """It has the teacher's tokenizer, and shapes and weights that are the teacher's where nothing else is set."""
-        rule = "is built from the teacher's model, and the teacher has no weights: it only answers"
-        yield Fault("", None, rule, "Choose student=saved with student.model=FOLDER.")
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """The teacher has what this is made from, and the student can answer the task's question."""
+        if known.only_answers and self.needs_weights:
+            rule = "is built from the teacher's model, and the teacher has no weights: it only answers"
+            yield Fault("", None, rule, "Choose student=saved with student.model=FOLDER.")
+        student, task = known.student, known.task
+        if student is None or task is None:
+            return
+        if not knows(task.auto, type(student)):
+            rule = f"has no {task.head}, which the task {task.name} needs"
+            yield Fault("", student.model_type, rule, "Choose student=bert.")
+        elif task.by_token and getattr(student, "own_tokens", False):
+            rule = (
+                f"does not share the teacher's tokens, and the task {task.name} needs an answer of both for every token"
+            )
+            yield Fault("", student.model_type, rule, "Choose a student with the teacher's tokens.")
 
     def config(self, teacher: Any) -> Any:
         """Return the student's configuration; ``teacher``, a configuration, is not changed."""

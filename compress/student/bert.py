@@ -15,6 +15,7 @@ from compress.errors import DataError, Fault
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
 from compress.families.registry import family_of
+from compress.known import NOTHING, Known
 from compress.models.auto import from_config
 from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.models.word_pieces import started_pieces, trained_pieces
@@ -42,8 +43,8 @@ class Bert(Student):
     )
     vocabulary_corpus: str | None = None  # text file, one row per line, to learn it from; default: the training rows
 
-    def faults(self) -> Iterator[Fault]:
-        """Sizes are at least 1 and the layer map is known."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Sizes are at least 1 and fit the teacher, the layer map is known, and weights can be started from."""
         if isinstance(self.layers, str) and self.layers != ALL:
             yield Fault("layers", self.layers, f"must be a whole number, or {ALL}")
         for name in ("layers", "hidden_size", "heads", "intermediate_size", "vocabulary"):
@@ -57,9 +58,11 @@ class Bert(Student):
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
         yield from name_faults(self.start)
+        if known.teacher is not None:
+            yield from self._against(known.teacher, known)
+        yield from super().faults(known)
 
-    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """Yield sizes that do not fit the teacher's configuration, and weights that cannot be started from."""
+    def _against(self, teacher: Any, known: Known) -> Iterator[Fault]:
         faults = list(self._size_faults(teacher))
         yield from faults
         if self.vocabulary_corpus is not None and not any(corpus_faults("vocabulary_corpus", self.vocabulary_corpus)):
@@ -67,7 +70,7 @@ class Bert(Student):
                 read_corpus(self.vocabulary_corpus)
             except DataError as error:
                 yield Fault("vocabulary_corpus", self.vocabulary_corpus, str(error).rstrip("."))
-        if self.start == "pretrained" and not fine_tuned:
+        if self.start == "pretrained" and known.fine_tuned is False:
             rule = "is not known: the teacher has its head already and is not fine-tuned here"
             yield Fault("start", self.start, rule, "Name the folder or hub id of the pretrained model.")
         elif self.start not in NAMED and not faults and not any(self.faults()):

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.settings import at_least
 from compress.student.base import Reading
@@ -23,9 +24,9 @@ class BiLstm(OfEmbeddings):
     hidden_size: int = 150  # units per direction
     fully_connected_size: int = 200  # units between the LSTM and the output
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges."""
-        yield from super().faults()
+        yield from super().faults(known)
         for name in ("layers", "hidden_size", "fully_connected_size"):
             yield from at_least(self, name, 1)
 

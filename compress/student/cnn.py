@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.settings import at_least
 from compress.student.base import Reading
@@ -32,9 +33,9 @@ class Cnn(OfEmbeddings):
     pooling: Pooling = Pooling.max  # over time: max (Kim) or mean (spaCy's classifier; with widths=[3])
     dropout: float = 0.5  # share of pooled features dropped in training
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges."""
-        yield from super().faults()
+        yield from super().faults(known)
         yield from at_least(self, "filters", 1)
         if not self.widths or any(width < 1 for width in self.widths):
             yield Fault("widths", list(self.widths), "must list whole numbers from 1", "For example [3,4,5].")

@@ -14,6 +14,7 @@ from transformers import MobileBertConfig, PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.registry import family_of
+from compress.known import NOTHING, Known
 from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
@@ -47,14 +48,16 @@ class Mobile(Student):
     narrow_attention: bool = False  # attention reads the bottleneck alone, as in MobileBERT-tiny
     copy_weights: bool = True  # start embeddings and head from the teacher's; false: at random
 
-    def faults(self) -> Iterator[Fault]:
-        """Sizes are at least 1 and the layer map is known."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Sizes fit the teacher, and the layer map is known; raises ModelError for a teacher of an unknown family."""
         for name in ("layers", "bottleneck", "heads", "feed_forward_networks", "intermediate_size", "embedding_size"):
             yield from at_least(self, name, 1)
         yield from layer_map_faults("layer_map", self.layer_map)
+        if known.teacher is not None:
+            yield from self._against(known.teacher)
+        yield from super().faults(known)
 
-    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """Yield sizes that do not fit the teacher's configuration; raises ModelError for an unsupported teacher."""
+    def _against(self, teacher: Any) -> Iterator[Fault]:
         family = family_of(teacher)
         if self.copy_weights and not family.sums_embeddings:
             rule = f"cannot start from a teacher of type {teacher.model_type}, whose embeddings are not a sum"

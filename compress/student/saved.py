@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.hub_access import absent
+from compress.known import NOTHING, Known
 from compress.models.ensemble import EnsembleConfig
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
@@ -35,12 +36,33 @@ class Saved(Student):
     model: str = ""  # its folder, or a hub id: a classifier that knows the task's labels
     trust_remote_code: bool = False  # run code from the model's folder
 
-    def faults(self) -> Iterator[Fault]:
-        """Check that a model is named, and that it is not a file or a missing path."""
+    trained: ClassVar[bool] = True
+
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """A model is named that is not a file or a missing path, can be read and knows the teacher's classes."""
         if not self.model:
             yield Fault("model", self.model, "must name a folder or a hub id")
         elif reason := absent(self.model):
             yield Fault("model", self.model, *reason)
+        elif known.reading:
+            yield from self._unusable(known)
+        yield from super().faults(known)
+
+    def _unusable(self, known: Known) -> Iterator[Fault]:
+        try:
+            config = self.config(known.teacher)
+            check_trained(self.source, config, trust_remote_code=self.trust_remote_code)
+            load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
+        except ModelError as error:
+            yield Fault("model", None, str(error).rstrip("."))
+            return
+        if getattr(config, "quantization_config", None) is not None:
+            yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
+        if known.task is not None and not known.alone and (known.only_answers or known.teacher is not None):
+            try:
+                self.rows(config, known.task)
+            except Refusal as refusal:
+                yield Fault("model", self.model, str(refusal), "Name one that was trained on these labels.")
 
     @property
     def source(self) -> str:
@@ -52,31 +74,10 @@ class Saved(Student):
         """Whether the student tokenizes texts differently from the teacher: it has a tokenizer of its own."""
         return True
 
-    def weight_faults(self) -> Iterator[Fault]:
+    @property
+    def needs_weights(self) -> bool:
         """It brings its own weights and its own tokenizer."""
-        yield from ()
-
-    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """Check that the model and its tokenizer can be read."""
-        if not any(self.faults()):
-            try:
-                config = self.config(teacher)
-                check_trained(self.source, config, trust_remote_code=self.trust_remote_code)
-                load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
-            except ModelError as error:
-                yield Fault("model", None, str(error).rstrip("."))
-
-    def task_faults(self, task: Task) -> Iterator[Fault]:
-        """Check that the model is not quantized."""
-        if getattr(self.config(None), "quantization_config", None) is not None:
-            yield Fault("model", self.model, "has quantized weights", "Name the model that it was made from.")
-
-    def label_faults(self, task: Task) -> Iterator[Fault]:
-        """Check that the model has a head for the teacher's classes."""
-        try:
-            self.rows(self.config(None), task)
-        except Refusal as refusal:
-            yield Fault("model", self.model, str(refusal), "Name one that was trained on these labels.")
+        return False
 
     def config(self, teacher: Any) -> Any:
         """Return the model's configuration, marked if it reads tokens of its own; raises ModelError."""

@@ -15,6 +15,7 @@ from compress.errors import Fault
 from compress.families.forms.shared import FactorisedEmbedding, SharedForm, shared_parts
 from compress.families.language_head import embedding_width, word_embeddings
 from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.known import NOTHING, Known
 from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
@@ -48,14 +49,16 @@ class Shared(Student):
     start: Start = Start.first  # what is shared starts from the first of those layers, or from their mean
     embedding_size: int | None = None  # rank of word embeddings; default: a third of the width, 0: not factorised
 
-    def faults(self) -> Iterator[Fault]:
-        """Sizes are sizes and the layer map is known."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Sizes are sizes and fit the teacher, and the layer map is known."""
         yield from at_least(self, "layers", 1)
         yield from at_least(self, "embedding_size", 0)
         yield from layer_map_faults("layer_map", self.layer_map)
+        if known.teacher is not None:
+            yield from self._against(known.teacher)
+        yield from super().faults(known)
 
-    def teacher_faults(self, teacher: Any, fine_tuned: bool = True) -> Iterator[Fault]:
-        """Yield sizes that do not fit the teacher's configuration."""
+    def _against(self, teacher: Any) -> Iterator[Fault]:
         if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
             rule = f"cannot start from a teacher of type {teacher.model_type}"
             remedy = f"Name an unpruned teacher of a type in {', '.join(FAMILIES)}."

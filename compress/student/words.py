@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
 from compress.errors import Fault, ModelError
+from compress.known import NOTHING, Known
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
 from compress.models.vocabulary import of_words
@@ -53,11 +54,12 @@ class OfEmbeddings(Student):
         """Whether the student tokenizes texts differently from the teacher."""
         return self.tokens is Pieces.words
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges."""
         for name in ("vocabulary", "min_count", "embedding_size"):
             yield from at_least(self, name, 1)
         yield from between(self, "dropout", 0, 1, open_high=True)
+        yield from super().faults(known)
 
     def tokenizer(self, teacher: Any, texts: Split) -> Any:
         """Return the teacher's tokenizer, or one for the words of ``texts``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.settings import Settings, spelled
 
 AUTO = "auto"
@@ -31,7 +32,7 @@ class TaskChoice(Settings):
         if isinstance(self.class_weights, Mapping):
             self.class_weights = {spelled(name): weight for name, weight in self.class_weights.items()}
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Class weights are finite numbers above zero."""
         given = self.class_weights
         if isinstance(given, Mapping):

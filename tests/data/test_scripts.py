@@ -15,6 +15,7 @@ from compress.benchmark.baselines import tfidf
 from compress.cli.main import main
 from compress.data import Dataset, Split
 from compress.data.scripts import is_unsegmented, unsegmented_share, words_in
+from compress.known import Known
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from tests.conftest import write_tsv
@@ -83,10 +84,10 @@ def test_tfidf_of_texts_without_a_word_counts_characters() -> None:
 
 @pytest.mark.parametrize("augmentation", [Perturb(), Substitute(mlm="some/model")])
 def test_augmentations_of_words_refuse_texts_that_they_cannot_divide(augmentation: Augmentation) -> None:
-    (fault,) = augmentation.data_faults(chinese(20))
+    (fault,) = augmentation.faults(Known(data=chinese(20)))
     assert "without spaces between words" in fault.rule
     split = Split(("a film", "another film"), labels=np.arange(2))
-    assert not list(augmentation.data_faults(Dataset("films", Classification(("a", "b")), split, split, split)))
+    assert not list(augmentation.faults(Known(data=Dataset("films", Classification(("a", "b")), split, split, split))))
 
 
 def test_the_refusal_comes_before_any_work(

@@ -20,6 +20,7 @@ from compress.distill.mixing import SharedWords, words_of
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
 from compress.families.language_head import load_language_model
+from compress.known import Known
 from compress.models.loading import load_config, load_model
 from compress.models.word_pieces import trained_pieces
 from compress.run.check import check
@@ -277,7 +278,7 @@ def test_what_cannot_be_mixed_or_compared_is_refused(files: dict[str, Path], tmp
         assert setting in [fault.setting for fault in student.faults()]
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     student = Bert(vocabulary=50, vocabulary_corpus=str(tmp_path / "latin.txt"))
-    (fault,) = student.teacher_faults(load_config(tmp_path / "teacher"))
+    (fault,) = student.faults(Known(teacher=load_config(tmp_path / "teacher")))
     assert (fault.setting, "UTF-8" in fault.rule) == ("vocabulary_corpus", True)
 
 

@@ -23,6 +23,7 @@ from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault, RecipeError
 from compress.families.language_head import load_language_model, word_embeddings
+from compress.known import Known
 from compress.models.loading import load_config, load_model, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -242,11 +243,9 @@ def test_a_teacher_without_a_head_gets_one_that_is_trained_with_the_encoder_froz
 
 
 def faults(stage: OnCorpus, teacher: Path, *, student: Any = None, fine_tuned: bool = True) -> list[Fault]:
-    config = student or Bert(layers=2).config(load_config(teacher))
-    return [
-        *stage.faults(), *stage.model_faults(config, load_config(teacher)),
-        *stage.origin_faults(config, str(teacher), fine_tuned, 1),
-    ]  # fmt: skip
+    theirs = load_config(teacher)
+    config = student or Bert(layers=2).config(theirs)
+    return list(stage.faults(Known(student=config, teacher=theirs, source=str(teacher), fine_tuned=fine_tuned)))
 
 
 def test_what_cannot_be_done_is_refused_with_a_remedy(corpus: str, pretrained: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
+from compress.known import Known
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
@@ -118,10 +119,10 @@ def test_losses_must_suit_the_next_generation_too() -> None:
     teacher = tiny_model().config
     student = Bert(layers=2).config(teacher)
     losses: dict[str, Any] = {"relations": Relations(teacher_layer=4)}
-    assert not list(Distill(losses=losses).model_faults(student, teacher))
-    (fault,) = Distill(losses=losses, generations=2).model_faults(student, teacher)
+    assert not list(Distill(losses=losses).faults(Known(student=student, teacher=teacher)))
+    (fault,) = Distill(losses=losses, generations=2).faults(Known(student=student, teacher=teacher))
     assert fault.setting == "losses.relations.teacher_layer"
-    assert not list(Distill(generations=3, layer_map=[1, 3]).model_faults(student, teacher))
+    assert not list(Distill(generations=3, layer_map=[1, 3]).faults(Known(student=student, teacher=teacher)))
     assert [fault.setting for fault in Distill(generations=0).faults()] == ["generations"]
 
 

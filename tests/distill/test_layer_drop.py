@@ -36,6 +36,7 @@ from compress.distill.stage import Distill, labels_only
 from compress.distill.teacher_outputs import FromModel
 from compress.families.forms.uneven import shrink
 from compress.families.registry import FAMILIES, family_of
+from compress.known import Known
 from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
@@ -348,7 +349,11 @@ def test_students_whose_layers_are_known_are_accepted(family: str) -> None:
     teacher = tiny_model(family)
     student = Bert(layers=2).build(teacher)
     for config in (student.config, shrink(student, heads=[[0], [1, 2]]).config):
-        assert not list(Distill(layer_drop=0.2, losses={"soft": SoftTargets()}).model_faults(config, teacher.config))
+        assert not list(
+            Distill(layer_drop=0.2, losses={"soft": SoftTargets()}).faults(
+                Known(student=config, teacher=teacher.config)
+            )
+        )
 
 
 @pytest.mark.parametrize("student", [BiLstm(), Cnn(), Shared(), Mobile(layers=2)])
@@ -356,15 +361,15 @@ def test_other_students_are_refused_and_accepted_without_it(student: Any) -> Non
     teacher = CONFIGS["bert"]()
     config = student.config(teacher)
     losses: dict[str, Loss] = {"soft": SoftTargets()}
-    (fault,) = Distill(layer_drop=0.2, losses=losses).model_faults(config, teacher)
+    (fault,) = Distill(layer_drop=0.2, losses=losses).faults(Known(student=config, teacher=teacher))
     assert fault.setting == "layer_drop"
     assert f"cannot skip layers of a student of type {config.model_type}" in str(fault)
-    assert not list(Distill(losses=losses).model_faults(config, teacher))
+    assert not list(Distill(losses=losses).faults(Known(student=config, teacher=teacher)))
 
 
 def test_a_single_layer_is_refused() -> None:
     teacher = CONFIGS["bert"]()
-    (fault,) = Distill(layer_drop=0.2).model_faults(Bert(layers=1).config(teacher), teacher)
+    (fault,) = Distill(layer_drop=0.2).faults(Known(student=Bert(layers=1).config(teacher), teacher=teacher))
     assert "at least two layers" in str(fault)
 
 

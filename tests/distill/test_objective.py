@@ -10,6 +10,7 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
 from compress.families.forms.uneven import shrink
+from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
@@ -42,7 +43,7 @@ def test_a_pruned_teacher_can_teach_the_heads_it_has() -> None:
     assert torch.isfinite(loss)
     assert student.config.kept_heads == [[1, 2], [2]]
     fewer = shrink(student, heads=[[1], [0]])
-    assert not list(Distill(losses=losses).model_faults(fewer.config, teacher.config))
+    assert not list(Distill(losses=losses).faults(Known(student=fewer.config, teacher=teacher.config)))
 
 
 def test_a_narrow_student_is_projected_to_the_teachers_width_and_the_projection_learns() -> None:

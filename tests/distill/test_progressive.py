@@ -22,6 +22,7 @@ from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
 from compress.errors import DamagedError, RecipeError
+from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.models.tokens import Tokens, tokenize
@@ -213,12 +214,14 @@ def test_transfer_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_trained_layer_by_layer_is_refused(settings: Progressive, student: Any, setting: str) -> None:
-    assert [fault.setting for fault in settings.model_faults(student, tiny_model().config)] == [setting]
+    assert [fault.setting for fault in settings.faults(Known(student=student, teacher=tiny_model().config))] == [
+        setting
+    ]
 
 
 def test_without_attention_heads_may_differ() -> None:
     student = Mobile(heads=2, bottleneck=4).config(tiny_model().config)
-    assert not list(Progressive(attention_weight=0.0).model_faults(student, tiny_model().config))
+    assert not list(Progressive(attention_weight=0.0).faults(Known(student=student, teacher=tiny_model().config)))
 
 
 @pytest.mark.parametrize(

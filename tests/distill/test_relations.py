@@ -23,6 +23,7 @@ from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
 from compress.families.forms.uneven import shrink
+from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, KEYS, QUERIES, RELATIONS, SCORES, VALUES
 from compress.student.bert import Bert
@@ -246,5 +247,5 @@ def test_a_narrow_student_learns_patience_through_a_projection() -> None:
 )
 def test_what_cannot_be_compared_is_refused_before_work(loss: Loss, student: Bert, setting: str) -> None:
     teacher = tiny_model().config
-    faults = Distill(losses={"x": loss}).model_faults(student.config(teacher), teacher)
+    faults = Distill(losses={"x": loss}).faults(Known(student=student.config(teacher), teacher=teacher))
     assert [fault.setting for fault in faults] == [setting]

@@ -19,6 +19,7 @@ from compress.distill.theseus import Replacement, Theseus
 from compress.errors import RecipeError
 from compress.families.forms.uneven import shrink
 from compress.families.registry import FAMILIES
+from compress.known import Known
 from compress.models.evaluate import main_metric
 from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
@@ -223,7 +224,7 @@ def test_only_the_successors_layers_change(tmp_path: Path) -> None:
 )
 def test_a_student_that_cannot_stand_in_is_refused(student: Bert, settings: dict[str, Any], words: list[str]) -> None:
     teacher = tiny_model().config
-    (fault,) = Theseus(**settings).model_faults(student.config(teacher), teacher)
+    (fault,) = Theseus(**settings).faults(Known(student=student.config(teacher), teacher=teacher))
     for word in words:
         assert word in str(fault)
 
@@ -232,7 +233,7 @@ def test_a_student_with_another_vocabulary_is_refused() -> None:
     teacher = tiny_model().config
     student = Bert(layers=2).config(teacher)
     student.vocab_size += 1
-    (fault,) = Theseus().model_faults(student, teacher)
+    (fault,) = Theseus().faults(Known(student=student, teacher=teacher))
     assert "the student's bert.embeddings.word_embeddings.weight has another shape" in str(fault)
 
 
@@ -240,9 +241,9 @@ def test_a_student_with_another_vocabulary_is_refused() -> None:
 def test_a_student_of_the_family_is_accepted_and_one_of_another_refused(family: str) -> None:
     teacher = tiny_model(family).config
     student = Bert(layers=2, intermediate_size=12, heads=2).config(teacher)
-    assert not list(Theseus(freeze=["*.0.*"], layer_decay=0.9).model_faults(student, teacher))
+    assert not list(Theseus(freeze=["*.0.*"], layer_decay=0.9).faults(Known(student=student, teacher=teacher)))
     other = tiny_model("bert" if family != "bert" else "roberta").config
-    assert "cannot put layers of" in " ".join(map(str, Theseus().model_faults(student, other)))
+    assert "cannot put layers of" in " ".join(map(str, Theseus().faults(Known(student=student, teacher=other))))
 
 
 @pytest.mark.parametrize(

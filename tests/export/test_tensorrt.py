@@ -22,6 +22,7 @@ from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Precision, TensorRt, command
 from compress.export.triton import not_served
+from compress.known import Known
 from compress.models.loading import quiet, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -279,7 +280,7 @@ def test_settings_that_cannot_be_are_refused_before_work() -> None:
     assert "from 2" in faults(tokens=[1, 8, 16])[0]
     assert faults(precisions=[])
     assert faults(precisions=[Precision.fp16, Precision.fp16])
-    too_long = list(TensorRt(tokens=[2, 64, 128]).model_faults(BertConfig(max_position_embeddings=64), None))
+    too_long = list(TensorRt(tokens=[2, 64, 128]).faults(Known(student=BertConfig(max_position_embeddings=64))))
     assert "64 tokens" in str(too_long[0])
 
 

@@ -22,6 +22,7 @@ from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.families.registry import FAMILIES, LAYERED, can_be_taken_apart, register
 from compress.families.shipped import CODE
+from compress.known import Known
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
 from compress.onnx.folder import MODEL
@@ -347,6 +348,6 @@ def test_its_graph_says_the_same_and_multiplies_in_int8(tmp_path: Path) -> None:
 
 def test_what_a_family_cannot_do_is_refused_before_work() -> None:
     pytest.importorskip("torch_pruning")
-    (fault,) = PruneWidth().model_faults(toy().config, toy().config)
+    (fault,) = PruneWidth().faults(Known(student=toy().config))
     message = "prune.width: cannot remove hidden channels from a student of type toy. Leave width out."
     assert str(fault.under("prune.width")) == message

@@ -31,7 +31,7 @@ OPEN = (
     "prune.criteria",
 )  # folders in which a file can be added by its name
 WITHOUT_RESULT = (
-    "errors", "settings", "files", "sealed", "progress", "interruption", "processes", "hub_access", "markdown",
+    "errors", "known", "settings", "files", "sealed", "progress", "interruption", "processes", "hub_access", "markdown",
     "machine", "describe", "registry", "choices", "pipeline", "report", "run", "cli", "data",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from transformers import BertConfig
 from compress.benchmark.stage import Benchmark
 from compress.errors import RecipeError
 from compress.families.registry import FAMILIES
+from compress.known import Known
 from compress.prune.budget import Budget
 from compress.prune.gradual import Curve
 from compress.run.recipe import Recipe
@@ -162,6 +163,6 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], setting: str) -> 
 
 def test_a_student_that_cannot_be_taken_apart_is_refused_with_what_can() -> None:
     teacher = BertConfig(num_hidden_layers=1)
-    (fault,) = Budget(speedup=2.0).model_faults(BiLstm().config(teacher), teacher)
+    (fault,) = Budget(speedup=2.0).faults(Known(student=BiLstm().config(teacher)))
     assert fault.setting == "speedup"
     assert all(family in fault.remedy for family in FAMILIES)

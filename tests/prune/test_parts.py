@@ -12,7 +12,10 @@ import pytest
 from compress.distill.losses import HiddenStates, Patient, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
+from compress.errors import Fault
+from compress.known import Known
 from compress.models.loading import load_config
+from compress.pipeline.stage import Stage
 from compress.prune.budget import Budget
 from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
@@ -22,7 +25,6 @@ from compress.prune.rounds import InRounds
 from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.weights import PruneWeights
 from compress.prune.width import PruneWidth
-from compress.run.recipe import _weights_faults
 from compress.student.bert import Bert
 from compress.student.shared import Shared
 from tests.conftest import BERT_NOW, save_tiny, tiny_model
@@ -135,20 +137,27 @@ def test_a_list_of_layers_and_a_loss_between_them_outlive_the_layers_that_go(
 
 def test_factorised_embeddings_keep_their_pieces() -> None:
     teacher = tiny_model().config
-    (fault,) = PruneVocabulary().model_faults(Shared(layers=2, embedding_size=8).config(teacher), teacher)
+    (fault,) = PruneVocabulary().faults(
+        Known(student=Shared(layers=2, embedding_size=8).config(teacher), teacher=teacher)
+    )
     assert "factorised" in str(fault)
-    assert not list(PruneVocabulary().model_faults(Bert(layers=2).config(teacher), teacher))
+    assert not list(PruneVocabulary().faults(Known(student=Bert(layers=2).config(teacher), teacher=teacher)))
 
 
 def test_a_vocabulary_changes_no_pattern_of_the_encoders_weights() -> None:
     patterned = PruneWeights(pattern="2:4")
-    assert not list(_weights_faults({"vocabulary": PruneVocabulary(), "weights": patterned}))
-    tables_too = PruneWeights(pattern="2:4", embeddings=True)
-    assert list(_weights_faults({"vocabulary": PruneVocabulary(), "weights": tables_too}))
-    assert list(_weights_faults({"neurons": PruneNeurons(), "weights": patterned}))
+    assert not after(patterned, vocabulary=PruneVocabulary())
+    assert after(PruneWeights(pattern="2:4", embeddings=True), vocabulary=PruneVocabulary())
+    assert after(patterned, neurons=PruneNeurons())
+
+
+def after(stage: PruneWeights, **others: Stage) -> list[Fault]:
+    """Return what is wrong with a pruning of weights that comes after others."""
+    stages = {f"prune.{name}": other for name, other in others.items()}
+    return list(stage.faults(Known(stages=stages | {"prune.weights": stage})))
 
 
 def test_a_row_longer_than_the_student_takes_is_no_condition_for_a_budget() -> None:
     config = tiny_model().config
-    (fault,) = Budget(speedup=2, tokens=10**4).model_faults(config, config)
+    (fault,) = Budget(speedup=2, tokens=10**4).faults(Known(student=config))
     assert fault.setting == "tokens"

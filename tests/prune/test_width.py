@@ -29,6 +29,7 @@ from compress.errors import Fault, MissingPackageError
 from compress.families.forms.uneven import UnevenForm, head_size, kept_channels, shrink
 from compress.families.registry import FAMILIES, family_of
 from compress.families.shipped import CODE
+from compress.known import Known
 from compress.models.loading import load_model, quiet, save_model
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
@@ -335,19 +336,19 @@ def test_projections_start_at_random_where_channels_do_not_correspond() -> None:
 def test_students_of_a_narrow_teacher_are_built_or_refused() -> None:
     teacher, batch = narrow(tiny_model(), KEEP), tiny_batch()
     halved = Bert(layers=2)
-    assert not list(halved.teacher_faults(teacher.config))
+    assert not list(halved.faults(Known(teacher=teacher.config)))
     assert observe(halved.build(teacher), batch, HIDDEN)[HIDDEN][2].shape == (3, 9, 7)
     sized = Bert(layers=2, hidden_size=8, heads=4)
-    assert not list(sized.teacher_faults(teacher.config))
+    assert not list(sized.faults(Known(teacher=teacher.config)))
     assert head_size(sized.build(teacher).config) == 2
-    assert [fault.setting for fault in Bert(heads=2).teacher_faults(teacher.config)] == ["hidden_size"]
-    assert [fault.setting for fault in Shared().teacher_faults(teacher.config)] == ["share"]
+    assert [fault.setting for fault in Bert(heads=2).faults(Known(teacher=teacher.config))] == ["hidden_size"]
+    assert [fault.setting for fault in Shared().faults(Known(teacher=teacher.config))] == ["share"]
     mobile = Mobile(layers=2, bottleneck=4, heads=2, embedding_size=4)
     assert observe(mobile.build(teacher), batch).logits.shape == (3, 2)
 
 
 def faults(stage: PruneWidth, student: object = None) -> list[Fault]:
-    return [*stage.faults(), *stage.model_faults(student or tiny_model().config, None)]
+    return list(stage.faults(Known(student=student or tiny_model().config)))
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,9 @@ def test_a_bound_of_the_fall_spares_more_than_the_fall_itself(tmp_path: Path) ->
     told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
     tokens = tokenize(split, tiny_tokenizer(), 32)
     spared = [
-        Mixed(max_drop=0.2, bound=bound).choose(state, told, tiny_tokenizer(), tokens)[1] for bound in (False, True)
+        Mixed(max_drop=0.5, bound=bound).choose(state, told, tiny_tokenizer(), tokens)[1] for bound in (False, True)
     ]
-    assert [sensitivity.steps[-1].fp32 for sensitivity in spared] == [("b",), ("b", "c")]
+    assert [sensitivity.steps[-1].fp32 for sensitivity in spared] == [(), ("b",)]
 
 
 @pytest.fixture(scope="module")

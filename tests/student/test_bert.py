@@ -7,6 +7,7 @@ import torch
 
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.families.registry import FAMILIES
+from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
@@ -91,7 +92,7 @@ def test_a_student_without_copied_weights_starts_elsewhere() -> None:
     ],
 )
 def test_what_does_not_fit_the_teacher_is_refused(student: Bert, setting: str) -> None:
-    assert [fault.setting for fault in student.teacher_faults(tiny_model().config)] == [setting]
+    assert [fault.setting for fault in student.faults(Known(teacher=tiny_model().config))] == [setting]
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compress.families.registry import can_be_taken_apart
+from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
@@ -128,10 +129,10 @@ def test_onnx_says_what_pytorch_says(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_fit_the_teacher_is_refused(student: Mobile, setting: str) -> None:
-    assert [fault.setting for fault in student.teacher_faults(tiny_model().config)] == [setting]
+    assert [fault.setting for fault in student.faults(Known(teacher=tiny_model().config))] == [setting]
 
 
 def test_trigrams_need_a_padding_word() -> None:
     teacher = tiny_model(pad_token_id=None).config
-    assert [fault.setting for fault in Mobile().teacher_faults(teacher)] == ["trigram"]
-    assert not list(Mobile(trigram=False).teacher_faults(teacher))
+    assert [fault.setting for fault in Mobile().faults(Known(teacher=teacher))] == ["trigram"]
+    assert not list(Mobile(trigram=False).faults(Known(teacher=teacher)))

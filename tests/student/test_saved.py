@@ -9,6 +9,7 @@ import pytest
 
 from compress.distill.losses import HiddenStates
 from compress.distill.stage import Distill
+from compress.known import Known
 from compress.models.loading import load_config
 from compress.student.saved import Saved
 from tests.conftest import save_tiny
@@ -33,7 +34,9 @@ def test_of_the_same_size_with_other_pieces_it_is_refused_for_losses_that_compar
         swap(student, "good", "film")
     config = Saved(model=str(student)).config(load_config(teacher))
     assert getattr(config, "own_tokens", False) == other
-    faults = list(Distill(losses={"hidden": HiddenStates()}).model_faults(config, load_config(teacher)))
+    faults = list(
+        Distill(losses={"hidden": HiddenStates()}).faults(Known(student=config, teacher=load_config(teacher)))
+    )
     assert [fault.setting for fault in faults] == (["losses.hidden"] if other else [])
 
 

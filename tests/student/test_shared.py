@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from compress.families.forms.shared import shared_parts
 from compress.families.forms.uneven import shrink
 from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.known import Known
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
@@ -136,7 +137,7 @@ def test_onnx_holds_shared_weights_once_and_says_what_pytorch_says(tmp_path: Pat
     ],
 )
 def test_what_does_not_fit_the_teacher_is_refused(student: Shared, setting: str) -> None:
-    assert [fault.setting for fault in student.teacher_faults(tiny_model().config)] == [setting]
+    assert [fault.setting for fault in student.faults(Known(teacher=tiny_model().config))] == [setting]
 
 
 def test_a_pruned_teacher_and_one_that_shares_itself_are_refused() -> None:
@@ -144,4 +145,4 @@ def test_a_pruned_teacher_and_one_that_shares_itself_are_refused() -> None:
     shared = Shared().build(tiny_model()).config
     assert not can_be_taken_apart(shared)
     for teacher in (pruned, shared):
-        assert [fault.setting for fault in Shared().teacher_faults(teacher)] == ["share"]
+        assert [fault.setting for fault in Shared().faults(Known(teacher=teacher))] == ["share"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from itertools import islice
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
 from compress.settings import Settings, at_least, between
@@ -62,12 +64,15 @@ class Loss(Settings):
     needs_classes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
 
-    def faults(self) -> Iterator[Fault]:
-        """Weights are finite and not negative, schedules complete."""
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Weights are finite and not negative, schedules complete, and ``layers`` of both models can be compared."""
         yield from at_least(self, "weight", 0)
         yield from at_least(self, "weight_end", 0)
         yield from between(self, "step_at", 0, 1)
         yield from schedule_faults("weight", self.weight_schedule, self.weight_end)
+        if known.layers is not None and self.part_by_part:
+            reasons = (fault for quantity in self.quantities for fault in quantity.faults(known))
+            yield from islice(reasons, 1)  # quantities of one kind have the same
 
     @property
     def compares_layers(self) -> bool:
@@ -77,11 +82,6 @@ class Loss(Settings):
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Return which layers this loss compares, of those that are mapped and the last of both."""
         return layers
-
-    def model_faults(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[Fault]:
-        """Yield why it cannot compare these layers of two configurations; a fault of no setting has an empty one."""
-        for quantity in self.quantities if self.part_by_part else ():
-            yield from quantity.faults(student, teacher, pairs)
 
     def weight_at(self, progress: float) -> float:
         """Return the factor when a share ``progress`` of training is done."""

@@ -15,6 +15,7 @@ from compress.distill.losses.tensors import real_pairs, total
 from compress.errors import Fault
 from compress.families.forms.uneven import head_size, kept_heads
 from compress.families.registry import can_be_taken_apart, layer_count
+from compress.known import NOTHING, Known
 from compress.models.quantities import RELATIONS
 from compress.settings import at_least
 from compress.tensors import wide
@@ -62,18 +63,19 @@ class Relations(Loss):
     quantities = RELATIONS
     part_by_part = False
 
-    def faults(self) -> Iterator[Fault]:
-        """Layers and heads are counted from 1."""
-        yield from super().faults()
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Layers and heads are counted from 1, the teacher has the layer, and the heads divide both widths."""
+        yield from super().faults(known)
         yield from at_least(self, "teacher_layer", 1)
         yield from at_least(self, "relation_heads", 1)
+        if known.layers is not None:
+            yield from self._unfit(known.student, known.teacher, known.layers)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Compare the student's last layer with the chosen one."""
         return ((last[0], self.teacher_layer or last[1]),)
 
-    def model_faults(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[Fault]:
-        """The teacher has the layer, and the number of relation heads divides both widths."""
+    def _unfit(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[Fault]:
         ((ours, theirs),) = pairs
         if theirs > layer_count(teacher):
             yield Fault("teacher_layer", theirs, f"must be at most the teacher's {layer_count(teacher)} layers")

@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.distill.losses.base import Comparison, Loss, register
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
+from compress.known import NOTHING, Known
 from compress.settings import positive
 
 
@@ -24,9 +25,9 @@ class SoftTargets(Loss):
 
     needs_classes = True
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Temperatures are above zero."""
-        yield from super().faults()
+        yield from super().faults(known)
         yield from positive(self, "temperature")
         yield from positive(self, "temperature_end")
         yield from schedule_faults("temperature", self.temperature_schedule, self.temperature_end)

@@ -14,6 +14,7 @@ from compress.errors import Fault
 from compress.families.base import Attention
 from compress.families.forms.uneven import head_size, kept_heads
 from compress.families.registry import principal_config
+from compress.known import Known
 from compress.models.attention import listening
 from compress.models.quantities.base import Captured, Quantity
 
@@ -36,15 +37,15 @@ class InAttention(Quantity):
         with listening(model, note):
             yield lambda _: heard
 
-    def faults(self, student: Any, teacher: Any, pairs: tuple[tuple[int, int], ...]) -> Iterator[Fault]:
+    def faults(self, known: Known) -> Iterator[Fault]:
         """Each head is compared with the same head: the teacher must have those that the student has."""
-        ours, theirs = student.num_attention_heads, teacher.num_attention_heads
+        ours, theirs = known.student.num_attention_heads, known.teacher.num_attention_heads
         if ours != theirs:
             rule = f"needs equal head counts; student {ours}, teacher {theirs}"
             yield Fault("", None, rule, f"Set student.heads={theirs}, or leave this loss out.")
             return
-        kept, known = kept_heads(student), kept_heads(teacher)
-        if any(not set(kept[s - 1]) <= set(known[t - 1]) for s, t in pairs):
+        kept, there = kept_heads(known.student), kept_heads(known.teacher)
+        if any(not set(kept[s - 1]) <= set(there[t - 1]) for s, t in known.layers or ()):
             yield Fault("", None, "needs heads that the teacher no longer has", "Leave it out.")
 
     def kept(self, student: Any, teacher: Any, pair: tuple[int, int]) -> list[int] | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
+from compress.known import Known
 
 Captured = Callable[[Any], Mapping[int, Tensor]]
 """From what the model's forward returned to the values by layer, (batch, …) each."""
@@ -39,8 +40,8 @@ class Quantity(ABC):
     def token_axes(self, axes: int) -> tuple[int, ...]:
         """Return which of a row's ``axes`` are tokens: there a row takes as much as its length; padding is zeros."""
 
-    def faults(self, student: Any, teacher: Any, pairs: tuple[tuple[int, int], ...]) -> Iterator[Fault]:
-        """Yield why layers of two configurations cannot be compared part by part; settings are the loss's own."""
+    def faults(self, known: Known) -> Iterator[Fault]:
+        """Yield why ``layers`` of both models cannot be compared part by part; settings are the loss's own."""
         yield from ()
 
     def kept(self, student: Any, teacher: Any, pair: tuple[int, int]) -> list[int] | None:
