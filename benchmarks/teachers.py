@@ -59,7 +59,7 @@ def main() -> None:
     for name, source in sources(given.tweets, given.files):
         data = source.load("auto", seed=DATA_SEED)
         print(f"{name}: TF-IDF", flush=True)
-        baselines[name] = tfidf(data, rows=1, threads=1)["metrics"]
+        baselines[name] = tfidf(data).figures.metrics
         for epochs, decay, rate in product(given.epochs, given.decays, given.rates):
             teacher = replace(plain, learning_rate=rate, epochs=epochs, decay=Decay[decay])
             found = [cell(teacher, State.begin(data=data, workshop=workshop, seed=seed)) for seed in given.seeds]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from msgspec import convert
-
-from compress.benchmark.figures import Baseline, Latency
-from compress.benchmark.latency import Spent, entry, quieter
+from compress.benchmark.figures import Baseline
+from compress.benchmark.latency import Texts
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
-from compress.runtimes.devices import CPU
+from compress.tasks import base
 from compress.tasks.base import Array
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
@@ -70,42 +67,45 @@ class TfIdf:
         return sparse.hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr")
 
 
-def tfidf(data: Dataset, rows: int, threads: int) -> tuple[Baseline, Array]:
-    """Return the task's cheap baseline, trained on the training rows, and its logits (rows, outputs) on the test rows.
+@dataclass(frozen=True)
+class Cheap:
+    """A cheap model: its figures, without timings and comparisons, and its logits (rows, outputs) on the test rows."""
+
+    model: base.Baseline
+    figures: Baseline
+    logits: Array
+
+    def answer(self, texts: Texts) -> Array:
+        """Return the logits (1, outputs) of one row, from its texts."""
+        return self.model.logits([" ".join(texts)])
+
+
+def tfidf(data: Dataset) -> Cheap:
+    """Return the task's cheap baseline, trained on the training rows.
 
     Which n-grams are counted depends on the script and on how much text there is; ``kind`` says it. Both texts of a
-    pair are joined. Latency is that of one text at a time, tokenization included, as it cannot be told apart.
+    pair are joined.
     """
     start = time.perf_counter()
-    training, texts = _joined(data.train), _joined(data.test)
-    baseline = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
-    seconds = time.perf_counter() - start
-    logits = baseline.logits(texts)
-    chosen = [texts[row] for row in np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int)]
-    spent, turns = quieter(partial(_timed, baseline.logits, chosen), [len(text) for text in chosen])
-    timing = entry(spent[TFIDF, False], turns, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True)
+    training = _joined(data.train)
+    model = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
+    return _cheap(TFIDF, "scikit-learn", model, data, time.perf_counter() - start)
+
+
+def constant(data: Dataset) -> Cheap | None:
+    """Return what answers every row alike, as the training rows suggest; None where the task has no such answer."""
+    model = data.task.constant(data.train.known_labels)
+    return None if model is None else _cheap("constant", "", model, data, None)
+
+
+def _cheap(name: str, runtime: str, model: base.Baseline, data: Dataset, seconds: float | None) -> Cheap:
+    logits, labels = model.logits(_joined(data.test)), data.test.known_labels
     figures = Baseline(
-        name=TFIDF,
-        kind=baseline.kind,
-        runtime="scikit-learn",
-        precision="fp64",
-        metrics=data.task.metrics(logits, data.test.known_labels),
-        interval=data.task.intervals(logits, data.test.known_labels),
-        parameters=baseline.parameters,
-        seconds=seconds,
-        latency=[convert(timing, Latency)],
-    )
-    return figures, logits
-
-
-def _timed(logits: Callable[[Sequence[str]], Array], texts: Sequence[str], look: Callable[[], None]) -> Spent:
-    spent = []
-    for text in texts:
-        start = time.perf_counter()
-        logits([text])
-        spent.append(time.perf_counter() - start)
-        look()
-    return {(TFIDF, False): spent}
+        name=name, kind=model.kind, runtime=runtime, precision="fp64" if runtime else "",
+        metrics=data.task.metrics(logits, labels), interval=data.task.intervals(logits, labels),
+        parameters=model.parameters or None, seconds=seconds,
+    )  # fmt: skip
+    return Cheap(model, figures, logits)
 
 
 def _joined(split: Split) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, convert
 
+from compress.tasks.base import ByClass
 from compress.tasks.gate import Gate
 from compress.tasks.paired import Difference
 
@@ -135,6 +136,14 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
 
 
+class Chosen(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an artifact answers on validation rows, by which the one to recommend is chosen."""
+
+    rows: Annotated[int, Meta(description="validation rows that were answered")]
+    metrics: dict[str, float] = {}
+    difference: Annotated[Difference | None, Meta(description="to the student, on the same rows")] = None
+
+
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The model after a stage, an artifact or a baseline. What is absent was not recorded."""
 
@@ -165,6 +174,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     differences: Annotated[
         dict[str, Difference], Meta(description="paired difference of the main metric, by what it is compared with")
     ] = {}
+    classes: Annotated[list[ByClass], Meta(description="how well each class is found, on test rows")] = []
     curves: Annotated[list[dict[str, float]], Meta(description="points of the training curve")] = []
     notes: list[str] = []
     details: Annotated[dict[str, Any], Meta(description="what only this kind of stage or artifact records")] = {}
@@ -183,6 +193,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         tuple[int, int] | None, Meta(description="matrix products that run in int8, and all of them")
     ] = None
     int8_parts: list[Int8Part] = []
+    validation: Chosen | None = None
     flipped: Flips | None = None
     trained: Trained | None = None
     target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from compress.benchmark.choosing import Choosing
 from compress.benchmark.runs import not_finite
-from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.scores import CannotRunError
 from compress.benchmark.way import Way
 from compress.benchmark.ways import ARTIFACTS
 from compress.pipeline.artifact import Artifact
@@ -21,8 +22,6 @@ from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.tasks.gate import Gate, judged
 
-ROWS = 5000  # validation rows at most
-
 
 def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: int, max_drop: float) -> Gate | None:
     """Return whether an artifact loses at most ``max_drop`` points of the student's metric on validation rows.
@@ -30,14 +29,13 @@ def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: i
     None where it cannot be run on any of the devices. One whose logits must be the student's within a tolerance is not
     judged by its answers: it holds where they are, whatever the number of rows.
     """
-    validation = state.data.validation
-    rows = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[:ROWS])
-    scores, task = Scores(state, rows), state.data.task
+    choosing, task = Choosing(state), state.data.task
+    scores, rows = choosing.scores, choosing.scores.rows
     found = _way(artifact, devices)
     if found is None:
         return None
     way, device = found
-    student = scores.logits(state.given_student)
+    student = choosing.student
     try:
         with device.active(), torch_threads(threads):
             logits = scores.of_way(way, device, threads)

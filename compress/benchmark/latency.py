@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from compress.errors import in_one_line
 from compress.models.tokens import Tokens
 from compress.onnx.graph import input_names
 from compress.runtimes.base import Session
-from compress.runtimes.devices import Device
+from compress.runtimes.devices import CPU, Device
 from compress.runtimes.noise import Load, Turns
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import time_in_turns
@@ -22,6 +21,8 @@ from compress.tasks.base import Array
 
 Feed = Mapping[str, Array]
 Row = tuple[str, bool]  # the name of a session, and whether copies to its device and back are timed
+Texts = tuple[str, ...]  # of a row: one or two
+Reads = Callable[[Texts], Any]  # what is timed on the texts of a row: a tokenizer, a model that reads texts itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,53 +70,57 @@ def entry(
     milliseconds = np.asarray(spent) * 1e3
     low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
     figures: dict[str, Any] = {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
-    if turns is not None:
+    if turns is not None and len(spent) == len(turns.alike):
         figures["quiet_ms"] = float(np.median(milliseconds[turns.quiet]))
         figures |= {"noise": noise} if (noise := turns.noise(spent)) else {}
     return condition | figures
 
 
 def real_rows(
-    sessions: Mapping[str, Session], readers: Mapping[str, Reader], texts: Sequence[tuple[str, ...]],
-    *, rows: int, seconds: float, threads: int,
+    sessions: Mapping[str, Session], readers: Mapping[str, Reader], texts: Sequence[Texts],
+    *, rows: int, seconds: float, threads: int, beside: Mapping[str, Reads] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """Return latencies at batch 1 on real rows at their real lengths, without and with tokenization.
 
-    ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed on the same rows and added. The sessions
-    are on one device; where it has memory of its own, all is timed without and with copies. What fails has entries
-    that say why.
+    ``rows`` rows are taken evenly from all ``texts``. Tokenization is timed in the same turns and added; so are models
+    ``beside`` the sessions that read texts themselves. The sessions are on one device; where it has memory of its own,
+    all is timed without and with copies. What fails has entries that say why.
     """
     chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int).tolist()
     different = {id(reader): reader for reader in readers.values()}
     inputs = {key: [model_inputs(reader.tokens, [row]) for row in chosen] for key, reader in different.items()}
     feeds = {name: inputs[id(readers[name])] for name in sessions}
-    timed = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows")
-    tokenizing = {
-        key: _tokenizing(reader.tokenizer, [texts[row] for row in chosen]) for key, reader in different.items()
-    }
-    result: dict[str, list[dict[str, Any]]] = {name: [] for name in sessions}
+    tokenizers = {key: f"tokenizer {number}" for number, key in enumerate(different)}
+    tokenizing = {tokenizers[key]: partial(_tokenize, reader.tokenizer) for key, reader in different.items()}
+    reading: Mapping[str, Reads] = {**(beside or {}), **tokenizing}
+    given = [texts[row] for row in chosen]
+    timed = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows", (reading, given))
+    result: dict[str, list[dict[str, Any]]] = {name: [] for name in (*sessions, *(beside or ()))}
+    for name in beside or ():
+        calls = timed[name, False]
+        result[name].append(
+            entry(
+                calls.seconds, calls.turns, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True,
+                not_measured=calls.failure,
+            )
+        )  # fmt: skip
     for (name, copies), calls in timed.items():
-        session, more = sessions[name], tokenizing[id(readers[name])]
+        if name not in sessions:
+            continue
+        session, more = sessions[name], timed[tokenizers[id(readers[name])], False].seconds
         real = partial(
             entry, device=session.device, variant=session.variant, threads=threads, copies=copies, batch=1,
             tokens="real", not_measured=calls.failure,
         )  # fmt: skip
         result[name].append(real(calls.seconds, calls.turns, tokenization=False))
         if copies or not session.device.own_memory:  # texts come from the CPU
-            whole = [t + more[i % len(more)] for i, t in enumerate(calls.seconds)]
+            whole = [spent + reads for spent, reads in zip(calls.seconds, more, strict=False)]
             result[name].append(real(whole, calls.turns, tokenization=True))
     return result
 
 
-def _tokenizing(tokenizer: Any, texts: Sequence[tuple[str, ...]]) -> list[float]:
-    """Return the seconds that each text takes, after one call to warm up."""
-    tokenizer(*texts[0], truncation=True)
-    spent = []
-    for text in texts:
-        start = time.perf_counter()
-        tokenizer(*text, truncation=True)
-        spent.append(time.perf_counter() - start)
-    return spent
+def _tokenize(tokenizer: Any, texts: Texts) -> Any:
+    return tokenizer(*texts, truncation=True)
 
 
 def grid(
@@ -153,9 +158,13 @@ def random_rows(numbers: Array, names: Sequence[str]) -> Feed:
 
 
 def _timed(
-    sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str
-) -> dict[Row, Calls]:
-    """Return the calls of sessions on one device, called alternately; with copies too if it has memory of its own."""
+    sessions: Mapping[str, Session], feeds: Mapping[str, Sequence[Feed]], calls: int, seconds: float, title: str,
+    reading: tuple[Mapping[str, Reads], Sequence[Texts]] = ({}, ()),
+) -> dict[Row, Calls]:  # fmt: skip
+    """Return the calls of sessions on one device, called alternately; with copies too if it has memory of its own.
+
+    What ``reading`` names is called in the same turns on texts, as many as there are feeds.
+    """
     runs: dict[Row, Any] = {}
     given: dict[Row, Sequence[Any]] = {}
     failures: dict[Row, Exception] = {}
@@ -170,11 +179,13 @@ def _timed(
         else:
             runs[name, False] = session.run
     if not runs:
-        return {}
+        return {(name, False): Calls(failure="nothing was timed beside it") for name in reading[0]}
+    for name, reads in reading[0].items():
+        runs[name, False], given[name, False] = reads, reading[1]
     device = next(iter(sessions.values())).device
     work = [sum(next(iter(feeds[name][place].values())).size for name in feeds) for place in range(_passes(feeds))]
     spent, turns = quieter(lambda look: time_in_turns(runs, given, calls, seconds, title, device, failures, look), work)
-    every = [(name, copies) for name in sessions for copies in (False, True)]
+    every = [(name, copies) for name in (*sessions, *reading[0]) for copies in (False, True)]
     return {
         row: Calls(seconds=spent[row], turns=turns) if row in spent else Calls(failure=in_one_line(failures[row]))
         for row in every

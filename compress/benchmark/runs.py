@@ -87,6 +87,12 @@ def speedups(own: float | None, reference: float | None, int8: float | None) -> 
     }
 
 
+def speeds_of_the_cheap(cpu: OnDevice, name: str, reference: str) -> dict[str, float | None]:
+    """Return the speedups of a model that reads texts itself: tokenization is on both sides."""
+    others = (cpu.reference_ms(subject, tokenization=True) for subject in (reference, OWN_INT8))
+    return speedups(cpu.median_ms(name, tokenization=True), *others)
+
+
 def int8_of(way: Way, device: Device) -> dict[str, Any]:
     """Return how many matrix products run in int8 of how many, and which by part of the model."""
     return counted(way.runtime.executed(way.folder, device) if way.precision in way.runtime.counted else None)

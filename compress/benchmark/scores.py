@@ -22,7 +22,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.runtimes.devices import Device
 from compress.runtimes.rows import one_by_one
-from compress.tasks.base import Array
+from compress.tasks.base import Array, ByClass
 from compress.tasks.paired import Difference
 
 
@@ -35,12 +35,13 @@ class CannotRunError(Exception):
 
 
 class Scores:
-    """Rows as each model's tokens, logits on them from the cache, and what they are worth."""
+    """Rows as each model's tokens, logits on them from the cache, and what they are worth.
+
+    They are the test rows, unless others are given.
+    """
 
     def __init__(self, state: State, rows: Split | None = None) -> None:
-        """Take the rows, which are the test rows where none are given."""
-        self.state = state
-        self.rows = state.data.test if rows is None else rows
+        self.state, self.rows = state, rows or state.data.test
         self.known: dict[str, Reader] = {}
 
     def reader(self, folder: Path) -> Reader:
@@ -109,6 +110,10 @@ class Scores:
         """Return the paired difference of the main metric to each of ``others``, by its name."""
         labels, task = self.rows.known_labels, self.state.data.task
         return {name: task.difference(logits, other, labels) for name, other in others.items()}
+
+    def by_class(self, logits: Array) -> list[ByClass]:
+        """Return how well each class is found."""
+        return self.state.data.task.by_class(logits, self.rows.known_labels)
 
 
 def share(metric: float, teacher: float) -> float | None:

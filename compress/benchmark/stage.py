@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from msgspec import convert, structs
 
-from compress.benchmark.baselines import tfidf
+from compress.benchmark.baselines import Cheap, constant, tfidf
+from compress.benchmark.choosing import Choosing
 from compress.benchmark.depths import Depths
 from compress.benchmark.figures import (
     TEACHER_INT8,
@@ -26,7 +27,7 @@ from compress.benchmark.figures import (
     Trained,
 )
 from compress.benchmark.flips import flips
-from compress.benchmark.runs import OWN_INT8, counted, home_of, int8_of, not_finite, runs_of, speed, speedups
+from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed, speeds_of_the_cheap
 from compress.benchmark.scores import Scores, share
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
 from compress.distill.stage import Distill
@@ -43,7 +44,6 @@ from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
 from compress.runtimes.devices import CPU, DEVICES, Device, device_fault, devices_here
-from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
@@ -107,14 +107,17 @@ class Benchmark(Settings):
         that only answers has no speed to compare with. The
         ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
         the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
-        were made of, TF-IDF and the teacher's own ONNX with the teacher and every artifact, ``labels_only`` with the
+        were made of and with the teacher, cheap baselines and the teacher's own ONNX with the teacher and every
+        artifact, ``labels_only`` with the
         teacher.
         """
         bench = Scores(state)
         student = bench.logits(state.given_student)
         first, last = state.records[0], state.records[-1]
         reference, ending = STAGES + first.name, STAGES + last.name
-        places = self._places(bench, state)
+        cheap = tfidf(state.data) if self.tfidf else None
+        places = self._places(bench, state, cheap)
+        choosing = Choosing(state)
         stages, answers = [], state.given_answers.logits(state.data.test, state.workshop)
         teacher_metric = bench.metric(answers)
         said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
@@ -134,7 +137,7 @@ class Benchmark(Settings):
                     reused=record.reused, details=record.details.report(), **bench.scores(logits, teacher_metric),
                     **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
                     agreement=state.data.task.agreement(logits, answers),
-                    differences=bench.differences(logits, others),
+                    differences=bench.differences(logits, others), classes=bench.by_class(logits),
                     curves=[dict(point) for point in record.curves], notes=list(record.notes),
                 )
             )  # fmt: skip
@@ -160,6 +163,8 @@ class Benchmark(Settings):
                     f"more than export.{artifact.name}.tolerance = {artifact.tolerance:g}."
                 )
             shipped[artifact.name] = logits
+            compared = {} if first.name == "student" else {first.name: answers}
+            compared |= {} if itself else {"student": student}
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(
@@ -169,28 +174,34 @@ class Benchmark(Settings):
                     size_mib=size_mib(artifact.folder, WEIGHTS), seconds=artifact.seconds,
                     **bench.scores(logits, teacher_metric),
                     agreement=state.data.task.agreement(logits, student),
-                    differences={} if itself else bench.differences(logits, {"student": student}),
+                    differences=bench.differences(logits, compared), classes=bench.by_class(logits),
+                    validation=choosing.of_student() if itself else choosing.of_way(way, home.device, self.threads),
                     max_abs_difference=difference, latency=_latency(places, subject),
                     **_speed(home, subject, reference), **int8_of(way, home.device), runs=runs,
                     flipped=flips(state.data, logits, student), trained=trained, gate=artifact.gate,
                     notes=[*artifact.notes, *([_against(trained)] if trained else [])],
                 )
             )  # fmt: skip
-        baselines: list[Baseline] = []
-        if self.tfidf:
-            others = {first.name: answers} | shipped
-            cpu = next((place for place in places if place.device is CPU), None)
-            medians = (cpu.reference_ms(reference), cpu.reference_ms(OWN_INT8)) if cpu else (None, None)
-            baselines.append(self._tfidf(bench, others, teacher_metric, *medians))
-        baselines += _untrained(bench, places, reference, answers, {first.name: answers} | shipped, teacher_metric)
+        compared = {first.name: answers} | shipped
+        cpu = next((place for place in places if place.device is CPU), None)
+        baselines = [
+            _of_the_cheap(model, bench, compared, teacher_metric, cpu, reference)
+            for model in (constant(state.data), cheap)
+            if model is not None
+        ]
+        baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
         return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths)
 
-    def _places(self, scores: Scores, state: State) -> list[OnDevice]:
-        """Return what was measured on each device."""
-        chosen = self.chosen_devices()
-        return [measure_on(device, scores, state, self.timing(), first=device is chosen[0]) for device in chosen]
+    def _places(self, scores: Scores, state: State, cheap: Cheap | None) -> list[OnDevice]:
+        """Return what was measured on each device, on the CPU with the cheap model beside."""
+        timing, chosen = self.timing(), self.chosen_devices()
+        beside = {} if cheap is None else {cheap.figures.name: cheap.answer}
+        return [
+            measure_on(device, scores, state, timing, first=device is chosen[0], beside=beside if device is CPU else {})
+            for device in chosen
+        ]
 
     def chosen_devices(self) -> list[Device]:
         """Return the devices to measure on."""
@@ -203,22 +214,20 @@ class Benchmark(Settings):
             seconds=self.seconds,
         )  # fmt: skip
 
-    def _tfidf(
-        self,
-        bench: Scores,
-        others: Mapping[str, Array],
-        teacher_metric: float,
-        teacher_ms: float | None,
-        int8_ms: float | None,
-    ) -> Baseline:
-        with torch_threads(self.threads):
-            figures, logits = tfidf(bench.state.data, self.rows, self.threads)
-        return structs.replace(
-            figures,
-            differences=bench.differences(logits, others),
-            retained=share(figures.metrics[bench.state.data.task.main_metric], teacher_metric),
-            **speedups(figures.latency[0].median_ms, teacher_ms, int8_ms),
-        )
+
+def _of_the_cheap(
+    cheap: Cheap, bench: Scores, others: Mapping[str, Array], teacher_metric: float, cpu: OnDevice | None,
+    reference: str,
+) -> Baseline:  # fmt: skip
+    """Return a cheap model's figures; its speedup is that of texts to answers, tokenization on both sides."""
+    return structs.replace(
+        cheap.figures,
+        differences=bench.differences(cheap.logits, others),
+        classes=bench.by_class(cheap.logits),
+        retained=share(cheap.figures.metrics[bench.state.data.task.main_metric], teacher_metric),
+        latency=[convert(timing, Latency) for timing in (cpu.latency.get(cheap.figures.name, []) if cpu else [])],
+        **(speeds_of_the_cheap(cpu, cheap.figures.name, reference) if cpu else {}),
+    )
 
 
 def _untrained(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.benchmark.latency import grid, real_rows
+from compress.benchmark.latency import Reads, grid, real_rows
 from compress.benchmark.scores import CannotRunError, Scores
 from compress.benchmark.way import Way
 from compress.files import write_json
@@ -67,27 +67,30 @@ class OnDevice:
         """Return all timings of a subject; empty where it did not run."""
         return [entry for way in self.ways.get(subject, []) for entry in self.latency.get(way.label, [])]
 
-    def reference_ms(self, subject: str) -> float | None:
+    def reference_ms(self, subject: str, *, tokenization: bool = False) -> float | None:
         """Return `median_ms` of a subject's first variant; None where it did not run here."""
         ways = self.ways.get(subject)
-        return self.median_ms(ways[0].label) if ways else None
+        return self.median_ms(ways[0].label, tokenization=tokenization) if ways else None
 
-    def median_ms(self, label: str) -> float | None:
-        """Return a way's median at batch 1 on real rows, without tokenization and copies, in milliseconds."""
+    def median_ms(self, label: str, *, tokenization: bool = False) -> float | None:
+        """Return a way's median at batch 1 on real rows, without copies, in milliseconds."""
         return next(
             (
                 float(entry["median_ms"])
                 for entry in self.latency.get(label, [])
-                if entry["tokens"] == "real" and not entry["tokenization"] and not entry.get("copies")
+                if entry["tokens"] == "real" and entry["tokenization"] == tokenization and not entry.get("copies")
                 if "median_ms" in entry
             ),
             None,
         )
 
 
-def measure_on(device: Device, scores: Scores, state: State, timing: Timing, *, first: bool) -> OnDevice:
+def measure_on(
+    device: Device, scores: Scores, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
+) -> OnDevice:
     """Return what stages and artifacts of a run do on a device, from the cache where it is known.
 
+    Models ``beside`` them are timed in the same turns; the training rows decide what they are.
     On the ``first`` device of a run, an artifact that fails although its runtime is there is an error. Elsewhere it
     is left out, with the reason.
     """
@@ -95,7 +98,7 @@ def measure_on(device: Device, scores: Scores, state: State, timing: Timing, *, 
     with device.active(), torch_threads(timing.threads):
         for subject, ways in found.ways.items():
             found.ways[subject] = [way for way in ways if _runs(found, way, scores, timing, first=first)]
-        found.latency = _latencies(device, found.ways, scores, state, timing)
+        found.latency = _latencies(device, found.ways, scores, state, timing, beside)
     return found
 
 
@@ -151,7 +154,12 @@ def ways_on(device: Device, state: State) -> OnDevice:
 
 
 def _latencies(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing
+    device: Device,
+    ways: Mapping[str, Sequence[Way]],
+    scores: Scores,
+    state: State,
+    timing: Timing,
+    beside: Mapping[str, Reads],
 ) -> dict[str, list[Entry]]:
     """Return the timings of all ways, by label, measured alternately: real rows, then the grid.
 
@@ -159,7 +167,7 @@ def _latencies(
     """
 
     def work(folder: Path) -> None:
-        entries = time_ways(device, ways, scores, timing)
+        entries = time_ways(device, ways, scores, timing, beside)
         if any("not_measured" in timing for timings in entries.values() for timing in timings):
             raise _Incomplete(entries)
         write_json(folder / "latency.json", entries)
@@ -167,9 +175,10 @@ def _latencies(
     made_with = [
         device.identity, {way.label: way.key for some in ways.values() for way in some}, plain(timing),
         describe(timing.threads), state.data.test.fingerprint,
+        [list(beside), state.data.train.fingerprint if beside else None],
     ]  # fmt: skip
     try:
-        product = state.workshop.make(Kind("latency", revision=3), made_with, work)
+        product = state.workshop.make(Kind("latency", revision=4), made_with, work)
     except _Incomplete as incomplete:
         return incomplete.entries
     loaded: dict[str, list[Entry]] = json.loads((product.folder / "latency.json").read_text())
@@ -177,9 +186,9 @@ def _latencies(
 
 
 def time_ways(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing, beside: Mapping[str, Reads]
 ) -> dict[str, list[Entry]]:
-    """Return the timings of all ways, by label, measured now."""
+    """Return the timings of all ways, by label, and of models ``beside`` them, by name, measured now."""
     every = {way.label: way for some in ways.values() for way in some}
     test = scores.rows
     texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
@@ -188,7 +197,9 @@ def time_ways(
         for label, way in every.items()
     }
     readers = {label: scores.reader(way.folder) for label, way in every.items()}
-    result = real_rows(sessions, readers, texts, rows=timing.rows, seconds=timing.seconds, threads=timing.threads)
+    result = real_rows(
+        sessions, readers, texts, rows=timing.rows, seconds=timing.seconds, threads=timing.threads, beside=beside
+    )
     in_grid = {label: sessions[label] for label, way in every.items() if way.in_grid}
     more = grid(
         in_grid, {label: readers[label].tokenizer for label in in_grid},

@@ -8,7 +8,7 @@ from compress.benchmark.figures import Rejected
 from compress.markdown import code, text
 from compress.report import formats, gates, words
 from compress.report.columns import columns
-from compress.report.markdown import bullets, fenced, figures_table, table, warned
+from compress.report.markdown import bullets, fenced, figures_table, shipped, table
 from compress.report.schema import Report
 from compress.tasks.registry import TASKS
 
@@ -36,7 +36,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         "A classifier, exported unchanged by `compress`."
         if report.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
-        warned(report),
+        shipped(report),
         _student(report),
         *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
         *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
@@ -59,7 +59,7 @@ def to_rejection(rejected: Rejected) -> str:
     """Return a warning for the folder of an artifact that must not be used, in Markdown."""
     lines = [
         f"# {text(rejected.name)}: do not use",
-        text(gates.rejection(rejected)),
+        text(f"It is rejected: {gates.why(rejected)}"),
         table(gates.COST_HEADINGS, gates.costs(rejected)),
     ]
     return "\n\n".join(line for line in lines if line) + "\n"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from compress.benchmark.figures import Rejected
+from compress.benchmark.figures import Entry, Rejected
 from compress.report import formats
 from compress.report.schema import Report
 from compress.tasks.gate import POINT, Gate
@@ -20,13 +20,13 @@ def said(name: str, gate: Gate) -> str:
     if gate.outcome == "holds":
         return f"{name}: {_fall(gate)}{_bound(gate)}; {_allowed(gate)}"
     if gate.outcome == "exceeds":
-        return f"{name} is rejected: {gate.reason or f'{_fall(gate)}{_bound(gate)}; {_allowed(gate)}'}"
+        return f"{name} is rejected: {_reason(gate)}"
     return f"{name}: {gate.rows:,} validation rows are too few to tell{_bound(gate)}; {_allowed(gate)}"
 
 
-def rejection(rejected: Rejected) -> str:
+def why(rejected: Rejected) -> str:
     """Return why an artifact was rejected, which parts cost most, and what was kept in its place."""
-    parts = [f"{said(rejected.name, rejected.gate)}."]
+    parts = [f"{_reason(rejected.gate)}."]
     if rejected.costs:
         named = ", ".join(f"{cost.part} ({_cost(cost.drop, cost.loss)})" for cost in rejected.costs[:NAMED])
         parts.append(f"The costliest parts, each alone in int8: {named}.")
@@ -36,29 +36,21 @@ def rejection(rejected: Rejected) -> str:
     return " ".join(parts)
 
 
-def warnings(report: Report) -> Iterator[str]:
-    """Yield what was rejected, and that nothing is left, where nothing is."""
-    for rejected in report.rejected:
-        yield rejection(rejected)
-    yield from report.skipped
-    if report.nothing_passes:
-        yield (
-            "Nothing that was made of the student may be shipped: every artifact was rejected. Choose other forms, or "
-            "raise max_drop if such a loss is acceptable."
-        )
-
-
 def findings(report: Report) -> Iterator[str]:
-    """Yield which artifacts too few rows were there for, and how many it would take."""
-    unclear = [(a.name, a.gate) for a in report.artifacts if a.gate and a.gate.outcome == "too few rows"]
-    if not unclear:
-        return
-    names = [name for name, _ in unclear]
-    gate = max((gate for _, gate in unclear), key=lambda gate: gate.bound)
+    """Yield which artifacts, beside the recommended one, too few rows were there for."""
+    unclear = [a for a in report.artifacts if a.gate and a.gate.outcome == "too few rows" and a is not report.best]
+    if unclear:
+        yield too_few(unclear)
+
+
+def too_few(entries: Sequence[Entry]) -> str:
+    """Return for which artifacts, all with a gate, there are too few rows, and how many it would take."""
+    judged = [entry.gate for entry in entries if entry.gate]
+    names, gate = [entry.name for entry in entries], max(judged, key=lambda gate: gate.bound)
     which = f"{', '.join(names[:-1])} and {names[-1]} lose" if names[1:] else f"{names[0]} loses"
-    needed = max(gate.needed for _, gate in unclear)
+    needed = max(gate.needed for gate in judged)
     enough = f"about {formats.count(needed)} could" if needed else "no number of rows could"
-    yield (
+    return (
         f"{gate.rows:,} validation rows are too few to show that {which} at most {_points(gate.max_drop)} of "
         f"{formats.metric_name(gate.metric)}{_bound(gate)}: {enough}. Give more (data.validation, "
         "data.validation_share), or look at the interval on the test rows before you ship."
@@ -100,6 +92,10 @@ def costs(rejected: Rejected) -> list[list[str]]:
         ]
         for cost in rejected.costs
     ]
+
+
+def _reason(gate: Gate) -> str:
+    return gate.reason or f"{_fall(gate)}{_bound(gate)}; {_allowed(gate)}"
 
 
 def _fall(gate: Gate) -> str:

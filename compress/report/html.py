@@ -27,6 +27,7 @@ def to_html(report: Report) -> str:
     return render(
         "report.html.j2",
         report=report,
+        badge=words.badge(report),
         verdict=words.verdict(report),
         figures=words.figures(report),
         tradeoff=both(tradeoff, report),
@@ -38,6 +39,10 @@ def to_html(report: Report) -> str:
         ],
         detail=detail,
         method=words.method(report),
+        class_models=words.by_class(report)[0],
+        class_lines=words.by_class(report)[1],
+        per_class=words.PER_CLASS,
+        absent=words.absent(report),
         contributions=both(contributions, report),
         steps=list(steps(report)),
         rejected=[(entry, gates.costs(entry)) for entry in report.rejected],

@@ -17,9 +17,10 @@ from compress.tasks.paired import Difference
 def to_markdown(report: Report) -> str:
     """Return the report as GitHub-flavoured Markdown."""
     sections = [
-        [f"# {text(report.title)}", warned(report), sentence(report), bullets(report.findings)],
+        [_title(report), sentence(report), bullets(report.verdicts)],
         ["## Figures", figures_table(report), bullets(words.method(report))],
         _rejected(report),
+        _by_class(report),
         _comparisons(report),
         _steps(report),
         _depths(report),
@@ -62,9 +63,22 @@ def sentence(report: Report) -> str:
     return f"**{' '.join(part for part in parts if part).replace(' .', '.')}**"
 
 
-def warned(report: Report) -> str:
-    """Return the warnings as bold paragraphs."""
-    return "\n\n".join(f"**{text(line)}**" for line in report.warnings)
+def _title(report: Report) -> str:
+    """Return the heading: whether to ship, the run's title, and the reasons."""
+    badge = words.badge(report)
+    title = text(report.title)
+    return f"# {title}" if badge is None else f"# {badge.title}: {title}\n\n{_reasons(badge)}"
+
+
+def shipped(report: Report) -> str:
+    """Return whether to ship, and the reasons, for where the heading is another's."""
+    badge = words.badge(report)
+    return "" if badge is None else f"**{badge.title}**\n\n{_reasons(badge)}"
+
+
+def _reasons(badge: words.Badge) -> str:
+    """Return the reasons as a list."""
+    return "\n".join(f"- **{text(reason.text)}** {text(reason.detail)}".rstrip() for reason in badge.reasons)
 
 
 def figures_table(report: Report) -> str:
@@ -97,6 +111,15 @@ def _steps(report: Report) -> Iterator[str]:
 
 def _range(metric: str, difference: Difference | None) -> str:
     return formats.points_range(metric, (difference.low, difference.high)) if difference else ""
+
+
+def _by_class(report: Report) -> Iterator[str]:
+    models, lines = words.by_class(report)
+    if lines:
+        yield "## By class"
+        headings = [f"{model}: {column} %" for model in models for column in words.PER_CLASS]
+        yield table(["Class", "Test rows", *headings], lines)
+        yield text(words.absent(report))
 
 
 def _comparisons(report: Report) -> Iterator[str]:

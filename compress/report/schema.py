@@ -14,6 +14,10 @@ from compress.benchmark.figures import TEACHER_INT8, Artifact, Baseline, DepthCu
 from compress.data.summary import Summary
 
 SCHEMA: Literal[2] = 2
+Decision = Literal["ship", "ship with care", "do not ship"]
+SHIP: Decision = "ship"
+CARE: Decision = "ship with care"
+DO_NOT: Decision = "do not ship"
 
 
 class Example(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +36,22 @@ class Augmentation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     examples: list[Example] = []
     seconds: float | None = None
     reused: bool = False
+
+
+class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why to ship, or not."""
+
+    rule: Annotated[str, Meta(description="name of the rule; docs/report.md lists them")]
+    decision: Annotated[Decision, Meta(description="what the rule alone would decide")]
+    text: Annotated[str, Meta(description="a sentence")]
+    detail: Annotated[str, Meta(description="figures and remedy")] = ""
+
+
+class Shipping(Struct, frozen=True, kw_only=True):
+    """Whether to ship the recommended artifact."""
+
+    decision: Decision
+    reasons: Annotated[list[Reason], Meta(description="the gravest first")]
 
 
 class TaskFacts(Struct, frozen=True, kw_only=True):
@@ -77,8 +97,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     baselines: list[Baseline] = []
     depths: list[DepthCurve] = []
     recommended: Annotated[str | None, Meta(description="name of the artifact to ship")] = None
-    warnings: list[str] = []
-    verdicts: list[str] = []
+    shipping: Annotated[Shipping | None, Meta(description="whether to ship the recommended artifact")] = None
+    verdicts: Annotated[list[str], Meta(description="what else follows from the figures")] = []
 
     @property
     def main_metric(self) -> str:
@@ -94,11 +114,6 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def title(self) -> str:
         """Recipe and run name, said once when they are the same."""
         return " · ".join(dict.fromkeys(part for part in (self.recipe, self.name) if part)) or "run"
-
-    @property
-    def findings(self) -> list[str]:
-        """The verdicts without the warnings."""
-        return [verdict for verdict in self.verdicts if verdict not in self.warnings]
 
     @property
     def entries(self) -> list[Entry]:

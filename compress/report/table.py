@@ -13,14 +13,18 @@ from compress.report.differences import Labelled, differences, labelled, side_by
 from compress.report.schema import Report
 
 MARK = "★"
+STYLES = {"good": "bold white on green", "care": "bold black on yellow", "stop": "bold white on red"}
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print warnings, the verdict, the table of stages, artifacts and baselines, and what must be known to read it."""
+    """Print whether to ship, the verdict, the table of models, and what must be known to read it."""
     sentence = words.verdict(report)
     console.print()
-    for line in report.warnings:
-        console.print(Text(f"Warning: {line}", style="bold yellow"))
+    if badge := words.badge(report):
+        console.print(Text(f" {badge.title.upper()} ", style=STYLES[badge.tone]))
+        for reason in badge.reasons:
+            console.print(Text.assemble("• ", (reason.text, "bold"), f" {reason.detail}" if reason.detail else ""))
+        console.print()
     console.print(Text.assemble(sentence.before, (sentence.name, "bold green"), sentence.after))
     console.print(figures_table(report))
     if devices.rows(report):
@@ -37,7 +41,7 @@ def print_report(report: Report, console: Console) -> None:
     )
     for line in words.noise(report):
         console.print(Text(f"* {line}", style="yellow"))
-    for line in (*words.unmeasured(report), *report.findings):
+    for line in (*words.unmeasured(report), *report.verdicts):
         console.print(Text(f"• {line}"))
 
 

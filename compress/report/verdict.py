@@ -3,57 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 from msgspec import structs
 
-from compress.benchmark.figures import Artifact, Baseline, Entry
-from compress.report import formats, gates
+from compress.benchmark.figures import Artifact, Chosen, Entry
+from compress.report import gates
+from compress.report.paired_words import in_words, sides, turned
 from compress.report.schema import Report
-from compress.tasks.paired import Difference
+from compress.report.shipping import beaten, shipping
 
-TEACHER = "teacher"
 STUDENT, DISTILLATION, PRUNING = "student", "distillation", "pruning"  # roles of stages
 FLOATS = ("fp32", "fp16")
 LITTLE = 1.15  # a pruning that gives less speed is pointed out
-WORSE_BY = 0.01  # an artifact that is further than this below the best is not recommended for its speed
 
 
 def conclude(report: Report) -> Report:
-    """Return the report with its recommendation, warnings and verdicts."""
-    report = structs.replace(report, recommended=recommend(report), warnings=warnings(report))
+    """Return the report with its recommendation, whether to ship it, and verdicts."""
+    report = structs.replace(report, recommended=recommend(report))
+    report = structs.replace(report, shipping=shipping(report))
     return structs.replace(report, verdicts=verdicts(report))
 
 
 def recommend(report: Report) -> str | None:
-    """Return the fastest artifact whose main metric is within 0.01 of the best artifact's; None without artifacts.
+    """Return the fastest artifact that validation rows do not show to be worse than the student; None without any.
 
-    Artifacts for another device are left out: what they are worth there was not measured.
+    The interval of its paired difference to the student reaches 0. Test rows have no say: what they tell of the one
+    that is chosen is not flattered by the choice. Artifacts for another device are left out: what they are worth there
+    was not measured.
     """
-    metric = report.main_metric
-    artifacts = [artifact for artifact in report.artifacts if artifact.measured and not artifact.target]
-    if not artifacts:
-        return None
-    best = max(artifact.metrics[metric] for artifact in artifacts)
-    good = [artifact for artifact in artifacts if artifact.metrics[metric] >= best - WORSE_BY]
-    return max(good, key=_speed).name
+    good = [
+        artifact
+        for artifact in report.artifacts
+        if artifact.measured and not artifact.target and artifact.validation and _keeps(artifact.validation)
+    ]
+    return max(good, key=_speed).name if good else None
 
 
-def warnings(report: Report) -> list[str]:
-    """Return which artifacts were rejected and why the teacher is not worth learning from; read before all else."""
-    return [*gates.warnings(report), *_of_the_teacher(report)]
+def _keeps(validation: Chosen) -> bool:
+    """Return whether validation rows do not show a loss against the student."""
+    return validation.difference is not None and validation.difference.high >= 0
 
 
 def verdicts(report: Report) -> list[str]:
-    """Return plain sentences, each from figures of this report; its `warnings` are the first.
+    """Return plain sentences, each from figures of this report.
 
     Whether one model is better than another is decided by paired tests on the same rows (`compress.tasks.paired`).
     """
     measured = [artifact for artifact in report.artifacts if artifact.measured]
     return [
-        *warnings(report),
-        *_of_the_cheap_model(report),
         *_of_own_int8(report),
         *_of_distillation(report),
         *_slow_prunings(report),
@@ -63,65 +61,14 @@ def verdicts(report: Report) -> list[str]:
     ]
 
 
-def _of_the_teacher(report: Report) -> Iterator[str]:
-    """Yield why the teacher is not worth learning from: a student is clearly better, or TF-IDF is not clearly worse."""
-    teacher = report.teacher
-    if teacher is None:
-        return
-    remedy = "train it longer (teacher.epochs, teacher.learning_rate) or name a better one (teacher.model)."
-    for stage in report.stages:
-        difference = stage.differences.get(TEACHER)
-        if difference and difference.clear and difference.value > 0:
-            sides = _sides(report, stage, teacher)
-            yield (
-                f"{stage.name} is better than its teacher: {sides} ({_in_words(difference)}). "
-                f"Its teacher is undertrained: {remedy}"
-            )
-            break
-    tfidf = _baseline(report, "tfidf")
-    difference = tfidf.differences.get(TEACHER) if tfidf else None
-    if tfidf and difference and not (difference.clear and difference.value < 0):
-        how = "worse" if difference.clear else "not clearly better"
-        sides = _sides(report, teacher, tfidf)
-        yield (
-            f"The teacher is {how} than {tfidf.kind}: {sides} ({_in_words(_reversed(difference))}). "
-            f"It has little to teach: {remedy}"
-        )
-
-
-def _of_the_cheap_model(report: Report) -> Iterator[str]:
-    """Yield that the recommended artifact is not clearly better than TF-IDF."""
-    best, tfidf = report.best, _baseline(report, "tfidf")
-    difference = tfidf.differences.get(best.name) if best and tfidf else None
-    if not (best and tfidf and difference) or (difference.clear and difference.value < 0):
-        return
-    if difference.clear:
-        sides = _sides(report, tfidf, best)
-        yield f"{tfidf.kind} is better: {sides} ({_in_words(difference)}). Do not ship {best.name}."
-    else:
-        sides = _sides(report, best, tfidf)
-        yield (
-            f"{best.name} is not clearly better than {tfidf.kind}: {sides} ({_in_words(_reversed(difference))}). "
-            "On these rows the cheap model may be enough."
-        )
-
-
 def _of_own_int8(report: Report) -> Iterator[str]:
-    """Yield how the recommended artifact compares with the teacher's own int8, which took no training."""
+    """Yield how the recommended artifact compares with the teacher's own int8, where that does not forbid it."""
     best, own = report.best, report.own_int8
     difference = own.differences.get(best.name) if best and own else None
-    if not (best and own and difference) or best.over_int8 is None:
+    if best is None or difference is None or best.over_int8 is None or beaten(best.over_int8, turned(difference)):
         return
-    better = difference.clear and difference.value < 0
-    change = _in_words(_reversed(difference)) + ("" if difference.clear else ", which may be chance")
-    speed = f"{best.over_int8:.2f}× as fast as the teacher's own int8"
-    if best.over_int8 <= 1 and not better:
-        yield (
-            f"Do not ship {best.name}: it is {speed}, which took no training, and not more accurate ({change}). "
-            f"Ship {own.path or own.name}, or distil a smaller student."
-        )
-    else:
-        yield f"{best.name} is {speed}, which took no training: {change}."
+    change = in_words(turned(difference)) + ("" if difference.clear else ", which may be chance")
+    yield f"{best.name} is {best.over_int8:.2f}× as fast as the teacher's own int8, which took no training: {change}."
 
 
 def _of_distillation(report: Report) -> Iterator[str]:
@@ -134,37 +81,13 @@ def _of_distillation(report: Report) -> Iterator[str]:
     if difference.clear:
         effect = "helped" if difference.value > 0 else "harmed"
     yield (
-        f"Distillation {effect}: {_in_words(difference)}, against the same student trained on labels alone "
+        f"Distillation {effect}: {in_words(difference)}, against the same student trained on labels alone "
         f"({report.test_rows or 0:,} rows, one seed)."
     )
     before = report.stages[1 : report.stages.index(distilled)]
     if prepared := [stage.name for stage in before if stage.role != STUDENT]:
         without = ", ".join(prepared)
         yield f"The student trained on labels alone went without {without}, and so was trained for fewer steps."
-
-
-def _baseline(report: Report, name: str) -> Baseline | None:
-    return next((baseline for baseline in report.baselines if baseline.name == name), None)
-
-
-def _reversed(difference: Difference) -> Difference:
-    """Return the same difference, seen from the other side."""
-    return replace(difference, value=-difference.value, low=-difference.high, high=-difference.low)
-
-
-def _in_words(difference: Difference) -> str:
-    """Return a difference in words: "accuracy +1.2 points, 95 % interval +0.3 to +2.1"."""
-    metric = difference.metric
-    unit, name = " points" if formats.is_share(metric) else "", formats.metric_name(metric)
-    value, low, high = (
-        formats.points(metric, number) for number in (difference.value, difference.low, difference.high)
-    )
-    return f"{name} {value}{unit}, 95 % interval {low} to {high}"
-
-
-def _sides(report: Report, better: Entry, other: Entry) -> str:
-    """Return the main metric of two entries: "71.7 % against 31.1 %"."""
-    return " against ".join(formats.with_unit(report.main_metric, report.metric(side)) for side in (better, other))
 
 
 def _speed(entry: Entry) -> float:
@@ -190,9 +113,8 @@ def _of_low_precision(report: Report, artifacts: list[Artifact]) -> Iterator[str
         if full is None or _speed(artifact) > _speed(full):
             continue
         advice = f"ship {report.recommended}"
-        if report.recommended == artifact.name:
-            below = f"{full.name} is more than {WORSE_BY} below the best {formats.metric_name(report.main_metric)}"
-            advice = f"recommended all the same, as {below}"
+        if report.recommended == artifact.name and full.validation and not _keeps(full.validation):
+            advice = f"recommended all the same: on validation rows {full.name} answers worse than the student"
         yield (
             f"{artifact.name} in {artifact.precision} is not faster than {full.name} in {full.precision} on this "
             f"device ({_speed_in_words(artifact)} against {_speed_in_words(full)}): {advice}."
@@ -207,14 +129,14 @@ def _slow_prunings(report: Report) -> Iterator[str]:
             continue
         gain = _speed(stage) / _speed(before)
         if gain < LITTLE:
-            change = _in_words(difference) + ("" if difference.clear else ", which may be chance")
+            change = in_words(difference) + ("" if difference.clear else ", which may be chance")
             yield f"{stage.name} alone made a row {gain:.2f}× as fast ({change})."
 
 
 def _losses(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
-    """Yield which artifacts answer clearly worse than the student that they were made of."""
+    """Yield which artifacts answer clearly worse than the student; `shipping` tells it of the recommended one."""
     for artifact in artifacts:
         difference = artifact.differences.get("student")
-        if difference and difference.clear and difference.value < 0:
-            sides = _sides(report, artifact, report.stages[-1])
-            yield f"{artifact.name} loses: {sides} of the student ({_in_words(difference)})."
+        if artifact.name != report.recommended and difference and difference.clear and difference.value < 0:
+            compared = sides(report, artifact, report.stages[-1])
+            yield f"{artifact.name} loses: {compared} of the student ({in_words(difference)})."

@@ -9,7 +9,7 @@ from compress.benchmark.figures import Cut, Entry
 from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.schema import Augmentation, Report
+from compress.report.schema import CARE, DO_NOT, SHIP, Augmentation, Reason, Report
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,33 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Badge:
+    """Whether to ship, as it is seen first."""
+
+    title: str
+    tone: str  # good, care or stop
+    reasons: list[Reason]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure to be seen first, and what it is measured against."""
 
     value: str
     label: str
     detail: str
+
+
+TONES = {SHIP: "good", CARE: "care", DO_NOT: "stop"}
+
+
+def badge(report: Report) -> Badge | None:
+    """Return whether to ship the recommended artifact, and why; None where a report does not say."""
+    found = report.shipping
+    if found is None:
+        return None
+    title = found.decision[:1].upper() + found.decision[1:]
+    return Badge(title, TONES[found.decision], found.reasons)
 
 
 def verdict(report: Report) -> Verdict:
@@ -43,9 +64,11 @@ def verdict(report: Report) -> Verdict:
     clauses = [clause for clause in clauses if clause]
     if not clauses:
         return Verdict("The recommended artifact is ", best.name, ".")
+    forbidden = report.shipping is not None and report.shipping.decision == DO_NOT
+    start = "At best, " if forbidden else "The recommended artifact "
     *firsts, last = clauses
     told = f"{', '.join(firsts)}{',' * (len(firsts) > 1)} and {last}" if firsts else last
-    return Verdict("The recommended artifact ", best.name, f" {told}.")
+    return Verdict(start, best.name, f" {told}.")
 
 
 def _faster(speedup: float) -> str:
@@ -175,6 +198,38 @@ def splits(report: Report) -> str:
 def reading(report: Report) -> list[tuple[str, str]]:
     """Return how the rows were read, as (what, in words); the numbers of rows, which `splits` gives, are left out."""
     return [(what, told) for what, told in report.dataset.summary.facts() if what != "rows"]
+
+
+PER_CLASS = ("Precision", "Recall", "F1")
+
+
+def by_class(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return teacher, student and recommended artifact by name, and a line for each class.
+
+    A line holds the class, its test rows, and the percentages `PER_CLASS` of each model. Nothing where no class was
+    recorded.
+    """
+    trained = [stage for stage in report.stages if stage is not report.teacher]
+    shown: list[Entry | None] = [report.teacher, *trained[-1:], report.best]
+    if report.best is report.student:
+        shown.pop()
+    models = [entry for entry in shown if entry is not None and entry.classes]
+    lines = [
+        [per[0].label, formats.count(per[0].rows)]
+        + [formats.percent(share) for one in per for share in (one.precision, one.recall, one.f1)]
+        for per in zip(*(entry.classes for entry in models), strict=False)
+    ]
+    return [entry.name for entry in models], lines
+
+
+def absent(report: Report) -> str:
+    """Return which classes have no test row, in a sentence; empty where all have some."""
+    entry = next((entry for entry in report.entries if entry.classes), None)
+    names = [one.label for one in entry.classes if not one.rows] if entry else []
+    if not names:
+        return ""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return f"No test row has the class {', '.join(names[:10])}{more}: means over classes are of the others."
 
 
 def depths_title(report: Report) -> str:

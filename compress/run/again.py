@@ -11,7 +11,7 @@ from msgspec import convert, structs
 
 from compress.benchmark.baselines import TFIDF, tfidf
 from compress.benchmark.figures import Entry, Latency, Run
-from compress.benchmark.runs import OWN_INT8, speed, speedups
+from compress.benchmark.runs import speed, speeds_of_the_cheap
 from compress.benchmark.scores import Scores
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, time_ways, ways_on
 from compress.data import Dataset
@@ -64,10 +64,12 @@ def measure_again(folder: Path, recipe: Recipe) -> Report:
 def _timed(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> Report:
     state, benchmark = _state(folder, report, recipe, data), recipe.benchmark
     scores, places = Scores(state), []
+    cheap = tfidf(data) if any(baseline.name == TFIDF for baseline in report.baselines) else None
     for device in benchmark.chosen_devices():
         place = ways_on(device, state)
+        beside = {TFIDF: cheap.answer} if cheap is not None and device is CPU else {}
         with device.active(), torch_threads(benchmark.threads):
-            place.latency = time_ways(device, place.ways, scores, benchmark.timing())
+            place.latency = time_ways(device, place.ways, scores, benchmark.timing(), beside)
         places.append(place)
     reference, ending = STAGES + report.stages[0].name, STAGES + report.stages[-1].name
     cpu = next((place for place in places if place.device is CPU), None)
@@ -85,10 +87,8 @@ def _timed(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> Repor
     for baseline in report.baselines:
         changes = again(baseline, BASELINES + baseline.name)
         if baseline.name == TFIDF and cpu is not None:
-            with torch_threads(benchmark.threads):
-                latency = tfidf(data, benchmark.rows, benchmark.threads)[0].latency
-            speeds = speedups(latency[0].median_ms, cpu.reference_ms(reference), cpu.reference_ms(OWN_INT8))
-            changes = {"latency": latency, **speeds}
+            latency = [convert(timing, Latency) for timing in cpu.latency.get(TFIDF, [])]
+            changes = {"latency": latency, **speeds_of_the_cheap(cpu, TFIDF, reference)}
         baselines.append(structs.replace(baseline, **changes))
     new = structs.replace(
         report,

@@ -82,8 +82,10 @@ def share_done(spent: Mapping[Name, Sequence[float]], busy: Mapping[Name, float]
     return min((max(len(times) / calls, busy[name] / seconds) for name, times in spent.items()), default=1.0)
 
 
-def _other_shapes(feeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return one feed of each shape that is not among the first ones."""
+def _other_shapes(feeds: Sequence[Any]) -> list[Any]:
+    """Return one feed of each shape that is not among the first ones; texts have none."""
+    if not all(isinstance(feed, Mapping) for feed in feeds):
+        return []
     shapes = [tuple(tuple(value.shape) for value in feed.values()) for feed in feeds]
     known = set(shapes[:WARM_UP])
     return [feed for shape, feed in dict(zip(shapes, feeds, strict=True)).items() if shape not in known]

@@ -311,6 +311,13 @@ class Task(ABC):
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""
         yield f"{self.main_metric} {self.metrics(logits, labels)[self.main_metric]:.3f} on {len(labels):,} sampled rows"
 
+    def constant(self, labels: Array) -> Baseline | None:
+        """Return what answers every text alike, as well as can be on rows with these labels; None where nothing does.
+
+        Whoever cannot beat it has learned nothing.
+        """
+        return None
+
     @abstractmethod
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return the cheap baseline, trained on texts with labels; ``features`` knows the same texts."""

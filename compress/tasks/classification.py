@@ -282,6 +282,13 @@ class Classification(Task):
         """Yield how often it is right; raises ModelError where its outputs stand for other labels."""
         return judge_classes(head, self.labels, self.predictions(logits), labels)
 
+    def constant(self, labels: Array) -> Baseline:
+        """Return the class that most rows have."""
+        answer = np.bincount(labels, minlength=self.outputs).argmax()
+        logits = np.eye(self.outputs)[answer]
+        kind = f"always answering {shortened(self.labels[answer])!r}, the majority class"
+        return Baseline(kind=kind, parameters=0, logits=lambda texts: np.tile(logits, (len(texts), 1)))
+
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return logistic regression on the features; a class without a row has the logit -30."""
         from sklearn.linear_model import LogisticRegression

@@ -173,6 +173,11 @@ class Regression(Task):
         scores = self.predictions(logits).astype(np.float64)
         return judge_scores(head, self.metrics(logits, labels), scores, labels)
 
+    def constant(self, labels: Array) -> Baseline:
+        """Return the mean of the labels."""
+        mean, kind = float(labels.mean()), "always answering the mean score"
+        return Baseline(kind=kind, parameters=0, logits=lambda texts: np.full((len(texts), 1), mean))
+
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return ridge regression on the features."""
         from sklearn.linear_model import Ridge

@@ -63,7 +63,7 @@ def test_words_are_estimated_where_no_space_divides_them() -> None:
 
 
 def test_tfidf_counts_characters_where_no_space_divides_words() -> None:
-    record, _ = tfidf(chinese(80), 2, 1)
+    record = tfidf(chinese(80)).figures
     assert record.kind == "TF-IDF of characters (1–3) + logistic regression"
     assert record.metrics["accuracy"] == 1.0
 
@@ -71,14 +71,14 @@ def test_tfidf_counts_characters_where_no_space_divides_words() -> None:
 def test_tfidf_counts_words_and_characters_within_them_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(tuple(f"a film that is number {i}" for i in range(20)), labels=np.arange(20, dtype=np.float32))
     data = Dataset("films", Regression(0, 19), split, split, split)
-    assert tfidf(data, 2, 1)[0].kind == "TF-IDF of words (1–2) and characters within words (2–5) + ridge regression"
+    assert tfidf(data).figures.kind == "TF-IDF of words (1–2) and characters within words (2–5) + ridge regression"
     monkeypatch.setattr(baselines, "MOST_CHARACTERS", 10)
-    assert tfidf(data, 2, 1)[0].kind == "TF-IDF of words (1–2) + ridge regression"
+    assert tfidf(data).figures.kind == "TF-IDF of words (1–2) + ridge regression"
 
 
 def test_tfidf_of_texts_without_a_word_counts_characters() -> None:
     split = Split(tuple("ab"[i % 2] for i in range(20)), labels=np.arange(20) % 2)
-    record, _ = tfidf(Dataset("letters", Classification(("a", "b")), split, split, split), 2, 1)
+    record = tfidf(Dataset("letters", Classification(("a", "b")), split, split, split)).figures
     assert record.metrics["accuracy"] == 1.0
 
 

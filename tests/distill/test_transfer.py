@@ -65,6 +65,21 @@ def test_the_teachers_outputs_are_the_targets_of_all_rows_and_labels_count_where
     assert parts["hard"].item() == pytest.approx(hard, rel=1e-4)
 
 
+def test_weights_of_classes_are_in_the_loss_on_labels_alone(tmp_path: Path) -> None:
+    tokens = tokenize(data().transfer, tiny_tokenizer(), 32)
+    teacher, student = tiny_model(seed=1), tiny_model(seed=2, num_labels=2)
+    task = Classification(("a", "b")).weighted({"b": 3.0}, np.array([0, 1]))
+    losses, source = {"soft": SoftTargets(), "hard": HardLabels()}, FromModel(teacher, {}, tokens)
+    batch = tokens.batch(np.array([9, 0, 3]))
+    (_, plain), (_, weighed) = (
+        Distillation(student, losses, source, teacher.config, task=each)(batch, 0.0) for each in (None, task)
+    )
+    assert torch.equal(plain["soft"], weighed["soft"])
+    own = -observe(student, batch).logits.log_softmax(-1)
+    expected = (0.5 * own[1, 0] + 1.5 * own[2, 1]) / 2
+    torch.testing.assert_close(weighed["hard"], expected)
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.float32])
 def test_a_batch_without_any_label_has_no_gradient_from_labels(kind: Any) -> None:
     tokens = tokenize(data(kind).transfer, tiny_tokenizer(), 32)

@@ -110,7 +110,17 @@ def example_report() -> dict[str, Any]:
             "static int8 is slower than fp32 here: 7 of 19 matrix products ran in fp32; dynamic is the better int8.",
             "Distillation helped: accuracy +1.7 points, against the same student trained on labels alone.",
         ],
-        "warnings": [],
+        "shipping": {
+            "decision": "ship with care",
+            "reasons": [
+                {
+                    "rule": "weak_teacher",
+                    "decision": "ship with care",
+                    "text": "The teacher is weak.",
+                    "detail": "Train it.",
+                },
+            ],
+        },
     }
 
 
@@ -123,7 +133,7 @@ def difference(value: float) -> dict[str, Any]:
 def scored(accuracy: float) -> dict[str, Any]:
     """Return metrics about an accuracy, its interval and what is kept of the teacher's."""
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / ROWS)
-    metrics = {"accuracy": accuracy, "f1": accuracy - 0.061, "mcc": 1.62 * accuracy - 0.66}
+    metrics = {"accuracy": accuracy, "macro_f1": accuracy - 0.061, "mcc": 1.62 * accuracy - 0.66}
     interval = {name: [value - half, value + half] for name, value in metrics.items()}
     return {"metrics": metrics, "interval": interval, "retained": accuracy / 0.861}
 

@@ -14,7 +14,7 @@ from compress.report.verdict import conclude
 from tests.report.test_table import printed
 
 SENTENCE = (
-    "dynamic is rejected: accuracy falls by 12.5 points on 600 validation rows (95 % bound of the drop: 15.1); "
+    "Accuracy falls by 12.5 points on 600 validation rows (95 % bound of the drop: 15.1); "
     "max_drop allows 1 point. The costliest parts, each alone in int8: head (9 points), layer 2 (loss +0.31). "
     "Kept in its place: dynamic-mixed."
 )
@@ -42,17 +42,18 @@ def rejecting(report: dict[str, Any]) -> dict[str, Any]:
 
 def test_what_was_rejected_comes_first_with_what_cost_most_and_what_was_kept(rejecting: dict[str, Any]) -> None:
     report = conclude(parse(rejecting))
-    assert report.warnings[0] == report.verdicts[0] == SENTENCE
+    assert report.shipping is not None
+    assert report.shipping.reasons[0].detail == SENTENCE
     assert report.recommended != "dynamic"
     shown = " ".join(printed(plain(report), 100).split())
-    assert shown.startswith(f"Warning: {SENTENCE}")
+    assert shown.startswith(f"SHIP WITH CARE • dynamic is rejected. {SENTENCE}")
     for page in (to_html(report), to_markdown(report).replace("\\", "")):
         assert SENTENCE in page
         assert page.index(SENTENCE) < page.index("recommended artifact")
         assert "head, layer 2" in page
     warned = to_rejection(report.rejected[0]).replace("\\", "")
     assert warned.startswith("# dynamic: do not use")
-    assert SENTENCE in warned
+    assert f"It is rejected: a{SENTENCE[1:]}" in warned
     assert "| head | 0.800 | 9 |" in warned
 
 
@@ -62,10 +63,12 @@ def test_an_export_of_which_nothing_is_left_says_so(rejecting: dict[str, Any]) -
     rejecting["rejected"][0] |= {"instead": "", "costs": [], "why_no_costs": "the parts cannot be told apart"}
     report = conclude(parse(rejecting))
     assert report.nothing_passes
-    assert report.warnings[0].endswith(
+    assert report.shipping is not None
+    first, second, *_ = report.shipping.reasons
+    assert (first.rule, first.decision) == ("nothing_passes", "do not ship")
+    assert second.detail.endswith(
         "Which parts cost most is not known: the parts cannot be told apart. No gentler form was kept."
     )
-    assert report.warnings[1].startswith("Nothing that was made of the student may be shipped")
 
 
 def test_rows_that_are_too_few_to_tell_are_named_with_how_many_it_takes(report: dict[str, Any]) -> None:
@@ -75,8 +78,12 @@ def test_rows_that_are_too_few_to_tell_are_named_with_how_many_it_takes(report: 
     report["artifacts"][1]["gate"] = gate("holds", drop=0.0, bound=0.0)
     found = conclude(parse(report))
     assert not found.nothing_passes
+    assert found.recommended == "dynamic"
+    assert found.shipping is not None
+    (unproven,) = [reason for reason in found.shipping.reasons if reason.rule == "unproven"]
+    assert unproven.detail.startswith("600 validation rows are too few to show that dynamic loses at most 1 point")
     assert found.verdicts[-1] == (
-        "600 validation rows are too few to show that dynamic and static lose at most 1 point of accuracy (95 % "
+        "600 validation rows are too few to show that static loses at most 1 point of accuracy (95 % "
         "bound of the drop: 2): about 4,100 could. Give more (data.validation, data.validation_share), or look at the "
         "interval on the test rows before you ship."
     )

@@ -50,13 +50,26 @@ def test_every_paired_comparison_stands_in_a_table_with_its_interval(report: dic
     assert by_step["heads"] == "−0.2 [−1.2, +0.8] (may be chance)"
 
 
-def test_a_warning_comes_before_the_verdict_and_is_said_once(report: dict[str, Any]) -> None:
-    report["warnings"] = ["The teacher is worse than TF-IDF."]
-    report["verdicts"].insert(0, report["warnings"][0])
+def test_whether_to_ship_comes_first_and_is_said_once(report: dict[str, Any]) -> None:
     said = to_markdown(parse(report))
-    assert said.index("The teacher is worse than TF") < said.index("The recommended artifact")
-    assert said.count("The teacher is worse than TF") == 1
-    assert "The teacher is worse than TF" in to_model_card(parse(report))
+    assert said.startswith("# Ship with care: quickstart · example\n\n- **The teacher is weak.** Train it.\n")
+    assert said.count("The teacher is weak") == 1
+    assert "**Ship with care**\n\n- **The teacher is weak.** Train it." in to_model_card(parse(report))
+
+
+def test_each_class_has_a_line_with_three_figures_of_each_model(report: dict[str, Any]) -> None:
+    def found(recall: float) -> list[dict[str, Any]]:
+        rates = {"precision": 0.5, "recall": recall, "f1": 0.25}
+        return [
+            {"label": "negative", "rows": 1200, "answered": 7, **rates},
+            {"label": "never", "rows": 0, "answered": 0, **rates},
+        ]
+
+    report["stages"][0]["classes"], report["artifacts"][2]["classes"] = found(0.9), found(0.8)
+    headings, _, first, _ = rows(to_markdown(parse(report)), "By class")
+    assert headings[:4] == ["Class", "Test rows", "teacher: Precision %", "teacher: Recall %"]
+    assert first == ["negative", "1,200", "50.0", "90.0", "25.0", "50.0", "80.0", "25.0"]
+    assert "No test row has the class never" in to_markdown(parse(report))
 
 
 def test_every_table_has_as_many_cells_in_each_row(report: dict[str, Any]) -> None:
@@ -139,7 +152,7 @@ def test_the_model_card_has_valid_front_matter_and_invents_nothing(report: dict[
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["knowledge-distillation", "model-compression"],
-        "metrics": ["accuracy", "f1", "mcc"],
+        "metrics": ["accuracy", "macro_f1", "mcc"],
     }
     assert "AutoModelForSequenceClassification.from_pretrained(folder)" in body
     assert body.index("import compress") < body.index("from_pretrained")

@@ -33,12 +33,15 @@ def test_the_conditions_stand_under_the_table(report: dict[str, Any]) -> None:
     assert all(line in text for line in report["verdicts"])
 
 
-def test_a_warning_is_the_first_line(report: dict[str, Any]) -> None:
-    report["warnings"] = ["The teacher is worse than TF-IDF."]
-    report["verdicts"].insert(0, report["warnings"][0])
-    text = printed(report).strip()
-    assert text.startswith("Warning: The teacher is worse than TF-IDF.")
-    assert text.count("worse than TF-IDF") == 1
+@pytest.mark.parametrize(
+    ("decision", "start"),
+    [("ship", "The recommended artifact"), ("ship with care", "The recommended artifact"), ("do not ship", "At best,")],
+)
+def test_whether_to_ship_is_the_first_line(report: dict[str, Any], decision: str, start: str) -> None:
+    report["shipping"]["decision"] = decision
+    first, reason, _, sentence, *_ = printed(report).strip().splitlines()
+    assert (first.strip(), reason) == (decision.upper(), "• The teacher is weak. Train it.")
+    assert sentence.startswith(start)
 
 
 def test_names_are_not_markup(report: dict[str, Any]) -> None:

@@ -93,11 +93,12 @@ def test_int8_that_outliers_destroy_is_rejected_and_the_form_without_them_takes_
     assert len(floats["head"]) == 2
     assert kept["dynamic-mixed"]["int8_matmuls"][0] > 0
     assert report["recommended"] != "dynamic"
-    assert report["warnings"][0].startswith(f"dynamic is rejected: accuracy falls by {gate['drop']:.3g} points on 320")
-    assert "The costliest parts, each alone in int8: head (" in report["warnings"][0]
-    assert "Kept in its place: dynamic-mixed." in report["warnings"][0]
+    reason = report["shipping"]["reasons"][0]
+    assert reason["detail"].startswith(f"Accuracy falls by {gate['drop']:.3g} points on 320")
+    assert "The costliest parts, each alone in int8: head (" in reason["detail"]
+    assert "Kept in its place: dynamic-mixed." in reason["detail"]
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.startswith("Warning: dynamic is rejected: ")
+    assert printed.startswith("SHIP WITH CARE • dynamic is rejected. Accuracy falls by ")
     folder = tmp_path / "out" / "rejected" / "dynamic"
     assert (folder / "model.onnx").is_file()
     assert "do not use" in (folder / "REJECTED.md").read_text()
@@ -120,7 +121,8 @@ def test_an_export_of_which_nothing_passes_writes_its_report_and_exits_with_3(
     (rejected,) = report["rejected"]
     assert "more than export.onnx.tolerance = 1e-30" in rejected["gate"]["reason"]
     assert report["skipped"][0].startswith("transformers_js was not written: ")
-    assert "Nothing that was made of the student may be shipped" in capsys.readouterr().out
+    assert capsys.readouterr().out.split("\n")[1:3][0].strip() == "DO NOT SHIP"
+    assert report["shipping"]["reasons"][0]["rule"] == "nothing_passes"
     assert (tmp_path / "out" / "rejected" / "onnx" / "model.onnx").is_file()
 
 

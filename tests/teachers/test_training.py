@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from compress.data import Files
-from compress.models.evaluate import main_metric, metric_and_loss
+from compress.models.evaluate import main_metric, metric_and_loss, predict_rows
 from compress.models.loading import load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
@@ -99,6 +99,27 @@ def test_the_loss_beside_the_metric_is_the_models_own(world: Path, tmp_path: Pat
     found = metric_and_loss(model, tokens, start.data.task)
     assert found["loss"] == pytest.approx(float(expected), rel=1e-5)
     assert {"accuracy": found["accuracy"]} == main_metric(model, tokens, start.data.task)
+
+
+def test_another_metric_decides_and_weights_of_classes_train_another_teacher(world: Path, tmp_path: Path) -> None:
+    quick = replace(teacher(world), epochs=1, least_steps=0)
+    start = state(world, tmp_path)
+    plain = quick(start)
+    task = start.data.task.judged_by("macro_f1").weighted({"good": 20.0}, start.data.train.known_labels)
+    weighed = quick(replace(start, data=replace(start.data, task=task)))
+    (record,) = weighed.records
+    assert not record.reused
+    assert [name for name in record.curves[-1] if name.startswith("validation")] == [
+        "validation_macro_f1", "validation_loss",
+    ]  # fmt: skip
+    said = []
+    for after in (plain, weighed):
+        model, tokenizer = load_model(after.given_teacher.folder), load_tokenizer(after.given_teacher.folder)
+        said.append(predict_rows(model, tokenize(start.data.test, tokenizer, 32)))
+    margins = [float((logits[:, 1] - logits[:, 0]).mean()) for logits in said]
+    assert margins[1] > margins[0]  # it leans to the heavier class
+    again = quick(replace(start, data=replace(start.data, task=task)))
+    assert again.records[0].reused
 
 
 def test_a_learning_rate_that_is_not_named_is_that_of_the_model() -> None:
