@@ -118,7 +118,7 @@ class Folders:
     def _new(self, name: str, source: Path) -> Path:
         folder = self.scratch / f"{self.subject.name}-{name}"
         folder.mkdir(exist_ok=True)  # where making it failed before, it fails again with the same reason
-        with_tokenizer(source, folder)
+        with_tokenizer(source, folder, pairs=False)
         return folder
 
 

@@ -33,7 +33,8 @@ from compress.families.forms.uneven import kept_heads, shrink
 from compress.families.registry import layer_count
 from compress.machine import describe, versions
 from compress.models.loading import load_model, quiet
-from compress.onnx.graph import exported, save_unshaped
+from compress.onnx.graph import exported
+from compress.onnx.storage import save_graph
 from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.timing import quiet_rows, time_in_turns
 
@@ -79,15 +80,15 @@ def compared(student: Any, calls: int) -> Iterator[str]:
         feeds = [feed(generator, *shape, student.config.vocab_size) for shape in SHAPES]
         for precision, file in (("fp32", path), ("int8", small)):
             shaped = onnx.load(file)
-            save_unshaped(onnx.load(file), file)
+            save_graph(onnx.load(file), file)
             fused = onnx.load(file)
             count = fuse_attention(fused)
             assert count == layer_count(student.config)
             runners = {
                 "written": inference_session(file, 1),
                 "written, again": inference_session(file, 1),
-                "with shapes": inference_session(shaped.SerializeToString(), 1),
-                "attention fused": inference_session(fused.SerializeToString(), 1),
+                "with shapes": inference_session(shaped, 1),
+                "attention fused": inference_session(fused, 1),
             }
             said = {one: [session.run(None, given)[0] for given in feeds] for one, session in runners.items()}
             functions = {one: (lambda given, s=session: s.run(None, dict(given))) for one, session in runners.items()}

@@ -287,7 +287,7 @@ def times(
             folder = Path(aside) / name
             folder.mkdir()
             write_onnx(model, input_names(tokenizer), folder / MODEL)
-            with_tokenizer(state.given_student.folder, folder)
+            with_tokenizer(state.given_student.folder, folder, pairs=state.data.pairs)
             runners[name] = load_session(folder)
     tokens = test_tokens(state, state.given_student)
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()

@@ -142,14 +142,14 @@ def _default(source: Path, folder: Path) -> None:
 
     logging.getLogger().setLevel(logging.ERROR)
     quantize_dynamic(source / MODEL, folder / MODEL)
-    with_tokenizer(source, folder)
+    with_tokenizer(source, folder, pairs=False)
 
 
 def _optimum(python: Path, source: Path, folder: Path) -> None:
     job = {"model": str(source), "out": str(folder), "instructions": "avx512_vnni" if int8_dot_product() else "avx2"}
     subprocess.run([str(python), str(WORKER)], input=json.dumps(job), text=True, check=True, stdout=subprocess.PIPE)
     (folder / "model_quantized.onnx").rename(folder / MODEL)
-    with_tokenizer(source, folder)
+    with_tokenizer(source, folder, pairs=False)
 
 
 def score(folder: Path, state: State) -> tuple[float, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -39,13 +40,22 @@ def instructions() -> tuple[str, ...]:
     return tuple(name for name in INTERESTING if name in flags)
 
 
+INT8_DOT_PRODUCT = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+"""The instruction sets, each of them enough, with which int8 products are summed in 32 bits: VNNI, AMX, Arm's."""
+
+
 def int8_dot_product() -> bool:
-    """Return whether int8 products are summed in 32 bits (VNNI, AMX, Arm's dot product).
+    """Return whether int8 products are summed in 32 bits.
 
     Without it, as on processors with AVX2 alone, pairs of u8·s8 products are summed in 16 bits and saturate
     unless weights use 7 bits.
     """
-    return any(name in instructions() for name in ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"))
+    return any(name in instructions() for name in INT8_DOT_PRODUCT)
+
+
+def lacks_instructions(names: Sequence[str]) -> bool:
+    """Return whether this processor is known to have none of these instruction sets."""
+    return bool(_cpuinfo()) and not set(names) & set(instructions())
 
 
 def cores() -> int:

@@ -100,7 +100,7 @@ class Augmentation(Stage):
             + ("taken from the cache" if product.reused else f"{product.seconds:.0f} s"),
             style="dim", highlight=False,
         )  # fmt: skip
-        added = read(product.folder / ROWS, data.train.pairs is not None)
+        added = read(product.folder / ROWS, data.pairs)
         unlabelled = added if data.unlabelled is None else data.unlabelled.followed_by(added)
         return replace(
             state, data=replace(data, unlabelled=unlabelled), augmentations=(*state.augmentations, augmented)

@@ -39,6 +39,7 @@ from compress.known import NOTHING, Known
 from compress.models.loading import load_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
+from compress.onnx.storage import SUFFIXES
 from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -48,7 +49,7 @@ from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
 
-WEIGHTS = (".safetensors", ".onnx", ".data")
+WEIGHTS = (".safetensors", *SUFFIXES)
 
 
 @dataclass(kw_only=True)

@@ -27,10 +27,10 @@ def untrained(state: State) -> tuple[Artifact, ...]:
     made: list[Artifact] = []
     what = "exported"
     try:
-        graph = onnx_of(state.teacher, state.workshop)
+        graph = onnx_of(state.teacher, state)
         made.append(Onnx().artifact(TEACHER_ONNX, graph))
         what = "quantized"
-        made.append(DynamicInt8().artifact(TEACHER_INT8, graph, state.workshop))
+        made.append(DynamicInt8().artifact(TEACHER_INT8, graph, state))
     except (StorageError, DamagedError):
         raise
     except Exception as error:  # exporters' errors share no base class

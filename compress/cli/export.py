@@ -50,12 +50,11 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
     """Return the recipe for the student of a run, with the run's data, settings and teacher."""
     run = as_lasting(run)
     teacher, student = run / "stages" / "00-teacher", run / "student"
-    for needed in (run / "recipe.yaml", teacher / "config.json", student / "config.json"):
-        if not needed.is_file():
-            raise ModelError(
-                f"{run}: is not a finished run: {needed.relative_to(run)} is missing. Name its student's folder."
-            )
+    _check_is_there(run, run / "recipe.yaml", student / "config.json")
     recipe = compose.compose([f"recipe={quoted(str(run / 'recipe.yaml'))}", *words], trusted=False)
+    if recipe.alone:  # a run of export, of a classifier without a teacher: it is its own
+        teacher = student
+    _check_is_there(run, teacher / "config.json")
     if recipe.output and as_lasting(Path(recipe.output).expanduser()) == run:
         raise RecipeError(
             [Fault("output", recipe.output, "is the run itself, which export must not change", "Name another folder.")]
@@ -77,6 +76,15 @@ def _of_run(run: Path, words: Sequence[str]) -> Recipe:
         prune={},
         benchmark=replace(recipe.benchmark, labels_only=False, depths=Depths.none, depths_twin=False),
     )  # fmt: skip
+
+
+def _check_is_there(run: Path, *files: Path) -> None:
+    """Raise ModelError where a run lacks one of its files."""
+    for needed in files:
+        if not needed.is_file():
+            raise ModelError(
+                f"{run}: is not a finished run: {needed.relative_to(run)} is missing. Name its student's folder."
+            )
 
 
 def _of_classifier(model: str, words: Sequence[str]) -> Recipe:

@@ -94,6 +94,11 @@ class Dataset:
         return self.train if self.unlabelled is None else self.train.followed_by(self.unlabelled, self.task.missing)
 
     @property
+    def pairs(self) -> bool:
+        """Whether rows are two texts."""
+        return self.train.pairs is not None
+
+    @property
     def fingerprint(self) -> str:
         """A hash of all splits and of the task."""
         splits = [self.train, self.validation, self.test, *([self.unlabelled] if self.unlabelled else [])]

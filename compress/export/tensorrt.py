@@ -14,7 +14,7 @@ from compress.files import MIB, size_mib, write_json
 from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.positions import longest_row
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.onnx.folder import MODEL, copy_folder, onnx_student
 from compress.onnx.graph import input_names
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import Details
@@ -110,8 +110,7 @@ class TensorRt(Stage):
         made_with = [graph.key, shapes, [[one.name, version(one.package)] for one in found]]
 
         def work(folder: Path) -> Mapping[str, Any]:
-            (folder / MODEL).write_bytes((graph.folder / MODEL).read_bytes())
-            with_tokenizer(graph.folder, folder)
+            copy_folder(graph.folder, folder)
             (folder / COMMAND).write_text(SCRIPT.format(command=command(shapes)))
             engines: dict[str, Any] = {}
             failed: dict[str, str] = {}
@@ -131,7 +130,7 @@ class TensorRt(Stage):
             return {"engines": engines, "failed": failed, "why": why, "package": package, "by": by}
 
         cache.mkdir(parents=True, exist_ok=True)
-        product = state.workshop.make(Kind("tensorrt", revision=1), made_with, work)
+        product = state.workshop.make(Kind("tensorrt", revision=2), made_with, work)
         engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
         batch, tokens = (tuple(size[place] for size in shapes["input_ids"]) for place in (0, 1))
         return _described(product, precision, engines, batch, tokens)

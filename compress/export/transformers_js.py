@@ -10,10 +10,12 @@ from typing import ClassVar
 from compress.errors import Fault, ModelError
 from compress.export.onnx import Onnx
 from compress.families.registry import FAMILIES, known_family
-from compress.files import copy_file, size_mib, write_text
+from compress.files import size_mib, write_text
 from compress.known import NOTHING, Known
 from compress.markdown import text
-from compress.onnx.folder import BESIDE, IN_FLOATS, MODEL
+from compress.onnx.folder import MODEL, copy_beside
+from compress.onnx.needs import IN_FLOATS
+from compress.onnx.storage import SUFFIXES, copy_graph, is_outside
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage, gathered
 from compress.pipeline.state import State
@@ -55,32 +57,29 @@ class TransformersJs(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``transformers_js``; raises ModelError where ``int8`` names none."""
         chosen, left_out = self._chosen(state.artifacts)
-        plain = chosen["model"]
 
         def work(folder: Path) -> None:
             (folder / "onnx").mkdir(exist_ok=True)
             for name, artifact in chosen.items():
-                copy_file(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
-            for name in BESIDE:
-                copy_file(plain.folder / name, folder / name)
-            pairs = state.data.train.pairs is not None
-            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=pairs))
+                copy_graph(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
+            asked = _asked(chosen)
+            copy_beside(chosen[asked].folder, folder, f"onnx/{asked}.onnx")
+            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=state.data.pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make(
-            Kind("transformers_js", revision=1), [keys, state.data.train.pairs is not None], work
-        )
+        product = state.workshop.make(Kind("transformers_js", revision=2), [keys, state.data.pairs], work)
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         artifact = Artifact(
             name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
-            seconds=product.seconds, notes=(names, *left_out), size_mib=size_mib(product.folder / "onnx", (".onnx",)),
+            seconds=product.seconds, notes=(names, *left_out), size_mib=size_mib(product.folder / "onnx", SUFFIXES),
             unmeasured=f"holds the files of {', '.join(one.name for one in chosen.values())}, measured there",
+            holds=tuple(one.name for one in chosen.values()),
         )  # fmt: skip
         return state.with_artifacts(artifact)
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""
-        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.unmeasured]
+        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.holds]
         found: dict[str, Artifact] = {}
         left_out = []
         for one in graphs:
@@ -107,12 +106,17 @@ def _for_other_devices(artifact: Artifact) -> bool:
     return any(one.key == IN_FLOATS for one in model.metadata_props)
 
 
+def _asked(chosen: Mapping[str, Artifact]) -> str:
+    """Return the file that the examples load, and that stands for the folder: int8's, where there is one."""
+    return "model_quantized" if "model_quantized" in chosen else "model"
+
+
 def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
     ort = auto.replace("Auto", "ORT")
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
     rows = "\n".join(f"| `onnx/{name}.onnx` | {text(one.name)} | `{kinds[name]}` |" for name, one in chosen.items())
-    dtype = "q8" if "model_quantized" in chosen else "fp32"
-    file = "model_quantized.onnx" if dtype == "q8" else "model.onnx"
+    file = f"{_asked(chosen)}.onnx"
+    outside = ", use_external_data_format: true" if is_outside(chosen[_asked(chosen)].folder / MODEL) else ""
     asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"
     words = '"a first text", "a second text"' if pairs else '"a text"'
     return f"""# For transformers.js and Optimum
@@ -125,7 +129,7 @@ def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
 import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
-const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{dtype}' }});
+const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{kinds[_asked(chosen)]}'{outside} }});
 const {{ logits }} = await model(await tokenizer({asked}));
 ```
 

@@ -17,6 +17,7 @@ from compress.known import NOTHING, Known
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.onnx.folder import MODEL
+from compress.onnx.storage import SUFFIXES
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage, gathered
 from compress.pipeline.state import State
@@ -27,7 +28,7 @@ from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
 
-WEIGHTS = (".onnx", ".plan")
+WEIGHTS = (*SUFFIXES, ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
 
 
@@ -83,7 +84,7 @@ class Triton(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
         served, keys, notes = [], [], []
-        for artifact in (artifact for artifact in state.artifacts if artifact.runtime in SERVED):
+        for artifact in (one for one in state.artifacts if one.runtime in SERVED and not one.holds):
             why = not_served(artifact)
             if why:
                 notes.append(f"{artifact.name} is left out: {why}")
@@ -96,7 +97,7 @@ class Triton(Stage):
         folder = served[0].model.parent
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
-        paired, task = state.data.train.pairs is not None, state.data.task
+        paired, task = state.data.pairs, state.data.task
         labels = task.label_names
 
         def work(made: Path) -> None:
@@ -110,13 +111,13 @@ class Triton(Stage):
             Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
 
         parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
-        product = state.workshop.make(Kind("triton", revision=1), parts, work)
+        product = state.workshop.make(Kind("triton", revision=2), parts, work)
         names = [one.name for one in served]
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,
             seconds=product.seconds, notes=(f"serves {', '.join(names)}; README.md says how", *notes),
             unmeasured=f"written for {self.image}, which was not run: the report shows {', '.join(names)}",
-            size_mib=size_mib(product.folder, WEIGHTS),
+            holds=tuple(names), size_mib=size_mib(product.folder, WEIGHTS),
         )  # fmt: skip
         return state.with_artifacts(artifact)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ModelError
-from compress.onnx.folder import IN_FLOATS
+from compress.onnx.needs import IN_FLOATS
 from compress.onnx.package import import_onnx
 
 TYPES = {

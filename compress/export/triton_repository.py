@@ -19,6 +19,8 @@ import numpy as np
 from compress.export.triton_config import Graph, Tensor, Word, parameters, pbtxt, step
 from compress.export.triton_readme import readme
 from compress.files import write_json, write_text
+from compress.onnx.folder import MODEL, copy_beside
+from compress.onnx.storage import copy_graph
 
 CODE = Path(__file__).parent / "triton_files"
 TOKENS, LABELS, TEXT = "text_to_tokens", "logits_to_labels", "_text"
@@ -78,10 +80,14 @@ class Repository:
             self._graph(one)
             if self.serving.texts:
                 self._ensemble(one)
+        graph = next((one for one in served if one.profile is None), None)
+        if graph is not None:  # so that the folder can be tried and timed here as any other
+            copy_beside(graph.model.parent, self.folder, f"{graph.name}/1/{MODEL}")
+        else:
+            shutil.copyfile(self.tokenizer, self.folder / "tokenizer.json")
         client = "client_of_texts.py" if self.serving.texts else "client_of_tokens.py"
         shutil.copyfile(CODE / client, self.folder / "client.py")
         if not self.serving.texts:
-            shutil.copyfile(self.tokenizer, self.folder / "tokenizer.json")
             write_json(self.folder / "client.json", {"models": {one.name: self._told(one) for one in served}})
         write_text(self.folder / "README.md", readme(self, served))
 
@@ -108,7 +114,10 @@ class Repository:
             if one.graph.in_floats:
                 fields["optimization"] = {"graph": {"level": BASIC}}
         folder = self._model(one.name, most, fields)
-        shutil.copyfile(one.model, folder / ("model.plan" if one.profile else "model.onnx"))
+        if one.profile:
+            shutil.copyfile(one.model, folder / "model.plan")
+        else:
+            copy_graph(one.model, folder / MODEL)
 
     def _ensemble(self, one: Served) -> None:
         most, (logits,) = self.largest_batch(one), one.graph.outputs

@@ -69,7 +69,7 @@ class Family(Layered, ABC):
     """Whether embeddings are the normalised sum of words, positions and perhaps types."""
     known_to_transformers_js: ClassVar[bool] = False
     loses_channels: ClassVar[bool] = False
-    """Whether hidden channels can be removed: `set_head_size` is there."""
+    """Whether hidden channels can be removed: `set_heads` says how wide heads are."""
     reads_first_token_with_tanh: ClassVar[bool] = False
     """Whether a classifier's head is: first token, dense, tanh, dense."""
 
@@ -215,21 +215,18 @@ class Family(Layered, ABC):
 
     # a whole model
 
-    def widen(self, model: PreTrainedModel, config: Any, head_size: int) -> None:
-        """Give the parts of a model with narrow states that keep their width the sizes that its states hide.
-
-        They are the heads and the hidden layer of the classifier's head, if it has one.
-        """
-        for layer in self.layers(model):
-            self.set_head_size(layer, head_size)
+    def widen(self, model: PreTrainedModel, config: Any) -> None:
+        """Give the hidden layer of the classifier's head, if it has one, the width that narrow states hide."""
         head = self.head(model)
         if head is not None:
             replace_linear(model, head[0], outputs=config.unpruned_size)
             replace_linear(model, head[1], inputs=config.unpruned_size)
 
-    def set_head_size(self, layer: nn.Module, size: int) -> None:
-        """Tell a layer's attention the width of a head, where that is not the states' width by the number of heads."""
-        raise NotImplementedError(f"{self.model_type} models cannot lose hidden channels")
+    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
+        """Tell a layer's attention how many heads it has and how wide they are, where it keeps that in attributes.
+
+        transformers 5 reads the width there, transformers 4 the number, too.
+        """
 
     def embeddings(self, model: PreTrainedModel) -> Embeddings:
         """Return a model's embeddings, of a family with `sums_embeddings`; their parts are named as in BERT."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from torch import nn
-from transformers import BertConfig, PreTrainedConfig
+from transformers import BertConfig, PretrainedConfig
 
 from compress.families.base import Family, LanguageHeadNames, Projection, has_submodule
 from compress.families.registry import register
@@ -14,7 +14,7 @@ from compress.families.registry import register
 class BertFamily(Family):
     """BERT, and the layers of those that kept its names."""
 
-    config_class: ClassVar[type[PreTrainedConfig]] = BertConfig
+    config_class: ClassVar[type[PretrainedConfig]] = BertConfig
     encoder = "bert"
     stack = "encoder.layer"
     loses_channels = True
@@ -45,9 +45,10 @@ class BertFamily(Family):
         """Return the modules of the feed-forward network; the second normalises too."""
         return "intermediate", "output"
 
-    def set_head_size(self, layer: nn.Module, size: int) -> None:
-        """Tell attention the width of a head, and the scale of its scores."""
+    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
+        """Tell attention number and width of its heads, and the scale of its scores."""
         attention: Any = layer.get_submodule("attention.self")
+        attention.num_attention_heads, attention.all_head_size = count, count * size
         attention.attention_head_size, attention.scaling = size, size**-0.5
 
     def head(self, model: nn.Module) -> tuple[str, str] | None:

@@ -45,9 +45,10 @@ class DistilBertFamily(Family):
         """Return the feed-forward network and its normalisation."""
         return "ffn", "output_layer_norm"
 
-    def set_head_size(self, layer: nn.Module, size: int) -> None:
-        """Tell attention the width of a head, and the scale of its scores."""
+    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
+        """Tell attention number and width of its heads, and the scale of its scores."""
         attention: Any = layer.get_submodule("attention")
+        attention.n_heads, attention.dim = count, count * size
         attention.attention_head_size, attention.scaling = size, size**-0.5
 
     def head(self, model: nn.Module) -> tuple[str, str] | None:

@@ -41,9 +41,9 @@ class ElectraFamily(BertFamily):
         projected = self._project(model) is not None
         return {"embedding_size": summed(self.embedders(model)[0]).words.shape[1], "embeddings_projected": projected}
 
-    def widen(self, model: PreTrainedModel, config: Any, head_size: int) -> None:
+    def widen(self, model: PreTrainedModel, config: Any) -> None:
         """Project embeddings whose width the states happen to have, too."""
-        super().widen(model, config, head_size)
+        super().widen(model, config)
         if config.embeddings_projected:
             model.base_model.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
 

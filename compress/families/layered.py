@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Layered:
     """Models whose layers are known: an encoder with a stack of them below a head."""
 
-    config_class: ClassVar[type[PreTrainedConfig]]
+    config_class: ClassVar[type[PretrainedConfig]]
     encoder: ClassVar[str]
     """The encoder within a model with a head, transformers' `base_model_prefix`."""
     stack: ClassVar[str]

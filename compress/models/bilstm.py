@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 from compress.models.lstm import Lstm
 from compress.models.segments import ReaderOfTexts, taken
 
 
-class BiLstmConfig(PreTrainedConfig):
+class BiLstmConfig(PretrainedConfig):
     """Sizes of a BiLSTM classifier; ``hidden_size`` is that of one direction."""
 
     model_type = "compress_bilstm"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 from compress.models.segments import ReaderOfTexts
 
 
-class CnnConfig(PreTrainedConfig):
+class CnnConfig(PretrainedConfig):
     """Sizes of a convolutional classifier; ``pooling`` over time is "max" or "mean"."""
 
     model_type = "compress_cnn"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from compress.families.registry import Principal
@@ -19,7 +19,7 @@ from compress.models.quiet import quiet
 from compress.models.segments import classification_loss
 
 
-class EnsembleConfig(Principal, PreTrainedConfig):
+class EnsembleConfig(Principal, PretrainedConfig):
     """The members' configurations, how their answers become one, and whose layers stand for the ensemble.
 
     ``combine``: probabilities, logits or confidence, as `combined` says; ``weights``: one a member, above 0;

@@ -15,6 +15,7 @@ from compress.errors import ModelError
 from compress.tasks.heads import counts_outputs
 
 CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
+FACTS = "compress"  # the entry of config.json that says how an artifact is used; see `compress.models.facts`
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 PIECES = (
     "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model", "tokenizer.model",

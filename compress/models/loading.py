@@ -24,7 +24,7 @@ from compress.files import hash_folder, write_text
 from compress.hub_access import meant_path, quick
 from compress.models.architecture import check_architecture, check_features, ships_code
 from compress.models.auto import auto_of, from_config, from_pretrained, model_class
-from compress.models.folder import CONFIG, TOKENIZER_CONFIG, check_folder, check_tokenizer_files, only_pieces
+from compress.models.folder import CONFIG, FACTS, TOKENIZER_CONFIG, check_folder, check_tokenizer_files, only_pieces
 from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
@@ -80,6 +80,8 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
     trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with plain_errors(model, CONFIG), quiet():
         config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
+        if hasattr(config, FACTS):  # of the folder's own use: what is made from it is used in its own way
+            delattr(config, FACTS)
         remember(config)
         if weights:
             check_architecture(model, config, trust_remote_code=trust_remote_code)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from compress.families.registry import Principal
 from compress.models.quiet import quiet
@@ -20,7 +20,7 @@ HEAD = ("id2label", "label2id", "problem_type", "label_range")
 """What in a classifier's configuration belongs to its head."""
 
 
-class MultiTaskConfig(Principal, PreTrainedConfig):
+class MultiTaskConfig(Principal, PretrainedConfig):
     """The student's configuration without a head, the heads' by task, and the task whose head answers.
 
     The entries of `HEAD` and ``num_labels`` are those of ``task``. Setting it to a task without a head raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
 from compress.families.forms.form import Form
@@ -22,7 +22,7 @@ from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
 
 FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
-CLASSIFIERS: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (
+CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
     (EnsembleConfig, EnsembleForSequenceClassification),
@@ -41,7 +41,7 @@ def register() -> None:
     on_family(_register_family)
 
 
-def forms_of(family: Family, auto: Any) -> list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]]:
+def forms_of(family: Family, auto: Any) -> list[tuple[type[PretrainedConfig], type[PreTrainedModel]]]:
     """Return the classes of every form of a family with that head; none where the family has no such head."""
     stock = auto._model_mapping.get(family.config_class, None)
     return [] if stock is None else [(form.config_of(family), form.model_of(family, stock)) for form in FORMS]

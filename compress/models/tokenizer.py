@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.errors import ModelError
 from compress.families.registry import principal_config
+from compress.files import write_text
 from compress.models.auto import model_class
 from compress.models.folder import TOKENIZER, TOKENIZER_CONFIG
 
@@ -53,6 +54,11 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # else the class decides
     tokenizer.save_pretrained(folder)
+    path = folder / TOKENIZER_CONFIG
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if saved.get("tokenizer_class") == "TokenizersBackend":  # the name since transformers 5; both know the older one
+        saved["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_text(path, json.dumps(saved, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def same_tokens(first: Any, second: Any) -> bool:

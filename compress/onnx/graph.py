@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 import compress.models.lstm  # noqa: F401  # defines the operator that is translated below
 from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
+from compress.onnx.storage import save_graph
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
 _ANY_SIZE = 2**62
@@ -42,21 +43,9 @@ def input_names(tokenizer: Any) -> list[str]:
 def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
     """Write ``model`` to ``path``: inputs ``names`` (batch, tokens) int64, output logits (batch, outputs).
 
-    It is as `exported` and `save_unshaped` say. Raises MissingPackageError.
+    It is as `exported` and `compress.onnx.storage.save_graph` say. Raises MissingPackageError.
     """
-    save_unshaped(exported(model, names), path)
-
-
-def save_unshaped(graph: Any, path: Path) -> None:
-    """Write a graph (``onnx.ModelProto``) without the shapes of what is between its nodes, which it loses.
-
-    Where ONNX Runtime knows them it fuses additions and normalizations into SkipLayerNormalization, whose kernel for
-    CPUs takes longer than those of the parts: benchmarks/graph_fusion.py. A runtime infers what it needs.
-    """
-    import onnx
-
-    del graph.graph.value_info[:]
-    onnx.save(graph, path)
+    save_graph(exported(model, names), path)
 
 
 def exported(model: PreTrainedModel, names: list[str]) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 
 from compress.families.registry import place_of
 
+INT8_LSTM = "DynamicQuantizeLSTM"
 IN_INT8 = frozenset({
     "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention",
-    "DynamicQuantizeLSTM",
+    INT8_LSTM,
 })  # fmt: skip
 IN_FLOAT = frozenset({
     "MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul", "LSTM", "Conv", "FusedConv",

@@ -12,13 +12,13 @@ from compress.families.registry import family_of
 from compress.tasks.base import Array
 
 
-def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> bytes:
-    """Return an ONNX model whose last ``layers`` layers, each of ``heads`` heads and ``units`` units, are all it has.
+def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> Any:
+    """Return a graph whose last ``layers`` layers, each of ``heads`` heads and ``units`` units, are all it has.
 
-    ``graph`` is what `compress.onnx.graph.write_onnx` wrote of a model of this configuration, without shapes
-    between its nodes; it is left as it was. Where the model is larger the first heads and units are kept, where it is
-    smaller they are repeated: what is said then means nothing, how long it takes does. Raises ModelError for another
-    graph.
+    Graphs are ``onnx.ModelProto``. ``graph`` is what `compress.onnx.graph.write_onnx` wrote of a model of this
+    configuration, without shapes between its nodes; it is left as it was. Where the model is larger the first heads and
+    units are kept, where it is smaller they are repeated: what is said then means nothing, how long it takes does.
+    Raises ModelError for another graph.
     """
     import onnx
 
@@ -42,8 +42,7 @@ def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> 
             if name == start:
                 node.input[place] = first
     _drop_unread(made.graph)
-    data: bytes = made.SerializeToString()
-    return data
+    return made
 
 
 def _drop_unread(graph: Any) -> None:

@@ -36,6 +36,7 @@ class Artifact:
     trained: Trained | None = None
     target: str = ""  # what it is made for, where that is not what it is measured on
     unmeasured: str = ""  # why it cannot be run on this machine, where it cannot
+    holds: tuple[str, ...] = ()  # names of the artifacts whose files it gathers
     size_mib: float | None = None  # of what is deployed, where it is unmeasured
     gate: Gate | None = None  # what validation rows say of its loss, where they were asked
 

@@ -89,8 +89,8 @@ def _times(
         with progress(total=len(sizes), title="latency table", unit="size") as bar:
             for group in _groups(sizes):
                 for size in group:
-                    data = resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
-                    runners[size] = graph_session(data, threads)
+                    other = resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
+                    runners[size] = graph_session(other, threads)
                 spent = time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None)
                 for size in group:
                     ratios[size] = float(np.median(np.divide(spent[size], spent["whole"])))

@@ -99,7 +99,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Met
     made = [name for name in wanted if name not in given]
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
-    session = inference_session(graph.SerializeToString(), threads=0)
+    session = inference_session(graph, threads=0)
     collectors = {name: Collector(method) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):

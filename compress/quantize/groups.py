@@ -18,8 +18,7 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.onnx.graph import save_unshaped
+from compress.onnx.folder import MODEL, onnx_student, write_folder
 from compress.onnx.products import INT8_LEVEL
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
@@ -64,15 +63,14 @@ class GroupWise(Stage):
             made, moved = floats, 0.0
             if self.int8:
                 integers = self._model(graph.folder / MODEL, INT8_LEVEL)
-                said = [inference_session(m.SerializeToString(), 1).run(None, inputs)[0] for m in (floats, integers)]
+                said = [inference_session(m, 1).run(None, inputs)[0] for m in (floats, integers)]
                 moved = float(np.abs(said[0] - said[1]).max())
                 made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
-            save_unshaped(made, folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+            write_folder(made, graph.folder, folder, pairs=state.data.pairs)
             return {"moved": moved}
 
         made_with = [graph.key, self.made_with(), sample.fingerprint]
-        product = state.workshop.make(Kind("groups", revision=1), made_with, work)
+        product = state.workshop.make(Kind("groups", revision=2), made_with, work)
         moved = product.record["moved"]
         notes = (
             f"weights in {self.bits} bits, a scale for each {self.group} inputs; embeddings and head in fp32",

@@ -13,7 +13,7 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
+from compress.onnx.folder import MODEL, onnx_student, write_folder
 from compress.onnx.half import LARGEST, float_tensors, in_half, kept_in_fp32
 from compress.onnx.package import import_onnx
 from compress.pipeline.artifact import Artifact
@@ -64,11 +64,10 @@ def half_student(state: State, rows: int) -> Product:
         model = onnx.load(graph.folder / MODEL)
         wide = too_wide(model, _tokens(sample, tokenizer), state.seed)
         half = in_half(model, wide)
-        onnx.save(half, folder / MODEL)
-        with_tokenizer(graph.folder, folder)
+        write_folder(half, graph.folder, folder, pairs=state.data.pairs)
         return {"fp32": Counter(node.op_type for node in kept_in_fp32(half)), "wide": len(wide)}
 
-    return state.workshop.make(Kind("fp16", revision=1), [graph.key, sample.fingerprint, state.seed], work)
+    return state.workshop.make(Kind("fp16", revision=2), [graph.key, sample.fingerprint, state.seed], work)
 
 
 def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:

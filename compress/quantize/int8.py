@@ -18,14 +18,14 @@ import numpy as np
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
-from compress.onnx.folder import MODEL, onnx_student, with_tokenizer
-from compress.onnx.graph import save_unshaped
+from compress.onnx.folder import MODEL, onnx_student, write_folder
 from compress.onnx.package import import_onnx
+from compress.onnx.storage import is_large
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind, Product, Workshop
+from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated, drawn
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
@@ -72,7 +72,7 @@ class DynamicInt8(Stage):
         """Return the state with the artifact ``dynamic``."""
         graph = onnx_student(state)
         if self.mixed.max_drop is None:
-            return state.with_artifacts(self.artifact("dynamic", graph, state.workshop))
+            return state.with_artifacts(self.artifact("dynamic", graph, state))
         scheme = Scheme(per_channel=self.per_channel, reduce_range=self._bits == 7)
         rows = drawn(state, CURVATURE_ROWS)
 
@@ -83,8 +83,7 @@ class DynamicInt8(Stage):
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
             precisions = _Dynamic(model, parts, {}, scheme)
             nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
-            save_unshaped(precisions.made(nodes), folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+            write_folder(precisions.made(nodes), graph.folder, folder, pairs=state.data.pairs)
             return sensitivity.report()
 
         made_with = [graph.key, self._bits, self.per_channel, self.embeddings, rows.fingerprint, state.seed]
@@ -94,7 +93,7 @@ class DynamicInt8(Stage):
         sensitivity = Sensitivity.of(product.record["sensitivity"])
         return state.with_artifacts(_artifact("dynamic", product, self._bits, str(sensitivity), details=sensitivity))
 
-    def artifact(self, name: str, graph: Product, workshop: Workshop) -> Artifact:
+    def artifact(self, name: str, graph: Product, state: State) -> Artifact:
         """Return the artifact that a folder with an fp32 graph becomes, all of it in int8."""
         bits = self._bits
         kinds = [*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())]
@@ -104,19 +103,23 @@ class DynamicInt8(Stage):
             import onnx
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
-            with _quiet():
+            model = onnx.load(graph.folder / MODEL)
+            with _quiet(), tempfile.TemporaryDirectory() as aside:
                 quantize_dynamic(
-                    graph.folder / MODEL,
-                    folder / MODEL,
+                    model,
+                    Path(aside) / MODEL,
                     op_types_to_quantize=kinds,
                     per_channel=self.per_channel,
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,
+                    use_external_data_format=is_large(model),
                 )
-            save_unshaped(onnx.load(folder / MODEL), folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+                quantized = onnx.load(Path(aside) / MODEL)
+            write_folder(quantized, graph.folder, folder, pairs=state.data.pairs)
 
-        product = workshop.make(Kind("dynamic", revision=1), [graph.key, bits, self.per_channel, self.embeddings], work)
+        product = state.workshop.make(
+            Kind("dynamic", revision=2), [graph.key, bits, self.per_channel, self.embeddings], work
+        )
         return _artifact(name, product, bits)
 
     @property
@@ -136,15 +139,15 @@ class _Dynamic(Precisions):
         if not nodes:
             return self.model
         chosen = [*nodes, *(f"{node}_MatMul" for node in nodes)]  # what the quantizer makes of a Gemm
+        model = type(self.model)()
+        model.CopyFrom(self.model)
         with tempfile.TemporaryDirectory() as aside, _quiet():
-            given, made = Path(aside) / MODEL, Path(aside) / "int8.onnx"
-            onnx.save(self.model, given)
             quantize_dynamic(
-                given, made, op_types_to_quantize=[*MATRIX_PRODUCTS, *TABLES], nodes_to_quantize=chosen,
+                model, Path(aside) / MODEL, op_types_to_quantize=[*MATRIX_PRODUCTS, *TABLES], nodes_to_quantize=chosen,
                 per_channel=self.scheme.per_channel, reduce_range=self.scheme.reduce_range,
-                weight_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8, use_external_data_format=is_large(model),
             )  # fmt: skip
-            return onnx.load(made)
+            return onnx.load(Path(aside) / MODEL)
 
     def batches(self, tokens: Tokens) -> Iterable[Array]:
         """Return one row at a time, as it is served."""
@@ -187,12 +190,11 @@ class StaticInt8(Calibrated):
                 precisions = Precisions(model, parts, ranges, scheme)
                 nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
                 record = sensitivity.report()
-            save_unshaped(with_qdq(model, nodes, ranges, scheme), folder / MODEL)
-            with_tokenizer(graph.folder, folder)
+            write_folder(with_qdq(model, nodes, ranges, scheme), graph.folder, folder, pairs=state.data.pairs)
             return record
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
-        product = state.workshop.make(Kind("static", revision=1), [*made_with, *self.mixed.depends_on(state)], work)
+        product = state.workshop.make(Kind("static", revision=2), [*made_with, *self.mixed.depends_on(state)], work)
         kept = product.record.get("sensitivity")
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))

@@ -75,7 +75,7 @@ class Precisions:
 
     def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
         """Return the logits, as `Tokens.gathered`, with these nodes in int8."""
-        session = inference_session(self.made(nodes).SerializeToString(), threads=0)
+        session = inference_session(self.made(nodes), threads=0)
         batches = self.batches(tokens)
         return tokens.gathered(
             (rows, session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]) for rows in batches

@@ -17,8 +17,8 @@ from compress.known import NOTHING, Known
 from compress.machine import int8_dot_product
 from compress.models.int8_modules import as_integers
 from compress.models.loading import load_model, load_tokenizer
-from compress.onnx.folder import MODEL, with_tokenizer
-from compress.onnx.graph import input_names, write_onnx
+from compress.onnx.folder import write_folder
+from compress.onnx.graph import exported, input_names
 from compress.pipeline.artifact import Artifact, Trained
 from compress.pipeline.model import Model
 from compress.pipeline.rewrite import Rewritten, rewrite
@@ -84,10 +84,10 @@ class QuantizationAware(Stage):
 
         def export(folder: Path) -> None:
             names = input_names(load_tokenizer(trained.folder))
-            write_onnx(as_integers(load_model(trained.folder)), names, folder / MODEL)
-            with_tokenizer(student.folder, folder)
+            graph = exported(as_integers(load_model(trained.folder)), names)
+            write_folder(graph, student.folder, folder, pairs=state.data.pairs)
 
-        product = state.workshop.make(Kind("qat", revision=1), [trained.key], export)
+        product = state.workshop.make(Kind("qat", revision=2), [trained.key, state.data.pairs], export)
         said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
         artifact = Artifact(
             name="qat", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,

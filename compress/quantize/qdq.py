@@ -17,6 +17,7 @@ import numpy as np
 
 from compress.onnx.folder import MODEL
 from compress.onnx.products import EMBEDDINGS, IN_FLOAT, matrix_products
+from compress.onnx.storage import is_outside
 from compress.quantize.ranges import Range
 from compress.runtimes.onnxruntime import import_onnxruntime
 
@@ -40,7 +41,8 @@ def prepared(path: Path) -> Any:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as aside, quiet_quantizer():
-        quant_pre_process(path, Path(aside) / MODEL, skip_symbolic_shape=True)
+        outside = is_outside(path)
+        quant_pre_process(path, Path(aside) / MODEL, skip_symbolic_shape=True, save_as_external_data=outside)
         return onnx.load(Path(aside) / MODEL)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
-from compress.onnx.folder import IN_FLOATS, MODEL, onnx_student, with_tokenizer
+from compress.onnx.folder import MODEL, onnx_student, write_folder
 from compress.onnx.half import in_half
+from compress.onnx.needs import IN_FLOATS
 from compress.onnx.package import import_onnx
+from compress.onnx.storage import inferred
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
@@ -63,7 +65,7 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         import_onnxruntime("Quantization")
         onnx = import_onnx("Quantization")
         tokenizer = load_tokenizer(graph.folder)
-        model = onnx.shape_inference.infer_shapes(onnx.load(graph.folder / MODEL))
+        model = inferred(onnx.load(graph.folder / MODEL))
         left = set(last_products(graph.folder / MODEL))
         parts = nodes_by_part(model, attention=True, embeddings=False)
         nodes = [node for part in parts.values() for node in part if node not in left]
@@ -73,15 +75,14 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         wide = too_wide(model, tokens, state.seed)
         made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)), wide)
         onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
-        onnx.save(made, folder / MODEL)
-        with_tokenizer(graph.folder, folder)
+        write_folder(made, graph.folder, folder, pairs=state.data.pairs)
 
-    return state.workshop.make(Kind("symmetric", revision=1), [graph.key, *calibrated.measured_with(state)], work)
+    return state.workshop.make(Kind("symmetric", revision=2), [graph.key, *calibrated.measured_with(state)], work)
 
 
 def last_products(path: Path) -> list[str]:
     """Return the names of the matrix products that nothing multiplies after: the classifier's."""
-    graph: Any = import_onnx("Reading ONNX").load(path).graph
+    graph: Any = import_onnx("Reading ONNX").load(path, load_external_data=False).graph
     maker = {name: node for node in graph.node for name in node.output}
     waiting, found = [one.name for one in graph.output], []
     while waiting:

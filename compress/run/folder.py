@@ -16,6 +16,8 @@ from compress.data.summary import Summary
 from compress.families.shipped import CODE
 from compress.files import storage_faults
 from compress.machine import describe, versions
+from compress.models.facts import described, facts_of, read_facts
+from compress.models.folder import CONFIG
 from compress.pipeline.cache import PRODUCT
 from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
@@ -87,6 +89,8 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
         for name, model in models.items():
             files = sorted(path for path in model.rglob("*") if path.is_file())
             sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
+            if (model / CONFIG).is_file() and read_facts(model) is None:
+                sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
         sources |= {f"{one.path}/REJECTED.md": to_rejection(one) for one in report.rejected}
         sources["student/README.md"] = model_card(state.given_student.folder, report)
         write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))

@@ -8,13 +8,15 @@ from typing import Any
 
 from compress.data.dataset import Split
 from compress.errors import ModelError
+from compress.models.facts import read_facts
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.report import load_report
 from compress.runs import run_in
 from compress.runtimes.devices import chosen_devices
-from compress.runtimes.registry import load_session
+from compress.runtimes.pytorch import PyTorch
+from compress.runtimes.registry import RUNTIMES, load_session
 from compress.runtimes.rows import one_by_one
 from compress.tasks.registry import task_of_config
 
@@ -22,7 +24,7 @@ from compress.tasks.registry import task_of_config
 def artifact_folder(path: Path) -> Path:
     """Return the folder to load: a run's recommended artifact, or ``path`` itself.
 
-    Raises ModelError where ``path`` is neither a run, nor an ONNX folder, nor a transformers folder.
+    Raises ModelError where ``path`` is neither a run, nor an ONNX folder, nor a transformers folder of an encoder.
     """
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such folder. Name a run, or a student or artifact folder in it.")
@@ -34,6 +36,8 @@ def artifact_folder(path: Path) -> Path:
         raise ModelError(f"{path}: is not a run. {sentence}")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path}: is neither a run (report.json) nor a model folder (config.json).")
+    if RUNTIMES[PyTorch.name].owns(path):
+        load_config(path)  # which refuses models of other kinds, before anything else is read of them
     return path
 
 
@@ -54,6 +58,12 @@ def predict(
     folder = artifact_folder(Path(path).expanduser())
     tokenizer = load_tokenizer(folder)
     config = load_config(folder, weights=False)
+    facts = read_facts(folder)
+    if facts is not None and facts.pairs != bool(pairs):
+        about = (
+            "pairs of texts: give a second one for each (--pair)" if facts.pairs else "single texts: leave out --pair"
+        )
+        raise ModelError(f"{folder}: this model was made for {about}.")
     task = task_of_config(config)
     split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))

@@ -125,9 +125,12 @@ class Recipe(Settings):
         yield from ((name, stage) for _, name, stage in self.after_distillation())
 
     def after_distillation(self) -> list[tuple[str, str, Stage]]:
-        """Return (group, name, stage) of prunings, exports and quantizations; what gathers artifacts is last."""
-        groups = ("prune", "export", "quantize")
-        found = [(group, name, stage) for group in groups for name, stage in getattr(self, group).items()]
+        """Return (group, name, stage) of prunings, exports and quantizations; what gathers artifacts is last.
+
+        Exports are in the order of their names: in which order they are chosen changes nothing.
+        """
+        parts = {"prune": self.prune, "export": dict(sorted(self.export.items())), "quantize": self.quantize}
+        found = [(group, name, stage) for group, stages in parts.items() for name, stage in stages.items()]
         return sorted(found, key=lambda one: one[2].gathers)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor
 
 from compress.errors import MissingPackageError, ModelError
-from compress.onnx.folder import IN_FLOATS, MODEL
+from compress.machine import lacks_instructions
+from compress.models.facts import GraphFacts, read_facts
+from compress.onnx.folder import MODEL, graph_in
+from compress.onnx.needs import IN_FLOATS, numbered
 from compress.onnx.package import import_onnx
 from compress.onnx.products import MatrixProduct, matrix_products
+from compress.onnx.storage import BESIDE, as_given, is_outside
 from compress.runtimes.base import Executed, PartProducts, Runtime, Session, TensorSession
 from compress.runtimes.devices import CPU, CUDA, Device
 from compress.tasks.base import Array
@@ -38,10 +43,10 @@ class OnnxRuntime(Runtime):
 
     def owns(self, folder: Path) -> bool:
         """Return whether there is a graph."""
-        return (folder / MODEL).is_file()
+        return graph_in(folder) is not None
 
     def unavailable(self, folder: Path, device: Device) -> str:
-        """Return why it cannot run: the package, or its provider for the device, is missing."""
+        """Return why it cannot run: what it needs of the package, its provider for the device or the processor."""
         try:
             ort = import_onnxruntime("Running ONNX")
         except MissingPackageError:
@@ -52,22 +57,45 @@ class OnnxRuntime(Runtime):
             return device.missing()
         if PROVIDERS[device.name] not in ort.get_available_providers():
             return f"this onnxruntime {ort.__version__} is built without CUDA (pip install onnxruntime-gpu)"
-        return ""
+        facts = read_facts(folder)
+        return "" if facts is None or facts.graph is None else _lacking(facts.graph, ort.__version__, device)
 
     def load(self, folder: Path, device: Device, *, threads: int, variant: str = "") -> Session:
         """Return the graph's session; raises ModelError."""
-        return graph_session(folder / MODEL, threads, device)
+        return graph_session(_graph(folder), threads, device)
 
     def executed(self, folder: Path, device: Device) -> Executed | None:
         """Return what the graph that ONNX Runtime made of a model for the device computes."""
         if self.unavailable(folder, device):
             return None
-        found = optimized_products(folder / MODEL, device)
+        found = optimized_products(_graph(folder), device)
         return Executed(int8=sum(product.int8 for product in found), products=len(found), parts=by_part(found))
 
 
-def graph_session(model: Path | bytes, threads: int, device: Device = CPU) -> Session:
-    """Return a graph, in a file or in memory, loaded on a device; raises ModelError."""
+def _graph(folder: Path) -> Path:
+    graph = graph_in(folder)
+    if graph is None:
+        raise ModelError(f"{folder}: has no {MODEL}, and its config.json names no other graph.")
+    return graph
+
+
+def _lacking(graph: GraphFacts, installed: str, device: Device) -> str:
+    """Return what this machine lacks that a graph needs, as a clause with the remedy; empty where it has everything."""
+    if numbered(installed) < numbered(graph.onnxruntime):
+        return (
+            f"its graph (opset {graph.opset}, IR {graph.ir_version}) needs ONNX Runtime {graph.onnxruntime} or newer, "
+            f"and {installed} is installed (pip install --upgrade onnxruntime)"
+        )
+    if device.name == CPU.name and graph.instructions and lacks_instructions(graph.instructions):
+        return (
+            f"its {graph.weight_bits}-bit weights need a processor with {' or '.join(graph.instructions)}, and this "
+            "one has none of them: its sums of products would saturate (quantize again with weight_bits=7)"
+        )
+    return ""
+
+
+def graph_session(model: Path | Any, threads: int, device: Device = CPU) -> Session:
+    """Return a graph, a file or an ``onnx.ModelProto``, loaded on a device; raises ModelError."""
     session = inference_session(model, threads, device)
     return OnnxCudaSession(session, device) if device.own_memory else OnnxSession(session, device)
 
@@ -111,8 +139,8 @@ class OnnxCudaSession(TensorSession):
         return tuple(sizes.get(dimension, dimension) for dimension in self.session.get_outputs()[0].shape)
 
 
-def inference_session(model: Path | bytes, threads: int, device: Device = CPU, *, optimized: Path | None = None) -> Any:
-    """Return ONNX Runtime's own session of a graph in a file or in memory; raises ModelError.
+def inference_session(model: Path | Any, threads: int, device: Device = CPU, *, optimized: Path | None = None) -> Any:
+    """Return ONNX Runtime's own session of a graph, a file or an ``onnx.ModelProto``; raises ModelError.
 
     ``threads`` 0: as many as there are cores. The optimized graph is written to ``optimized``.
     """
@@ -120,19 +148,23 @@ def inference_session(model: Path | bytes, threads: int, device: Device = CPU, *
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    given = model if isinstance(model, bytes) else str(model)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+        if isinstance(model, Path) and is_outside(model):
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", f"{optimized.name}{BESIDE}"
+            )
     provider = PROVIDERS[device.name]
     providers = [(provider, _provider_options(device))]
     try:
-        session = ort.InferenceSession(given, options, providers=providers)
-        if IN_FLOATS in session.get_modelmeta().custom_metadata_map:
-            # products of signed integers saturate on processors that sum them in 16 bits
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        with nullcontext(str(model)) if isinstance(model, Path) else as_given(model) as given:
             session = ort.InferenceSession(given, options, providers=providers)
+            if IN_FLOATS in session.get_modelmeta().custom_metadata_map:
+                # products of signed integers saturate on processors that sum them in 16 bits
+                options.add_session_config_entry("session.disable_quant_qdq", "1")
+                session = ort.InferenceSession(given, options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
-        name = "the graph" if isinstance(model, bytes) else model
+        name = model if isinstance(model, Path) else "the graph"
         raise ModelError(f"{name}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
     if session.get_providers()[0] != provider:
         raise ModelError(f"ONNX Runtime could not start its {provider}: CUDA's or cuDNN's libraries are missing")
@@ -156,7 +188,7 @@ def optimized_products(model: Path, device: Device = CPU) -> list[MatrixProduct]
     with tempfile.TemporaryDirectory() as aside:
         optimized = Path(aside) / MODEL
         inference_session(model, 1, device, optimized=optimized)
-        return matrix_products(onnx.load(optimized).graph)
+        return matrix_products(onnx.load(optimized, load_external_data=False).graph)
 
 
 def by_part(products: list[MatrixProduct]) -> list[PartProducts]:

@@ -91,7 +91,7 @@ class Student(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with an untrained student."""
         teacher = state.given_teacher
-        made_with = [self.made_with(), teacher.key, state.data.train.pairs is not None, state.seed]
+        made_with = [self.made_with(), teacher.key, state.data.pairs, state.seed]
         made_with.append(self.started_from(state.pretrained))
 
         def work(folder: Path) -> None:
@@ -99,7 +99,7 @@ class Student(Stage):
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                reading = Reading(theirs, ours, state.data.train.pairs is not None, state.pretrained)
+                reading = Reading(theirs, ours, state.data.pairs, state.pretrained)
                 student = self.build(principal(load_model(teacher.folder)), reading)
             save_model(student, ours, folder)
 

@@ -37,6 +37,14 @@ def head_of(config: Any) -> dict[str, Any]:
     return {"num_labels": config.num_labels} | ({} if mark is None else {MARK: mark})
 
 
+def named_outputs(config: Any) -> dict[str, Any]:
+    """Return the entry of config.json with the names of all outputs, which transformers leaves out where it made them.
+
+    Keys are texts, as JSON has them.
+    """
+    return {"id2label": {str(number): name for number, name in config.id2label.items()}}
+
+
 def counts_outputs(name: str) -> bool:
     """Return whether an entry of config.json says how many outputs there are."""
     return name.endswith("num_labels")

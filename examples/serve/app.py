@@ -6,7 +6,8 @@ A plain program to start from. It needs the packages in requirements.txt, but no
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,11 +16,15 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import onnxruntime
-from fastapi import FastAPI, HTTPException, Response
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from tokenizers import Encoding, Tokenizer
 
 MOST_TEXTS = 64  # of a request
+MOST_BYTES = 4 * 2**20  # of a request's body
+CPU_INFO = Path("/proc/cpuinfo")
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=100_000)]
 
@@ -27,6 +32,7 @@ Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=100_000)]
 class Question(BaseModel):
     """Texts to label; for a task on pairs, also the second text of each."""
 
+    model_config = ConfigDict(extra="forbid")
     texts: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
     pairs: list[Text] | None = None
 
@@ -39,13 +45,14 @@ class Question(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The model's answer for a text: a label with all probabilities, or a score."""
+    """The model's answer for a text: a label with all probabilities, or a score; or why there is none."""
 
     label: str | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
-    truncated: bool  # the text was longer than the model's limit, and its end was cut
+    error: str | None = None
+    truncated: bool | None = None  # the text was longer than the model's limit, and its end was cut
 
 
 class Answer(BaseModel):
@@ -54,24 +61,35 @@ class Answer(BaseModel):
     predictions: list[Prediction]
 
 
+class Unusable(Exception):
+    """A folder cannot be served here; the message says why."""
+
+
 class Artifact:
-    """An artifact's folder: model.onnx, tokenizer.json, tokenizer_config.json and config.json."""
+    """An artifact's folder: a graph, tokenizer.json, tokenizer_config.json, and config.json, which says how it is used.
+
+    Raises Unusable.
+    """
 
     def __init__(self, folder: Path, threads: int) -> None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        reading = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        longest = min(reading.get("model_max_length") or 512, config.get("max_position_embeddings") or 512)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(
-            int(longest), strategy="longest_first", direction=reading.get("truncation_side", "right")
-        )
-        self.tokenizer.no_padding()
+        config, reading = (_json(folder / name) for name in ("config.json", "tokenizer_config.json"))
+        facts = config.get("compress") or {}
+        graph = facts.get("graph")
+        if not graph or not (folder / graph["file"]).is_file():
+            raise Unusable(f"{folder} has no ONNX graph; name the folder of an ONNX artifact")
+        if problem := lacking(graph):
+            raise Unusable(f"{folder}: {problem}")
+        kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
+        if kind not in ("single_label_classification", "regression"):
+            raise Unusable(f"{folder} is for {kind}, and this program answers with one label or score per text")
+        self.pairs: bool = facts["pairs"]
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
         pad = reading["pad_token"]
         self.pad = self.tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        names = config.get("id2label", {})
+        names = config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
-        self.is_score = config.get("problem_type") == "regression"
-        self.session = self._session(folder / "model.onnx", threads)
+        self.is_score = kind == "regression"
+        self.session = self._session(folder / graph["file"], threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
     @staticmethod
@@ -86,14 +104,34 @@ class Artifact:
         return session
 
     def __call__(self, rows: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
-        """Return one prediction per row, in order; rows of about the same length run together."""
-        encodings = [self.tokenizer.encode(text, pair) for text, pair in rows]
+        """Return one prediction per row, in order; rows of about the same length run together.
+
+        Where a row fails it has an ``error``, and the others have their answers.
+        """
         results: list[dict[str, Any]] = [{} for _ in rows]
-        for group in groups([len(encoding.ids) for encoding in encodings]):
-            logits = self.session.run(None, self._padded([encodings[row] for row in group]))[0]
-            for row, values in zip(group, logits, strict=True):
-                results[row] = self._read(values) | {"truncated": bool(encodings[row].overflowing)}
+        encodings: dict[int, Encoding] = {}
+        for row, (text, pair) in enumerate(rows):
+            try:
+                encodings[row] = self.tokenizer.encode(text, pair)
+            except Exception as error:  # of tokenizers, which has no class of its own for them
+                results[row] = {"error": f"the text cannot be read: {error}"}
+        places = list(encodings)
+        for group in groups([len(encodings[row].ids) for row in places]):
+            for row, result in self._answers({places[number]: encodings[places[number]] for number in group}):
+                results[row] = result
         return results
+
+    def _answers(self, encodings: dict[int, Encoding]) -> list[tuple[int, dict[str, Any]]]:
+        try:
+            logits = self.session.run(None, self._padded(list(encodings.values())))[0]
+        except Exception as error:  # onnxruntime's errors share no base class
+            if len(encodings) == 1:
+                return [(row, {"error": f"the model failed: {error}"}) for row in encodings]
+            return [answer for row, encoding in encodings.items() for answer in self._answers({row: encoding})]
+        return [
+            (row, self._read(values) | {"truncated": bool(encoding.overflowing)})
+            for (row, encoding), values in zip(encodings.items(), logits, strict=True)
+        ]
 
     def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
         width = max(len(encoding.ids) for encoding in encodings)
@@ -106,6 +144,8 @@ class Artifact:
         return made
 
     def _read(self, logits: Any) -> dict[str, Any]:
+        if not np.isfinite(logits).all():
+            return {"error": "the model's answer is not a number"}
         if self.is_score:
             return {"score": float(logits[0])}
         shares = np.exp(logits - logits.max())
@@ -113,6 +153,35 @@ class Artifact:
         best = int(shares.argmax())
         probabilities = {label: float(share) for label, share in zip(self.labels, shares, strict=True)}
         return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": probabilities}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise Unusable(f"{path} must hold a JSON object")
+    return value
+
+
+def lacking(graph: dict[str, Any]) -> str:
+    """Return what this machine lacks that a graph needs, by its entry in config.json; empty where it has everything."""
+    installed = onnxruntime.__version__
+    if _numbers(installed) < _numbers(graph["onnxruntime"]):
+        return f"its graph needs onnxruntime {graph['onnxruntime']} or newer, and {installed} is installed"
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPU_INFO.read_text() if CPU_INFO.exists() else "", re.MULTILINE)
+    needed = graph["instructions"]
+    if needed and found and not set(needed) & set(found[1].split()):
+        return (
+            f"its {graph['weight_bits']}-bit weights need a processor with {' or '.join(needed)}, and this "
+            "one has none of them: its sums of products would saturate (quantize again with weight_bits=7)"
+        )
+    return ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:
@@ -173,13 +242,7 @@ class Batcher:
                 self.counts["rows"] += len(batch)
                 self.counts["batches"] += 1
                 self.counts["largest_batch"] = max(self.counts["largest_batch"], len(batch))
-                try:
-                    results = await loop.run_in_executor(thread, self.artifact, [row for row, _ in batch])
-                except Exception as error:  # the fault of these rows, not of the server
-                    for _, answer in batch:
-                        if not answer.done():
-                            answer.set_exception(error)
-                    continue
+                results = await loop.run_in_executor(thread, self.artifact, [row for row, _ in batch])
                 for (_, answer), result in zip(batch, results, strict=True):
                     if not answer.done():
                         answer.set_result(result)
@@ -197,12 +260,68 @@ class Batcher:
         return batch
 
 
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Refuses bodies that are too large, before reading them, and drops clients that send or read too slowly."""
+
+    app: Callable[[Message, Receive, Send], Awaitable[None]]
+    most_bytes: int
+    seconds: float
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it with 413 or 408."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"content-length", b"0")
+        body, whole = b"", not given.isdigit() or int(given) > self.most_bytes
+        status = 413 if whole else 0
+        try:
+            async with asyncio.timeout(self.seconds):
+                while not whole:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body += message.get("body", b"")
+                    status = 413 if len(body) > self.most_bytes else 0
+                    whole = status > 0 or not message.get("more_body", False)
+        except TimeoutError:
+            status = 408
+        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def read() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        async def write(message: Message) -> None:
+            async with asyncio.timeout(self.seconds):  # whoever does not read what was asked for is left alone
+                await send(message)
+
+        if status:
+            what = f"the body is larger than {self.most_bytes} bytes" if status == 413 else "the body came too slowly"
+            refusal = JSONResponse({"detail": what}, status, {"Connection": "close"})
+            await refusal(scope, read, write)
+        else:
+            await self.app(scope, read, write)
+
+
 def create_app(
-    folder: Path, *, most_rows: int = 32, wait_ms: float = 2.0, most_waiting: int = 256, threads: int = 1
+    folder: Path,
+    *,
+    most_rows: int = 32,
+    wait_ms: float = 2.0,
+    most_waiting: int = 256,
+    threads: int = 1,
+    most_bytes: int = MOST_BYTES,
+    seconds: float = 10.0,
 ) -> FastAPI:
-    """Return the application for an artifact's folder; see `Batcher` for the sizes."""
-    if most_rows < 1 or wait_ms < 0 or most_waiting < 1 or threads < 0:
-        raise ValueError("most_rows and most_waiting must be at least 1, wait_ms and threads at least 0")
+    """Return the application for an artifact's folder; see `Batcher` and `Guard` for the sizes. Raises Unusable."""
+    if most_rows < 1 or wait_ms < 0 or most_waiting < 1 or threads < 0 or most_bytes < 1 or seconds <= 0:
+        raise ValueError("most_rows, most_waiting and most_bytes must be at least 1, wait_ms and threads at least 0")
     batcher = Batcher(Artifact(folder, threads), most_rows, wait_ms, most_waiting)
 
     @asynccontextmanager
@@ -214,13 +333,33 @@ def create_app(
 
     app = FastAPI(title=folder.name, lifespan=lifespan)
 
+    app.add_middleware(Guard, most_bytes=most_bytes, seconds=seconds)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        """Say what is wrong without the input, which JSON may not be able to hold (NaN, half a character)."""
+        return JSONResponse({"detail": [{name: one[name] for name in ("loc", "msg")} for one in error.errors()]}, 422)
+
     @app.post("/predict", response_model_exclude_none=True)
-    async def predict(question: Question) -> Answer:
+    async def predict(question: Question, request: Request) -> Answer:
+        if batcher.artifact.pairs != (question.pairs is not None):
+            what = "pairs of texts: give pairs" if batcher.artifact.pairs else "single texts: leave out pairs"
+            raise HTTPException(422, f"this model was made for {what}")
         pairs = question.pairs or [None] * len(question.texts)
+        asking = asyncio.ensure_future(batcher.ask(list(zip(question.texts, pairs, strict=True))))
+        leaving = asyncio.ensure_future(request.receive())  # the body was read, so what comes is that the client left
         try:
-            results = await batcher.ask(list(zip(question.texts, pairs, strict=True)))
+            await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise HTTPException(499, "the client has gone")
+            results = asking.result()
         except Full as full:
             raise HTTPException(503, "too many texts are waiting", {"Retry-After": "1"}) from full
+        finally:
+            asking.cancel()
+            leaving.cancel()
+        if all("error" in result for result in results):
+            raise HTTPException(500, results[0]["error"])
         return Answer(predictions=[Prediction(**result) for result in results])
 
     @app.get("/health")
@@ -233,6 +372,37 @@ def create_app(
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def protocol(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, which drops connections that do not send a whole head in that many seconds."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.watch()
+
+        def watch(self) -> None:
+            """Start the clock where a head is missing, and stop it where one is there, or nobody."""
+            missing = not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
+            if missing and self.late is None:
+                self.late = self.loop.call_later(seconds, self.transport.abort)
+            elif not missing and self.late is not None:
+                self.late.cancel()
+                self.late = None
+
+    return Impatient
 
 
 def main() -> None:
@@ -248,21 +418,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="rows in the largest batch")
     parser.add_argument("--wait-ms", type=float, default=2.0, help="longest wait of a row for others to join it")
     parser.add_argument("--waiting", type=int, default=256, help="rows that may wait; a request beyond that gets 503")
+    parser.add_argument("--bytes", type=int, default=MOST_BYTES, help="of a request's body; a larger one gets 413")
+    parser.add_argument("--seconds", type=float, default=10.0, help="in which a client must send, and read, a message")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime; 0: all cores")
     options = parser.parse_args()
-    missing = [
-        name for name in ("model.onnx", "tokenizer.json", "config.json") if not (options.folder / name).is_file()
-    ]
-    if missing:
-        parser.error(f"{options.folder} has no {missing[0]}; name the folder of an ONNX artifact")
-    app = create_app(
-        options.folder,
-        most_rows=options.rows,
-        wait_ms=options.wait_ms,
-        most_waiting=options.waiting,
-        threads=options.threads,
-    )
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    try:
+        app = create_app(
+            options.folder,
+            most_rows=options.rows,
+            wait_ms=options.wait_ms,
+            most_waiting=options.waiting,
+            threads=options.threads,
+            most_bytes=options.bytes,
+            seconds=options.seconds,
+        )
+    except (Unusable, ValueError) as error:
+        parser.error(str(error))
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", http=protocol(options.seconds))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def state(teacher: Path | None, cache: Path) -> Any:
     """Return what is asked of a state."""
     cache.mkdir(exist_ok=True)
     return SimpleNamespace(
-        teacher=None if teacher is None else Model(teacher, str(teacher)), workshop=Workshop(cache, Console(quiet=True))
+        teacher=None if teacher is None else Model(teacher, str(teacher)),
+        workshop=Workshop(cache, Console(quiet=True)),
+        data=SimpleNamespace(pairs=False),
     )
 
 

@@ -68,6 +68,10 @@ def test_a_runs_student_is_exported_with_the_runs_teacher_and_data(world: Path, 
     weights = [load_file(folder / "student" / "model.safetensors") for folder in (run, out)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert load_model(out / "student").config.kept_heads == load_model(run / "student").config.kept_heads
+    again = recipe_for(str(out), [*words[:-1], "output=of-the-export"])  # a run of export is a run
+    assert again.teacher.model == str((out / "stages" / "00-teacher").resolve())
+    assert again.student.model == str((out / "student").resolve())
+    assert check(again).data.fingerprint == said["dataset"]["fingerprint"]
     made = {path.name for path in (world / "cache").iterdir()}
     assert main(["run", f"recipe={out / 'recipe.yaml'}", "output=again"]) == 0  # as its report says
     assert {path.name for path in (world / "cache").iterdir()} == made
@@ -91,6 +95,10 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
         assert "against the teacher" not in text
         assert "distilled" not in text
     assert "labels_only" not in {baseline["name"] for baseline in said["baselines"]}
+    again = recipe_for("out", ["quantize=[]", "output=of-the-export"])
+    assert again.alone
+    assert again.student.model == str((elsewhere / "out" / "student").resolve())
+    assert check(again).data.fingerprint == said["dataset"]["fingerprint"]
 
 
 def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
+import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,15 @@ import numpy as np
 import pytest
 
 from compress.data.dataset import Dataset, Split
+from compress.errors import CompressError, ModelError
 from compress.export.onnx import Onnx
 from compress.models.loading import save_model
 from compress.pipeline.model import Model
+from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.symmetric import SymmetricInt8
+from compress.run.bench import bench_paths
 from compress.run.predict import predict
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
@@ -41,23 +47,23 @@ def app() -> Any:
     return load(EXAMPLE / "app.py", "serve_app")
 
 
-def artifacts(folder: Path, task: Task) -> dict[str, Path]:
-    """Return folders of a tiny student's artifacts, by name."""
+def artifacts(folder: Path, task: Task, *more: Stage, pairs: bool = False) -> dict[str, Path]:
+    """Return folders of a tiny student's artifacts, by name: ``onnx``, and what ``more`` stages make."""
     (folder / "student").mkdir()
     (folder / "cache").mkdir()
     save_model(tiny_model(**task.head_config()), tiny_tokenizer(), folder / "student")
     labels, texts = zip(*reviews(20, 0), strict=True)
-    split = Split(texts, labels=np.array([label == "good" for label in labels], np.int64))
+    split = Split(texts, texts if pairs else None, labels=np.array([label == "good" for label in labels], np.int64))
     state = State.begin(Dataset("reviews", task, split, split, split), Workshop(folder / "cache"), 0)
-    state = SymmetricInt8(rows=8)(
-        Onnx()(State.begin(state.data, state.workshop, 0, student=Model(folder / "student", "s")))
-    )
+    state = State.begin(state.data, state.workshop, 0, student=Model(folder / "student", "s"))
+    for stage in (Onnx(), *more):
+        state = stage(state)
     return {artifact.name: artifact.folder for artifact in state.artifacts}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return artifacts(tmp_path_factory.mktemp("serve"), Classification(("bad", "good")))
+    return artifacts(tmp_path_factory.mktemp("serve"), Classification(("bad", "good")), SymmetricInt8(rows=8))
 
 
 def same(said: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -71,8 +77,6 @@ def same(said: dict[str, Any], expected: dict[str, Any]) -> None:
 @contextmanager
 def serving(folder: Path, log: Path, *words: str) -> Iterator[str]:
     """Run the program on a free port; gives its address."""
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,15 +104,22 @@ def counts(address: str) -> dict[str, int]:
     return {name.removeprefix("serve_"): int(value) for name, value in (line.split() for line in lines)}
 
 
+@pytest.fixture(scope="module")
+def server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """One server for all that needs sockets: its address, and what it printed."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    words = ("--rows", "16", "--wait-ms", "300", "--bytes", "20000", "--seconds", "1.5")
+    with serving(folders["onnx"], log, *words) as address:
+        yield address, log
+
+
 def test_many_at_once_get_the_answers_of_compress_predict_from_few_batches(
-    folders: dict[str, Path], tmp_path: Path
+    folders: dict[str, Path], server: tuple[str, Path]
 ) -> None:
+    address, log = server
     texts = TEXTS * 8
-    expected = predict(folders["onnx"], TEXTS)
-    with (
-        serving(folders["onnx"], tmp_path / "log", "--rows", "16", "--wait-ms", "200") as address,
-        ThreadPoolExecutor(len(texts)) as askers,
-    ):
+    expected, before = predict(folders["onnx"], TEXTS), counts(address)
+    with ThreadPoolExecutor(len(texts)) as askers:
 
         def ask(text: str) -> dict[str, Any]:
             reply = httpx.post(f"{address}/predict", json={"texts": [text]}, timeout=60)
@@ -117,17 +128,83 @@ def test_many_at_once_get_the_answers_of_compress_predict_from_few_batches(
             return dict(one)
 
         said = list(askers.map(ask, texts))
-        found = counts(address)
-        assert httpx.get(f"{address}/health").json() == {
-            "status": "ok", "model": folders["onnx"].name, "labels": ["bad", "good"], "waiting": 0,
-        }  # fmt: skip
+    found = {name: count - before[name] for name, count in counts(address).items()}
+    assert httpx.get(f"{address}/health").json() == {
+        "status": "ok", "model": folders["onnx"].name, "labels": ["bad", "good"], "waiting": 0,
+    }  # fmt: skip
     for text, one in zip(texts, said, strict=True):
         assert one["truncated"] == (text == LONG)
         same(one, expected[TEXTS.index(text)])
     assert (found["requests"], found["rows"], found["refused"]) == (48, 48, 0)
     assert found["batches"] <= 24
-    assert 2 <= found["largest_batch"] <= 16
-    assert not (tmp_path / "log").read_text()
+    assert 2 <= counts(address)["largest_batch"] <= 16
+    assert not log.read_text()
+
+
+def sent(address: str, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Send bytes over a connection of its own, and return all that comes back until the server closes it."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        for part in parts:
+            with suppress(OSError):  # the server may have closed it
+                connection.sendall(part)
+            time.sleep(pause)
+        answer = b""
+        with suppress(ConnectionResetError):
+            while more := connection.recv(4096):
+                answer += more
+        return answer
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: serve\r\nContent-Type: application/json\r\n"
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_read(server: tuple[str, Path]) -> None:
+    address, _ = server
+    assert b" 413 " in sent(address, HEAD + b"Content-Length: 1000000000000\r\n\r\n").splitlines()[0]
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    assert b" 413 " in sent(address, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunk, chunk).splitlines()[0]
+
+
+def test_slow_clients_are_dropped_and_others_are_answered_meanwhile(server: tuple[str, Path]) -> None:
+    address, _ = server
+    with ThreadPoolExecutor(3) as clients:
+        nothing = clients.submit(sent, address)
+        half_a_head = clients.submit(sent, address, HEAD, b"X-A: b\r\n", pause=0.3)
+        half_a_body = clients.submit(sent, address, HEAD + b"Content-Length: 90\r\n\r\n{", b'"texts"', pause=0.3)
+        assert httpx.post(f"{address}/predict", json={"texts": ["good"]}, timeout=60).status_code == 200
+        assert nothing.result() == half_a_head.result() == b""
+        assert b" 408 " in half_a_body.result().splitlines()[0]
+
+
+def test_a_client_that_vanishes_while_it_waits_is_not_computed_for(server: tuple[str, Path]) -> None:
+    address, _ = server
+    before, body = counts(address), b'{"texts": ["good", "bad"]}'
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until = time.monotonic() + 60
+        while counts(address)["requests"] == before["requests"] and time.monotonic() < until:
+            time.sleep(0.01)
+    reply = httpx.post(f"{address}/predict", json={"texts": ["good"]}, timeout=60)
+    assert reply.status_code == 200
+    found = counts(address)
+    assert (found["requests"] - before["requests"], found["rows"] - before["rows"], found["waiting"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"texts": ["\\ud800"]}', b'{"texts": ["good \\udfff bad"]}', b'{"texts": [NaN]}',
+        b'{"texts": ["a"], "x": NaN}', b"NaN", b'{"texts": ["a"], "pairs": ["\\ud800"]}', b"", b"[",
+        b'{"texts": ["a"], "pair": ["b"]}', b'{"texts": 1e999}',
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_422_with_a_reason(body: bytes, server: tuple[str, Path]) -> None:
+    reply = httpx.post(f"{server[0]}/predict", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 422
+    assert reply.json()["detail"]
+    assert not server[1].read_text()
 
 
 def asked(app: Any, folder: Path, *questions: dict[str, Any], **settings: Any) -> tuple[list[httpx.Response], str]:
@@ -161,13 +238,26 @@ def test_rows_of_requests_that_come_together_share_a_batch(app: Any, folders: di
     assert "serve_largest_batch 6\n" in metrics
 
 
-def test_pairs_are_read_as_pairs(app: Any, folders: dict[str, Path]) -> None:
-    pairs = TEXTS[::-1]
-    [reply], _ = asked(app, folders["onnx"], {"texts": TEXTS, "pairs": pairs})
-    expected = predict(folders["onnx"], TEXTS, pairs)
-    for one, other in zip(reply.json()["predictions"], expected, strict=True):
-        same(one, other)
-    assert expected != predict(folders["onnx"], TEXTS)
+def test_pairs_are_read_as_pairs_and_only_by_a_model_of_pairs(
+    app: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, pairs = artifacts(tmp_path, Classification(("bad", "good")), pairs=True)["onnx"], TEXTS[::-1]
+    two, one = {"texts": TEXTS, "pairs": pairs}, {"texts": TEXTS}
+    [reply, refused], _ = asked(app, folder, two, one)
+    for answer, expected in zip(reply.json()["predictions"], predict(folder, TEXTS, pairs), strict=True):
+        same(answer, expected)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        422,
+        "this model was made for pairs of texts: give pairs",
+    )
+    [refused], metrics = asked(app, folders["onnx"], two)
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "this model was made for single texts: leave out pairs"
+    assert "serve_rows 0\n" in metrics
+    with pytest.raises(ModelError, match="made for pairs of texts"):
+        predict(folder, TEXTS)
+    with pytest.raises(ModelError, match="made for single texts"):
+        predict(folders["onnx"], TEXTS, pairs)
 
 
 def test_scores_are_served(app: Any, tmp_path: Path) -> None:
@@ -200,20 +290,38 @@ def test_what_is_no_question_is_refused(question: dict[str, Any], app: Any, fold
     assert "serve_rows 0\n" in metrics
 
 
-def test_a_failing_batch_does_not_stop_the_server(app: Any, folders: dict[str, Path]) -> None:
-    async def ask() -> list[Any]:
-        batcher = app.Batcher(app.Artifact(folders["onnx"], 1), 8, 1.0, 8)
-        running = asyncio.create_task(batcher.run())
-        said: list[Any] = list(await asyncio.gather(batcher.ask([(None, None)]), return_exceptions=True))
-        said += await batcher.ask([("good", None)])
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        return [*said, batcher.waiting]
+def test_a_rows_fault_is_its_own_and_the_server_lives_on(
+    app: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = app.Artifact(folders["onnx"], 1)
+    expected = predict(folders["onnx"], ["good", "bad"])
+    good, read, bad = made([("good", None), (None, None), ("bad", None)])
+    same(good, expected[0])
+    same(bad, expected[1])
+    assert read["error"].startswith("the text cannot be read")
+    word = made.tokenizer.token_to_id("awful")
 
-    failed, answered, waiting = asyncio.run(ask())
-    assert isinstance(failed, TypeError)
-    same(answered, predict(folders["onnx"], ["good"])[0])
-    assert waiting == 0
+    class Broken:
+        """The real session, which fails on one word as a kernel may on some input, and answers another with NaN."""
+
+        def run(self, names: Any, inputs: dict[str, Any]) -> Any:
+            if (inputs["input_ids"] == word).any():
+                raise RuntimeError("no kernel")
+            logits = session.run(names, inputs)[0]
+            logits[(inputs["input_ids"] == made.tokenizer.token_to_id("dull")).any(1)] = np.nan
+            return [logits]
+
+    session, made.session = made.session, Broken()
+    monkeypatch.setattr(app, "Artifact", lambda *_: made)
+    questions = [{"texts": ["good", "awful", "dull", "bad"]}, {"texts": ["awful"]}, {"texts": ["bad"]}]
+    [mixed, failed, whole], metrics = asked(app, folders["onnx"], *questions, most_rows=6, wait_ms=5000)
+    assert "serve_batches 1\n" in metrics
+    first, broken, unreal, last = mixed.json()["predictions"]
+    for answer, right in ((first, expected[0]), (last, expected[1]), (whole.json()["predictions"][0], expected[1])):
+        same(answer, right)
+    assert broken == {"error": "the model failed: no kernel"}
+    assert unreal == {"error": "the model's answer is not a number", "truncated": False}
+    assert (failed.status_code, failed.json()["detail"]) == (500, "the model failed: no kernel")
 
 
 def test_a_client_that_has_gone_is_not_computed_for(app: Any, folders: dict[str, Path]) -> None:
@@ -251,4 +359,29 @@ def test_it_needs_what_it_says_and_nothing_of_this_package() -> None:
 def test_a_folder_without_a_graph_is_refused_in_one_sentence(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, EXAMPLE / "app.py", tmp_path], capture_output=True, text=True, check=False)
     assert said.returncode == 2
-    assert said.stderr.splitlines()[-1].endswith("has no model.onnx; name the folder of an ONNX artifact")
+    assert "config.json cannot be read" in said.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"onnxruntime": "99.0.0"}, "needs onnxruntime 99.0.0 or newer, and "),
+        ({"instructions": ["avx1024"], "weight_bits": 8}, "its 8-bit weights need a processor with avx1024, and"),
+        ({"file": "other.onnx"}, "has no ONNX graph"),
+    ],
+)  # fmt: skip
+def test_what_this_machine_lacks_is_said_before_anything_is_served_or_predicted(
+    changes: dict[str, Any], sentence: str, app: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["onnx"], tmp_path / "copy")
+    path = tmp_path / "copy" / "config.json"
+    config = json.loads(path.read_text())
+    config["compress"]["graph"] |= changes
+    path.write_text(json.dumps(config))
+    with pytest.raises(app.Unusable, match=sentence):
+        app.Artifact(tmp_path / "copy", 1)
+    if "file" not in changes:
+        with pytest.raises(ModelError, match=sentence.replace("onnxruntime", "ONNX Runtime")):
+            predict(tmp_path / "copy", ["good"])
+        with pytest.raises(CompressError, match=sentence.replace("onnxruntime", "ONNX Runtime")):
+            bench_paths([tmp_path / "copy"], [1], [8], 1)

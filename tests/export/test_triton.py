@@ -82,6 +82,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Callable[
         shutil.copytree(artifact.folder, folder)
         config = json.loads((folder / "config.json").read_text())
         names = {str(index): label for index, label in task.head_config()["id2label"].items()}
+        config["compress"]["pairs"] = paired
         (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
         return replace(found, data=dataset(task, paired=paired), artifacts=(replace(artifact, folder=folder),))
 

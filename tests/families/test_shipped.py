@@ -177,13 +177,33 @@ def test_types_of_transformers_need_no_code_and_get_none(family: str, tmp_path: 
     assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
 
 
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_attention_says_the_numbers_that_transformers_4_reads(family: str) -> None:
+    for model, count, size in (
+        (shrink(tiny_model(family), heads=HEADS), None, 4),
+        (narrow(tiny_model(family), [0, 1, 5]), 4, 4),
+    ):
+        for layer, heads in zip(FAMILIES[family].layers(model), HEADS, strict=True):
+            attention: Any = layer.get_submodule("attention" if family == "distilbert" else "attention.self")
+            number = count or len(heads)
+            held = ("n_heads", "dim") if family == "distilbert" else ("num_attention_heads", "all_head_size")
+            assert [getattr(attention, name) for name in held] == [number, number * size]
+            assert attention.attention_head_size == size
+
+
+def test_names_in_the_code_and_beside_it_are_those_that_transformers_4_knows_too(tmp_path: Path) -> None:
+    save_model(shrink(tiny_model(), heads=HEADS), tiny_tokenizer(), tmp_path)
+    assert "PreTrainedConfig" not in (tmp_path / CODE).read_text()
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
 def test_code_goes_no_further_than_the_model_that_it_is_for(tmp_path: Path) -> None:
     save_model(shrink(tiny_model(), heads=HEADS), tiny_tokenizer(), tmp_path / "uneven")
     named = json.loads((tmp_path / "uneven" / "config.json").read_text())["auto_map"]
     assert named["AutoConfig"] == "modeling_compress.UnevenBertConfig"
     assert not hasattr(load_config(tmp_path / "uneven"), "auto_map")
     (tmp_path / "onnx").mkdir()
-    with_tokenizer(tmp_path / "uneven", tmp_path / "onnx")
+    with_tokenizer(tmp_path / "uneven", tmp_path / "onnx", pairs=False)
     beside = json.loads((tmp_path / "onnx" / "config.json").read_text())
     assert "auto_map" not in beside
     assert beside["model_type"] == "bert"  # what others know; the shapes are in the graph

@@ -101,7 +101,7 @@ def test_long_rows_are_cut_at_the_true_limit_in_graph_and_reloaded_model(tmp_pat
     assert tokens.lengths.tolist() == [22, 4]
     graph.mkdir()
     write_onnx(load_model(folder), input_names(own), graph / MODEL)
-    with_tokenizer(folder, graph)
+    with_tokenizer(folder, graph, pairs=False)
     answers = [one_by_one(load_session(place), tokens) for place in (folder, graph)]
     np.testing.assert_allclose(*answers, atol=1e-4)
     said = [predict(place, [" ".join(GOOD * 20)])[0]["probabilities"] for place in (folder, graph)]

@@ -52,7 +52,7 @@ def test_token_types_are_inputs_where_model_and_template_have_them(tmp_path: Pat
     graph.mkdir()
     save_model(model, tokenizer, tmp_path / "student")
     write_onnx(model, input_names(tokenizer), graph / MODEL)
-    with_tokenizer(tmp_path / "student", graph)
+    with_tokenizer(tmp_path / "student", graph, pairs=True)
     assert ("token_type_ids" in json.loads((graph / "tokenizer_config.json").read_text())["model_input_names"]) == types
     assert input_names(load_tokenizer(graph)) == input_names(tokenizer)
     given = tiny_tokenizer(family)(list(PAIRS.texts), list(PAIRS.pairs or ()), padding=True, return_tensors="pt")

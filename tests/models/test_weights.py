@@ -21,14 +21,19 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
 
+from compress.cli.export import recipe_for
 from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError
 from compress.families.language_head import load_language_model
 from compress.models.loading import check_trained, load_config, load_masked_lm, load_model, load_tokenizer, quiet
+from compress.run.bench import bench_paths
+from compress.run.predict import predict
 from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import VOCABULARY, save_tiny, tiny_tokenizer
@@ -176,6 +181,9 @@ OTHERS = {
             decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=16,
         )
     ),
+    "type t5 is an encoder-decoder": lambda: T5ForSequenceClassification(
+        T5Config(vocab_size=21, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    ),
     "reads from left to right": lambda: GPT2ForSequenceClassification(
         GPT2Config(vocab_size=21, n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=1, eos_token_id=1)
     ),
@@ -194,6 +202,13 @@ def test_other_architectures_are_refused_by_what_they_are(tmp_path: Path, kind: 
     with pytest.raises(ModelError, match=kind) as failure:
         Teacher(model=str(tmp_path)).inspect(rows_of("bad", "good"))
     assert "\n" not in str(failure.value)
+    for refuse in (
+        lambda: recipe_for(str(tmp_path), ["data=files", "data.train=rows.tsv"]),
+        lambda: predict(tmp_path, "a good film"),
+        lambda: bench_paths([tmp_path], [1], [8], 1),
+    ):
+        with pytest.raises(ModelError, match=kind):
+            refuse()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: 
             model, heads=[list(range(heads))] * 4, units=[list(range(units))] * 4, layers=list(range(4 - layers, 4))
         )
         np.testing.assert_allclose(said, observe(smaller, batch).logits.numpy(), atol=1e-5)
-        products = [node for node in onnx.load_from_string(data).graph.node if node.op_type == "MatMul"]
+        products = [node for node in data.graph.node if node.op_type == "MatMul"]
         embedded = family == "electra"  # a projection of the embeddings
         assert len(products) == 8 * layers + embedded  # the other layers are gone, not idle
     larger = inference_session(resized(graph, model.config, heads=6, units=50, layers=4), 1).run(["logits"], feed)[0]

@@ -100,7 +100,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = inference_session(shown.SerializeToString(), threads=1)
+    session = inference_session(shown, threads=1)
     batches = [[row] for row in range(len(tokens))]
     if how is Calibration.moving_average:
         batches = [batch.tolist() for batch in even_batches(tokens, 0)]

@@ -26,9 +26,16 @@ from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, L
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
+from compress.export.onnx import Onnx
+from compress.export.transformers_js import TransformersJs
+from compress.export.triton import Triton
+from compress.models.facts import read_facts
+from compress.models.loading import load_config
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.report.formats import times
+from compress.run.bench import bench_paths
+from compress.run.predict import predict
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
@@ -106,6 +113,37 @@ def test_a_run_writes_what_it_promises(finished: Path) -> None:
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
     assert sorted(p.name for p in (run / "baselines").iterdir()) == ["teacher_int8", "teacher_onnx"]
     assert not list(run.rglob("*.bin")) + list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
+
+
+def test_predict_and_bench_open_every_folder_of_a_run(finished: Path, tmp_path: Path) -> None:
+    run = finished / "run"
+    (tmp_path / "latest").symlink_to(run)
+    folders = [run, tmp_path / "latest", run / "student", *(run / "stages").iterdir(), *(run / "artifacts").iterdir()]
+    assert len(folders) == 9
+    for folder in folders:
+        (answer,) = predict(folder, "a good film")
+        assert set(answer["probabilities"]) == {"bad", "good"}
+        if folder not in folders[:2]:
+            facts = read_facts(folder)
+            assert facts is not None
+            assert (facts.pairs, facts.longest_row, facts.graph is None) == (
+                False, 32, folder.parent.name != "artifacts",
+            )  # fmt: skip
+            assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
+    records = bench_paths(folders, [1], [8], 1, seconds=0.01)
+    assert {record["path"] for record in records if record["latency"]} == set(map(str, folders))
+    assert not hasattr(load_config(run / "student"), "compress")  # what is made from it says its own
+
+
+def test_the_order_in_which_exports_are_chosen_changes_nothing() -> None:
+    names = ("onnx", "triton", "transformers_js")
+    made = {"onnx": Onnx(), "triton": Triton(), "transformers_js": TransformersJs()}
+    orders = [
+        Recipe(export={name: made[name] for name in order}, quantize={"dynamic": DynamicInt8()}).after_distillation()
+        for order in (names, names[::-1], ("transformers_js", "onnx", "triton"))
+    ]
+    assert orders[0] == orders[1] == orders[2]
+    assert [name for _, name, _ in orders[0]][-2:] == ["transformers_js", "triton"]
 
 
 def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_intervals(finished: Path) -> None:

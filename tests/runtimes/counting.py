@@ -119,7 +119,7 @@ class Counting(Stage):
         student = state.given_student
 
         def work(folder: Path) -> None:
-            with_tokenizer(student.folder, folder)
+            with_tokenizer(student.folder, folder, pairs=state.data.pairs)
             (folder / MARK).write_text(json.dumps(str(student.folder)))
 
         product = state.workshop.make(Kind("counting", revision=1), [student.key], work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
 
@@ -27,12 +27,12 @@ class Form(PreTrainedModel):
     """The class of transformers, or of a family's package, that a class is derived from."""
 
     @classmethod
-    def extended(cls, family: Family) -> type[PreTrainedConfig]:
+    def extended(cls, family: Family) -> type[PretrainedConfig]:
         """Return a new subclass of the family's configuration, with the form's entries and model type."""
         raise NotImplementedError
 
     @classmethod
-    def config_of(cls, family: Family) -> type[PreTrainedConfig]:
+    def config_of(cls, family: Family) -> type[PretrainedConfig]:
         """Return the class of a family's configurations in this form; the same one every time."""
         key = cls, family.config_class
         if key not in _made:

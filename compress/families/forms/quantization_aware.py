@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
 from compress.families.forms.fake_quantization import Scheme, insert
@@ -27,7 +27,7 @@ class FakeQuantizedForm(UnevenForm):
     word = "FakeQuantized"
 
     @classmethod
-    def extended(cls, family: Family) -> type[PreTrainedConfig]:
+    def extended(cls, family: Family) -> type[PretrainedConfig]:
         """Return the class of configurations."""
 
         class Config(UnevenForm.config_of(family)):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 from compress.families.base import Family
 from compress.families.forms.form import Form
@@ -48,7 +48,7 @@ class SharedForm(Form):
     word = "Shared"
 
     @classmethod
-    def extended(cls, family: Family) -> type[PreTrainedConfig]:
+    def extended(cls, family: Family) -> type[PretrainedConfig]:
         """Return the class of configurations."""
 
         class Config(family.config_class):  # type: ignore[misc,name-defined]

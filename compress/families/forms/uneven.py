@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
 from compress.families.forms.form import Form, stock_of
@@ -30,7 +30,7 @@ class UnevenForm(Form):
     word = "Uneven"
 
     @classmethod
-    def extended(cls, family: Family) -> type[PreTrainedConfig]:
+    def extended(cls, family: Family) -> type[PretrainedConfig]:
         """Return the class of configurations."""
 
         class Config(family.config_class):  # type: ignore[misc,name-defined]
@@ -57,9 +57,10 @@ class UnevenForm(Form):
             super().__init__(config)
         size = head_size(config)
         if config.unpruned_size:
-            self.family.widen(self, config, size)
+            self.family.widen(self, config)
         for layer, heads, units in zip(self.family.layers(self), kept_heads(config), neurons(config), strict=True):
             self.family.resize(layer, len(heads) * size, units)
+            self.family.set_heads(layer, len(heads), size)
 
 
 @contextmanager
