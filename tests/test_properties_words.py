@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.cli import compose
+from compress.cli.composing import sweeps
 from compress.describe import describe
 from compress.errors import RecipeError
 from compress.registry import GROUPS
@@ -104,7 +105,7 @@ def try_words(words: list[str], folder: Path) -> None:
 
 
 def try_sweep(words: list[str], folder: Path) -> None:
-    refused_or_done(lambda: compose.combinations(words), folder)
+    refused_or_done(lambda: sweeps.combinations(words), folder)
 
 
 def try_file(text: str, folder: Path) -> None:

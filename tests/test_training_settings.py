@@ -19,7 +19,7 @@ from compress.families.registry import layers_below_top
 from compress.known import Known
 from compress.models.loading import load_model, parameter_shapes
 from compress.run.recipe import Recipe
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.bert import Bert
 from compress.train import Supervised, Training, fit, parameter_faults
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model
@@ -150,7 +150,7 @@ def test_students_start_where_they_are_told(tmp_path: Path) -> None:
     weights = student.state_dict()
     known = other.bert.encoder.layer[2].output.dense.weight
     assert torch.equal(weights["bert.encoder.layer.1.output.dense.weight"], known)
-    reading = Reading(None, None, False, str(folder))
+    reading = Material(None, None, False, str(folder))
     twin = Bert(layers=2, layer_map=[1, 3], start="pretrained").build(teacher, reading)
     assert torch.equal(twin.bert.embeddings.word_embeddings.weight, other.bert.embeddings.word_embeddings.weight)
 

@@ -11,6 +11,7 @@ from compress.benchmark.scores import CannotRunError, Scores
 from compress.benchmark.way import Way
 from compress.pipeline.state import State
 from compress.runtimes.devices import Device
+from compress.runtimes.pytorch import torch_threads
 from compress.tasks.base import Array
 
 MOST_ROWS = 5000  # validation rows that every artifact answers one by one
@@ -36,7 +37,8 @@ class Choosing:
     def of_way(self, way: Way, device: Device, threads: int) -> Chosen:
         """Return what an artifact answers, given one row at a time; raises whatever the runtime raises."""
         try:
-            return self._chosen(self.scores.of_way(way, device, threads))
+            with device.active(), torch_threads(threads):
+                return self._chosen(self.scores.of_way(way, device, threads))
         except CannotRunError as failure:
             raise failure.reason from failure
 

@@ -14,7 +14,7 @@ from compress.families.forms.uneven import shrink
 from compress.families.registry import layer_count
 from compress.models.device import device
 from compress.models.evaluate import predict_rows
-from compress.models.loading import load_model, load_tokenizer
+from compress.models.loading import load_config, load_model, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -55,8 +55,9 @@ def depth_curve(state: State, model: Model, order: Depths, name: str, layer_drop
         return {"layers": [[layer + 1 for layer in layers] for layers in kept]}
 
     product = state.workshop.make(Kind("depths", revision=1), [model.key, chosen_by, state.data.test.fingerprint], work)
-    logits: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
     task, labels = state.data.task, state.data.test.known_labels
+    raw: Array = np.load(product.folder / "logits.npy", allow_pickle=False)
+    logits = task.aligned(raw, load_config(model.folder))
     cuts = [
         Cut(layers=layers, metrics=task.metrics(answers, labels), interval=task.intervals(answers, labels))
         for layers, answers in zip(product.record["layers"], logits, strict=True)

@@ -14,7 +14,7 @@ from compress.benchmark.way import Way
 from compress.data.dataset import Split
 from compress.errors import ModelError, in_one_line
 from compress.files import hash_file
-from compress.models.loading import load_tokenizer
+from compress.models.loading import load_config, load_tokenizer
 from compress.models.tokens import tokenize
 from compress.pipeline.answers import OfModel, kept_logits
 from compress.pipeline.artifact import Artifact
@@ -54,13 +54,21 @@ class Scores:
         return self.known[key]
 
     def logits(self, model: Model) -> Array:
-        """Return a PyTorch model's logits on the rows."""
-        return OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop)
+        """Return a PyTorch model's logits on the rows, as the data's task reads them."""
+        return self._read(OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop), model.folder)
+
+    def answers(self) -> Array:
+        """Return the teacher's logits on the rows, as the data's task reads them."""
+        given = self.state.given_answers.logits(self.rows, self.state.workshop)
+        return given if self.state.teacher is None else self._read(given, self.state.teacher.folder)
+
+    def _read(self, logits: Array, folder: Path) -> Array:
+        return self.state.data.task.aligned(logits, load_config(folder, weights=False))
 
     def of_way(self, way: Way, device: Device, threads: int) -> Array:
         """Return the logits of a way of running on a device, given one row at a time, as it is served.
 
-        Raises CannotRunError for whatever the runtime raises.
+        They are as the data's task reads them. Raises CannotRunError for whatever the runtime raises.
         """
 
         def predict() -> Array:
@@ -72,7 +80,7 @@ class Scores:
 
         tokens = self.reader(way.folder).tokens
         how = f"{way.runtime.name} {way.variant.name} on {device.identity}"
-        return kept_logits(self.state.workshop, how, way.key, tokens, predict)
+        return self._read(kept_logits(self.state.workshop, how, way.key, tokens, predict), way.folder)
 
     def against_trained(self, artifact: Artifact, logits: Array) -> Trained | None:
         """Return how an artifact compares with the model that was trained for it; None where that is the student.

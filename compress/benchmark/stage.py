@@ -119,7 +119,7 @@ class Benchmark(Settings):
         cheap = tfidf(state.data) if self.tfidf else None
         places = self._places(bench, state, cheap)
         choosing = Choosing(state)
-        stages, answers = [], state.given_answers.logits(state.data.test, state.workshop)
+        stages, answers = [], bench.answers()
         teacher_metric = bench.metric(answers)
         said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
         twin = bench.logits(label_student.model) if label_student and label_student.model else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress.benchmark.depths import Depths
 from compress.cli import compose
-from compress.cli.reading import quoted
+from compress.cli.words import quoted
 from compress.errors import Fault, ModelError, RecipeError
 from compress.models.loading import load_config
 from compress.models.positions import longest_row

@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print dictionaries as a table; parts of parts are left to --json.
+    """Print dictionaries as a table, lists of words in one cell; other parts of parts are left to --json.
 
     In a terminal too narrow for `LEAST` characters of the first column beside the others, each of its values is on a
     line of its own, above the rows that it belongs to.
@@ -41,8 +41,8 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     console = Console()
-    names = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
-    lines = [[f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in names] for row in rows]
+    names = [key for key, value in rows[0].items() if _fits(value)]
+    lines = [[_cell(row[key]) for key in names] for row in rows]
     first, *others = (max(map(cell_len, column)) for column in zip(names, *lines, strict=True))
     if console.width - sum(width + GAP for width in others) >= min(first, LEAST):
         console.print(_grid(names, lines, {names[0]}, GAP))
@@ -51,6 +51,18 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     for value, group in groupby(lines, key=itemgetter(0)):
         console.print(Text(value, overflow="fold"))
         console.print(_grid(names[1:], [line[1:] for line in group], words, 1))
+
+
+def _fits(value: object) -> bool:
+    """Return whether a value fits into a cell."""
+    words = isinstance(value, list) and all(isinstance(part, str) for part in value)
+    return words or not isinstance(value, dict | list)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _grid(names: Sequence[str], lines: Sequence[Sequence[str]], wrapped: Collection[str], gap: int) -> Any:

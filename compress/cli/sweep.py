@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from compress.cli import compose
+from compress.cli.composing import sweeps
 from compress.errors import CompressError, Fault, RecipeError
 from compress.run.names import reserve
 from compress.run.place import name_faults, place_faults
@@ -34,9 +35,9 @@ def sweep(overrides: Sequence[str], ended: list[Outcome] | None = None) -> list[
 
     Jobs that run in this process are noted in ``ended`` as they end: what there is when the sweep is interrupted.
     """
-    first, *_ = check_all(compose.combinations(overrides))
+    first, *_ = check_all(sweeps.combinations(overrides))
     folder = reserve((first.folder.parent if first.output and first.folder else Path("runs")) / ".sweeps")
-    outcomes: list[Outcome] = compose.launch(overrides, folder, partial(_run, [] if ended is None else ended))
+    outcomes: list[Outcome] = sweeps.launch(overrides, folder, partial(_run, [] if ended is None else ended))
     return outcomes
 
 

@@ -12,7 +12,8 @@ from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
 from compress.data.rows import Rows
 from compress.errors import DataError
-from compress.wording import counted
+from compress.tasks.label_lists import listed, of_marks
+from compress.wording import counted, shortened
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
@@ -42,7 +43,7 @@ class Collected:
             self.left_out += 1
             return None
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
-        label = _label(fields, layout.label)
+        label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
         for value in (label, text, pair):
             if isinstance(value, Bad):
                 self._refuse(number, value)
@@ -78,7 +79,8 @@ class Collected:
             return None
         if not self.texts:
             raise DataError(f"{self.source}: has a header but no rows.")
-        pairs, labels = self.pairs if layout.pair else None, self.labels if layout.label else None
+        labelled = layout.label is not None or bool(layout.label_columns)
+        pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
         return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns)
 
     def _refuse(self, number: int, bad: Bad) -> None:
@@ -100,15 +102,36 @@ def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:
     if name is None:
         return None
     value = fields[name]
+    if isinstance(value, list):
+        words = [_word(one, name) for one in value]
+        bad = next((word for word in words if isinstance(word, Bad)), None)
+        return bad or listed(words)
+    return _word(value, name)
+
+
+def _word(value: object, name: str) -> str | Bad:
+    """Return a label, or one of a list, as a word; "" where a field is empty, which only some tasks allow."""
     if isinstance(value, UnknownClass):
         return Bad(f"{value.reason}. Correct it, or write the file again.")
     if isinstance(value, Decimal):
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         return Bad(f"the label ({name!r}) is {value}, not a finite number. Correct it, or remove the row.")
-    if value is not None and not isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, NoLabel):
+        return Bad(f"the label ({name!r}) is empty. Fill it, or remove the row.")
+    if not isinstance(value, (str, int, float)):
         return Bad(f"the label ({name!r}) is a {kind_of(value)}, not a word or a number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    label = "" if value is None else str(value).strip()
-    return label or Bad(f"the label ({name!r}) is empty. Fill it, or remove the row.")
+    return str(value).strip()
+
+
+def _marked(fields: dict[str, object], columns: tuple[str, ...]) -> str | Bad:
+    try:
+        return of_marks({name: fields[name] for name in columns})
+    except ValueError as error:
+        name = str(error)
+        return Bad(
+            f"the label column {name!r} holds {shortened(str(fields[name]))!r}, neither 0 nor 1. Correct it, or take "
+            "the column out of data.label_columns."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from compress.errors import DataError
 from compress.settings import nearest
@@ -58,6 +59,28 @@ def choose(
                 f"Name it: data.label=COLUMN.{hint}"
             )
     return text, pair, label
+
+
+def choose_label_columns(
+    names: Sequence[str], wanted: Sequence[str], others: Sequence[str | None], where: str
+) -> tuple[str, ...]:
+    """Return the 0/1 columns that ``data.label_columns`` names, in the order of ``names``.
+
+    In an entry ``*`` stands for any letters. ``others`` are columns with another use. Raises DataError for an entry
+    that names none that is left.
+    """
+    free = [name for name in names if name not in others]
+    for entry in wanted:
+        if not any(_meant(name, entry) for name in free):
+            raise DataError(
+                f"{where}: has no column {entry!r} (data.label_columns); beside the texts its columns are "
+                f"{listed(free)}. {nearest(entry, free)}"
+            )
+    return tuple(name for name in free if any(_meant(name, entry) for entry in wanted))
+
+
+def _meant(name: str, entry: str) -> bool:
+    return name == entry or ("*" in entry and fnmatchcase(name, entry))
 
 
 def _first(names: Sequence[str], known: Sequence[str]) -> str | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 
 from compress.data.collected import Collected
-from compress.data.columns import choose, is_header, listed
+from compress.data.columns import choose, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
-from compress.data.layout import Layout, check_fields, without_header
+from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
 from compress.data.source import Data, Parts
 from compress.errors import DataError, Fault
@@ -41,6 +41,9 @@ class Files(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    label_columns: list[str] = field(
+        default_factory=list
+    )  # several labels: names of their 0/1 columns, in which * stands for any letters
     header: bool | None = None  # whether a TSV or CSV file has a header; default: recognised by the names in line 1
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -64,10 +67,12 @@ class Files(Data):
             yield Fault("text", self.text, "names the same column as another of text, text_pair, label")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
-        if self.header is False and columns:
+        if self.header is False and (columns or self.label_columns):
             yield Fault(
                 "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
             )
+        if self.label is not None and self.label_columns:
+            yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
     def read(self) -> Parts:
         """Read the given files; raises DataError at the first unusable one."""
@@ -81,6 +86,7 @@ class Files(Data):
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train)
 
+        refuse_empty_columns(train)
         validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
         if self.header is None and train.columns is not None and not train.columns.named:
             refuse_unknown_header(train, (validation, test))
@@ -136,8 +142,10 @@ class Files(Data):
             check_names(names, name, named=named)
             hint = "" if isinstance(first, dict) else " A file without a header has the label first, then the text."
             wanted = self._same_columns(names, name, labelled, like)
-            columns = choose(names, *wanted, where=name, labelled=labelled, hint=hint)
-            layout = Layout(names, *columns, by_position=not isinstance(first, dict), line=number)
+            by_column = labelled and bool(self.label_columns)
+            columns = choose(names, *wanted, where=name, labelled=labelled and not by_column, hint=hint)
+            of_labels = choose_label_columns(names, self.label_columns, columns, name) if by_column else ()
+            layout = Layout(names, *columns, of_labels, by_position=not isinstance(first, dict), line=number)
         else:
             if suffix != ".txt":
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
@@ -155,7 +163,8 @@ class Files(Data):
     def _has_header(self, first: list[str]) -> bool:
         if self.header is not None:
             return self.header
-        return any(name is not None for name in (self.text, self.text_pair, self.label)) or is_header(first)
+        named = any(name is not None for name in (self.text, self.text_pair, self.label)) or bool(self.label_columns)
+        return named or is_header(first)
 
     def _same_columns(
         self, names: list[str], name: str, labelled: bool, like: Rows | None

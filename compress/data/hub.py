@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.data.columns import choose
+from compress.data.columns import choose, choose_label_columns
 from compress.data.formats import kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
+from compress.data.layout import refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
 from compress.data.source import Data, Parts
@@ -18,6 +19,7 @@ from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
 from compress.known import NOTHING, Known
 from compress.settings import nearest
+from compress.tasks.label_lists import listed, of_marks
 from compress.wording import counted
 
 USUAL = {"validation": ("validation", "validation_matched", "dev", "valid"), "test": ("test", "test_matched")}
@@ -37,6 +39,9 @@ class Hub(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    label_columns: list[str] = field(
+        default_factory=list
+    )  # several labels: names of their 0/1 columns, in which * stands for any letters
     train: str = "train"  # name of the split; default: the usual one
     validation: str | None = None
     test: str | None = None
@@ -53,6 +58,8 @@ class Hub(Data):
             yield Fault("train", None, "needs the name of a split", "For example data.train=train.")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
+        if self.label is not None and self.label_columns:
+            yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
     def read(self) -> Parts:
         """Download the data set, or take it from the cache, and return its rows."""
@@ -61,6 +68,7 @@ class Hub(Data):
         train = self._rows(splits, "train", notes)
         if train is None:
             raise DataError(f"{self._where(self.train)}: no row has a label. Name another split: data.train=SPLIT.")
+        refuse_empty_columns(train)
         validation, test, unlabelled = (self._rows(splits, n, notes) for n in ("validation", "test", "unlabelled"))
         for other in (validation, test, unlabelled):
             if other is not None and (other.pairs is None) != (train.pairs is None):
@@ -83,8 +91,12 @@ class Hub(Data):
         if split not in splits:
             raise DataError(f"{where}: there is no such split (data.{name}). {nearest(split, list(splits))}")
         table, labelled = splits[split], name != "unlabelled"
-        columns = choose(table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled)
-        unused = Unused([column for column in table.column_names if column not in columns])
+        by_column = labelled and bool(self.label_columns)
+        columns = choose(
+            table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled and not by_column
+        )
+        marked = choose_label_columns(table.column_names, self.label_columns, columns, where) if by_column else ()
+        unused = Unused([column for column in table.column_names if column not in (*columns, *marked)])
         if labelled and self.text is None and columns[1] is None:
             for row in table.select(range(min(LOOKED_AT, len(table)))):
                 unused.see(row)
@@ -95,8 +107,11 @@ class Hub(Data):
             odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
             if odd is not None:
                 raise DataError(f"{where}: the column {column!r} holds a {kind_of(odd)}, not texts. Set data.text.")
-        names = getattr(table.features[columns[2]], "names", None) if columns[2] is not None else None
+        kind = None if columns[2] is None else table.features[columns[2]]
+        names = getattr(getattr(kind, "feature", kind), "names", None)
         words = None if labels is None else [_word(label, names) for label in labels]
+        if marked:
+            words = [_marks({name: table[name][row] for name in marked}, where, row) for row in range(len(texts))]
         if labels is not None and all(label is None or label == -1 for label in labels):
             if name != "train":
                 notes.append(f"The labels of split {split} are not public; it counts as missing.")
@@ -118,17 +133,30 @@ class Hub(Data):
             None if pairs is None else [pairs[index].strip() for index in kept],
             None if words is None else [word for index in kept if (word := words[index]) is not None],
             [index + 1 for index in kept],
-            columns=Columns("columns by name", *columns, tuple(unused.names)),
+            columns=Columns("columns by name", *columns, marked, tuple(unused.names)),
         )
 
 
 def _word(label: object, names: list[str] | None) -> str | None:
-    """Return a label as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
+    """Return a label, or a list of them, as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
+    if isinstance(label, list):
+        words = [_word(one, names) for one in label]
+        return None if None in words else listed(words)
     if names is not None:
         return names[label] if isinstance(label, int) and 0 <= label < len(names) else None
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return None if label is None else str(label).strip() or None
+
+
+def _marks(marks: Mapping[str, object], where: str, row: int) -> str:
+    try:
+        return of_marks(marks)
+    except ValueError as error:
+        raise DataError(
+            f"{where}, row {row + 1}: the label column {error} holds {marks[str(error)]!r}, neither 0 nor 1. Take it "
+            "out of data.label_columns."
+        ) from None
 
 
 def _loaded(path: str, subset: str | None) -> Mapping[str, Any]:

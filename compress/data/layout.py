@@ -9,6 +9,7 @@ from compress.data.formats import Bad
 from compress.data.rows import Columns, Rows
 from compress.data.sniff import divided_otherwise, quoted_tsv
 from compress.errors import DataError
+from compress.tasks.label_lists import names_of
 from compress.wording import counted
 
 
@@ -20,25 +21,31 @@ class Layout:
     text: str
     pair: str | None
     label: str | None
+    label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     by_position: bool = True
     line: int | None = None  # of the header, if the file has one
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """Unused columns."""
-        return tuple(name for name in self.names if name not in (self.text, self.pair, self.label))
+        return tuple(name for name in self.names if name not in self._used)
+
+    @property
+    def _used(self) -> tuple[str, ...]:
+        return (*(name for name in (self.text, self.pair, self.label) if name is not None), *self.label_columns)
 
     @property
     def columns(self) -> Columns:
         """The same without positions, for messages."""
         header = f"header in line {self.line}" if self.line else "no header"
         header = header if self.by_position else "columns by name"
-        return Columns(header, self.text, self.pair, self.label, self.ignored, self.line is not None)
+        columns = self.text, self.pair, self.label, self.label_columns
+        return Columns(header, *columns, self.ignored, self.line is not None)
 
     def fields(self, record: list[str] | dict[str, object]) -> dict[str, object] | Bad:
         """Return the fields by name, or the reason why the record is bad."""
         if isinstance(record, dict):
-            missing = [column for column in (self.text, self.pair, self.label) if column and column not in record]
+            missing = [column for column in self._used if column not in record]
             return Bad(f"has no {missing[0]!r}. Each object needs the same keys.") if missing else record
         if self.line is not None and [field.strip() for field in record] == self.names:
             return Bad("the header again: were two files joined? Remove the line.")
@@ -51,6 +58,18 @@ class Layout:
                 "needs double quotes."
             )
         return dict(zip(self.names, record, strict=True))
+
+
+def refuse_empty_columns(train: Rows) -> None:
+    """Raise DataError where a 0/1 column is 0 in all training rows."""
+    columns = () if train.columns is None else train.columns.label_columns
+    there = {name for word in set(train.words) for name in names_of(word) or ()} if columns else set()
+    empty = [name for name in columns if name not in there]
+    if empty:
+        raise DataError(
+            f"{train.source}: the label column {empty[0]!r} is 0 in every row; there is nothing to learn of it. Take "
+            "it out of data.label_columns, or give rows in which it is 1."
+        )
 
 
 def check_fields(where: str, suffix: str, fields: list[str], *, named: bool) -> None:

@@ -51,9 +51,10 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
     remedy = "Write the file again with datasets, or without metadata: table.replace_schema_metadata(None)."
     try:
         features = json.loads(raw)["info"]["features"]
+        kinds = {str(column): _of_items(feature) for column, feature in features.items()}
         found = {
-            str(column): feature["names"]
-            for column, feature in features.items()
+            column: feature["names"]
+            for column, feature in kinds.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -62,6 +63,15 @@ def class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, list[str]
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise DataError(f"{broken}: the classes of {column!r} are not a list of names. {remedy}")
     return found
+
+
+def _of_items(feature: Any) -> Any:
+    """Return what a list holds, as datasets of any version writes lists; anything else as it is."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    if isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
+        return feature.get("feature")
+    return feature
 
 
 def _values(column: Any, classes: list[str] | None) -> list[object]:
@@ -74,7 +84,12 @@ def _values(column: Any, classes: list[str] | None) -> list[object]:
         if not pa.types.is_temporal(column.type):
             raise
         values = [str(value) for value in column]
-    return values if classes is None else [_class(value, classes) for value in values]
+    if classes is None:
+        return values
+    return [
+        [_class(one, classes) for one in value] if isinstance(value, list) else _class(value, classes)
+        for value in values
+    ]
 
 
 def _class(value: object, names: list[str]) -> object:

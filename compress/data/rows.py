@@ -27,6 +27,7 @@ class Columns:
     text: str
     pair: str | None
     label: str | None
+    label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     ignored: tuple[str, ...] = ()
     named: bool = True  # whether the file has these names
 

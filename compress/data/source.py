@@ -21,6 +21,7 @@ from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, nearest, spelled
 from compress.tasks.base import Task
 from compress.tasks.choice import AUTO, TaskChoice
+from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
@@ -49,6 +50,9 @@ class Data(Settings):
     labels: dict[Any, str] = field(
         default_factory=dict, metadata={"open": True}
     )  # the data's label for each of the teacher's, as {LABEL_0: bad, LABEL_1: good}
+    separator: str | None = (
+        None  # several labels in one field: the sign between them; default: recognised; "": a field holds one
+    )
     unlabelled_rows: int = (
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
@@ -64,6 +68,8 @@ class Data(Settings):
         yield from at_least(self, "unlabelled_rows", 0)
         for name in ("validation_share", "test_share"):
             yield from between(self, name, 0, 1, open_low=True, open_high=True)
+        if self.separator is not None and (sign := self.separator) and (sign.isalnum() or '"' in sign):
+            yield Fault("separator", sign, "must be a sign between names, as | or ;")
         if self.validation_share + self.test_share >= 1:
             yield Fault("validation_share", self.validation_share, "leaves no training rows beside data.test_share")
 
@@ -81,8 +87,10 @@ class Data(Settings):
 
 def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
+    kind = task_class(choice.kind, parts.train.words)
+    parts = _spelled(parts, kind, settings.separator)
     given = parts.train
-    task, unseen = _with_unseen(_task(parts, choice.kind), parts)
+    task, unseen = _with_unseen(_task(parts, kind, asked=choice.kind != AUTO), parts)
     task = _judged(task, choice)
     notes = list(parts.notes)
     parts = _completed(parts, settings, task, seed, notes)
@@ -125,8 +133,8 @@ def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, i
     unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
         if rows is not None:
-            for index, label in enumerate(rows.words):
-                if task.unknown(label):
+            for index, word in enumerate(rows.words):
+                for label in filter(task.unknown, task.names(word)):
                     place, count = unseen.get(label, (rows.place(index), 0))
                     unseen[label] = place, count + 1
     return (task.extended(unseen) if unseen else task), unseen
@@ -144,12 +152,37 @@ def refuse_unseen(data: Dataset) -> None:
         )
 
 
-def _task(parts: Parts, name: str) -> Task:
+def _labelled(parts: Parts) -> dict[str, Rows]:
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {name: rows for name, rows in named.items() if rows is not None and rows.labels is not None}
+
+
+def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
+    """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
+    labelled = _labelled(parts)
+    if kind.several:
+        lists = separated(list(labelled.values()), separator)
+        own = zip(labelled.items(), lists, strict=True)
+        changed: dict[str, Any] = {name: replace(rows, labels=labels) for (name, rows), labels in own}
+        return replace(parts, **changed)
+    if separator is not None:
+        raise DataError(
+            f"data.separator = {separator!r} is for several labels in one field, and the labels are {kind.predicts}. "
+            "Leave it out, or set task=multi_label."
+        )
+    for rows in labelled.values():
+        empty = [index for index, word in enumerate(rows.words) if not word]
+        if empty:
+            column = f" ({rows.columns.label!r})" if rows.columns else ""
+            more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
+            raise DataError(f"{rows.place(empty[0])}: the label{column} is empty. Fill it, or remove the row.{more}")
+    return parts
+
+
+def _task(parts: Parts, kind: type[Task], *, asked: bool) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train = parts.train
-    kind = task_class(name, train.words)
-    labelled = [rows for rows in (train, parts.validation, parts.test) if rows is not None and rows.labels is not None]
-    kind.check(labelled, asked=name != AUTO)
+    kind.check(list(_labelled(parts).values()), asked=asked)
     labels = train.words
     if len(set(labels)) == 1:
         raise DataError(

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -124,10 +125,9 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
         sizes[UNLABELLED] = len(unlabelled)
-    classes = {name: task.classes(rows.words) for name, rows in chosen.items()}
-    if any(of_rows is None for of_rows in classes.values()):
+    counts = {name: Counter(chain.from_iterable(map(task.names, rows.words))) for name, rows in chosen.items()}
+    if not any(counts.values()):
         return Summary(columns=files, rows=sizes)
-    counts = {name: Counter(map(str, of_rows or ())) for name, of_rows in classes.items()}
     labels = sorted(set().union(*counts.values()), key=lambda label: (-counts["training"][label], label))
     return Summary(
         columns=files,
@@ -163,6 +163,7 @@ def _folded_label(label: str) -> object:
 def _columns(columns: Columns) -> str:
     used = [("label", columns.label), ("text", columns.text), ("second text", columns.pair)]
     pairs = ", ".join(f"{role} = {name!r}" for role, name in used if name is not None)
+    pairs += f", labels = {_some(map(repr, columns.label_columns))}" if columns.label_columns else ""
     ignored = f"; not used: {_some(map(repr, columns.ignored))}" if columns.ignored else ""
     return f"{columns.header}; {pairs}{ignored}"
 

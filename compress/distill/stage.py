@@ -30,7 +30,7 @@ from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.evaluate import main_metric
+from compress.models.evaluate import main_metric, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
@@ -223,6 +223,7 @@ class Distill(Training):
         if masks:
             masks.finish()
         settle(student)
+        tune(student, validation, state.data.task)
         save_model(student.cpu(), tokenizer, folder)
         keep(objective.projections, folder)
         return {"curves": curves, "notes": notes}

@@ -27,6 +27,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRt
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
+from compress.tasks.registry import task_of_config
 
 WEIGHTS = (*SUFFIXES, ".plan")
 IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -99,6 +100,7 @@ class Triton(Stage):
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.pairs, state.data.task
         labels = task.label_names
+        cut_at = task_of_config(load_config(folder, weights=False)).cut_at
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)
@@ -108,9 +110,9 @@ class Triton(Stage):
                 reading.truncation_side,
                 paired,
             )
-            Repository(made, self.serving(), limits, labels, folder / "tokenizer.json").write(served)
+            Repository(made, self.serving(), limits, labels, cut_at, folder / "tokenizer.json").write(served)
 
-        parts = [self.made_with(), keys, list(labels), paired, hash_folder(FILES, (".py",))]
+        parts = [self.made_with(), keys, [*labels, *cut_at], paired, hash_folder(FILES, (".py",))]
         product = state.workshop.make(Kind("triton", revision=2), parts, work)
         names = [one.name for one in served]
         artifact = Artifact(

@@ -72,8 +72,11 @@ def _texts(made: Repository) -> str:
     names = "TEXT and TEXT_PAIR" if made.limits.paired else "TEXT"
     if not made.serving.texts:
         after = " Probabilities are the softmax of the logits." if made.labels else ""
+        if made.cut_at:
+            after = " Each label's probability is the sigmoid of its logit; `client.json` has the thresholds."
         return f"Clients tokenize: `client.py` does it with `tokenizer.json`, and `client.json` says how.{after}"
-    answer = "LABEL, PROBABILITIES (in the order of the labels) and the logits" if made.labels else "SCORE"
+    label = "LABELS (a JSON list)" if made.cut_at else "LABEL"
+    answer = f"{label}, PROBABILITIES (in the order of the labels) and the logits" if made.labels else "SCORE"
     labels = f" The labels: {', '.join(map(code, made.labels))}." if made.labels else ""
     return (
         f"Models that end in `_text` take {names} (rows, 1) and answer with {answer}.{labels} Texts above "

@@ -2,7 +2,8 @@
 
 In the server, a graph ``dynamic`` answers token numbers with logits. Where the server tokenizes, the ensemble
 ``dynamic_text`` answers TEXT (and TEXT_PAIR) with LABEL, PROBABILITIES and logits, or with SCORE, through the models
-``text_to_tokens`` and ``logits_to_labels``, which run in Triton's Python backend.
+``text_to_tokens`` and ``logits_to_labels``, which run in Triton's Python backend. Where a text may have several labels,
+LABELS, a JSON list, is in place of LABEL.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Repository:
     serving: Serving
     limits: Limits
     labels: tuple[str, ...]  # none: the logit is a score
+    cut_at: tuple[float, ...]  # the probability from which each label is given; none: the likeliest is
     tokenizer: Path
 
     def write(self, served: Sequence[Served]) -> None:
@@ -126,7 +128,8 @@ class Repository:
         if self.labels:
             outputs = [*self._answers(logits), logits]
             steps.append(step(one.name, _same(tokens), _same([logits.name])))
-            steps.append(step(self._labeller(logits), _same([logits.name]), _same(["PROBABILITIES", "LABEL"])))
+            answers = [tensor.name for tensor in self._answers(logits)]
+            steps.append(step(self._labeller(logits), _same([logits.name]), _same(answers)))
         else:
             outputs = [Tensor("SCORE", logits.kind, logits.dims)]
             steps.append(step(one.name, _same(tokens), [(logits.name, "SCORE")]))
@@ -155,7 +158,10 @@ class Repository:
     def _labeller(self, logits: Tensor) -> str:
         if not (self.folder / LABELS).exists():
             said = {"labels": json.dumps(self.labels)}
-            self._python(LABELS, "labels_model.py", [logits], self._answers(logits), said)
+            code = "labels_model.py"
+            if self.cut_at:
+                code, said = "several_labels_model.py", said | {"thresholds": json.dumps(self.cut_at)}
+            self._python(LABELS, code, [logits], self._answers(logits), said)
         return LABELS
 
     def _python(
@@ -188,7 +194,8 @@ class Repository:
         return [Tensor(name, "TYPE_STRING", (1,)) for name in names]
 
     def _answers(self, logits: Tensor) -> list[Tensor]:
-        return [Tensor("PROBABILITIES", "TYPE_FP32", logits.dims), Tensor("LABEL", "TYPE_STRING", (1,))]
+        label = "LABELS" if self.cut_at else "LABEL"
+        return [Tensor("PROBABILITIES", "TYPE_FP32", logits.dims), Tensor(label, "TYPE_STRING", (1,))]
 
     def _lengths(self, one: Served) -> tuple[int, int]:
         """Return the fewest and the most tokens that a model is given."""
@@ -199,7 +206,8 @@ class Repository:
         shortest, longest = self._lengths(one)
         return {
             "inputs": {tensor.name: str(np.dtype(NUMPY[tensor.kind])) for tensor in one.graph.inputs},
-            "output": one.graph.outputs[0].name, "labels": list(self.labels), "pad_token_id": self.limits.pad,
+            "output": one.graph.outputs[0].name, "labels": list(self.labels), "thresholds": list(self.cut_at),
+            "pad_token_id": self.limits.pad,
             "max_tokens": longest, "min_tokens": shortest, "truncation_side": self.limits.truncation_side,
         }  # fmt: skip
 

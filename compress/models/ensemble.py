@@ -84,8 +84,11 @@ class EnsembleForSequenceClassification(PreTrainedModel):
             answers.append(said.logits[:, order])
             states = said.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
-        scores = self.config.problem_type == "regression"
-        logits = combined(torch.stack(answers), weights, "logits" if scores else self.config.combine)
+        stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
+        if kind == "multi_label_classification":
+            logits = combined_labels(stacked, weights, how)
+        else:
+            logits = combined(stacked, weights, "logits" if kind == "regression" else how)
         loss = classification_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
 
@@ -107,6 +110,16 @@ def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:
         shares = shares * logs.amax(-1, keepdim=True).exp()
         shares = shares / shares.sum(0)
     return (shares.log() + logs).logsumexp(0)
+
+
+def combined_labels(logits: Tensor, weights: Tensor, how: str) -> Tensor:
+    """Return `combined` of each label for itself, against its absence, whose logit is 0.
+
+    Logits are those of the sigmoids of members (members, batch, labels), where rows may have several labels.
+    """
+    pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # (members, batch, labels, absent or there)
+    answers = combined(pairs.flatten(1, 2), weights, how)
+    return (answers[:, 1] - answers[:, 0]).view(logits.shape[1:])
 
 
 def ensemble(

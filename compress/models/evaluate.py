@@ -48,3 +48,13 @@ def metric_and_loss(model: PreTrainedModel, tokens: Tokens, task: Task) -> dict[
     logits, labels = predict_rows(model, tokens), tokens.labels
     loss = task.head_loss(torch.from_numpy(logits), torch.from_numpy(labels))
     return {task.main_metric: task.metrics(logits, labels)[task.main_metric], "loss": float(loss)}
+
+
+def tune(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
+    """Write into a trained model's configuration how its answers are read, where the task tunes that, as thresholds.
+
+    ``tokens`` are validation rows.
+    """
+    if len(tokens) and tokens.labels is not None:
+        for name, value in task.tuned(lambda: predict_rows(model, tokens), tokens.labels).items():
+            setattr(model.config, name, value)

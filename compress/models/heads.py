@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.models.quiet import quiet
-from compress.tasks.heads import wider_head, with_head
+from compress.tasks.heads import reorder_thresholds, wider_head, with_head
 
 
 def with_outputs(
@@ -21,6 +21,7 @@ def with_outputs(
     ``model``'s, which is left as it was. In evaluation mode, on the CPU.
     """
     config = with_head(model.config, head)
+    reorder_thresholds(config, rows)
     with quiet():
         new: PreTrainedModel = type(model)(config)
     weights = dict(model.state_dict())

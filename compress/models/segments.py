@@ -98,9 +98,14 @@ def compared(texts: list[Tensor]) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor | None, config: Any) -> Tensor | None:
-    """Return cross-entropy, or squared error of scores, as transformers' heads do; None without labels."""
+    """Return cross-entropy, of each label for itself where rows may have several, or squared error of scores.
+
+    As transformers' heads do; None without labels.
+    """
     if labels is None:
         return None
     if config.problem_type == "regression":
         return nn.functional.mse_loss(logits[:, 0], labels.to(logits.dtype))
+    if config.problem_type == "multi_label_classification":
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return nn.functional.cross_entropy(logits, labels)

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -103,6 +107,24 @@ def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> 
     words = special + [word for word in words[:most] if word not in special]
     vocabulary = {word: number for number, word in enumerate(words)}
     return with_model(tokenizer, {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}, special)
+
+
+def wordless(longest: int) -> Any:
+    """Return a tokenizer that cleans and cuts as uncased BERT's do, and knows nothing but special tokens.
+
+    Rows have at most ``longest`` tokens.
+    """
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    numbers = {token: number for number, token in enumerate(names.values())}
+    backend = Tokenizer(WordLevel(numbers, unk_token=names["unk_token"]))
+    backend.normalizer = BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = BertPreTokenizer()
+    backend.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, numbers[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=longest, **names)
 
 
 def with_model(tokenizer: Any, model: dict[str, Any], special: list[str]) -> Any:

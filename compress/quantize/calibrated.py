@@ -13,7 +13,7 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.quantize.calibration import Method
+from compress.quantize.calibration import RangeRule
 from compress.quantize.ranges import Calibration
 from compress.settings import at_least, between
 
@@ -44,9 +44,9 @@ class Calibrated(Stage):
         """Return the training rows that ranges are measured on."""
         return drawn(state, self.rows)
 
-    def method(self, *, symmetric: bool) -> Method:
+    def rule(self, *, symmetric: bool) -> RangeRule:
         """Return how ranges are chosen."""
-        return Method(how=self.calibration, percentile=self.percentile, decay=self.decay, symmetric=symmetric)
+        return RangeRule(how=self.calibration, percentile=self.percentile, decay=self.decay, symmetric=symmetric)
 
     def measured_with(self, state: State) -> list[Any]:
         """Return what ranges depend on, except for the graph."""

@@ -25,7 +25,7 @@ TOKENS_A_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class RangeRule:
     """How ranges are chosen, with what some of the ways need."""
 
     how: Calibration = Calibration.minmax
@@ -60,10 +60,10 @@ class Extremes:
 class Collector:
     """The range of one tensor, of which batches are seen one by one."""
 
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        simple = {Calibration.minmax: None, Calibration.moving_average: method.decay}
-        self.seen: Extremes | Histogram = Extremes(simple[method.how]) if method.how in simple else Histogram()
+    def __init__(self, rule: RangeRule) -> None:
+        self.rule = rule
+        simple = {Calibration.minmax: None, Calibration.moving_average: rule.decay}
+        self.seen: Extremes | Histogram = Extremes(simple[rule.how]) if rule.how in simple else Histogram()
 
     def add(self, values: Array) -> None:
         """Take a batch's values (any shape) into account."""
@@ -71,20 +71,20 @@ class Collector:
 
     def range(self) -> Range:
         """Return the range; (0, 0) where nothing was seen."""
-        symmetric = self.method.symmetric
+        symmetric = self.rule.symmetric
         if isinstance(self.seen, Extremes):
             low, high = self.seen.range or (0.0, 0.0)
             end = max(-low, high)
             return (-end, end) if symmetric else (low, high)
         if not self.seen.counts.any():
             return 0.0, 0.0
-        if self.method.how is Calibration.percentile:
-            return percentile_range(self.seen, self.method.percentile, symmetric=symmetric)
-        way = entropy_range if self.method.how is Calibration.entropy else squared_error_range
+        if self.rule.how is Calibration.percentile:
+            return percentile_range(self.seen, self.rule.percentile, symmetric=symmetric)
+        way = entropy_range if self.rule.how is Calibration.entropy else squared_error_range
         return way(self.seen, symmetric=symmetric)
 
 
-def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Method, seed: int) -> dict[str, Range]:
+def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> dict[str, Range]:
     """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
 
     Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. Raises
@@ -100,7 +100,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, method: Met
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
     session = inference_session(graph, threads=0)
-    collectors = {name: Collector(method) for name in made}
+    collectors = {name: Collector(rule) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):
             said = session.run(made, model_inputs(tokens, rows.tolist()))

@@ -21,7 +21,7 @@ from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import drawn
-from compress.quantize.calibration import Method, measure_ranges
+from compress.quantize.calibration import RangeRule, measure_ranges
 from compress.settings import at_least
 
 ROOM = 4  # other rows have larger values than those that were seen: up to this many times as large
@@ -72,7 +72,7 @@ def half_student(state: State, rows: int) -> Product:
 
 def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:
     """Return the tensors of an fp32 graph (``onnx.ModelProto``) that on rows come near to what fp16 cannot hold."""
-    ranges = measure_ranges(model, float_tensors(model), tokens, Method(), seed)
+    ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(), seed)
     return [name for name, (low, high) in ranges.items() if max(-low, high) > LARGEST / ROOM]
 
 

@@ -184,7 +184,7 @@ class StaticInt8(Calibrated):
             parts = nodes_by_part(model, attention=self.attention, embeddings=self.embeddings)
             nodes = [node for part in parts.values() for node in part]
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
-            ranges = measure_ranges(model, activations(model, nodes), tokens, self.method(symmetric=False), state.seed)
+            ranges = measure_ranges(model, activations(model, nodes), tokens, self.rule(symmetric=False), state.seed)
             record: dict[str, Any] = {}
             if self.mixed.max_drop is not None:
                 precisions = Precisions(model, parts, ranges, scheme)

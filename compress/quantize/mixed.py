@@ -17,7 +17,7 @@ import torch
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
-from compress.models.loading import load_model
+from compress.models.loading import load_config, load_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
@@ -42,7 +42,7 @@ class Grain(Enum):
     half = "half"
 
 
-class Order(Enum):
+class RankedBy(Enum):
     """loss: how much more a model loses with that part alone in int8; hessian: HAWQ-v2's Ω, of its weights alone."""
 
     loss = "loss"
@@ -140,7 +140,9 @@ class Mixed(Settings):
         None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
     )
     bound: bool = False  # true: judge the fall by its one-sided 95 % bound, as max_drop of a recipe is
-    order: Order = Order.loss  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
+    order: RankedBy = (
+        RankedBy.loss
+    )  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
     grain: Grain = Grain.layer  # layer; half: a layer's attention and its feed-forward network apart
     rows: int = 2000  # how many validation rows to use at most
     probes: int = 8  # hessian: random vectors per batch of calibration rows
@@ -170,14 +172,17 @@ class Mixed(Settings):
         split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
         tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
 
+        student = load_config(state.given_student.folder)
+
         def measured(nodes: Sequence[str]) -> tuple[float, float, Array]:
             logits = precisions.logits(nodes, tokens)
             loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
-            return float(loss), task.metrics(logits, split.known_labels)[task.main_metric], logits
+            read = task.aligned(logits, student)
+            return float(loss), task.metrics(read, split.known_labels)[task.main_metric], read
 
         plain_loss, plain_metric, plain_logits = measured([])
         drops: dict[str, float] = {}
-        if self.order is Order.loss:
+        if self.order is RankedBy.loss:
             sensitivity: dict[str, float] = {}
             for part in progress(list(parts), title="sensitivity", unit="part"):
                 loss, metric, _ = measured(parts[part])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.forms.fake_quantization import Scheme
+from compress.families.forms.fake_quantization import FakeQuantization
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
@@ -65,7 +65,7 @@ class QuantizationAware(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``qat``; raises ValueError where nothing was distilled."""
         student, recovery = state.given_student, state.given_recovery
-        scheme = Scheme(
+        scheme = FakeQuantization(
             weight_bits=7 if reduced(self.weight_bits) else 8,
             per_channel=self.per_channel,
             embeddings=self.embeddings,

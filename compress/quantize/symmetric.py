@@ -70,7 +70,7 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         parts = nodes_by_part(model, attention=True, embeddings=False)
         nodes = [node for part in parts.values() for node in part if node not in left]
         tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
-        how = calibrated.method(symmetric=True)
+        how = calibrated.rule(symmetric=True)
         ranges = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
         wide = too_wide(model, tokens, state.seed)
         made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)), wide)

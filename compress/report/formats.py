@@ -6,7 +6,10 @@ import math
 
 MISSING = "–"
 MILLION, BILLION = 1e6, 1e9
-_SHARES = {"accuracy", "f1", "macro", "micro", "precision", "recall", "exact", "balanced"}  # told in percent: by word
+_SHARES = frozenset(
+    {"accuracy", "f1", "macro", "micro", "precision", "recall", "exact", "balanced", "average", "subset"}
+)
+"""First words of metrics that are written in percent."""
 _ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 

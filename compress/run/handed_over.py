@@ -109,7 +109,8 @@ def _records(rows: Any, split: str) -> Iterator[Row]:
     if library == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         yield from rows.to_dict(orient="records")
     elif library == "datasets" and hasattr(rows, "features"):
-        names = {column: getattr(kind, "names", None) for column, kind in rows.features.items()}
+        kinds = {column: getattr(kind, "feature", kind) for column, kind in rows.features.items()}  # of a list's items
+        names = {column: getattr(kind, "names", None) for column, kind in kinds.items()}
         for row in rows:
             yield {column: _class_name(value, names[column]) for column, value in row.items()}
     elif isinstance(rows, Iterable) and not isinstance(rows, Mapping | bytes):
@@ -135,6 +136,8 @@ def _record(row: Any, split: str, number: int) -> Row:
 
 def _class_name(value: Any, names: list[str] | None) -> Any:
     """Return a ClassLabel's name; None where the class is not public."""
+    if isinstance(value, list):
+        return [_class_name(item, names) for item in value]
     return value if names is None else names[value] if isinstance(value, int) and value >= 0 else None
 
 
@@ -163,6 +166,10 @@ def _file(records: list[Row], split: str, folder: Path) -> str:
 
 def _value(value: Any) -> Any:
     """Return a cell as JSON holds it: NumPy's numbers as Python's, a missing one as null."""
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple) or type(value).__name__ == "ndarray":
+        return [_value(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     if (
         value is None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,11 +22,12 @@ from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
+from compress.tasks.base import Task
 from compress.train import same_randomness
 
 
 @dataclass(frozen=True)
-class Reading:
+class Material:
     """What a student is built with besides the teacher: both tokenizers, and whether rows are pairs of texts."""
 
     teacher: Any
@@ -34,12 +36,22 @@ class Reading:
     pretrained: str | None = None  # the model that the teacher was fine-tuned from
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a student is built from."""
+
+    key: Any  # what tells one from another
+    tokenizer: Callable[[], Any]
+    build: Callable[[Material], PreTrainedModel]
+
+
 @dataclass(kw_only=True)
 class Student(Stage):
     """Create a smaller, untrained model."""
 
     role: ClassVar[Role] = Role.student
     trained: ClassVar[bool] = False  # it knows the task before it is distilled
+    remedy: ClassVar[str] = "Choose student=saved with student.model=FOLDER."  # for a teacher that only answers
 
     @property
     def own_tokens(self) -> bool:
@@ -51,11 +63,27 @@ class Student(Stage):
         """Whether it has the teacher's tokenizer, or shapes or weights that are the teacher's."""
         return True
 
+    def stem(self, task: Task) -> Any:
+        """Return what stands in for the configuration of a teacher that only answers; `needs_weights` says if any can.
+
+        None for a student that needs none at all. Raises ModelError.
+        """
+        return None
+
+    def origin(self, state: State) -> Origin:
+        """Return what this is built from: the teacher's model, unless a student needs none."""
+        teacher = state.given_teacher
+        return Origin(
+            teacher.key,
+            partial(load_tokenizer, teacher.folder),
+            lambda material: self.build(principal(load_model(teacher.folder)), material),
+        )
+
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """The teacher has what this is made from, and the student can answer the task's question."""
         if known.only_answers and self.needs_weights:
             rule = "is built from the teacher's model, and the teacher has no weights: it only answers"
-            yield Fault("", None, rule, "Choose student=saved with student.model=FOLDER.")
+            yield Fault("", None, rule, self.remedy)
         student, task = known.student, known.task
         if student is None or task is None:
             return
@@ -80,7 +108,7 @@ class Student(Stage):
         """Return what identifies the version of a model, other than the teacher, that weights start from."""
         return None
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student in evaluation mode, with random weights or the teacher's."""
         raise NotImplementedError
 
@@ -90,17 +118,17 @@ class Student(Stage):
 
     def __call__(self, state: State) -> State:
         """Return the state with an untrained student."""
-        teacher = state.given_teacher
-        made_with = [self.made_with(), teacher.key, state.data.pairs, state.seed]
+        origin = self.origin(state)
+        made_with = [self.made_with(), origin.key, state.data.pairs, state.seed]
         made_with.append(self.started_from(state.pretrained))
 
         def work(folder: Path) -> None:
-            theirs = load_tokenizer(teacher.folder)
+            theirs = origin.tokenizer()
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                reading = Reading(theirs, ours, state.data.pairs, state.pretrained)
-                student = self.build(principal(load_model(teacher.folder)), reading)
+                material = Material(theirs, ours, state.data.pairs, state.pretrained)
+                student = origin.build(material)
             save_model(student, ours, folder)
 
         if self.own_tokens:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
-from compress.errors import DataError, Fault
+from compress.errors import DataError, Fault, ModelError
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
 from compress.families.registry import family_of
+from compress.hub_access import absent
 from compress.known import NOTHING, Known
 from compress.models.auto import from_config
-from compress.models.loading import content_of, load_config, load_model, quiet
+from compress.models.loading import content_of, load_config, load_model, load_tokenizer, quiet
+from compress.models.positions import longest_row
 from compress.models.word_pieces import started_pieces, trained_pieces
+from compress.pipeline.state import State
 from compress.settings import at_least
-from compress.student.base import Reading, Student
+from compress.student.base import Material, Origin, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, where
-from compress.tasks.heads import head_of
+from compress.tasks.base import Task
+from compress.tasks.heads import head_of, with_head
 
 ALL = "all"  # as many layers as the teacher
 
@@ -43,6 +47,8 @@ class Bert(Student):
     )
     vocabulary_corpus: str | None = None  # text file, one row per line, to learn it from; default: the training rows
 
+    remedy: ClassVar[str] = "Name a model in student.start, or choose student=saved with student.model=FOLDER."
+
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Sizes are at least 1 and fit the teacher, the layer map is known, and weights can be started from."""
         if isinstance(self.layers, str) and self.layers != ALL:
@@ -58,9 +64,41 @@ class Bert(Student):
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
         yield from name_faults(self.start)
-        if known.teacher is not None:
-            yield from self._against(known.teacher, known)
+        teacher = known.teacher
+        if known.only_answers and not self.needs_weights and known.task is not None and not absent(self.start):
+            try:
+                teacher = self.stem(known.task)
+            except ModelError as error:
+                yield Fault("start", None, str(error).rstrip("."))
+        if teacher is not None:
+            yield from self._against(teacher, known)
         yield from super().faults(known)
+
+    @property
+    def needs_weights(self) -> bool:
+        """A model that weights start from lends its shapes and its tokenizer too."""
+        return self.start in NAMED
+
+    def stem(self, task: Task) -> Any:
+        """Return the configuration of the model that weights start from, with the task's head."""
+        config = load_config(where(self.start))
+        family_of(config)
+        return with_head(config, task.head_config())
+
+    def origin(self, state: State) -> Origin:
+        """Return the teacher's model; where there is none, the one that weights start from."""
+        if state.teacher is not None:
+            return super().origin(state)
+        source, head = where(self.start), state.data.task.head_config()
+        config = load_config(source)
+
+        def tokenizer() -> Any:
+            loaded = load_tokenizer(source)
+            loaded.model_max_length = min(loaded.model_max_length, longest_row(config))
+            return loaded
+
+        key = [content_of(source, config), head]
+        return Origin(key, tokenizer, lambda material: self.build(load_model(source, head=head), material))
 
     def _against(self, teacher: Any, known: Known) -> Iterator[Fault]:
         faults = list(self._size_faults(teacher))
@@ -132,7 +170,7 @@ class Bert(Student):
             origin |= {"own_tokens": True, "vocab_size": self.vocabulary}
         return type(teacher)(**(teacher.to_dict() | sizes | origin))
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student; every tensor whose twin in the model that it starts from has its shape is that one's.
 
         A layer's twin is the mapped one; in a model other than the teacher that has as many layers as the student,
@@ -140,14 +178,14 @@ class Bert(Student):
         """
         config = self.config(teacher.config)
         if self.own_tokens:
-            if reading is None:
+            if material is None:
                 raise ValueError("a student with a vocabulary of its own needs both tokenizers")
-            _numbered(config, reading)
+            _numbered(config, material)
         with quiet():
             student = from_config(config)
         student.eval()
         words = word_embeddings(student).detach().clone()
-        source = self._source(None if reading is None else reading.pretrained)
+        source = self._source(None if material is None else material.pretrained)
         given = teacher
         if self.start == "teacher":
             copy_weights(teacher, student, config.teacher_layers)
@@ -156,11 +194,11 @@ class Bert(Student):
             mapped = self.start == "pretrained"
             layers = config.teacher_layers if mapped else layers_of(known, config, self.layer_map)
             copy_weights(given, student, layers, head=known.id2label == config.id2label)
-        if self.own_tokens and reading is not None:
+        if self.own_tokens and material is not None:
             with torch.no_grad():
                 word_embeddings(student).copy_(words)  # rows mean other pieces, also where there are as many
             if self.start != "random":
-                _start_pieces(student, given, reading)
+                _start_pieces(student, given, material)
         return student
 
     def _count(self, teacher: Any) -> int:
@@ -169,20 +207,20 @@ class Bert(Student):
         return int(teacher.num_hidden_layers) if self.layers == ALL else max(1, int(teacher.num_hidden_layers) // 2)
 
 
-def _numbered(config: Any, reading: Reading) -> None:
+def _numbered(config: Any, material: Material) -> None:
     """Set a configuration's vocabulary size and special tokens to those of the student's tokenizer."""
-    config.vocab_size = len(reading.student)
+    config.vocab_size = len(material.student)
     for name in ("bos", "eos", "cls", "sep"):
         number = getattr(config, f"{name}_token_id", None)
         if number is not None:
-            token = reading.teacher.convert_ids_to_tokens(number)
-            setattr(config, f"{name}_token_id", reading.student.get_vocab().get(token))
-    config.pad_token_id = reading.student.pad_token_id
+            token = material.teacher.convert_ids_to_tokens(number)
+            setattr(config, f"{name}_token_id", material.student.get_vocab().get(token))
+    config.pad_token_id = material.student.pad_token_id
 
 
-def _start_pieces(student: PreTrainedModel, given: PreTrainedModel, reading: Reading) -> None:
+def _start_pieces(student: PreTrainedModel, given: PreTrainedModel, material: Material) -> None:
     """Start the word embeddings of a student with pieces of its own, where widths allow."""
     own, known = word_embeddings(student), word_embeddings(given)
-    if own.shape[1] == known.shape[1] and len(known) >= len(reading.teacher):
+    if own.shape[1] == known.shape[1] and len(known) >= len(material.teacher):
         with torch.no_grad():
-            own.copy_(started_pieces(known, reading.teacher, reading.student))
+            own.copy_(started_pieces(known, material.teacher, material.student))

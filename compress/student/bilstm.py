@@ -12,7 +12,7 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.settings import at_least
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.words import OfEmbeddings
 
 
@@ -30,15 +30,15 @@ class BiLstm(OfEmbeddings):
         for name in ("layers", "hidden_size", "fully_connected_size"):
             yield from at_least(self, name, 1)
 
-    def config(self, teacher: Any, reading: Reading | None = None) -> BiLstmConfig:
+    def config(self, teacher: Any, material: Material | None = None) -> BiLstmConfig:
         """Return the student's configuration."""
         return BiLstmConfig(
-            **self.sizes(teacher, reading),
+            **self.sizes(teacher, material),
             lstm_layers=self.layers,
             hidden_size=self.hidden_size,
             fully_connected_size=self.fully_connected_size,
         )
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
-        """Return a BiLSTM whose embeddings start as `start` says."""
-        return self.started(BiLstmForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)
+    def untrained(self, teacher: Any, material: Material | None = None) -> PreTrainedModel:
+        """Return a BiLSTM with random weights."""
+        return BiLstmForSequenceClassification(self.config(teacher, material))

@@ -13,7 +13,7 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.settings import at_least
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.words import OfEmbeddings
 
 
@@ -40,12 +40,12 @@ class Cnn(OfEmbeddings):
         if not self.widths or any(width < 1 for width in self.widths):
             yield Fault("widths", list(self.widths), "must list whole numbers from 1", "For example [3,4,5].")
 
-    def config(self, teacher: Any, reading: Reading | None = None) -> CnnConfig:
+    def config(self, teacher: Any, material: Material | None = None) -> CnnConfig:
         """Return the student's configuration."""
         return CnnConfig(
-            **self.sizes(teacher, reading), widths=list(self.widths), filters=self.filters, pooling=self.pooling.value
+            **self.sizes(teacher, material), widths=list(self.widths), filters=self.filters, pooling=self.pooling.value
         )
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
-        """Return a convolutional classifier whose embeddings start as `start` says."""
-        return self.started(CnnForSequenceClassification(self.config(teacher.config, reading)), teacher, reading)
+    def untrained(self, teacher: Any, material: Material | None = None) -> PreTrainedModel:
+        """Return a convolutional classifier with random weights."""
+        return CnnForSequenceClassification(self.config(teacher, material))

@@ -20,7 +20,7 @@ from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
 from compress.settings import at_least
-from compress.student.base import Reading, Student
+from compress.student.base import Material, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.tasks.heads import HEAD
 
@@ -98,7 +98,7 @@ class Mobile(Student):
         config.teacher_layers = list(layer_map(self.layer_map, count, teacher.num_hidden_layers))
         return config
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student: random layers between embeddings and, for BERT and RoBERTa, a head from the teacher.
 
         Word embeddings start from the truncated singular value decomposition of the teacher's; of a trigram's
@@ -107,8 +107,8 @@ class Mobile(Student):
         and stays so, as a trigram at a text's end must not see whether padding follows.
         """
         config = self.config(teacher.config)
-        if reading is not None:
-            config.pad_token_id = reading.student.pad_token_id
+        if material is not None:
+            config.pad_token_id = material.student.pad_token_id
         with quiet():
             student = from_config(config)
         if self.copy_weights:

@@ -20,7 +20,7 @@ from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.settings import at_least
-from compress.student.base import Reading, Student
+from compress.student.base import Material, Student
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 
 
@@ -90,7 +90,7 @@ class Shared(Student):
         settings.pop("model_type")
         return SharedForm.config_of(family)(**settings)
 
-    def build(self, teacher: PreTrainedModel, reading: Reading | None = None) -> PreTrainedModel:
+    def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student; what its layers share starts as ``start`` says, all else from the teacher's twin.
 
         Factorised word embeddings start from the truncated singular value decomposition of the teacher's.

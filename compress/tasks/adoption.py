@@ -94,7 +94,20 @@ def adopt_classes(config: Any, labels: Sequence[str], mapping: Mapping[str, str]
     if int(config.num_labels) == 1:
         return _single(config, labels, mapping)
     if kind == "multi_label_classification":
-        raise Refusal("was trained for multi label classification, not for one label per row")
+        raise Refusal(
+            "was trained for multi label classification, not for one label per row (task=multi_label is its task)"
+        )
+    return _several(head_labels(config), labels, mapping)
+
+
+def adopt_labels(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> Adoption:
+    """Return how the outputs of a model for several labels per row are read as these labels; raises Refusal.
+
+    They are matched as those of `adopt_classes`.
+    """
+    if config.problem_type != "multi_label_classification":
+        said = f"problem_type is {config.problem_type} in its config.json"
+        raise Refusal(f"was not trained for any number of labels per row ({said}, not multi_label_classification)")
     return _several(head_labels(config), labels, mapping)
 
 

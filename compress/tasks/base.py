@@ -91,9 +91,11 @@ class Task(ABC):
     predicts: ClassVar[str]
     """What its labels are, in messages: "classes", "scores"."""
     distributes: ClassVar[bool]
-    """Whether the softmax of the logits is a distribution, which a temperature can soften."""
+    """Whether logits stand for probabilities, of classes or of each label, which a temperature can soften."""
     missing: ClassVar[float]
     """What stands for the label of a row, or of a word, that has none."""
+    several: ClassVar[bool] = False
+    """Whether a row may have any number of labels, read as a list of names (`compress.tasks.label_lists`)."""
     by_token: ClassVar[bool] = False
     """Whether a model answers for every token, logits (batch, tokens, outputs), and the task reads some of the answers.
 
@@ -130,8 +132,12 @@ class Task(ABC):
     def refusal(cls, label: str) -> tuple[str, str] | None:
         """Return what is wrong with a label, as "the label '…' is …", and the remedy; None for one that can be used."""
 
+    def names(self, label: str) -> Sequence[str]:
+        """Return the names in the label of a row, by which rows are counted; none where labels have no names."""
+        return ()
+
     def unknown(self, label: str) -> bool:
-        """Return whether a label is one that the training rows do not have, and that a model must have learned."""
+        """Return whether a name is one that the training rows do not have, and that a model must have learned."""
         return False
 
     def extended(self, labels: Iterable[str]) -> Self:
@@ -139,7 +145,7 @@ class Task(ABC):
         return self
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
-        """Return the class of each row, by which rows are counted and splits stratified; None where there are none."""
+        """Return the class of each row, by which splits are stratified; None where there are none."""
         return None
 
     @abstractmethod
@@ -188,6 +194,11 @@ class Task(ABC):
     def label_names(self) -> tuple[str, ...]:
         """The labels that it tells apart; none where its outputs are not those of labels."""
         return self.output_names if self.distributes else ()
+
+    @property
+    def cut_at(self) -> tuple[float, ...]:
+        """The probability from which each label is answered, where a row may have `several`; else none."""
+        return ()
 
     @abstractmethod
     def head_config(self) -> dict[str, Any]:
@@ -270,6 +281,17 @@ class Task(ABC):
         """
 
     # answers
+
+    def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
+        """Return entries of a model's configuration that say how its answers are read, chosen on validation rows.
+
+        ``answers`` computes its logits on rows with these labels.
+        """
+        return {}
+
+    def aligned(self, logits: Array, config: Any) -> Array:
+        """Return the logits of a model of this configuration as this task reads them, where the two differ in that."""
+        return logits
 
     @abstractmethod
     def predictions(self, logits: Array) -> Array:

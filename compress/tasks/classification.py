@@ -74,6 +74,10 @@ class Classification(Task):
     def refusal(cls, label: str) -> None:
         """Return None: any text can be a class."""
 
+    def names(self, label: str) -> Sequence[str]:
+        """Return the label, which is one name."""
+        return (label,)
+
     def unknown(self, label: str) -> bool:
         """Return whether it is none of the classes."""
         return label not in self.labels

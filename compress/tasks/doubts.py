@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from compress.errors import DataError
 from compress.tasks.base import Labelled
+from compress.tasks.label_lists import refuse_lists
 from compress.wording import counted, shortened
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -29,6 +30,7 @@ def refuse_doubtful_labels(splits: Sequence[Labelled], *, asked: bool) -> None:
     ``asked`` means that the recipe names the task: then every word is used as a class, and what is not a score is found
     when it is encoded. Otherwise labels that may be either, or stand for a missing value, are refused too.
     """
+    refuse_lists(splits)
     for rows in splits:
         _refuse_sizes(rows)
     if not asked:

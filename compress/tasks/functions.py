@@ -5,6 +5,7 @@ Means are over what is real: rows that have a label, tokens that are not padding
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,3 +39,28 @@ def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, tempe
     if not real.any():
         return 0 * ours[real].sum()
     return soft_target_loss(ours[real], theirs[real], temperature)
+
+
+def label_loss(logits: Tensor, labels: Tensor, positive_weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy in nats of each row (batch,), mean over its labels that are known.
+
+    Logits and labels (batch, labels); a label is 1, 0, or NaN where it is not known, and a row has one that is.
+    ``positive_weights`` (labels,) multiply the loss where the label is 1.
+    """
+    known = ~labels.isnan()
+    errors = functional.binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num().to(logits.dtype), reduction="none", pos_weight=positive_weights
+    )
+    return (errors * known).sum(-1) / known.sum(-1)
+
+
+def label_soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) in nats of each label's own two outcomes, mean over rows and labels.
+
+    Logits (batch, labels), one for each label, softened by the sigmoid: p log(p/q) + (1 - p) log((1 - p)/(1 - q)).
+    Times temperature², as `soft_target_loss`. It is that loss for labels that do not exclude each other, each a
+    distribution of its own.
+    """
+    ours, theirs = (x / temperature for x in alike(student, teacher))
+    log_q, log_p = (torch.stack([functional.logsigmoid(x), functional.logsigmoid(-x)]) for x in (ours, theirs))
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(0).mean()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 MARK = "compress_task"
 """Entry that names the task of a head, where nothing else in a configuration tells it; see `Task.head_config`."""
 
-HEAD = ("id2label", "label2id", "problem_type", "label_range", MARK)
+THRESHOLDS = "thresholds"
+"""Entry with the probability from which each label is given, in the order of the outputs."""
+
+HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, MARK)
 """Entries of a configuration that belong to its head."""
 
 IDLE_HEAD = {"num_labels": 1}
@@ -24,11 +27,27 @@ def with_head(config: Any, head: Mapping[str, Any]) -> Any:
 
 
 def set_head(config: Any, head: Mapping[str, Any]) -> None:
-    """Give a configuration the head's settings, and, where it is another one, take away the mark of the task before."""
+    """Give a configuration the head's settings, and, where it is another one, take away the mark of the task before.
+
+    Thresholds leave with the kind of head that they are for.
+    """
     if "id2label" in head and hasattr(config, MARK):
         setattr(config, MARK, None)
+    if hasattr(config, THRESHOLDS) and head.get("problem_type", config.problem_type) != config.problem_type:
+        delattr(config, THRESHOLDS)
     for name, value in sorted(head.items(), reverse=True):  # num_labels would overwrite the labels' names
         setattr(config, name, value)
+
+
+def reorder_thresholds(config: Any, rows: Sequence[int | None]) -> None:
+    """Give each output the threshold of the output ``rows`` of before; none is left where one of them had none."""
+    before = getattr(config, THRESHOLDS, None)
+    if before is None:
+        return
+    if None in rows:
+        delattr(config, THRESHOLDS)
+    else:
+        setattr(config, THRESHOLDS, [before[row] for row in rows if row is not None])
 
 
 def head_of(config: Any) -> dict[str, Any]:

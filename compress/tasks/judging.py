@@ -65,6 +65,62 @@ def judge_classes(head: Head, names: Sequence[str], predicted: Array, labels: Ar
         yield "not better than chance: this model does not know these labels, or was trained on other texts"
 
 
+def judge_labels(
+    head: Head, names: Sequence[str], metrics: Mapping[str, float], answered: Array, labels: Array
+) -> Iterator[str]:
+    """Yield what a model for several labels per row is worth; raises ModelError where its outputs are others' labels.
+
+    ``answered`` and ``labels`` are (rows, labels); NaN stands for a label that is not known.
+    """
+    adoption, rows = head.adoption, len(labels)
+    known, true = ~np.isnan(labels), np.nan_to_num(labels) > 0
+    yield f"micro F1 {metrics['micro_f1']:.3f} on {rows:,} sampled rows"
+    if rows < ENOUGH:
+        if adoption.assumed:
+            yield f"too few rows to confirm {adoption.note}"
+        return
+    order = _best_columns(answered, true, known)
+    moved = np.empty_like(answered)
+    moved[:, order] = answered  # as if output i stood for label order[i]
+    errors, fewer = (((side != true) & known).sum(-1) for side in (answered, moved))
+    gained, lost = int((fewer < errors).sum()), int((fewer > errors).sum())
+    if _beyond_chance(gained, gained + lost, 0.5, tests=math.factorial(min(len(names), 20))):
+        meant = _meant(adoption, names, order)
+        rule = (
+            f"it is wrong about {errors.mean():.2f} labels per row of {rows:,} labelled rows, and would be about "
+            f"{fewer.mean():.2f} if its outputs stood for other labels"
+        )
+        if not head.mapped:
+            raise ModelError(
+                f"{head.name}: {rule}. If they do, {_remedy(head, meant)}; "
+                "otherwise check that the rows are labelled as those it was trained on."
+            )
+        yield f"despite data.labels, {rule} ({', '.join(f'{name} = {label}' for name, label in meant.items())})"
+    given, shares = (answered & known).sum(0), true.sum(0) / np.maximum(known.sum(0), 1)
+    right, expected = int((answered & true & known).sum()), float((given * shares).sum() / max(given.sum(), 1))
+    if not _beyond_chance(right, int(given.sum()), expected, tests=1):
+        if adoption.assumed:
+            raise ModelError(
+                f"{head.name}: of {int(given.sum()):,} labels that it gives on {rows:,} labelled rows {right:,} are "
+                f"right, as by chance, and nothing shows that it was trained on these labels ({adoption.note}). Name a "
+                "teacher that was, set teacher.fine_tune=always to train it on these rows, or name its outputs: "
+                "data.labels."
+            )
+        yield "not better than chance: this model does not know these labels, or was trained on other texts"
+
+
+def _best_columns(answered: Array, true: Array, known: Array) -> Array:
+    """Return for each output the label that it stands for, so that fewest labels are wrong (outputs,)."""
+    from scipy.optimize import linear_sum_assignment
+
+    count = answered.shape[1]
+    there, absent = (answered.T.astype(np.int64), (~answered).T.astype(np.int64))
+    same = there @ (true & known) + absent @ (~true & known)  # (outputs, labels)
+    same = same * (count + 1) + np.eye(count, dtype=np.int64)  # of equal orders the one that changes least
+    order: Array = linear_sum_assignment(same, maximize=True)[1]
+    return order
+
+
 def best_order(predicted: Array, labels: Array, count: int) -> Array:
     """Return for each class that is predicted the class that it stands for, so that most rows are right, (classes,)."""
     from scipy.optimize import linear_sum_assignment

@@ -11,6 +11,7 @@ from compress.tasks.base import Task
 from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
+from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 
 TASKS: dict[str, type[Task]] = {}
@@ -36,6 +37,7 @@ def on_register(listener: Callable[[type[Task]], None]) -> None:
 
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
+register(MultiLabel)
 
 
 class Choices(Mapping[str, type[TaskChoice] | TaskChoice]):

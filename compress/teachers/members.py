@@ -19,7 +19,7 @@ from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
 from compress.models.ensemble import ensemble as joined
-from compress.models.evaluate import main_metric
+from compress.models.evaluate import main_metric, tune
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
@@ -166,13 +166,14 @@ def together(
         whole = joined(
             models, orders, head, combine=ensemble.combine.value, weights=weights, chosen=ensemble.chosen
         )  # fmt: skip
-        save_model(whole, tokenizer, folder)
         validation = [tokenize(after.data.validation, tokenizer, ensemble.max_tokens) for after in (*made, chosen)]
         found = []
         for model, tokens, task in zip([*models, whole], validation, [*tasks, chosen.data.task], strict=True):
             nn.Module.to(model, device())
             found.append(main_metric(model, tokens, task).get(metric))
             model.cpu()
+        tune(whole, validation[-1], chosen.data.task)
+        save_model(whole, tokenizer, folder)
         return {"validation": found}
 
     product = state.workshop.make(Kind("ensemble", revision=1),

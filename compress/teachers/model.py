@@ -22,7 +22,7 @@ from compress.hub_access import absent, looks_like_a_path
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.ensemble import EnsembleConfig
-from compress.models.evaluate import metric_and_loss
+from compress.models.evaluate import metric_and_loss, tune
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
@@ -334,6 +334,7 @@ class Teacher(BaseTeacher, Training):
             least_steps=self.least_steps,
             validate_every=-(-STEPS_APART // self._steps_an_epoch(state)),
         )
+        tune(model, validation, state.data.task)
         model.cpu()
         return curves
 

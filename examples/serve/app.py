@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from tokenizers import Encoding, Tokenizer
 
+SEVERAL = "multi_label_classification"  # any number of labels per text
 MOST_TEXTS = 64  # of a request
 MOST_BYTES = 4 * 2**20  # of a request's body
 CPU_INFO = Path("/proc/cpuinfo")
@@ -45,9 +46,10 @@ class Question(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The model's answer for a text: a label with all probabilities, or a score; or why there is none."""
+    """The model's answer for a text: a label, or any number of them, with all probabilities; a score; or why not."""
 
     label: str | None = None
+    labels: list[str] | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
@@ -80,8 +82,8 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", "regression"):
-            raise Unusable(f"{folder} is for {kind}, and this program answers with one label or score per text")
+        if kind not in ("single_label_classification", SEVERAL, "regression"):
+            raise Unusable(f"{folder} is for {kind}, and this program answers with labels or one score per text")
         self.pairs: bool = facts["pairs"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
         pad = reading["pad_token"]
@@ -89,6 +91,8 @@ class Artifact:
         names = config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score = kind == "regression"
+        self.is_several = kind == SEVERAL
+        self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / graph["file"], threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
@@ -148,6 +152,11 @@ class Artifact:
             return {"error": "the model's answer is not a number"}
         if self.is_score:
             return {"score": float(logits[0])}
+        if self.is_several:
+            shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            rows = list(zip(self.labels, shares, self.thresholds, strict=True))
+            labels = [label for label, share, threshold in rows if share >= threshold]
+            return {"labels": labels, "probabilities": {label: float(share) for label, share, _ in rows}}
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         best = int(shares.argmax())

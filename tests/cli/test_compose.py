@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compress.cli import compose, recipe_files
+from compress.cli.composing import sweeps
 from compress.cli.sweep import check_all, named, sweep
 from compress.data import Files, Hub
 from compress.describe import describe
@@ -336,7 +337,7 @@ def test_faults_of_words_settings_and_files_are_told_together(monkeypatch):
 
 
 def test_a_sweep_is_every_combination():
-    assert compose.combinations(["seed=1,2", "prune=[],[heads]", "hydra/launcher=basic"]) == [
+    assert sweeps.combinations(["seed=1,2", "prune=[],[heads]", "hydra/launcher=basic"]) == [
         ["seed=1", "prune=[]"], ["seed=1", "prune=[heads]"], ["seed=2", "prune=[]"], ["seed=2", "prune=[heads]"]
     ]  # fmt: skip
 
@@ -373,10 +374,10 @@ def test_labels_of_jobs_are_short_safe_and_distinct():
 def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
     looked = []
     monkeypatch.setattr(compose, "check", looked.append)
-    check_all(compose.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2", "name=mine"]))
+    check_all(sweeps.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2", "name=mine"]))
     assert [recipe.name for recipe in looked] == ["mine-heads.ratio=0.1-seed=1", "mine-heads.ratio=0.1-seed=2"]
     looked.clear()
-    check_all(compose.combinations(["prepare=[],[theseus]"]))
+    check_all(sweeps.combinations(["prepare=[],[theseus]"]))
     assert [list(recipe.prepare) for recipe in looked] == [[], ["theseus"]]
 
 

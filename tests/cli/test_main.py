@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -332,13 +330,6 @@ def test_each_reason_for_a_missing_timing_is_told_once():
 def test_the_module_is_the_program():
     done = subprocess.run([sys.executable, "-m", "compress", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("compress 0.")
-
-
-def test_only_one_file_knows_hydra():
-    package = Path(cli.__file__).parents[1]
-    mentions = re.compile(r"^\s*(import|from) (hydra|omegaconf)\b", re.MULTILINE)
-    knowing = [path.name for path in package.rglob("*.py") if mentions.search(path.read_text(encoding="utf-8"))]
-    assert knowing == ["compose.py"]
 
 
 def code_of(argv: list[str]) -> int:

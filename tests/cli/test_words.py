@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compress.cli import compose
+from compress.cli.composing import sweeps
 from compress.cli.main import main
 from compress.cli.sweep import Outcome, sweep
 from compress.errors import RecipeError
@@ -35,7 +36,7 @@ def refused(words, *, swept=False):
     """Return what is said against words; that takes no time to speak of."""
     start = time.monotonic()
     with pytest.raises(RecipeError) as caught:
-        compose.combinations(words) if swept else compose.compose(words)
+        sweeps.combinations(words) if swept else compose.compose(words)
     assert time.monotonic() - start < 10
     return str(caught.value)
 
@@ -80,7 +81,7 @@ def test_of_hydras_settings_only_plugins_and_their_plain_parameters_can_be_set(w
 
 def test_a_plugin_and_its_plain_parameter_can_be_set():
     words = ["hydra/launcher=basic", "hydra/sweeper=basic", "hydra.sweeper.max_batch_size=1", "seed=1,2"]
-    assert compose.combinations(words) == [["seed=1"], ["seed=2"]]
+    assert sweeps.combinations(words) == [["seed=1"], ["seed=2"]]
 
 
 FILES = [
@@ -232,7 +233,7 @@ def test_a_sweep_takes_recipe_files(word, names, monkeypatch, elsewhere, capsys)
     words = [word.replace("ABSOLUTE", str(elsewhere)), "seed=1,2"]
     assert [outcome.error for outcome in sweep([*words, "output=out"])] == [""] * 2 * len(names)
     assert ran == [(name, seed) for name in names for seed in (1, 2)]
-    assert [compose.compose(job).recipe for job in compose.combinations(words)] == [n for n in names for _ in (1, 2)]
+    assert [compose.compose(job).recipe for job in sweeps.combinations(words)] == [n for n in names for _ in (1, 2)]
     assert main(["run", "-m", "--cfg", *words]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 * len(names)
 

@@ -70,7 +70,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     ),
     "empty label": ({"train.tsv": NAMED + "\tfine\n"}, {}, ["train.tsv, line 42: the label ('label') is empty"]),
     "several": (
-        {"train.tsv": NAMED + "pos\t\n" + "\tx\n" * 3},
+        {"train.tsv": NAMED + "pos\t\n" * 4},
         {},
         ["train.tsv, line 42: the text", "3 more lines of this file cannot be used"],
     ),
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
         {"train": "train.jsonl"},
         ["line 41: holds half a character"],
     ),
-    "only a tab": ({"train.tsv": NAMED + "\t\n"}, {}, ["line 42: the label ('label') is empty"]),
+    "only a tab": ({"train.tsv": NAMED + "\t\n"}, {}, ["line 42: the text ('text') is empty"]),
     "no header after all": (
         {"train.tsv": "question\twhat\nanswer\tthat\n"},
         {},
@@ -153,7 +153,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "json label": (
         {"train.jsonl": JSON + '{"label": ["n"], "text": "x"}\n'},
         {"train": "train.jsonl"},
-        ["line 41: the label ('label') is a list"],
+        ["line 41: the label is a list", "task=multi_label"],
     ),
     "json null": (
         {"train.jsonl": JSON + '{"label": null, "text": "x"}\n'},

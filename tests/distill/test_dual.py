@@ -24,7 +24,7 @@ from compress.known import Known
 from compress.models.loading import load_config, load_model
 from compress.models.word_pieces import trained_pieces
 from compress.run.check import check
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.bert import Bert
 from tests.conftest import FAMILY_NAMES, VOCABULARY, reviews, tiny_tokenizer
 from tests.families.test_language_head import save_language_model
@@ -44,7 +44,7 @@ def words(max_tokens: int = 62, family: str = "bert") -> tuple[SharedWords, Any,
 def objective(folder: Path, family: str = "bert", **settings: Any) -> DualObjective:
     source = save_language_model(folder / "pretrained", family)
     rows, theirs, ours = words(family=family)
-    student = SMALL.build(load_model(source, head={"num_labels": 2}), Reading(theirs, ours, pairs=False))
+    student = SMALL.build(load_model(source, head={"num_labels": 2}), Material(theirs, ours, pairs=False))
     encoder, head = load_language_model(source)
     said: dict[str, Any] = {"share": 0.4, "student_words": 0.5, "weight": 3.0, "projected": "up", "seed": 3}
     return DualObjective(student, encoder, head, rows, (theirs, ours), (2, 4), **(said | settings)).eval()

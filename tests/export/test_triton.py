@@ -137,8 +137,8 @@ def test_a_run_serves_what_its_other_stages_made_and_says_that_it_is_not_measure
         assert "serves onnx, dynamic, symmetric; README.md says how" in text
     folder = finished / "run" / one["path"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "client.py", "dynamic", "dynamic_text", "logits_to_labels", "onnx", "onnx_text", "symmetric",
-        "symmetric_text", "text_to_tokens",
+        "README.md", "client.py", "config.json", "dynamic", "dynamic_text", "logits_to_labels", "onnx", "onnx_text",
+        "symmetric", "symmetric_text", "text_to_tokens", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     for name in ("onnx", "dynamic", "symmetric"):
         graph = finished / "run" / "artifacts" / name / "model.onnx"

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.families.forms.fake_quantization import (
+    FakeQuantization,
     FakeQuantizedEmbedding,
     FakeQuantizedLinear,
     MovingRange,
-    Scheme,
     activation_grid,
     fake_quantize,
     insert,
@@ -75,7 +75,7 @@ def test_the_integers_are_those_of_onnx_runtime(tmp_path: Path) -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_a_linear_layer_is_that_of_quantized_inputs_and_weights(bits: int, highest: int, per_channel: bool) -> None:
     linear = nn.Linear(5, 3)
-    fake = FakeQuantizedLinear(linear, Scheme(weight_bits=bits, per_channel=per_channel)).eval()
+    fake = FakeQuantizedLinear(linear, FakeQuantization(weight_bits=bits, per_channel=per_channel)).eval()
     fake.inputs.low.fill_(-1.0), fake.inputs.high.fill_(2.0)
     inputs = torch.randn(4, 5)
     step, zero = (float(x) for x in activation_grid(torch.tensor(-1.0), torch.tensor(2.0)))
@@ -93,7 +93,7 @@ def test_a_linear_layer_is_that_of_quantized_inputs_and_weights(bits: int, highe
 
 
 def test_seven_bits_never_overflow_sixteen() -> None:
-    fake = FakeQuantizedLinear(nn.Linear(64, 8), Scheme(weight_bits=7))
+    fake = FakeQuantizedLinear(nn.Linear(64, 8), FakeQuantization(weight_bits=7))
     whole = torch.round(fake.weight / fake.scale())
     assert whole.abs().max() == 64
     assert 2 * 255 * 64 <= np.iinfo(np.int16).max < 2 * 255 * 65
@@ -102,7 +102,7 @@ def test_seven_bits_never_overflow_sixteen() -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_an_embedding_has_the_rows_of_its_quantized_table(per_channel: bool) -> None:
     table = nn.Embedding(7, 6, padding_idx=0)
-    fake = FakeQuantizedEmbedding(table, Scheme(per_channel=per_channel))
+    fake = FakeQuantizedEmbedding(table, FakeQuantization(per_channel=per_channel))
     numbers = torch.tensor([[1, 5, 0], [6, 6, 2]])
     scale = weight_scale(table.weight, per_channel, 127)
     whole = fake_quantize(table.weight, scale, torch.zeros_like(scale), -127, 127)
@@ -122,7 +122,7 @@ def test_the_gradient_goes_straight_through_even_where_values_saturate() -> None
 
 
 def test_weights_and_inputs_of_a_layer_get_the_gradient_of_the_quantized_product() -> None:
-    fake = FakeQuantizedLinear(nn.Linear(4, 2), Scheme())
+    fake = FakeQuantizedLinear(nn.Linear(4, 2), FakeQuantization())
     inputs = torch.randn(3, 4, requires_grad=True)
     fake(inputs).sum().backward()
     fake.eval()
@@ -162,7 +162,7 @@ def test_padding_moves_no_range() -> None:
     found = []
     for batch in (short, padded):
         model = tiny_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        insert(model, Scheme())
+        insert(model, FakeQuantization())
         with torch.no_grad():
             model.train()(**{name: value for name, value in batch.items() if name != "labels"})
         found.append([(one.low.item(), one.high.item()) for one in ranges(model)])
@@ -171,14 +171,14 @@ def test_padding_moves_no_range() -> None:
 
 
 def test_the_scheme_says_what_is_fake_quantized() -> None:
-    def kinds(scheme: Scheme) -> list[str]:
+    def kinds(scheme: FakeQuantization) -> list[str]:
         model = tiny_model("roberta")
         insert(model, scheme)
         return [
             name for name, m in model.named_modules() if isinstance(m, FakeQuantizedLinear | FakeQuantizedEmbedding)
         ]
 
-    assert len(kinds(Scheme())) == 3 + 4 * 6 + 2
-    assert len(kinds(Scheme(embeddings=False))) == 4 * 6 + 2
-    assert "classifier.out_proj" not in kinds(Scheme(classifier=False))
-    assert "classifier.dense" in kinds(Scheme(classifier=False))
+    assert len(kinds(FakeQuantization())) == 3 + 4 * 6 + 2
+    assert len(kinds(FakeQuantization(embeddings=False))) == 4 * 6 + 2
+    assert "classifier.out_proj" not in kinds(FakeQuantization(classifier=False))
+    assert "classifier.dense" in kinds(FakeQuantization(classifier=False))

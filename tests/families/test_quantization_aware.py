@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.errors import ModelError
-from compress.families.forms.fake_quantization import FakeQuantizedLinear, Scheme, ranges
+from compress.families.forms.fake_quantization import FakeQuantization, FakeQuantizedLinear, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.families.registry import can_be_taken_apart, family_of
@@ -38,7 +38,7 @@ def pruned(family: str) -> PreTrainedModel:
     )
 
 
-def trained(model: PreTrainedModel, family: str, scheme: Scheme) -> PreTrainedModel:
+def trained(model: PreTrainedModel, family: str, scheme: FakeQuantization) -> PreTrainedModel:
     """Return ``model`` fake-quantized, its ranges set by random batches."""
     fake = fake_quantized(model, scheme).train()
     with torch.no_grad():
@@ -50,7 +50,7 @@ def trained(model: PreTrainedModel, family: str, scheme: Scheme) -> PreTrainedMo
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_what_is_made_fake_keeps_family_shape_and_weights(family: str) -> None:
     model = pruned(family)
-    fake = fake_quantized(model, Scheme())
+    fake = fake_quantized(model, FakeQuantization())
     assert can_be_taken_apart(fake.config)
     assert family_of(fake.config) is family_of(model.config)
     assert (kept_heads(fake.config), neurons(fake.config)) == (kept_heads(model.config), neurons(model.config))
@@ -61,7 +61,12 @@ def test_what_is_made_fake_keeps_family_shape_and_weights(family: str) -> None:
 
 
 def test_it_reloads_in_a_fresh_process_to_the_bit(tmp_path: Path) -> None:
-    schemes = [Scheme(), Scheme(weight_bits=7), Scheme(per_channel=False), Scheme(embeddings=False, classifier=False)]
+    schemes = [
+        FakeQuantization(),
+        FakeQuantization(weight_bits=7),
+        FakeQuantization(per_channel=False),
+        FakeQuantization(embeddings=False, classifier=False),
+    ]
     models = {
         family: trained(pruned(family), family, scheme) for family, scheme in zip(FAMILY_NAMES, schemes, strict=True)
     }
@@ -69,7 +74,7 @@ def test_it_reloads_in_a_fresh_process_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_padding_never_changes_logits() -> None:
-    fake = trained(pruned("bert"), "bert", Scheme())
+    fake = trained(pruned("bert"), "bert", FakeQuantization())
     batch = tiny_batch(4, 7)
     wider = {name: torch.nn.functional.pad(batch[name], (0, 5)) for name in INPUTS}
     with torch.no_grad():
@@ -77,7 +82,7 @@ def test_padding_never_changes_logits() -> None:
 
 
 def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
-    model, validation = fake_quantized(tiny_model(), Scheme()), tokens(40, 2)
+    model, validation = fake_quantized(tiny_model(), FakeQuantization()), tokens(40, 2)
     objective = Supervised(model)
     if stop_at is not None:
         steps = iter(range(10**6))
@@ -111,13 +116,15 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_ranges_to_the_bi
 @pytest.mark.parametrize(
     ("family", "scheme"),
     [
-        ("bert", Scheme()),
-        ("roberta", Scheme(weight_bits=7)),
-        ("distilbert", Scheme(per_channel=False)),
-        ("electra", Scheme(embeddings=False, classifier=False)),
+        ("bert", FakeQuantization()),
+        ("roberta", FakeQuantization(weight_bits=7)),
+        ("distilbert", FakeQuantization(per_channel=False)),
+        ("electra", FakeQuantization(embeddings=False, classifier=False)),
     ],
 )
-def test_the_integers_in_onnx_runtime_say_what_was_trained(family: str, scheme: Scheme, tmp_path: Path) -> None:
+def test_the_integers_in_onnx_runtime_say_what_was_trained(
+    family: str, scheme: FakeQuantization, tmp_path: Path
+) -> None:
     fake = trained(pruned(family), family, scheme)
     names = [name for name in INPUTS if name in tiny_batch(family=family)]
     write_onnx(as_integers(fake), names, tmp_path / "model.onnx")
@@ -142,4 +149,4 @@ def test_the_integers_in_onnx_runtime_say_what_was_trained(family: str, scheme: 
 def test_other_families_are_refused() -> None:
     model = BiLstmForSequenceClassification(BiLstmConfig(vocab_size=9, pad_token_id=0, num_labels=2))
     with pytest.raises(ModelError, match="cannot be taken apart"):
-        fake_quantized(model, Scheme())
+        fake_quantized(model, FakeQuantization())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from compress.families.forms.fake_quantization import Scheme
+from compress.families.forms.fake_quantization import FakeQuantization
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import shrink
 from compress.families.registry import FAMILIES
@@ -44,7 +44,7 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
         made[f"uneven-{family}"] = shrink(tiny_model(family), heads=HEADS), family
         made[f"narrow-{family}"] = narrow(tiny_model(family), [0, 1, 2, 5, 7, 11, 15]), family
         made[f"qat-{family}"] = trained_ranges(
-            fake_quantized(shrink(tiny_model(family), heads=HEADS), Scheme()), family
+            fake_quantized(shrink(tiny_model(family), heads=HEADS), FakeQuantization()), family
         )
         made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 
 from compress.data.dataset import Dataset, Split
 from compress.families.base import Attention, Family, Listener, Projection
-from compress.families.forms.fake_quantization import Scheme, ranges
+from compress.families.forms.fake_quantization import FakeQuantization, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import kept_heads, neurons, shrink
 from compress.families.registry import FAMILIES, LAYERED, can_be_taken_apart, register
@@ -316,7 +316,7 @@ def test_magnitude_is_the_norm_of_all_that_leaves_with_a_head_or_unit() -> None:
 
 @torch.no_grad()
 def test_fake_quantization_takes_the_pruned_form(tmp_path: Path) -> None:
-    fake = fake_quantized(shrink(toy(), heads=HEADS, units=UNITS), Scheme())
+    fake = fake_quantized(shrink(toy(), heads=HEADS, units=UNITS), FakeQuantization())
     observe(fake.train(), batch())
     fake.eval()
     assert all(moving.batches == 1 for moving in ranges(fake))

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from compress.models.loading import save_model
 from compress.models.word_pieces import started_pieces, trained_pieces
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.bert import Bert
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 
@@ -99,7 +99,7 @@ def test_a_student_with_its_own_pieces_reloads_elsewhere_with_the_same_logits(fa
     teacher, theirs = tiny_model(family), tiny_tokenizer(family)
     student = Bert(layers=2, vocabulary=60)
     ours = trained_pieces(theirs, TEXTS, 60)
-    model = student.build(teacher, Reading(theirs, ours, pairs=False))
+    model = student.build(teacher, Material(theirs, ours, pairs=False))
     torch.testing.assert_close(
         model.get_input_embeddings().weight, started_pieces(teacher.get_input_embeddings().weight, theirs, ours)
     )

@@ -22,7 +22,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
-from compress.quantize.mixed import Grain, Mixed, Order, Precisions, Sensitivity
+from compress.quantize.mixed import Grain, Mixed, Precisions, RankedBy, Sensitivity
 from compress.quantize.qdq import Scheme
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
@@ -150,7 +150,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BY_LOSS = StaticInt8(rows=16, mixed=Mixed(max_drop=0.0, grain=Grain.half))
-BY_CURVATURE = StaticInt8(rows=16, mixed=Mixed(max_drop=0.0, order=Order.hessian, probes=2))
+BY_CURVATURE = StaticInt8(rows=16, mixed=Mixed(max_drop=0.0, order=RankedBy.hessian, probes=2))
 
 
 def test_the_choice_stands_in_the_report_and_holds_on_validation_rows(folder: Path) -> None:

@@ -24,7 +24,7 @@ from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.quantize.calibration import Collector, Method, even_batches, measure_ranges
+from compress.quantize.calibration import Collector, RangeRule, even_batches, measure_ranges
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
 from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq
 from compress.quantize.ranges import Calibration
@@ -50,11 +50,11 @@ def graph(folder: Path, family: str = "bert") -> Path:
     return folder / MODEL
 
 
-def names_and_ranges(path: Path, tokens: Tokens, method: Method) -> tuple[Any, list[str], dict[str, Any]]:
+def names_and_ranges(path: Path, tokens: Tokens, rule: RangeRule) -> tuple[Any, list[str], dict[str, Any]]:
     model = prepared(path)
     parts = nodes_by_part(model, attention=True, embeddings=True)
     nodes = [node for part in parts.values() for node in part]
-    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, method, seed=0)
+    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, rule, seed=0)
 
 
 class OneByOne(CalibrationDataReader):  # type: ignore[misc]
@@ -70,7 +70,7 @@ class OneByOne(CalibrationDataReader):  # type: ignore[misc]
 @pytest.mark.parametrize("family", BERT_NOW)
 def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path: Path, family: str) -> None:
     tokens, path = rows(family=family), graph(tmp_path, family)
-    model, nodes, ranges = names_and_ranges(path, tokens, Method())
+    model, nodes, ranges = names_and_ranges(path, tokens, RangeRule())
     ours = with_qdq(model, nodes, ranges, Scheme())
     onnx.save(model, tmp_path / "prepared.onnx")
     kinds = ["MatMul", "Gemm", "Gather"]
@@ -93,8 +93,8 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path:
 def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -> None:
     """The same tensors, run row by row and kept whole; moving averages batch by batch."""
     tokens, path = rows(), graph(tmp_path)
-    method = Method(how=how, percentile=99.0, decay=0.8)
-    model, nodes, ranges = names_and_ranges(path, tokens, method)
+    rule = RangeRule(how=how, percentile=99.0, decay=0.8)
+    model, nodes, ranges = names_and_ranges(path, tokens, rule)
     names = activations(model, nodes)
     assert list(ranges) == names
     shown = onnx.ModelProto()
@@ -118,7 +118,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
                 expected = 0.8 * expected + 0.2 * np.array([values.min(), values.max()])
             assert (low, high) == pytest.approx(tuple(expected), rel=1e-4, abs=1e-6)
         else:
-            once = Collector(method)
+            once = Collector(rule)
             once.add(whole)
             width = once.seen.width  # type: ignore[union-attr]
             assert (low, high) == pytest.approx(once.range(), abs=2 * width)
@@ -129,8 +129,8 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
     seen: list[Collector] = []
 
     class Watched(Collector):
-        def __init__(self, method: Method) -> None:
-            super().__init__(method)
+        def __init__(self, rule: RangeRule) -> None:
+            super().__init__(rule)
             seen.append(self)
 
     monkeypatch.setattr("compress.quantize.calibration.Collector", Watched)
@@ -138,7 +138,7 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
     for count in (5, 80):
         for how in Calibration:
             seen.clear()
-            names_and_ranges(path, rows(count), Method(how=how))
+            names_and_ranges(path, rows(count), RangeRule(how=how))
             arrays = [v.nbytes for one in seen for v in vars(one.seen).values() if isinstance(v, np.ndarray)]
             sizes[how, count] = len(seen), sum(arrays)
     assert all(sizes[how, 5] == sizes[how, 80] for how in Calibration)
@@ -249,7 +249,7 @@ def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
     model = prepared(graph(tmp_path))
     parts = nodes_by_part(model, attention=False, embeddings=False)
     nodes = [node for part in parts.values() for node in part]
-    ranges = measure_ranges(model, activations(model, nodes), rows(8), Method(), 0)
+    ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0)
     onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
     executed = OnnxRuntime().executed(tmp_path, CPU)
     assert executed is not None

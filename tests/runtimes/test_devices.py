@@ -73,7 +73,7 @@ def test_every_session_is_loaded_placed_run_and_fetched_on_the_device(
 ) -> None:
     device, runtime = counter
     assert set(runtime.loaded) == {("counter", "plain"), ("counter", "rounded")}
-    assert len(runtime.loaded) == 4  # each scored, then timed
+    assert len(runtime.loaded) == 5  # each scored, then timed; the plain one on validation rows too, to be chosen by
     rows, variants, timed_rows = 60, 2, 5
     assert runtime.counts["fetched"] >= variants * (rows + timed_rows)  # all test rows, then with copies
     assert runtime.counts["run"] >= variants * (rows + 2 * timed_rows)  # and without

@@ -15,7 +15,7 @@ from compress.known import Known
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.mobile import Mobile, Normalization
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.student.reloading import check_reloading
@@ -89,7 +89,7 @@ def test_padding_never_changes_logits_also_after_training(normalization: Normali
     """A trigram at the end of a text sees the padding word, whose embedding the teacher had trained."""
     teacher, batch = tiny_model(), tiny_batch()
     assert teacher.bert.embeddings.word_embeddings.weight[0].any()
-    student = Mobile(normalization=normalization).build(teacher, Reading(tiny_tokenizer(), tiny_tokenizer(), False))
+    student = Mobile(normalization=normalization).build(teacher, Material(tiny_tokenizer(), tiny_tokenizer(), False))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()

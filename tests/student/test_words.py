@@ -26,7 +26,7 @@ from compress.onnx.graph import input_names, write_onnx
 from compress.prune.heads import PruneHeads
 from compress.prune.vocabulary import PruneVocabulary
 from compress.quantize.int8 import DynamicInt8
-from compress.student.base import Reading
+from compress.student.base import Material
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
 from compress.student.words import OfEmbeddings, Pieces, Start, narrowed
@@ -48,7 +48,7 @@ def built(student: OfEmbeddings, split: Split, family: str = "bert") -> tuple[Pr
     teacher, theirs = tiny_model(family), tiny_tokenizer(family)
     ours = student.tokenizer(theirs, split)
     torch.manual_seed(1)
-    return student.build(teacher, Reading(theirs, ours, split.pairs is not None)), ours
+    return student.build(teacher, Material(theirs, ours, split.pairs is not None)), ours
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def test_a_words_embedding_starts_as_the_mean_of_its_pieces() -> None:
     teacher, split = tiny_model(), Split(("good films", "good film"))
     student = BiLstm(tokens=Pieces.words, min_count=1)
     ours = student.tokenizer(theirs, split)
-    model = student.build(teacher, Reading(theirs, ours, False))
+    model = student.build(teacher, Material(theirs, ours, False))
     known, own = teacher.get_input_embeddings().weight, model.get_input_embeddings().weight
     torch.testing.assert_close(own[ours.convert_tokens_to_ids("films")], known[[4, 5, 6]].mean(0))
     torch.testing.assert_close(own[ours.convert_tokens_to_ids("good")], known[7])

@@ -29,8 +29,13 @@ from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8
 from compress.run.check import check
 from compress.run.recipe import Recipe
+from compress.student.base import Student
 from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
+from compress.student.mobile import Mobile
 from compress.student.saved import Saved
+from compress.student.words import Pieces, Start
 from compress.tasks.base import Array
 from compress.teachers.base import BaseTeacher, Inspection
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -121,6 +126,22 @@ def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> Non
     assert not (world / "run" / "stages" / "00-teacher").exists()
 
 
+WORDS: dict[str, Any] = {"tokens": Pieces.words, "start": Start.random, "min_count": 1}
+
+
+@pytest.mark.parametrize("student", [BiLstm(**WORDS), Cnn(**WORDS), Bert()], ids=lambda student: type(student).__name__)
+def test_answers_teach_a_new_student_that_needs_nothing_of_a_teachers_model(
+    world: Path, tmp_path: Path, student: Student
+) -> None:
+    if isinstance(student, Bert):
+        student = Bert(layers=1, start=str(world / "student"))
+    run = taught(world, student=student, output=str(tmp_path / "run"), quantize={}, export={}, augment={}).run()
+    assert [(stage.name, stage.metrics["accuracy"] > 0.9) for stage in run.report.stages] == [
+        ("teacher", True),
+        ("distill", True),  # learned from the table
+    ]
+
+
 def test_the_models_are_told_before_work(world: Path, tmp_path: Path) -> None:
     told = [str(tried) for tried in check(taught(world, output=str(tmp_path))).models]
     assert told[0] == f"teacher: {world / 'answers.json'} has the answers"
@@ -131,6 +152,8 @@ def test_the_models_are_told_before_work(world: Path, tmp_path: Path) -> None:
     ("changes", "setting"),
     [
         ({"student": Bert(layers=2)}, "student"),
+        ({"student": BiLstm(start=Start.random)}, "student"),
+        ({"student": Mobile()}, "student"),
         ({"distill": Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()})}, "distill.losses.hidden"),
         ({"distill": Distill(losses={"attention": AttentionScores()})}, "distill.losses.attention"),
         ({"prepare": {"progressive": Progressive()}}, "prepare.progressive.epochs"),

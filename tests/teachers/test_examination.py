@@ -26,6 +26,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.saved import Saved
+from compress.tasks.choice import TaskChoice
 from compress.tasks.judging import best_order
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import reviews, save_tiny, tiny_tokenizer, write_tsv
@@ -229,7 +230,7 @@ def test_scores_on_another_scale_are_refused(world: Path, tmp_path: Path) -> Non
     scores.classifier.bias.copy_((bias[1] - bias[0])[None] / 100)
     save_model(scores, tiny_tokenizer(), tmp_path / "small")
     wanted = replace(
-        asked(world, tmp_path / "small", tmp_path, data), task="regression",
+        asked(world, tmp_path / "small", tmp_path, data), task=TaskChoice(kind="regression"),
         distill=replace(asked(world, world, tmp_path).distill, losses={"mse": LogitsMSE()}),
     )  # fmt: skip
     with pytest.raises(CompressError, match="another scale"):

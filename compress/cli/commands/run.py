@@ -74,11 +74,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _sweep(words: Sequence[str], *, dry: bool) -> int:
     with stopping_at_once():
-        from compress.cli import compose
+        from compress.cli.composing import sweeps
         from compress.cli.sweep import check_all, sweep
 
     if dry:
-        jobs = compose.combinations(words)
+        jobs = sweeps.combinations(words)
         check_all(jobs)
         print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
         return 0

@@ -4,6 +4,7 @@ Needs: pip install 'tritonclient[http]'
 """
 
 import argparse
+import json
 
 import numpy as np
 
@@ -28,7 +29,10 @@ def main() -> None:
         outputs = [one["name"] for one in client.get_model_metadata(said.model)["outputs"]]
         answer = client.infer(said.model, inputs, outputs=[triton.InferRequestedOutput(name) for name in outputs])
     for row, text in enumerate(said.texts):
-        if "LABEL" in outputs:
+        if "LABELS" in outputs:
+            labels = json.loads(answer.as_numpy("LABELS")[row, 0].decode())
+            print(f"{', '.join(labels) or '(none)'}\t{text}")
+        elif "LABEL" in outputs:
             label = answer.as_numpy("LABEL")[row, 0].decode()
             print(f"{label}\t{answer.as_numpy('PROBABILITIES')[row].max():.4f}\t{text}")
         else:

@@ -53,7 +53,11 @@ def main() -> None:
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     for text, row, share in zip(words.texts, logits, shares, strict=True):
-        if said["labels"]:
+        if said["thresholds"]:
+            likely = 1 / (1 + np.exp(-row))
+            rows = zip(said["labels"], likely, said["thresholds"], strict=True)
+            print(f"{', '.join(label for label, own, least in rows if own >= least) or '(none)'}\t{text}")
+        elif said["labels"]:
             print(f"{said['labels'][row.argmax()]}\t{share.max():.4f}\t{text}")
         else:
             print(f"{row[0]:.4f}\t{text}")

@@ -20,7 +20,7 @@ WEIGHTS = {8: 127, 7: 64}  # by bits: 255 · 64 · 2, the sum of a pair of produ
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheme:
+class FakeQuantization:
     """What is quantized, and how."""
 
     weight_bits: int = 8  # 8, or 7 for processors that sum pairs of int8 products in 16 bits
@@ -112,7 +112,7 @@ class MovingRange(nn.Module):
 class FakeQuantizedLinear(nn.Linear):
     """A linear layer whose inputs and weights are fake-quantized; its bias is not."""
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme) -> None:
+    def __init__(self, linear: nn.Linear, scheme: FakeQuantization) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
         self.weight, self.bias = linear.weight, linear.bias
         self.per_channel, self.highest = scheme.per_channel, WEIGHTS[scheme.weight_bits]
@@ -132,7 +132,7 @@ class FakeQuantizedLinear(nn.Linear):
 class FakeQuantizedEmbedding(nn.Embedding):
     """An embedding table whose rows are fake-quantized."""
 
-    def __init__(self, embedding: nn.Embedding, scheme: Scheme) -> None:
+    def __init__(self, embedding: nn.Embedding, scheme: FakeQuantization) -> None:
         super().__init__(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx)
         self.weight = embedding.weight
         self.per_channel = scheme.per_channel
@@ -149,7 +149,7 @@ class FakeQuantizedEmbedding(nn.Embedding):
         return fake_quantize(rows, scale, torch.zeros_like(scale), -EMBEDDINGS, EMBEDDINGS)
 
 
-def insert(model: nn.Module, scheme: Scheme) -> None:
+def insert(model: nn.Module, scheme: FakeQuantization) -> None:
     """Put fake-quantized modules in the place of the linear layers and embeddings that ``scheme`` says."""
     linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     for name in linears if scheme.classifier else linears[:-1]:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
-from compress.families.forms.fake_quantization import Scheme, insert
+from compress.families.forms.fake_quantization import FakeQuantization, insert
 from compress.families.forms.form import stock_of
 from compress.families.forms.uneven import UnevenForm
 from compress.families.registry import FAKE_QUANTIZED, family_of
@@ -31,7 +31,7 @@ class FakeQuantizedForm(UnevenForm):
         """Return the class of configurations."""
 
         class Config(UnevenForm.config_of(family)):  # type: ignore[misc]
-            """The uneven form's configuration, with the fields of `Scheme`."""
+            """The uneven form's configuration, with the fields of `FakeQuantization`."""
 
             model_type = cls.prefix + family.model_type
             fake_quantization: dict[str, Any] | None = None
@@ -40,10 +40,10 @@ class FakeQuantizedForm(UnevenForm):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        insert(self, Scheme(**config.fake_quantization or {}))
+        insert(self, FakeQuantization(**config.fake_quantization or {}))
 
 
-def fake_quantized(model: PreTrainedModel, scheme: Scheme) -> PreTrainedModel:
+def fake_quantized(model: PreTrainedModel, scheme: FakeQuantization) -> PreTrainedModel:
     """Return a copy of ``model`` with fake quantization, whose ranges have seen nothing yet.
 
     Raises ModelError for an unsupported family.
