@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Sequence
 from functools import cache
@@ -57,6 +58,26 @@ def lacks_instructions(names: Sequence[str]) -> bool:
     return bool(_cpuinfo()) and not set(names) & set(instructions())
 
 
+def cores() -> int:
+    """Return the number of logical processors."""
+    return psutil.cpu_count(logical=True) or 1
+
+
+def tasks() -> float | None:
+    """Return how many tasks run or wait for a processor, this one included; None where the system does not tell.
+
+    Linux counts them now; elsewhere it is the mean of the last minute.
+    """
+    try:
+        return float(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
 def describe(threads: int) -> dict[str, Any]:
     """Return the machine as the report shows it."""
     import torch
@@ -64,7 +85,7 @@ def describe(threads: int) -> dict[str, Any]:
     return {
         "cpu": _cpuinfo().get("model name") or platform.processor() or platform.machine(),
         "instructions": list(instructions()),
-        "cores": psutil.cpu_count(logical=True) or 1,
+        "cores": cores(),
         "threads": threads,
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

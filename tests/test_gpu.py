@@ -143,7 +143,7 @@ def test_a_run_measures_both_devices_and_executes_engines(files: dict[str, Path]
     recipe(
         files, save_tiny(tmp_path / "teacher"), tmp_path, prune={}, quantize={},
         export={"onnx": Onnx(), "tensorrt": TensorRt(batch=[1, 1, 8], tokens=[2, 8, 32])},
-        benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+        benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
     ).run()  # fmt: skip
     found = report(tmp_path)
     assert {timing["device"] for timing in found["stages"][0]["latency"]} == {"cpu", "cuda"}

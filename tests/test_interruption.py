@@ -195,6 +195,7 @@ def words(folder: Path, output: str) -> list[str]:
         "run", "recipe=soft_targets", "data=files", f"data.train={folder}/train.tsv", f"data.test={folder}/test.tsv",
         f"teacher.model={folder}/teacher", "teacher.epochs=6", "teacher.batch_size=4", "teacher.max_tokens=32",
         "student.layers=2", "distill.epochs=1", "quantize=[]", "export=[]", "benchmark.labels_only=false",
+        "benchmark.teacher_int8=false",
         "benchmark.tfidf=false", "benchmark.rows=2", "benchmark.batches=[1]", "benchmark.tokens=[8]",
         "benchmark.seconds=0.05", f"output={folder}/{output}", f"cache={folder}/{output}-cache",
     ]  # fmt: skip

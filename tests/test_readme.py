@@ -25,7 +25,7 @@ PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 DOCUMENTS = (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", ROOT / "examples/serve/README.md")
 QUICK = (
     "distill.epochs=1", "benchmark.rows=5", "benchmark.batches=[1]", "benchmark.tokens=[8]",
-    "benchmark.seconds=0.1", "benchmark.tfidf=false", "benchmark.labels_only=false",
+    "benchmark.seconds=0.1", "benchmark.tfidf=false", "benchmark.labels_only=false", "benchmark.teacher_int8=false",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from compress.tasks import base
 from compress.tasks.base import Array
 
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
+TFIDF = "tfidf"
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
 MOST_FEATURES = 100_000  # of each kind
 MOST_WEIGHTS = 1_500_000  # of each kind, over all classes
@@ -88,7 +89,7 @@ def tfidf(data: Dataset) -> Cheap:
     start = time.perf_counter()
     training = _joined(data.train)
     model = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
-    return _cheap("tfidf", "scikit-learn", model, data, time.perf_counter() - start)
+    return _cheap(TFIDF, "scikit-learn", model, data, time.perf_counter() - start)
 
 
 def constant(data: Dataset) -> Cheap | None:

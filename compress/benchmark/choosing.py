@@ -14,7 +14,7 @@ from compress.runtimes.devices import Device
 from compress.runtimes.pytorch import torch_threads
 from compress.tasks.base import Array
 
-MOST_ROWS = 2000  # validation rows that every artifact answers one by one
+MOST_ROWS = 5000  # validation rows that every artifact answers one by one
 
 
 class Choosing:

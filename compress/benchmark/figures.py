@@ -9,7 +9,10 @@ from msgspec import Meta, Struct, convert
 
 from compress.benchmark.row_answers import RowAnswers
 from compress.tasks.base import ByClass
+from compress.tasks.gate import Gate
 from compress.tasks.paired import Difference
+
+TEACHER_ONNX, TEACHER_INT8 = "teacher_onnx", "teacher_int8"  # the baselines that are the teacher itself
 
 Group = Literal["stage", "artifact", "baseline"]
 Interval = tuple[float, float]
@@ -28,9 +31,11 @@ class Latency(Struct, frozen=True, kw_only=True, omit_defaults=True):
     copies: Annotated[bool | None, Meta(description="whether copies to the device and back are included")] = None
     variant: Annotated[str, Meta(description="how the runtime ran, where it has several ways")] = ""
     median_ms: float | None = None
+    quiet_ms: Annotated[float | None, Meta(description="median of the quietest quarter of the calls")] = None
     p90_ms: float | None = None
     p99_ms: float | None = None
     calls: int | None = None
+    noise: Annotated[str, Meta(description="why the figures are noisy, where they are")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
 
     @property
@@ -126,6 +131,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     speedup: Annotated[float | None, Meta(description="against the reference's first variant on the same device")] = (
         None
     )
+    over_int8: Annotated[float | None, Meta(description="against the teacher's own int8 on the same device")] = None
     rows_per_second: float | None = None
     int8_matmuls: tuple[int, int] | None = None
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
@@ -163,6 +169,9 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     speedup: Annotated[
         float | None, Meta(description="against the reference in eager PyTorch fp32: batch 1, real rows, same device")
     ] = None
+    over_int8: Annotated[
+        float | None, Meta(description="against the teacher's own int8 in ONNX Runtime, under the same condition")
+    ] = None
     differences: Annotated[
         dict[str, Difference], Meta(description="paired difference of the main metric, by what it is compared with")
     ] = {}
@@ -190,6 +199,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trained: Trained | None = None
     target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
+    gate: Annotated[Gate | None, Meta(description="what validation rows say of its loss")] = None
     runs: Annotated[list[Run], Meta(description="every device and variant, where there is more than one")] = []
 
     @property
@@ -230,6 +240,30 @@ class Baseline(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """What anybody could have instead."""
 
     group: ClassVar[Group] = "baseline"
+
+
+class Cost(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What int8 in one part of a model alone loses, on validation rows."""
+
+    part: str
+    loss: Annotated[float, Meta(description="rise of the task's loss")]
+    drop: Annotated[float | None, Meta(description="of the main metric")] = None
+
+
+class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An artifact that loses more than it may; it is under rejected/, and nothing recommends or serves it."""
+
+    name: str
+    gate: Gate
+    runtime: str = ""
+    precision: str = ""
+    path: Annotated[str, Meta(description="its folder, below the run's")] = ""
+    size_mib: float | None = None
+    seconds: Annotated[float | None, Meta(description="that making it took")] = None
+    instead: Annotated[str, Meta(description="the artifact that was kept in its place, by name")] = ""
+    costs: Annotated[list[Cost], Meta(description="what each part loses alone in int8, the costliest first")] = []
+    why_no_costs: str = ""
+    notes: list[str] = []
 
 
 class Cut(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from compress.models.tokens import Tokens
 from compress.onnx.graph import input_names
 from compress.runtimes.base import Session
 from compress.runtimes.devices import CPU, Device
+from compress.runtimes.noise import Load, Turns
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import time_in_turns
 from compress.tasks.base import Array
@@ -26,9 +27,10 @@ Reads = Callable[[Texts], Any]  # what is timed on the texts of a row: a tokeniz
 
 @dataclass(frozen=True, kw_only=True)
 class Calls:
-    """How long each call of one session took, or why it was not timed."""
+    """How long each call of one session took, and in which turns; or why it was not timed."""
 
     seconds: Sequence[float] = ()
+    turns: Turns | None = None
     failure: str = ""  # as a clause
 
 
@@ -42,6 +44,7 @@ class Reader:
 
 def entry(
     spent: Sequence[float],
+    turns: Turns | None,
     *,
     device: Device,
     threads: int,
@@ -54,6 +57,8 @@ def entry(
 ) -> dict[str, Any]:
     """Return one row of a latency table, times in milliseconds, or why there are none.
 
+    ``turns`` are those in which the calls were made; ``quiet_ms`` is the median of the quietest of them, and ``noise``
+    says why the figures are to be taken with care, if they are.
     ``copies`` is in it for a device with memory of its own, ``variant`` where a runtime has several.
     """
     condition = {
@@ -64,7 +69,11 @@ def entry(
         return condition | {"not_measured": not_measured}
     milliseconds = np.asarray(spent) * 1e3
     low, high, highest = (float(np.percentile(milliseconds, q)) for q in (50, 90, 99))
-    return condition | {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
+    figures: dict[str, Any] = {"median_ms": low, "p90_ms": high, "p99_ms": highest, "calls": len(milliseconds)}
+    if turns is not None and len(spent) == len(turns.alike):
+        figures["quiet_ms"] = float(np.median(milliseconds[turns.quiet]))
+        figures |= {"noise": noise} if (noise := turns.noise(spent)) else {}
+    return condition | figures
 
 
 def real_rows(
@@ -91,7 +100,7 @@ def real_rows(
         calls = timed[name, False]
         result[name].append(
             entry(
-                calls.seconds, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True,
+                calls.seconds, calls.turns, device=CPU, threads=threads, batch=1, tokens="real", tokenization=True,
                 not_measured=calls.failure,
             )
         )  # fmt: skip
@@ -103,10 +112,10 @@ def real_rows(
             entry, device=session.device, variant=session.variant, threads=threads, copies=copies, batch=1,
             tokens="real", not_measured=calls.failure,
         )  # fmt: skip
-        result[name].append(real(calls.seconds, tokenization=False))
+        result[name].append(real(calls.seconds, calls.turns, tokenization=False))
         if copies or not session.device.own_memory:  # texts come from the CPU
             whole = [spent + reads for spent, reads in zip(calls.seconds, more, strict=False)]
-            result[name].append(real(whole, tokenization=True))
+            result[name].append(real(whole, calls.turns, tokenization=True))
     return result
 
 
@@ -135,8 +144,8 @@ def grid(
                 session = sessions[name]
                 result[name].append(
                     entry(
-                        calls.seconds, device=session.device, variant=session.variant, threads=threads, copies=copies,
-                        batch=batch, tokens=length, tokenization=False, not_measured=calls.failure,
+                        calls.seconds, calls.turns, device=session.device, variant=session.variant, threads=threads,
+                        copies=copies, batch=batch, tokens=length, tokenization=False, not_measured=calls.failure,
                     )
                 )  # fmt: skip
     return result
@@ -174,10 +183,45 @@ def _timed(
     for name, reads in reading[0].items():
         runs[name, False], given[name, False] = reads, reading[1]
     device = next(iter(sessions.values())).device
-    spent = time_in_turns(runs, given, calls, seconds, title, device, failures)
+    work = [sum(next(iter(feeds[name][place].values())).size for name in feeds) for place in range(_passes(feeds))]
+    spent, turns = quieter(lambda look: time_in_turns(runs, given, calls, seconds, title, device, failures, look), work)
     every = [(name, copies) for name in (*sessions, *reading[0]) for copies in (False, True)]
     return {
-        row: Calls(failure=in_one_line(failures[row])) if row in failures else Calls(seconds=spent[row])
+        row: Calls(seconds=spent[row], turns=turns) if row in spent else Calls(failure=in_one_line(failures[row]))
         for row in every
         if row in failures or row in spent
     }
+
+
+def _passes(feeds: Mapping[str, Sequence[Feed]]) -> int:
+    """Return how many turns a pass over the feeds takes."""
+    return len(next(iter(feeds.values())))
+
+
+Spent = dict[Row, list[float]]
+
+
+def quieter(
+    measure: Callable[[Callable[[], None]], Spent], work: Sequence[float], load: Callable[[], Load] = Load
+) -> tuple[Spent, Turns | None]:
+    """Return the seconds of each runner in each turn; of two measurements where the first is noisy, the quieter one.
+
+    ``measure`` is given what it must call after every turn, and goes over pieces of work of these sizes in turn, as
+    often as it has time for. The second is as long as the first at most.
+    """
+
+    def once() -> tuple[Spent, Turns | None]:
+        seen = load()
+        spent = measure(seen.look)
+        if not spent:
+            return spent, None
+        count = len(next(iter(spent.values())))
+        return spent, Turns.of(spent, [work[turn % len(work)] for turn in range(count)], seen.mean)
+
+    found, turns = once()
+    if turns is None or turns.badness(found) <= 1:
+        return found, turns
+    again, later = once()
+    if later is None or set(again) != set(found) or later.badness(again) >= turns.badness(found):
+        return found, turns
+    return again, later

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark.figures import Int8Part, Run
+from compress.benchmark.figures import TEACHER_INT8, Int8Part, Run
 from compress.benchmark.scores import Scores
 from compress.benchmark.way import Way
-from compress.benchmark.ways import OnDevice
+from compress.benchmark.ways import BASELINES, OnDevice
 from compress.runtimes.base import Executed
 from compress.runtimes.devices import Device
 from compress.tasks.base import Array
+
+OWN_INT8 = BASELINES + TEACHER_INT8
 
 
 def home_of(places: Sequence[OnDevice], subject: str) -> OnDevice | None:
@@ -62,19 +64,33 @@ def _run(
     )
 
 
-def not_finite(logits: Array) -> str:
-    """Return on how many rows logits are not finite, as a clause."""
+def not_finite(logits: Array, rows: str = "test") -> str:
+    """Return on how many of those rows logits are not finite, as a clause."""
     broken = int((~np.isfinite(logits).all(-1)).sum())
-    return f"its logits are not finite on {broken:,} of {len(logits):,} test rows"
+    return f"its logits are not finite on {broken:,} of {len(logits):,} {rows} rows"
 
 
 def speed(place: OnDevice, label: str, reference: str) -> dict[str, Any]:
-    """Return a way's speedup against a subject's first variant on the same device, and its rows per second."""
+    """Return a way's rows per second, and its speedups on the same device.
+
+    They are against a subject's first variant and against the teacher's own int8.
+    """
     own, other = place.median_ms(label), place.reference_ms(reference)
+    return speedups(own, other, place.reference_ms(OWN_INT8)) | {"rows_per_second": 1e3 / own if own else None}
+
+
+def speedups(own: float | None, reference: float | None, int8: float | None) -> dict[str, float | None]:
+    """Return speedups as fields of an entry, of its median and of those that it is compared with, in milliseconds."""
     return {
-        "speedup": other / own if own and other else None,
-        "rows_per_second": 1e3 / own if own else None,
+        "speedup": reference / own if own and reference else None,
+        "over_int8": int8 / own if own and int8 else None,
     }
+
+
+def speeds_of_the_cheap(cpu: OnDevice, name: str, reference: str) -> dict[str, float | None]:
+    """Return the speedups of a model that reads texts itself: tokenization is on both sides."""
+    others = (cpu.reference_ms(subject, tokenization=True) for subject in (reference, OWN_INT8))
+    return speedups(cpu.median_ms(name, tokenization=True), *others)
 
 
 def int8_of(way: Way, device: Device) -> dict[str, Any]:

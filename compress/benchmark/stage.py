@@ -13,20 +13,24 @@ from compress.benchmark.baselines import Cheap, constant, tfidf
 from compress.benchmark.choosing import Choosing
 from compress.benchmark.depths import Depths
 from compress.benchmark.figures import (
+    TEACHER_INT8,
+    TEACHER_ONNX,
     Artifact,
     Baseline,
+    Cost,
     DepthCurve,
     Latency,
     LayerShape,
     Measured,
+    Rejected,
     Stage,
     Trained,
 )
 from compress.benchmark.flips import flips
 from compress.benchmark.row_answers import RowAnswers
-from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed
+from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed, speeds_of_the_cheap
 from compress.benchmark.scores import Scores, share
-from compress.benchmark.ways import ARTIFACTS, STAGES, OnDevice, Timing, measure_on
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
 from compress.distill.stage import Distill
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
@@ -41,7 +45,7 @@ from compress.pipeline.artifact import Artifact as Deployable
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
-from compress.runtimes.devices import CPU, DEVICES, device_fault, devices_here
+from compress.runtimes.devices import CPU, DEVICES, Device, device_fault, devices_here
 from compress.runtimes.registry import RUNTIMES
 from compress.settings import Settings, at_least, positive
 from compress.tasks.base import Array
@@ -60,8 +64,9 @@ class Benchmark(Settings):
     rows: int = 200  # test rows timed one by one at their real lengths
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # batch sizes of the latency grid
     tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
-    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls
+    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls; noise repeats them once
     tfidf: bool = True  # the baseline TF-IDF + linear model
+    teacher_int8: bool = True  # the baseline of the teacher itself in ONNX, fp32 and int8, without training
     labels_only: bool = True  # the baseline of the same student trained on labels alone
     depths: Depths = (
         Depths.auto
@@ -104,7 +109,8 @@ class Benchmark(Settings):
         that only answers has no speed to compare with. The
         ``differences`` of an entry are paired, by the name of what it is compared with: stages with the teacher and
         the stage before, the distilled student with ``labels_only`` too, artifacts with the ``student`` that they
-        were made of and with the teacher, cheap baselines with the teacher and every artifact, ``labels_only`` with the
+        were made of and with the teacher, cheap baselines and the teacher's own ONNX with the teacher and every
+        artifact, ``labels_only`` with the
         teacher.
         """
         bench = Scores(state)
@@ -174,7 +180,7 @@ class Benchmark(Settings):
                     validation=choosing.of_student() if itself else choosing.of_way(way, home.device, self.threads),
                     max_abs_difference=difference, latency=_latency(places, subject),
                     **_speed(home, subject, reference), **int8_of(way, home.device), runs=runs,
-                    flipped=flips(state.data, logits, student), trained=trained,
+                    flipped=flips(state.data, logits, student), trained=trained, gate=artifact.gate,
                     notes=[*artifact.notes, *([_against(trained)] if trained else [])],
                 )
             )  # fmt: skip
@@ -185,6 +191,7 @@ class Benchmark(Settings):
             for model in (constant(state.data), cheap)
             if model is not None
         ]
+        baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
         kept = {f"stages/{name}": logits for name, logits in said.items()}
@@ -196,16 +203,23 @@ class Benchmark(Settings):
 
     def _places(self, scores: Scores, state: State, cheap: Cheap | None) -> list[OnDevice]:
         """Return what was measured on each device, on the CPU with the cheap model beside."""
-        timing = Timing(
-            threads=self.threads, rows=self.rows, batches=list(self.batches), tokens=list(self.tokens),
-            seconds=self.seconds,
-        )  # fmt: skip
-        chosen = [DEVICES[name] for name in self.devices or devices_here()]
+        timing, chosen = self.timing(), self.chosen_devices()
         beside = {} if cheap is None else {cheap.figures.name: cheap.answer}
         return [
             measure_on(device, scores, state, timing, first=device is chosen[0], beside=beside if device is CPU else {})
             for device in chosen
         ]
+
+    def chosen_devices(self) -> list[Device]:
+        """Return the devices to measure on."""
+        return [DEVICES[name] for name in self.devices or devices_here()]
+
+    def timing(self) -> Timing:
+        """Return how long is timed, and on what."""
+        return Timing(
+            threads=self.threads, rows=self.rows, batches=list(self.batches), tokens=list(self.tokens),
+            seconds=self.seconds,
+        )  # fmt: skip
 
 
 def _of_the_cheap(
@@ -213,18 +227,49 @@ def _of_the_cheap(
     reference: str,
 ) -> Baseline:  # fmt: skip
     """Return a cheap model's figures; its speedup is that of texts to answers, tokenization on both sides."""
-    own_ms = teacher_ms = None
-    if cpu is not None:
-        own_ms = cpu.median_ms(cheap.figures.name, tokenization=True)
-        teacher_ms = cpu.reference_ms(reference, tokenization=True)
     return structs.replace(
         cheap.figures,
         differences=bench.differences(cheap.logits, others),
         classes=bench.by_class(cheap.logits),
         retained=share(cheap.figures.metrics[bench.state.data.task.main_metric], teacher_metric),
         latency=[convert(timing, Latency) for timing in (cpu.latency.get(cheap.figures.name, []) if cpu else [])],
-        speedup=teacher_ms / own_ms if teacher_ms and own_ms else None,
+        **(speeds_of_the_cheap(cpu, cheap.figures.name, reference) if cpu else {}),
     )
+
+
+def _untrained(
+    bench: Scores, places: Sequence[OnDevice], reference: str, answers: Array, others: Mapping[str, Array],
+    teacher_metric: float,
+) -> Iterator[Baseline]:  # fmt: skip
+    """Yield what the teacher's own deployable forms are worth, ``answers`` being the teacher's."""
+    task = bench.state.data.task
+    for artifact in bench.state.untrained:
+        subject = BASELINES + artifact.name
+        about: dict[str, Any] = {
+            "name": artifact.name, "kind": _UNTRAINED[artifact.name], "runtime": artifact.runtime,
+            "precision": artifact.precision, "seconds": artifact.seconds, "notes": list(artifact.notes),
+        }  # fmt: skip
+        home = home_of(places, subject)
+        logits = home.logits[home.ways[subject][0].label] if home else None
+        if home is None or logits is None or not np.isfinite(logits).all():
+            failures = [failure.reason for place in places for failure in place.failures if failure.subject == subject]
+            broken = not_finite(logits) if logits is not None else "; ".join(dict.fromkeys(failures))
+            yield Baseline(**about, not_measured=artifact.unmeasured or broken)
+            continue
+        yield Baseline(
+            **about, path=subject, size_mib=size_mib(artifact.folder, WEIGHTS),
+            **bench.scores(logits, teacher_metric), agreement=task.agreement(logits, answers),
+            differences=bench.differences(logits, others), max_abs_difference=float(np.abs(logits - answers).max()),
+            latency=_latency(places, subject), **_speed(home, subject, reference),
+            **int8_of(home.ways[subject][0], home.device),
+            runs=runs_of(places, subject, reference, logits, answers, bench, teacher_metric),
+        )  # fmt: skip
+
+
+_UNTRAINED = {
+    TEACHER_ONNX: "the teacher itself in ONNX Runtime, without training",
+    TEACHER_INT8: "the teacher itself in dynamic int8, without training",
+}
 
 
 def _twin(
@@ -249,15 +294,30 @@ def _unmeasured(artifact: Deployable, places: Sequence[OnDevice], subject: str) 
         name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, details=artifact.details.report(),
         path=f"artifacts/{artifact.name}", size_mib=artifact.size_mib,
         not_measured=artifact.unmeasured or "; ".join(dict.fromkeys(failure.reason for failure in failures)),
-        **counted(executed), seconds=artifact.seconds, notes=list(artifact.notes),
+        **counted(executed), seconds=artifact.seconds, gate=artifact.gate, notes=list(artifact.notes),
     )  # fmt: skip
+
+
+def rejected(state: State) -> list[Rejected]:
+    """Return what is known of the artifacts that lose too much."""
+    return [
+        Rejected(
+            name=one.artifact.name, gate=one.gate, runtime=one.artifact.runtime, precision=one.artifact.precision,
+            path=f"rejected/{one.artifact.name}", size_mib=size_mib(one.artifact.folder, WEIGHTS),
+            seconds=one.artifact.seconds, instead=one.instead, why_no_costs=one.why_no_costs,
+            costs=[Cost(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in one.costs],
+            notes=list(one.artifact.notes),
+        )
+        for one in state.rejected
+    ]  # fmt: skip
 
 
 def _timed(places: Sequence[OnDevice], subject: str, reference: str) -> dict[str, Any]:
     """Return the timings and the speedup of what a stage left behind; nothing where that is not a model."""
     if subject not in places[0].ways:
         return {}
-    return {"latency": _latency(places, subject), "speedup": _speed(places[0], subject, reference)["speedup"]}
+    speeds = _speed(places[0], subject, reference)
+    return {"latency": _latency(places, subject), "speedup": speeds["speedup"], "over_int8": speeds["over_int8"]}
 
 
 def _latency(places: Sequence[OnDevice], subject: str) -> list[Latency]:

@@ -12,7 +12,7 @@ from compress.runtimes.base import Runtime, Variant
 class Way:
     """A folder, run by a runtime in one of its variants."""
 
-    subject: str  # what is run: "stages/NAME" or "artifacts/NAME"
+    subject: str  # what is run: "stages/NAME", "artifacts/NAME" or "baselines/NAME"
     runtime: Runtime
     folder: Path
     key: str  # of what is in the folder

@@ -21,7 +21,7 @@ from compress.runtimes.registry import RUNTIMES
 from compress.settings import plain
 from compress.tasks.base import Array
 
-STAGES, ARTIFACTS = "stages/", "artifacts/"  # before the names of subjects
+STAGES, ARTIFACTS, BASELINES = "stages/", "artifacts/", "baselines/"  # before the names of subjects
 Entry = dict[str, Any]  # of report.json's "latency"
 
 
@@ -109,7 +109,7 @@ def _runs(found: OnDevice, way: Way, scores: Scores, timing: Timing, *, first: b
     try:
         found.logits[way.label] = scores.of_way(way, found.device, timing.threads)
     except CannotRunError as failure:
-        if first and way is found.ways[way.subject][0]:
+        if first and way is found.ways[way.subject][0] and not way.subject.startswith(BASELINES):
             raise failure.reason from failure
         found.failures.append(Failure(way.subject, way.variant.name, str(failure)))
         return False
@@ -134,9 +134,10 @@ def ways_on(device: Device, state: State) -> OnDevice:
             )
             for variant in (variants if record.name in ends else variants[:1])
         ]  # fmt: skip
-    for artifact in state.artifacts:
-        subject = ARTIFACTS + artifact.name
-        if artifact.unmeasured or artifact.key == state.given_student.key:
+    made = [(ARTIFACTS, artifact) for artifact in state.artifacts if artifact.key != state.given_student.key]
+    for kind, artifact in [*made, *((BASELINES, artifact) for artifact in state.untrained)]:
+        subject = kind + artifact.name
+        if artifact.unmeasured:
             continue
         runtime = RUNTIMES[artifact.runtime]
         if why := runtime.unavailable(artifact.folder, device):
@@ -164,36 +165,44 @@ def _latencies(
 
     They are kept in the cache where nothing failed: what had too little memory once is tried again.
     """
-    every = {way.label: way for some in ways.values() for way in some}
-    test = state.data.test
-    texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
 
     def work(folder: Path) -> None:
-        sessions = {
-            label: way.runtime.load(way.folder, device, threads=timing.threads, variant=way.variant.name)
-            for label, way in every.items()
-        }
-        readers = {label: scores.reader(way.folder) for label, way in every.items()}
-        result = real_rows(
-            sessions, readers, texts, rows=timing.rows, seconds=timing.seconds, threads=timing.threads, beside=beside,
-        )  # fmt: skip
-        in_grid = {label: sessions[label] for label, way in every.items() if way.in_grid}
-        more = grid(
-            in_grid, {label: readers[label].tokenizer for label in in_grid},
-            batches=timing.batches, lengths=timing.tokens, seconds=timing.seconds, threads=timing.threads,
-        )  # fmt: skip
-        entries = {label: timings + more.get(label, []) for label, timings in result.items()}
+        entries = time_ways(device, ways, scores, timing, beside)
         if any("not_measured" in timing for timings in entries.values() for timing in timings):
             raise _Incomplete(entries)
         write_json(folder / "latency.json", entries)
 
     made_with = [
-        device.identity, {label: way.key for label, way in every.items()}, plain(timing), describe(timing.threads),
-        test.fingerprint, [list(beside), state.data.train.fingerprint if beside else None],
+        device.identity, {way.label: way.key for some in ways.values() for way in some}, plain(timing),
+        describe(timing.threads), state.data.test.fingerprint,
+        [list(beside), state.data.train.fingerprint if beside else None],
     ]  # fmt: skip
     try:
-        product = state.workshop.make(Kind("latency", revision=3), made_with, work)
+        product = state.workshop.make(Kind("latency", revision=4), made_with, work)
     except _Incomplete as incomplete:
         return incomplete.entries
     loaded: dict[str, list[Entry]] = json.loads((product.folder / "latency.json").read_text())
     return loaded
+
+
+def time_ways(
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing, beside: Mapping[str, Reads]
+) -> dict[str, list[Entry]]:
+    """Return the timings of all ways, by label, and of models ``beside`` them, by name, measured now."""
+    every = {way.label: way for some in ways.values() for way in some}
+    test = scores.rows
+    texts = list(zip(test.texts, test.pairs, strict=True)) if test.pairs is not None else [(t,) for t in test.texts]
+    sessions = {
+        label: way.runtime.load(way.folder, device, threads=timing.threads, variant=way.variant.name)
+        for label, way in every.items()
+    }
+    readers = {label: scores.reader(way.folder) for label, way in every.items()}
+    result = real_rows(
+        sessions, readers, texts, rows=timing.rows, seconds=timing.seconds, threads=timing.threads, beside=beside
+    )
+    in_grid = {label: sessions[label] for label, way in every.items() if way.in_grid}
+    more = grid(
+        in_grid, {label: readers[label].tokenizer for label in in_grid},
+        batches=timing.batches, lengths=timing.tokens, seconds=timing.seconds, threads=timing.threads,
+    )  # fmt: skip
+    return {label: timings + more.get(label, []) for label, timings in result.items()}

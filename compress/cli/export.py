@@ -18,7 +18,7 @@ from compress.runs import run_in
 from compress.student.saved import Saved
 from compress.teachers.model import FineTune, Teacher
 
-TAKEN = ("uses", "data", "task", "quantize", "export", "benchmark", "seed", "name", "output", "cache")
+TAKEN = ("uses", "data", "task", "quantize", "export", "max_drop", "benchmark", "seed", "name", "output", "cache")
 """What can be chosen and set; the rest describes how a student is made, and here it exists already."""
 
 

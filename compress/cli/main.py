@@ -65,7 +65,8 @@ LIGHT = ("recipes", "completion")  # commands that any number of processes may r
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0; 2 for what the user can fix; 130 after Ctrl-C, 143 after SIGTERM.
+    0; 2 for what the user can fix; 3 where every artifact of an export was rejected; 130 after Ctrl-C, 143 after
+    SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

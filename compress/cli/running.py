@@ -27,8 +27,11 @@ def show(recipe: Recipe) -> int:
     return 0
 
 
+NOTHING_PASSES = 3  # exit code of an export of which every artifact was rejected
+
+
 def carry_out(recipe: Recipe, words: Sequence[str]) -> int:
-    """Run a recipe and print its report."""
+    """Run a recipe, print its report, and return the exit code."""
     from rich.console import Console
 
     from compress.report.table import print_report
@@ -36,4 +39,4 @@ def carry_out(recipe: Recipe, words: Sequence[str]) -> int:
     run = recipe.run(command=shlex.join(["compress", *words]))
     print_report(run.report, Console())
     print(f"report: {run.folder / 'report.html'}")
-    return 0
+    return NOTHING_PASSES if words[0] == "export" and run.report.nothing_passes else 0

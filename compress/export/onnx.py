@@ -11,6 +11,7 @@ from compress.onnx.folder import onnx_student
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
+from compress.pipeline.workshop import Product
 from compress.settings import positive
 
 
@@ -26,9 +27,11 @@ class Onnx(Stage):
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``onnx``."""
-        product = onnx_student(state)
-        artifact = Artifact(
-            name="onnx", runtime="onnxruntime", precision="fp32", folder=product.folder, key=product.key,
-            seconds=product.seconds, tolerance=self.tolerance,
+        return state.with_artifacts(self.artifact("onnx", onnx_student(state)))
+
+    def artifact(self, name: str, graph: Product) -> Artifact:
+        """Return the artifact that a folder with an fp32 graph is."""
+        return Artifact(
+            name=name, runtime="onnxruntime", precision="fp32", folder=graph.folder, key=graph.key,
+            seconds=graph.seconds, tolerance=self.tolerance,
         )  # fmt: skip
-        return state.with_artifacts(artifact)

@@ -90,6 +90,8 @@ class TransformersJs(Stage):
                 left_out.append(f"{one.name} has no place of its own there")
             else:
                 found[name] = one
+        if NAMES["fp32"] not in found:
+            raise ModelError("transformers_js: the graph in fp32, which both load first, is not among the artifacts.")
         if self.int8 is not None and NAMES["int8"] not in found:
             there = ", ".join(one.name for one in graphs if one.precision == "int8") or "none"
             raise ModelError(f"transformers_js.int8 = {self.int8!r}: the run's int8 graphs for the CPU are {there}.")

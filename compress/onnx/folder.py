@@ -18,6 +18,7 @@ from compress.models.loading import load_model, load_tokenizer
 from compress.onnx.graph import exported, input_names
 from compress.onnx.needs import needs_of
 from compress.onnx.storage import copy_graph, save_graph
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 
@@ -27,13 +28,18 @@ BESIDE = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
 
 def onnx_student(state: State) -> Product:
     """Return the folder with the student's fp32 graph, written once and kept in the cache."""
-    student, pairs = state.given_student, state.data.pairs
+    return onnx_of(state.given_student, state)
+
+
+def onnx_of(model: Model, state: State) -> Product:
+    """Return the folder with the fp32 graph of a saved model for the state's data, written once and kept."""
+    pairs = state.data.pairs
 
     def work(folder: Path) -> None:
-        graph = exported(load_model(student.folder), input_names(load_tokenizer(student.folder)))
-        write_folder(graph, student.folder, folder, pairs=pairs)
+        graph = exported(load_model(model.folder), input_names(load_tokenizer(model.folder)))
+        write_folder(graph, model.folder, folder, pairs=pairs)
 
-    return state.workshop.make(Kind("onnx", revision=2), [student.key, pairs], work)
+    return state.workshop.make(Kind("onnx", revision=2), [model.key, pairs], work)
 
 
 def write_folder(graph: Any, source: Path, folder: Path, *, pairs: bool) -> None:

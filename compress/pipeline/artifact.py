@@ -1,4 +1,4 @@
-"""A deployable form of the student."""
+"""A deployable form of a model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compress.pipeline.model import Model
 from compress.pipeline.record import NONE, Details
+from compress.tasks.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,24 @@ class Artifact:
     unmeasured: str = ""  # why it cannot be run on this machine, where it cannot
     holds: tuple[str, ...] = ()  # names of the artifacts whose files it gathers
     size_mib: float | None = None  # of what is deployed, where it is unmeasured
+    gate: Gate | None = None  # what validation rows say of its loss, where they were asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """An artifact that loses more than it may, or of which it cannot be known."""
+
+    artifact: Artifact
+    gate: Gate
+    instead: str = ""  # the form that was kept in its place, by name
+    costs: tuple[Cost, ...] = ()  # what each part loses by itself, the costliest first
+    why_no_costs: str = ""  # as a clause
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What int8 in one part of a model alone loses, on validation rows."""
+
+    part: str
+    loss: float  # rise of the task's loss
+    drop: float | None  # of the main metric

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,6 +57,13 @@ class Stage(Settings):
             curves=tuple(curves),
             details=details,
         )
+
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield forms, with what to call them, that lose less than what this stage makes: the fastest first.
+
+        They are tried in turn where its artifact loses more of the main metric than ``max_drop``, a share of 1.
+        """
+        yield from ()
 
     def made_with(self) -> Any:
         """Return the settings as they enter the fingerprint of what this stage makes."""

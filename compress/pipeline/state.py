@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from compress.data.dataset import Dataset
 from compress.pipeline.answers import Answers, OfModel
-from compress.pipeline.artifact import Artifact
+from compress.pipeline.artifact import Artifact, Rejected
 from compress.pipeline.context import Context
 from compress.pipeline.model import Model
 from compress.pipeline.record import Augmented, Record
@@ -28,6 +28,9 @@ class State:
     undistilled: Model | None = None  # the student as distillation found it
     recovery: Recovery | None = None  # how to train it again as it was distilled
     artifacts: tuple[Artifact, ...] = ()
+    rejected: tuple[Rejected, ...] = ()  # that lose more than they may
+    skipped: tuple[str, ...] = ()  # what was not made because of that, as sentences
+    untrained: tuple[Artifact, ...] = ()  # the teacher itself in deployable forms, which a student has to beat
     records: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()  # for the next record, from a stage that leaves none of its own
     augmentations: tuple[Augmented, ...] = ()

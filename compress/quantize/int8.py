@@ -7,23 +7,26 @@ saturate there; weights then use 7 bits (`reduce_range`).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compress.machine import int8_dot_product
 from compress.models.loading import load_tokenizer
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, write_folder
+from compress.onnx.package import import_onnx
 from compress.onnx.storage import is_large
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
-from compress.quantize.calibrated import Calibrated, clipped
+from compress.quantize.calibrated import Calibrated, clipped, drawn
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
 from compress.quantize.qdq import (
@@ -38,8 +41,10 @@ from compress.quantize.qdq import (
 )
 from compress.quantize.qdq import quiet_quantizer as _quiet
 from compress.runtimes.onnxruntime import import_onnxruntime
+from compress.tasks.base import Array
 
 RECURRENT = ("LSTM",)  # only in the dynamic form
+CURVATURE_ROWS = 256  # training rows that Ω is measured on where parts stay in fp32
 
 
 class WeightBits(Enum):
@@ -62,11 +67,45 @@ class DynamicInt8(Stage):
     weight_bits: WeightBits = WeightBits.auto  # auto: 8 with VNNI or similar, else 7; or 7, 8
     per_channel: bool = True  # a scale for each output of a weight matrix
     embeddings: bool = True  # quantize embedding tables too; they are most of a small student's size
+    mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
+
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield the same with its most sensitive parts in fp32, then the static form."""
+        yield "mixed", replace(self, mixed=Mixed(max_drop=max_drop, bound=True))
+        yield (
+            "static",
+            StaticInt8(weight_bits=self.weight_bits, per_channel=self.per_channel, embeddings=self.embeddings),
+        )
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``dynamic``."""
         graph = onnx_student(state)
-        bits = 7 if reduced(self.weight_bits) else 8
+        if self.mixed.max_drop is None:
+            return state.with_artifacts(self.artifact("dynamic", graph, state))
+        scheme = Scheme(per_channel=self.per_channel, reduce_range=self._bits == 7)
+        rows = drawn(state, CURVATURE_ROWS)
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            onnx, tokenizer = import_onnx("Quantization"), load_tokenizer(graph.folder)
+            model = onnx.load(graph.folder / MODEL)
+            parts = nodes_by_part(model, attention=False, embeddings=self.embeddings)
+            tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
+            precisions = _Dynamic(model, parts, {}, scheme)
+            nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
+            write_folder(precisions.made(nodes), graph.folder, folder, pairs=state.data.pairs)
+            return sensitivity.report()
+
+        made_with = [graph.key, self._bits, self.per_channel, self.embeddings, rows.fingerprint, state.seed]
+        product = state.workshop.make(
+            Kind("dynamic_mixed", revision=1), [*made_with, *self.mixed.depends_on(state)], work
+        )
+        sensitivity = Sensitivity.of(product.record["sensitivity"])
+        return state.with_artifacts(_artifact("dynamic", product, self._bits, str(sensitivity), details=sensitivity))
+
+    def artifact(self, name: str, graph: Product, state: State) -> Artifact:
+        """Return the artifact that a folder with an fp32 graph becomes, all of it in int8."""
+        bits = self._bits
+        kinds = [*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())]
 
         def work(folder: Path) -> None:
             import_onnxruntime("Quantization")
@@ -78,7 +117,7 @@ class DynamicInt8(Stage):
                 quantize_dynamic(
                     model,
                     Path(aside) / MODEL,
-                    op_types_to_quantize=[*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())],
+                    op_types_to_quantize=kinds,
                     per_channel=self.per_channel,
                     reduce_range=bits == 7,
                     weight_type=QuantType.QInt8,
@@ -90,7 +129,38 @@ class DynamicInt8(Stage):
         product = state.workshop.make(
             Kind("dynamic", revision=2), [graph.key, bits, self.per_channel, self.embeddings], work
         )
-        return _with_artifact(state, "dynamic", product, bits)
+        return _artifact(name, product, bits)
+
+    @property
+    def _bits(self) -> int:
+        return 7 if reduced(self.weight_bits) else 8
+
+
+class _Dynamic(Precisions):
+    """A graph whose activations are quantized at run time, by the largest values of the rows given together."""
+
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these nodes in int8."""
+        onnx = import_onnx("Quantization")
+        import_onnxruntime("Quantization")
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        if not nodes:
+            return self.model
+        chosen = [*nodes, *(f"{node}_MatMul" for node in nodes)]  # what the quantizer makes of a Gemm
+        model = type(self.model)()
+        model.CopyFrom(self.model)
+        with tempfile.TemporaryDirectory() as aside, _quiet():
+            quantize_dynamic(
+                model, Path(aside) / MODEL, op_types_to_quantize=[*MATRIX_PRODUCTS, *TABLES], nodes_to_quantize=chosen,
+                per_channel=self.scheme.per_channel, reduce_range=self.scheme.reduce_range,
+                weight_type=QuantType.QInt8, use_external_data_format=is_large(model),
+            )  # fmt: skip
+            return onnx.load(Path(aside) / MODEL)
+
+    def batches(self, tokens: Tokens) -> Iterable[Array]:
+        """Return one row at a time, as it is served."""
+        return list(np.arange(len(tokens))[:, None])
 
 
 @dataclass(kw_only=True)
@@ -105,6 +175,10 @@ class StaticInt8(Calibrated):
     embeddings: bool = True  # quantize embedding tables too
     attention: bool = True  # quantize attention's own products, which have no weights, too
     mixed: Mixed = field(default_factory=Mixed)  # what stays in fp32
+
+    def gentler(self, max_drop: float) -> Iterator[tuple[str, Stage]]:
+        """Yield the same with its most sensitive parts in fp32."""
+        yield "mixed", replace(self, mixed=Mixed(max_drop=max_drop, bound=True))
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``static``."""
@@ -138,13 +212,12 @@ class StaticInt8(Calibrated):
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))
         warnings = product.record.get("warnings", ())
-        return _with_artifact(state, "static", product, bits, self.told(), *warnings, *more, details=details)
+        return state.with_artifacts(_artifact("static", product, bits, self.told(), *warnings, *more, details=details))
 
 
-def _with_artifact(state: State, name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> State:
-    said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
-    artifact = Artifact(
+def _artifact(name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> Artifact:
+    sums = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
+    return Artifact(
         name=name, runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
-        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {said}", *more), details=details,
+        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {sums}", *more), details=details,
     )  # fmt: skip
-    return state.with_artifacts(artifact)

@@ -6,7 +6,7 @@ Training and validation rows decide; test rows are never seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -30,6 +30,7 @@ from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.rows import model_inputs
 from compress.settings import Settings, at_least, between, plain
 from compress.tasks.base import Array
+from compress.tasks.gate import POINT, judged
 
 ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05
 
@@ -64,11 +65,18 @@ class Precisions:
             found.setdefault(_merged(part, grain), []).extend(nodes)
         return found
 
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these nodes in int8."""
+        return with_qdq(self.model, nodes, self.ranges, self.scheme)
+
+    def batches(self, tokens: Tokens) -> Iterable[Array]:
+        """Return the numbers of the rows that are given to the graph together."""
+        return tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max())))
+
     def logits(self, nodes: Sequence[str], tokens: Tokens) -> Array:
         """Return the logits, as `Tokens.gathered`, with these nodes in int8."""
-        made = with_qdq(self.model, nodes, self.ranges, self.scheme)
-        session = inference_session(made, threads=0)
-        batches = tokens.batches(max(1, TOKENS_A_BATCH // int(tokens.lengths.max())))
+        session = inference_session(self.made(nodes), threads=0)
+        batches = self.batches(tokens)
         return tokens.gathered(
             (rows, session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]) for rows in batches
         )
@@ -131,6 +139,7 @@ class Mixed(Settings):
     max_drop: float | None = (
         None  # how far the main metric may fall on validation rows; default: no limit, everything in int8
     )
+    bound: bool = False  # true: judge the fall by its one-sided 95 % bound, as max_drop of a recipe is
     order: RankedBy = (
         RankedBy.loss
     )  # loss: with a part alone in int8; hessian: trace times quantization error (HAWQ-v2)
@@ -165,18 +174,18 @@ class Mixed(Settings):
 
         student = load_config(state.given_student.folder)
 
-        def measured(nodes: Sequence[str]) -> tuple[float, float]:
+        def measured(nodes: Sequence[str]) -> tuple[float, float, Array]:
             logits = precisions.logits(nodes, tokens)
             loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
             read = task.aligned(logits, student)
-            return float(loss), task.metrics(read, split.known_labels)[task.main_metric]
+            return float(loss), task.metrics(read, split.known_labels)[task.main_metric], read
 
-        plain_loss, plain_metric = measured([])
+        plain_loss, plain_metric, plain_logits = measured([])
         drops: dict[str, float] = {}
         if self.order is RankedBy.loss:
             sensitivity: dict[str, float] = {}
             for part in progress(list(parts), title="sensitivity", unit="part"):
-                loss, metric = measured(parts[part])
+                loss, metric, _ = measured(parts[part])
                 sensitivity[part], drops[part] = loss - plain_loss, plain_metric - metric
         else:
             sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
@@ -185,9 +194,14 @@ class Mixed(Settings):
         steps: list[Step] = []
         while True:
             nodes = [node for part, own in parts.items() if part not in spared for node in own]
-            drop = plain_metric - measured(nodes)[1]
+            _, metric, logits = measured(nodes)
+            drop = plain_metric - metric
             steps.append(Step(tuple(spared), drop))
-            if drop <= (self.max_drop or 0) + ROUNDING or not waiting:
+            good = drop <= (self.max_drop or 0) + ROUNDING
+            if self.bound:
+                paired = task.difference(logits, plain_logits, split.known_labels)
+                good = judged(paired, len(split), (self.max_drop or 0) / POINT).passed
+            if good or not waiting:
                 break
             spared.append(waiting.pop(0))
         return nodes, Sensitivity(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+from compress.benchmark.figures import Rejected
 from compress.markdown import code, text
-from compress.report import formats, words
+from compress.report import formats, gates, words
 from compress.report.columns import columns
-from compress.report.markdown import bullets, fenced, figures_table, shipped
+from compress.report.markdown import bullets, fenced, figures_table, shipped, table
 from compress.report.schema import Report
 from compress.tasks.registry import TASKS
 
@@ -52,6 +53,16 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         *(["## How it was made", fenced(report.command)] if report.command else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_rejection(rejected: Rejected) -> str:
+    """Return a warning for the folder of an artifact that must not be used, in Markdown."""
+    lines = [
+        f"# {text(rejected.name)}: do not use",
+        text(f"It is rejected: {gates.why(rejected)}"),
+        table(gates.COST_HEADINGS, gates.costs(rejected)),
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def _front_matter(report: Report) -> str:

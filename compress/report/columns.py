@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compress.benchmark.figures import Entry
@@ -24,9 +24,16 @@ class Column:
     cell: Callable[[Entry], str]
 
 
-def columns(report: Report, *, short: bool = False) -> list[Column]:
-    """Return the figures shown for every entry; ``short`` writes intervals as ± for a terminal's width."""
+def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = ()) -> list[Column]:
+    """Return the figures shown for every entry.
+
+    ``short``, for a terminal's width, writes intervals as ± and leaves out parameters and quiet timings. There are
+    columns for all that this report or one of those ``beside`` it has.
+    """
     metric = report.main_metric
+    every = [report, *beside]
+    quiet_too = not short and any(one.has_quiet_timings for one in every)
+    over_int8 = [Column("vs int8", lambda entry: formats.times(entry.over_int8))]
 
     def quality(entry: Entry) -> str:
         if entry.not_measured:
@@ -38,16 +45,23 @@ def columns(report: Report, *, short: bool = False) -> list[Column]:
     def milliseconds(entry: Entry) -> str:
         found = entry.headline(report.place)
         elsewhere = f" ({place(found.place)})" if found and found.place != report.place else ""
-        return formats.significant(found.median_ms if found else None) + elsewhere
+        noisy = ("*" if short else " noisy") if found and found.noise else ""
+        return formats.significant(found.median_ms if found else None) + noisy + elsewhere
+
+    def quiet(entry: Entry) -> str:
+        found = entry.headline(report.place)
+        return formats.significant(found.quiet_ms if found else None)
 
     unit = " %" if formats.is_share(metric) else ""
     return [
         Column(formats.metric_title(metric) + unit, quality),
         Column("Kept %", lambda entry: formats.percent(entry.retained)),
         Column("MiB", lambda entry: formats.significant(entry.size_mib)),
-        Column("Params", lambda entry: formats.parameters(entry.parameters)),
+        *(() if short else (Column("Params", lambda entry: formats.parameters(entry.parameters)),)),
         Column("ms", milliseconds),
+        *((Column("Quiet ms", quiet),) if quiet_too else ()),
         Column("Speedup", lambda entry: formats.times(entry.speedup)),
+        *(over_int8 if any(one.has_int8_speedups for one in every) else ()),
         Column("Agree %", lambda entry: formats.percent(entry.agreement)),
     ]
 

@@ -26,8 +26,9 @@ def side_by_side(reports: Labelled, *, short: bool = False) -> tuple[list[str], 
     """Return headings and one line per run: what it ships (the recommended artifact, else its student) in figures."""
     headings: list[str] = []
     lines = []
+    every = [report for _, report in reports]
     for label, report in reports:
-        shown = columns(report, short=short)
+        shown = columns(report, short=short, beside=every)
         entry = chosen(report)
         headings = headings or ["Run", "Ships", *(column.title for column in shown)]
         cells = [column.cell(entry) if entry else formats.MISSING for column in shown]

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, gates, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -45,6 +45,12 @@ def to_html(report: Report) -> str:
         absent=words.absent(report),
         contributions=both(contributions, report),
         steps=list(steps(report)),
+        rejected=[(entry, gates.costs(entry)) for entry in report.rejected],
+        rejected_title=gates.TITLE,
+        rejected_said=gates.explained(report),
+        rejected_headings=gates.HEADINGS,
+        rejected_rows=gates.rows(report),
+        cost_headings=gates.COST_HEADINGS,
         comparisons=comparisons.rows(report),
         comparisons_title=comparisons.TITLE,
         comparisons_said=comparisons.said(report),
@@ -59,6 +65,7 @@ def to_html(report: Report) -> str:
         depth_table=words.depth_table(report),
         curves=[(entry, picture) for entry, picture in pictures if picture],
         grids=grids(report),
+        noise=words.noise(report),
         shape=shape,
         metrics=list(dict.fromkeys(name for entry in report.entries for name in entry.metrics)),
         int8=[entry for entry in report.artifacts if entry.int8_matmuls],

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import comparisons, devices, formats, sensitivity, words
+from compress.report import comparisons, devices, formats, gates, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -19,6 +19,7 @@ def to_markdown(report: Report) -> str:
     sections = [
         [_title(report), sentence(report), bullets(report.verdicts)],
         ["## Figures", figures_table(report), bullets(words.method(report))],
+        _rejected(report),
         _by_class(report),
         _comparisons(report),
         _steps(report),
@@ -129,6 +130,17 @@ def _comparisons(report: Report) -> Iterator[str]:
         yield table(comparisons.HEADINGS, lines, left=2)
 
 
+def _rejected(report: Report) -> Iterator[str]:
+    if report.rejected:
+        yield f"## {gates.TITLE}"
+        yield text(gates.explained(report))
+        yield table(gates.HEADINGS, gates.rows(report))
+        for rejected in report.rejected:
+            if rejected.costs:
+                yield f"What int8 costs in each part of {text(rejected.name)}, alone:"
+                yield table(gates.COST_HEADINGS, gates.costs(rejected))
+
+
 def _depths(report: Report) -> Iterator[str]:
     if report.depths:
         yield f"## {text(words.depths_title(report))}"
@@ -173,7 +185,9 @@ def _sensitivity(report: Report) -> Iterator[str]:
 def _timing(cell: Cell | None) -> str:
     if cell is None:
         return formats.MISSING
-    return formats.significant(cell.latency.median_ms) + (f" ({formats.times(cell.speedup)})" if cell.speedup else "")
+    noisy = " noisy" if cell.latency.noise else ""
+    factor = f" ({formats.times(cell.speedup)})" if cell.speedup else ""
+    return formats.significant(cell.latency.median_ms) + noisy + factor
 
 
 def _data(report: Report) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from compress.benchmark.figures import Artifact, Baseline, DepthCurve, Entry, Stage
+from compress.benchmark.figures import TEACHER_INT8, Artifact, Baseline, DepthCurve, Entry, Rejected, Stage
 from compress.data.summary import Summary
 
 SCHEMA: Literal[2] = 2
@@ -84,6 +84,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int | None = None
     started: Annotated[str, Meta(description="ISO 8601, with the offset")] = ""
     seconds: float | None = None
+    timed_again: Annotated[str, Meta(description="when its timings were measured again, ISO 8601")] = ""
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}
     task: TaskFacts = field(default_factory=TaskFacts)
@@ -91,6 +92,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     augmentation: list[Augmentation] = []
     stages: list[Stage] = []
     artifacts: list[Artifact] = []
+    rejected: Annotated[list[Rejected], Meta(description="artifacts that lose more than max_drop")] = []
+    skipped: Annotated[list[str], Meta(description="what was not made, for lack of artifacts that hold")] = []
     baselines: list[Baseline] = []
     depths: list[DepthCurve] = []
     recommended: Annotated[str | None, Meta(description="name of the artifact to ship")] = None
@@ -139,6 +142,26 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def _stage(self, name: str) -> Entry | None:
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def own_int8(self) -> Entry | None:
+        """The teacher's own int8, made without training; None where it was not measured."""
+        return next((entry for entry in self.baselines if entry.name == TEACHER_INT8 and entry.measured), None)
+
+    @property
+    def has_int8_speedups(self) -> bool:
+        """Whether speedups over the teacher's own int8 were measured."""
+        return any(entry.over_int8 is not None for entry in self.entries)
+
+    @property
+    def has_quiet_timings(self) -> bool:
+        """Whether the quietest calls were told apart."""
+        return any(timing.quiet_ms is not None for entry in self.entries for timing in entry.latency)
+
+    @property
+    def nothing_passes(self) -> bool:
+        """Whether all that was made of the student was rejected."""
+        return bool(self.rejected) and all(artifact.path == "student" for artifact in self.artifacts)
 
     @property
     def best(self) -> Entry | None:

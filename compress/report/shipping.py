@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from compress.benchmark.figures import Baseline, Entry
-from compress.report import formats
+from compress.report import formats, gates
 from compress.report.paired_words import in_words, sides, turned
 from compress.report.schema import CARE, DO_NOT, SHIP, Reason, Report, Shipping
 from compress.tasks.classification import MISLEADS
@@ -34,6 +34,49 @@ def shipping(report: Report) -> Shipping:
     if not reasons:
         return Shipping(decision=SHIP, reasons=[_passed(report, best)])
     return Shipping(decision=reasons[0].decision, reasons=reasons)
+
+
+def _rejected(report: Report, best: Entry) -> Iterator[Reason]:
+    """Artifacts lose more than they may; nothing else may be left."""
+    if report.nothing_passes:
+        yield Reason(
+            rule="nothing_passes", decision=DO_NOT, text="Every artifact was rejected.",
+            detail="Choose other forms, or raise max_drop if such a loss is acceptable.",
+        )  # fmt: skip
+    for rejected in report.rejected:
+        text = f"{rejected.name} is rejected."
+        yield Reason(rule="rejected", decision=CARE, text=text, detail=_sentence(gates.why(rejected), ""))
+    for line in report.skipped:
+        yield Reason(rule="rejected", decision=CARE, text=line)
+
+
+def _unproven(report: Report, best: Entry) -> Iterator[Reason]:
+    """Validation rows are too few to show what it loses against the student."""
+    if best.gate is not None and best.gate.outcome == "too few rows":
+        text = f"What {best.name} loses against the student is not known well."
+        yield Reason(rule="unproven", decision=CARE, text=text, detail=gates.too_few([best]))
+
+
+def _beaten_by_int8(report: Report, best: Entry) -> Iterator[Reason]:
+    """The teacher's own int8, which takes no training, is as fast, and no worse."""
+    own = report.own_int8
+    difference = own.differences.get(best.name) if own else None
+    if own is None or difference is None or best.over_int8 is None or not beaten(best.over_int8, turned(difference)):
+        return
+    change = in_words(turned(difference)) + ("" if difference.clear else ", which may be chance")
+    yield Reason(
+        rule="teacher_int8", decision=DO_NOT, text=f"The teacher's own int8 beats {best.name}, without any training.",
+        detail=f"{best.name} is {best.over_int8:.2f}× as fast as it, and not more accurate ({change}). "
+        f"Ship {own.path or own.name}, or distil a smaller student.",
+    )  # fmt: skip
+
+
+def beaten(over_int8: float, difference: Difference) -> bool:
+    """Return whether a student is not faster than the teacher's own int8, and not clearly better.
+
+    ``difference`` is the student's main metric less that of the int8.
+    """
+    return over_int8 <= 1 and not (difference.clear and difference.value > 0)
 
 
 def _near_constant(report: Report, best: Entry) -> Iterator[Reason]:
@@ -163,6 +206,8 @@ def _slower(report: Report, best: Entry) -> Iterator[Reason]:
 Rule = Callable[[Report, Entry], Iterator[Reason]]
 
 RULES: tuple[Rule, ...] = (
+    _rejected,
+    _beaten_by_int8,
     _near_constant,
     _below_the_cheap_model,
     _weak_teacher,
@@ -170,6 +215,7 @@ RULES: tuple[Rule, ...] = (
     _loss,
     _loss_of_the_student,
     _few_rows,
+    _unproven,
     _misleading,
     _unfound,
     _slower,

@@ -34,10 +34,13 @@ def print_report(report: Report, console: Console) -> None:
         Text(
             f"{mark}{words.rows(report)}; ± is the 95 % interval. ms: {words.condition(report)}, without tokenization. "
             f"Kept and speedup: against the {report.against}, eager PyTorch fp32. "
+            f"{'vs int8: against the teacher in int8 without training. ' if report.has_int8_speedups else ''}"
             f"Agree: {'' if report.given else 'stages with the teacher, artifacts '}with the PyTorch student.",
             style="dim",
         )
     )
+    for line in words.noise(report):
+        console.print(Text(f"* {line}", style="yellow"))
     for line in (*words.unmeasured(report), *report.verdicts):
         console.print(Text(f"• {line}"))
 

@@ -8,9 +8,10 @@ from itertools import pairwise
 from msgspec import structs
 
 from compress.benchmark.figures import Artifact, Chosen, Entry
-from compress.report.paired_words import in_words, sides
+from compress.report import gates
+from compress.report.paired_words import in_words, sides, turned
 from compress.report.schema import Report
-from compress.report.shipping import shipping
+from compress.report.shipping import beaten, shipping
 
 STUDENT, DISTILLATION, PRUNING = "student", "distillation", "pruning"  # roles of stages
 FLOATS = ("fp32", "fp16")
@@ -51,11 +52,23 @@ def verdicts(report: Report) -> list[str]:
     """
     measured = [artifact for artifact in report.artifacts if artifact.measured]
     return [
+        *_of_own_int8(report),
         *_of_distillation(report),
         *_slow_prunings(report),
         *_losses(report, measured),
         *_of_low_precision(report, measured),
+        *gates.findings(report),
     ]
+
+
+def _of_own_int8(report: Report) -> Iterator[str]:
+    """Yield how the recommended artifact compares with the teacher's own int8, where that does not forbid it."""
+    best, own = report.best, report.own_int8
+    difference = own.differences.get(best.name) if best and own else None
+    if best is None or difference is None or best.over_int8 is None or beaten(best.over_int8, turned(difference)):
+        return
+    change = in_words(turned(difference)) + ("" if difference.clear else ", which may be chance")
+    yield f"{best.name} is {best.over_int8:.2f}× as fast as the teacher's own int8, which took no training: {change}."
 
 
 def _of_distillation(report: Report) -> Iterator[str]:

@@ -58,7 +58,7 @@ def verdict(report: Report) -> Verdict:
         return Verdict("No artifact is recommended" + (": see the findings below." if report.verdicts else "."))
     clauses = [_kept(report, best)]
     if best.speedup is not None:
-        clauses.append(f"answers {times(best.speedup)} {'faster' if best.speedup >= 1 else 'as fast, so more slowly'}")
+        clauses.append(f"answers {_faster(best.speedup)}{_over_int8(best)}")
     if (ratio := _smaller(teacher, best)) is not None:
         clauses.append(f"is {times(ratio)} smaller" if ratio >= 1 else f"is {times(1 / ratio)} larger")
     clauses = [clause for clause in clauses if clause]
@@ -69,6 +69,17 @@ def verdict(report: Report) -> Verdict:
     *firsts, last = clauses
     told = f"{', '.join(firsts)}{',' * (len(firsts) > 1)} and {last}" if firsts else last
     return Verdict(start, best.name, f" {told}.")
+
+
+def _faster(speedup: float) -> str:
+    return f"{times(speedup)} {'faster' if speedup >= 1 else 'as fast, so more slowly'}"
+
+
+def _over_int8(entry: Entry) -> str:
+    if entry.over_int8 is None:
+        return ""
+    how = f"{_faster(entry.over_int8)} than" if entry.over_int8 >= 1 else f"{times(entry.over_int8)} as fast as"
+    return f" ({how} the teacher's own int8)"
 
 
 def _kept(report: Report, entry: Entry) -> str:
@@ -108,7 +119,8 @@ def figures(report: Report) -> list[Figure]:
         ours, theirs = report.milliseconds(best), report.milliseconds(teacher) if teacher else None
         label = f"{'as fast as' if best.speedup < 1 else 'faster than'} the {report.against}"
         timings = f"{formats.significant(ours)} ms against {formats.significant(theirs)} ms"
-        found.append(Figure(times(best.speedup), label, f"{timings}; {condition(report)}"))
+        int8 = f"; {times(best.over_int8)} against the teacher's own int8" if best.over_int8 is not None else ""
+        found.append(Figure(times(best.speedup), label, f"{timings}{int8}; {condition(report)}"))
     if (ratio := _smaller(teacher, best)) is not None and teacher is not None:
         sizes = f"{formats.significant(best.size_mib)} MiB against {formats.significant(teacher.size_mib)} MiB"
         figure = (times(ratio), "smaller on disk") if ratio >= 1 else (times(1 / ratio), "larger on disk")
@@ -135,7 +147,9 @@ def method(report: Report) -> list[str]:
         "Whether two models differ is tested on the same rows (paired), not by their intervals.",
         f"Kept: the metric divided by the {report.against}'s, on the same rows.",
         f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization are separate.",
+        *(["Quiet ms: the median of the quietest quarter of the same calls."] if report.has_quiet_timings else ()),
         f"Speedup: against {baseline}.",
+        *([f"vs int8: {_OWN_INT8}"] if report.has_int8_speedups else ()),
         "Agree: share of test rows with the same prediction; "
         + (
             "all against the PyTorch student."
@@ -143,12 +157,31 @@ def method(report: Report) -> list[str]:
             else "stages and baselines against the teacher, artifacts against the PyTorch student."
         ),
     ]
-    notes += unmeasured(report)
+    notes += [*unmeasured(report), *noise(report)]
     if report.seed is not None:
         notes.append(
             f"One run, one seed ({report.seed}). Compare several seeds before calling one recipe better than another."
         )
     return notes
+
+
+def noise(report: Report) -> list[str]:
+    """Return how many timings were noisy, of what and why, and how to repeat them; empty where none was."""
+    timings = [(entry, timing) for entry in report.entries for timing in entry.latency if not timing.not_measured]
+    noisy = [(entry, timing) for entry, timing in timings if timing.noise]
+    if not noisy:
+        return []
+    names = ", ".join(dict.fromkeys(entry.name for entry, _ in noisy))
+    entry, timing = next(((entry, timing) for entry, timing in noisy if entry is report.best), noisy[0])
+    return [
+        f"{len(noisy)} of {len(timings)} timings are noisy ({names}); of {entry.name}, for example, {timing.noise}. "
+        "Measure them again on an idle machine: compress bench RUN --again."
+    ]
+
+
+_OWN_INT8 = (
+    "speedup over the teacher's own int8, which ONNX Runtime's dynamic quantization makes of it without any training."
+)
 
 
 def unmeasured(report: Report) -> list[str]:

@@ -12,6 +12,7 @@ from msgspec import convert
 
 from compress.benchmark.figures import Measured
 from compress.benchmark.row_answers import FILE, RowAnswers, packed
+from compress.benchmark.stage import rejected
 from compress.data.summary import Summary
 from compress.families.shipped import CODE
 from compress.files import storage_faults
@@ -22,7 +23,7 @@ from compress.pipeline.cache import PRODUCT
 from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
 from compress.report import report_texts
-from compress.report.card import to_model_card
+from compress.report.card import to_model_card, to_rejection
 from compress.report.document import parse
 from compress.report.document import plain as plain_report
 from compress.report.schema import SCHEMA, Augmentation, DataFacts, Report, TaskFacts
@@ -62,7 +63,8 @@ def report_of(
             summary=summary,
         ),
         augmentation=[convert(augmented.report(), Augmentation) for augmented in state.augmentations],
-        stages=measured.stages, artifacts=measured.artifacts, baselines=measured.baselines, depths=measured.depths,
+        stages=measured.stages, artifacts=measured.artifacts, rejected=rejected(state),
+        skipped=list(state.skipped), baselines=measured.baselines, depths=measured.depths,
     )  # fmt: skip
     return conclude(parse(plain_report(report)))  # as it will be read back
 
@@ -73,13 +75,15 @@ def repeat(folder: Path) -> str:
 
 
 def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report, answers: RowAnswers) -> None:
-    """Write recipe.yaml, stages/, student/, artifacts/, answers and the report, and the list of them as ``run``'s.
+    """Write recipe.yaml, the models, answers and the report, and the list of them as those of ``run``.
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records) if r.model}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.model.folder for a in state.artifacts if a.trained is not None}
+    models |= {f"rejected/{r.artifact.name}": r.artifact.folder for r in state.rejected}
+    models |= {f"baselines/{a.name}": a.folder for a in state.untrained if not a.unmeasured}
     models["student"] = state.given_student.folder
     with storage_faults(folder):
         sources: dict[str, Source] = {}
@@ -88,8 +92,13 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
             sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
             if (model / CONFIG).is_file() and read_facts(model) is None:
                 sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
-        code = CODE if f"student/{CODE}" in sources else None
-        sources["student/README.md"] = to_model_card(report, code)
+        sources |= {f"{one.path}/REJECTED.md": to_rejection(one) for one in report.rejected}
+        sources["student/README.md"] = model_card(state.given_student.folder, report)
         if (kept := packed(answers)) is not None:
             sources[FILE] = kept
         write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))
+
+
+def model_card(student: Path, report: Report) -> str:
+    """Return README.md of the student's folder."""
+    return to_model_card(report, CODE if (student / CODE).is_file() else None)

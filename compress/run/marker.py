@@ -20,7 +20,7 @@ from compress.runs import MARKER
 SCHEMA = 1
 ASIDE = ".compress-run.new"  # where files are gathered before they are moved to their places
 PAGES = ("recipe.yaml", "report.json", "report.md", "report.html", "answers.npz")
-FOLDERS = ("student", "stages", "artifacts")
+FOLDERS = ("student", "stages", "artifacts", "rejected", "baselines")
 
 Source = Path | str | bytes
 """Where a file's content comes from: a file, or the text or the bytes themselves."""

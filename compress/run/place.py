@@ -85,7 +85,16 @@ def identity(recipe: Recipe, data: str) -> str:
     settings = {
         field.name: plain(getattr(recipe, field.name)) for field in fields(recipe) if field.name not in NO_RESULT
     }
-    return hash_json([settings, data])
+    return hash_json([_as_composed(settings), data])
+
+
+def _as_composed(value: Any) -> Any:
+    """Return plain settings in which a whole number is the same whether it was given as 2 or 2.0."""
+    if isinstance(value, Mapping):
+        return {key: _as_composed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_composed(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def lasting(value: Any) -> Any:
@@ -129,7 +138,7 @@ def claimed(recipe: Recipe, run: str, label: str = "") -> Iterator[Path]:
         with storage_faults(folder):
             made = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         stop_at(_standing(folder))
         marker = read_marker(folder)
         if marker is not None and marker.files and marker.run != run:
@@ -143,7 +152,8 @@ def claimed(recipe: Recipe, run: str, label: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; raises StorageError where another process does."""
     with ExitStack() as stack:
         with storage_faults(folder):
             try:

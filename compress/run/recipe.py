@@ -47,6 +47,7 @@ class Recipe(Settings):
     prune: dict[str, Stage] = field(default_factory=dict)  # in the order of their names here
     quantize: dict[str, Stage] = field(default_factory=dict)  # side by side
     export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
+    max_drop: float | None = 1.0  # points of the main metric that an artifact may lose; null: any number
     benchmark: Benchmark = field(default_factory=Benchmark)
     seed: int = 13  # seed of every random choice
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
@@ -56,6 +57,10 @@ class Recipe(Settings):
         """The seed and the names can be used."""
         if not 0 <= self.seed < 2**32:
             yield Fault("seed", self.seed, "must lie in [0, 4294967296)")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            yield Fault(
+                "max_drop", self.max_drop, "must lie in [0, 100]: points of the main metric", "For example 1.0."
+            )
         yield from name_faults(self)
         yield from task_faults("task", self.task.kind)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())

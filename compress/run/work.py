@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,10 +14,11 @@ from rich.text import Text
 
 from compress.benchmark.depths import Depths, depth_curve
 from compress.benchmark.figures import DepthCurve, Measured
+from compress.benchmark.untrained import untrained
 from compress.describe import mistyped
 from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill, labels_only
-from compress.errors import RecipeError
+from compress.errors import ModelError, RecipeError
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
@@ -26,6 +28,7 @@ from compress.pipeline.workshop import Workshop
 from compress.processes import refuse_several
 from compress.run.check import Checked, check, told
 from compress.run.folder import repeat, report_of, write_run
+from compress.run.forms import FailClosed
 from compress.run.handed_over import settled
 from compress.run.names import point_to_latest
 from compress.run.place import claimed, identity, lasting
@@ -66,12 +69,25 @@ def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Me
     )
     workshop = Workshop(recipe.cache_folder, console, recipe.folder)
     state = State.begin(data=checked.data, workshop=workshop, seed=recipe.seed, notes=answers)
+    gates = FailClosed(recipe, console)
     for title, stage in recipe.stages():
-        state = _told(console, title, state, stage)
+        try:
+            after = _told(console, title, state, stage)
+        except ModelError as error:
+            if not (state.rejected and isinstance(stage, Stage) and stage.gathers):
+                raise
+            console.print(Text(f"  {error}", style="yellow"))
+            after = replace(state, skipped=(*state.skipped, f"{title} was not written: {error}"))
+        if len(after.artifacts) > len(state.artifacts) and isinstance(stage, Stage):
+            after = gates.after(state, after, stage, partial(_told, console))
+        state = after
     state = _with_student_folder(state)
     twin = recipe.benchmark.labels_only and recipe.distill.epochs > 0
     label_student = _label_student(recipe, state, console) if twin else None
     depths = _depth_curves(recipe, state, console)
+    if recipe.benchmark.teacher_int8 and not recipe.alone:
+        console.print("[bold]baseline: the teacher itself in int8[/bold]")
+        state = replace(state, untrained=untrained(state))
     console.print("[bold]benchmark[/bold]")
     return state, recipe.benchmark.measure(state, label_student, depths)
 

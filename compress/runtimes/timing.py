@@ -11,9 +11,12 @@ import numpy as np
 
 from compress.progress import progress
 from compress.runtimes.devices import CPU, Device
+from compress.runtimes.noise import QUIET, quietest
 from compress.tasks.base import Array
 
 WARM_UP = 3  # calls of each runner, at least, before any is timed
+
+_BAR = "{l_bar}{bar}| [{elapsed}<{remaining}]"
 
 Name = TypeVar("Name")
 Run = Callable[[Any], Any]
@@ -28,6 +31,7 @@ def time_in_turns(
     title: str | None,
     device: Device = CPU,
     failures: dict[Name, Exception] | None = None,
+    between: Callable[[], None] | None = None,
 ) -> dict[Name, list[float]]:
     """Return seconds per call for each runner, called in turn (A B A B …) on one of its feeds after the other.
 
@@ -35,6 +39,8 @@ def time_in_turns(
     ends after a whole pass over the feeds when each runner has been called ``calls`` times, or, for slow ones, been
     busy for ``seconds``; so a drifting machine affects all equally. What a runner prepares for a shape of inputs (a
     buffer, a kernel) is not in the figures: it is called once on each before.
+
+    The time left that its bar shows is that until the first of both. ``between`` is called after every turn.
 
     With ``failures``, a runner that raises is added to them and left out from then on, without seconds of its own;
     otherwise its error is raised.
@@ -56,8 +62,8 @@ def time_in_turns(
             for feed in [*feeds[name][:WARM_UP], *_other_shapes(feeds[name])]:
                 runner(feed)
     busy = dict.fromkeys(runners, 0.0)
-    with progress(total=calls, title=title, unit="call") as bar:
-        while any(len(times) < calls and busy[name] < seconds for name, times in spent.items()):
+    with progress(total=100, title=title, unit="%", bar_format=_BAR) as bar:
+        while share_done(spent, busy, calls, seconds) < 1:
             for turn in zip(*(feeds[name] for name in runners), strict=True):
                 for (name, runner), feed in zip(runners.items(), turn, strict=True):
                     if name not in spent:
@@ -65,8 +71,15 @@ def time_in_turns(
                     with guarded(name):
                         spent[name].append(device.seconds(partial(runner, feed)))
                         busy[name] += spent[name][-1]
-                bar.update()
+                if between is not None:
+                    between()
+                bar.update(max(0.0, 100 * min(1.0, share_done(spent, busy, calls, seconds)) - bar.n))
     return spent
+
+
+def share_done(spent: Mapping[Name, Sequence[float]], busy: Mapping[Name, float], calls: int, seconds: float) -> float:
+    """Return the share that is done of the runner that has most left; from 1 on it is all. 1 without runners."""
+    return min((max(len(times) / calls, busy[name] / seconds) for name, times in spent.items()), default=1.0)
 
 
 def _other_shapes(feeds: Sequence[Any]) -> list[Any]:
@@ -78,14 +91,14 @@ def _other_shapes(feeds: Sequence[Any]) -> list[Any]:
     return [feed for shape, feed in dict(zip(shapes, feeds, strict=True)).items() if shape not in known]
 
 
-def quiet_turns(spent: Mapping[Name, Sequence[float]], share: float = 0.25) -> dict[Name, float]:
-    """Return each runner's median over the fastest turns, those in which the machine did least else.
+def quiet_turns(spent: Mapping[Name, Sequence[float]], share: float = QUIET) -> dict[Name, float]:
+    """Return each runner's median over the turns in which the machine did least else.
 
-    For runners that do the same in every turn: of turns on rows of different lengths it would take the short ones.
+    For runners that do the same in every turn.
     """
-    times = np.array(list(spent.values()))  # (runners, turns)
-    order = times.sum(0).argsort(kind="stable")[: max(1, int(share * times.shape[1]))]
-    return {name: float(np.median(row[order])) for name, row in zip(spent, times, strict=True)}
+    turns = len(next(iter(spent.values())))
+    quiet = quietest(spent, np.zeros(turns, dtype=np.int64), share)
+    return {name: float(np.median(np.asarray(times)[quiet])) for name, times in spent.items()}
 
 
 def quiet_rows(spent: Mapping[Name, Sequence[float]], rows: int) -> dict[Name, Array]:

@@ -14,6 +14,7 @@ Array = NDArray[Any]
 
 LEVEL = 0.05  # a difference is clear below this p
 Z = 1.959964  # of a 95 % interval
+ONE_SIDED = 1.644854  # of a 95 % bound to one side
 SAMPLES = 2000  # of the bootstrap
 SPREADS = 400  # of the bootstrap that only estimates standard errors
 CELLS = 4_000_000  # most counts that the bootstrap holds at once
@@ -21,18 +22,27 @@ CELLS = 4_000_000  # most counts that the bootstrap holds at once
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A model's metric less another's on the same rows, with its 95 % interval and the two-sided p of no difference."""
+    """A model's metric less another's on the same rows, with its 95 % interval and the two-sided p of no difference.
+
+    ``floor`` is the one-sided 95 % bound: the true difference lies below it with a probability of 5 % at most.
+    """
 
     metric: str
     value: float
     low: float
     high: float
     p: float
+    floor: float | None = None
 
     @property
     def clear(self) -> bool:
         """Whether the rows show a difference, at the level of 5 %."""
         return self.p < LEVEL
+
+    @property
+    def least(self) -> float:
+        """The one-sided bound; where it is not known, the lower end of the interval, which is more cautious."""
+        return self.low if self.floor is None else self.floor
 
 
 def of_right_answers(metric: str, right: Array, other: Array) -> Difference:
@@ -49,11 +59,12 @@ def of_right_answers(metric: str, right: Array, other: Array) -> Difference:
     low, high = tango(won, lost, rows)
     if p >= LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
-    return Difference(metric=metric, value=(won - lost) / max(rows, 1), low=low, high=high, p=p)
+    floor, _ = tango(won, lost, rows, ONE_SIDED)
+    return Difference(metric=metric, value=(won - lost) / max(rows, 1), low=low, high=high, p=p, floor=floor)
 
 
-def tango(won: int, lost: int, rows: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a paired difference of shares; the whole range without rows."""
+def tango(won: int, lost: int, rows: int, z: float = Z) -> tuple[float, float]:
+    """Return the score interval of a paired difference of shares, 95 % by default; the whole range without rows."""
     from scipy.optimize import brentq
 
     if rows == 0:
@@ -68,8 +79,8 @@ def tango(won: int, lost: int, rows: int) -> tuple[float, float]:
         return above / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, above) if above else 0.0
 
     value, edge = (won - lost) / rows, 1 - 1e-12
-    low = float(brentq(lambda d: min(score(d), 1e6) - Z, -edge, value)) if score(-edge) > Z else -1.0
-    high = float(brentq(lambda d: max(score(d), -1e6) + Z, value, edge)) if score(edge) < -Z else 1.0
+    low = float(brentq(lambda d: min(score(d), 1e6) - z, -edge, value)) if score(-edge) > z else -1.0
+    high = float(brentq(lambda d: max(score(d), -1e6) + z, value, edge)) if score(edge) < -z else 1.0
     return low, high
 
 
@@ -93,9 +104,9 @@ def of_draws(metric: str, value: float, draws: Iterable[Array]) -> Difference:
     """Return a difference with the percentiles of its values in resampled rows, and how rarely they change sides."""
     found = np.concatenate(list(draws))
     fewest = min(int((found <= 0).sum()), int((found >= 0).sum()))
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, floor, high = (float(end) for end in np.quantile(found, [0.025, 0.05, 0.975]))
     p = min(1.0, 2 * (fewest + 1) / (len(found) + 1))
-    return Difference(metric=metric, value=value, low=float(low), high=float(high), p=p)
+    return Difference(metric=metric, value=value, low=low, high=high, p=p, floor=floor)
 
 
 def of_resampled_rows(

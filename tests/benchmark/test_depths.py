@@ -32,7 +32,7 @@ from tests.run.test_recipe import made, pairs, recipe, report
 
 ALL = [1, 2, 3, 4]
 EVERY_OTHER = [[3], [1, 3], [1, 2, 3], ALL]
-BENCHMARK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+BENCHMARK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
 DISTILL = Distill(
     losses={"soft": SoftTargets(), "hidden": HiddenStates()}, epochs=2, learning_rate=5e-3, batch_size=16,
     layer_drop=0.3,

@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
     files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
-    quick = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+    quick = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
     recipe(files, save_tiny(folder / "teacher"), folder, quantize={}, export={}, benchmark=quick).run()
     labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     save_model(tiny_model("distilbert", **labels), tiny_tokenizer("distilbert", max_tokens=24), folder / "other")
@@ -202,3 +202,55 @@ def test_dry_runs_print_a_recipe_that_composes(world: Path, capsys: pytest.Captu
     from compress.cli import compose
 
     check(compose.compose(["recipe=printed.yaml"]))
+
+
+def test_a_runs_timings_are_measured_again_and_nothing_else(
+    world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = elsewhere / "run"
+    shutil.copytree(world / "run", run)
+    before, files, cache = json.loads((run / "report.json").read_text()), contents(run), contents(world / "cache")
+    assert main(["bench", "--again", str(run)]) == 0
+    assert f"report: {run / 'report.html'}" in capsys.readouterr().out
+    after = json.loads((run / "report.json").read_text())
+    assert after.pop("timed_again") > before["started"]
+    assert "timed_again" not in before
+    changed = {name for name, time in contents(run).items() if files[name] != time}
+    assert {str(Path(name).relative_to(run)) for name in changed} == {
+        ".compress-run.json", "report.html", "report.json", "report.md", "student/README.md",
+    }  # fmt: skip
+    assert contents(world / "cache") == cache
+    for old, new in zip(before["stages"] + before["artifacts"], after["stages"] + after["artifacts"], strict=True):
+        assert [timing["median_ms"] for timing in old["latency"]] != [timing["median_ms"] for timing in new["latency"]]
+        conditions = [[(one["batch"], one["tokens"]) for one in entry["latency"]] for entry in (old, new)]
+        assert conditions[0] == conditions[1]
+        timed = {"latency", "speedup", "rows_per_second"}
+        assert {k: v for k, v in old.items() if k not in timed} == {k: v for k, v in new.items() if k not in timed}
+    teacher, student = after["stages"][0], after["artifacts"][0]
+    assert teacher["speedup"] == 1
+    ratio = teacher["latency"][0]["median_ms"] / student["latency"][0]["median_ms"]
+    assert student["speedup"] == pytest.approx(ratio)
+
+
+def test_timings_are_not_measured_again_where_they_would_not_belong_to_the_report(
+    world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = elsewhere / "run"
+    shutil.copytree(world / "run", run)
+    report = (run / "report.json").read_text()
+
+    def refused(words: list[str], sentence: str) -> None:
+        assert main(["bench", *words]) == 2
+        assert sentence in capsys.readouterr().err
+
+    refused(["--again", str(run), str(world / "run")], "--again takes one run and no other options")
+    refused(["--again", "--threads", "2", str(run)], "--again takes one run and no other options")
+    refused(["--again", str(run / "student")], "is not a finished run")
+    settings = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(settings.replace("seed: 13", "seed: 14"))
+    refused(["--again", str(run)], "its data or recipe.yaml has changed since")
+    (run / "recipe.yaml").write_text(settings)
+    elsewhere_measured = json.loads(report)
+    elsewhere_measured["machine"]["cpu"] = "Another"
+    (run / "report.json").write_text(json.dumps(elsewhere_measured))
+    refused(["--again", str(run)], "was measured on another machine (Another)")

@@ -300,7 +300,7 @@ def test_a_run_lists_engines_as_built_and_not_measured_and_makes_nothing_twice(
                 "tensorrt": TensorRt(precisions=[Precision.fp16, Precision.int8], compute_capabilities=["8.6"], rows=8),
             },
             prune={}, quantize={},
-            benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+            benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
         ).run()  # fmt: skip
 
     run()

@@ -24,7 +24,7 @@ from compress.student.bilstm import BiLstm
 from tests.conftest import reviews, save_tiny, write_tsv
 from tests.run.test_recipe import recipe, report
 
-QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
 BOTH: dict[str, Any] = {"onnx": Onnx(), "transformers_js": TransformersJs()}
 
 

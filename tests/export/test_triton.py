@@ -114,7 +114,7 @@ def short(files: dict[str, Path], folder: Path) -> Any:
         files, folder / "teacher", folder, prune={},
         export={"triton": Triton(preferred_batch_sizes=[4, 16]), "onnx": Onnx()},  # the first gathers, and runs last
         quantize={"dynamic": DynamicInt8(), "symmetric": SymmetricInt8(rows=16)},
-        benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+        benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
     )  # fmt: skip
 
 

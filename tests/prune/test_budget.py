@@ -47,7 +47,7 @@ def budget(**settings: Any) -> Budget:
 
 def small(files: dict[str, Path], teacher: Path, folder: Path, **prune: Budget) -> Recipe:
     """Return a recipe that prunes a student of three layers and does little else."""
-    bench = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+    bench = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
     return recipe(files, teacher, folder, student=Bert(layers=3), prune=prune, quantize={}, export={}, benchmark=bench)
 
 

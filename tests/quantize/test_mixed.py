@@ -127,6 +127,19 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     assert Sensitivity.of(sensitivity.report()["sensitivity"]) == sensitivity
 
 
+def test_a_bound_of_the_fall_spares_more_than_the_fall_itself(tmp_path: Path) -> None:
+    _, texts = zip(*reviews(20, 0), strict=True)
+    split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
+    data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
+    state = State.begin(data, Workshop(tmp_path), 0)
+    told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
+    tokens = tokenize(split, tiny_tokenizer(), 32)
+    spared = [
+        Mixed(max_drop=0.5, bound=bound).choose(state, told, tiny_tokenizer(), tokens)[1] for bound in (False, True)
+    ]
+    assert [sensitivity.steps[-1].fp32 for sensitivity in spared] == [(), ("b",)]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("mixed")

@@ -43,7 +43,9 @@ def tiny(folder: Path, **changes: Any) -> Recipe:
         "distill": distill,
         "quantize": {"learned": QAT},
         "export": {},
-        "benchmark": Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False),
+        "benchmark": Benchmark(
+            rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False
+        ),
     }
     return replace(recipe(files, folder / "teacher", folder), **settings | changes)
 

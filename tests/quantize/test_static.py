@@ -162,7 +162,9 @@ def tiny(folder: Path, **changes: Any) -> Recipe:
         ),
         "prune": {},
         "export": {},
-        "benchmark": Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False),
+        "benchmark": Benchmark(
+            rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False
+        ),
     }
     return replace(recipe(files, folder / "teacher", folder), **settings | changes)
 

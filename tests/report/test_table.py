@@ -23,7 +23,7 @@ def test_the_table_fits_a_terminal(report: dict[str, Any], width: int) -> None:
     lines = printed(report, width).splitlines()
     assert max(map(len, lines)) <= width
     row = next(line for line in lines if "★ dynamic" in line)
-    assert row.split() == ["★", "dynamic", "int8", "84.3", "±1.5", "97.9", "17.6", "–", "3.10", "6.8×", "98.9"]
+    assert row.split() == ["★", "dynamic", "int8", "84.3", "±1.5", "97.9", "17.6", "3.10", "6.8×", "98.9"]
 
 
 def test_the_conditions_stand_under_the_table(report: dict[str, Any]) -> None:

@@ -175,3 +175,36 @@ def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
         "heads alone made a row 1.08× as fast "
         "(accuracy −1.0 points, 95\N{NO-BREAK SPACE}% interval −2.0 to ±0, which may be chance)."
     ]
+
+
+def against_own_int8(over_int8: float, **found: Any) -> tuple[list[str], list[str]]:
+    """Return the reasons not to ship and the verdicts on the teacher's own int8, with ``found`` its difference."""
+    best = artifact("dynamic", "int8", 0.82, 9.0, over_int8=over_int8)
+    own = {
+        "name": "teacher_int8", "path": "baselines/teacher_int8", "metrics": {"accuracy": 0.83},
+        "differences": {"dynamic": difference(**found)},
+    }  # fmt: skip
+    finished = conclude(parse(report_of([stage("teacher", "teacher", 0.84, 1.0)], artifacts=[best], baselines=[own])))
+    assert finished.recommended == "dynamic"
+    assert finished.shipping is not None
+    reasons = [f"{one.decision}: {one.detail}" for one in finished.shipping.reasons if one.rule == "teacher_int8"]
+    return reasons, [line.replace("\N{NO-BREAK SPACE}", " ") for line in finished.verdicts if "own int8" in line]
+
+
+def test_a_student_that_is_slower_than_the_teachers_own_int8_and_no_better_must_not_be_shipped() -> None:
+    reasons, said = against_own_int8(0.8, value=0.01, clear=False)
+    assert [reason.replace("\N{NO-BREAK SPACE}", " ") for reason in reasons] == [
+        "do not ship: dynamic is 0.80× as fast as it, and not more accurate (accuracy −1.0 points, 95 % interval "
+        "−2.0 to ±0, which may be chance). Ship baselines/teacher_int8, or distil a smaller student."
+    ]
+    assert said == []
+    assert against_own_int8(0.8, value=0.02, clear=True)[0]
+
+
+def test_a_faster_or_a_better_student_is_set_beside_the_teachers_own_int8() -> None:
+    assert against_own_int8(2.0, value=0.02, clear=True) == (
+        [],
+        ["dynamic is 2.00× as fast as the teacher's own int8, which took no training: "
+         "accuracy −2.0 points, 95 % interval −3.0 to −1.0."],
+    )  # fmt: skip
+    assert against_own_int8(0.8, value=-0.02, clear=True)[1][0].startswith("dynamic is 0.80× as fast")

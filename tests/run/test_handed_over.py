@@ -154,7 +154,9 @@ def test_a_run_of_rows_and_a_loaded_model_can_be_used_and_is_found_again(
         student=compress.Bert(layers=1),
         distill=compress.Distill(losses={"soft": compress.SoftTargets()}, epochs=0.5),
         export={},
-        benchmark=compress.Benchmark(rows=2, batches=[1], tokens=[8], seconds=0.01, tfidf=False, labels_only=False),
+        benchmark=compress.Benchmark(
+            rows=2, batches=[1], tokens=[8], seconds=0.01, tfidf=False, labels_only=False, teacher_int8=False
+        ),
     )
     run = recipe.run()
     assert repr(run) == f"Run({str(run.folder)!r}, recommended={run.recommended!r})"

@@ -50,7 +50,9 @@ def small(**changes: Any) -> Recipe:
         student=Bert(layers=1),
         distill=Distill(losses={"soft": SoftTargets()}, epochs=0.5),
         export={},
-        benchmark=Benchmark(rows=2, batches=[1], tokens=[8], seconds=0.01, tfidf=False, labels_only=False),
+        benchmark=Benchmark(
+            rows=2, batches=[1], tokens=[8], seconds=0.01, tfidf=False, labels_only=False, teacher_int8=False
+        ),
     )
     return replace(made, **changes)
 

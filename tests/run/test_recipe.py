@@ -34,6 +34,7 @@ from compress.models.facts import read_facts
 from compress.models.loading import load_config
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
+from compress.report.formats import times
 from compress.run.bench import bench_paths
 from compress.run.predict import predict
 from compress.run.recipe import Recipe
@@ -41,7 +42,7 @@ from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
 
-QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False)
+QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
 BASELINES = replace(QUICK, tfidf=True, labels_only=True)
 
 
@@ -63,6 +64,7 @@ def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) 
             prune={"heads": PruneHeads(ratio=0.4, rows=40)},
             quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
             benchmark=QUICK,
+            max_drop=None,  # 40 validation rows can show little; tests/run/test_forms.py has enough
             output=str(folder / "run"),
             cache=str(folder / "cache"),
         ),
@@ -97,20 +99,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+WHOLE: dict[str, Any] = {"benchmark": replace(BASELINES, teacher_int8=True), "max_drop": 1.0}
+
+
 def again(folder: Path, **changes: Any) -> Recipe:
     """Return the recipe of the run in ``folder``."""
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
-    return recipe(files, folder / "teacher", folder, **{"benchmark": BASELINES, **changes})
+    return recipe(files, folder / "teacher", folder, **(WHOLE | changes))
 
 
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        ".compress-run.json", "answers.npz", "artifacts", "recipe.yaml", "report.html", "report.json", "report.md",
-        "stages", "student",
+        ".compress-run.json", "answers.npz", "artifacts", "baselines", "recipe.yaml", "report.html", "report.json",
+        "report.md", "stages", "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
+    assert sorted(p.name for p in (run / "baselines").iterdir()) == ["teacher_int8", "teacher_onnx"]
     assert not list(run.rglob("*.bin")) + list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
 
 
@@ -151,7 +157,9 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "heads"]
     assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
-    assert [baseline["name"] for baseline in said["baselines"]] == ["constant", "tfidf", "labels_only"]
+    assert [baseline["name"] for baseline in said["baselines"]] == [
+        "constant", "tfidf", "teacher_onnx", "teacher_int8", "labels_only",
+    ]  # fmt: skip
     for entry in said["stages"] + said["artifacts"] + said["baselines"]:
         low, high = entry["interval"]["accuracy"]
         assert low <= entry["metrics"]["accuracy"] <= high
@@ -170,6 +178,40 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
     for name in ("dynamic", "static"):
         ran, total = by_name[name]["int8_matmuls"]
         assert 0 < ran <= total
+
+
+def test_few_validation_rows_reject_nothing_and_the_report_says_what_they_cannot_show(finished: Path) -> None:
+    said = report(finished)
+    assert "rejected" not in said
+    outcomes = {artifact["name"]: artifact.get("gate", {}).get("outcome") for artifact in said["artifacts"]}
+    assert outcomes == {"student": None, "onnx": "holds", "dynamic": "too few rows", "static": "too few rows"}
+    reasons = [reason["detail"] for reason in said["shipping"]["reasons"] if reason["rule"] == "unproven"]
+    told = " ".join(reasons + said["verdicts"])
+    assert told.count("40 validation rows are too few to show that ") >= 1
+    assert "at most 1 point of accuracy" in told
+
+
+def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> None:
+    said = report(finished)
+    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    own = entries["teacher_int8"]
+    assert own["over_int8"] == 1
+    assert own["path"] == "baselines/teacher_int8"
+    assert own["int8_matmuls"][0] > 0
+    assert own["agreement"] >= 0.9
+    assert entries["teacher_onnx"]["max_abs_difference"] < 1e-4
+    for name in ("teacher", "heads", "onnx", "dynamic", "static", "teacher_onnx"):
+        assert entries[name]["over_int8"] == pytest.approx(entries[name]["speedup"] / own["speedup"]), name
+    best = entries[said["recommended"]]
+    reasons = [f"{reason['text']}" for reason in said["shipping"]["reasons"]]
+    assert sum("eacher's own int8" in line for line in said["verdicts"] + reasons) == 1
+    assert entries["tfidf"]["over_int8"] > 0
+    for written in ("report.html", "report.md", "student/README.md"):
+        text = (finished / "run" / written).read_text()
+        assert "vs int8" in text
+        assert "teacher_int8" in text
+    page = (finished / "run" / "report.md").read_text().replace("\\", "")
+    assert f"{times(best['over_int8'])} " in page.partition("## Figures")[0]
 
 
 def test_every_artifact_answers_validation_rows_and_they_choose_the_one_to_recommend(finished: Path) -> None:
@@ -211,7 +253,7 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
         "teacher": set(), "distill": {"teacher", "labels_only"}, "heads": {"teacher", "distill"},
         "labels_only": {"teacher"},
         "student": {"teacher"}, **{name: {"teacher", "student"} for name in ("onnx", "dynamic", "static")},
-        **{name: {"teacher", *artifacts} for name in ("constant", "tfidf")},
+        **{name: {"teacher", *artifacts} for name in ("constant", "tfidf", "teacher_onnx", "teacher_int8")},
     }  # fmt: skip
     for name, entry in entries.items():
         for against, found in entry.get("differences", {}).items():

@@ -43,7 +43,7 @@ from tests.run.test_recipe import recipe, report
 from tests.runtimes.counting import MARK, Counting, CountingDevice, CountingRuntime
 
 BOTH = ["cpu", "counter"]
-SETTINGS = {"rows": 5, "batches": [2], "tokens": [8], "seconds": 0.02, "labels_only": False}
+SETTINGS = {"rows": 5, "batches": [2], "tokens": [8], "seconds": 0.02, "labels_only": False, "teacher_int8": False}
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def taught(world: Path, **changes: Any) -> Recipe:
         "student": Saved(model=str(world / "student")),
         "distill": Distill(losses={"soft": SoftTargets()}, epochs=6, learning_rate=1e-2, batch_size=16),
         "quantize": {"dynamic": DynamicInt8()},
-        "benchmark": Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False),
+        "benchmark": Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
     }  # fmt: skip
     return Recipe(**settings | changes)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.cli.output import note, table
 from compress.cli.parser import FOLDERS, Parser, number, numbers
-from compress.run.names import distinct
+from compress.errors import CompressError
+from compress.run.names import as_lasting, distinct, given_path
 from compress.starting import stopping_at_once
 
 
@@ -30,6 +32,9 @@ def parser() -> Parser:
         "--device", default="", metavar="cpu,cuda", help="where to run, by default on all that the machine has"
     )
     options.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options.add_argument(
+        "--again", action="store_true", help="time a run's models as the run did, and write that into its report"
+    )
     return options
 
 
@@ -60,10 +65,40 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"Not measured: {'; '.join(cells)}: {reason}" if cells else reason
 
 
+def _again(options: Namespace) -> int:
+    with stopping_at_once():
+        from rich.console import Console
+
+        from compress.cli import compose
+        from compress.cli.reading import quoted
+        from compress.report.table import print_report
+        from compress.run.again import measure_again
+
+    usual = parser().parse_args(["RUN"])
+    changed = [
+        f"--{name}" for name in ("batch", "tokens", "threads", "device", "json") if _differs(name, usual, options)
+    ]
+    if len(options.paths) != 1 or changed:
+        raise CompressError("--again takes one run and no other options: it measures as the run did.")
+    folder = as_lasting(given_path(options.paths[0]))
+    if not (folder / "recipe.yaml").is_file():
+        raise CompressError(f"{folder}: is not a finished run: recipe.yaml is missing. Name the folder of a run.")
+    recipe = compose.compose([f"recipe={quoted(str(folder / 'recipe.yaml'))}"], trusted=False)
+    print_report(measure_again(folder, recipe), Console())
+    print(f"report: {folder / 'report.html'}")
+    return 0
+
+
+def _differs(name: str, usual: Namespace, options: Namespace) -> bool:
+    return bool(getattr(usual, name) != getattr(options, name))
+
+
 def main(argv: Sequence[str]) -> int:
     """``compress bench``: measure latency."""
     options = parser().parse_intermixed_args(argv)
 
+    if options.again:
+        return _again(options)
     with stopping_at_once():
         from compress.run.bench import bench_paths
 

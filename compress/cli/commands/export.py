@@ -18,6 +18,9 @@ examples:
   compress export runs/quickstart/latest 'export=[onnx,tensorrt]' output=deploy
   compress export my/classifier data=files data.train=train.tsv data.test=test.tsv 'quantize=[static]'
 
+An artifact that loses more than max_drop (1 point of the main metric) on validation rows is written under rejected/,
+and a gentler form is tried: parts in fp32, static int8, fp32. If none is left, the exit code is 3.
+
 Results are written to runs/export/<number>/, or to output=, laid out as by `compress run`. RUN and FOLDER are
 not changed.
 """

@@ -35,6 +35,8 @@ replaced.
   recipe.yaml                           every setting; compress run recipe=THAT/FILE repeats the run
   student/, artifacts/<name>/           the student (transformers) and its exported forms
   stages/<nn>-<stage>/                  the model after each stage
+  rejected/<name>/                      artifacts that lose more than max_drop, with what cost most
+  baselines/<name>/                     the teacher itself in ONNX, fp32 and int8, without training
 
 """
 
