@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModelForTokenClassification, BertConfig, BertForSequenceClassification
 
 from compress.cli.help import choices_and_settings
 from compress.cli.main import main
 from compress.models.loading import save_model
 from compress.registry import GROUPS
-from tests.conftest import VOCABULARY, reviews, tiny_tokenizer, write_tsv
+from tests.conftest import CONFIGS, VOCABULARY, reviews, tiny_tokenizer, write_tsv
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -59,6 +59,14 @@ def save_classifier(folder: Path) -> None:
     save_model(BertForSequenceClassification(config).eval(), tiny_tokenizer(max_tokens=128), folder)
 
 
+def save_tagger(folder: Path) -> None:
+    """Save a tiny model with a tag for each word, which stands for a run that recommends it."""
+    tags = {0: "O", 1: "B-per", 2: "I-per"}
+    settings = CONFIGS["bert"](id2label=tags, label2id={tag: number for number, tag in tags.items()})
+    folder.mkdir(parents=True)
+    save_model(AutoModelForTokenClassification.from_config(settings).eval(), tiny_tokenizer(), folder)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the names of README stand for tiny things: data, a classifier, a recipe and a finished run."""
@@ -69,6 +77,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("classifier", "teacher", "student"):
         save_classifier(folder / "my" / name)
     shutil.copy(ROOT / "recipes" / "soft_targets.yaml", folder / "my" / "recipe.yaml")
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.conll").write_text("Ada B-per\nmet O\nBo B-per\n\n" * 20, encoding="utf-8")
+    save_tagger(folder / "runs" / "tags" / "latest")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         words = ["data=files", "data.train=my/train.tsv", "data.test=my/test.tsv", "teacher.model=my/teacher"]
@@ -205,7 +216,7 @@ def known(setting: str) -> bool:
 def test_settings_named_in_a_page_exist(page: Path) -> None:
     groups = "|".join(sorted({name.split(".")[0] for name in settings() if "." in name}))
     code = [*re.findall(r"`([^`\n]+)`", page.read_text()), *fenced(page)]
-    named = {name.rstrip(".") for text in code for name in re.findall(rf"(?<![\w./-])(?:{groups})\.[a-z_.]+", text)}
+    named = {name.rstrip(".") for text in code for name in re.findall(rf"(?<![\w./-])(?:{groups})\.[a-z_0-9.]+", text)}
     files = {name for name in named if name.endswith((".tsv", ".html", ".md", ".json", ".run", ".losses"))}
     assert {name for name in named - files if not known(name)} == set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def check_architecture(model: str | Path, config: Any, *, trust_remote_code: boo
             f"{model}: it ships its own code, without which a model of type {config.model_type} may answer otherwise. "
             "If you trust it, set trust_remote_code=true beside it (teacher., student.)."
         )
-    for rule in (*_of_kind(config), *_of_values(config)):
+    for rule in chain(_of_classes(config), _of_kind(config), _of_values(config)):
         raise ModelError(f"{model}: {rule}")
 
 
@@ -52,6 +53,13 @@ def check_features(model: str | Path, config: Any) -> None:
 def ships_code(part: Any) -> bool:
     """Return whether the class of a configuration, model or tokenizer comes with a model, whatever it is named like."""
     return type(part).__module__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+
+def _of_classes(config: Any) -> Iterator[str]:
+    """Yield what is wrong with the names of the model's classes, by which its kind is told."""
+    classes = getattr(config, "architectures", None)
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        yield f"architectures = {classes!r} in config.json must be a list of classes' names. Correct it there."
 
 
 def _of_kind(config: Any) -> Iterator[str]:
@@ -85,9 +93,6 @@ def _of_values(config: Any) -> Iterator[str]:
     labels = getattr(config, "id2label", None) or {}
     if sorted(labels) != list(range(len(labels))):
         yield "id2label in config.json must number the labels 0, 1, 2 and so on. Correct it there."
-    classes = getattr(config, "architectures", None)
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        yield f"architectures = {classes!r} in config.json must be a list of classes' names. Correct it there."
     for name in _ACTIVATIONS:
         value = getattr(config, name, None)
         if value is not None and not (isinstance(value, str) and value in ACT2FN):
