@@ -14,11 +14,12 @@ help: ## list what can be made
 demo: $(VENV)/demo ## distil, prune, quantize and measure a small model, with all that it needs
 	$(BIN)/compress run recipe=quickstart
 
+# The tests of a file stay in one process, which makes what they share only once.
 test: $(VENV)/dev ## run the tests, without those that are slow or need a GPU
-	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not slow"
 
 test-all: $(VENV)/dev ## run the slow tests too: everything that needs no GPU
-	$(BIN)/python -m pytest -n auto -m "not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
 
 check: $(VENV)/dev ## lint, check the formatting, the types and the English
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ over the same seeds, and the same teacher, unless a method's name says otherwise
 from the same budget, and so does augmentation, which adds rows and not steps; its rows are drawn once, by the first
 seed. Teachers that are made here are not in the budget: fine-tuned ones, and the head of a masked language model that
 DistilBERT and dual training need and the packaged model lacks. The test file is measured whole and never used to
-choose anything. What is done is kept in ``--results``, one line per run: the same command resumes.
+choose anything. What is done is kept in ``--results``, one line per run, with the answers to the test rows beside it:
+the same command resumes, and methods are compared with labels alone over seeds and rows.
 Prints a Markdown table and, last, one line of JSON.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import seeds
 from rich.console import Console
 
 from compress.augment.base import Augmentation
@@ -70,6 +72,7 @@ from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.student.words import Pieces
+from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Decay, Training
@@ -144,16 +147,17 @@ METHODS = (
     Method("3 layers", "soft + labels, T from 8 to 1", {"soft": FALLING, "hard": HardLabels()}),
     Method("3 layers", "logits' squared error", MSE),
     Method("3 layers", "teacher annealing (BAM)", ANNEALED),
-    Method("3 layers", "cosine (DistilBERT) + soft + labels", {**SOFT, "cosine": Cosine()}),
+    Method("3 layers", "cosine of mapped layers + soft + labels", {**SOFT, "cosine": Cosine(mapped=True)}),
     Method("3 layers", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
-    Method("3 layers", "attention transfer + hidden (MobileBERT's) + soft + labels",
+    Method("3 layers", "attention transfer + hidden + soft + labels",
            {**SOFT, "attention_transfer": AttentionTransfer(), "hidden": HiddenStates()}),
     Method("3 layers", "MiniLM + soft + labels", {**SOFT, "minilm": MiniLM()}),
     Method("3 layers", "MiniLMv2 + soft + labels", {**SOFT, "relations": Relations()}),
     Method("3 layers", "born again, second generation", SOFT, generations=2),
-    Method("3 layers", "Theseus, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
-    Method("3 layers", "TinyBERT: layers, then soft + labels", SOFT, {"layers": Layers()}, prepared=2 / 3),
-    Method("3 layers", "soft + labels, perturbed rows too (Tang et al.)", SOFT, augment=PERTURBED),
+    Method("3 layers", "Theseus from layers 2, 4 and 6, then labels", HARD, {"theseus": Theseus()}, prepared=2 / 3),
+    Method("3 layers", "layers as TinyBERT, without its augmentation, then soft + labels", SOFT, {"layers": Layers()},
+           prepared=2 / 3),
+    Method("3 layers", "soft + labels, perturbed rows too", SOFT, augment=PERTURBED),
     Method("3 layers", "teacher of these rows: soft + labels", SOFT, teacher=OF_THESE_ROWS),
     Method("3 layers", "three teachers of these rows: soft + labels", SOFT, teacher=replace(OF_THESE_ROWS, copies=3)),
     Method("3 first layers", LABELS, HARD),
@@ -168,13 +172,13 @@ METHODS = (
     Method("3 layers, shared", "TinyBERT's layer losses + soft + labels", {**SOFT, **TINYBERT}),
     Method("3 layers of the pretrained", LABELS, HARD),
     Method("3 layers of the pretrained", "soft + labels (Hinton)", SOFT),
-    Method("3 layers of the pretrained", "DistilBERT: masked words, then soft + labels", SOFT,
+    Method("3 layers of the pretrained", "masked words as DistilBERT, then soft + labels", SOFT,
            {"masked_lm": MaskedLM(teacher=PRETRAINED, head_epochs=3)}, prepared=2 / 3),
     Method("3 narrow layers", LABELS, HARD),
     Method("3 narrow layers", "soft + labels (Hinton)", SOFT),
     Method("3 narrow layers", "general, then soft + labels", SOFT, {"general": General(teacher=PRETRAINED)},
            prepared=2 / 3),
-    Method("3 narrow layers", "TinyBERT: general, layers, then soft + labels", SOFT,
+    Method("3 narrow layers", "general and layers as TinyBERT, without its augmentation, then soft + labels", SOFT,
            {"general": General(teacher=PRETRAINED), "layers": Layers()}, prepared=2 / 3),
     Method("3 narrow layers, 3,000 pieces", LABELS, HARD),
     Method("3 narrow layers, 3,000 pieces", "soft + labels (Hinton)", SOFT),
@@ -197,7 +201,7 @@ def methods(given: argparse.Namespace) -> Iterator[Method]:
     more = []
     if given.synonyms:
         copies = {"substitute": Substitute(copies=4, synonyms=given.synonyms)}
-        more.append(Method("3 layers", "soft + labels, rows with synonyms too (TinyBERT)", SOFT, augment=copies))
+        more.append(Method("3 layers", "soft + labels, rows with synonyms of a thesaurus too", SOFT, augment=copies))
     if given.other_train:
         files = Files(train=given.other_train, validation=given.other_test)
         other = OtherTask(data=files, teacher=replace(OF_THESE_ROWS, epochs=3.0))
@@ -237,18 +241,21 @@ def main() -> None:
             for method in methods(given):
                 about = {"method": method.name, "student": method.student, "seed": seed} | budget
                 if not any(about.items() <= done.items() for done in read(given.results)):
-                    found = train(method, state.with_seed(seed), given.epochs, given.seeds[0])
+                    trained, found = train(method, state.with_seed(seed), given.epochs, given.seeds[0])
+                    logits, labels = answers(trained.given_student, trained)
+                    found |= {"accuracy": accuracy(logits, labels, trained)}
+                    found |= {"answers": seeds.keep(given.results, about, logits, labels)}
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
                     console.print(f"{method.student}, {method.name}, seed {seed}: {found['accuracy']:.4f}")
     runs = [run for run in read(given.results) if budget.items() <= run.items() and run["seed"] in given.seeds]
     times = latencies(runs, state)
-    teacher = accuracy(state.given_teacher, state)
-    print(table(runs, times, teacher, len(data.test)))
+    teacher = accuracy(*answers(state.given_teacher, state), state)
+    print(table(runs, times, teacher, state, given.results))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     said = {"teacher_accuracy": teacher, "latency_ms": times, "machine": describe(1), "versions": versions()}
-    shown = [{name: value for name, value in run.items() if name not in ("folder", "key")} for run in runs]
+    shown = [{name: value for name, value in run.items() if name not in ("folder", "key", "answers")} for run in runs]
     print(json.dumps({**files, **budget, **said, "runs": shown}))
 
 
@@ -257,8 +264,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, Any]:
-    """Return accuracy, parameters, seconds and the trained student's place; augmentation has the seed ``drawn``."""
+def train(method: Method, state: State, epochs: float, drawn: int) -> tuple[State, dict[str, Any]]:
+    """Return the state with the student, and its parameters, seconds and place; augmentation has the seed ``drawn``."""
     kind = STUDENTS[method.student]
     if method.teacher is not None:
         alone = State.begin(data=state.data, workshop=state.workshop, seed=13)
@@ -273,11 +280,10 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, 
         state = replace(stage, epochs=share, learning_rate=kind.learning_rate)(state)
     state = Distill(
         losses=dict(method.losses), epochs=budget * (1 - method.prepared), learning_rate=kind.learning_rate,
-        generations=method.generations, layer_map=method.layer_map,
+        generations=method.generations, layer_map=method.layer_map, keep_best=False,
     )(state)  # fmt: skip
     student = state.given_student
-    return {
-        "accuracy": accuracy(student, state),
+    return state, {
         "parameters": parameters(load_model(student.folder)),
         "seconds": sum(record.seconds for record in state.records[before:]),
         "folder": str(student.folder),
@@ -285,12 +291,16 @@ def train(method: Method, state: State, epochs: float, drawn: int) -> dict[str, 
     }
 
 
-def accuracy(model: Model, state: State) -> float:
-    """Return the share of test rows that a model labels rightly."""
+def answers(model: Model, state: State) -> tuple[Array, Array]:
+    """Return a model's logits on the test rows (rows, classes), and the rows' labels (rows,)."""
     tokenizer = load_tokenizer(model.folder)
     tokens = tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
-    logits = predict_rows(load_model(model.folder), tokens)
-    return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"]
+    return predict_rows(load_model(model.folder), tokens), state.data.test.known_labels
+
+
+def accuracy(logits: Array, labels: Array, state: State) -> float:
+    """Return the share of test rows that are labelled rightly."""
+    return state.data.task.metrics(logits, labels)["accuracy"]
 
 
 def latencies(runs: list[dict[str, Any]], state: State) -> dict[str, float]:
@@ -312,8 +322,11 @@ def latencies(runs: list[dict[str, Any]], state: State) -> dict[str, float]:
     return {name: entries[0]["median_ms"] for name, entries in found.items()}
 
 
-def table(runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float, rows: int) -> str:
+def table(
+    runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float, state: State, results: Path
+) -> str:  # fmt: skip
     """Return the Markdown table: a student's methods under the same student trained on labels alone."""
+    rows = len(state.data.test)
     head = ("student", "method", "accuracy by seed", "mean", "sd", "95 % interval, rows", "against labels", "kept",
             "parameters", "ms", "training s")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -332,23 +345,12 @@ def table(runs: list[dict[str, Any]], times: Mapping[str, float], teacher: float
             student, name, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
             f"{np.std(values, ddof=1) * 100:.2f}" if len(values) > 1 else "-",
             f"{low * 100:.1f} to {high * 100:.1f}",
-            against(values, [run["accuracy"] for run in groups.get((student, LABELS), [])]) if name != LABELS else "",
+            "" if name == LABELS else seeds.against(state.data.task, results, group, groups.get((student, LABELS), [])),
             f"{mean / teacher:.1%}", f"{group[0]['parameters'] / 1e6:.2f} M", f"{times[student]:.2f}",
             f"{np.median([run['seconds'] for run in group]):.0f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def against(values: list[float], labels: list[float]) -> str:
-    """Return the difference of the means in points, with its standard error over the seeds."""
-    if not labels:
-        return "-"
-    said = f"{(np.mean(values) - np.mean(labels)) * 100:+.2f}"
-    if min(len(values), len(labels)) < 2:
-        return said
-    error = np.sqrt(np.var(values, ddof=1) / len(values) + np.var(labels, ddof=1) / len(labels))
-    return f"{said} ± {error * 100:.2f}"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ where even all that may go is too few, all of it goes, and the table shows what 
 is that of the shape. torch-pruning's example for BERT is run untrained too, at the ratio that divides the
 multiplications by the wanted speedup. Speeds are measured last, each target's students and the one before, alternately:
 on the test rows at their real lengths, and on one row of their median length, which is what the table predicts. What is
-done is kept in ``--results``, one line per run: the same command resumes after an interruption. Prints a Markdown table
-and, last, one line of JSON.
+done is kept in ``--results``, one line per run, with the answers to the test rows beside it: the same command resumes
+after an interruption, and `uniform` is compared with `budget` over seeds and rows. Prints a Markdown table and, last,
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pruning_torchpruning
+import seeds
 from rich.console import Console
 
 from compress.data import Files
@@ -58,6 +60,7 @@ from compress.runtimes.registry import load_session
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import quiet_rows, quiet_turns, time_in_turns
 from compress.student.bert import ALL, Bert
+from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
 
@@ -95,8 +98,10 @@ def main() -> None:
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
-    state = replace(state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate)))
-    start = accuracy(state.given_student, state)
+    state = replace(
+        state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate, keep_best=False))
+    )
+    start = accuracy(answers(state.given_student, state), state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}
     if not given.table:
         length = int(np.median(test_tokens(state, state.given_student).lengths))
@@ -112,7 +117,7 @@ def main() -> None:
                 found = textpruner(given.textpruner_python, state.with_seed(seed), ratio)
             else:
                 seeded = state.with_seed(seed)
-                found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length))
+                found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length), given.results, this)
             keep(given.results, this | found)
             console.print(f"{this}: {found['accuracy']:.4f}")
         for seed, speedup in itertools.product(given.seeds, given.speedups):
@@ -130,6 +135,7 @@ def main() -> None:
     timed = [run for run in known if "times_of" in run]
     print(f"The student before: {start:.2%}, {len(data.test):,} test rows.\n")
     print(table(runs, timed, start, len(data.test)))
+    print(f"\nbudget less uniform, points over seeds and rows:\n{beside_uniform(runs, state, given.results)}")
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     said = {"accuracy_before": start, "machine": describe(1), "versions": versions()}
     print(json.dumps({**files, **about, **said, "runs": runs, "times": timed}))
@@ -211,11 +217,13 @@ def predicted(costs: Costs, shape: Sequence[tuple[float, float]]) -> float:
     return costs.rest + len(shape) * costs.layer + float(more.sum())
 
 
-def measure(pruned: State) -> dict[str, Any]:
-    """Return accuracy, size and shape of the pruned student."""
+def measure(pruned: State, results: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return accuracy, size and shape of the pruned student; keep its answers beside ``results``."""
     student = pruned.given_student
+    logits = answers(student, pruned)
     return {
-        "accuracy": accuracy(student, pruned),
+        "accuracy": accuracy(logits, pruned),
+        "answers": seeds.keep(results, about, logits, pruned.data.test.known_labels),
         "parameters": parameters(load_model(student.folder)),
         "shape": shape_of(load_config(student.folder)),
     }
@@ -247,7 +255,7 @@ def torch_pruning(state: State, speedup: float, tokens: int) -> dict[str, Any]:
     model = pruning_torchpruning.to_macs(load_model(state.given_student.folder), speedup, tokens)
     logits = predict_rows(model, test_tokens(state, state.given_student))
     return {
-        "accuracy": state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"],
+        "accuracy": accuracy(logits, state),
         "parameters": parameters(model),
         "shape": pruning_torchpruning.shape(model),
     }
@@ -259,10 +267,26 @@ def test_tokens(state: State, model: Model) -> Tokens:
     return tokenize(state.data.test, tokenizer, tokenizer.model_max_length)
 
 
-def accuracy(model: Model, state: State) -> float:
-    """Return the share of test rows that a model labels rightly."""
-    logits = predict_rows(load_model(model.folder), test_tokens(state, model))
+def answers(model: Model, state: State) -> Array:
+    """Return a model's logits on the test rows (rows, classes)."""
+    return predict_rows(load_model(model.folder), test_tokens(state, model))
+
+
+def accuracy(logits: Array, state: State) -> float:
+    """Return the share of test rows that are labelled rightly."""
     return state.data.task.metrics(logits, state.data.test.known_labels)["accuracy"]
+
+
+def beside_uniform(runs: list[dict[str, Any]], state: State, results: Path) -> str:
+    """Return a line for each speedup and recovery: the budget's shape beside the same share everywhere."""
+    arms: dict[tuple[float, float], dict[str, list[dict[str, Any]]]] = {}
+    for run in runs:
+        arms.setdefault((run["speedup"], run["epochs"]), {}).setdefault(run["arm"], []).append(run)
+    return "\n".join(
+        f"{speedup:g}×, recovery {epochs:g}: "
+        + seeds.against(state.data.task, results, found.get("budget", []), found.get("uniform", []))
+        for (speedup, epochs), found in sorted(arms.items())
+    )
 
 
 def times(

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import seeds
 from rich.console import Console
 
 from compress.benchmark.latency import Reader, grid, real_rows
@@ -72,8 +73,8 @@ CANDIDATES: Mapping[str, Stage] = {
     "groups of 32, 8 bits": GroupWise(bits=8),
     "groups of 32, 4 bits": GroupWise(bits=4),
     "fp16": HalfPrecision(),
-    "qat": QuantizationAware(epochs=1.0),
-    "qat, the distillation's learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE),
+    "qat": QuantizationAware(epochs=1.0, control=False),
+    "qat, the distillation's learning rate": QuantizationAware(epochs=1.0, learning_rate=LEARNING_RATE, control=False),
 }
 
 
@@ -101,7 +102,7 @@ def main() -> None:
     scores = {seed: {name: score(folder, state) for name, folder in made.items()} for seed, made in by_seed.items()}
     first = by_seed[given.seeds[0]]
     times = {threads: latencies(first, state, threads) for threads in THREADS}
-    print(table(first, scores, times, len(data.test)))
+    print(table(first, scores, times, state))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     accuracies = {seed: {name: found[0] for name, found in made.items()} for seed, made in scores.items()}
     about = {"rows": given.rows, "epochs": given.epochs, "learning_rate": LEARNING_RATE}
@@ -115,7 +116,7 @@ def distilled(state: State, epochs: float) -> State:
     inside = {"hidden": HiddenStates(), "embeddings": Embeddings(), "attention": AttentionScores(weight=0.1)}
     state = Layers(losses=inside, epochs=epochs * 2 / 3, learning_rate=LEARNING_RATE)(state)
     losses = {"soft": SoftTargets(), "hard": HardLabels()}
-    return Distill(losses=losses, epochs=epochs / 3, learning_rate=LEARNING_RATE)(state)
+    return Distill(losses=losses, epochs=epochs / 3, learning_rate=LEARNING_RATE, keep_best=False)(state)
 
 
 def folders(state: State, optimum: Path | None) -> dict[str, Path]:
@@ -185,14 +186,14 @@ def onnx_teacher(state: State) -> Path:
 
 def table(
     first: Mapping[str, Path], scores: Mapping[int, Mapping[str, tuple[float, Array]]],
-    times: Mapping[int, Mapping[str, list[float]]], rows: int,
+    times: Mapping[int, Mapping[str, list[float]]], state: State,
 ) -> str:  # fmt: skip
-    """Return the Markdown table; speeds are ratios to the fp32 file in the same turns."""
+    """Return the Markdown table; speeds are ratios to the fp32 file in the same turns, points over seeds and rows."""
+    rows = len(state.data.test)
     speeds = [f"{what}, {threads} thread{'s'[: threads - 1]}" for threads in THREADS for what in ("1 row", "32×128")]
     head = ("file", "accuracy by seed", "mean", "against fp32", "95 % interval, rows", "agree", "MiB", "int8 products",
             *speeds)  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    whole = float(np.mean([made[FP32][0] for made in scores.values()]))
     for name, folder in first.items():
         values = [made[name][0] for made in scores.values()]
         mean = float(np.mean(values))
@@ -205,12 +206,21 @@ def table(
                 ratios.append(f"{after:.2f} ms" + ("" if name == FP32 else f", {before / after:.2f}×"))
         cells = (
             name, ", ".join(f"{value:.2%}"[:-1] for value in values), f"{mean:.2%}"[:-1],
-            "" if name == FP32 else f"{(mean - whole) * 100:+.2f}", f"{low * 100:.1f} to {high * 100:.1f}",
+            "" if name == FP32 else beside_fp32(name, scores, state), f"{low * 100:.1f} to {high * 100:.1f}",
             f"{np.mean(agree):.1%}", f"{(folder / MODEL).stat().st_size / 2**20:.1f}",
             f"{executed.int8} of {executed.products}", *ratios,
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def beside_fp32(name: str, scores: Mapping[int, Mapping[str, tuple[float, Array]]], state: State) -> str:
+    """Return how a file's accuracy differs from the fp32 file's, in points, with the interval where there are seeds."""
+    ours, theirs = ([made[file][1] for made in scores.values()] for file in (name, FP32))
+    task, labels = state.data.task, state.data.test.known_labels
+    if len(ours) > 1:
+        return seeds.shown(task.difference_over_seeds(ours, theirs, labels))
+    return seeds.shown(task.difference(ours[0], theirs[0], labels))
 
 
 if __name__ == "__main__":

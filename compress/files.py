@@ -105,12 +105,17 @@ def writable(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all."""
+    write_content(path, text)
+
+
+def write_content(path: Path, content: str | bytes) -> None:
+    """Write text or bytes to ``path``, whole or not at all."""
     with storage_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY[1])  # whatever the length of the name
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)
@@ -172,9 +177,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_text(text: str) -> str:
-    """Return the SHA-256 of a text as `write_text` writes it."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def hash_text(text: str | bytes) -> str:
+    """Return the SHA-256 of a text, or of bytes, as `write_content` writes it."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
 def hash_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors", ".txt", ".model", ".onnx")) -> str:

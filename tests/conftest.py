@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -24,7 +26,14 @@ from transformers import (
     RobertaConfig,
 )
 
+from compress.data.dataset import Dataset, Split
+from compress.files import locked
 from compress.models.loading import quiet, save_model
+from compress.onnx.graph import input_names, write_onnx
+from compress.pipeline.model import Model
+from compress.pipeline.state import State
+from compress.pipeline.workshop import Workshop
+from compress.tasks.classification import Classification
 
 torch.set_num_threads(1)  # tiny models are faster so, and tests can run side by side
 
@@ -114,11 +123,54 @@ def write_tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
     return path
 
 
+def write_files(folder: Path) -> dict[str, Path]:
+    """Write train, validation and test files of made-up reviews."""
+    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
+    return {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+"""Gives the folder of a name, made by the function in whichever test and worker asks first; nobody changes it."""
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What many tests only read is made once in a session, for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        final, partial = root / name, root / f"{name}.partial"
+        with locked(root / f"{name}.lock"):
+            if not final.exists():
+                partial.mkdir(exist_ok=True)
+                make(partial)
+                partial.rename(final)
+        return final
+
+    return made
+
+
+Graphs = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def graphs(once: Once) -> Graphs:
+    """The exported graph of each family's tiny model, to be read."""
+
+    def graph(family: str) -> Path:
+        def export(folder: Path) -> None:
+            write_onnx(tiny_model(family), input_names(tiny_tokenizer(family)), folder / "model.onnx")
+
+        return once(f"graph-{family}", export) / "model.onnx"
+
+    return graph
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """Train, validation and test files of made-up reviews."""
-    sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
-    return {name: write_tsv(tmp_path / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
+    return write_files(tmp_path)
 
 
 @pytest.fixture
@@ -135,3 +187,19 @@ def save_tiny(folder: Path, family: str = "bert", **settings: Any) -> Path:
     folder.mkdir()
     save_model(model, tiny_tokenizer(family), folder)
     return folder
+
+
+def taught_state(folder: Path, rows: int = 64, **student: Any) -> State:
+    """Return a state in seconds' reach: reviews, a tiny classifier that teaches, and a student that starts as it.
+
+    ``student`` are settings of a classifier of its own.
+    """
+    splits = [
+        Split(tuple(text for _, text in made), None, np.array([int(label == "good") for label, _ in made]))
+        for made in (reviews(rows, 1), reviews(40, 2), reviews(40, 3))
+    ]
+    data = Dataset("reviews", Classification(("bad", "good")), *splits)
+    head = data.task.head_config()
+    teacher = Model(save_tiny(folder / "teacher", **head), "teacher")
+    own = Model(save_tiny(folder / "student", **head, **student), "student") if student else teacher
+    return State.begin(data, Workshop(folder / "cache", Console(quiet=True)), 13, teacher=teacher, student=own)

@@ -15,7 +15,7 @@ from compress.errors import CompressError
 SECONDS = 20  # what an example may take on a busy machine; a hang takes longer
 
 FEW = settings(
-    max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )  # the same examples each time, so that nobody's change fails by chance
 MANY = settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 

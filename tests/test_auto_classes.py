@@ -11,6 +11,7 @@ import pytest
 from compress.auto_classes import PREFIX
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification
 from compress.models.registration import CLASSIFIERS
+from tests.fresh import run_fresh
 
 LOAD = """
 config = AutoConfig.from_pretrained(sys.argv[1])
@@ -49,7 +50,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ["ours first", pytest.param("theirs first", marks=pytest.mark.slow)])
 def test_a_student_is_loaded_by_the_auto_classes(order: str, student: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", ORDERS[order] + LOAD, str(student)],
@@ -59,6 +60,10 @@ def test_a_student_is_loaded_by_the_auto_classes(order: str, student: Path) -> N
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_a_student_is_loaded_by_auto_classes_that_were_there_before(student: Path) -> None:
+    run_fresh(ORDERS["their Auto classes first"] + LOAD, student)
 
 
 def test_the_model_types_are_told_by_how_they_begin() -> None:

@@ -58,10 +58,17 @@ def assert_same(one: Any, other: Any) -> None:
     assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a training that nothing interrupts gives."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
 @BOTH
 @pytest.mark.parametrize("at", [0, 7, 12, 23], ids=["first step", "end of an epoch", "middle", "last step"])
-def test_an_interrupted_training_resumes_after_the_step_at_hand(number: int, at: int, tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
+def test_an_interrupted_training_resumes_after_the_step_at_hand(
+    number: int, at: int, whole: Any, tmp_path: Path
+) -> None:
     with terminable(), pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt):
         train(tmp_path / "parts", kill_at(at, number))
     (checkpoint,) = (tmp_path / "parts" / "checkpoints").iterdir()

@@ -145,7 +145,7 @@ def test_projections_and_a_students_head_learn_at_the_full_rate(tmp_path: Path) 
     assert change["student.bert.embeddings.word_embeddings.weight"] == pytest.approx(1.25e-3, rel=1e-2)
 
 
-@pytest.mark.parametrize("stop_at", [3, 8, 17])
+@pytest.mark.parametrize("stop_at", [8, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 17))])
 def test_an_interrupted_training_with_rates_by_layer_ends_with_the_same_weights(stop_at: int, tmp_path: Path) -> None:
     def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
         model = tiny_model()

@@ -1,6 +1,6 @@
 """Whatever words and recipe files hold, they are composed or refused: soon, in words, with nothing written.
 
-Each property is tried on 25 examples in every run and on 400 by the tests marked slow (`make test-all`).
+Each property is tried on 10 examples in every run and on 400 by the tests marked slow (`make test-all`).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def try_labels(labels: dict[str, str], folder: Path) -> None:
     assert compose.compose(["recipe=own.yaml"]) == recipe
 
 
-@settings(FEW, max_examples=10)
+@settings(FEW, max_examples=5)
 @given(labels=LABELS)
 def test_any_labels(labels: dict[str, str], folder: Path) -> None:
     try_labels(labels, folder)

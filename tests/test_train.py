@@ -52,9 +52,16 @@ def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights after a training that nothing interrupts."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("stop_at", [3, 8, 17])
-def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(stop_at: int, tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
+def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(
+    stop_at: int, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", stop_at)
     assert list((tmp_path / "parts").rglob("whole"))
@@ -62,8 +69,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(stop_at: 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_checkpoint_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
+def test_a_checkpoint_cut_short_is_not_resumed_from(whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", 9)
     last = max((tmp_path / "parts" / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
@@ -82,9 +88,8 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "damaged"), [("optimizer.pt", 1), ("model.safetensors", 2), ("whole", 1)])
 def test_a_damaged_checkpoint_is_told_and_not_resumed_from(
-    name: str, damaged: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, damaged: int, whole: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", 9)
     checkpoints = sorted((tmp_path / "parts" / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
@@ -215,7 +220,7 @@ def test_a_diverging_training_is_stopped_in_plain_words(tmp_path: Path) -> None:
         fit(Supervised(model), tokens(), Training(), seed=3, folder=tmp_path, title="test", validate=dict)
 
 
-@pytest.mark.parametrize("stop_at", [0, 8, 16])
+@pytest.mark.parametrize("stop_at", [pytest.param(0, marks=pytest.mark.slow), 8, 16])
 def test_early_stopping_resumes_as_if_nothing_had_happened(stop_at: int, tmp_path: Path) -> None:
     def run(folder: Path, interrupted_after: int | None) -> tuple[list[Any], dict[str, torch.Tensor]]:
         model, validation = tiny_model(), tokens(40, 2)

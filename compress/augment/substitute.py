@@ -12,9 +12,10 @@ import numpy as np
 
 from compress.augment import masked_lm
 from compress.augment.base import Augmentation, Texts, texts_of
+from compress.augment.grammar import GRAMMAR
 from compress.augment.lexicon import read_synonyms
 from compress.augment.vectors import Vectors, read_vectors
-from compress.augment.words import cut, is_word, joined, script_faults, written_as
+from compress.augment.words import cut, is_letters, joined, script_faults, written_as
 from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.files import hash_file
@@ -35,9 +36,10 @@ class Substitute(Augmentation):
     Algorithm 1: candidates for a word are the K most probable words of a masked language model if the model reads
     the word as a single piece, otherwise the K most similar by word vectors; each word is replaced with
     probability p_t by one of its candidates, drawn uniformly. As in the authors' program, candidates come
-    from the unchanged row, once for all copies, and only words have any: punctuation, handles, hashtags and
-    links stay. Beyond the paper: a word without candidates from these sources takes the synonyms of a thesaurus,
-    of any part of speech; and a replacement is capitalised like the word it replaces.
+    from the unchanged row, once for all copies, and only words of letters have any, except for those of English
+    grammar ("the", "is", "not"): everything else stays. Beyond the paper: a word without candidates from these
+    sources takes the synonyms of a thesaurus, of any part of speech; and a replacement is capitalised like the word
+    it replaces.
     """
 
     rate: float = 0.4  # p_t, probability that a word with candidates is replaced
@@ -45,6 +47,7 @@ class Substitute(Augmentation):
     mlm: str | None = None  # folder or hub id of a masked language model, for words that it reads as one piece
     vectors: str | None = None  # text file of word vectors (word2vec, GloVe), for the other words
     synonyms: str | None = None  # .tsv file (word, synonym; or word, part of speech, synonyms), for the rest
+    grammar: bool = False  # also replace English words of grammar (the, is, not), which the paper leaves
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """There is a source, the files exist, something is replaced, and texts have spaces between words."""
@@ -113,7 +116,7 @@ class Substituter:
         words = 0
         for side, text in enumerate(sides):
             for place, word in enumerate(text.words):
-                if is_word(word):
+                if is_letters(word) and (self.settings.grammar or word.casefold() not in GRAMMAR):
                     words += 1
                     if options := self._candidates(word, expected.get((side, place), [])):
                         known[side, place] = options

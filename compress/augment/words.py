@@ -61,6 +61,11 @@ def is_word(word: str) -> bool:
     return not kind(word) and any(character.isalnum() for character in word)
 
 
+def is_letters(word: str) -> bool:
+    """Return whether a piece has letters alone, with the marks that belong to them: no digit, apostrophe or hyphen."""
+    return word[:1].isalpha() and all(c.isalpha() or unicodedata.category(c).startswith("M") for c in word)
+
+
 def written_as(word: str, like: str) -> str:
     """Return a word capitalised, or in capitals, like ``like``."""
     if len(like) > 1 and like.isupper():

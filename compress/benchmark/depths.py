@@ -33,7 +33,8 @@ class Depths(Enum):
     every_other = "every_other"
     loss = "loss"
     gradient = "gradient"
-    taylor = "taylor"
+    fisher = "fisher"
+    molchanov = "molchanov"
     activation = "activation"
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, convert
 
+from compress.benchmark.row_answers import RowAnswers
 from compress.tasks.base import ByClass
 from compress.tasks.gate import Gate
 from compress.tasks.paired import Difference
@@ -295,3 +296,4 @@ class Measured:
     artifacts: list[Artifact]
     baselines: list[Baseline]
     depths: list[DepthCurve]
+    answers: RowAnswers

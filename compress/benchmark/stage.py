@@ -27,6 +27,7 @@ from compress.benchmark.figures import (
     Trained,
 )
 from compress.benchmark.flips import flips
+from compress.benchmark.row_answers import RowAnswers
 from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed, speeds_of_the_cheap
 from compress.benchmark.scores import Scores, share
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
@@ -193,7 +194,12 @@ class Benchmark(Settings):
         baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
-        return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths)
+        kept = {f"stages/{name}": logits for name, logits in said.items()}
+        kept |= {f"artifacts/{name}": logits for name, logits in shipped.items()}
+        kept |= {} if twin is None else {"baselines/labels_only": twin}
+        test = state.data.test
+        answered = RowAnswers(test.fingerprint, test.known_labels, kept)
+        return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths, answers=answered)
 
     def _places(self, scores: Scores, state: State, cheap: Cheap | None) -> list[OnDevice]:
         """Return what was measured on each device, on the CPU with the cheap model beside."""

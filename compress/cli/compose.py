@@ -39,7 +39,8 @@ def compose(overrides: Sequence[str], *, trusted: bool = True) -> Recipe:
     if misfitting := [] if recipe is None else list(misfits(recipe)):  # nobody else looks at what ${…} inserts
         faults += misfitting
     elif recipe is not None and (faults or any(all_faults(recipe))):
-        faults += faults_of(recipe)
+        other_rows = any(fault.setting == "data" for fault in faults)  # the default's, which nobody asked about
+        faults += all_faults(recipe) if other_rows else faults_of(recipe)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
     return replace(recipe, uses=list(command.modules.used))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from compress.data.formats import Bad, Record, kind_of
 from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
 from compress.data.rows import Rows
+from compress.data.tagged import FORM, SPANS, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError
 from compress.tasks.label_lists import listed, of_marks
 from compress.wording import counted, shortened
@@ -32,6 +34,9 @@ class Collected:
     bad: int = 0
     left_out: int = 0  # rows without a label, in a file that allows missing labels
     quoted: int = 0  # fields of a TSV file in CSV quotes
+    label_names: Sequence[str] = ()  # the names of labels that are numbers, 0 first
+    form: str = ""  # `Rows.form`
+    widened: int = 0  # spans of characters that ended inside a word
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
         """Take one row and return its fields, or record that it is bad or left out."""
@@ -42,7 +47,15 @@ class Collected:
         if layout.label is not None and isinstance(fields[layout.label], NoLabel):
             self.left_out += 1
             return None
+        if layout.label is not None and self.label_names:
+            fields = {**fields, layout.label: _named(fields[layout.label], self.label_names)}
+        given = None if layout.label is None else fields[layout.label]
+        if layout.pair is None and is_tagged(fields[layout.text], given):
+            row = tagged_row(fields[layout.text], given, labelled=layout.label is not None)
+            return self._add_tagged(number, row, fields)
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
+        if given == [] and isinstance(text, str) and (self.form == FORM or layout.label in SPANS):
+            return self._add_tagged(number, without_spans(text), fields)
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
         for value in (label, text, pair):
             if isinstance(value, Bad):
@@ -56,6 +69,19 @@ class Collected:
                 column.append(value)
         return fields
 
+    def _add_tagged(self, number: int, row: TaggedRow | Bad, fields: dict[str, object]) -> dict[str, object] | None:
+        """Take a row of words and tags."""
+        if isinstance(row, Bad):
+            self._refuse(number, row)
+            return None
+        self.form = FORM
+        self.widened += row.widened
+        self.numbers.append(number)
+        self.texts.append(row.text)
+        if row.tags is not None:
+            self.labels.append(row.tags)
+        return fields
+
     def notes(self) -> list[str]:
         """Return notes about the rows for the report."""
         notes = []
@@ -63,6 +89,11 @@ class Collected:
             notes.append(f"The labels of {self.source} are not public; it counts as missing.")
         elif self.left_out:
             notes.append(f"{counted(self.left_out, 'row')} of {self.source} without a label are left out.")
+        if self.widened:
+            notes.append(
+                f"{counted(self.widened, 'span')} of {self.source} began or ended inside a word, and now hold the "
+                "whole word: a word has one tag."
+            )
         if self.quoted:
             notes.append(
                 f"{counted(self.quoted, 'text')} of {self.source} in double quotes, with doubled quotes inside, as a "
@@ -81,11 +112,20 @@ class Collected:
             raise DataError(f"{self.source}: has a header but no rows.")
         labelled = layout.label is not None or bool(layout.label_columns)
         pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
-        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns)
+        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form)
 
     def _refuse(self, number: int, bad: Bad) -> None:
         self.bad += 1
         self.first_bad = self.first_bad or f"{self.source}, {self.unit} {number}: {bad.reason}"
+
+
+def _named(value: object, names: Sequence[str]) -> object:
+    """Return the name of a number, or those of a list of numbers; anything else is left as it is."""
+    if isinstance(value, list):
+        return [_named(part, names) for part in value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return names[value] if 0 <= value < len(names) else UnknownClass(value, len(names), "data.label_names has")
 
 
 def _text(fields: dict[str, object], name: str | None) -> str | Bad | None:

@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from compress.errors import DataError
 from compress.settings import nearest
 
-LABELS = ("label", "labels", "target", "score", "intent", "sentiment")
-TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence")
+LABELS = ("label", "labels", "target", "score", "intent", "sentiment", "spans", "entities")
+TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "slots", "slot_tags")
+TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence", "tokens", "words")
 PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
 
 
 def is_header(fields: Sequence[str]) -> bool:
     """Return whether a first row holds column names rather than a text."""
-    return any(field.strip().casefold() in LABELS + TEXTS + PAIRS for field in fields)
+    return any(field.strip().casefold() in LABELS + TAGS + TEXTS + PAIRS for field in fields)
 
 
 def choose(
@@ -52,7 +53,13 @@ def choose(
     if not labelled:
         return text, pair, None
     if label is None:
-        label = _first([name for name in names if name not in (text, pair)], LABELS)
+        free = [name for name in names if name not in (text, pair)]
+        tags = [name for name in free if name.strip().casefold() in TAGS]
+        if len(tags) > 1:
+            raise DataError(
+                f"{where}: which column holds the tags, {' or '.join(map(repr, tags))}? Name it: data.label={tags[-1]}."
+            )
+        label = _first(free, (*TAGS, *LABELS))
         if label is None:
             raise DataError(
                 f"{where}: cannot tell which column holds the labels: {listed(names)}. "

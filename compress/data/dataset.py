@@ -63,6 +63,19 @@ class Split:
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token)
 
+    def joined(self, more: Split, missing: float) -> Split:
+        """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
+        parts = [self.known_labels, more.known_labels]
+        widths = [part.shape[1:] for part in parts]
+        if widths[0] != widths[1]:
+            widest = max(width[0] for width in widths)
+            parts = [
+                np.pad(part, ((0, 0), (0, widest - part.shape[1])), constant_values=part.dtype.type(missing))
+                for part in parts
+            ]
+        pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, np.concatenate(parts), self.by_token)
+
     @property
     def known_labels(self) -> Array:
         """The labels; raises ValueError on unlabelled rows."""

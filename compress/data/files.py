@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import Enum
 from itertools import chain
 from pathlib import Path
 
+from compress.data import conll
 from compress.data.collected import Collected
 from compress.data.columns import choose, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
@@ -20,18 +22,32 @@ from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.wording import counted
 
+CONLL = ".conll"
 SPLITS = ("train", "validation", "test", "unlabelled")
+
+
+class Format(Enum):
+    """How a file is written; conll: columns, a word and its tag on each line, an empty line between sentences."""
+
+    tsv = "tsv"
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+    conll = "conll"
 
 
 @dataclass(kw_only=True)
 class Files(Data):
-    """TSV, CSV, JSONL or Parquet files, recognised by their suffix; UTF-8.
+    """TSV, CSV, JSONL, Parquet or CoNLL files, recognised by their suffix; UTF-8.
 
     A file with a header has its columns recognised by name (label, text, text_b, sentence1, …) or named
     here; an unnamed column that may hold second texts is an error. A TSV or CSV file without a
     header holds ``label, text`` or ``label, text, second text``. TSV has no quoting, CSV does. Parquet
     columns of class numbers that `datasets` wrote give the names of the classes. Unlabelled rows may also be a
     .txt file, one text per line.
+
+    A tag for each word is in columns (CoNLL, where ``text`` and ``label`` are their numbers), in lists of words and of
+    tags, in two columns of a table with spaces between words and between tags, or in lists of spans: start, end, label.
     """
 
     train: str = ""  # path; the only file that is required
@@ -41,6 +57,10 @@ class Files(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    format: Format | None = None  # tsv, csv, jsonl, parquet or conll; default: by the suffix
+    label_names: list[str] = field(
+        default_factory=list
+    )  # names of the labels that numbers in a file stand for, 0 first, as [O,B-PER,I-PER]; default: none
     label_columns: list[str] = field(
         default_factory=list
     )  # several labels: names of their 0/1 columns, in which * stands for any letters
@@ -55,7 +75,7 @@ class Files(Data):
             value = getattr(self, name)
             if value == "" and name != "train":
                 yield Fault(name, value, "is not a path", "Leave it out, or name a file.")
-            elif value and (fault := _path_fault(Path(value).expanduser(), name == "unlabelled")):
+            elif value and (fault := self._path_fault(Path(value).expanduser(), name == "unlabelled")):
                 yield Fault(name, value, *fault)
         given = [name for name in SPLITS if getattr(self, name)]
         for index, name in enumerate(given):
@@ -97,13 +117,21 @@ class Files(Data):
     def _rows(self, name: str, notes: list[str], labelled: bool, like: Rows | None = None) -> Rows | None:
         """Return the rows of a file, or None if none has a label; ``like`` are the training rows."""
         path = Path(name).expanduser()
-        if fault := _path_fault(path, not labelled):
+        if fault := self._path_fault(path, not labelled):
             rule, remedy = fault
             raise DataError(f"{name}: {rule}. {remedy}".rstrip())
-        reader = READERS.get(path.suffix.lower(), read_txt)
-        collected = Collected(name, "row" if path.suffix.lower() == ".parquet" else "line")
+        suffix = self._suffix(path, labelled)
+        collected = Collected(name, "row" if suffix == ".parquet" else "line", label_names=self.label_names)
         try:
-            layout, records = self._layout(name, reader(path), labelled, like)
+            if suffix == CONLL:
+                layout, records = self._sentences(name, path, labelled)
+            else:
+                if suffix == ".tsv" and self.format is None and labelled and conll.looks_like_conll(path):
+                    raise DataError(
+                        f"{name}: has empty lines between its lines, each of which ends in a tag: are these words in "
+                        "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
+                    )
+                layout, records = self._layout(name, READERS.get(suffix, read_txt)(path), labelled, like)
             unused = Unused(layout.ignored)
             for number, record in records:
                 if (fields := collected.add(number, record, layout)) is not None:
@@ -116,6 +144,22 @@ class Files(Data):
             ask_about_second_text(unused, layout.text, name)
         notes += collected.notes()
         return rows
+
+    def _suffix(self, path: Path, labelled: bool) -> str:
+        """Return the suffix that says how a file is written; `CONLL` for all of CoNLL's."""
+        if self.format is not None and (labelled or path.suffix.lower() != ".txt"):
+            return f".{self.format.value}"
+        return CONLL if path.suffix.lower() in conll.SUFFIXES else path.suffix.lower()
+
+    def _sentences(self, name: str, path: Path, labelled: bool) -> tuple[Layout, Numbered]:
+        """Return the columns of a CoNLL file's records, and the records."""
+        records = conll.read_conll(path, self.text, self.label, labelled=labelled)
+        first = next(records, None)
+        if first is None:
+            raise DataError(f"{name}: has no rows. Each line holds a word and its tag.")
+        names = [conll.WORDS, *([conll.TAGS] if labelled else [])]
+        layout = Layout(names, names[0], None, names[1] if labelled else None, by_position=False, line=first[0])
+        return layout, chain([first], records)
 
     def _layout(self, name: str, records: Numbered, labelled: bool, like: Rows | None) -> tuple[Layout, Numbered]:
         """Inspect the first readable row; return the meaning of its columns, and the rows after a header."""
@@ -132,7 +176,7 @@ class Files(Data):
                 tail = f" {more} of this file cannot be read either." if len(passed) > 1 else ""
                 raise DataError(f"{name}, line {passed[0][0]}: {_reason(passed[0][1])}{tail}")
             raise DataError(f"{name}: has no rows. Each line holds a label and a text.")
-        suffix = Path(name).suffix.lower()
+        suffix = self._suffix(Path(name), labelled)
         named = (self.text, self.text_pair, self.label)
         if isinstance(first, dict) or (suffix != ".txt" and self._has_header(first)):
             names = list(first)
@@ -187,31 +231,32 @@ class Files(Data):
         text, pair, label = (column if column is None else by_name[folded(column)] for column in wanted)
         return text, pair, label
 
+    def _path_fault(self, path: Path, unlabelled: bool) -> tuple[str, str] | None:
+        """Return (rule, remedy) if there is no readable file."""
+        try:
+            return self._looked_at(path, unlabelled)
+        except OSError as error:
+            return f"cannot be read ({error.strerror})", "Make it readable: chmod u+r FILE, and chmod u+rx its folder."
 
-def _path_fault(path: Path, unlabelled: bool) -> tuple[str, str] | None:
-    """Return (rule, remedy) if there is no readable file."""
-    try:
-        return _looked_at(path, unlabelled)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})", "Make it readable: chmod u+r FILE, and chmod u+rx its folder."
-
-
-def _looked_at(path: Path, unlabelled: bool) -> tuple[str, str] | None:
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in READERS)[:5]
-        return "is a directory", f"Name a file in it: {', '.join(inside)}." if inside else "Name a file."
-    if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = get_close_matches(path.name, siblings, n=1)
-        if close:
-            return "does not exist", f"Did you mean {path.parent / close[0]}?"
-        return "does not exist", "" if path.parent.is_dir() else f"Nor does the folder {path.parent}."
-    if not path.is_file():
-        return "is not a regular file", "Copy its content to a file."
-    known = [*READERS, *([".txt"] if unlabelled else [])]
-    if path.suffix.lower() not in known:
-        return f"has the unknown suffix {path.suffix!r}", f"Known: {', '.join(known)}. Rename or convert it."
-    return ("has no rows", "The file is empty.") if path.stat().st_size == 0 else None
+    def _looked_at(self, path: Path, unlabelled: bool) -> tuple[str, str] | None:
+        known = [*READERS, *conll.SUFFIXES]
+        if path.is_dir():
+            inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in known)[:5]
+            return "is a directory", f"Name a file in it: {', '.join(inside)}." if inside else "Name a file."
+        if not path.exists():
+            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            close = get_close_matches(path.name, siblings, n=1)
+            if close:
+                return "does not exist", f"Did you mean {path.parent / close[0]}?"
+            return "does not exist", "" if path.parent.is_dir() else f"Nor does the folder {path.parent}."
+        if not path.is_file():
+            return "is not a regular file", "Copy its content to a file."
+        known += [".txt"] if unlabelled else []
+        if self.format is None and path.suffix.lower() not in known:
+            columns = " Columns of words and tags: data.format=conll." if path.suffix.lower() == ".txt" else ""
+            remedy = f"Known: {', '.join(known)}. Rename or convert it, or name its format: data.format.{columns}"
+            return f"has the unknown suffix {path.suffix!r}", remedy
+        return ("has no rows", "The file is empty.") if path.stat().st_size == 0 else None
 
 
 def _reason(record: Record) -> str:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from compress.data.columns import LABELS, PAIRS, TEXTS
+from compress.data.columns import LABELS, PAIRS, TAGS, TEXTS
 from compress.data.rows import Rows, folded
 from compress.data.scripts import words_in
 from compress.errors import DataError
@@ -26,7 +26,7 @@ def check_names(names: Sequence[str], where: str, *, named: Sequence[str | None]
         raise DataError(
             f"{where}: columns {' and '.join(places)} are both named {repeated!r}. Remove or rename one of them."
         )
-    meant = {folded(word) for word in LABELS + TEXTS + PAIRS}
+    meant = {folded(word) for word in LABELS + TAGS + TEXTS + PAIRS}
     for name in names:
         alike = [other for other in names if folded(other) == folded(name)]
         if len(alike) > 1 and folded(name) in meant and not set(alike) & set(named):

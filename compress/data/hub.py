@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compress.data.columns import choose, choose_label_columns
-from compress.data.formats import kind_of
+from compress.data.formats import Bad, kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.layout import refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
 from compress.data.source import Data, Parts
+from compress.data.tagged import FORM, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
 from compress.known import NOTHING, Known
@@ -103,6 +104,9 @@ class Hub(Data):
             ask_about_second_text(unused, columns[0], where)
         texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
         assert texts is not None  # choose always returns a column of texts
+        if not marked and columns[1] is None and any(map(is_tagged, texts, labels or [None] * len(texts))):
+            names = None if columns[2] is None else class_names(table.features[columns[2]])
+            return _tagged(where, texts, labels, names, Columns("columns by name", *columns, (), tuple(unused.names)))
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
             odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
             if odd is not None:
@@ -135,6 +139,33 @@ class Hub(Data):
             [index + 1 for index in kept],
             columns=Columns("columns by name", *columns, marked, tuple(unused.names)),
         )
+
+
+def class_names(feature: Any) -> list[str] | None:
+    """Return the names of the classes of a feature of `datasets`, or of what it lists; None where it has none."""
+    inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) and feature else None)
+    names = getattr(feature, "names", None)
+    return class_names(inner) if inner is not None else None if names is None else list(names)
+
+
+def _tagged(
+    where: str, texts: Sequence[object], labels: Sequence[object] | None, names: list[str] | None, columns: Columns
+) -> Rows:
+    """Return rows with a tag for each word; raises DataError for the first that is none."""
+    rows: list[TaggedRow] = []
+    for number, text in enumerate(texts, 1):
+        given = None if labels is None else labels[number - 1]
+        if names is not None and isinstance(given, list):
+            given = [names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag for tag in given]
+        if is_tagged(text, given):
+            row = tagged_row(text, given, labelled=labels is not None)
+        else:
+            row = without_spans(str(text)) if given == [] else Bad("has neither words and tags nor a text and spans.")
+        if isinstance(row, Bad):
+            raise DataError(f"{where}, row {number}: {row.reason}")
+        rows.append(row)
+    tags = None if labels is None else [row.tags or "" for row in rows]
+    return Rows(where, [row.text for row in rows], None, tags, columns=columns, form=FORM)
 
 
 def _word(label: object, names: list[str] | None) -> str | None:

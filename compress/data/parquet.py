@@ -104,8 +104,8 @@ def _class(value: object, names: list[str]) -> object:
 class UnknownClass:
     """A number that is not a class of the column."""
 
-    def __init__(self, value: object, classes: int) -> None:
-        self.reason = f"the label {value!r} is none of the {classes} classes that the file's metadata names, 0 first"
+    def __init__(self, value: object, classes: int, source: str = "the file's metadata names") -> None:
+        self.reason = f"the label {value!r} is none of the {classes} classes that {source}, 0 first"
 
 
 def _reason(path: Path, error: Exception) -> str:

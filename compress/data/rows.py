@@ -43,6 +43,7 @@ class Rows:
     numbers: Sequence[int] = ()  # 1-based line or row of each text; empty: counted from 1
     unit: str = "row"  # what `numbers` count
     columns: Columns | None = None
+    form: str = ""  # the task that alone has rows written like these; empty: any may
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -75,4 +76,5 @@ class Rows:
             [self.numbers[i] if self.numbers else int(i) + 1 for i in indices],
             self.unit,
             self.columns,
+            self.form,
         )

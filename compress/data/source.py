@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from compress.data.cutting import cut, sample
@@ -24,6 +25,14 @@ from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
+
+
+class Broken(Enum):
+    """report: they are used as they are, and noted; repair: they are put right; refuse: the first one is an error."""
+
+    report = "report"
+    repair = "repair"
+    refuse = "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,7 @@ class Data(Settings):
     labels: dict[Any, str] = field(
         default_factory=dict, metadata={"open": True}
     )  # the data's label for each of the teacher's, as {LABEL_0: bad, LABEL_1: good}
+    broken_labels: Broken = Broken.report  # labels that break their task's rule, as BIO: report, repair or refuse
     separator: str | None = (
         None  # several labels in one field: the sign between them; default: recognised; "": a field holds one
     )
@@ -87,12 +97,14 @@ class Data(Settings):
 
 def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
-    kind = task_class(choice.kind, parts.train.words)
-    parts = _spelled(parts, kind, settings.separator)
-    given = parts.train
-    task, unseen = _with_unseen(_task(parts, kind, asked=choice.kind != AUTO), parts)
-    task = _judged(task, choice)
     notes = list(parts.notes)
+    kind = _kind(parts, choice.kind)
+    parts = _spelled(parts, kind, settings.separator)
+    kind.check(list(_labelled(parts).values()), asked=choice.kind != AUTO or bool(parts.train.form))
+    parts = _repaired(parts, kind, settings.broken_labels, notes)
+    given = parts.train
+    task, unseen = _with_unseen(_task(parts, kind), parts)
+    task = _judged(task, choice)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
         ("training", parts.train, settings.train_rows),
@@ -119,7 +131,7 @@ def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dat
         splits["training"],
         splits["validation"],
         splits["test"],
-        None if parts.unlabelled is None else _split(parts.unlabelled),
+        None if parts.unlabelled is None else _read(parts.unlabelled, task),
         tuple(notes),
         {spelled(name): label for name, label in settings.labels.items()},
         unseen,
@@ -142,13 +154,16 @@ def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, i
 
 def refuse_unseen(data: Dataset) -> None:
     """Raise DataError if a class occurs only in rows that are not trained on."""
+    known = [name for name in data.task.output_names if name not in data.unseen]
     for label, (place, count) in data.unseen.items():
-        known = [shortened(name) for name in data.task.output_names if name not in data.unseen]
+        if data.task.can_do_without(label, known):
+            continue
         more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
         others = f" {counted(count - 1, 'more row')} like it." if count > 1 else ""
         raise DataError(
             f"{place}: the label {shortened(label)!r} does not occur in the training rows. "
-            f"Known: {', '.join(known[:10])}{more}. Correct it, or add training rows that have it.{others}"
+            f"Known: {', '.join(map(shortened, known[:10]))}{more}. Correct it, or add training rows that have it."
+            f"{others}"
         )
 
 
@@ -179,14 +194,54 @@ def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
     return parts
 
 
-def _task(parts: Parts, kind: type[Task], *, asked: bool) -> Task:
-    """Return the task of the training labels, or say why there is none."""
-    train = parts.train
-    kind.check(list(_labelled(parts).values()), asked=asked)
-    labels = train.words
-    if len(set(labels)) == 1:
+def _kind(parts: Parts, name: str) -> type[Task]:
+    """Return the task that the recipe names, or that the rows or their labels look like."""
+    train, form = parts.train, parts.train.form
+    if form and name not in (AUTO, form):
         raise DataError(
-            f"{train.source}: every row has the label {labels[0]!r}; there is nothing to learn. "
+            f"{train.source}: its rows are written for task={form}, and the recipe has task={name}. "
+            f"Set task={form}, or give rows with one label each."
+        )
+    for rows in (parts.validation, parts.test):
+        if rows is not None and rows.form and not form and name in (AUTO, rows.form):
+            name = rows.form  # the training rows may be written otherwise
+    return task_class(form or name, train.words)
+
+
+def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) -> Parts:
+    """Return the parts with labels that keep to the task's rule, or note how many do not, as ``broken`` says."""
+    names = [name for name in ("train", "validation", "test") if getattr(parts, name) is not None]
+    splits: list[Rows] = [getattr(parts, name) for name in names]
+    right = iter(kind.repaired([label for rows in splits for label in rows.words]))
+    for name, rows in zip(names, splits, strict=True):
+        labels = [next(right) for _ in rows.words]
+        bad = [index for index, label in enumerate(labels) if label != rows.words[index]]
+        if not bad:
+            continue
+        first = bad[0]
+        what = f"{rows.place(first)}: {kind.rule}; got {shortened(rows.words[first], 100)!r}"
+        count = f"{counted(len(bad), 'row')} of {len(rows):,} in {rows.source}"
+        if broken is Broken.refuse:
+            more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
+            raise DataError(f"{what}. Correct it, or let it be written right: data.broken_labels=repair.{more}")
+        if broken is Broken.repair:
+            notes.append(f"{count} had broken labels, which are repaired; the first: {what}.")
+            repaired: Any = {name: replace(rows, labels=labels)}
+            parts = replace(parts, **repaired)
+        else:
+            notes.append(
+                f"{count} have broken labels, which are kept; the first: {what}. To write them right or to stop at "
+                "them: data.broken_labels=repair or refuse."
+            )
+    return parts
+
+
+def _task(parts: Parts, kind: type[Task]) -> Task:
+    """Return the task of the training labels, or say why there is none."""
+    train, labels = parts.train, parts.train.words
+    if len(set(labels)) == 1 and not kind.by_token:  # rows may all be built alike
+        raise DataError(
+            f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
         )
     try:
@@ -269,6 +324,12 @@ def _refuse_labels(rows: Rows, task: type[Task]) -> None:
         what, remedy = reason
         more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
         raise DataError(f"{rows.place(bad[0])}: {what} {remedy}{more}")
+
+
+def _read(rows: Rows, task: Task) -> Split:
+    """Return rows without labels, as people wrote them unless they are written for the task."""
+    texts = tuple(rows.texts) if rows.form else tuple(map(task.read, rows.texts))
+    return replace(_split(rows), texts=texts)
 
 
 def _split(rows: Rows) -> Split:

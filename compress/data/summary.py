@@ -29,6 +29,13 @@ class CutRows:
     cut: int  # of these, rows above the limit
     tokens: int  # tokens of the inspected rows
     lost: int  # of these, tokens that are cut off
+    words: int = 0  # words whose tokens are cut off, where each word has an answer
+    unread: int = 0  # words of which the tokenizer makes no token
+
+    @property
+    def unanswered(self) -> str:
+        """The words that are cut off, as the end of a sentence; empty where words have no answers of their own."""
+        return f"; {counted(self.words, 'word')} without an answer" if self.words else ""
 
     @property
     def is_much(self) -> bool:
@@ -55,18 +62,23 @@ class Summary:
 
     def cutting(self) -> list[str]:
         """Return a sentence about rows that are cut: how many, what share of the tokens, and the setting."""
+        unread = {name: cut.unread for name, cut in self.cut.items() if cut.unread}
+        notes = []
+        if unread:
+            parts = [f"{counted(words, f'{name} word')}" for name, words in unread.items()]
+            notes.append(f"Words of which the tokenizer makes no token, and which have no answer: {', '.join(parts)}.")
         lossy = {name: cut for name, cut in self.cut.items() if cut.cut}
         if not lossy:
-            return []
+            return notes
         parts = [
             f"{cut.cut:,} of {counted(cut.rows, f'{name} row')}"
             f"{' that were looked at' if cut.rows < self.rows.get(name, 0) else ''}"
-            f" ({cut.lost / max(1, cut.tokens):.1%} of the tokens)"
+            f" ({cut.lost / max(1, cut.tokens):.1%} of the tokens{cut.unanswered})"
             for name, cut in lossy.items()
         ]
         much = any(cut.is_much for cut in lossy.values())
         remedy = " Raise teacher.max_tokens if the model takes longer rows, or shorten the texts." if much else ""
-        return [f"Cut at teacher.max_tokens = {self.max_tokens}: {', '.join(parts)}.{remedy}"]
+        return [f"Cut at teacher.max_tokens = {self.max_tokens}: {', '.join(parts)}.{remedy}", *notes]
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield the block line by line, as (name, text)."""
@@ -83,7 +95,7 @@ class Summary:
         for name, labels in self.absent.items():
             yield f"absent from {name} rows", _some(map(repr, labels))
         for sentence in self.cutting():
-            yield "cut", sentence.removeprefix("Cut ")
+            yield "cut" if sentence.startswith("Cut ") else "no token", sentence.removeprefix("Cut ")
 
     def warnings(self) -> list[str]:
         """Return the sentences that lead a report's notes."""
@@ -101,14 +113,24 @@ class Summary:
         """Return a copy with the number of unlabelled rows."""
         return replace(self, rows={**self.rows, UNLABELLED: rows})
 
-    def with_cuts(self, lengths: Mapping[str, np.ndarray[Any, Any]], max_tokens: int) -> Summary:
-        """Return a copy with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split."""
+    def with_cuts(
+        self,
+        lengths: Mapping[str, np.ndarray[Any, Any]],
+        max_tokens: int,
+        words: Mapping[str, tuple[int, int]] | None = None,
+    ) -> Summary:
+        """Return a copy with what ``max_tokens`` cuts; ``lengths`` are tokens by row, by split.
+
+        ``words`` are the words that are cut off, and those without a token, where each word has an answer.
+        """
         cut = {
             name: CutRows(
                 rows=len(tokens),
                 cut=int((tokens > max_tokens).sum()),
                 tokens=int(tokens.sum()),
                 lost=int(np.maximum(tokens - max_tokens, 0).sum()),
+                words=(words or {}).get(name, (0, 0))[0],
+                unread=(words or {}).get(name, (0, 0))[1],
             )
             for name, tokens in lengths.items()
         }

@@ -53,7 +53,7 @@ class General(OnCorpus, LayerTraining):
                 torch.manual_seed(state.seed)  # the projections start from it, and a head that nobody reads
                 teacher = load_model(source, head=IDLE_HEAD, on=device())
                 objective = self.distill().comparison(
-                    state.workshop, origin, teacher, tokens, student, folder / SCRATCH, notes
+                    state.workshop, origin, teacher, tokens, student, self.epochs, notes
                 )
             curves = fit(
                 objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="general", validate=dict
@@ -63,5 +63,5 @@ class General(OnCorpus, LayerTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]
-        product = state.workshop.make(Kind("general", revision=1), made_with, work)
+        product = state.workshop.make(Kind("general", revision=2), made_with, work)
         return self.handed_on(state, product, rows)

@@ -88,7 +88,7 @@ class LanguageTraining(OnCorpus):
         own = {one.name for one in fields(LanguageTraining)}
         trained_with = {name: value for name, value in self.made_with().items() if name in own - {"epochs"}}
         made_with = [trained_with, self.source_key(source), tokens.fingerprint, state.seed]
-        product = state.workshop.make(Kind("language_head", revision=1), made_with, work)
+        product = state.workshop.make(Kind("language_head", revision=2), made_with, work)
         head.load_state_dict(load_file(product.folder / HEAD, device=str(device())))
         first, last = product.record["losses"][0], product.record["losses"][-1]
         notes.append(
@@ -115,7 +115,7 @@ class HeadTraining(Objective):
         """Return cross-entropy of the hidden tokens."""
         (encoder,) = self.frozen
         ids, labels = self.masking(batch, progress)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
             states = states_of(encoder, batch, ids)
         chosen = labels != HIDDEN
         loss = hard_label_loss(self.head(states[chosen], word_embeddings(encoder).detach()), labels[chosen])

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from compress.distill.keep_best import head_note
 from compress.distill.losses import LOSSES
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import Fault
 from compress.known import NOTHING, Known
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.settings import nearest
 from compress.train import Training
@@ -32,7 +34,7 @@ class LayerTraining(Training):
     )  # losses on states inside the models
     weights: list[float] = field(default_factory=list)  # a factor for each of the losses, in their order; default: 1
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # largest disk space for the teacher's outputs
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
 
@@ -78,7 +80,8 @@ class Layers(LayerTraining):
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""
-        product = self.distill().train(state, state.given_student, "layers")
-        notes = ("the head is not trained yet: this model's predictions mean nothing", *product.record["notes"])
+        start = state.given_student
+        product = self.distill().train(state, start, "layers", comparable=False)
+        notes = (head_note(state, start, Model.of(product)), *product.record["notes"])
         record = self.record("layers", [product], notes=notes, curves=product.record["curves"])
         return state.with_student(record)

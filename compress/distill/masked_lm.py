@@ -89,7 +89,7 @@ class MaskedLM(LanguageTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
-        product = state.workshop.make(Kind("masked_lm", revision=1), made_with, work)
+        product = state.workshop.make(Kind("masked_lm", revision=2), made_with, work)
         return self.handed_on(state, product, rows)
 
 
@@ -131,7 +131,7 @@ class MaskedDistillation(Objective):
         mask = batch["attention_mask"]
         where = mask.bool() if self.settings.soft_on is Positions.real else labels != HIDDEN
         ours = states_of(self.student.base_model, batch, ids)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
             theirs = states_of(teacher, batch, ids)
             targets = teacher_head(theirs[where], word_embeddings(teacher))
         logits = self.head(ours[where], word_embeddings(self.student))

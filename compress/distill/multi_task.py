@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
-from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets
+from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets, wanted
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
@@ -182,7 +182,7 @@ class MultiTask(Training):
             assert isinstance(model, MultiTaskForSequenceClassification)
             save_model(classifier_of(model, self.main), load_tokenizer(product.folder), folder)
 
-        product = state.workshop.make(Kind("multi_task", revision=1), made_with, work)
+        product = state.workshop.make(Kind("multi_task", revision=2), made_with, work)
         alone = state.workshop.make(Kind("main_task", revision=1), [product.key], extract)
         record = self.record("multi_task", [product], notes=product.record["notes"], curves=product.record["curves"])
         record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused)
@@ -203,10 +203,10 @@ class MultiTask(Training):
         for task in learnt:
             teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
             own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
-            source = on_disk(state.workshop, task.teacher, teacher, own, {})
-            parts[task.name] = Distillation(
-                model.head(task.name), self._losses(task.data.task), source, task=task.data.task
-            )
+            losses = self._losses(task.data.task)
+            read = wanted(losses.values(), (), (0, 0), teacher.config)
+            source = on_disk(state.workshop, task.teacher, teacher, own, read)
+            parts[task.name] = Distillation(model.head(task.name), losses, source, task=task.data.task)
             rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
             held = tokenize(task.data.validation, theirs, theirs.model_max_length)

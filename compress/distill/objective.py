@@ -62,7 +62,6 @@ class Distillation(Objective):
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.quantities = tuple(dict.fromkeys(quantity for loss in losses.values() for quantity in loss.quantities))
         self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)
-        self.teacher_heads = int(getattr(teacher_config, "num_attention_heads", 1))
         self.kept: dict[tuple[Quantity, tuple[int, int]], list[int]] = {}
         for loss in losses.values():
             if loss.part_by_part:
@@ -95,7 +94,7 @@ class Distillation(Objective):
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
         comparison = Comparison(
             self._projected(student), teacher, batch.get("labels"), self.layers, progress, self.task,
-            self.last, self.teacher_heads, self.kept,
+            self.last, self.kept,
         )  # fmt: skip
         parts = {name: _of_those_that_ran(loss, comparison, skipped) for name, loss in self.losses.items()}
         weighted = [self.losses[name].weight_at(progress) * part for name, part in parts.items()]

@@ -11,12 +11,14 @@ import numpy as np
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
+from compress.distill.keep_best import head_note
 from compress.errors import CompressError, Fault
 from compress.families.base import Family
 from compress.families.registry import FAMILIES, UNEVEN, family_behind
 from compress.known import NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import at_least
@@ -115,7 +117,7 @@ class OnCorpus(Training):
 
     def handed_on(self, state: State, product: Product, rows: Split) -> State:
         """Return the state with the student that ``product`` holds, and its record."""
-        note = f"{len(rows):,} texts without labels; the head is not trained yet: this model's predictions mean nothing"
+        note = f"{len(rows):,} texts without labels; {head_note(state, state.given_student, Model.of(product))}"
         kept = product.record
         record = self.record(type(self).__name__, [product], notes=(note, *kept["notes"]), curves=kept["curves"])
         return state.with_student(record)

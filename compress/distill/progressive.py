@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import head_note
 from compress.distill.losses import AttentionTransfer, HiddenStates, Loss, wanted
 from compress.distill.objective import Distillation, Source
 from compress.distill.source import Keep, Taught, source_of
@@ -52,7 +53,7 @@ class Progressive(Training):
     )
     embeddings: bool = False  # embeddings learn with the first layer; needed where they are not the teacher's own
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # largest disk space for the teacher's outputs of one data set
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -117,12 +118,13 @@ class Progressive(Training):
         """Return the state with a student whose layers have learned in turn; its head has not."""
         start, teacher, rows = state.given_student, state.given_teacher, state.data.transfer
         product = state.workshop.make(
-            Kind("progressive", revision=1),
+            Kind("progressive", revision=2),
             [self.made_with(), start.key, teacher.key, rows.fingerprint, state.seed],
             lambda folder: self._work(state, start, folder),
         )
         kept = product.record
-        record = self.record("progressive", [product], notes=kept["notes"], curves=kept["curves"])
+        notes = [*kept["notes"], head_note(state, start, Model.of(product))]
+        record = self.record("progressive", [product], notes=notes, curves=kept["curves"])
         return state.with_student(record)
 
     def _work(self, state: State, start: Model, folder: Path) -> dict[str, Any]:
@@ -133,15 +135,15 @@ class Progressive(Training):
         pairs = layer_pairs(self.layer_map, student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
         taught_tokens = tokenize(state.data.transfer, theirs, theirs.model_max_length)
-        taught = Taught(origin, teacher, taught_tokens, wanted(self.losses().values(), pairs, last))
+        taught = Taught(origin, teacher, taught_tokens, wanted(self.losses().values(), pairs, last, teacher.config))
         keep = self.teacher_outputs, self.cache_gib, self.epochs
-        source, note = source_of(taught, *keep, state.workshop, folder / SCRATCH)
+        source, note = source_of(taught, *keep, state.workshop)
         curves = self.train(student, source, teacher.config, pairs, tokens, state.seed, folder / SCRATCH)
         save_model(student.cpu(), tokenizer, folder)
         rate = f"at {self.lower_learning_rate:g} of its learning rate" if self.lower_learning_rate else "frozen"
         return {
             "curves": curves,
-            "notes": [f"{len(pairs)} layers trained in turn, those below {rate}; the head is not trained yet", note],
+            "notes": [f"{len(pairs)} layers trained in turn, those below {rate}", note],
         }
 
     def train(

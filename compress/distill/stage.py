@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.distill.keep_best import Validated, fallen
 from compress.distill.layer_drop import unskippable
 from compress.distill.losses import (
     AttentionScores,
@@ -30,12 +31,12 @@ from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.evaluate import main_metric, tune
+from compress.models.evaluate import main_metric, predict_rows, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
-from compress.pipeline.record import Role
+from compress.pipeline.record import NONE, Role
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
@@ -45,7 +46,7 @@ from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
 from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
 
-TRAINED = Kind("distill", revision=1)
+TRAINED = Kind("distill", revision=2)
 GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
 
 
@@ -63,16 +64,18 @@ class Distill(Training):
     losses: dict[str, Loss] = field(
         default_factory=lambda: {
             "soft": SoftTargets(),
+            "hard": HardLabels(),
             "hidden": HiddenStates(),
-            "attention": AttentionScores(),
             "embeddings": Embeddings(),
+            "attention": AttentionScores(),
         }
-    )  # by name; docs/methods.md describes them
+    )  # by name, as docs/methods.md describes them; default: the best at once in the table of benchmarks/README.md
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
-    teacher_outputs: Keep = Keep.auto  # auto: disk or forward, whichever is measured to be faster; disk; forward
+    teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
     generations: int = 1  # born again: each trained student is the next one's teacher
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
+    keep_best: bool = True  # where training lowers the metric on validation rows, keep the weights from before it
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges; a loss has a weight, and the losses fit the task and the models, where they train any."""
@@ -157,7 +160,11 @@ class Distill(Training):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
             product = losses.train(teaching.with_seed(state.seed + generation), start)
             kept = product.record
-            record = self.record("distill", [product], notes=kept["notes"], curves=kept["curves"])
+            validated = Validated.recorded(product)
+            record = self.record(
+                "distill", [product], notes=[*fallen([product]), *kept["notes"]], curves=kept["curves"],
+                details=validated or NONE,
+            )  # fmt: skip
             state = state.with_student(record)
             teaching = replace(teaching, teacher=record.model, answers=None)
         return replace(state, recovery=Recovery(first))
@@ -183,24 +190,38 @@ class Distill(Training):
         """The rate of LayerDrop."""
         return self.layer_drop
 
-    def train(self, state: State, start: Model, name: str = "distill", sparsify: Sparsify | None = None) -> Product:
-        """Return ``start``, trained once with these losses; ``sparsify`` says how weights are set to zero meanwhile."""
-        settings = replace(self, generations=1)
+    def train(
+        self,
+        state: State,
+        start: Model,
+        name: str = "distill",
+        sparsify: Sparsify | None = None,
+        passes: float | None = None,
+        comparable: bool = True,
+    ) -> Product:
+        """Return ``start``, trained once with these losses.
+
+        ``sparsify`` says how weights are set to zero meanwhile. ``passes`` are those of a longer training that has read
+        the teacher's outputs of the same rows, which decides where they come from; default: this one's epochs.
+        ``comparable`` says that ``start`` is of the same form, so that the better of the two can go on.
+        """
+        settings, passes = replace(self, generations=1), max(passes or 0, self.epochs)
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.data.task.decides, state.seed,
-            *([plain(sparsify)] if sparsify else []),
+            *([plain(sparsify)] if sparsify else []), passes >= 1, comparable,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
-            return settings._work(state, start, rows, folder, name, sparsify)
+            return settings._work(state, start, rows, folder, name, sparsify, passes, comparable)
 
         return state.workshop.make(TRAINED.named(name), depends_on, work)
 
     def _work(
-        self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None
-    ) -> dict[str, Any]:
+        self, state: State, start: Model, rows: Split, folder: Path, title: str, sparsify: Sparsify | None,
+        passes: float, comparable: bool,
+    ) -> dict[str, Any]:  # fmt: skip
         student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
         hold_zeros(student)
         masks = Masks(student, sparsify) if sparsify else None
@@ -209,10 +230,13 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, folder / SCRATCH, notes)
+            objective = self._objective(state, student, rows, passes, notes)
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
         objective.masks = masks
+        known = comparable and len(validation) > 0 and validation.labels is not None
+        before = predict_rows(student, validation) if known else None
+        projections = {name: value.clone() for name, value in objective.projections.state_dict().items()}
         scores = masks.scores if masks else []
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
@@ -223,13 +247,21 @@ class Distill(Training):
         if masks:
             masks.finish()
         settle(student)
+        record = {"curves": curves, "notes": notes}
+        if before is not None and validation.labels is not None:
+            after = predict_rows(student, validation)
+            validated = Validated.of(state.data.task, before, after, validation.labels, self.keep_best)
+            record |= validated.report()
+            if validated.start_goes_on:
+                student = load_model(start.folder, on=device())
+                objective.projections.load_state_dict(projections)
         tune(student, validation, state.data.task)
         save_model(student.cpu(), tokenizer, folder)
         keep(objective.projections, folder)
-        return {"curves": curves, "notes": notes}
+        return record
 
     def _objective(
-        self, state: State, student: PreTrainedModel, rows: Split, folder: Path, notes: list[str]
+        self, state: State, student: PreTrainedModel, rows: Split, passes: float, notes: list[str]
     ) -> Distillation:
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student), task=state.data.task)
@@ -244,7 +276,7 @@ class Distill(Training):
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         return self.comparison(
-            state.workshop, state.given_teacher, teacher, tokens, student, folder, notes, state.data.task
+            state.workshop, state.given_teacher, teacher, tokens, student, passes, notes, state.data.task
         )
 
     def comparison(
@@ -254,13 +286,14 @@ class Distill(Training):
         teacher: PreTrainedModel,
         tokens: Tokens,
         student: PreTrainedModel,
-        folder: Path,
+        passes: float,
         notes: list[str],
         task: Task | None = None,
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 
-        ``folder`` keeps what a resumed run must do as before; ``task`` compares labels, as `Distillation` has it.
+        ``passes`` over the rows decide whether the teacher's outputs are worth keeping; ``task`` compares labels, as
+        `Distillation` has it.
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
@@ -270,9 +303,11 @@ class Distill(Training):
         if not losses:
             raise ModelError(f"{', '.join(idle)}: the pruned student has no layers that this compares. Add loss soft.")
         notes += [f"{name} is left out: the student has no layers that it compares" for name in idle]
-        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last))
-        source, note = source_of(taught, self.teacher_outputs, self.cache_gib, self.epochs, workshop, folder)
+        taught = Taught(origin, teacher, tokens, wanted(losses.values(), layers, last, teacher.config))
+        source, note = source_of(taught, self.teacher_outputs, self.cache_gib, passes, workshop)
         notes.append(note)
+        for loss in losses.values():
+            notes += loss.notes(student.config, teacher.config, loss.pairs(layers, last))
         return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task)
 
     def _layer_drop(self, student: PreTrainedModel) -> float:
@@ -307,17 +342,18 @@ class Recovery:
         learning_rate: float | None = None,
         share: float = 1.0,
         sparsify: Sparsify | None = None,
+        comparable: bool = True,
     ) -> Product:
         """Return ``start``, trained for ``epochs``.
 
         ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
-        how weights are set to zero meanwhile.
+        how weights are set to zero meanwhile, ``comparable`` that the better of ``start`` and what it becomes goes on.
         """
         rate = share * self.distill.learning_rate if learning_rate is None else learning_rate
         settings = replace(self.distill, epochs=epochs, learning_rate=rate)
         if sparsify is not None:
             settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
-        return settings.train(state, start, name, sparsify)
+        return settings.train(state, start, name, sparsify, self.distill.epochs, comparable and sparsify is None)
 
 
 def labels_only(distill: Distill) -> Distill:

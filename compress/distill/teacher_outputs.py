@@ -116,7 +116,8 @@ class FromDisk:
 class FromModel:
     """The teacher's outputs, from a forward pass of the teacher on each batch.
 
-    ``tokens`` are the rows as the teacher's tokens, where those are not the student's.
+    ``tokens`` are the rows as the teacher's tokens, where those are not the student's. The teacher computes as it is
+    stored, also while the student is trained in mixed precision: what it answers is the same as from disk.
     """
 
     def __init__(self, teacher: PreTrainedModel, wanted: Wanted, tokens: Tokens | None = None) -> None:
@@ -129,7 +130,8 @@ class FromModel:
             device = batch["attention_mask"].device
             own = self.tokens.batch(batch["rows"].cpu().numpy())
             batch = {name: value.to(device) for name, value in own.items()}
-        return observe(self.teacher, batch, *self.wanted)
+        with torch.autocast(batch["attention_mask"].device.type, enabled=False):
+            return observe(self.teacher, batch, *self.wanted)
 
 
 class FromLogits:

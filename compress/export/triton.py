@@ -144,7 +144,7 @@ FILES = Path(__file__).parent / "triton_files"
 def not_served(artifact: Artifact) -> str:
     """Return why Triton cannot serve an artifact; empty where it can."""
     if artifact.runtime != TensorRt.name:
-        return ""
+        return "" if (artifact.folder / MODEL).is_file() else "it gathers the graphs of others"
     if not list(artifact.folder.glob(f"*{ENGINE}")):
         return "it has no engine"
     engines = _engines_of(artifact)

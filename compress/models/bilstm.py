@@ -1,4 +1,4 @@
-"""A BiLSTM classifier as a transformers model that saves and reloads (Tang et al., arXiv:1903.12136)."""
+"""A BiLSTM classifier and tagger as transformers models that save and reload (Tang et al., arXiv:1903.12136)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from compress.models.lstm import Lstm
-from compress.models.segments import ReaderOfTexts, taken
+from compress.models.segments import OfEmbeddings, ReaderOfTexts, ReaderOfTokens, taken
 
 
 class BiLstmConfig(PretrainedConfig):
@@ -25,11 +25,11 @@ class BiLstmConfig(PretrainedConfig):
     max_position_embeddings: int = 512
 
 
-class BiLstmForSequenceClassification(ReaderOfTexts):
-    """Embeddings, BiLSTM, the last states of both directions, a layer with ReLU, the output.
+class BiLstmModel(OfEmbeddings):
+    """Embeddings, BiLSTM, a layer with ReLU, the output.
 
     The backward direction is a second LSTM over the row's own tokens in reverse, so padding is never read and
-    the graph needs no packing. Of pairs each text is read by itself and the two are compared.
+    the graph needs no packing.
     """
 
     config: BiLstmConfig
@@ -50,18 +50,42 @@ class BiLstmForSequenceClassification(ReaderOfTexts):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def answer(self, features: Tensor) -> Tensor:
-        """Return the logits (batch, outputs)."""
+        """Return the logits (…, outputs)."""
         hidden = self.dropout(self.fully_connected(features).relu())
         logits: Tensor = self.classifier(hidden)
         return logits
 
-    def read(self, states: Tensor, length: Tensor) -> Tensor:
-        """Return the last states of both directions (batch, 2 * hidden) of texts that lie at the front."""
-        states, start = self.dropout(states), torch.zeros_like(length)
-        rows = torch.arange(length.shape[0], device=length.device)
-        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+    def walked(self, states: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last layer's states (batch, tokens, hidden), the backward ones from the last token to the first.
+
+        ``states`` are embeddings of texts that lie at the front.
+        """
+        start = torch.zeros_like(length)
+        onward = back = states
+        for number, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            if number:
+                states = torch.cat([onward, taken(back, start, length, backwards=True)], dim=-1)
+            states = self.dropout(states)
             onward = forwards(states.transpose(0, 1)).transpose(0, 1)
             back = backwards(taken(states, start, length, backwards=True).transpose(0, 1)).transpose(0, 1)
-            last = torch.cat([onward[rows, length - 1], back[rows, length - 1]], dim=-1)
-            states = self.dropout(torch.cat([onward, taken(back, start, length, backwards=True)], dim=-1))
-        return last
+        return onward, back
+
+
+class BiLstmForSequenceClassification(BiLstmModel, ReaderOfTexts):
+    """Answers from the last states of both directions; of pairs each text is read by itself and the two compared."""
+
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
+        """Return the last states of both directions (batch, 2 * hidden) of texts that lie at the front."""
+        rows = torch.arange(length.shape[0], device=length.device)
+        return torch.cat([side[rows, length - 1] for side in self.walked(states, length)], dim=-1)
+
+
+class BiLstmForTokenClassification(BiLstmModel, ReaderOfTokens):
+    """Answers for each token from the states of both directions there."""
+
+    def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
+        """Return the states of both directions (batch, tokens, 2 * hidden) at each token."""
+        onward, back = self.walked(states, length)
+        there = taken(back, torch.zeros_like(length), length, backwards=True)
+        features: Tensor = self.dropout(torch.cat([onward, there], dim=-1))
+        return features

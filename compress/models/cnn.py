@@ -1,4 +1,4 @@
-"""A convolutional classifier as a transformers model that saves and reloads (Kim 2014, arXiv:1408.5882)."""
+"""A convolutional classifier and tagger as transformers models that save and reload (Kim 2014, arXiv:1408.5882)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from compress.models.segments import ReaderOfTexts
+from compress.models.segments import OfEmbeddings, ReaderOfTexts, ReaderOfTokens
 
 
 class CnnConfig(PretrainedConfig):
@@ -24,11 +24,11 @@ class CnnConfig(PretrainedConfig):
     max_position_embeddings: int = 512
 
 
-class CnnForSequenceClassification(ReaderOfTexts):
-    """Embeddings, filters of several widths with ReLU, pooling over time, the output.
+class CnnModel(OfEmbeddings):
+    """Embeddings, filters of several widths with ReLU, the output.
 
-    A filter is applied at every real token; zeros follow the last one, so a row may be shorter than a filter
-    and padding is never read. Of pairs each text is read by itself and the two are compared.
+    A filter is applied at every real token; zeros are beyond the ends, so a row may be shorter than a filter and
+    padding is never read.
     """
 
     config: CnnConfig
@@ -48,18 +48,39 @@ class CnnForSequenceClassification(ReaderOfTexts):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def answer(self, features: Tensor) -> Tensor:
-        """Return the logits (batch, outputs)."""
+        """Return the logits (…, outputs)."""
         logits: Tensor = self.classifier(self.dropout(features))
         return logits
 
-    def read(self, states: Tensor, length: Tensor) -> Tensor:
-        """Return the pooled answers of all filters (batch, filters * widths) to texts that lie at the front."""
+    def filtered(self, states: Tensor, length: Tensor, *, centred: bool) -> list[Tensor]:
+        """Return the answers of each width's filters (batch, tokens, filters), 0 on padding.
+
+        ``states`` are embeddings of texts that lie at the front. A window begins at its token, or has it in the middle.
+        """
         real = torch.arange(states.shape[1], device=states.device)[None] < length[:, None]
         states = torch.where(real[:, :, None], states, 0.0)
-        pooled = []
+        answers = []
         for one, width in zip(self.filters, self.config.widths, strict=True):
-            padded = nn.functional.pad(states, (0, 0, 0, width - 1))
+            before = (width - 1) // 2 if centred else 0
+            padded = nn.functional.pad(states, (0, 0, before, width - 1 - before))
             windows = torch.cat([padded[:, step : step + states.shape[1]] for step in range(width)], dim=-1)
-            answers = one(windows).relu() * real[:, :, None]
-            pooled.append(answers.amax(1) if self.config.pooling == "max" else answers.sum(1) / length[:, None])
-        return torch.cat(pooled, dim=-1)
+            answers.append(one(windows).relu() * real[:, :, None])
+        return answers
+
+
+class CnnForSequenceClassification(CnnModel, ReaderOfTexts):
+    """Answers from the filters' answers, pooled over time; of pairs, each text is read by itself."""
+
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
+        """Return the pooled answers of all filters (batch, filters * widths) to texts that lie at the front."""
+        answers = self.filtered(states, length, centred=False)
+        mean = self.config.pooling == "mean"
+        return torch.cat([one.sum(1) / length[:, None] if mean else one.amax(1) for one in answers], dim=-1)
+
+
+class CnnForTokenClassification(CnnModel, ReaderOfTokens):
+    """Answers for each token from the windows around it; nothing is pooled."""
+
+    def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
+        """Return the filters' answers (batch, tokens, filters * widths) to the windows around each token."""
+        return torch.cat(self.filtered(states, length, centred=True), dim=-1)

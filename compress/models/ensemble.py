@@ -7,10 +7,12 @@ Liu et al., arXiv:1904.09482). Its answer is that of all members; its layers are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -50,6 +52,18 @@ class EnsembleConfig(Principal, PretrainedConfig):
         members = [self.member(number) for number in range(1, len(self.members or []) + 1)]
         return min(int(getattr(member, "max_position_embeddings", None) or 2**20) for member in members)
 
+    @property
+    def averages_probabilities(self) -> bool:
+        """Whether the answer is a mean of the members' softmaxes, which at a temperature is that at it."""
+        return self.combine != "logits" and self.problem_type not in ("regression", "multi_label_classification")
+
+
+@dataclass
+class EnsembleOutput(SequenceClassifierOutput):
+    """The ensemble's answer, and what its members say, as `compress.models.quantities.members.Members` has it."""
+
+    members: Tensor | None = None
+
 
 class EnsembleForSequenceClassification(PreTrainedModel):
     """The members side by side; logits of all, hidden states of the chosen one."""
@@ -73,24 +87,32 @@ class EnsembleForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
         **_: Any,
-    ) -> SequenceClassifierOutput:
+    ) -> EnsembleOutput:
         """Token numbers (batch, tokens) to logits (batch, outputs)."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in given.items() if value is not None}
-        answers, states = [], None
+        answers, voices, states = [], [], None
         for number, (member, order) in enumerate(zip(self.members, self.config.orders or [], strict=True), start=1):
             hidden = output_hidden_states and number == self.config.chosen
             said = member(**inputs, output_hidden_states=hidden)
             answers.append(said.logits[:, order])
+            inner = getattr(said, "members", None)  # of an ensemble among the members
+            alone = functional.pad(said.logits, (1, 0)).unsqueeze(1)
+            voices.append((alone if inner is None else inner)[..., [0, *(1 + place for place in order)]])
             states = said.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
         stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
         if kind == "multi_label_classification":
             logits = combined_labels(stacked, weights, how)
         else:
-            logits = combined(stacked, weights, "logits" if kind == "regression" else how)
+            how = "logits" if kind == "regression" else how
+            logits = combined(stacked, weights, how)
         loss = classification_loss(logits, labels, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
+        said = [
+            torch.cat([share[:, None].log() + voice[..., :1], voice[..., 1:]], -1)
+            for share, voice in zip(shares(stacked, weights, how), voices, strict=True)
+        ]
+        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(said, 1))
 
 
 def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:
@@ -99,17 +121,21 @@ def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:
     ``logits``: their weighted mean, so that probabilities are the members' geometric mean; scores are averaged
     so too. ``probabilities``: the logarithm of the weighted mean of the members' probabilities. ``confidence``:
     the same, a member's weight on a row times the largest of its probabilities there. Of the last two the
-    softmax is that mean at temperature 1 only: at a temperature T a loss softens the mean, and does not average
-    what the members say at T.
+    softmax is that mean at temperature 1 only; at another it is `compress.models.quantities.softened`.
     """
-    shares = (weights / weights.sum()).view(-1, 1, 1).to(logits.dtype)
+    share = shares(logits, weights, how)
     if how == "logits":
-        return (shares * logits).sum(0)
-    logs = logits.log_softmax(-1)
+        return (share * logits).sum(0)
+    return (share.log() + logits.log_softmax(-1)).logsumexp(0)
+
+
+def shares(logits: Tensor, weights: Tensor, how: str) -> Tensor:
+    """Return each member's share in the answer of a row (members, batch, 1), as `combined` weighs them."""
+    share = (weights / weights.sum()).view(-1, 1, 1).to(logits.dtype).expand(*logits.shape[:2], 1)
     if how == "confidence":
-        shares = shares * logs.amax(-1, keepdim=True).exp()
-        shares = shares / shares.sum(0)
-    return (shares.log() + logs).logsumexp(0)
+        share = share * logits.log_softmax(-1).amax(-1, keepdim=True).exp()
+        share = share / share.sum(0)
+    return share
 
 
 def combined_labels(logits: Tensor, weights: Tensor, how: str) -> Tensor:

@@ -24,6 +24,7 @@ class Outputs:
 
     mask: Tensor  # (batch, tokens), 1 on real tokens
     values: Mapping[Quantity, Mapping[int, Tensor]]
+    answering: Tensor | None = None  # (batch, tokens), 1 on tokens whose answers are read; None: rows answer
 
     def __getitem__(self, quantity: Quantity) -> Mapping[int, Tensor]:
         return self.values[quantity]
@@ -55,7 +56,7 @@ def observe(
             inputs |= quantity.asks
         returned = model(**inputs)
         values = {quantity: taken(returned) for quantity, taken in captured.items()}
-    return Outputs(batch["attention_mask"], values)
+    return Outputs(batch["attention_mask"], values, batch.get("answering"))
 
 
 @torch.no_grad()

@@ -13,13 +13,14 @@ from compress.families.forms.shared import SharedForm
 from compress.families.forms.uneven import UnevenForm
 from compress.families.registry import FAMILIES
 from compress.families.registry import on_register as on_family
-from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
-from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification, BiLstmForTokenClassification
+from compress.models.cnn import CnnConfig, CnnForSequenceClassification, CnnForTokenClassification
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
+from compress.tasks.tags import Tags
 
 FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
 CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
@@ -29,14 +30,20 @@ CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = 
     (MultiTaskConfig, MultiTaskForSequenceClassification),
 )
 """(configuration class, model class) of every model type that is ours and no family's: one answer per text or pair."""
+TAGGERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
+    (BiLstmConfig, BiLstmForTokenClassification),
+    (CnnConfig, CnnForTokenClassification),
+)
+"""The same for models with an answer per token."""
 _autos: list[Any] = []
 
 
 def register() -> None:
-    """Make transformers know every type of ours: all in `CLASSIFIERS`, and all forms of families for every task."""
-    for config_class, model_class in CLASSIFIERS:
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        Classification.auto.register(config_class, model_class, exist_ok=True)
+    """Make transformers know every type of ours: `CLASSIFIERS`, `TAGGERS`, and all forms of families for every task."""
+    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS)):
+        for config_class, model_class in models:
+            AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+            task.auto.register(config_class, model_class, exist_ok=True)
     on_task(_register_task)
     on_family(_register_family)
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Split
 from compress.models.quiet import quiet
-from compress.models.tokens import CHUNK
+from compress.models.tokens import CHUNK, tokenize
 from compress.tasks.base import Array
+from compress.tasks.functions import UNLABELLED
 
+MOST = 10**6  # tokens of a row that is not cut
 LOOKED_AT = 20_000  # rows of a split; of more, some that are spread evenly
 
 
@@ -21,7 +23,18 @@ def with_cuts(data: Dataset, tokenizer: Any, max_tokens: int) -> Dataset:
         return data
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     lengths = {name: row_lengths(split, tokenizer) for name, split in splits.items()}
-    return replace(data, summary=data.summary.with_cuts(lengths, max_tokens))
+    words = {name: lost_words(split, tokenizer, max_tokens) for name, split in splits.items() if split.by_token}
+    return replace(data, summary=data.summary.with_cuts(lengths, max_tokens, words))
+
+
+def lost_words(split: Split, tokenizer: Any, max_tokens: int) -> tuple[int, int]:
+    """Return how many answers are cut off, and how many have no token even in whole rows."""
+    with quiet():
+        whole, cut = (tokenize(split, tokenizer, most).answering for most in (MOST, max_tokens))
+    if whole is None or cut is None or split.labels is None:
+        return 0, 0
+    known = split.labels != UNLABELLED
+    return int(((whole >= 0) & (cut < 0) & known).sum()), int(((whole < 0) & known).sum())
 
 
 def row_lengths(split: Split, tokenizer: Any) -> Array:

@@ -1,4 +1,4 @@
-"""What the small students share: the two texts of a row told apart, sequences read from either end, embeddings."""
+"""What the small students share: embeddings, the two texts of a row told apart, sequences read from either end."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 
-class ReaderOfTexts(PreTrainedModel):
-    """A classifier over word embeddings that reads each text of a row by itself and compares the two of a pair.
-
-    Its configuration has ``pairs`` and ``sep_token_id``. Padding is never read.
-    """
+class OfEmbeddings(PreTrainedModel):
+    """A small network over word embeddings."""
 
     embeddings: nn.Embedding
 
-    def read(self, states: Tensor, length: Tensor) -> Tensor:
-        """Embeddings (batch, tokens, width) of texts that lie at the front, and their lengths, to (batch, features)."""
-        raise NotImplementedError
-
     def answer(self, features: Tensor) -> Tensor:
-        """Features (batch, features) of one text, or of two compared, to logits (batch, outputs)."""
+        """Features (…, features) of a text, of two compared, or of a token, to logits (…, outputs)."""
         raise NotImplementedError
 
     def get_input_embeddings(self) -> nn.Module:
@@ -37,6 +30,17 @@ class ReaderOfTexts(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave every part as PyTorch starts it."""
+
+
+class ReaderOfTexts(OfEmbeddings):
+    """A classifier that reads each text of a row by itself and compares the two of a pair.
+
+    Its configuration has ``pairs`` and ``sep_token_id``. Padding is never read.
+    """
+
+    def read(self, states: Tensor, length: Tensor) -> Tensor:
+        """Embeddings (batch, tokens, width) of texts that lie at the front, and their lengths, to (batch, features)."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -54,6 +58,23 @@ class ReaderOfTexts(PreTrainedModel):
         texts = [self.read(taken(states, start, length), length) for start, length in parts]
         logits = self.answer(compared(texts))
         return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
+
+
+class ReaderOfTokens(OfEmbeddings):
+    """A tagger that reads a row from its first token to its last. Padding, which follows it, is never read."""
+
+    def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
+        """Embeddings (batch, tokens, width) of rows that lie at the front, and their lengths, to features by token."""
+        raise NotImplementedError
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+    ) -> TokenClassifierOutput:
+        """Token numbers (batch, tokens) to logits (batch, tokens, outputs)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        logits = self.answer(self.read_tokens(self.embeddings(input_ids), mask.sum(1).clamp(min=1)))
+        loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return TokenClassifierOutput(loss=loss, logits=logits)
 
 
 def segments(

@@ -29,7 +29,7 @@ class Tokens:
     pad: dict[str, int]
     labels: Array | None  # (rows, …), as the split has them
     truncated: int  # rows that were longer than the limit
-    answering: Array | None = None  # (rows, answers): the tokens that answer, -1 where a row has no more; None: rows do
+    answering: Array | None = None  # (rows, answers): the tokens that answer, -1 for none; None: rows do
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -63,7 +63,10 @@ class Tokens:
         )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
-        """Return padded inputs (batch, tokens), the mask, rows' numbers and labels, (batch, …) or by token."""
+        """Return padded inputs (batch, tokens), the mask, rows' numbers and labels, (batch, …) or by token.
+
+        Where tokens answer, ``answering`` (batch, tokens) is 1 on those that are read.
+        """
         width = int(self.lengths[rows].max())
         padded = {name: np.full((len(rows), width), self.pad[name], dtype=np.int64) for name in self.columns}
         mask = np.zeros((len(rows), width), dtype=np.int64)
@@ -74,6 +77,8 @@ class Tokens:
             mask[place, : stop - start] = 1
         batch = {name: torch.from_numpy(column) for name, column in padded.items()}
         batch |= {"attention_mask": torch.from_numpy(mask), "rows": torch.as_tensor(np.asarray(rows))}
+        if self.answering is not None:
+            batch["answering"] = torch.from_numpy(self._read(self.answering[rows], width))
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self._labels(self.labels, np.asarray(rows), width))
         return batch
@@ -87,6 +92,14 @@ class Tokens:
             read = self.answering[row] >= 0
             by_token[place, self.answering[row][read]] = labels[row][read]
         return by_token
+
+    @staticmethod
+    def _read(places: Array, width: int) -> Array:
+        """Return which tokens (batch, tokens) are at these places (batch, answers), -1 for none."""
+        read = np.zeros((len(places), width), dtype=np.int64)
+        rows, answers = np.nonzero(places >= 0)
+        read[rows, places[rows, answers]] = 1
+        return read
 
     def gathered(self, parts: Iterable[tuple[Array | list[int], Array]]) -> Array:
         """Return the answers (rows, outputs), or (rows, answers, outputs) where tokens answer, 0 where one has none.

@@ -112,10 +112,11 @@ class Recovery(Protocol):
         learning_rate: float | None = None,
         share: float = ...,
         sparsify: Any = None,
+        comparable: bool = True,
     ) -> Product:
         """Return ``start``, trained for ``epochs``.
 
         ``learning_rate`` overrides the distillation's; otherwise that rate times ``share`` is used. ``sparsify`` says
-        how weights are set to zero meanwhile.
+        how weights are set to zero meanwhile, ``comparable`` that the better of ``start`` and what it becomes goes on.
         """
         ...

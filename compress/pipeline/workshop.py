@@ -100,10 +100,6 @@ class Workshop:
                 self._work(kind, final, key, work)
                 return _read(final, key, reused=False)
 
-    def has(self, kind: Kind, made_with: Any) -> bool:
-        """Return whether that product is finished."""
-        return self._place(kind, made_with)[1].exists()
-
     def _place(self, kind: Kind, made_with: Any) -> tuple[str, Path]:
         key = hash_json([kind.name, kind.revision, made_with, self.version])
         return key, self.cache / f"{kind.name}-{key[:24]}"

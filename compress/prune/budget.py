@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import fallen
 from compress.errors import Fault, RecipeError
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB, size_mib
@@ -154,7 +155,7 @@ class Budget(Gradual):
         spent = Spent(
             budget={self._name: self._wanted}, predicted=predicted, measured=measured, costs=costs, condition=condition
         )
-        notes.append(str(spent))
+        notes += [str(spent), *fallen(products)]
         record = self.record("budget", products, model=student, notes=notes, curves=curves, details=spent)
         return state.with_student(record, student)
 
@@ -193,7 +194,7 @@ class Budget(Gradual):
         def measure(_: Path) -> dict[str, Any]:
             model, batches = load_model(student.folder, on=device()), sampled(load_tokenizer(student.folder))
             heads = importance_of(model, HEADS, batches, "gradient")
-            order = ranking_of(heads, importance_of(model, UNITS, batches, "taylor"))
+            order = ranking_of(heads, importance_of(model, UNITS, batches, "fisher"))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
             return {"order": asdict(order), "lost": [one.told() for one in lost]}

@@ -17,9 +17,9 @@ from compress.prune.rounds import InRounds
 class PruneHeads(InRounds):
     """Remove the attention heads that the loss misses least (Michel et al., arXiv:1905.10650)."""
 
-    importance: str = "gradient"  # gradient (Michel et al.), taylor or magnitude
+    importance: str = "gradient"  # gradient (Michel et al.), fisher, molchanov (mini-batches) or magnitude
 
-    kind: ClassVar[Kind] = Kind("heads", revision=1)
+    kind: ClassVar[Kind] = Kind("heads", revision=2)
     parts: ClassVar[Parts] = HEADS
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:

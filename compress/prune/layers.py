@@ -33,7 +33,7 @@ class PruneLayers(InRounds):
     With ``order=every_other`` and ``recovery_epochs=0`` it is the cut of a student trained with LayerDrop.
     """
 
-    importance: str = "loss"  # loss, gradient, taylor, or activation (block influence)
+    importance: str = "loss"  # loss, gradient, fisher, molchanov (mini-batches), or activation (block influence)
     order: Selection = Selection.importance  # importance; or every_other: evenly spread, as after LayerDrop
 
     kind: ClassVar[Kind] = Kind("layers", revision=1)

@@ -15,11 +15,11 @@ from compress.prune.rounds import InRounds
 
 @dataclass(kw_only=True)
 class PruneNeurons(InRounds):
-    """Remove the feed-forward units that the loss misses least (Molchanov et al., arXiv:1906.10771)."""
+    """Remove the feed-forward units that the loss misses least (Theis et al., arXiv:1801.05787)."""
 
-    importance: str = "taylor"  # taylor, gradient, magnitude, activation
+    importance: str = "fisher"  # fisher, molchanov (mini-batches), gradient, magnitude, activation
 
-    kind: ClassVar[Kind] = Kind("neurons", revision=1)
+    kind: ClassVar[Kind] = Kind("neurons", revision=2)
     parts: ClassVar[Parts] = UNITS
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:

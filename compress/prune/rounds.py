@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.distill.keep_best import fallen
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
@@ -27,9 +28,10 @@ from compress.settings import between
 
 
 class Scope(Enum):
-    """all: the least important of the whole model; layer: the same share of each layer."""
+    """all: the least important of the whole model, by layers of one mean size; raw: as measured; layer: by layer."""
 
     all = "all"
+    raw = "raw"
     layer = "layer"
 
 
@@ -38,7 +40,7 @@ class InRounds(Gradual):
     """Remove what the loss misses least, in one round or several, with recovery after each."""
 
     ratio: float = 0.3  # share removed, over all layers; every layer keeps at least one
-    scope: Scope = Scope.all  # all: compare over the whole model; layer: same share in each layer
+    scope: Scope = Scope.all  # all: compare layers after scaling each to one size; raw: as they are; layer: same share
     importance: str = "gradient"  # by which criterion
 
     kind: ClassVar[Kind]  # of what this makes; its name says what is removed, in the plural: "heads"
@@ -97,7 +99,9 @@ class InRounds(Gradual):
                 student = Model.of(recovered)
                 curves += recovered.record["curves"]
         left = self.parts.sizes(load_model(student.folder).config)
-        record = self.record(self.kind.name, products, notes=self.notes(before, left), curves=curves)
+        record = self.record(
+            self.kind.name, products, notes=[*self.notes(before, left), *fallen(products)], curves=curves
+        )
         return state.with_student(record, student)
 
     def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:
@@ -110,10 +114,10 @@ class InRounds(Gradual):
 def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[int]]:
     """Return the positions to keep, by layer: the ``remaining`` most important, at least one per layer.
 
-    Over all layers importance is compared after dividing by each layer's norm; by layer, each keeps the
-    same share, the largest remainders rounded up.
+    Over all layers importance is compared after dividing each layer's by its root mean square, or as it is; by layer,
+    each keeps the same share, the largest remainders rounded up.
     """
-    scores = normalised(importance)
+    scores = importance if scope is Scope.raw else normalised(importance)
     share = _shares([len(layer) for layer in scores], remaining) if scope is Scope.layer else None
     keep = [{int(layer.argmax())} for layer in scores]
     order = sorted(
@@ -131,8 +135,12 @@ def choose(importance: list[Tensor], remaining: int, scope: Scope) -> list[list[
 
 
 def normalised(importance: list[Tensor]) -> list[Tensor]:
-    """Divide each layer's importance by its l2 norm, as Michel et al. do before comparing layers."""
-    return [scores / scores.norm().clamp(min=1e-20) for scores in importance]
+    """Divide each layer's importance by its root mean square.
+
+    Of layers with as many parts each it gives the order of the l2 norm that Michel et al. (arXiv:1905.10650) divide by,
+    which grows with the number of parts: by it, parts of a wide layer would leave before those of a narrow one.
+    """
+    return [scores / scores.pow(2).mean().sqrt().clamp(min=1e-20) for scores in importance]
 
 
 def _shares(sizes: list[int], remaining: int) -> list[int]:

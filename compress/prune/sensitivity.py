@@ -122,7 +122,7 @@ class Sensitivity:
     def _distance(self, answers: Iterator[Tensor]) -> float:
         total, rows = 0.0, 0
         for ours, theirs, batch in zip(answers, self.answers, self.batches, strict=True):
-            distance = self.task.distance(ours, theirs, batch["attention_mask"], 1.0)
+            distance = self.task.distance(ours, theirs, batch.get("answering", batch["attention_mask"]), 1.0)
             total, rows = total + float(distance) * len(ours), rows + len(ours)
         return total / max(rows, 1)
 

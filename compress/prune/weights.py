@@ -232,7 +232,7 @@ class PruneWeights(Stage):
             sparsity = 1 - (1 - self.sparsity) ** (turn / self.rounds)
             ticket = self._at_once(state, trained, start, sparsity)
             recovered = state.given_recovery.train(
-                state, Model.of(ticket), self.recovery_epochs, name="weights_lottery"
+                state, Model.of(ticket), self.recovery_epochs, name="weights_lottery", comparable=False
             )
             products += [ticket, recovered]
             trained = Model.of(recovered)

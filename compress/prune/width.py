@@ -39,7 +39,7 @@ class PruneWidth(InRounds):
     """Remove hidden channels, in all layers at once, by torch-pruning's graph (Fang et al., arXiv:2301.12900)."""
 
     ratio: float = 0.25  # share of hidden channels removed; heads and feed-forward networks keep their own sizes
-    importance: str = "taylor"  # taylor, gradient, magnitude (torch-pruning's), activation
+    importance: str = "fisher"  # fisher, molchanov (mini-batches), gradient, magnitude (torch-pruning's), activation
     multiple_of: int = 8  # the width is rounded up to a multiple of this, at which processors are fast; 1: not rounded
 
     kind: ClassVar[Kind] = Kind("channels", revision=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from compress.quantize.ranges import Calibration
 from compress.settings import at_least, between
 
 PERCENTILE, DECAY = 99.99, 0.9
+CLIPPED = 4.0  # squared error over that of mse's range, from which an activation counts as clipped
 
 
 @dataclass(kw_only=True)
@@ -25,7 +26,7 @@ class Calibrated(Stage):
     """A stage that runs the student on training rows to see which values its activations have."""
 
     rows: int = 256  # training rows that ranges are measured on
-    calibration: Calibration = Calibration.minmax  # minmax, moving_average, percentile, entropy or mse
+    calibration: Calibration = Calibration.minmax  # minmax, moving_average, percentile, entropy (clips GELU) or mse
     percentile: float = PERCENTILE  # percentile: share of an activation's values inside its range, in %
     decay: float = DECAY  # moving_average: share of a range that a batch leaves as it was
 
@@ -58,6 +59,18 @@ class Calibrated(Stage):
         """Return how ranges were found, in words."""
         detail = {Calibration.percentile: f" {self.percentile:g}", Calibration.moving_average: f" {self.decay:g}"}
         return f"ranges by {self.calibration.value}{detail.get(self.calibration, '')} on {self.rows:,} training rows"
+
+
+def clipped(excess: Mapping[str, float], parts: Mapping[str, str]) -> list[str]:
+    """Return a warning where ranges by entropy leave out much of activations, which are in ``parts`` of the model."""
+    most = max(excess, key=lambda name: excess[name], default=None)
+    if most is None or excess[most] < CLIPPED:
+        return []
+    count = sum(value >= CLIPPED for value in excess.values())
+    return [
+        f"entropy clips {count} of {len(excess)} activations: their squared error is over {CLIPPED:g} times that of "
+        f"calibration=mse, and {excess[most]:,.0f} times in {parts.get(most, most)}. Use mse."
+    ]
 
 
 def drawn(state: State, rows: int) -> Split:

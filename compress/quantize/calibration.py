@@ -6,8 +6,8 @@ ONNX Runtime's own calibrators keep every activation of every row for percentile
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,21 @@ from compress.errors import ModelError
 from compress.models.tokens import Tokens
 from compress.progress import progress
 from compress.quantize.histogram import Histogram
-from compress.quantize.ranges import Calibration, Range, entropy_range, percentile_range, squared_error_range
+from compress.quantize.ranges import (
+    Calibration,
+    Range,
+    entropy_range,
+    percentile_range,
+    squared_error,
+    squared_error_range,
+)
 from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.rows import model_inputs
 from compress.tasks.base import Array
 
 TOKENS_A_BATCH = 1024
+PASSED_ON = frozenset({"Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"})
+"""Operators that give what a softmax gave them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,14 @@ class RangeRule:
     percentile: float = 99.99  # share of values inside, in %
     decay: float = 0.9  # share of a moving range that a batch leaves as it was
     symmetric: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The ranges of tensors, and what they cost."""
+
+    ranges: dict[str, Range]
+    excess: Mapping[str, float]  # by entropy: the squared error over that of the range by ``mse``
 
 
 class Extremes:
@@ -83,11 +100,21 @@ class Collector:
         way = entropy_range if self.rule.how is Calibration.entropy else squared_error_range
         return way(self.seen, symmetric=symmetric)
 
+    def excess(self) -> float:
+        """Return the squared error of the range over that of the range with the least; 1 where nothing is lost."""
+        if isinstance(self.seen, Extremes) or not self.seen.counts.any():
+            return 1.0
+        symmetric = self.rule.symmetric
+        best, own = squared_error_range(self.seen, symmetric=symmetric), self.range()
+        least, error = (squared_error(self.seen, ends, symmetric=symmetric) for ends in (best, own))
+        return error / least if least > 0 else 1.0
 
-def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> dict[str, Range]:
+
+def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> Measured:
     """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
 
-    Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. Raises
+    Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. What a softmax
+    gives has a peak at 0 and its meaning in a thin tail, which entropy takes for noise: there it is min-max. Raises
     ModelError where a value is not finite.
     """
     import onnx
@@ -100,7 +127,9 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
     session = inference_session(graph, threads=0)
-    collectors = {name: Collector(rule) for name in made}
+    entropy, shares = rule.how is Calibration.entropy, of_softmax(graph.graph)
+    outright = replace(rule, how=Calibration.minmax)
+    collectors = {name: Collector(outright if entropy and name in shares else rule) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):
             said = session.run(made, model_inputs(tokens, rows.tolist()))
@@ -113,7 +142,19 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
                         "Check that its training did not diverge."
                     ) from error
             bar.update(len(rows))
-    return {name: one.range() for name, one in collectors.items()}
+    return Measured(
+        {name: collector.range() for name, collector in collectors.items()},
+        {name: collector.excess() for name, collector in collectors.items()} if entropy else {},
+    )
+
+
+def of_softmax(graph: Any) -> set[str]:
+    """Return the tensors of an ``onnx.GraphProto`` that a softmax gives, also where they are moved or cast."""
+    found: set[str] = set()
+    for node in graph.node:  # in the order of their computation
+        if node.op_type == "Softmax" or (node.op_type in PASSED_ON and found.intersection(node.input)):
+            found.update(node.output)
+    return found
 
 
 def even_batches(tokens: Tokens, seed: int) -> Iterator[Array]:

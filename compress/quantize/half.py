@@ -72,7 +72,7 @@ def half_student(state: State, rows: int) -> Product:
 
 def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:
     """Return the tensors of an fp32 graph (``onnx.ModelProto``) that on rows come near to what fp16 cannot hold."""
-    ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(), seed)
+    ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(), seed).ranges
     return [name for name, (low, high) in ranges.items() if max(-low, high) > LARGEST / ROOM]
 
 

@@ -26,10 +26,19 @@ from compress.pipeline.record import NONE, Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
-from compress.quantize.calibrated import Calibrated, drawn
+from compress.quantize.calibrated import Calibrated, clipped, drawn
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.mixed import Mixed, Precisions, Sensitivity
-from compress.quantize.qdq import MATRIX_PRODUCTS, TABLES, Scheme, activations, nodes_by_part, prepared, with_qdq
+from compress.quantize.qdq import (
+    MATRIX_PRODUCTS,
+    TABLES,
+    Scheme,
+    activations,
+    nodes_by_part,
+    parts_of_activations,
+    prepared,
+    with_qdq,
+)
 from compress.quantize.qdq import quiet_quantizer as _quiet
 from compress.runtimes.onnxruntime import import_onnxruntime
 from compress.tasks.base import Array
@@ -184,21 +193,26 @@ class StaticInt8(Calibrated):
             parts = nodes_by_part(model, attention=self.attention, embeddings=self.embeddings)
             nodes = [node for part in parts.values() for node in part]
             tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
-            ranges = measure_ranges(model, activations(model, nodes), tokens, self.rule(symmetric=False), state.seed)
+            how = self.rule(symmetric=False)
+            measured = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
+            ranges = measured.ranges
             record: dict[str, Any] = {}
+            if warning := clipped(measured.excess, parts_of_activations(model, parts)):
+                record["warnings"] = warning
             if self.mixed.max_drop is not None:
                 precisions = Precisions(model, parts, ranges, scheme)
                 nodes, sensitivity = self.mixed.choose(state, precisions, tokenizer, tokens)
-                record = sensitivity.report()
+                record |= sensitivity.report()
             write_folder(with_qdq(model, nodes, ranges, scheme), graph.folder, folder, pairs=state.data.pairs)
             return record
 
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
-        product = state.workshop.make(Kind("static", revision=2), [*made_with, *self.mixed.depends_on(state)], work)
+        product = state.workshop.make(Kind("static", revision=3), [*made_with, *self.mixed.depends_on(state)], work)
         kept = product.record.get("sensitivity")
         sensitivity = None if kept is None else Sensitivity.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))
-        return state.with_artifacts(_artifact("static", product, bits, self.told(), *more, details=details))
+        warnings = product.record.get("warnings", ())
+        return state.with_artifacts(_artifact("static", product, bits, self.told(), *warnings, *more, details=details))
 
 
 def _artifact(name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> Artifact:

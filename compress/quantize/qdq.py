@@ -75,6 +75,12 @@ def activations(model: Any, nodes: Collection[str]) -> list[str]:
     return list(dict.fromkeys(name for node in chosen for name in node.input[:2] if name not in stored))
 
 
+def parts_of_activations(model: Any, parts: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Return in which of the ``parts``, whose nodes are given by name, each tensor is multiplied."""
+    part_of = {node: part for part, nodes in parts.items() for node in nodes}
+    return {name: part_of[node.name] for node in model.graph.node if node.name in part_of for name in node.input[:2]}
+
+
 def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], scheme: Scheme) -> Any:
     """Return a copy of a graph (``onnx.ModelProto``) whose ``nodes`` are int8 over the given ranges.
 

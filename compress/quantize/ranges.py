@@ -22,7 +22,7 @@ Range = tuple[float, float]
 
 
 class Calibration(Enum):
-    """How ranges of activations are chosen.
+    """How ranges of activations are chosen; what a softmax gives has minmax in place of entropy.
 
     minmax: from the smallest to the largest value; moving_average: of these, batch by batch (Krishnamoorthi,
     arXiv:1806.08342); percentile: a share of all values, the rest saturates; entropy: least KL divergence
@@ -73,18 +73,28 @@ def squared_error_range(values: Histogram, *, symmetric: bool) -> Range:
     """Return the range of the threshold whose integers lie nearest to the values, by the mean squared error."""
 
     def error(counts: Array, start: int, stop: int, first: int) -> float:
-        middles = (np.arange(first, first + len(counts)) + 0.5) * values.width
-        low, high = (first + start) * values.width, (first + stop) * values.width
-        if symmetric:
-            step = high / (SYMMETRIC_LEVELS - 1)
-            rounded = np.minimum(np.round(middles / step), SYMMETRIC_LEVELS - 1) * step
-        else:
-            step = (high - low) / (LEVELS - 1)
-            zero = np.round(-low / step)
-            rounded = (np.clip(np.round(middles / step) + zero, 0, LEVELS - 1) - zero) * step
-        return float((counts * (middles - rounded) ** 2).sum())
+        ends = (first + start) * values.width, (first + stop) * values.width
+        return _squared_error(counts, first, values.width, ends, symmetric)
 
     return _best(values, error, symmetric)
+
+
+def squared_error(values: Histogram, ends: Range, *, symmetric: bool) -> float:
+    """Return the sum of squared differences of the values and their integers over a range that holds 0."""
+    counts, first = values.folded() if symmetric else values.filled()
+    return _squared_error(counts, first, values.width, ends, symmetric)
+
+
+def _squared_error(counts: Array, first: int, width: float, ends: Range, symmetric: bool) -> float:
+    (low, high), middles = ends, (np.arange(first, first + len(counts)) + 0.5) * width
+    if symmetric:
+        step = high / (SYMMETRIC_LEVELS - 1)
+        rounded = np.minimum(np.round(middles / step), SYMMETRIC_LEVELS - 1) * step
+    else:
+        step = (high - low) / (LEVELS - 1)
+        zero = np.round(-low / step)
+        rounded = (np.clip(np.round(middles / step) + zero, 0, LEVELS - 1) - zero) * step
+    return float((counts * (middles - rounded) ** 2).sum())
 
 
 def kl_divergence(counts: Array, start: int, stop: int, levels: int) -> float:

@@ -20,10 +20,17 @@ from compress.onnx.storage import inferred
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
-from compress.quantize.calibrated import Calibrated
+from compress.quantize.calibrated import Calibrated, clipped
 from compress.quantize.calibration import measure_ranges
 from compress.quantize.half import too_wide
-from compress.quantize.qdq import MATRIX_PRODUCTS, Scheme, activations, nodes_by_part, with_qdq
+from compress.quantize.qdq import (
+    MATRIX_PRODUCTS,
+    Scheme,
+    activations,
+    nodes_by_part,
+    parts_of_activations,
+    with_qdq,
+)
 from compress.runtimes.onnxruntime import import_onnxruntime
 
 
@@ -40,6 +47,7 @@ class SymmetricInt8(Calibrated):
         notes = (
             "for TensorRT: signed integers around zero, all else in fp16; a CPU computes it in floats",
             self.told(),
+            *product.record.get("warnings", ()),
         )
         artifact = Artifact(
             name="symmetric", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
@@ -61,7 +69,7 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
     """
     graph = onnx_student(state)
 
-    def work(folder: Path) -> None:
+    def work(folder: Path) -> dict[str, Any]:
         import_onnxruntime("Quantization")
         onnx = import_onnx("Quantization")
         tokenizer = load_tokenizer(graph.folder)
@@ -71,13 +79,15 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         nodes = [node for part in parts.values() for node in part if node not in left]
         tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
         how = calibrated.rule(symmetric=True)
-        ranges = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
+        measured = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
         wide = too_wide(model, tokens, state.seed)
-        made = in_half(with_qdq(model, nodes, ranges, Scheme(symmetric=True)), wide)
+        made = in_half(with_qdq(model, nodes, measured.ranges, Scheme(symmetric=True)), wide)
         onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
         write_folder(made, graph.folder, folder, pairs=state.data.pairs)
+        warnings = clipped(measured.excess, parts_of_activations(model, parts))
+        return {"warnings": warnings} if warnings else {}
 
-    return state.workshop.make(Kind("symmetric", revision=2), [graph.key, *calibrated.measured_with(state)], work)
+    return state.workshop.make(Kind("symmetric", revision=3), [graph.key, *calibrated.measured_with(state)], work)
 
 
 def last_products(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from compress.errors import CompressError
 from compress.files import storage_faults, writable
-from compress.report import formats
+from compress.report import formats, over_seeds
 from compress.report.columns import columns
 from compress.report.differences import Labelled, chosen, differences, labelled, side_by_side
 from compress.report.html import both, render
@@ -37,6 +37,7 @@ def comparison_html(reports: Labelled) -> str:
         raise CompressError("There is nothing to compare. Name two or more run folders.")
     parsed = labelled(reports)
     headings, lines = side_by_side(parsed)
+    found, why = over_seeds.over_seeds(reports)
     return render(
         "comparison.html.j2",
         kind=Markup(KIND),
@@ -44,6 +45,10 @@ def comparison_html(reports: Labelled) -> str:
         warnings=differences(parsed),
         headings=headings,
         lines=lines,
+        seeds=over_seeds.rows(found),
+        seeds_title=over_seeds.TITLE,
+        seeds_headings=over_seeds.HEADINGS,
+        seeds_said=why or (over_seeds.SAID if found else ""),
         picture=both(tradeoff_of_runs, parsed) if len({report.main_metric for _, report in parsed}) == 1 else None,
         columns=columns,
         chosen=chosen,

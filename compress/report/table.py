@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import devices, words
+from compress.report import devices, over_seeds, words
 from compress.report.columns import GROUPS, columns
 from compress.report.differences import Labelled, differences, labelled, side_by_side
 from compress.report.schema import Report
@@ -92,3 +92,13 @@ def print_comparison(reports: Labelled, console: Console) -> None:
     console.print(table)
     for warning in differences(parsed):
         console.print(Text(f"Warning: {warning}", style="yellow"))
+    found, why = over_seeds.over_seeds(reports)
+    if found:
+        seeds = Table(title=over_seeds.TITLE, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for number, heading in enumerate(over_seeds.HEADINGS):
+            seeds.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+        for line in over_seeds.rows(found):
+            seeds.add_row(*map(Text, line))
+        console.print(seeds)
+    if why or found:
+        console.print(Text(why or over_seeds.SAID, style="dim"))

@@ -251,7 +251,9 @@ _ORDERS = {
     "every_other": "every other one, evenly spread",
     "loss": "those that the loss misses least first",
     "gradient": "by the gradient of a gate, least first",
-    "taylor": "by the squared gradient of a gate, least first",
+    "fisher": "by the squared gradient of a gate, least first",
+    "taylor": "by the squared gradient of a gate, least first",  # of reports by earlier versions
+    "molchanov": "by the squared gradient of a gate over mini-batches, least first",
     "activation": "by how little they turn the states",
 }
 

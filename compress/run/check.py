@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from compress.plugins import use
 from compress.run.place import identity, name_faults, other_run, place_faults
 from compress.settings import all_faults, children
 from compress.student.saved import Saved
-from compress.teachers.base import Inspection
+from compress.teachers.base import Inspection, Weights
 from compress.teachers.examination import examine
 
 if TYPE_CHECKING:
@@ -29,10 +30,17 @@ MAX_UNKNOWN = 0.1  # largest share of tokens that a saved student may not know, 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check before work found: the data set, and a line on each model that is used or trained."""
+    """What a check before work found: the rows, and a line on each model that is used or trained."""
 
-    data: Dataset
+    rows: Dataset
     models: tuple[Tried, ...]
+    weights: Weights | None = None  # the teacher's, whose tokenizer cuts long rows
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set, with how many rows and tokens are cut in its summary: every row is tokenized."""
+        weights = self.weights
+        return self.rows if weights is None else with_cuts(self.rows, weights.tokenizer, weights.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
             models += _tried(recipe, data)
     if found.faults or data is None:
         raise RecipeError(found.faults)
-    weights = recipe.teacher.inspect(data).weights
-    cut = data if weights is None else with_cuts(data, weights.tokenizer, weights.max_tokens)
-    return Checked(cut, tuple(models))
+    return Checked(data, tuple(models), recipe.teacher.inspect(data).weights)
 
 
 def told(data: Dataset) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import convert
 
 from compress.benchmark.figures import Measured
+from compress.benchmark.row_answers import FILE, RowAnswers, packed
 from compress.benchmark.stage import rejected
 from compress.data.summary import Summary
 from compress.families.shipped import CODE
@@ -73,8 +74,8 @@ def repeat(folder: Path) -> str:
     return shlex.join(["compress", "run", f"recipe={folder / 'recipe.yaml'}"])
 
 
-def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report) -> None:
-    """Write recipe.yaml, the models and the report, and the list of them as those of ``run``.
+def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Report, answers: RowAnswers) -> None:
+    """Write recipe.yaml, the models, answers and the report, and the list of them as those of ``run``.
 
     Files that are not on the folder's list stay. Raises StorageError.
     """
@@ -93,6 +94,8 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
                 sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
         sources |= {f"{one.path}/REJECTED.md": to_rejection(one) for one in report.rejected}
         sources["student/README.md"] = model_card(state.given_student.folder, report)
+        if (kept := packed(answers)) is not None:
+            sources[FILE] = kept
         write_files(folder, run, sources | {"recipe.yaml": to_yaml(recipe)} | report_texts(report))
 
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from compress.data import Data, Files, Hub
 from compress.data.files import SPLITS
+from compress.data.hub import class_names
 from compress.errors import Fault, RecipeError
 from compress.files import hash_file, hash_folder, storage_faults, write_text
 from compress.models.loading import save_model
@@ -109,8 +110,7 @@ def _records(rows: Any, split: str) -> Iterator[Row]:
     if library == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         yield from rows.to_dict(orient="records")
     elif library == "datasets" and hasattr(rows, "features"):
-        kinds = {column: getattr(kind, "feature", kind) for column, kind in rows.features.items()}  # of a list's items
-        names = {column: getattr(kind, "names", None) for column, kind in kinds.items()}
+        names = {column: class_names(kind) for column, kind in rows.features.items()}
         for row in rows:
             yield {column: _class_name(value, names[column]) for column, value in row.items()}
     elif isinstance(rows, Iterable) and not isinstance(rows, Mapping | bytes):
@@ -135,9 +135,9 @@ def _record(row: Any, split: str, number: int) -> Row:
 
 
 def _class_name(value: Any, names: list[str] | None) -> Any:
-    """Return a ClassLabel's name; None where the class is not public."""
+    """Return a ClassLabel's name, or a list of names; None where the class is not public."""
     if isinstance(value, list):
-        return [_class_name(item, names) for item in value]
+        return [_class_name(part, names) for part in value]
     return value if names is None else names[value] if isinstance(value, int) and value >= 0 else None
 
 
@@ -170,6 +170,8 @@ def _value(value: Any) -> Any:
         value = sorted(value, key=str)
     if isinstance(value, list | tuple) or type(value).__name__ == "ndarray":
         return [_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _value(item) for key, item in value.items()}
     value = value.item() if hasattr(value, "item") else value
     if (
         value is None

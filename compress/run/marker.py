@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from compress.errors import StorageError
-from compress.files import copy_file, hash_file, hash_text, storage_faults, write_json, write_text
+from compress.files import copy_file, hash_file, hash_text, storage_faults, write_content, write_json
 from compress.runs import MARKER
 
 SCHEMA = 1
 ASIDE = ".compress-run.new"  # where files are gathered before they are moved to their places
-PAGES = ("recipe.yaml", "report.json", "report.md", "report.html")
+PAGES = ("recipe.yaml", "report.json", "report.md", "report.html", "answers.npz")
 FOLDERS = ("student", "stages", "artifacts", "rejected", "baselines")
 
-Source = Path | str
-"""Where a file's content comes from: a file, or the text itself."""
+Source = Path | str | bytes
+"""Where a file's content comes from: a file, or the text or the bytes themselves."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def write_files(folder: Path, run: str, sources: Mapping[str, Source]) -> None:
     """
     before = read_marker(folder) or Marker(run)
     stop_at(obstacles(folder, before, sources))
-    hashes = {name: hash_text(new) if isinstance(new, str) else hash_file(new) for name, new in sources.items()}
+    hashes = {name: hash_file(new) if isinstance(new, Path) else hash_text(new) for name, new in sources.items()}
     union = {name: list(known) for name, known in before.files.items()}
     for name, new in hashes.items():
         union[name] = [*(known for known in union.get(name, ()) if known != new), new]
@@ -134,10 +134,10 @@ def stop_at(obstacles: Iterable[str]) -> None:
 
 def _write(source: Source, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(source, str):
-        write_text(path, source)
-    else:
+    if isinstance(source, Path):
         copy_file(source, path)
+    else:
+        write_content(path, source)
 
 
 def _move(names: Iterable[str], aside: Path, folder: Path) -> None:

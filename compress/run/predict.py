@@ -42,12 +42,17 @@ def artifact_folder(path: Path) -> Path:
 
 
 def predict(
-    path: str | Path, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, device: str = "cpu"
+    path: str | Path,
+    texts: str | Sequence[str],
+    pairs: str | Sequence[str] | None = None,
+    device: str = "cpu",
+    decoding: str = "",
 ) -> list[dict[str, Any]]:
-    """Return a readable prediction per text: label and probabilities, or a score. Raises CompressError.
+    """Return a readable prediction per text: label and probabilities, a score, or spans. Raises CompressError.
 
     ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts;
-    ``device`` is "cpu", or "cuda" where the machine has a GPU.
+    ``device`` is "cpu", or "cuda" where the machine has a GPU; ``decoding`` is a way of reading answers that the task
+    has, as "viterbi" for tags.
     """
     texts, pairs = _listed(texts), _listed(pairs or ())
     if pairs and len(pairs) != len(texts):
@@ -65,11 +70,14 @@ def predict(
         )
         raise ModelError(f"{folder}: this model was made for {about}.")
     task = task_of_config(config)
-    split = Split(tuple(texts), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
+    if decoding and decoding not in task.decodings:
+        known = f"It knows {', '.join(task.decodings)}." if task.decodings else "Leave it out."
+        raise ModelError(f"--decoding {decoding}: is no way to read answers of the task {task.name}. {known}")
+    split = Split(tuple(map(task.read, texts)), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
     longest = min(tokenizer.model_max_length, longest_row(config))
     with place.active():
         logits = one_by_one(load_session(folder, place), tokenize(split, tokenizer, longest))
-    return task.describe(logits)
+    return task.answers(logits, texts, decoding)
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:

@@ -56,7 +56,7 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
         state, measured = _work(recipe, checked, console)
         seconds = time.perf_counter() - clock
         report = report_of(recipe, state, measured, started, seconds, command or repeat(folder))
-        write_run(folder, run, recipe, state, report)
+        write_run(folder, run, recipe, state, report, measured.answers)
     if not recipe.output and (note := point_to_latest(folder)):
         console.print(Text(note, style="dim"))
     return Run(folder, report, state)

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.known import NOTHING, Known
-from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
+from compress.models.auto import from_config
+from compress.models.bilstm import BiLstmConfig
 from compress.settings import at_least
 from compress.student.base import Material
 from compress.student.words import OfEmbeddings
@@ -41,4 +42,4 @@ class BiLstm(OfEmbeddings):
 
     def untrained(self, teacher: Any, material: Material | None = None) -> PreTrainedModel:
         """Return a BiLSTM with random weights."""
-        return BiLstmForSequenceClassification(self.config(teacher, material))
+        return from_config(self.config(teacher, material))

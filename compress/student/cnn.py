@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.known import NOTHING, Known
-from compress.models.cnn import CnnConfig, CnnForSequenceClassification
+from compress.models.auto import from_config
+from compress.models.cnn import CnnConfig
 from compress.settings import at_least
 from compress.student.base import Material
 from compress.student.words import OfEmbeddings
@@ -48,4 +49,4 @@ class Cnn(OfEmbeddings):
 
     def untrained(self, teacher: Any, material: Material | None = None) -> PreTrainedModel:
         """Return a convolutional classifier with random weights."""
-        return CnnForSequenceClassification(self.config(teacher, material))
+        return from_config(self.config(teacher, material))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
-from compress.tasks.paired import SAMPLES, Difference
+from compress.tasks.paired import SAMPLES, Difference, of_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,16 @@ class Labelled(Protocol):
     @property
     def source(self) -> str:
         """The file or split that messages name."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The texts."""
+        ...
+
+    @property
+    def pairs(self) -> Sequence[str] | None:
+        """The second texts, where rows have two."""
         ...
 
     @property
@@ -102,6 +113,10 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    decodings: ClassVar[tuple[str, ...]] = ()
+    """The ways of reading an answer from logits, the usual one first; none where there is but one."""
+    rule: ClassVar[str] = ""
+    """What `repaired` labels keep to, as a clause."""
 
     metric: str = field(default="", kw_only=True)
     """The metric that decides, one of `metric_names`; empty: the first of them."""
@@ -132,6 +147,16 @@ class Task(ABC):
     def refusal(cls, label: str) -> tuple[str, str] | None:
         """Return what is wrong with a label, as "the label '…' is …", and the remedy; None for one that can be used."""
 
+    @classmethod
+    def repaired(cls, labels: Sequence[str]) -> Sequence[str]:
+        """Return the labels of all splits with what breaks the task's `rule` put right."""
+        return labels
+
+    @classmethod
+    def read(cls, text: str) -> str:
+        """Return a text, as people write it, as the rows of this task have it."""
+        return text
+
     def names(self, label: str) -> Sequence[str]:
         """Return the names in the label of a row, by which rows are counted; none where labels have no names."""
         return ()
@@ -140,8 +165,12 @@ class Task(ABC):
         """Return whether a name is one that the training rows do not have, and that a model must have learned."""
         return False
 
-    def extended(self, labels: Iterable[str]) -> Self:
-        """Return the task that has these labels too."""
+    def can_do_without(self, name: str, known: Sequence[str]) -> bool:
+        """Return whether a model may be trained without a row for a name, beside rows for the ``known`` ones."""
+        return False
+
+    def extended(self, names: Iterable[str]) -> Self:
+        """Return the task that has these too, which were `unknown`."""
         return self
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable] | None:
@@ -160,7 +189,8 @@ class Task(ABC):
     def answering(cls, text: str, pair: str | None, encoding: Any) -> Sequence[int]:
         """Return the tokens of a row whose answers are read, in the order of its labels; of a task `by_token`.
 
-        ``encoding`` is that of the ``tokenizers`` package, which may have cut the row.
+        ``encoding`` is that of the ``tokenizers`` package, which may have cut the row; -1 stands for an answer that
+        no token gives.
         """
         raise NotImplementedError(f"{cls.name} has one answer per row")
 
@@ -277,7 +307,8 @@ class Task(ABC):
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return how far a model's answers lie from ``others``, mean over answers: 0 where they are the same.
 
-        ``mask`` (batch, tokens) is nonzero on real tokens; ``temperature`` softens both sides where `distributes`.
+        ``mask`` (batch, tokens) is nonzero on real tokens, of a task `by_token` on those that are read;
+        ``temperature`` softens both sides where `distributes`.
         """
 
     # answers
@@ -300,6 +331,10 @@ class Task(ABC):
     @abstractmethod
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Logits (rows, outputs) to one readable prediction per row, JSON-ready."""
+
+    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`."""
+        return self.describe(logits)
 
     @abstractmethod
     def shown(self, logits: Array) -> list[str]:
@@ -328,6 +363,25 @@ class Task(ABC):
     @abstractmethod
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the metric that decides of a model with that of another one on the same rows, by `test`."""
+
+    def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
+        """Return what must not fall beside the main metric, such as the recall of each label: paired differences."""
+        return []
+
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare the metric that decides of two ways to train, over seeds and rows: `compress.tasks.paired.of_seeds`.
+
+        ``logits`` and ``others`` hold, seed by seed in the same order, what each way's model answers to the same rows.
+        """
+
+        def value(answers: Array, rows: Array) -> float:
+            return self.metrics(answers[rows], labels[rows])[self.main_metric]
+
+        def by_seed(rows: Array) -> Array:
+            pairs = zip(logits, others, strict=True)
+            return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in pairs])
+
+        return of_seeds(self.main_metric, by_seed, len(labels))
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""

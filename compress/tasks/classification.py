@@ -82,9 +82,9 @@ class Classification(Task):
         """Return whether it is none of the classes."""
         return label not in self.labels
 
-    def extended(self, labels: Iterable[str]) -> Self:
+    def extended(self, names: Iterable[str]) -> Self:
         """Return the task with these classes too, in order."""
-        return self.of_labels([*self.labels, *labels])
+        return self.of_labels([*self.labels, *names])
 
     def classes(self, labels: Sequence[str]) -> Sequence[Hashable]:
         """Return the labels."""

@@ -31,9 +31,10 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
 
 def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """`soft_target_loss` of each real token's own logits (batch, tokens, tags), mean over real tokens.
+    """`soft_target_loss` of each word's own logits (batch, tokens, tags), mean over the words.
 
-    For tagging (Tsai et al., multilingual MiniBERT, arXiv:1909.00100). Mask (batch, tokens), nonzero on real tokens.
+    For tagging (Tsai et al., multilingual MiniBERT, arXiv:1909.00100). Mask (batch, tokens), nonzero on the tokens that
+    answer for words.
     """
     real, (ours, theirs) = mask.bool(), alike(student, teacher)
     if not real.any():

@@ -29,16 +29,21 @@ class Head:
     mapped: bool  # whether the user says which label is which (``data.labels``)
 
 
-def judge_classes(head: Head, names: Sequence[str], predicted: Array, labels: Array) -> Iterator[str]:
-    """Yield how often it is right; raises ModelError where its outputs stand for other labels than was assumed."""
+def judge_classes(
+    head: Head, names: Sequence[str], predicted: Array, labels: Array, unit: str = "row"
+) -> Iterator[str]:
+    """Yield how often it is right; raises ModelError where its outputs stand for other labels than was assumed.
+
+    ``unit`` is what each of the labels belongs to.
+    """
     adoption = head.adoption
     right, rows = predicted == labels, len(labels)
     share, most = float(right.mean()), np.bincount(labels, minlength=len(names))
     always = f"always {names[int(most.argmax())]!r}: {most.max() / rows:.1%}"
-    yield f"{share:.1%} of {rows:,} sampled rows answered correctly ({always})"
+    yield f"{share:.1%} of {rows:,} sampled {unit}s answered correctly ({always})"
     if rows < ENOUGH:
         if adoption.assumed:
-            yield f"too few rows to confirm {adoption.note}"
+            yield f"too few {unit}s to confirm {adoption.note}"
         return
     order = best_order(predicted, labels, len(names))
     other = order[predicted] == labels
@@ -46,7 +51,7 @@ def judge_classes(head: Head, names: Sequence[str], predicted: Array, labels: Ar
     if _beyond_chance(gained, gained + lost, 0.5, tests=math.factorial(min(len(names), 20))):
         meant = _meant(adoption, names, order)
         rule = (
-            f"it answers {share:.1%} of {rows:,} labelled rows correctly, and would answer {other.mean():.1%} "
+            f"it answers {share:.1%} of {rows:,} labelled {unit}s correctly, and would answer {other.mean():.1%} "
             "correctly if its outputs stood for other labels"
         )
         if not head.mapped:
@@ -58,7 +63,7 @@ def judge_classes(head: Head, names: Sequence[str], predicted: Array, labels: Ar
     if not _associated(predicted, labels, len(names)):
         if adoption.assumed:
             raise ModelError(
-                f"{head.name}: it answers {share:.1%} of {rows:,} labelled rows correctly, as chance "
+                f"{head.name}: it answers {share:.1%} of {rows:,} labelled {unit}s correctly, as chance "
                 f"would, and nothing shows that it was trained on these labels ({adoption.note}). Name a teacher that "
                 "was, set teacher.fine_tune=always to train it on these rows, or name its outputs: data.labels."
             )

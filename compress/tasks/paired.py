@@ -1,4 +1,4 @@
-"""Do two models differ? Paired tests: both sides answer the same rows."""
+"""Do two models, or two ways to train one, differ? Paired tests: both sides answer the same rows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ LEVEL = 0.05  # a difference is clear below this p
 Z = 1.959964  # of a 95 % interval
 ONE_SIDED = 1.644854  # of a 95 % bound to one side
 SAMPLES = 2000  # of the bootstrap
+SPREADS = 400  # of the bootstrap that only estimates standard errors
 CELLS = 4_000_000  # most counts that the bootstrap holds at once
 
 
@@ -174,6 +175,34 @@ def of_errors(metric: str, labels: Array, scores: Array, other: Array) -> Differ
         return found
 
     return of_resampled_rows(metric, columns, difference)
+
+
+def of_seeds(metric: str, by_seed: Callable[[Array], Array], rows: int, samples: int = SPREADS) -> Difference:
+    """Compare two ways to train, each run with the same two or more seeds and measured on the same ``rows``.
+
+    ``by_seed`` returns the metric's difference in each seed (seeds,) for rows given by number, which may recur. The
+    difference is one of seeds and of rows that were not drawn, so both levels count: the rows by a bootstrap, drawn
+    with replacement, the same for all seeds and both sides; the seeds, too few to be drawn from, by how their
+    differences spread; and what single rows of single seeds add, which both hold, once. The test is Student's t with
+    Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946): seeds - 1 where the seeds alone vary. Raises
+    ValueError for a single seed.
+    """
+    from scipy.stats import t
+
+    values, generator = by_seed(np.arange(rows)), np.random.default_rng(0)
+    if len(values) < 2:
+        raise ValueError("over seeds there is nothing to compare with one seed")
+    draws = np.stack([by_seed(generator.integers(0, rows, rows)) for _ in range(samples)])
+    by_seeds, by_rows = float(values.var(ddof=1)) / len(values), float(draws.mean(1).var(ddof=1))
+    by_both = max(0.0, float(draws.var(0, ddof=1).mean()) - by_rows) / (len(values) - 1)
+    square, value = max(by_seeds + by_rows - by_both, by_rows), float(values.mean())
+    if square <= 0:  # the same in every seed and on every row
+        return Difference(metric=metric, value=value, low=value, high=value, p=float(value == 0))
+    freedom = square**2 / (by_seeds**2 / (len(values) - 1) + by_rows**2 / max(rows - 1, 1))
+    error = math.sqrt(square)
+    half = float(t.ppf(1 - LEVEL / 2, freedom)) * error
+    p = float(2 * t.sf(abs(value) / error, freedom))
+    return Difference(metric=metric, value=value, low=value - half, high=value + half, p=p)
 
 
 def of_scores(metric: str, labels: Array, scores: Array, other: Array) -> Difference:

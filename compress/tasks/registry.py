@@ -13,6 +13,7 @@ from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
+from compress.tasks.tags import Tags
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -38,6 +39,7 @@ def on_register(listener: Callable[[type[Task]], None]) -> None:
 register(Classification)  # takes any labels, and so is asked last
 register(Regression)
 register(MultiLabel)
+register(Tags)
 
 
 class Choices(Mapping[str, type[TaskChoice] | TaskChoice]):

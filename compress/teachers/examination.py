@@ -49,9 +49,7 @@ class Subject:
         chosen = validation.take(generator.permutation(len(validation))[:MOST_ROWS])
         if len(chosen) < MOST_ROWS:
             more = train.take(np.sort(generator.permutation(len(train))[: MOST_ROWS - len(chosen)]))
-            labels = np.concatenate([chosen.known_labels, more.known_labels])
-            pairs = None if chosen.pairs is None or more.pairs is None else [*chosen.pairs, *more.pairs]
-            chosen = Split([*chosen.texts, *more.texts], pairs, labels, chosen.by_token)
+            chosen = chosen.joined(more, self.data.task.missing)
         return chosen
 
 

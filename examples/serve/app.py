@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -45,14 +46,25 @@ class Question(BaseModel):
         return self
 
 
+class Span(BaseModel):
+    """A run of words that a tagger marks, or a single word of one whose tags mark no spans."""
+
+    label: str
+    start: int  # characters of the text
+    end: int
+    text: str
+    score: float  # mean probability of its words' tags
+
+
 class Prediction(BaseModel):
-    """The model's answer for a text: a label, or any number of them, with all probabilities; a score; or why not."""
+    """The model's answer for a text: a label, or several, with all probabilities; a score; spans; or why not."""
 
     label: str | None = None
     labels: list[str] | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     score: float | None = None
+    spans: list[Span] | None = None
     error: str | None = None
     truncated: bool | None = None  # the text was longer than the model's limit, and its end was cut
 
@@ -82,15 +94,15 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", SEVERAL, "regression"):
-            raise Unusable(f"{folder} is for {kind}, and this program answers with labels or one score per text")
+        if kind not in ("single_label_classification", SEVERAL, "regression", "tags"):
+            raise Unusable(f"{folder} is for {kind}, and this program answers with labels, spans or a score per text")
         self.pairs: bool = facts["pairs"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
         pad = reading["pad_token"]
         self.pad = self.tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         names = config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
-        self.is_score = kind == "regression"
+        self.is_score, self.tags_words = kind == "regression", kind == "tags"
         self.is_several = kind == SEVERAL
         self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / graph["file"], threads)
@@ -116,26 +128,29 @@ class Artifact:
         encodings: dict[int, Encoding] = {}
         for row, (text, pair) in enumerate(rows):
             try:
-                encodings[row] = self.tokenizer.encode(text, pair)
+                encodings[row] = self.tokenizer.encode(in_words(text) if self.tags_words else text, pair)
             except Exception as error:  # of tokenizers, which has no class of its own for them
                 results[row] = {"error": f"the text cannot be read: {error}"}
         places = list(encodings)
         for group in groups([len(encodings[row].ids) for row in places]):
-            for row, result in self._answers({places[number]: encodings[places[number]] for number in group}):
+            chosen = {places[number]: encodings[places[number]] for number in group}
+            for row, result in self._answers(chosen, [rows[row][0] for row in chosen]):
                 results[row] = result
         return results
 
-    def _answers(self, encodings: dict[int, Encoding]) -> list[tuple[int, dict[str, Any]]]:
+    def _answers(self, encodings: dict[int, Encoding], texts: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
         try:
             logits = self.session.run(None, self._padded(list(encodings.values())))[0]
         except Exception as error:  # onnxruntime's errors share no base class
             if len(encodings) == 1:
                 return [(row, {"error": f"the model failed: {error}"}) for row in encodings]
-            return [answer for row, encoding in encodings.items() for answer in self._answers({row: encoding})]
-        return [
-            (row, self._read(values) | {"truncated": bool(encoding.overflowing)})
-            for (row, encoding), values in zip(encodings.items(), logits, strict=True)
-        ]
+            alone = zip(encodings.items(), texts, strict=True)
+            return [answer for (row, encoding), text in alone for answer in self._answers({row: encoding}, [text])]
+        found = []
+        for (row, encoding), text, values in zip(encodings.items(), texts, logits, strict=True):
+            answer = self._spans(values, text, encoding) if self.tags_words else self._read(values)
+            found.append((row, answer | {"truncated": bool(encoding.overflowing)}))
+        return found
 
     def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
         width = max(len(encoding.ids) for encoding in encodings)
@@ -162,6 +177,62 @@ class Artifact:
         best = int(shares.argmax())
         probabilities = {label: float(share) for label, share in zip(self.labels, shares, strict=True)}
         return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": probabilities}
+
+    def _spans(self, logits: Any, text: str, encoding: Encoding) -> dict[str, Any]:
+        """Return the spans of a text from the logits of its tokens: each word's first token answers."""
+        words = divided(text)
+        shares = np.exp(logits - logits.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        tags, scores = ["O"] * len(words), np.zeros(len(words))
+        starts = np.cumsum([0, *(stop - start + 1 for start, stop in words)])  # where the words lie in the row
+        answered = set()
+        for token, (start, stop) in enumerate(encoding.offsets):
+            word = int(np.searchsorted(starts, stop - 1, side="right")) - 1
+            if stop > start and not encoding.special_tokens_mask[token] and word not in answered:
+                answered.add(word)
+                tags[word], scores[word] = self.labels[int(shares[token].argmax())], shares[token].max()
+        found: list[tuple[str, int, int]] = []
+        before, mark = ("O", ""), all("-" in name for name in self.labels if name != "O")
+        for place, tag in enumerate(tags):
+            position, _, kind = tag.partition("-")
+            if not mark and place in answered:
+                found.append((tag, place, place))
+            elif mark and tag != "O":
+                goes_on = position in "IMEL" and before[0] in "BIM" and before[1] == kind
+                found = [*found[:-1], (kind, found[-1][1], place)] if goes_on else [*found, (kind, place, place)]
+            before = (position, kind)
+        spans = []
+        for label, first, last in found:
+            start, stop = words[first][0], words[last][1]
+            score = float(scores[first : last + 1].mean())
+            spans.append({"label": label, "start": start, "end": stop, "text": text[start:stop], "score": score})
+        return {"spans": spans}
+
+
+WORD = re.compile(r"['’]s(?![ws])|[@#]?[ws](?:[ws]|\.(?=[ws])|['’](?=[ws])(?!s(?![ws])))*|c|[^ ]")
+UNDIVIDED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
+
+
+def divided(text: str) -> list[tuple[int, int]]:
+    """Return the words of a text, as the model's rows have them: punctuation is apart, and so are Chinese signs."""
+
+    def kind(sign: str) -> str:
+        if sign in "'’.@#":
+            return sign
+        if sign in "sS":
+            return "s"
+        if sign.isspace():
+            return " "
+        if UNDIVIDED.match(sign):
+            return "c"
+        return "w" if sign == "_" or unicodedata.category(sign)[0] in "LMN" else "-"
+
+    return [match.span() for match in WORD.finditer("".join(map(kind, text)))]
+
+
+def in_words(text: str) -> str:
+    """Return a text with a space between its words."""
+    return " ".join(text[start:stop] for start, stop in divided(text))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_a_piece_takes_the_model_other_words_vectors_and_the_rest_synonyms(mlm: 
     text = "The film, goodish and Fabulous xyz @great!"
     vectors = read_vectors(write(tmp_path / "v.txt", "goodish 1 0\nnice 1 0.1\nodd 0 1\n"))
     synonyms = {"fabulous": ["splendid"], "film": ["movie"], "goodish": ["fair"], "great": ["no"]}
-    settings = Substitute(rate=1.0, candidates=1, mlm="x")
+    settings = Substitute(rate=1.0, candidates=1, mlm="x", grammar=True)
     made, counts = copies(settings, Split((text,)), 3, load(str(mlm)), synonyms, vectors)
     expected = load(str(mlm)).candidates([text], [cut(text)], 1)
     the, film, and_ = (expected[0, place][0] for place in (0, 1, 4))
@@ -237,6 +237,21 @@ def test_words_are_replaced_at_the_rate_and_candidates_drawn_evenly() -> None:
     assert {texts[0].split()[2] for texts in made} == {","}
     assert counts["by_synonyms"] / 12000 == pytest.approx(0.4, abs=0.02)
     assert counts["without_candidates"] == 12000
+
+
+@pytest.mark.parametrize("grammar", [False, True])
+def test_words_of_grammar_and_pieces_with_other_characters_than_letters_stay(grammar: bool) -> None:
+    """As in TinyBERT's program, which leaves stop words and whatever is not a word of letters."""
+    text = "The film is n't 3rd-rate, it was 90 minutes of good café re-runs don't you"
+    words = ["the", "film", "is", "n't", "3rd-rate", "it", "was", "90", "minutes", "of", "good", "re-runs", "don't",
+             "you", "café"]  # fmt: skip
+    settings = Substitute(rate=1.0, synonyms="x", grammar=grammar)
+    made, counts = copies(settings, Split((text,)), 1, None, {word: ["swapped"] for word in words}, None)
+    pieces = text.split(" ")
+    changed = {"film", "minutes", "good", "café", *(("The", "is", "it", "was", "of", "you") if grammar else ())}
+    expected = [("Swapped" if piece == "The" else "swapped") if piece in changed else piece for piece in pieces]
+    assert made == [(" ".join(expected),)]
+    assert counts["words"] == len(changed)
 
 
 def test_both_texts_of_a_pair_are_changed() -> None:

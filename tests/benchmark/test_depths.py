@@ -168,7 +168,7 @@ def test_the_twin_is_the_same_training_without_layer_drop(finished: tuple[Path, 
     assert curve["cuts"] != report(folder)["depths"][0]["cuts"]
 
 
-@pytest.mark.parametrize("order", [Depths.loss, Depths.gradient, Depths.taylor, Depths.activation])
+@pytest.mark.parametrize("order", [Depths.loss, Depths.gradient, Depths.fisher, Depths.activation])
 def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_the_test_rows(
     order: Depths, finished: tuple[Path, State]
 ) -> None:
@@ -282,7 +282,7 @@ NONE = replace(BENCHMARK, depths=Depths.none, depths_twin=True)
             "prune.layers.rounds", "must be 1 with order = every_other",
         ),
         (
-            {"prune": {"layers": PruneLayers(order=Selection.every_other, importance="taylor")}},
+            {"prune": {"layers": PruneLayers(order=Selection.every_other, importance="fisher")}},
             "prune.layers.importance", "has no effect with order = every_other",
         ),
     ],

@@ -108,6 +108,7 @@ def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
     assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
 
 
+@pytest.mark.slow
 def test_a_classifier_without_a_teacher_learns_int8_from_itself(world: Path) -> None:
     words = [*data(world), "quantize=[qat]", "quantize.qat.epochs=0.5", "quantize.qat.agreement=0.5", "export=[]"]
     state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run().state

@@ -23,7 +23,7 @@ from compress.report.verdict import verdicts
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from tests.conftest import save_tiny, tiny_model, write_tsv
-from tests.run.test_recipe import made, recipe, report, reviews
+from tests.run.test_recipe import BASELINES, made, recipe, report, reviews
 
 LOSSES = {"soft": SoftTargets(temperature=1.0), "hidden": HiddenStates(), "hard": HardLabels()}
 
@@ -34,7 +34,9 @@ def again(folder: Path, generations: int = 2, **changes: Any) -> Recipe:
         teacher_outputs=Keep.disk,
     )  # fmt: skip
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
-    parts: dict[str, Any] = {"student": Bert(layers=2), "distill": distill, "quantize": {}, "export": {}, **changes}
+    parts: dict[str, Any] = {
+        "student": Bert(layers=2), "distill": distill, "quantize": {}, "export": {}, "benchmark": BASELINES, **changes,
+    }  # fmt: skip
     return recipe(files, folder / "teacher", folder, **parts)
 
 

@@ -334,7 +334,7 @@ def test_a_rate_of_zero_trains_the_same_weights_to_the_bit_as_without_it(tmp_pat
     assert any(not torch.equal(without[name], dropped[name]) for name in without)
 
 
-@pytest.mark.parametrize("stop_at", [3, 8, 17])
+@pytest.mark.parametrize("stop_at", [8, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 17))])
 def test_an_interrupted_training_draws_on_and_ends_with_the_same_weights(stop_at: int, tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", 0.4)
     with pytest.raises(KeyboardInterrupt):

@@ -129,7 +129,7 @@ def test_the_objective_holds_every_weight_once() -> None:
     assert sorted(names) == sorted(model.state_dict())
 
 
-@pytest.mark.parametrize("stop_at", [4, 17, 30])
+@pytest.mark.parametrize("stop_at", [17, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 30))])
 def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(stop_at: int, tmp_path: Path) -> None:
     def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
         model = with_heads(tiny_model(), HEADS, "main")  # with dropout: random states are restored too

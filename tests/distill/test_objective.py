@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenStates, attention_loss
+from compress.distill.losses import AttentionScores, Cosine, Embeddings, HiddenStates, attention_loss, cosine_loss
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
@@ -69,3 +69,17 @@ def test_weights_move_with_training() -> None:
     stepping = HardLabels(weight=0.2, weight_end=0.8, weight_schedule=Schedule.step, step_at=0.5)
     assert [stepping.weight_at(p) for p in (0, 0.49, 0.5, 1)] == [0.2, 0.2, 0.8, 0.8]
     assert HardLabels(weight=0.3).weight_at(0.9) == 0.3
+
+
+@torch.no_grad()
+def test_cosine_compares_the_last_states_as_distilbert_or_all_that_are_mapped() -> None:
+    teacher, batch, pairs = tiny_model(), tiny_batch(), ((1, 2), (2, 4))
+    student = Bert(layers=2).build(teacher)
+    losses = {"last": Cosine(), "mapped": Cosine(mapped=True)}
+    objective = Distillation(student, losses, FromModel(teacher, ALL), teacher.config, pairs).eval()
+    _, parts = objective(batch, 0.0)
+    ours, theirs = observe(student, batch, HIDDEN)[HIDDEN], observe(teacher, batch, HIDDEN)[HIDDEN]
+    first, last = (cosine_loss(ours[s], theirs[t], batch["attention_mask"]) for s, t in pairs)
+    torch.testing.assert_close(parts["last"], last)
+    torch.testing.assert_close(parts["mapped"], (first + last) / 2)
+    assert Cosine().pairs(((1, 2),), (2, 4)) == ((2, 4),)

@@ -146,7 +146,7 @@ def test_only_the_layer_in_turn_changes(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(seen) == 5
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 6])
+@pytest.mark.parametrize("stop_at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 6))])
 def test_an_interrupted_layer_goes_on_and_ends_with_the_same_weights(
     stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from compress.distill.losses import (
     patient_loss,
     relation_loss,
 )
+from compress.distill.losses.relations import relation_heads
 from compress.distill.objective import Distillation
 from compress.distill.stage import Distill
 from compress.distill.teacher_outputs import FromModel
@@ -38,9 +39,8 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def attention(seed: int, mask: Tensor = MASK, heads: int = 2) -> Tensor:
-    scores = numbers(len(mask), heads, mask.shape[1], mask.shape[1], seed=seed)
-    return scores.masked_fill(~mask.bool()[:, None, None, :], -torch.inf).softmax(-1)
+def attention(seed: int) -> Tensor:
+    return numbers(*MASK.shape, seed=seed)[:, None, None, :] + numbers(len(MASK), 2, 4, 4, seed=seed + 7)
 
 
 def divergence(p: list[float], q: list[float]) -> float:
@@ -75,7 +75,7 @@ def test_minilm_attention_loss_is_the_divergence_of_each_real_query_and_head() -
         real = int(MASK[row].sum())
         for query in range(real):
             for head in range(2):
-                p, q = (x[row, head, query, :real].tolist() for x in (teacher, student))
+                p, q = (softmax(x[row, head, query, :real].tolist()) for x in (teacher, student))
                 total, count = total + divergence(p, q), count + 1
     assert minilm_attention_loss(student, teacher, MASK).item() == pytest.approx(total / count)
 
@@ -119,7 +119,7 @@ def test_token_soft_targets_are_soft_targets_of_every_real_token() -> None:
 Function = Callable[[Tensor, Tensor], Tensor]
 CASES: dict[str, tuple[Function, Tensor, Tensor]] = {
     "patient": (patient_loss, numbers(2, 3, 4), numbers(2, 3, 4, seed=1)),
-    "attention": (lambda s, t: minilm_attention_loss(s.softmax(-1), t, MASK), numbers(3, 2, 4, 4), attention(1)),
+    "attention": (lambda s, t: minilm_attention_loss(s, t, MASK), numbers(3, 2, 4, 4), attention(1)),
     "relation": (lambda s, t: relation_loss(s, t, 2, MASK), numbers(3, 4, 6), numbers(3, 4, 4, seed=1)),
     "tokens": (lambda s, t: token_soft_target_loss(s, t, MASK, 2.0), numbers(3, 4, 5), numbers(3, 4, 5, seed=1)),
 }
@@ -143,11 +143,48 @@ def test_padding_never_matters_and_gives_no_gradient(name: str) -> None:
     assert not bool(gradient[padding.expand_as(gradient)].any())
 
 
+@pytest.mark.parametrize("far", [200.0, 2e4])
+def test_attention_on_other_tokens_than_the_teachers_is_corrected(far: float) -> None:
+    """One-hot attention: the probability of the right token is too small for a number, its logarithm is not."""
+    student, teacher = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    student[..., 0], teacher[..., 1] = far, far
+    student.requires_grad_()
+    loss = minilm_attention_loss(student, teacher, torch.ones(1, 2))
+    (slope,) = torch.autograd.grad(loss, student)
+    assert loss.item() == pytest.approx(far)
+    torch.testing.assert_close(slope, torch.tensor([[[[0.5, -0.5]] * 2]]))  # q - p, a mean over two queries
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "wanted", "heads"),
+    [
+        (768, 768, None, 48), (384, 768, None, 48), (384, 1024, None, 64), (1024, 1024, None, 64),
+        (312, 768, None, 24),  # TinyBERT's four layers: 48 do not divide them
+        (16, 16, None, 16), (96, 64, None, 32), (384, 384, 12, 12), (288, 384, 64, 48),
+    ],
+)  # fmt: skip
+def test_relation_heads_are_the_papers_or_the_nearest_that_divide_both_widths(
+    student: int, teacher: int, wanted: int | None, heads: int
+) -> None:
+    assert relation_heads(student, teacher, wanted)[0] == heads
+
+
+def test_relation_heads_are_reported_with_the_reason() -> None:
+    teacher = tiny_model().config
+    student = Bert(layers=2, hidden_size=6, heads=3).config(teacher)
+    assert list(Relations().notes(student, teacher, ((2, 4),))) == [
+        "relations are compared by 2 relation heads; 48 do not divide both widths, 6 and 16"
+    ]
+    assert list(Relations(relation_heads=2).notes(student, teacher, ((2, 4),))) == [
+        "relations are compared by 2 relation heads"
+    ]
+
+
 def test_equal_inputs_have_no_loss() -> None:
-    states, probabilities = numbers(3, 4, 6), attention(2)
+    states, scores = numbers(3, 4, 6), attention(2)
     assert patient_loss(states, states).item() == 0
     assert relation_loss(states, states, 3, MASK).item() == pytest.approx(0, abs=1e-12)
-    assert minilm_attention_loss(probabilities, probabilities, MASK).item() == pytest.approx(0, abs=1e-12)
+    assert minilm_attention_loss(scores, scores, MASK).item() == pytest.approx(0, abs=1e-12)
     assert token_soft_target_loss(states, states, MASK, 4.0).item() == pytest.approx(0, abs=1e-12)
 
 
@@ -187,16 +224,11 @@ def test_each_loss_compares_the_layers_that_its_paper_compares() -> None:
     theirs = observe(teacher, batch, HIDDEN, SCORES, *RELATIONS)
     mask = batch["attention_mask"]
 
-    def probabilities(scores: Tensor) -> Tensor:
-        return scores.masked_fill(mask[:, None, None, :] == 0, -1e30).softmax(-1)
-
     first = patient_loss(ours[HIDDEN][1][None, :, 0], theirs[HIDDEN][1][None, :, 0])
     torch.testing.assert_close(objective(student, teacher, Patient(), layers), first)
-    transfers = [
-        minilm_attention_loss(probabilities(ours[SCORES][s]), probabilities(theirs[SCORES][t]), mask) for s, t in layers
-    ]
+    transfers = [minilm_attention_loss(ours[SCORES][s], theirs[SCORES][t], mask) for s, t in layers]
     torch.testing.assert_close(objective(student, teacher, AttentionTransfer(), layers), sum(transfers))
-    last = minilm_attention_loss(probabilities(ours[SCORES][2]), probabilities(theirs[SCORES][4]), mask)
+    last = minilm_attention_loss(ours[SCORES][2], theirs[SCORES][4], mask)
     last = last + relation_loss(ours[VALUES][2], theirs[VALUES][4], 4, mask)
     torch.testing.assert_close(objective(student, teacher, MiniLM(), layers), last)
     parts = [(ours[part][2], theirs[part][3]) for part in RELATIONS]
@@ -215,10 +247,9 @@ def test_pruned_and_narrow_students_are_compared_with_what_they_have() -> None:
         observe(fewer, batch, SCORES, *RELATIONS),
         observe(teacher, batch, SCORES, *RELATIONS),
     )
-    hidden = mask[:, None, None, :] == 0
-    p, q = (scores.masked_fill(hidden, -1e30).softmax(-1) for scores in (theirs[SCORES][4][:, [1, 3]], ours[SCORES][2]))
+    scores = ours[SCORES][2], theirs[SCORES][4][:, [1, 3]]
     values = torch.cat([theirs[VALUES][4][..., 4:8], theirs[VALUES][4][..., 12:16]], -1)
-    expected = minilm_attention_loss(q, p, mask) + relation_loss(ours[VALUES][2], values, 2, mask)
+    expected = minilm_attention_loss(*scores, mask) + relation_loss(ours[VALUES][2], values, 2, mask)
     torch.testing.assert_close(objective(fewer, teacher, MiniLM(), ((1, 2), (2, 4))), expected)
     narrow = Bert(layers=2, hidden_size=6, heads=3).build(teacher)  # 6 and 16 units share two relation heads
     ours = observe(narrow, batch, *RELATIONS)

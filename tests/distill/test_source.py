@@ -1,49 +1,28 @@
-"""Disk or forward: what decides, what is measured, and that a choice stays."""
+"""Disk or forward: what decides, what is reported, and that a live teacher is the stored one."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from compress.distill import source as source_module
-from compress.distill import stage as stage_module
 from compress.distill.losses import HiddenStates, SoftTargets
-from compress.distill.source import faster_on_disk, measured
+from compress.distill.source import Keep, by_size
 from compress.distill.stage import Distill
-from compress.models.quantities import HIDDEN, RELATIONS, SCORES
-from compress.pipeline.workshop import Kind, Workshop
-from tests.conftest import save_tiny, tiny_model
-from tests.run.test_recipe import recipe
+from compress.distill.teacher_outputs import FromModel
+from compress.models.quantities import HIDDEN
+from tests.conftest import taught_state, tiny_model
 from tests.test_train import tokens
 
 
 @pytest.mark.parametrize(
-    ("forward", "write", "read", "epochs", "disk"),
-    [
-        (1.0, 0.1, 0.1, 1, False),  # one epoch needs one pass of the teacher either way
-        (1.0, 0.1, 0.1, 2, True),
-        (1.0, 0.5, 0.6, 2, False),
-        (1.0, 0.5, 0.6, 4, True),
-        (1.0, 0.1, 1.1, 99, False),  # a slow disk never wins
-    ],
+    ("gib", "epochs", "disk"),
+    [(8.0, 1, True), (8.1, 1, False), (8.1, 99, False), (0.1, 0.5, False), (0.0, 3, True)],
 )
-def test_disk_wins_when_reading_saves_more_than_writing_costs(
-    forward: float, write: float, read: float, epochs: float, disk: bool
-) -> None:
-    assert faster_on_disk({"forward": forward, "write": write, "read": read}, epochs) is disk
-
-
-def test_all_three_are_measured_and_nothing_is_left(tmp_path: Path) -> None:
-    wanted = {HIDDEN: (0, 4), SCORES: (2,), **dict.fromkeys(RELATIONS, (4,))}
-    seconds = measured(tiny_model(), tokens(100), wanted, tmp_path)
-    assert set(seconds) == {"forward", "write", "read"}
-    assert all(value > 0 for value in seconds.values())
-    assert not list(tmp_path.iterdir())
+def test_sizes_decide_and_nothing_else(gib: float, epochs: float, disk: bool) -> None:
+    assert by_size(gib, 8.0, epochs)[0] is (Keep.disk if disk else Keep.forward)
 
 
 def test_rows_that_are_taken_are_the_rows() -> None:
@@ -54,36 +33,26 @@ def test_rows_that_are_taken_are_the_rows() -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != "rows")
 
 
-@pytest.mark.parametrize(("disk", "said"), [(True, "kept on disk"), (False, "runs on every batch")])
-def test_the_choice_is_said_with_its_figures_and_stays_when_work_goes_on(
-    disk: bool, said: str, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [(8.0, "kept on disk, 0 MiB"), (1e-6, "runs on every batch: its outputs would take 0.0 GiB, more than cache_gib")],
+)
+def test_where_outputs_come_from_is_noted_and_a_recovery_reads_what_was_kept(
+    most: float, said: str, tmp_path: Path
 ) -> None:
-    save_tiny(tmp_path / "teacher")
-    losses = {"soft": SoftTargets(), "hidden": HiddenStates()}
-    distill = Distill(losses=losses, epochs=2, learning_rate=5e-3, batch_size=16)
-    whole = recipe(files, tmp_path / "teacher", tmp_path, distill=distill, quantize={}, prune={}, export={})
-    monkeypatch.setattr(source_module, "faster_on_disk", lambda seconds, epochs: disk)
-    fit = stage_module.fit
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stage_module, "fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        whole.run(Console(quiet=True))
-    monkeypatch.setattr(stage_module, "fit", fit)
-    monkeypatch.setattr(source_module, "faster_on_disk", lambda seconds, epochs: not disk)  # the machine has changed
-    whole.run(Console(quiet=True))
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    (note,) = [note for note in report["stages"][1]["notes"] if "the teacher" in note]
-    assert said in note
-    assert "faster over 2 epochs (ms per row: forward" in note
-    made = {path.name.rpartition("-")[0] for path in (tmp_path / "cache").iterdir()}
-    assert ("teacher_outputs" in made) is disk
+    distill = Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()}, epochs=1, cache_gib=most)
+    state = distill(taught_state(tmp_path))
+    assert said in state.records[-1].notes[-1]
+    shorter = state.given_recovery.train(state, state.given_student, 0.5)
+    assert said in shorter.record["notes"][-1]
 
 
-def test_outputs_that_lie_there_are_used(tmp_path: Path) -> None:
-    workshop, thing = Workshop(tmp_path, Console(quiet=True)), Kind("thing", revision=1)
-    assert not workshop.has(thing, [1])
-    workshop.make(thing, [1], lambda folder: None)
-    assert workshop.has(thing, [1])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_live_teacher_computes_as_it_is_stored_while_the_student_trains_in_mixed_precision(kind: torch.dtype) -> None:
+    teacher, batch = tiny_model(), tokens(4).batch([0, 1, 2])
+    source = FromModel(teacher, {HIDDEN: (4,)})
+    expected = source.batch(batch)
+    with torch.autocast("cpu", dtype=kind):
+        found = source.batch(batch)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found[HIDDEN][4], expected[HIDDEN][4])

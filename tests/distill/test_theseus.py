@@ -191,7 +191,7 @@ def trained(folder: Path, stop_at: int | None = None, **changes: Any) -> tuple[P
     return predecessor, successor
 
 
-@pytest.mark.parametrize("stop_at", [3, 8, 17])
+@pytest.mark.parametrize("stop_at", [8, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 17))])
 def test_an_interrupted_replacement_draws_on_and_ends_with_the_same_weights(stop_at: int, tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")[1].state_dict()
     with pytest.raises(KeyboardInterrupt):

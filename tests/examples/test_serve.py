@@ -34,8 +34,10 @@ from compress.run.predict import predict
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
+from compress.tasks.tags import Tags
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.export.triton_server import load
+from tests.student.test_taggers import tagger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve"
 LONG = "lovely " * 60  # above 32 tokens
@@ -97,6 +99,24 @@ def serving(folder: Path, log: Path, *words: str) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
+
+
+def test_a_tagger_answers_with_the_spans_of_compress_predict(app: Any, tmp_path: Path) -> None:
+    task = Tags(("O", "B-a", "I-a", "B-b", "I-b"))
+    (tmp_path / "cache").mkdir()
+    save_model(tagger(task=task), tiny_tokenizer(), tmp_path / "student")
+    split = Split(("good film", "bad"), labels=np.array([[0, 1], [0, -100]]), by_token=Tags)
+    data = Dataset("tags", task, split, split, split)
+    state = Onnx()(State.begin(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "s")))
+    folder = state.artifacts[0].folder
+    texts = [*TEXTS, "so very fine, good; film's plot was (dull) and a 电影 — \x08 lovely"]
+    said = app.Artifact(folder, 1)([(text, None) for text in texts])
+    expected = predict(folder, texts)
+    assert sum(len(answer["spans"]) for answer in expected) > 5
+    for ours, theirs in zip(said, expected, strict=True):
+        for span, known in zip(ours["spans"], theirs["spans"], strict=True):
+            assert span == known | {"score": pytest.approx(known["score"], abs=1e-5)}
+    assert [answer["truncated"] for answer in said] == [False, False, True, False, False, False, False]
 
 
 def counts(address: str) -> dict[str, int]:

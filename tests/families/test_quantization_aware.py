@@ -118,8 +118,8 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_ranges_to_the_bi
     [
         ("bert", FakeQuantization()),
         ("roberta", FakeQuantization(weight_bits=7)),
-        ("distilbert", FakeQuantization(per_channel=False)),
-        ("electra", FakeQuantization(embeddings=False, classifier=False)),
+        pytest.param("distilbert", FakeQuantization(per_channel=False), marks=pytest.mark.slow),
+        pytest.param("electra", FakeQuantization(embeddings=False, classifier=False), marks=pytest.mark.slow),
     ],
 )
 def test_the_integers_in_onnx_runtime_say_what_was_trained(

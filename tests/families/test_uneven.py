@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from compress.models.quantities import HIDDEN, SCORES
 from compress.models.registration import register_auto
 from compress.prune.width import narrow
 from tests.conftest import CONFIGS, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 
 KEEP = [[0, 2], [1], [0, 1, 2, 3], [3]]
 
@@ -60,7 +59,7 @@ def test_a_pruned_model_reloads_to_the_bit_in_a_fresh_process(family: str, tmp_p
         "    assert torch.equal(model(**inputs).logits, said['logits'])\n"
         "assert AutoTokenizer.from_pretrained(sys.argv[1]).is_fast\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
     assert not list(tmp_path.glob("*.bin"))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,21 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from compress.distill.losses import LogitsMSE, SoftTargets, wanted
+from compress.distill.objective import Distillation
 from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.families.forms.uneven import kept_heads, shrink
 from compress.families.registry import family_of
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
-from compress.models.quantities import HIDDEN, KEYS, RELATIONS, SCORES
+from compress.models.quantities import HIDDEN, KEYS, MEMBERS, RELATIONS, SCORES, softened
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 from tests.test_train import tokens
 
 LABELS = Classification(("bad", "good"))
@@ -80,6 +81,50 @@ def test_equally_sure_members_count_alike_and_a_sure_one_more() -> None:
     surer = torch.tensor([[[9.0, 0.0]], [[0.0, 1.0]]])
     by_confidence, plain = (combined(surer, torch.ones(2), how).softmax(-1) for how in ("confidence", "probabilities"))
     assert by_confidence[0, 0] > plain[0, 0]
+
+
+@pytest.mark.parametrize("how", ["probabilities", "confidence"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@torch.no_grad()
+def test_soft_targets_are_the_mean_of_the_members_answers_at_the_temperature(
+    how: str, temperature: float, tmp_path: Path
+) -> None:
+    save_model(joined(how), tiny_tokenizer(), tmp_path / "one")
+    one, rows = load_model(tmp_path / "one"), tokens(8)
+    losses = {"soft": SoftTargets(temperature=temperature)}
+    wanted_of_it = wanted(losses.values(), (), (0, 0), one.config)
+    batch, student = rows.batch([1, 5, 2]), tiny_model(seed=9)
+    said = torch.stack([observe(model, batch).logits for model in members()])
+    said[1] = said[1].flip(-1)
+    weights = torch.tensor(WEIGHTS).view(-1, 1, 1).expand(3, 3, 1)
+    if how == "confidence":
+        weights = weights * said.softmax(-1).amax(-1, keepdim=True)
+    mean = (weights / weights.sum(0) * (said / temperature).softmax(-1)).sum(0)
+    ours = (observe(student, batch).logits / temperature).log_softmax(-1)
+    expected = temperature**2 * (mean * (mean.log() - ours)).sum() / 3
+    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), one, rows, wanted_of_it)
+    for source in (FromModel(one, wanted_of_it), disk):
+        _, parts = Distillation(student, losses, source, one.config).eval()(batch, 0.0)
+        torch.testing.assert_close(parts["soft"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_members_say_is_asked_of_a_mean_of_probabilities_only() -> None:
+    soft, mse = SoftTargets(), LogitsMSE()
+    assert wanted([soft], (), (0, 0), joined().config) == {MEMBERS: (0,)}
+    assert wanted([mse], (), (0, 0), joined().config) == {}
+    assert wanted([soft], (), (0, 0), joined("logits").config) == {}  # their mean is right at every temperature
+    assert wanted([soft], (), (0, 0), tiny_model().config) == {}
+
+
+@torch.no_grad()
+def test_members_of_a_member_are_members() -> None:
+    batch, inner = tiny_batch(), joined()
+    outer = ensemble(
+        [tiny_model(), inner], [[0, 1], [1, 0]], LABELS.head_config(), combine="probabilities", weights=[1, 2], chosen=1
+    )
+    found = softened(observe(outer, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1)
+    mean = softened(observe(inner, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1).flip(-1)
+    torch.testing.assert_close(found, (observe(tiny_model(), batch).logits.div(3).softmax(-1) + 2 * mean) / 3)
 
 
 def test_very_sure_members_give_finite_logits() -> None:
@@ -173,7 +218,7 @@ def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path
         "    assert torch.equal(model(**inputs).logits, said['logits'])\n"
         "assert model.config.id2label == {0: 'bad', 1: 'good'}\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".safetensors"}] == [
         "model.safetensors"
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from compress.tasks.classification import Classification
 from compress.tasks.registry import task_of_config
 from compress.tasks.regression import Regression
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 
 TASKS = {
     "main": Classification(("bad", "good")),
@@ -132,7 +131,7 @@ def test_every_head_reloads_to_the_bit_in_a_fresh_process(tmp_path: Path) -> Non
         "        assert torch.equal(plain, said['logits']['main'])\n"
         "        assert model.config.num_labels == expected.shape[1]\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
 
 

@@ -89,7 +89,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_they_are_allocated() -> N
         longest_row(AutoConfig.for_model("bert", hidden_size=120_000, num_attention_heads=1))
 
 
-@pytest.mark.parametrize("family", ["camembert", "mpnet"])
+@pytest.mark.parametrize("family", ["camembert", pytest.param("mpnet", marks=pytest.mark.slow)])
 def test_long_rows_are_cut_at_the_true_limit_in_graph_and_reloaded_model(tmp_path: Path, family: str) -> None:
     model, tokenizer = model_of(family, pad_token_id=1), tiny_tokenizer("roberta", 512)
     tokenizer.pad_token = "[UNK]"  # number 1, as in these families

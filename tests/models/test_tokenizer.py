@@ -41,8 +41,12 @@ def saved_by_transformers_4(folder: Path, family: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("family", "types"), [("bert", True), ("electra", True), ("roberta", False), ("distilbert", False)]
-)
+    ("family", "types"),
+    [
+        ("bert", True), pytest.param("electra", True, marks=pytest.mark.slow),
+        pytest.param("roberta", False, marks=pytest.mark.slow), ("distilbert", False),
+    ],
+)  # fmt: skip
 def test_token_types_are_inputs_where_model_and_template_have_them(tmp_path: Path, family: str, types: bool) -> None:
     folder, graph = saved_by_transformers_4(tmp_path / "model", family), tmp_path / "graph"
     tokenizer, model = load_tokenizer(folder), load_model(folder)

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from compress.onnx.graph import input_names, write_onnx
 from compress.onnx.half import MASKED, float_tensors, half_values, in_half, kept_in_fp32
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import FAMILY_NAMES, Graphs, tiny_batch, tiny_model, tiny_tokenizer
 
 
 def run(model: Path | Any, batch: dict[str, Any]) -> Any:
@@ -30,15 +30,10 @@ def inputs(family: str = "bert", **settings: int) -> dict[str, Any]:
     return {name: value.numpy() for name, value in tiny_batch(family=family, **settings).items() if name != "labels"}
 
 
-def written(folder: Path, family: str) -> Path:
-    write_onnx(tiny_model(family), input_names(tiny_tokenizer(family)), folder / "model.onnx")
-    return folder / "model.onnx"
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def source(graphs: Graphs) -> Path:
     """The graph of a tiny BERT."""
-    return written(tmp_path_factory.mktemp("graph"), "bert")
+    return graphs("bert")
 
 
 def types(model: Any) -> dict[str, int]:
@@ -56,8 +51,8 @@ def small(nodes: list[Any], constants: dict[str, Any], width: int) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_every_family_says_nearly_the_same_and_answers_in_fp32(family: str, tmp_path: Path) -> None:
-    source, batch = written(tmp_path, family), inputs(family)
+def test_every_family_says_nearly_the_same_and_answers_in_fp32(family: str, tmp_path: Path, graphs: Graphs) -> None:
+    source, batch = graphs(family), inputs(family)
     onnx.save(in_half(onnx.load(source)), tmp_path / "half.onnx")
     before, after = run(source, batch), run(tmp_path / "half.onnx", batch)
     assert after.dtype == np.float32
@@ -149,7 +144,7 @@ def with_large_states(folder: Path, factor: float) -> tuple[Path, list[str]]:
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("factor", [3e6, 3e8])  # products leave fp16's range; and then weights, too
-def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path) -> None:
+def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path, source: Path) -> None:
     path, wide = with_large_states(tmp_path, factor)
     assert wide
     expected = run(path, inputs())
@@ -159,7 +154,7 @@ def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path
     np.testing.assert_allclose(in_true_half(careful, inputs()), expected, atol=0.02)
     weights = [one for one in careful.graph.initializer if one.data_type == TensorProto.FLOAT16]
     assert all(np.isfinite(numpy_helper.to_array(one)).all() for one in weights)
-    assert len(list(kept_in_fp32(careful))) > len(list(kept_in_fp32(in_half(onnx.load(written(tmp_path, "bert"))))))
+    assert len(list(kept_in_fp32(careful))) > len(list(kept_in_fp32(in_half(onnx.load(source)))))
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")

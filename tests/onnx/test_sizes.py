@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -12,18 +10,16 @@ import torch
 from compress.errors import ModelError
 from compress.families.forms.uneven import shrink
 from compress.models.outputs import INPUTS, observe
-from compress.onnx.graph import input_names, write_onnx
 from compress.onnx.sizes import resized
 from compress.runtimes.onnxruntime import inference_session
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import FAMILY_NAMES, Graphs, tiny_batch, tiny_model
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @torch.no_grad()
-def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: Path) -> None:
+def test_a_resized_graph_says_what_the_pruned_model_says(family: str, graphs: Graphs) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
-    write_onnx(model, input_names(tiny_tokenizer(family)), tmp_path / "model.onnx")
-    graph = onnx.load(tmp_path / "model.onnx")
+    graph = onnx.load(graphs(family))
     whole = graph.SerializeToString()
     feed = {name: batch[name].numpy() for name in INPUTS if name in batch}
     for heads, units, layers in ((4, 32, 4), (1, 7, 4), (3, 32, 2), (2, 1, 1)):
@@ -41,7 +37,6 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, tmp_path: 
     assert graph.SerializeToString() == whole
 
 
-def test_a_graph_of_another_model_is_refused(tmp_path: Path) -> None:
-    write_onnx(tiny_model("distilbert"), ["input_ids", "attention_mask"], tmp_path / "model.onnx")
+def test_a_graph_of_another_model_is_refused(graphs: Graphs) -> None:
     with pytest.raises(ModelError, match="has 0 weights"):
-        resized(onnx.load(tmp_path / "model.onnx"), tiny_model("bert").config, heads=1, units=1, layers=1)
+        resized(onnx.load(graphs("distilbert")), tiny_model("bert").config, heads=1, units=1, layers=1)

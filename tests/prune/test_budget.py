@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,24 @@ from compress.prune.gradual import Curve
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import FAMILY_NAMES, save_tiny
+from tests.conftest import BERT_NOW, save_tiny, write_files
 from tests.run.test_recipe import made, recipe
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the teacher that all tests share is trained and its student distilled."""
+    folder = tmp_path_factory.mktemp("distilled")
+    files = write_files(folder)
+    small(files, save_tiny(folder / "teacher"), folder).run()
+    return folder / "cache"
+
+
+@pytest.fixture
+def files(distilled: Path, tmp_path: Path) -> dict[str, Path]:
+    """Files of made-up reviews beside a cache in which distillation is done."""
+    shutil.copytree(distilled, tmp_path / "cache")
+    return write_files(tmp_path)
 
 
 def budget(**settings: Any) -> Budget:
@@ -40,7 +57,7 @@ def stage_of(folder: Path, name: str) -> dict[str, Any]:
     return next(stage for stage in report["stages"] if stage["name"] == name)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, files: dict[str, Path]) -> None:
     save_tiny(tmp_path / "teacher", family)
     chain = small(files, tmp_path / "teacher", tmp_path, count=budget(parameters=5_000, rounds=2, schedule=Curve.cubic))
@@ -61,9 +78,7 @@ def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, 
     assert stage_of(tmp_path, "count")["reused"]
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY_NAMES if name != "bert")]
-)
+@pytest.mark.parametrize("family", BERT_NOW)
 def test_a_speed_is_predicted_and_measured_with_every_family(
     family: str, tmp_path: Path, files: dict[str, Path]
 ) -> None:

@@ -45,11 +45,20 @@ def test_importance_does_not_depend_on_how_rows_are_batched_and_leaves_no_gradie
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_layers_are_compared_after_dividing_by_their_norms() -> None:
+def test_layers_are_compared_after_dividing_by_their_root_mean_squares() -> None:
     small, large = torch.tensor([1e-3, 5e-4, 1e-4]), torch.tensor([30.0, 1.0, 2.0])
     for scores in normalised([small, large]):
-        assert scores.norm().item() == pytest.approx(1)
+        assert scores.pow(2).mean().item() == pytest.approx(1)
     assert choose([small, large], 4, Scope.all) == [[0, 1, 2], [0]]
+    assert choose([small, large], 4, Scope.raw) == [[0], [0, 1, 2]]
+
+
+def test_parts_of_a_wide_layer_leave_no_earlier_than_those_of_a_narrow_one() -> None:
+    """Twice the same importances: by the l2 norm the wide layer would lose all but one before the narrow one any."""
+    narrow = torch.tensor([1.0, 0.9])
+    wide = narrow.repeat(8)
+    kept = choose([narrow, wide], 9, Scope.all)
+    assert [len(layer) for layer in kept] == [1, 8]
 
 
 def test_by_layer_each_keeps_its_share() -> None:

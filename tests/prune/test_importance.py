@@ -30,7 +30,7 @@ def loss_of(model: nn.Module, batch: Batch) -> float:
 def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_are_scaled(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     slopes = importance_of(model, UNITS, [batch], "gradient")
-    squares = importance_of(model, UNITS, [batch], "taylor")
+    squares = importance_of(model, UNITS, [batch], "fisher")
     step = 1e-2
     for layer, unit in [(0, 0), (2, 17), (3, 31)]:
         down = FAMILIES[family].feed_forward_output(FAMILIES[family].layers(model)[layer])
@@ -47,6 +47,27 @@ def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_a
             down.weight[:, unit] = column
         assert slopes[layer][unit].item() == pytest.approx(sum(map(abs, found)) / 3, rel=0.05, abs=2e-4)
         assert squares[layer][unit].item() == pytest.approx(sum(x * x for x in found) / 3, rel=0.1, abs=2e-5)
+
+
+def test_molchanovs_importance_is_the_squared_slope_of_a_mini_batchs_mean_loss() -> None:
+    """By small steps of one head's gate; opposite slopes of two rows cancel out within a batch, and not between two."""
+    model, batch = tiny_model(), tiny_batch()
+    halves = [{name: value[:2] for name, value in batch.items()}, one_row(batch, 2)]
+    found = importance_of(model, HEADS, halves, "molchanov")
+    dense, step = model.bert.encoder.layer[1].attention.output.dense, 1e-2
+    column = dense.weight.detach()[:, 4:8].clone()
+    slopes = []
+    for half in halves:
+        losses = []
+        for scale in (1 + step, 1 - step):
+            with torch.no_grad():
+                dense.weight[:, 4:8] = column * scale
+            losses.append(loss_of(model, half))
+        slopes.append((losses[0] - losses[1]) / (2 * step))
+    assert found[1][1].item() == pytest.approx(sum(slope**2 for slope in slopes) / 2, rel=0.05, abs=1e-6)
+    alone = importance_of(model, HEADS, [one_row(batch, row) for row in range(3)], "molchanov")
+    for by_row, fisher in zip(alone, importance_of(model, HEADS, [batch], "fisher"), strict=True):
+        torch.testing.assert_close(by_row, fisher)  # a batch of one row is a row
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -86,7 +107,7 @@ def test_magnitudes_are_norms_of_what_belongs_to_a_head_or_unit() -> None:
 def test_the_squared_slope_of_a_head_is_at_least_the_square_of_the_mean_slope() -> None:
     model, batch = tiny_model(), tiny_batch()
     for slopes, squares in zip(
-        importance_of(model, HEADS, [batch], "gradient"), importance_of(model, HEADS, [batch], "taylor"), strict=True
+        importance_of(model, HEADS, [batch], "gradient"), importance_of(model, HEADS, [batch], "fisher"), strict=True
     ):
         assert bool((squares >= slopes**2 * 0.999).all())
 
@@ -141,7 +162,7 @@ def test_measures_that_are_not_defined_are_refused() -> None:
 def test_measuring_leaves_the_model_as_it_was() -> None:
     model, batch = tiny_model().train(), tiny_batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    importance_of(model, UNITS, [batch], "taylor")
+    importance_of(model, UNITS, [batch], "fisher")
     importance_of(model, LAYERS, [batch], "gradient")[0]
     importance_of(model, LAYERS, [batch], "loss")
     assert model.training

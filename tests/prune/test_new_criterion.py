@@ -57,12 +57,18 @@ def test_it_is_defined_for_every_part_and_named_where_another_is_not() -> None:
         assert not list(criterion_faults("importance", "last_first", parts))
     (fault,) = criterion_faults("importance", "activation", HEADS)
     assert str(fault) == (
-        "importance = 'activation': is not defined for heads. Use one of gradient, magnitude, taylor, last_first."
+        "importance = 'activation': is not defined for heads. "
+        "Use one of fisher, gradient, magnitude, molchanov, last_first."
     )
 
 
 def test_unknown_criteria_and_taken_names_are_refused() -> None:
     (fault,) = PruneHeads(importance="gradeint").faults()
     assert str(fault) == "importance = 'gradeint': is not a criterion. Did you mean gradient?"
-    with pytest.raises(ValueError, match="'taylor' already: Taylor"):
-        register("taylor")(Gradient)
+    (fault,) = PruneHeads(importance="taylor").faults()
+    assert str(fault) == (
+        "importance = 'taylor': is called fisher now, for it squares gradients row by row. "
+        "Use fisher; or molchanov, by mini-batch."
+    )
+    with pytest.raises(ValueError, match="'fisher' already: Fisher"):
+        register("fisher")(Gradient)

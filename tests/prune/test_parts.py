@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from compress.prune.width import PruneWidth
 from compress.student.bert import Bert
 from compress.student.shared import Shared
 from tests.conftest import BERT_NOW, save_tiny, tiny_model
+from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
 CODE = """
@@ -59,7 +58,7 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
         files[name].write_text("".join(line for line in lines if "music" not in line))
     prune = {
         "neurons": PruneNeurons(ratio=0.5, rounds=2, schedule=Curve.cubic, rows=40),
-        "heads": PruneHeads(ratio=0.4, importance="taylor", rows=40),
+        "heads": PruneHeads(ratio=0.4, importance="fisher", rows=40),
         "layers": PruneLayers(ratio=0.3, rows=40),
         "width": PruneWidth(ratio=0.5, rows=40),
         "budget": Budget(speedup=1.05, rows=40, widths=4, tries=3),
@@ -79,12 +78,8 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
     integers = [one for one in said["artifacts"] if one["precision"] == "int8"]
     assert len(integers) == 2
     assert all(one["int8_matmuls"][0] > 0 and one["agreement"] > 0.8 for one in integers)
-    alone = [sys.executable, "-c", CODE, str(state.given_student.folder), str(files["test"])]
-    logits = [
-        subprocess.run(
-            [*alone, mode], check=True, timeout=240, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-        ).stdout for mode in ("compress", "shipped")
-    ]  # fmt: skip
+    alone = state.given_student.folder, files["test"]
+    logits = [run_fresh(CODE, *alone, mode, folder=tmp_path) for mode in ("compress", "shipped")]
     assert logits[0].startswith("[['")
     assert logits[1].endswith(logits[0])  # after words about code that is trusted
     for artifact in said["artifacts"]:

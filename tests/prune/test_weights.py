@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from compress.distill.source import Keep
 from compress.distill.sparsify import Masks, Sparsify
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
+from compress.export.onnx import Onnx
 from compress.families.registry import FAMILIES
 from compress.models.loading import load_model
 from compress.models.masking import matrices, own_weight
@@ -149,6 +151,7 @@ def tiny(folder: Path, stage: PruneWeights, **changes: Any) -> Recipe:
         "distill": distill,
         "prune": {"weights": stage},
         "quantize": {},
+        "export": {},
         "benchmark": Benchmark(
             rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False
         ),
@@ -156,12 +159,21 @@ def tiny(folder: Path, stage: PruneWeights, **changes: Any) -> Recipe:
     return replace(recipe(files, folder / "teacher", folder), **settings | changes)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    """A folder with a teacher and data."""
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a teacher, and a cache in which the teacher is trained and the student distilled."""
+    folder = tmp_path_factory.mktemp("begun")
     for name, rows, seed in (("train", 160, 1), ("validation", 40, 2), ("test", 200, 3)):
-        write_tsv(tmp_path / f"{name}.tsv", reviews(rows, seed))
-    save_tiny(tmp_path / "teacher")
+        write_tsv(folder / f"{name}.tsv", reviews(rows, seed))
+    save_tiny(folder / "teacher")
+    tiny(folder, PruneWeights(), prune={}, output=str(folder / "begun")).run()
+    return folder
+
+
+@pytest.fixture
+def world(begun: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, for one test."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("begun"))
     return tmp_path
 
 
@@ -185,7 +197,8 @@ METHODS = {
 )
 def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(name: str, world: Path) -> None:
     stage = METHODS[name]
-    tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run()
+    deployed: dict[str, Any] = {"quantize": {"dynamic": DynamicInt8()}, "export": {"onnx": Onnx()}}
+    tiny(world, stage, **deployed).run()
     model = load_model(world / "run" / "student")
     stock = AutoModelForSequenceClassification.from_pretrained(world / "run" / "student")
     assert type(stock).__module__.startswith("transformers.")
@@ -200,19 +213,21 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
         weight = own_weight(module)
         if name == "two_of_four":
             assert bool(((weight.reshape(weight.shape[0], -1, 4) != 0).sum(-1) == 2).all())
+        if name == "magnitude":
+            assert_zeros_are_zeros(world / "run" / "artifacts" / "dynamic" / "model.onnx")
         if name == "blocks":
             blocks = (weight != 0).reshape(weight.shape[0] // 4, 4, -1, 2).float().sum((1, 3))
             assert set(blocks.unique().tolist()) == {0.0, 8.0}
     for artifact in said["artifacts"]:
         assert artifact["agreement"] > (0.999 if artifact["precision"] == "fp32" else 0.9)
     before = {path.name for path in (world / "cache").iterdir()}
-    assert all(record.reused for record in tiny(world, stage, quantize={"dynamic": DynamicInt8()}).run().state.records)
+    assert all(record.reused for record in tiny(world, stage, **deployed).run().state.records)
     assert {path.name for path in (world / "cache").iterdir()} == before
 
 
-def test_zeros_are_zeros_in_int8(world: Path) -> None:
-    tiny(world, METHODS["magnitude"], quantize={"dynamic": DynamicInt8()}).run()
-    graph = onnx.load(world / "run" / "artifacts" / "dynamic" / "model.onnx").graph
+def assert_zeros_are_zeros(path: Path) -> None:
+    """Assert that the zeros of the student are zeros in the int8 graph, too."""
+    graph = onnx.load(path).graph
     weights = [numpy_helper.to_array(one) for one in graph.initializer]
     whole = {(len(VOCABULARY), 16), (64, 16), (2, 16), (16, 2)}  # embeddings, classifier
     small = [one for one in weights if one.dtype.itemsize == 1 and one.ndim == 2 and one.shape not in whole]
@@ -225,7 +240,7 @@ def test_zeros_are_zeros_in_int8(world: Path) -> None:
 
 def test_what_is_trained_later_keeps_the_zeros(world: Path) -> None:
     learned = QuantizationAware(epochs=1, learning_rate=2e-3, agreement=0.9)
-    tiny(world, METHODS["movement"], quantize={"qat": learned}, export={}).run()
+    tiny(world, METHODS["movement"], quantize={"qat": learned}).run()
     (trained,) = (world / "cache").glob("qat_training-*")
     student = load_model(world / "run" / "student")
     after = load_model(trained)

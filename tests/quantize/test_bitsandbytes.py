@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_tokenizer, write_tsv
+from tests.fresh import run_fresh
 from tests.quantize.test_qat import tiny
 from tests.run.test_recipe import made, report
 
@@ -98,7 +97,7 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
             torch.save({"inputs": batch, "logits": said}, folder / "said.pt")
             assert not list(folder.glob("*.bin"))
             folders.append(folder)
-    subprocess.run([sys.executable, "-c", CODE, *map(str, folders)], check=True, timeout=240)
+    run_fresh(CODE, *folders)
 
 
 def test_int8_is_each_rows_largest_weight_in_127_steps(tmp_path: Path) -> None:

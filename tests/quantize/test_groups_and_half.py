@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from compress.quantize.groups import GroupWise
 from compress.quantize.half import HalfPrecision
 from compress.settings import all_faults
-from tests.conftest import reviews, save_tiny, write_tsv
-from tests.quantize.test_static import graph, tiny
+from tests.conftest import Graphs, reviews, save_tiny, write_tsv
+from tests.quantize.test_static import tiny
 from tests.run.test_recipe import made, report
 
 CANDIDATES = {
@@ -55,9 +55,9 @@ def test_products_of_integers_run_where_asked_for_and_the_report_says_where_not(
     assert made(folder)
 
 
-def test_each_group_has_the_scale_of_its_own_weights(tmp_path: Path) -> None:
+def test_each_group_has_the_scale_of_its_own_weights(graphs: Graphs) -> None:
     """The integers and scales of one matrix, against 8-bit rounding written out for each group."""
-    path = graph(tmp_path)
+    path = graphs("bert")
     levels = len(logging.getLogger().handlers), logging.getLogger().level
     model = GroupWise(bits=8, group=16)._model(path, 1)
     assert (len(logging.getLogger().handlers), logging.getLogger().level) == levels

@@ -17,6 +17,7 @@ from compress.distill.losses import HiddenStates, SoftTargets
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
+from compress.families.forms.fake_quantization import ranges
 from compress.pipeline.artifact import Trained
 from compress.pipeline.model import Model
 from compress.quantize.int8 import WeightBits
@@ -94,16 +95,42 @@ def test_a_second_run_does_nothing_again_and_a_changed_setting_only_its_own_work
     changed = {"learned": replace(QAT, decay=0.9)}
     tiny(finished, quantize=changed, output=str(finished / "other")).run()
     kinds = {name.rpartition("-")[0] for name in made(finished) - before}
-    assert kinds - {"logits", "latency"} == {"qat_start", "qat_training", "qat"}
+    assert kinds - {"logits", "latency"} == {"qat_start", "qat_training", "qat_calibrated", "qat"}
+
+
+def test_the_control_is_the_same_int8_after_as_many_steps_in_fp32(finished: Path) -> None:
+    control = next(one for one in report(finished)["artifacts"] if one["name"] == "learned-control")
+    assert control["int8_matmuls"] == [8, 10]
+    assert control["trained"]["agreement"] >= 0.995
+    assert any(note.startswith("trained in fp32 for as many steps, then int8") for note in control["notes"])
+    kept = {
+        kind: json.loads(next((finished / "cache").glob(f"{kind}-*/product.json")).read_text())["record"]["curves"]
+        for kind in ("qat_training", "qat_control")
+    }
+    steps = {kind: [point["step"] for point in curve] for kind, curve in kept.items()}
+    assert steps["qat_control"] == steps["qat_training"]
+    rates = {kind: [point.get("learning_rate") for point in curve] for kind, curve in kept.items()}
+    assert rates["qat_control"] == rates["qat_training"]
+    model = AutoModelForSequenceClassification.from_pretrained(finished / "run" / "stages" / "learned-control")
+    learned = AutoModelForSequenceClassification.from_pretrained(finished / "run" / "stages" / "learned")
+    assert model.config.fake_quantization == learned.config.fake_quantization
+    assert all(int(moving.batches) > 0 and moving.high > moving.low for moving in ranges(model))
+
+
+def test_a_control_can_be_left_out(finished: Path) -> None:
+    state = tiny(finished).run().state
+    alone = replace(QAT, control=False)(replace(state, artifacts=()))
+    assert [artifact.name for artifact in alone.artifacts] == ["qat"]
 
 
 def test_a_file_that_agrees_on_too_few_rows_is_an_error(finished: Path) -> None:
     recipe = tiny(finished)
     state = recipe.run().state
     (untrained, *_) = (finished / "cache").glob("qat_start-*")  # its ranges have seen nothing
-    other = replace(state.artifacts[-1], trained=Trained(Model(untrained, "untrained"), QAT.agreement))
+    learned = next(artifact for artifact in state.artifacts if artifact.name == "learned")
+    other = replace(learned, trained=Trained(Model(untrained, "untrained"), QAT.agreement))
     with pytest.raises(ModelError, match=r"learned: agrees with the trained model on .* of the test rows, below"):
-        recipe.benchmark.measure(replace(state, artifacts=(*state.artifacts[:-1], other)), None, [])
+        recipe.benchmark.measure(replace(state, artifacts=(other,)), None, [])
 
 
 def test_what_cannot_be_is_refused_before_any_work(finished: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -24,9 +25,10 @@ from compress.onnx.graph import input_names, write_onnx
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.quantize.calibration import Collector, RangeRule, even_batches, measure_ranges
+from compress.quantize.calibrated import clipped
+from compress.quantize.calibration import Collector, RangeRule, even_batches, measure_ranges, of_softmax
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
-from compress.quantize.qdq import Scheme, activations, nodes_by_part, prepared, with_qdq
+from compress.quantize.qdq import Scheme, activations, nodes_by_part, parts_of_activations, prepared, with_qdq
 from compress.quantize.ranges import Calibration
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.recipe import Recipe
@@ -36,7 +38,7 @@ from compress.runtimes.rows import model_inputs
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.tasks.classification import Classification
-from tests.conftest import BERT_NOW, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import BERT_NOW, Graphs, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import made, recipe, report
 
 
@@ -45,16 +47,11 @@ def rows(count: int = 40, family: str = "bert") -> Tokens:
     return tokenize(Split(tuple(text for _, text in reviews(count, 7))), tiny_tokenizer(family), 32)
 
 
-def graph(folder: Path, family: str = "bert") -> Path:
-    write_onnx(tiny_model(family), input_names(tiny_tokenizer(family)), folder / MODEL)
-    return folder / MODEL
-
-
 def names_and_ranges(path: Path, tokens: Tokens, rule: RangeRule) -> tuple[Any, list[str], dict[str, Any]]:
     model = prepared(path)
     parts = nodes_by_part(model, attention=True, embeddings=True)
     nodes = [node for part in parts.values() for node in part]
-    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, rule, seed=0)
+    return model, nodes, measure_ranges(model, activations(model, nodes), tokens, rule, seed=0).ranges
 
 
 class OneByOne(CalibrationDataReader):  # type: ignore[misc]
@@ -68,8 +65,10 @@ class OneByOne(CalibrationDataReader):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("family", BERT_NOW)
-def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path: Path, family: str) -> None:
-    tokens, path = rows(family=family), graph(tmp_path, family)
+def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(
+    tmp_path: Path, family: str, graphs: Graphs
+) -> None:
+    tokens, path = rows(family=family), graphs(family)
     model, nodes, ranges = names_and_ranges(path, tokens, RangeRule())
     ours = with_qdq(model, nodes, ranges, Scheme())
     onnx.save(model, tmp_path / "prepared.onnx")
@@ -90,9 +89,9 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(tmp_path:
 
 
 @pytest.mark.parametrize("how", Calibration)
-def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -> None:
+def test_ranges_are_those_of_all_values_kept(graphs: Graphs, how: Calibration) -> None:
     """The same tensors, run row by row and kept whole; moving averages batch by batch."""
-    tokens, path = rows(), graph(tmp_path)
+    tokens, path = rows(), graphs("bert")
     rule = RangeRule(how=how, percentile=99.0, decay=0.8)
     model, nodes, ranges = names_and_ranges(path, tokens, rule)
     names = activations(model, nodes)
@@ -110,7 +109,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
             kept[name].append(values.ravel())
     for name, (low, high) in ranges.items():
         whole = np.concatenate(kept[name])
-        if how is Calibration.minmax:
+        if how is Calibration.minmax or (how is Calibration.entropy and name in of_softmax(model.graph)):
             assert (low, high) == pytest.approx((whole.min(), whole.max()), rel=1e-4, abs=1e-6)
         elif how is Calibration.moving_average:
             expected = np.array([kept[name][0].min(), kept[name][0].max()])
@@ -125,7 +124,7 @@ def test_ranges_are_those_of_all_values_kept(tmp_path: Path, how: Calibration) -
             assert min(whole.min(), 0) <= low <= high <= whole.max()
 
 
-def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_does_not_grow_with_the_rows(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Collector] = []
 
     class Watched(Collector):
@@ -134,7 +133,7 @@ def test_what_is_kept_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: p
             seen.append(self)
 
     monkeypatch.setattr("compress.quantize.calibration.Collector", Watched)
-    path, sizes = graph(tmp_path), {}
+    path, sizes = graphs("bert"), {}
     for count in (5, 80):
         for how in Calibration:
             seen.clear()
@@ -245,15 +244,38 @@ def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_other
     assert {bits: most[bits, "static"] for bits in ("auto", "7", "8")} == {"auto": own, "7": 64, "8": 127}
 
 
-def test_attentions_own_products_can_stay_in_floats(tmp_path: Path) -> None:
-    model = prepared(graph(tmp_path))
+def test_attentions_own_products_can_stay_in_floats(tmp_path: Path, graphs: Graphs) -> None:
+    model = prepared(graphs("bert"))
     parts = nodes_by_part(model, attention=False, embeddings=False)
     nodes = [node for part in parts.values() for node in part]
-    ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0)
+    ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0).ranges
     onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
     executed = OnnxRuntime().executed(tmp_path, CPU)
     assert executed is not None
     assert (executed.int8, executed.products) == (26, 34)
+
+
+def test_entropy_takes_what_a_softmax_gives_outright_and_warns_where_it_clips(tmp_path: Path) -> None:
+    """With the tails of trained models: one unit in thirty-two of a layer answers far above the others."""
+    network = tiny_model()
+    with torch.no_grad():
+        network.bert.encoder.layer[1].intermediate.dense.weight[3] *= 60
+    write_onnx(network, input_names(tiny_tokenizer()), tmp_path / MODEL)
+    model, tokens = prepared(tmp_path / MODEL), rows(40)
+    parts = nodes_by_part(model, attention=True, embeddings=False)
+    names = activations(model, [node for part in parts.values() for node in part])
+    shares = of_softmax(model.graph) & set(names)
+    assert len(shares) == 4  # one per layer, where it is multiplied with the values
+    entropy, minmax = (
+        measure_ranges(model, names, tokens, RangeRule(how=how), 0) for how in (Calibration.entropy, Calibration.minmax)
+    )
+    assert {name: entropy.ranges[name] for name in shares} == {name: minmax.ranges[name] for name in shares}
+    assert all(entropy.excess[name] == 1 for name in shares)
+    assert not minmax.excess
+    (warning,) = clipped(entropy.excess, parts_of_activations(model, parts))
+    assert "times in layer 2 ffn. Use mse." in warning
+    assert warning.startswith("entropy clips ")
+    assert clipped({"a": 3.9}, {}) == clipped({}, {}) == []
 
 
 def test_settings_of_another_calibration_are_refused() -> None:

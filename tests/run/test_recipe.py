@@ -20,6 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from compress.benchmark.row_answers import read
 from compress.benchmark.stage import Benchmark
 from compress.data import Files
 from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, LogitsMSE, SoftTargets
@@ -39,13 +40,14 @@ from compress.run.predict import predict
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
-from tests.conftest import BERT_NOW, reviews, save_tiny, write_tsv
+from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
 
-QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, teacher_int8=False)
+QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
+BASELINES = replace(QUICK, tfidf=True, labels_only=True)
 
 
 def recipe(files: dict[str, Path], teacher: Path, folder: Path, **changes: Any) -> Recipe:
-    """Return a recipe of seconds, with every kind of stage in it."""
+    """Return a recipe of seconds, with every kind of stage in it, but no baselines."""
     return replace(
         Recipe(
             recipe="tiny",
@@ -90,15 +92,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with its files beside it."""
     folder = tmp_path_factory.mktemp("chain")
     sizes = {"train": (160, 1), "validation": (40, 2), "test": (60, 3)}
-    files = {name: write_tsv(folder / f"{name}.tsv", reviews(*size)) for name, size in sizes.items()}
-    recipe(files, save_tiny(folder / "teacher"), folder, **WHOLE).run()
+    for name, size in sizes.items():
+        write_tsv(folder / f"{name}.tsv", reviews(*size))
+    save_tiny(folder / "teacher")
+    again(folder).run()
     return folder
 
 
-WHOLE: dict[str, Any] = {"benchmark": replace(QUICK, teacher_int8=True), "max_drop": 1.0}
+WHOLE: dict[str, Any] = {"benchmark": replace(BASELINES, teacher_int8=True), "max_drop": 1.0}
 
 
 def again(folder: Path, **changes: Any) -> Recipe:
+    """Return the recipe of the run in ``folder``."""
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
     return recipe(files, folder / "teacher", folder, **(WHOLE | changes))
 
@@ -106,8 +111,8 @@ def again(folder: Path, **changes: Any) -> Recipe:
 def test_a_run_writes_what_it_promises(finished: Path) -> None:
     run = finished / "run"
     assert sorted(p.name for p in run.iterdir()) == [
-        ".compress-run.json", "artifacts", "baselines", "recipe.yaml", "report.html", "report.json", "report.md",
-        "stages", "student",
+        ".compress-run.json", "answers.npz", "artifacts", "baselines", "recipe.yaml", "report.html", "report.json",
+        "report.md", "stages", "student",
     ]  # fmt: skip
     assert sorted(p.name for p in (run / "stages").iterdir()) == ["00-teacher", "01-distill", "02-heads"]
     assert sorted(p.name for p in (run / "artifacts").iterdir()) == ["dynamic", "onnx", "static"]
@@ -262,6 +267,19 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
     assert "epochs: validation accuracy" in how
 
 
+def test_every_answer_is_kept_beside_the_report_that_it_gives(finished: Path) -> None:
+    answers, said = read(finished / "run"), report(finished)
+    assert answers is not None
+    places = {group: said[group] for group in ("stages", "artifacts", "baselines")}
+    entries = {f"{group}/{entry['name']}": entry for group, found in places.items() for entry in found}
+    assert answers.logits.keys() == {
+        name for name in entries if not name.startswith("baselines") or name.endswith("labels_only")
+    }
+    for name, logits in answers.logits.items():
+        right = (logits.argmax(-1) == answers.labels).mean()
+        assert right == pytest.approx(entries[name]["metrics"]["accuracy"]), name
+
+
 def test_the_student_reloads_and_says_what_the_report_says(finished: Path) -> None:
     folder, rows = finished / "run" / "student", (finished / "test.tsv").read_text().splitlines()
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -304,10 +322,11 @@ def test_the_same_recipe_does_nothing_twice(finished: Path) -> None:
     [
         ({"prune": {"heads": PruneHeads(ratio=0.6, rows=40)}}, {"heads", "distill", "onnx", "dynamic", "static"}),
         ({"quantize": {"static": StaticInt8(rows=8)}}, {"static"}),
-        ({"benchmark": replace(QUICK, rows=6)}, set()),
-        (
+        ({"benchmark": replace(BASELINES, rows=6)}, set()),
+        pytest.param(
             {"student": Bert(layers=1)},
             {"student", "teacher_outputs", "distill", "labels_only", "heads", "onnx", "dynamic", "static"},
+            marks=pytest.mark.slow,
         ),
     ],
 )  # fmt: skip
@@ -332,7 +351,8 @@ def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, 
     assert made(tmp_path) == set() if (tmp_path / "cache").exists() else True
 
 
-@pytest.mark.parametrize("family", BERT_NOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, rows in (("train", 60), ("validation", 16), ("test", 24)):

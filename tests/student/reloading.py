@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +10,7 @@ from transformers import PreTrainedModel
 from compress.models.loading import save_model
 from compress.models.outputs import observe
 from tests.conftest import tiny_batch, tiny_tokenizer
+from tests.fresh import run_fresh
 
 CODE = """
 import sys, torch, compress
@@ -35,4 +34,4 @@ def check_reloading(models: dict[str, PreTrainedModel], folder: Path) -> None:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         torch.save({"inputs": inputs, "logits": observe(model, batch).logits}, place / "said.pt")
         assert not list(place.glob("*.bin"))
-    subprocess.run([sys.executable, "-c", CODE, *map(str, places)], check=True, timeout=240)
+    run_fresh(CODE, *places)

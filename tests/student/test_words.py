@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
 from compress.student.words import OfEmbeddings, Pieces, Start, narrowed
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
+from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
 TEXTS = Split(("the film was good", "an awful plot", "dull", "a very lovely film and so good music is great"))
@@ -168,11 +168,18 @@ def test_they_reload_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
         "    tokens = tokenize(PAIRS, AutoTokenizer.from_pretrained(folder), 32)\n"
         "    assert (predict_rows(model, tokens) == np.load(folder / 'said.npy')).all()\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    run_fresh(code, tmp_path)
 
 
-@pytest.mark.parametrize(("split", "family"), [(TEXTS, "bert"), (PAIRS, "distilbert")], ids=["texts", "pairs"])
-@pytest.mark.parametrize("student", STUDENTS, ids=NAMES)
+def exported_cases() -> Iterator[Any]:
+    """Yield every student for texts and for pairs, of which each takes one now and the other with the slow tests."""
+    for place, (name, student) in enumerate(zip(NAMES, STUDENTS, strict=True)):
+        for pairs, (split, family) in enumerate([(TEXTS, "bert"), (PAIRS, "distilbert")]):
+            marks = () if place % 2 == pairs else pytest.mark.slow
+            yield pytest.param(student, split, family, marks=marks, id=f"{name} of {'pairs' if pairs else 'texts'}")
+
+
+@pytest.mark.parametrize(("student", "split", "family"), list(exported_cases()))
 def test_onnx_says_the_same_for_any_batch_and_length(
     student: OfEmbeddings, split: Split, family: str, tmp_path: Path
 ) -> None:

@@ -224,7 +224,7 @@ def best_f1(shares: Any, true: Any) -> float:
 
 
 def test_a_label_with_enough_rows_has_its_own_threshold_and_the_others_share_one() -> None:
-    logits, true = drawn(400)
+    logits, true = drawn(1500)
     true[:, 2] = 0
     true[: ENOUGH - 1, 2] = 1  # one row short
     found = tuned(logits, true)

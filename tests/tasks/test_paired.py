@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from numpy.typing import NDArray
+from scipy.stats import binom, ttest_1samp
 
 from compress.tasks.base import Array, Task
 from compress.tasks.classification import Classification
-from compress.tasks.paired import Difference, of_resampled_rows, of_right_answers, tango
+from compress.tasks.paired import Difference, of_resampled_rows, of_right_answers, of_seeds, tango
 from compress.tasks.regression import Regression
 
 ROWS = 2000
@@ -63,6 +64,82 @@ def test_the_score_interval_is_tangos() -> None:
     assert tango(1, 7, 50) == (pytest.approx(-high), pytest.approx(-low))
     assert tango(50, 0, 50)[1] == 1.0
     assert tango(0, 0, 0) == (-1.0, 1.0)
+
+
+def answers(seeds: int, differing: float, alike: float, spread: float, gain: float, seed: int) -> NDArray[np.int64]:
+    """Return by seed and row (seeds, rows) by how much the first way's answer is better: 1, 0 or -1.
+
+    A share ``differing`` of the answers differs, of which ``alike`` in every seed; the seeds' gains have the standard
+    deviation ``spread`` around ``gain``.
+    """
+    generator = np.random.default_rng(seed)
+    signs, draw = generator.choice([-1, 1], FEW_ROWS), generator.random(FEW_ROWS)
+    found = []
+    for of_seed in gain + spread * generator.standard_normal(seeds):
+        own = generator.random(FEW_ROWS) < differing * (1 - alike)
+        row = np.where(draw < differing * alike, signs, np.where(own, generator.choice([-1, 1], FEW_ROWS), 0))
+        gained = (row == 0) & (generator.random(FEW_ROWS) < abs(of_seed) / (row == 0).mean())
+        found.append(np.where(gained, int(np.sign(of_seed)), row))
+    return np.array(found)
+
+
+def compared(better: NDArray[np.int64]) -> Difference:
+    return of_seeds("accuracy", lambda rows: better[:, rows].mean(1), better.shape[1], samples=100)
+
+
+FEW_ROWS = 872
+WORLDS = [(0.04, 0.8, 0.0), (0.12, 0.8, 0.003), (0.12, 0.2, 0.01), (0.04, 0.2, 0.03)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("differing", "alike", "spread"), WORLDS)
+def test_over_seeds_about_one_in_twenty_comparisons_of_equals_says_that_they_differ(
+    seeds: int, differing: float, alike: float, spread: float
+) -> None:
+    alarms = sum(compared(answers(seeds, differing, alike, spread, 0.0, seed)).clear for seed in range(RUNS))
+    assert alarms / RUNS <= 0.08
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.45), (5, 0.55)])
+def test_over_seeds_a_gain_of_a_point_and_a_half_is_found(seeds: int, least: float) -> None:
+    found = [compared(answers(seeds, 0.04, 0.8, 0.003, 0.015, seed)) for seed in range(RUNS)]
+    assert np.mean([one.clear for one in found]) >= least
+    assert all(one.value > 0 for one in found if one.clear)
+    assert np.mean([one.low <= 0.015 <= one.high for one in found]) >= 0.92
+
+
+def test_where_rows_do_not_matter_seeds_are_compared_by_students_t() -> None:
+    gains = np.array([0.01, 0.0075, 0.0025])
+    found = of_seeds("accuracy", lambda rows: gains, 872)
+    expected = ttest_1samp(gains, 0.0)
+    assert (found.value, found.p) == (pytest.approx(0.02 / 3), pytest.approx(expected.pvalue))
+    low, high = expected.confidence_interval()
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_where_seeds_do_not_matter_the_interval_is_that_of_the_rows() -> None:
+    better = np.random.default_rng(0).choice([-1, 0, 0, 0, 1], FEW_ROWS)
+    found = of_seeds("accuracy", lambda rows: np.full(3, better[rows].mean()), FEW_ROWS)
+    half = 1.96 * better.std() / np.sqrt(FEW_ROWS)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+    assert found.value == pytest.approx(better.mean())
+
+
+def test_a_task_compares_over_seeds_what_it_compares_within_one() -> None:
+    generator, task = np.random.default_rng(0), Classification(("a", "b"))
+    labels = generator.integers(0, 2, 300)
+    ways = [[np.eye(2)[np.where(generator.random(300) < share, labels, 1 - labels)] for _ in range(3)]
+            for share in (0.9, 0.7)]  # fmt: skip
+    found = task.difference_over_seeds(*ways, labels)
+    single = [task.difference(ours, theirs, labels).value for ours, theirs in zip(*ways, strict=True)]
+    assert (found.metric, found.value) == ("accuracy", pytest.approx(np.mean(single)))
+    assert found.clear
+    same = task.difference_over_seeds(ways[0], ways[0], labels)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="one seed"):
+        task.difference_over_seeds(ways[0][:1], ways[1][:1], labels)
 
 
 def test_scores_are_compared_by_the_rows_that_they_share() -> None:

@@ -23,6 +23,12 @@ def parser() -> Parser:
     options.add_argument("texts", nargs="*", metavar="TEXT", help="without any, the lines of standard input")
     options.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair; once per TEXT")
     options.add_argument("--device", default="cpu", metavar="cpu", help="where to run: cpu or cuda")
+    options.add_argument(
+        "--decoding",
+        default="",
+        metavar="WAY",
+        help="of tags: likeliest for each word (default), or viterbi for the row",
+    )
     options.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return options
 
@@ -37,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     with stopping_at_once():
         from compress.run.predict import predict as answers
 
-    rows = answers(given_path(options.path), texts, options.pair, options.device)
+    rows = answers(given_path(options.path), texts, options.pair, options.device, options.decoding)
     if options.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from hydra import compose as hydra_compose
-from hydra import initialize
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -28,6 +28,7 @@ from compress.run.recipe_yaml import chosen
 from compress.settings import Settings
 
 REFUSALS = (HydraException, OmegaConfBaseException, OverflowError)  # of Hydra; the last for a whole number as a float
+PLACE = "compress.cli.composing"  # where Hydra looks for YAML beside what is stored; there is none
 ROOT, SCHEMA, SWEEP = "compress", "compress_recipe", "compress_sweep"  # names in Hydra's store
 
 
@@ -123,7 +124,8 @@ def at_work() -> Iterator[Any]:
     at_work = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize(version_base="1.3", config_path=None):
+        # not `initialize`, which reads the source of every caller to find the files beside it
+        with initialize_config_module(PLACE, version_base="1.3"):
             yield GlobalHydra.instance().hydra
     finally:
         GlobalHydra.instance().hydra = at_work

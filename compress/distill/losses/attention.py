@@ -29,6 +29,8 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 class AttentionScores(Loss):
     """Squared error of attention scores before the softmax, summed over layers (TinyBERT, arXiv:1909.10351)."""
 
+    weight: float = 0.1  # its factor in the sum; at 1, as in TinyBERT's own stage, it drowns other losses
+
     quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
+from compress.models.ensemble import EnsembleConfig
 from compress.models.outputs import Outputs
-from compress.models.quantities import Quantity
+from compress.models.quantities import MEMBERS, Quantity
 from compress.settings import Settings, at_least, between
 from compress.tasks.base import Task
 
@@ -38,8 +39,13 @@ class Comparison:
     progress: float  # share of training done, 0 to 1
     task: Task
     last: tuple[int, int] = (0, 0)
-    teacher_heads: int = 1  # of a layer, before any pruning
     kept: Mapping[tuple[Quantity, tuple[int, int]], list[int]] = field(default_factory=dict)  # see `Quantity.kept`
+
+    @property
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """The logits of both that are read: (batch, outputs), or (words, outputs) where tokens answer."""
+        ours, theirs, read = self.student.logits, self.teacher.logits, self.student.answering
+        return (ours, theirs) if read is None else (ours[read.bool()], theirs[read.bool()])
 
     def of(self, quantity: Quantity, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return a quantity of both models for a pair of layers: of the teacher's, the parts that the student kept."""
@@ -61,6 +67,8 @@ class Loss(Settings):
     """What it reads beside the logits, at the layers that `pairs` names."""
     part_by_part: ClassVar[bool] = True
     """Whether heads are compared each with the same one; else any number with any other."""
+    softens: ClassVar[bool] = False
+    """Whether it reads the teacher's answer at a temperature, for which an ensemble gives what each member says."""
     needs_classes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
 
@@ -82,6 +90,10 @@ class Loss(Settings):
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
         """Return which layers this loss compares, of those that are mapped and the last of both."""
         return layers
+
+    def notes(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[str]:
+        """Yield what the report says of how it compares these layers of two configurations."""
+        yield from ()
 
     def weight_at(self, progress: float) -> float:
         """Return the factor when a share ``progress`` of training is done."""
@@ -113,10 +125,15 @@ def register(name: str) -> Callable[[LossClass], LossClass]:
     return named
 
 
-def wanted(losses: Iterable[Loss], layers: Pairs, last: tuple[int, int]) -> dict[Quantity, tuple[int, ...]]:
-    """Return which quantities the losses read, and of which of the teacher's layers."""
+def wanted(
+    losses: Iterable[Loss], layers: Pairs, last: tuple[int, int], teacher: Any
+) -> dict[Quantity, tuple[int, ...]]:
+    """Return which quantities the losses read, and of which layers of a teacher with this configuration."""
     read: dict[Quantity, set[int]] = {}
+    mean = isinstance(teacher, EnsembleConfig) and teacher.averages_probabilities
     for loss in losses:
+        if loss.softens and mean:
+            read[MEMBERS] = {0}
         for quantity in loss.quantities:
             read.setdefault(quantity, set()).update(layer for _, layer in loss.pairs(layers, last))
     return {quantity: tuple(sorted(numbers)) for quantity, numbers in read.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
 from compress.tensors import alike
@@ -26,12 +26,17 @@ def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 @register("cosine")
 @dataclass(kw_only=True)
 class Cosine(Loss):
-    """Direction of mapped layers' hidden states, mean over layers (DistilBERT, arXiv:1910.01108)."""
+    """Direction of hidden states: of the last layers (DistilBERT, arXiv:1910.01108), or of all mapped ones."""
+
+    mapped: bool = False  # compare all mapped layers, by their mean, instead of the last alone
 
     quantities = (HIDDEN,)
 
+    def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:
+        """Compare the last layers, or those that are mapped."""
+        return layers if self.mapped else (last,)
+
     def __call__(self, comparison: Comparison) -> Tensor:
-        """Return the mean of `cosine_loss` over the mapped layers."""
-        mask = comparison.student.mask
-        terms = (cosine_loss(*comparison.of(HIDDEN, pair), mask) for pair in comparison.layers)
-        return total(terms) / len(comparison.layers)
+        """Return the mean of `cosine_loss` over the layers."""
+        mask, pairs = comparison.student.mask, self.pairs(comparison.layers, comparison.last)
+        return total(cosine_loss(*comparison.of(HIDDEN, pair), mask) for pair in pairs) / len(pairs)

@@ -9,7 +9,6 @@ from torch import Tensor
 from compress.distill.losses.attention_transfer import minilm_attention_loss
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.relations import relation_loss
-from compress.distill.losses.tensors import probabilities
 from compress.models.quantities import SCORES, VALUES
 
 
@@ -27,6 +26,5 @@ class MiniLM(Loss):
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return L_AT + L_VR, one relation head for each attention head."""
         mask = comparison.student.mask
-        ours, theirs = probabilities(*comparison.of(SCORES, comparison.last), mask)
-        values = comparison.of(VALUES, comparison.last)
-        return minilm_attention_loss(ours, theirs, mask) + relation_loss(*values, ours.shape[1], mask)
+        scores, values = comparison.of(SCORES, comparison.last), comparison.of(VALUES, comparison.last)
+        return minilm_attention_loss(*scores, mask) + relation_loss(*values, scores[0].shape[1], mask)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
-from compress.distill.losses.tensors import real_pairs, total
+from compress.distill.losses.tensors import divergence, total
 from compress.errors import Fault
 from compress.families.forms.uneven import head_size, kept_heads
 from compress.families.registry import can_be_taken_apart, layer_count
@@ -19,6 +19,9 @@ from compress.known import NOTHING, Known
 from compress.models.quantities import RELATIONS
 from compress.settings import at_least
 from compress.tensors import wide
+
+HEADS_BASE, HEADS_LARGE, LARGE = 48, 64, 1024
+"""The paper's relation heads, of teachers narrower than a large one and of others; the width of a large one."""
 
 
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
@@ -34,20 +37,28 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) ->
     for width in (student.shape[-1], teacher.shape[-1]):
         if heads < 1 or width % heads:
             raise ValueError(f"a width of {width} cannot be cut into {heads} relation heads")
-    real, pairs = mask.bool(), real_pairs(mask)
-    log_q, log_p = (_relation(wide(states), heads, real) for states in (student, teacher))
-    terms = log_p.exp() * (log_p - log_q)
-    return torch.where(pairs, terms, 0.0).sum() / (real.sum() * heads).clamp(min=1)
+    ours, theirs = (_products(wide(states), heads, mask.bool()) for states in (student, teacher))
+    return divergence(ours, theirs, mask)
 
 
-def _relation(states: Tensor, heads: int, real: Tensor) -> Tensor:
-    """Log-softmax of scaled products (batch, heads, tokens, tokens) over real positions."""
+def _products(states: Tensor, heads: int, real: Tensor) -> Tensor:
+    """Scaled products of real positions (batch, heads, tokens, tokens)."""
     batch, tokens, width = states.shape
     split = torch.where(real[:, :, None], states, 0.0).view(batch, tokens, heads, width // heads).transpose(1, 2)
-    scores = split @ split.transpose(2, 3) * (width // heads) ** -0.5
-    lowest = torch.finfo(states.dtype).min
-    relation: Tensor = scores.masked_fill(~real[:, None, None, :], lowest).log_softmax(-1)
-    return relation
+    products: Tensor = split @ split.transpose(2, 3) * (width // heads) ** -0.5
+    return products
+
+
+def relation_heads(student: int, teacher: int, wanted: int | None = None) -> tuple[int, int]:
+    """Return into how many relation heads both widths are cut, and how many are wanted.
+
+    The first is the divisor of both widths that is nearest to the second, of two the smaller; the second is by default
+    the paper's 48, or 64 for a teacher as wide as a large one.
+    """
+    wanted = wanted or (HEADS_LARGE if teacher >= LARGE else HEADS_BASE)
+    common = math.gcd(student, teacher)
+    divisors = [number for number in range(1, common + 1) if common % number == 0]
+    return min(divisors, key=lambda number: abs(number - wanted)), wanted
 
 
 @register("relations")
@@ -56,9 +67,7 @@ class Relations(Loss):
     """Query-query, key-key and value-value relations of one layer (MiniLMv2, arXiv:2012.15828)."""
 
     teacher_layer: int | None = None  # compared with the student's last; default: the last
-    relation_heads: int | None = (
-        None  # must divide both widths; default: the teacher's heads, or fewer where those do not
-    )
+    relation_heads: int | None = None  # must divide both widths; default: 48, of wide teachers 64, or what is nearest
 
     quantities = RELATIONS
     part_by_part = False
@@ -87,14 +96,22 @@ class Relations(Loss):
             rule = f"must divide the widths that are compared, {widths[0]} and {widths[1]}"
             yield Fault("relation_heads", self.relation_heads, rule, f"For example {math.gcd(*widths)}.")
 
+    def notes(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[str]:
+        """Say how many relation heads there are."""
+        if can_be_taken_apart(student) and can_be_taken_apart(teacher):
+            ((ours, theirs),) = pairs
+            widths = _width(student, ours), _width(teacher, theirs)
+            heads, wanted = relation_heads(*widths, self.relation_heads)
+            why = "" if heads == wanted else f"; {wanted} do not divide both widths, {widths[0]} and {widths[1]}"
+            yield f"relations are compared by {heads} relation heads{why}"
+
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return the sum of the three relations' losses, each with factor 1 (eq. 2 of the paper)."""
         ((ours, theirs),) = self.pairs(comparison.layers, comparison.last)
         student, teacher = comparison.student, comparison.teacher
         sides = [(student[quantity][ours], teacher[quantity][theirs]) for quantity in RELATIONS]
-        common = math.gcd(*(states.shape[-1] for states in sides[0]))
-        most = self.relation_heads or comparison.teacher_heads
-        heads = max(number for number in range(1, min(most, common) + 1) if common % number == 0)
+        widths = (sides[0][0].shape[-1], sides[0][1].shape[-1])
+        heads, _ = relation_heads(*widths, self.relation_heads)
         return total(relation_loss(*states, heads, comparison.student.mask) for states in sides)
 
 

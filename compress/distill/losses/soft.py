@@ -11,6 +11,7 @@ from compress.distill.losses.base import Comparison, Loss, register
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
+from compress.models.quantities import MEMBERS, softened
 from compress.settings import positive
 
 
@@ -23,6 +24,7 @@ class SoftTargets(Loss):
     temperature_end: float | None = None  # T at the end of training, with a schedule
     temperature_schedule: Schedule = Schedule.constant  # constant, linear or step
 
+    softens = True
     needs_classes = True
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -38,4 +40,7 @@ class SoftTargets(Loss):
             comparison.progress, self.temperature_schedule, self.temperature, self.temperature_end, self.step_at
         )
         ours, theirs = comparison.student, comparison.teacher
-        return comparison.task.distance(ours.logits, theirs.logits, ours.mask, temperature)
+        read = ours.mask if ours.answering is None else ours.answering
+        members = theirs.values.get(MEMBERS)
+        logits = theirs.logits if members is None else softened(members[0], temperature)
+        return comparison.task.distance(ours.logits, logits, read, temperature)

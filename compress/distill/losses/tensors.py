@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from compress.tensors import alike
+
 
 def real_pairs(mask: Tensor) -> Tensor:
     """Return which pairs of positions (batch, 1, tokens, tokens) are both real."""
@@ -19,11 +21,21 @@ def real_pairs(mask: Tensor) -> Tensor:
     return real[:, None, :, None] & real[:, None, None, :]
 
 
-def probabilities(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the softmax over real keys of both sides' attention scores (batch, heads, tokens, tokens)."""
-    padding = ~mask.bool()[:, None, None, :]
-    lowest = torch.finfo(student.dtype).min
-    return student.masked_fill(padding, lowest).softmax(-1), teacher.masked_fill(padding, lowest).softmax(-1)
+def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """KL(teacher || student) in nats of softmax over real keys, mean over heads and real queries.
+
+    Scores before the softmax (batch, heads, tokens, tokens). It is computed from logarithms of probabilities, so the
+    gradient in the student's scores is the difference of the probabilities, also where one of them is too small for
+    its own number.
+    """
+    pairs, sides = real_pairs(mask), alike(student, teacher)
+    log_q, log_p = (_log_probabilities(scores, pairs) for scores in sides)
+    return (log_p.exp() * (log_p - log_q)).where(pairs, 0.0).sum() / (mask.bool().sum() * student.shape[1]).clamp(min=1)
+
+
+def _log_probabilities(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the log-softmax over real keys; 0 where a position is padding."""
+    return scores.where(pairs, torch.finfo(scores.dtype).min).log_softmax(-1).where(pairs, 0.0)
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

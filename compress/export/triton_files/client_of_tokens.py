@@ -15,8 +15,10 @@ HERE = Path(__file__).parent
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
-def tokenized(texts: list[str], pairs: list[str] | None, said: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs of the graph (rows, tokens), padded on the right."""
+def tokenized(
+    texts: list[str], pairs: list[str] | None, said: dict[str, Any]
+) -> tuple[dict[str, Any], list[list[str]]]:
+    """Return the inputs of the graph (rows, tokens), padded on the right, and the tokens of each row."""
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
     tokenizer.enable_truncation(said["max_tokens"], strategy="longest_first", direction=said["truncation_side"])
     tokenizer.no_padding()
@@ -29,7 +31,24 @@ def tokenized(texts: list[str], pairs: list[str] | None, said: dict[str, Any]) -
             numbers = getattr(encoding, COLUMNS[name])
             column[row, : len(numbers)] = numbers
         made[name] = column
-    return made
+    return made, [one.tokens for one in encodings]
+
+
+def shown(tokens: list[str], logits: Any, said: dict[str, Any]) -> str:
+    """Return the likeliest label of a row and its probability, all its labels, one for each token, or a score."""
+    labels = said["labels"]
+    if said["thresholds"]:
+        likely = 1 / (1 + np.exp(-logits))
+        rows = zip(labels, likely, said["thresholds"], strict=True)
+        return ", ".join(label for label, own, least in rows if own >= least) or "(none)"
+    if not labels:
+        return f"{logits[0]:.4f}"
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    if shares.ndim == 1:
+        return f"{labels[shares.argmax()]}\t{shares.max():.4f}"
+    pairs = zip(tokens, shares, strict=False)  # padding, behind the last token, has no label
+    return " ".join(f"{token}/{labels[share.argmax()]}" for token, share in pairs)
 
 
 def main() -> None:
@@ -44,23 +63,14 @@ def main() -> None:
     words = parser.parse_args()
     said = json.loads((HERE / "client.json").read_text(encoding="utf-8"))["models"][words.model]
     inputs = []
-    for name, column in tokenized(words.texts, words.pairs, said).items():
+    columns, tokens = tokenized(words.texts, words.pairs, said)
+    for name, column in columns.items():
         inputs.append(triton.InferInput(name, list(column.shape), triton.np_to_triton_dtype(column.dtype)))
         inputs[-1].set_data_from_numpy(column)
     with triton.InferenceServerClient(url=words.url) as client:
         answer = client.infer(words.model, inputs, outputs=[triton.InferRequestedOutput(said["output"])])
-    logits = answer.as_numpy(said["output"])
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
-    for text, row, share in zip(words.texts, logits, shares, strict=True):
-        if said["thresholds"]:
-            likely = 1 / (1 + np.exp(-row))
-            rows = zip(said["labels"], likely, said["thresholds"], strict=True)
-            print(f"{', '.join(label for label, own, least in rows if own >= least) or '(none)'}\t{text}")
-        elif said["labels"]:
-            print(f"{said['labels'][row.argmax()]}\t{share.max():.4f}\t{text}")
-        else:
-            print(f"{row[0]:.4f}\t{text}")
+    for text, row, logits in zip(words.texts, tokens, answer.as_numpy(said["output"]), strict=True):
+        print(f"{shown(row, logits, said)}\t{text}")
 
 
 if __name__ == "__main__":

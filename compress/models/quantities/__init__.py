@@ -4,15 +4,18 @@ from compress.models.quantities.attention import KEYS, QUERIES, RELATIONS, SCORE
 from compress.models.quantities.base import Captured, Quantity
 from compress.models.quantities.hidden import HIDDEN
 from compress.models.quantities.logits import LOGITS
+from compress.models.quantities.members import MEMBERS, softened
 
 __all__ = [
     "HIDDEN",
     "KEYS",
     "LOGITS",
+    "MEMBERS",
     "QUERIES",
     "RELATIONS",
     "SCORES",
     "VALUES",
     "Captured",
     "Quantity",
+    "softened",
 ]

@@ -35,6 +35,11 @@ class Criterion(ABC):
 CRITERIA: dict[str, Criterion] = {}
 """The criteria by the names that recipes use."""
 
+RENAMED = {
+    "taylor": ("is called fisher now, for it squares gradients row by row", "Use fisher; or molchanov, by mini-batch.")
+}
+"""Names of earlier versions: what became of each, and the remedy."""
+
 CriterionClass = TypeVar("CriterionClass", bound=type[Criterion])
 
 
@@ -69,7 +74,9 @@ def importance_of(model: PreTrainedModel, parts: Parts, batches: Batches, criter
 def criterion_faults(setting: str, name: str, parts: Parts) -> Iterator[Fault]:
     """Yield why a criterion cannot be used for these parts."""
     defined = [known for known, criterion in CRITERIA.items() if isinstance(parts, criterion.needs)]
-    if name not in CRITERIA:
+    if name in RENAMED and name not in CRITERIA:
+        yield Fault(setting, name, *RENAMED[name])
+    elif name not in CRITERIA:
         yield Fault(setting, name, "is not a criterion", nearest(name, defined))
     elif name not in defined:
         yield Fault(setting, name, f"is not defined for {parts.name}", f"Use one of {', '.join(defined)}.")

@@ -1,4 +1,4 @@
-"""Squared gradients of gates (Molchanov et al., arXiv:1906.10771)."""
+"""Squared gradients of gates, row by row: the diagonal of the empirical Fisher information."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from compress.prune.criteria.slopes import mean_slopes
 from compress.prune.parts import Parts
 
 
-@register("taylor")
-class Taylor(Criterion):
-    """E(∂L/∂ξ)² of a gate ξ on the part.
+@register("fisher")
+class Fisher(Criterion):
+    """E(∂L/∂ξ)² of a gate ξ on the part, L the loss of one row.
 
-    The first-order Taylor estimate of the squared change of the loss without the part (Molchanov et al.,
-    arXiv:1906.10771, eq. 8, for a gate).
+    The diagonal Fisher information of the gates, with the rows' own labels (Theis et al., arXiv:1801.05787, eq. 8).
+    `compress.prune.criteria.molchanov` squares the mean over a mini-batch instead.
     """
 
     def __call__(self, model: PreTrainedModel, parts: Parts, batches: Batches) -> list[Tensor]:
