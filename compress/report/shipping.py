@@ -27,8 +27,8 @@ def shipping(report: Report) -> Shipping:
     """Return whether to ship the recommended artifact, and why; what forbids comes first."""
     best = report.best
     if best is None:
-        reason = Reason(rule="nothing", decision=DO_NOT, text="No artifact is recommended.")
-        return Shipping(decision=DO_NOT, reasons=[reason])
+        nothing = Reason(rule="nothing", decision=DO_NOT, text="No artifact is recommended.")
+        return Shipping(decision=DO_NOT, reasons=[nothing, *_rejected(report, None)])
     reasons = [reason for rule in RULES for reason in rule(report, best)]
     reasons.sort(key=lambda reason: reason.decision != DO_NOT)
     if not reasons:
@@ -36,7 +36,7 @@ def shipping(report: Report) -> Shipping:
     return Shipping(decision=reasons[0].decision, reasons=reasons)
 
 
-def _rejected(report: Report, best: Entry) -> Iterator[Reason]:
+def _rejected(report: Report, best: Entry | None) -> Iterator[Reason]:
     """Artifacts lose more than they may; nothing else may be left."""
     if report.nothing_passes:
         yield Reason(

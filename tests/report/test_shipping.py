@@ -211,5 +211,5 @@ def test_a_given_model_without_a_teacher_is_judged_against_itself() -> None:
 def test_every_rule_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
     names = set(re.findall(r'rule="(\w+)"', Path(rules.__file__).read_text(encoding="utf-8")))
-    assert len(names) == 12
+    assert len(names) == 16
     assert all(f"`{name}`" in page for name in names)
