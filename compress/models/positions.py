@@ -67,7 +67,19 @@ def _configured(config: Any) -> int:
 
 
 def _stock(config: Any) -> Any | None:
-    """Return a copy with transformers' own type and uniform layers; None for a type without one."""
+    """Return a copy with transformers' own type and uniform layers; None for a type without one.
+
+    Where states were narrowed, as an artifact's configuration may say under the type of its family, it has one head:
+    positions do not depend on heads.
+    """
+    stock = _of_own_type(config)
+    heads, states = getattr(stock, "num_attention_heads", None), getattr(stock, "hidden_size", None)
+    if type(heads) is int and type(states) is int and heads > 0 and states % heads:
+        stock.num_attention_heads = 1
+    return stock
+
+
+def _of_own_type(config: Any) -> Any | None:
     name = str(config.model_type)
     mapping: Any = AutoModel._model_mapping
     if not name.startswith(UNEVEN):  # no type of ours
@@ -77,10 +89,7 @@ def _stock(config: Any) -> Any | None:
         return None
     known = family.config_class().to_dict()
     settings = {key: value for key, value in config.to_dict().items() if key in known and key != "model_type"}
-    stock: Any = family.config_class(**settings)
-    if stock.hidden_size % stock.num_attention_heads:
-        stock.num_attention_heads = 1  # narrowed states; positions do not depend on heads
-    return stock
+    return family.config_class(**settings)
 
 
 def _of_stock(config: Any) -> list[tuple[int, int]]:

@@ -40,6 +40,7 @@ from compress.prune.heads import PruneHeads
 from compress.prune.parts import CHANNELS
 from compress.prune.parts.channels import stream
 from compress.prune.width import PruneWidth, channel_magnitude, narrow
+from compress.run.predict import predict
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.mobile import Mobile
@@ -430,6 +431,8 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
     assert "trust_remote_code=True" in (tmp_path / "run" / "student" / "README.md").read_text()
     for folder in (tmp_path / "run" / "artifacts").iterdir():
         assert "auto_map" not in json.loads((folder / "config.json").read_text())
+        if (folder / "model.onnx").is_file():
+            assert predict(folder, "good film")[0]["label"] in ("bad", "good")
     known = made(tmp_path)
     given.run()
     assert made(tmp_path) == known

@@ -166,7 +166,9 @@ def test_both_sides_are_compared_from_either_side_alike_and_the_same_each_time()
     first, again = (of_resampled_rows("mean", columns, lambda sums: sums[:, 0]) for _ in range(2))
     assert first == again
     reverse = of_resampled_rows("mean", -columns, lambda sums: sums[:, 0])
-    assert reverse == replace(first, value=-first.value, low=pytest.approx(-first.high), high=pytest.approx(-first.low))
+    turned = replace(first, value=-first.value, low=pytest.approx(-first.high), high=pytest.approx(-first.low))
+    assert reverse == replace(turned, floor=reverse.floor)  # the floor is of one side
+    assert reverse.floor >= reverse.low
     assert 0 < first.p <= 1
 
 
