@@ -18,6 +18,7 @@ from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.forms.fake_quantization import WEIGHTS, weight_scale
 from compress.models.tokens import tokenize
+from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
@@ -111,7 +112,7 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     _, texts = zip(*reviews(20, 0), strict=True)
     split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
     data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
-    state = State.begin(data, Workshop(tmp_path), 0)
+    state = replace(State.begin(data, Workshop(tmp_path), 0), student=Model(save_tiny(tmp_path / "student"), "student"))
     told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
     mixed = Mixed(max_drop=max_drop)
     nodes, sensitivity = mixed.choose(state, told, tiny_tokenizer(), tokenize(split, tiny_tokenizer(), 32))
@@ -131,7 +132,7 @@ def test_a_bound_of_the_fall_spares_more_than_the_fall_itself(tmp_path: Path) ->
     _, texts = zip(*reviews(20, 0), strict=True)
     split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
     data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
-    state = State.begin(data, Workshop(tmp_path), 0)
+    state = replace(State.begin(data, Workshop(tmp_path), 0), student=Model(save_tiny(tmp_path / "student"), "student"))
     told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
     tokens = tokenize(split, tiny_tokenizer(), 32)
     spared = [
