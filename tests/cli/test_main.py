@@ -271,7 +271,7 @@ def test_recipes_are_listed_with_what_they_are(capsys):
 
 def test_predictions_can_be_printed_as_json(capsys, monkeypatch):
     module = type(sys)("compress.run.predict")
-    module.predict = lambda path, texts, pairs, device: [{"label": f"{path.name} {text}"} for text in texts]
+    module.predict = lambda path, texts, *_: [{"label": f"{path.name} {text}"} for text in texts]
     monkeypatch.setitem(sys.modules, "compress.run.predict", module)
     assert main(["predict", "some/student", "é", "b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"label": "student é"}, {"label": "student b"}]

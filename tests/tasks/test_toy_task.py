@@ -208,6 +208,7 @@ def recipe(folder: Path, **losses: Any) -> Recipe:
         prune={"heads": PruneHeads(ratio=0.4, rows=40)},
         quantize={"dynamic": DynamicInt8()},
         benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02),
+        max_drop=None,  # which form holds on 40 rows depends on the processor
         output=str(folder / "run"), cache=str(folder / "cache"),
     )  # fmt: skip
 
