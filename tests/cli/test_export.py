@@ -77,6 +77,7 @@ def test_a_runs_student_is_exported_with_the_runs_teacher_and_data(world: Path, 
     assert {path.name for path in (world / "cache").iterdir()} == made
 
 
+@pytest.mark.slow
 def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world: Path, elsewhere: Path) -> None:
     before = contents(world / "other")
     words = [*data(world), "quantize=[dynamic,static]", "output=out", *QUICK]

@@ -213,6 +213,7 @@ def test_every_parameter_of_both_encoders_is_paired_and_all_parts_learn(family: 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3}
 
 
+@pytest.mark.slow
 def test_a_small_vocabulary_is_trained_with_the_teacher_then_distilled_in_one_run(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

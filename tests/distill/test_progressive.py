@@ -242,6 +242,7 @@ def distill() -> Distill:
     return Distill(losses=losses, epochs=4, learning_rate=5e-3, batch_size=16)
 
 
+@pytest.mark.slow
 def test_a_mobile_student_goes_through_the_whole_chain_once(files: dict[str, Path], tmp_path: Path) -> None:
     prepare = Progressive(epochs=4, learning_rate=5e-3, batch_size=16, embeddings=True, teacher_outputs=Keep.disk)
     mine = recipe(

@@ -128,7 +128,8 @@ class Noting(Replacement):
 @pytest.mark.parametrize("rate", [0.3, 0.8])
 @torch.no_grad()
 def test_each_module_is_replaced_as_often_as_asked_for_and_independently_of_the_others(rate: float) -> None:
-    mixture, batch, times = Noting(*reversed(pair(layers=4)), Theseus(rate=rate, rate_end=rate)), tiny_batch(), 3000
+    mixture = Noting(*reversed(pair(layers=4)), Theseus(rate=rate, rate_end=rate), TASK)
+    batch, times = tiny_batch(), 3000
     torch.manual_seed(1)
     for _ in range(times):
         mixture(batch, 0.0)
