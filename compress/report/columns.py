@@ -46,11 +46,8 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
         found = entry.headline(report.place)
         elsewhere = f" ({place(found.place)})" if found and found.place != report.place else ""
         noisy = ("*" if short else " noisy") if found and found.noise else ""
-        return formats.significant(found.median_ms if found else None) + noisy + elsewhere
-
-    def quiet(entry: Entry) -> str:
-        found = entry.headline(report.place)
-        return formats.significant(found.quiet_ms if found else None)
+        quiet = f" ({formats.significant(found.quiet_ms)})" if quiet_too and found and found.quiet_ms else ""
+        return formats.significant(found.median_ms if found else None) + quiet + noisy + elsewhere
 
     unit = " %" if formats.is_share(metric) else ""
     return [
@@ -58,8 +55,7 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
         Column("Kept %", lambda entry: formats.percent(entry.retained)),
         Column("MiB", lambda entry: formats.significant(entry.size_mib)),
         *(() if short else (Column("Params", lambda entry: formats.parameters(entry.parameters)),)),
-        Column("ms", milliseconds),
-        *((Column("Quiet ms", quiet),) if quiet_too else ()),
+        Column("ms (quiet)" if quiet_too else "ms", milliseconds),
         Column("Speedup", lambda entry: formats.times(entry.speedup)),
         *(over_int8 if any(one.has_int8_speedups for one in every) else ()),
         Column("Agree %", lambda entry: formats.percent(entry.agreement)),

@@ -147,7 +147,11 @@ def method(report: Report) -> list[str]:
         "Whether two models differ is tested on the same rows (paired), not by their intervals.",
         f"Kept: the metric divided by the {report.against}'s, on the same rows.",
         f"ms: {condition(report)}, after warm-up, without tokenization. Timings with tokenization are separate.",
-        *(["Quiet ms: the median of the quietest quarter of the same calls."] if report.has_quiet_timings else ()),
+        *(
+            ["In brackets behind ms: the median of the quietest quarter of the same calls."]
+            if report.has_quiet_timings
+            else ()
+        ),
         f"Speedup: against {baseline}.",
         *([f"vs int8: {_OWN_INT8}"] if report.has_int8_speedups else ()),
         "Agree: share of test rows with the same prediction; "

@@ -39,10 +39,10 @@ def test_noise_is_marked_beside_the_figure_and_told_with_what_to_do(measured: di
     assert "3.10*" in table
     assert " ".join(table.split()).count(sentence) == 1
     page = to_markdown(parse(measured)).replace("\\", "")
-    assert "| 3.10 noisy | 2.79 |" in page
+    assert "| 3.10 (2.79) noisy |" in page
     assert sentence in page
     html = to_html(parse(measured))
-    assert "<td>3.10 noisy</td><td>2.79</td>" in html
+    assert "<td>3.10 (2.79) noisy</td>" in html
     assert sentence in html
     kept = plain(parse(measured))["artifacts"][2]["latency"][0]
     assert (kept["noise"], kept["quiet_ms"]) == ("p90 is 4.0 times the median", pytest.approx(2.79))
