@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import onnx
 
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.data.dataset import Split
@@ -33,7 +34,8 @@ from compress.models.positions import longest_row
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, with_tokenizer
 from compress.onnx.graph import input_names, write_onnx
-from compress.onnx.half import write_half
+from compress.onnx.half import in_half
+from compress.onnx.storage import save_graph
 from compress.runtimes.base import Runtime, Session
 from compress.runtimes.devices import CUDA, Device, chosen_devices
 from compress.runtimes.onnxruntime import OnnxRuntime
@@ -102,7 +104,7 @@ class Folders:
 
     def _fp16(self) -> Path:
         folder = self._new("onnx-fp16", self.subject.folder)
-        write_half(self.fp32() / MODEL, folder / MODEL)
+        save_graph(in_half(onnx.load(self.fp32() / MODEL)), folder / MODEL)
         return folder
 
     def engine(self, graph: Callable[[], Path], name: str) -> Path:

@@ -74,7 +74,7 @@ def _stock(config: Any) -> Any | None:
     """
     stock = _of_own_type(config)
     heads, states = getattr(stock, "num_attention_heads", None), getattr(stock, "hidden_size", None)
-    if type(heads) is int and type(states) is int and heads > 0 and states % heads:
+    if stock is not None and type(heads) is int and type(states) is int and heads > 0 and states % heads:
         stock.num_attention_heads = 1
     return stock
 

@@ -40,7 +40,7 @@ def test_a_run_is_trained_on_the_added_rows_and_reports_them(
     state = augmented(files, teacher_folder, tmp_path, benchmark=BASELINES).run().state
     said = report(tmp_path)
     added = [one["counts"]["kept"] for one in said["augmentation"]]
-    assert min(added) > 60
+    assert min(added) >= 40
     assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0,
                                        "augmented": sum(added)}  # fmt: skip
     assert len(state.data.transfer) == 160 + sum(added)

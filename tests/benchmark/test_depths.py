@@ -249,7 +249,7 @@ def test_scores_have_a_curve_too(tmp_path: Path) -> None:
     assert "## Pearson against depth" in (tmp_path / "run" / "report.md").read_text()
     for order in set(Depths) - {Depths.auto, Depths.none}:
         cuts = depth_curve(state, distilled(state), order, "distill", 0.3).cuts
-        assert [set(cut.metrics) for cut in cuts] == [{"pearson", "spearman", "mse"}] * 4
+        assert [set(cut.metrics) for cut in cuts] == [{"pearson", "spearman", "r2", "mse"}] * 4
         assert cuts[3].metrics == curve["cuts"][3]["metrics"]
         assert len({cut.metrics["mse"] for cut in cuts}) == 4
 

@@ -106,14 +106,14 @@ def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
     made = recipe_for(str(world / "run"), ["quantize=[qat]", f"cache={world / 'cache'}", "output=out", *QUICK])
     learned = QuantizationAware(epochs=0.5, agreement=0.5)
     state = replace(made, quantize={"qat": learned}).run().state
-    assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+    assert [artifact.name for artifact in state.artifacts] == ["student", "qat", "qat-control"]
 
 
 @pytest.mark.slow
 def test_a_classifier_without_a_teacher_learns_int8_from_itself(world: Path) -> None:
     words = [*data(world), "quantize=[qat]", "quantize.qat.epochs=0.5", "quantize.qat.agreement=0.5", "export=[]"]
     state = recipe_for(str(world / "other"), [*words, "output=out", *QUICK]).run().state
-    assert [artifact.name for artifact in state.artifacts] == ["student", "qat"]
+    assert [artifact.name for artifact in state.artifacts] == ["student", "qat", "qat-control"]
     assert state.teacher == state.student
 
 

@@ -12,7 +12,7 @@ from compress.report.markdown import to_markdown
 from compress.report.words import reading
 
 SUMMARY = Summary(
-    columns={"train.csv": Columns("header in line 1", "text", None, "label", ("id", "date"))},
+    columns={"train.csv": Columns("header in line 1", "text", None, "label", ignored=("id", "date"))},
     rows={"training": 60},
     classes={"<good>": {"training": 59}, "odd": {"training": 1}},
     once=("odd",),

@@ -70,7 +70,7 @@ def _again(options: Namespace) -> int:
         from rich.console import Console
 
         from compress.cli import compose
-        from compress.cli.reading import quoted
+        from compress.cli.words import quoted
         from compress.report.table import print_report
         from compress.run.again import measure_again
 
