@@ -20,12 +20,13 @@ from compress.pipeline.state import State
 from compress.runtimes.devices import Device
 from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import RUNTIMES
-from compress.tasks.gate import Gate, judged
+from compress.tasks.gate import Gate, beside, judged
 
 
 def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: int, max_drop: float) -> Gate | None:
     """Return whether an artifact loses at most ``max_drop`` points of the student's metric on validation rows.
 
+    The same holds for what the task guards beside that metric, such as the recall of each type of tagged spans.
     None where it cannot be run on any of the devices. One whose logits must be the student's within a tolerance is not
     judged by its answers: it holds where they are, whatever the number of rows.
     """
@@ -44,7 +45,10 @@ def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: i
     if not np.isfinite(logits).all():
         reason = not_finite(logits, "validation")
         return Gate(outcome="exceeds", metric=task.main_metric, rows=len(rows), max_drop=max_drop, reason=reason)
-    judgement = judged(task.difference(logits, student, rows.known_labels), len(rows), max_drop)
+    judgement = beside(
+        judged(task.difference(logits, student, rows.known_labels), len(rows), max_drop),
+        task.guarded(logits, student, rows.known_labels), len(rows), max_drop,
+    )  # fmt: skip
     if not np.isfinite(artifact.tolerance):
         return judgement
     furthest = float(np.abs(logits - student).max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,23 @@ def judged(difference: Difference, rows: int, max_drop: float) -> Gate:
         outcome=outcome, metric=difference.metric, rows=rows, max_drop=max_drop, drop=-difference.value / POINT,
         bound=-difference.least / POINT, needed=needed,
     )  # fmt: skip
+
+
+def beside(judgement: Gate, guards: Sequence[Difference], rows: int, max_drop: float) -> Gate:
+    """Return what is judged of an artifact whose main metric was, with regard to what must not fall beside it.
+
+    A guard, such as the recall of one label, speaks only where the rows show that it falls by more than ``max_drop``
+    points: its bound is above, and p < 0.05, one-sided and after Bonferroni for the number of guards, so that an
+    artifact that loses nothing is not rejected because there are many. The one that falls most is given.
+    """
+    if judgement.outcome == "exceeds":
+        return judgement
+    fallen = [
+        judged(guard, rows, max_drop)
+        for guard in guards
+        if guard.value < -max_drop * POINT and guard.p * len(guards) < 2 * LEVEL
+    ]
+    return max(fallen, key=lambda gate: gate.drop, default=judgement)
 
 
 def rows_of(allowed: float) -> int:

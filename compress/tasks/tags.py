@@ -337,7 +337,7 @@ class Tags(Task):
             if ours.true[:, index].sum() >= ENOUGH:
                 parts = (ours.right[:, index], theirs.right[:, index], ours.true[:, index])
                 columns = np.stack(parts, axis=1).astype(np.float64)
-                found.append(paired.of_resampled_rows(f"recall of {name}", columns, _difference_of_recall))
+                found.append(paired.of_resampled_rows(f"recall:{name}", columns, _difference_of_recall))
         return found
 
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.tasks.gate import Gate, judged, rows_of
+from compress.tasks.gate import Gate, beside, judged, rows_of
 from compress.tasks.paired import ONE_SIDED, Difference, of_resampled_rows, of_right_answers
 
 
@@ -52,6 +52,28 @@ def test_no_changed_answer_shows_a_drop_of_a_point_from_268_rows_on() -> None:
 )
 def test_rows_decide_where_they_can(won: int, lost: int, rows: int, found: str) -> None:
     assert outcome(won, lost, rows) == found
+
+
+def guard(name: str, value: float, p: float) -> Difference:
+    return Difference(metric=f"recall:{name}", value=value, low=value - 0.03, high=value + 0.03, p=p)
+
+
+def test_a_guard_rejects_where_its_fall_is_shown_and_the_worst_is_named() -> None:
+    main = judged(answers(12, 12, 2000), 2000, 1.0)
+    falls = [guard("a", -0.05, 1e-4), guard("b", -0.08, 1e-4), guard("c", 0.1, 1e-4)]
+    found = beside(main, falls, 2000, 1.0)
+    assert (found.outcome, found.metric, found.drop) == ("exceeds", "recall:b", pytest.approx(8.0))
+    assert beside(main, [guard("a", -0.009, 1e-4)], 2000, 1.0) == main  # shown, and less than it may lose
+    assert beside(main, [guard("a", -0.05, 0.3)], 2000, 1.0) == main  # noise
+    assert beside(main, [], 2000, 1.0) == main
+    assert beside(judged(answers(40, 100, 2000), 2000, 1.0), falls, 2000, 1.0).metric == "accuracy"
+
+
+def test_many_guards_make_none_of_them_stricter() -> None:
+    main = judged(answers(0, 0, 300), 300, 1.0)
+    one_of_many = [guard("a", -0.05, 0.03), *(guard(name, 0.0, 1.0) for name in "bcdefgh")]
+    assert beside(main, one_of_many[:1], 300, 1.0).outcome == "exceeds"
+    assert beside(main, one_of_many, 300, 1.0) == main
 
 
 def test_noise_alone_rejects_an_artifact_and_luck_passes_one_no_more_than_once_in_twenty_times() -> None:

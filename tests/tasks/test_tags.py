@@ -153,7 +153,7 @@ def test_types_with_fifty_spans_are_guarded_by_their_recall() -> None:
     labels = encoded(*["B-a I-a O", "O B-a O"] * 25)
     half = logits_of(*["B-a O O", "O B-a O"] * 25)
     (guard,) = TASK.guarded(half, logits_of(*["B-a I-a O", "O B-a O"] * 25), labels)
-    assert (guard.metric, guard.value) == ("recall of a", pytest.approx(-0.5))
+    assert (guard.metric, guard.value) == ("recall:a", pytest.approx(-0.5))
     assert guard.low < -0.5 < guard.high < 0
     assert TASK.guarded(half[:40], half[:40], labels[:40]) == []
 
