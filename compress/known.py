@@ -42,3 +42,6 @@ class Known:
 
 NOTHING = Known()
 """What is known of settings alone."""
+
+NEEDS_WEIGHTS = "needs the weights of the teacher, which only answers"
+"""The rule of a stage that a teacher without weights breaks (`Known.only_answers`)."""

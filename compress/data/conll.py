@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compress.data.formats import Bad, Numbered, lines_of
 from compress.errors import DataError
+from compress.wording import counted
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".conllu")
 WORDS, TAGS = "tokens", "tags"  # the fields of its records
@@ -48,7 +49,8 @@ def read_conll(path: Path, text: str | None = None, label: str | None = None, *,
             columns = _columns(path, count, text, label, labelled)
         if len(fields) != count:
             divided = "tabs" if tabs else "white space"
-            yield number, Bad(f"{len(fields)} columns divided by {divided}, where the lines before have {count}.")
+            here = f"{counted(len(fields), 'column')} divided by {divided}"
+            yield number, Bad(f"{here}, where the lines before have {count}. Write a word and its tag in each line.")
             continue
         if count == _UNIVERSAL and re.fullmatch(r"\d+[-.]\d+", fields[0]):
             continue  # a contraction whose parts follow, or a word that was left out of the text

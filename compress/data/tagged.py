@@ -13,7 +13,7 @@ from compress.data.formats import Bad, kind_of
 from compress.data.parquet import NoLabel, UnknownClass
 from compress.tasks.division import divided, joined
 from compress.tasks.tag_schemes import written
-from compress.wording import shortened
+from compress.wording import counted, shortened
 
 FORM = "tags"
 """The name of the task whose rows these are."""
@@ -71,7 +71,8 @@ def _of_words(words: Sequence[object], tags: object, *, labelled: bool) -> Tagge
         return Bad(f"the tags are a {kind_of(tags)}, not a list. Give a list with one tag per word.")
     if len(given) != len(words):
         return Bad(
-            f"{len(words):,} words, but {len(given):,} tags, from {shortened(str(words[0]))!r} on. Give each word one."
+            f"{counted(len(words), 'word')}, but {counted(len(given), 'tag')}, from {shortened(str(words[0]))!r} on. "
+            "Give each word one."
         )
     written_tags = []
     for place, tag in enumerate(given, 1):

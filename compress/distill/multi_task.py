@@ -19,7 +19,7 @@ from compress.distill.task_batches import ByTask, TaskRows, shares
 from compress.distill.teacher_outputs import on_disk
 from compress.errors import CompressError, Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
-from compress.known import NOTHING, Known
+from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.auto import knows
 from compress.models.device import device
 from compress.models.evaluate import main_metric
@@ -118,8 +118,7 @@ class MultiTask(Training):
         if known.task is not None:
             yield from self._without_heads(known.task)
         if known.only_answers:
-            rule = "needs the weights of the teacher, which only answers"
-            yield Fault("epochs", self.epochs, rule, "Leave multi_task out of prepare.")
+            yield Fault("epochs", self.epochs, NEEDS_WEIGHTS, "Leave multi_task out of prepare.")
         if known.student is not None:
             yield from self._unfit(known.student)
         if known.student is not None and known.source is not None:

@@ -15,7 +15,7 @@ from compress.distill.keep_best import head_note
 from compress.errors import CompressError, Fault
 from compress.families.base import Family
 from compress.families.registry import FAMILIES, UNEVEN, family_behind
-from compress.known import NOTHING, Known
+from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.pipeline.model import Model
@@ -49,8 +49,7 @@ class OnCorpus(Training):
             rule = "has no metric here, for texts without labels"
             yield Fault("early_stopping", self.early_stopping, rule, "Set it to 0.")
         if known.only_answers:
-            rule = "needs the weights of the teacher, which only answers"
-            yield Fault("teacher", self.teacher, rule, "Leave it out of prepare.")
+            yield Fault("teacher", self.teacher, NEEDS_WEIGHTS, "Leave it out of prepare.")
         elif known.student is not None:
             yield from self._unfit(known.student, known.source, known.fine_tuned)
 

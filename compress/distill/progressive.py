@@ -22,7 +22,7 @@ from compress.distill.source import Keep, Taught, source_of
 from compress.errors import Fault
 from compress.families.forms.uneven import kept_heads
 from compress.families.registry import known_layers, layer_count
-from compress.known import NOTHING, Known
+from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
@@ -72,8 +72,7 @@ class Progressive(Training):
             rule = "has nothing to look at: the head is not trained here, so no metric gets better"
             yield Fault("early_stopping", self.early_stopping, rule, "Leave it at 0.")
         if known.only_answers:
-            rule = "needs the weights of the teacher, which only answers"
-            yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
+            yield Fault("epochs", self.epochs, NEEDS_WEIGHTS, "Leave progressive out of prepare.")
         elif known.student is not None and known.teacher is not None:
             yield from self._unfit(known.student, known.teacher)
 

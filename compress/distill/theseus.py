@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault
 from compress.families.registry import can_be_taken_apart, family_of, layer_count
-from compress.known import NOTHING, Known
+from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.device import device
 from compress.models.ensemble import principal
 from compress.models.evaluate import main_metric
@@ -46,8 +46,7 @@ class Theseus(Training):
         elif self.rate_end < self.rate:
             yield Fault("rate_end", self.rate_end, f"must be at least rate = {self.rate:g}")
         if known.only_answers:
-            rule = "needs the weights of the teacher, which only answers"
-            yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
+            yield Fault("rate", self.rate, NEEDS_WEIGHTS, "Leave theseus out of prepare.")
         elif known.student is not None and known.teacher is not None:
             yield from self._unfit(known.student, known.teacher)
 

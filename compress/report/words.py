@@ -177,8 +177,9 @@ def noise(report: Report) -> list[str]:
         return []
     names = ", ".join(dict.fromkeys(entry.name for entry, _ in noisy))
     entry, timing = next(((entry, timing) for entry, timing in noisy if entry is report.best), noisy[0])
+    verb = "is" if len(noisy) == 1 else "are"
     return [
-        f"{len(noisy)} of {len(timings)} timings are noisy ({names}); of {entry.name}, for example, {timing.noise}. "
+        f"{len(noisy)} of {len(timings)} timings {verb} noisy ({names}); of {entry.name}, for example, {timing.noise}. "
         "Measure them again on an idle machine: compress bench RUN --again."
     ]
 

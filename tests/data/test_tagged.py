@@ -157,9 +157,9 @@ BAD: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
         "a.jsonl",
         lines([{"tokens": ["a", "b"], "tags": ["O"]}, {"tokens": ["a"], "tags": ["B-x"]}]),
         {},
-        ["line 1: 2 words, but 1 tags", "Give each word one"],
+        ["line 1: 2 words, but 1 tag, ", "Give each word one"],
     ),
-    "another number of columns": ("a.conll", "a O\nb\n\n", {}, ["line 2: 1 columns divided by white space"]),
+    "another number of columns": ("a.conll", "a O\nb\n\n", {}, ["line 2: 1 column divided by white space"]),
     "an empty tag": ("a.conll", "a\tO\nb\t\n\n", {}, ["line 2: the tag is empty"]),
     "a column that is not there": (
         "a.conll", "a O\n", {"label": "3"}, ["data.label=3 is not one of its 2 columns"],

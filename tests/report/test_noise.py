@@ -31,7 +31,7 @@ def measured(report: dict[str, Any]) -> dict[str, Any]:
 def test_noise_is_marked_beside_the_figure_and_told_with_what_to_do(measured: dict[str, Any]) -> None:
     count = sum(len(e["latency"]) for e in measured["stages"] + measured["artifacts"] + measured["baselines"])
     sentence = (
-        f"1 of {count} timings are noisy (dynamic); of dynamic, for example, p90 is 4.0 times the median. "
+        f"1 of {count} timings is noisy (dynamic); of dynamic, for example, p90 is 4.0 times the median. "
         "Measure them again on an idle machine: compress bench RUN --again."
     )
     assert noise(parse(measured)) == [sentence]
