@@ -29,6 +29,7 @@ class Collected:
     texts: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     first_bad: str = ""
     bad: int = 0
@@ -57,14 +58,17 @@ class Collected:
         if given == [] and isinstance(text, str) and (self.form == FORM or layout.label in SPANS):
             return self._add_tagged(number, without_spans(text), fields)
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
-        for value in (label, text, pair):
+        group = _group(fields, layout.group)
+        for value in (label, text, pair, group):
             if isinstance(value, Bad):
                 self._refuse(number, value)
                 return None
         if self.source.lower().endswith(".tsv"):
             self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
         self.numbers.append(number)
-        for column, value in ((self.texts, text), (self.pairs, pair), (self.labels, label)):
+        for column, value in (
+            (self.texts, text), (self.pairs, pair), (self.labels, label), (self.groups, group),
+        ):  # fmt: skip
             if isinstance(value, str):
                 column.append(value)
         return fields
@@ -112,7 +116,8 @@ class Collected:
             raise DataError(f"{self.source}: has a header but no rows.")
         labelled = layout.label is not None or bool(layout.label_columns)
         pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
-        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form)
+        groups = self.groups if layout.group and not self.form else None
+        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, groups)
 
     def _refuse(self, number: int, bad: Bad) -> None:
         self.bad += 1
@@ -136,6 +141,17 @@ def _text(fields: dict[str, object], name: str | None) -> str | Bad | None:
         return Bad(f"{name!r} is a {kind_of(value)}, not a string. Put texts in quotes, or set data.text.")
     text = (value or "").strip()
     return text or Bad(f"the text ({name!r}) is empty. Fill it, or remove the row.")
+
+
+def _group(fields: dict[str, object], name: str | None) -> str | Bad | None:
+    if name is None:
+        return None
+    value = fields[name]
+    if value is None or not str(value).strip():
+        return Bad(f"the group ({name!r}) is empty. Name the row's group, or remove the row.")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return Bad(f"the group ({name!r}) is a {kind_of(value)}, not a word or a whole number.")
+    return str(value).strip()
 
 
 def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:

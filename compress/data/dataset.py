@@ -21,8 +21,9 @@ class Split:
 
     texts: Sequence[str]
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
-    labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
+    labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores; unlabelled: None, or groups alone
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
+    grouped: type[Task] | None = None  # the task that knows to which groups rows belong; None: each is alone
 
     def __post_init__(self) -> None:
         for name in ("texts", "pairs"):
@@ -52,16 +53,17 @@ class Split:
             None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
             self.by_token,
+            self.grouped,
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
-        """Return these rows, then ``more``, whose labels do not count: ``missing`` where these rows have some."""
+        """Return these rows, then unlabelled ones: ``missing`` where these rows have labels, and ``more`` no groups."""
         labels = self.labels
         if labels is not None:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
-            labels = np.concatenate([labels, without])
+            labels = np.concatenate([labels, without if more.labels is None else more.labels])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token)
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self.grouped)
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -74,7 +76,13 @@ class Split:
                 for part in parts
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, np.concatenate(parts), self.by_token)
+        texts = StoredTexts(chain(self.texts, more.texts))
+        return Split(texts, pairs, np.concatenate(parts), self.by_token, self.grouped)
+
+    @property
+    def groups(self) -> Array | None:
+        """The number of each row's group (rows,), NaN for a row that has none; None where each row is alone."""
+        return None if self.grouped is None or self.labels is None else self.grouped.groups(self.labels)
 
     @property
     def known_labels(self) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
@@ -11,19 +11,18 @@ from pathlib import Path
 
 from compress.data import conll
 from compress.data.collected import Collected
-from compress.data.columns import choose, choose_label_columns, is_header, listed
+from compress.data.columns import choose, choose_group, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
-from compress.data.source import Data, Parts
+from compress.data.source import SPLITS, Data, Parts
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.wording import counted
 
 CONLL = ".conll"
-SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 class Format(Enum):
@@ -57,6 +56,9 @@ class Files(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    group: str | None = (
+        None  # rankings: name of the column that names each row's group; default: recognised, or the first text
+    )
     format: Format | None = None  # tsv, csv, jsonl, parquet or conll; default: by the suffix
     label_names: list[str] = field(
         default_factory=list
@@ -85,12 +87,13 @@ class Files(Data):
         columns = [name for name in (self.text, self.text_pair, self.label) if name is not None]
         if len(set(columns)) < len(columns):
             yield Fault("text", self.text, "names the same column as another of text, text_pair, label")
+        if self.group is not None and self.group == self.label:
+            yield Fault("group", self.group, "names the same column as label")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
-        if self.header is False and (columns or self.label_columns):
-            yield Fault(
-                "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
-            )
+        if self.header is False and (columns or self.label_columns or self.group):
+            remedy = "Leave out data.text, data.text_pair, data.label, data.group."
+            yield Fault("header", False, "leaves no columns to name", remedy)
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
@@ -189,7 +192,10 @@ class Files(Data):
             by_column = labelled and bool(self.label_columns)
             columns = choose(names, *wanted, where=name, labelled=labelled and not by_column, hint=hint)
             of_labels = choose_label_columns(names, self.label_columns, columns, name) if by_column else ()
-            layout = Layout(names, *columns, of_labels, by_position=not isinstance(first, dict), line=number)
+            layout = Layout(
+                names, *columns, of_labels, by_position=not isinstance(first, dict), line=number,
+                group=self._group(names, name, labelled, (*columns, *of_labels), like),
+            )  # fmt: skip
         else:
             if suffix != ".txt":
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
@@ -204,10 +210,25 @@ class Files(Data):
         header = isinstance(first, list) and columns is not None
         return layout, chain(passed, records if header else chain([(number, first)], records))
 
+    def _group(
+        self, names: list[str], name: str, labelled: bool, others: Sequence[str | None], like: Rows | None
+    ) -> str | None:
+        """Return the column of groups, which is that of the training rows."""
+        if like is None or like.columns is None or not like.columns.named:
+            return choose_group(names, self.group, others, name)
+        column = like.columns.group
+        return (
+            None
+            if column is None or (column not in names and not labelled)
+            else choose_group(names, column, others, name)
+        )
+
     def _has_header(self, first: list[str]) -> bool:
         if self.header is not None:
             return self.header
-        named = any(name is not None for name in (self.text, self.text_pair, self.label)) or bool(self.label_columns)
+        named = any(name is not None for name in (self.text, self.text_pair, self.label, self.group)) or bool(
+            self.label_columns
+        )
         return named or is_header(first)
 
     def _same_columns(

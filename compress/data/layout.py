@@ -24,6 +24,7 @@ class Layout:
     label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     by_position: bool = True
     line: int | None = None  # of the header, if the file has one
+    group: str | None = None
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -32,7 +33,10 @@ class Layout:
 
     @property
     def _used(self) -> tuple[str, ...]:
-        return (*(name for name in (self.text, self.pair, self.label) if name is not None), *self.label_columns)
+        return (
+            *(name for name in (self.text, self.pair, self.label, self.group) if name is not None),
+            *self.label_columns,
+        )
 
     @property
     def columns(self) -> Columns:
@@ -40,7 +44,7 @@ class Layout:
         header = f"header in line {self.line}" if self.line else "no header"
         header = header if self.by_position else "columns by name"
         columns = self.text, self.pair, self.label, self.label_columns
-        return Columns(header, *columns, self.ignored, self.line is not None)
+        return Columns(header, *columns, self.ignored, self.line is not None, self.group)
 
     def fields(self, record: list[str] | dict[str, object]) -> dict[str, object] | Bad:
         """Return the fields by name, or the reason why the record is bad."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from compress.data.cutting import cut
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import Rows, key_of
 from compress.wording import counted
@@ -18,9 +19,11 @@ def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
     if not free:
         note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
         return replace(data, notes=(*data.notes, note))
-    chosen = np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows])
-    left = train.take(chosen)
+    left, task = _chosen(train.take(np.asarray(free)), rows, seed), data.task
     more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
+    if task.grouped:
+        labels = task.encoded([task.encode(label) for label in left.words])
+        more = replace(more, labels=task.without_labels(labels), grouped=type(task))
     note = (
         f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
         "labels: only the teacher labels them."
@@ -28,6 +31,13 @@ def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
     unlabelled = more if data.unlabelled is None else data.unlabelled.followed_by(more)
     summary = None if data.summary is None else data.summary.with_unlabelled(len(unlabelled))
     return replace(data, unlabelled=unlabelled, notes=(*data.notes, note), summary=summary)
+
+
+def _chosen(free: Rows, number: int, seed: int) -> Rows:
+    """Return that many rows at random, or whole groups with about as many."""
+    if free.groups is not None and number < len(free):
+        return free.take(cut(free.groups, [0] * len(free), number, seed)[1])
+    return free.take(np.sort(np.random.default_rng(seed).permutation(len(free))[:number]))
 
 
 def _keys(split: Split) -> list[str]:

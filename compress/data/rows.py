@@ -30,6 +30,7 @@ class Columns:
     label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     ignored: tuple[str, ...] = ()
     named: bool = True  # whether the file has these names
+    group: str | None = None  # the column that says which rows belong together
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Rows:
     unit: str = "row"  # what `numbers` count
     columns: Columns | None = None
     form: str = ""  # the task that alone has rows written like these; empty: any may
+    groups: Sequence[str] | None = (
+        None  # names of the rows' groups, such as queries, for tasks that compare within them
+    )
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -77,4 +81,5 @@ class Rows:
             self.unit,
             self.columns,
             self.form,
+            None if self.groups is None else [self.groups[i] for i in indices],
         )

@@ -14,17 +14,20 @@ from typing import Any
 
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.grouping import numbered, ungrouped
 from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault, RecipeError
 from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, nearest, spelled
-from compress.tasks.base import Task
+from compress.tasks.base import Array, Task
 from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
+
+SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 class Broken(Enum):
@@ -117,9 +120,7 @@ def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dat
             raise ValueError(f"no {name} rows")
         chosen[name] = rows
         if number is not None and number < len(rows):
-            how = "at random" if task.classes(rows.words) is None else "stratified"
-            notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
-            chosen[name] = rows.take(sample(_classes(rows, task), number, seed))
+            chosen[name] = _sampled(rows, name, number, task, seed, notes)
         elif number is not None and number > len(rows):
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
@@ -138,6 +139,24 @@ def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dat
         summarize(chosen, parts.unlabelled, task),
     )
     return with_leftovers(data, given, settings.unlabelled_rows, seed) if settings.unlabelled_rows else data
+
+
+def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: list[str]) -> Rows:
+    """Return that many of the rows, stratified; where rows belong to groups, whole groups with about as many rows."""
+    if rows.groups is None:
+        how = "at random" if task.classes(rows.words) is None else "stratified"
+        notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
+        return rows.take(sample(_classes(rows, task), number, seed))
+    _, some = cut(rows.groups, [0] * len(rows), number, seed)
+    if not len(some):
+        short = f"data.{'train' if name == 'training' else name}_rows"
+        raise DataError(f"{rows.source}: {short} = {number} is less than the rows of any group. Raise it.")
+    taken = rows.take(some)
+    notes.append(
+        f"{len(taken):,} of {len(rows):,} {name} rows, whole groups ({len(set(taken.groups or ())):,} of "
+        f"{len(set(rows.groups)):,}) at random, seed {seed}."
+    )
+    return taken
 
 
 def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
@@ -174,6 +193,7 @@ def _labelled(parts: Parts) -> dict[str, Rows]:
 
 def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
     """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
+    parts = _grouped(parts) if kind.grouped else _ungrouped(parts)
     labelled = _labelled(parts)
     if kind.several:
         lists = separated(list(labelled.values()), separator)
@@ -186,12 +206,30 @@ def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
             "Leave it out, or set task=multi_label."
         )
     for rows in labelled.values():
-        empty = [index for index, word in enumerate(rows.words) if not word]
+        empty = [index for index, word in enumerate(rows.words) if not word or word.startswith(" ")]
         if empty:
             column = f" ({rows.columns.label!r})" if rows.columns else ""
             more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
             raise DataError(f"{rows.place(empty[0])}: the label{column} is empty. Fill it, or remove the row.{more}")
     return parts
+
+
+def _grouped(parts: Parts) -> Parts:
+    """Return the parts with the number of each row's group in its label; no two splits share a number."""
+    first = 0
+    for name in SPLITS:
+        rows = getattr(parts, name)
+        if rows is not None:
+            own, first = numbered(rows, first)
+            changed: dict[str, Any] = {name: own}
+            parts = replace(parts, **changed)
+    return parts
+
+
+def _ungrouped(parts: Parts) -> Parts:
+    rows_of: dict[str, Rows | None] = {name: getattr(parts, name) for name in SPLITS}
+    changed: dict[str, Any] = {name: ungrouped(rows) for name, rows in rows_of.items() if rows is not None}
+    return replace(parts, **changed)
 
 
 def _kind(parts: Parts, name: str) -> type[Task]:
@@ -239,7 +277,7 @@ def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) 
 def _task(parts: Parts, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
-    if len(set(labels)) == 1 and not kind.by_token:  # rows may all be built alike
+    if len(set(labels)) == 1 and not kind.by_token and not kind.grouped:  # whose rows may all be built alike
         raise DataError(
             f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
@@ -283,16 +321,17 @@ def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[
         parts = replace(parts, test=parts.validation, validation=None)
 
     def without(rows: Rows, name: str, share: float, offset: int) -> tuple[Rows, Rows]:
-        stay, off = cut(rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset)
+        stay, off = cut(rows.groups or rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset)
         if not len(off):
             raise DataError(
                 f"{rows.source}: {counted(len(rows), 'row')} are too few to cut {name} rows from them. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
         stratified = "" if task.classes(rows.words) is None else "stratified, "
+        together = "equal texts" if rows.groups is None else "groups"
         notes.append(
             f"{counted(len(off), f'{name} row')} cut from the {whole:,} given training rows "
-            f"({stratified}seed {seed}, equal texts kept together); {len(stay):,} remain for training."
+            f"({stratified}seed {seed}, {together} kept together); {len(stay):,} remain for training."
         )
         return rows.take(stay), rows.take(off)
 
@@ -311,9 +350,13 @@ def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
 def _encoded(rows: Rows, task: Task) -> Split:
     """Encode the labels; a label that the task cannot read is refused with its place."""
     _refuse_labels(rows, type(task))
+    by_token, grouped = (type(task) if there else None for there in (task.by_token, task.grouped))
+    return replace(_split(rows), labels=_codes(rows, task), by_token=by_token, grouped=grouped)
+
+
+def _codes(rows: Rows, task: Task) -> Array:
     codes = {label: task.encode(label) for label in set(rows.words)}
-    labels = task.encoded([codes[label] for label in rows.words])
-    return replace(_split(rows), labels=labels, by_token=type(task) if task.by_token else None)
+    return task.encoded([codes[label] for label in rows.words])
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:
@@ -329,7 +372,9 @@ def _refuse_labels(rows: Rows, task: type[Task]) -> None:
 def _read(rows: Rows, task: Task) -> Split:
     """Return rows without labels, as people wrote them unless they are written for the task."""
     texts = tuple(rows.texts) if rows.form else tuple(map(task.read, rows.texts))
-    return replace(_split(rows), texts=texts)
+    if not task.grouped:
+        return replace(_split(rows), texts=texts)
+    return replace(_split(rows), texts=texts, labels=_codes(rows, task), grouped=type(task))
 
 
 def _split(rows: Rows) -> Split:

@@ -30,6 +30,7 @@ class Tokens:
     labels: Array | None  # (rows, …), as the split has them
     truncated: int  # rows that were longer than the limit
     answering: Array | None = None  # (rows, answers): the tokens that answer, -1 for none; None: rows do
+    groups: Array | None = None  # (rows,): the numbers of the rows' groups, NaN for none; None: each row is alone
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -60,6 +61,7 @@ class Tokens:
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
             labels=None if self.labels is None else self.labels[rows],
             answering=None if self.answering is None else self.answering[rows],
+            groups=None if self.groups is None else self.groups[rows],
         )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
@@ -155,6 +157,7 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
         labels=split.labels,
         truncated=truncated,
         answering=None if split.by_token is None else _filled(answering, split.labels),
+        groups=split.groups,
     )
 
 

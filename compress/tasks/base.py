@@ -113,6 +113,12 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    grouped: ClassVar[bool] = False
+    """Whether rows belong to groups, such as the candidates of a query, within which they are compared.
+
+    A label is then read with its group's number behind it ("2 17"), and labels are (rows, 2), the second the number.
+    Fine-tuning uses `mean_loss`, for a head of transformers knows no such labels.
+    """
     decodings: ClassVar[tuple[str, ...]] = ()
     """The ways of reading an answer from logits, the usual one first; none where there is but one."""
     rule: ClassVar[str] = ""
@@ -197,6 +203,16 @@ class Task(ABC):
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
         return ""
+
+    @classmethod
+    def groups(cls, labels: Any) -> Any:
+        """Return the number of each row's group (rows,), of encoded labels; of a task that is `grouped`."""
+        raise NotImplementedError(f"{cls.name} compares no rows")
+
+    @classmethod
+    def without_labels(cls, labels: Array) -> Array:
+        """Return encoded labels that only tell the rows' groups; of a task that is `grouped`."""
+        raise NotImplementedError(f"{cls.name} compares no rows")
 
     # the head of a model
 
@@ -311,6 +327,13 @@ class Task(ABC):
         ``temperature`` softens both sides where `distributes`.
         """
 
+    def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
+        """Return how much higher a row scores than another of its group, (pairs,), each pair once; of a `grouped` task.
+
+        ``differing`` leaves out pairs with equal labels; a label that is not known differs from every other.
+        """
+        raise NotImplementedError(f"{self.name} compares no rows")
+
     # answers
 
     def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
@@ -332,8 +355,13 @@ class Task(ABC):
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Logits (rows, outputs) to one readable prediction per row, JSON-ready."""
 
-    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
-        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`."""
+    def answers(
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`.
+
+        ``pairs`` are second texts, where the task has them.
+        """
         return self.describe(logits)
 
     @abstractmethod
@@ -393,6 +421,11 @@ class Task(ABC):
         Whoever cannot beat it has learned nothing.
         """
         return None
+
+    @classmethod
+    def joined(cls, text: str, pair: str | None) -> str:
+        """Return the texts of a row as the one that `baseline` sees."""
+        return text if pair is None else f"{text} {pair}"
 
     @abstractmethod
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:

@@ -323,8 +323,9 @@ class Teacher(BaseTeacher, Training):
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
         nn.Module.to(model, device())
+        task = state.data.task
         curves = fit(
-            Supervised(model, state.data.task.mean_loss if state.data.task.weights else None),
+            Supervised(model, task.mean_loss if task.weights or task.grouped else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,

@@ -63,7 +63,7 @@ def fit(
     share of the learning rate other than 1; ``undecayed`` have no weight decay; parameters that require no
     gradient do not change. Random state and global settings are left unchanged.
     """
-    order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
+    order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed, tokens.groups)
     steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),

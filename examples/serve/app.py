@@ -75,6 +75,30 @@ class Answer(BaseModel):
     predictions: list[Prediction]
 
 
+class Query(BaseModel):
+    """A query, and the candidates to rank for it."""
+
+    model_config = ConfigDict(extra="forbid")
+    query: Text
+    candidates: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
+
+
+class Ranked(BaseModel):
+    """A candidate with its score, and where it stood in the question, counted from 0; or why it has no score."""
+
+    index: int
+    candidate: str
+    score: float | None = None
+    error: str | None = None
+    truncated: bool | None = None  # query and candidate were longer than the model's limit
+
+
+class Ranking(BaseModel):
+    """The candidates, best first; those without a score come last."""
+
+    candidates: list[Ranked]
+
+
 class Unusable(Exception):
     """A folder cannot be served here; the message says why."""
 
@@ -94,7 +118,7 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", SEVERAL, "regression", "tags"):
+        if kind not in ("single_label_classification", SEVERAL, "regression", "tags", "ranking"):
             raise Unusable(f"{folder} is for {kind}, and this program answers with labels, spans or a score per text")
         self.pairs: bool = facts["pairs"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
@@ -102,7 +126,8 @@ class Artifact:
         self.pad = self.tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         names = config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
-        self.is_score, self.tags_words = kind == "regression", kind == "tags"
+        self.ranks, self.tags_words = kind == "ranking", kind == "tags"
+        self.is_score = self.ranks or kind == "regression"
         self.is_several = kind == SEVERAL
         self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / graph["file"], threads)
@@ -426,7 +451,23 @@ def create_app(
             what = "pairs of texts: give pairs" if batcher.artifact.pairs else "single texts: leave out pairs"
             raise HTTPException(422, f"this model was made for {what}")
         pairs = question.pairs or [None] * len(question.texts)
-        asking = asyncio.ensure_future(batcher.ask(list(zip(question.texts, pairs, strict=True))))
+        results = await answered(list(zip(question.texts, pairs, strict=True)), request)
+        return Answer(predictions=[Prediction(**result) for result in results])
+
+    async def rank(question: Query, request: Request) -> Ranking:
+        results = await answered([(question.query, candidate) for candidate in question.candidates], request)
+        found = [
+            Ranked(index=index, candidate=candidate, **result)
+            for index, (candidate, result) in enumerate(zip(question.candidates, results, strict=True))
+        ]
+        return Ranking(candidates=sorted(found, key=lambda own: (own.score is None, -(own.score or 0.0))))
+
+    if batcher.artifact.ranks:
+        app.post("/rank", response_model_exclude_none=True)(rank)
+
+    async def answered(rows: Sequence[tuple[str, str | None]], request: Request) -> list[dict[str, Any]]:
+        """Return the results of rows; raises HTTPException where none has one, or nobody waits for them."""
+        asking = asyncio.ensure_future(batcher.ask(rows))
         leaving = asyncio.ensure_future(request.receive())  # the body was read, so what comes is that the client left
         try:
             await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -440,7 +481,7 @@ def create_app(
             leaving.cancel()
         if all("error" in result for result in results):
             raise HTTPException(500, results[0]["error"])
-        return Answer(predictions=[Prediction(**result) for result in results])
+        return results
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
