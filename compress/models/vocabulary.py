@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
+from compress.models.segments import OfEmbeddings
 
 TOKENIZER = "tokenizer.json"
 KINDS = ("WordPiece", "BPE", "WordLevel")  # tokenizers that can lose pieces
@@ -153,6 +154,8 @@ def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:
     with torch.no_grad():
         new.weight.copy_(old.weight[torch.tensor(keep, device=old.weight.device)])
     model.set_input_embeddings(new)
+    if isinstance(model, OfEmbeddings):
+        model.keep_tokens(torch.tensor(keep, device=old.weight.device))
     model.config.vocab_size = len(keep)
     for name in ("pad", "bos", "eos", "cls", "sep"):
         number = getattr(model.config, f"{name}_token_id", None)

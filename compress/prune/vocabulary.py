@@ -70,7 +70,7 @@ class PruneVocabulary(Stage):
         def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             columns = [_tokens(split, tokenizer).columns["input_ids"] for split in splits]
             before = len(tokenizer)
-            used = used_pieces(tokenizer, columns, chain.from_iterable(_texts(split) for split in splits))
+            used = used_pieces(tokenizer, columns, chain.from_iterable(split.all_texts() for split in splits))
             if counts_from_padding(model.config):  # whose number must stay
                 used |= set(range(model.config.pad_token_id))
             keep = sorted(used)
@@ -94,10 +94,6 @@ class PruneVocabulary(Stage):
 def _tokens(split: Split, tokenizer: Any) -> Tokens:
     """Return whole texts as tokens: what is cut off today may be read tomorrow."""
     return tokenize(split, tokenizer, 10**6)
-
-
-def _texts(split: Split) -> Iterator[str]:
-    return chain(split.texts, split.pairs or ())
 
 
 def _lines(path: Path) -> Split:
