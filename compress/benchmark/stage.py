@@ -122,12 +122,12 @@ class Benchmark(Settings):
         choosing = Choosing(state)
         stages, answers = [], bench.answers()
         teacher_metric = bench.metric(answers)
-        said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
+        logits_of = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
         twin = bench.logits(label_student.model) if label_student and label_student.model else None
         distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
-            logits = said[record.name]
-            others = {} if before is None else {first.name: answers, before.name: said[before.name]}
+            logits = logits_of[record.name]
+            others = {} if before is None else {first.name: answers, before.name: logits_of[before.name]}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             runs = []
@@ -194,7 +194,7 @@ class Benchmark(Settings):
         baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
-        kept = {f"stages/{name}": logits for name, logits in said.items()}
+        kept = {f"stages/{name}": logits for name, logits in logits_of.items()}
         kept |= {f"artifacts/{name}": logits for name, logits in shipped.items()}
         kept |= {} if twin is None else {"baselines/labels_only": twin}
         test = state.data.test
@@ -302,13 +302,14 @@ def rejected(state: State) -> list[Rejected]:
     """Return what is known of the artifacts that lose too much."""
     return [
         Rejected(
-            name=one.artifact.name, gate=one.gate, runtime=one.artifact.runtime, precision=one.artifact.precision,
-            path=f"rejected/{one.artifact.name}", size_mib=size_mib(one.artifact.folder, WEIGHTS),
-            seconds=one.artifact.seconds, instead=one.instead, why_no_costs=one.why_no_costs,
-            costs=[Cost(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in one.costs],
-            notes=list(one.artifact.notes),
+            name=rejection.artifact.name, gate=rejection.gate, runtime=rejection.artifact.runtime,
+            precision=rejection.artifact.precision, path=f"rejected/{rejection.artifact.name}",
+            size_mib=size_mib(rejection.artifact.folder, WEIGHTS), seconds=rejection.artifact.seconds,
+            instead=rejection.instead, why_no_costs=rejection.why_no_costs,
+            costs=[Cost(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in rejection.costs],
+            notes=list(rejection.artifact.notes),
         )
-        for one in state.rejected
+        for rejection in state.rejected
     ]  # fmt: skip
 
 

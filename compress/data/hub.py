@@ -171,7 +171,7 @@ def _tagged(
 def _word(label: object, names: list[str] | None) -> str | None:
     """Return a label, or a list of them, as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
     if isinstance(label, list):
-        words = [_word(one, names) for one in label]
+        words = [_word(word, names) for word in label]
         return None if None in words else listed(words)
     if names is not None:
         return names[label] if isinstance(label, int) and 0 <= label < len(names) else None

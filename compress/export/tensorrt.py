@@ -82,15 +82,19 @@ class TensorRt(Stage):
         """Lists are in order and within what the student takes, and TensorRT-RTX knows the GPUs."""
         yield from at_least(self, "rows", 1)
         if not self.precisions or len(set(self.precisions)) < len(self.precisions):
-            yield Fault("precisions", [one.value for one in self.precisions], "must list one or more, each once")
+            yield Fault(
+                "precisions", [precision.value for precision in self.precisions], "must list one or more, each once"
+            )
         for name, low in (("batch", 1), ("tokens", 2)):
             given = getattr(self, name)
             if given is not None and (len(given) != 3 or sorted(given) != list(given) or given[0] < low):
                 yield Fault(name, list(given), f"must be three whole numbers from {low}: smallest, best, largest")
-        for one in self.compute_capabilities:
-            if one not in RTX_CAPABILITIES:
+        for capability in self.compute_capabilities:
+            if capability not in RTX_CAPABILITIES:
                 rule = f"cannot be built for on another machine; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
-                yield Fault("compute_capabilities", one, rule, "Run the recipe on that GPU, with tensorrt installed.")
+                yield Fault(
+                    "compute_capabilities", capability, rule, "Run the recipe on that GPU, with tensorrt installed."
+                )
         if self.tokens and known.student is not None and self.tokens[-1] > (longest := longest_row(known.student)):
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the student takes")
 
@@ -107,7 +111,7 @@ class TensorRt(Stage):
         graph = self._graph(state, precision)
         shapes = self._shapes(load_tokenizer(graph.folder))
         cache = state.workshop.cache / "tensorrt"
-        made_with = [graph.key, shapes, [[one.name, version(one.package)] for one in found]]
+        made_with = [graph.key, shapes, [[target.name, version(target.package)] for target in found]]
 
         def work(folder: Path) -> Mapping[str, Any]:
             copy_folder(graph.folder, folder)
@@ -131,7 +135,7 @@ class TensorRt(Stage):
 
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make(Kind("tensorrt", revision=2), made_with, work)
-        engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
+        engines = {name: summary and Summary(**summary) for name, summary in product.record["engines"].items()}
         batch, tokens = (tuple(size[place] for size in shapes["input_ids"]) for place in (0, 1))
         return _described(product, precision, engines, batch, tokens)
 

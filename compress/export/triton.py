@@ -85,7 +85,9 @@ class Triton(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
         served, keys, notes = [], [], []
-        for artifact in (one for one in state.artifacts if one.runtime in SERVED and not one.holds):
+        for artifact in (
+            candidate for candidate in state.artifacts if candidate.runtime in SERVED and not candidate.holds
+        ):
             why = not_served(artifact)
             if why:
                 notes.append(f"{artifact.name} is left out: {why}")
@@ -93,8 +95,8 @@ class Triton(Stage):
             served.append(SERVED[artifact.runtime](artifact))
             keys.append([artifact.name, artifact.key])
         if not served:
-            said = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
-            raise ModelError(f"triton: there is nothing to serve: {said}. Choose export=[onnx,triton].")
+            reasons = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
+            raise ModelError(f"triton: there is nothing to serve: {reasons}. Choose export=[onnx,triton].")
         folder = served[0].model.parent
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
@@ -114,7 +116,7 @@ class Triton(Stage):
 
         parts = [self.made_with(), keys, [*labels, *cut_at], paired, hash_folder(FILES, (".py",))]
         product = state.workshop.make(Kind("triton", revision=2), parts, work)
-        names = [one.name for one in served]
+        names = [model.name for model in served]
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,
             seconds=product.seconds, notes=(f"serves {', '.join(names)}; README.md says how", *notes),

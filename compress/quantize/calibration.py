@@ -122,7 +122,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     wanted = list(dict.fromkeys(names))
-    given = {one.name for one in graph.graph.input}
+    given = {value.name for value in graph.graph.input}
     made = [name for name in wanted if name not in given]
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
@@ -132,8 +132,8 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
     collectors = {name: Collector(outright if entropy and name in shares else rule) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):
-            said = session.run(made, model_inputs(tokens, rows.tolist()))
-            for name, values in zip(made, said, strict=True):
+            outputs = session.run(made, model_inputs(tokens, rows.tolist()))
+            for name, values in zip(made, outputs, strict=True):
                 try:
                     collectors[name].add(values)
                 except ValueError as error:

@@ -94,7 +94,7 @@ def last_products(path: Path) -> list[str]:
     """Return the names of the matrix products that nothing multiplies after: the classifier's."""
     graph: Any = import_onnx("Reading ONNX").load(path, load_external_data=False).graph
     maker = {name: node for node in graph.node for name in node.output}
-    waiting, found = [one.name for one in graph.output], []
+    waiting, found = [output.name for output in graph.output], []
     while waiting:
         node = maker.get(waiting.pop())
         if node is None:

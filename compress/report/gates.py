@@ -15,7 +15,7 @@ COST_HEADINGS = ["Part", "Rise of the loss", "Drop, points"]
 NAMED = 3  # parts that a sentence names
 
 
-def said(name: str, gate: Gate) -> str:
+def in_words(name: str, gate: Gate) -> str:
     """Return what the rows say of an artifact, as a line for the terminal."""
     if gate.outcome == "holds":
         return f"{name}: {_fall(gate)}{_bound(gate)}; {_allowed(gate)}"

@@ -92,7 +92,7 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
             sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
             if (model / CONFIG).is_file() and read_facts(model) is None:
                 sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
-        sources |= {f"{one.path}/REJECTED.md": to_rejection(one) for one in report.rejected}
+        sources |= {f"{rejection.path}/REJECTED.md": to_rejection(rejection) for rejection in report.rejected}
         sources["student/README.md"] = model_card(state.given_student.folder, report)
         if (kept := packed(answers)) is not None:
             sources[FILE] = kept

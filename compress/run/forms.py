@@ -53,7 +53,7 @@ class FailClosed:
         benchmark = self.recipe.benchmark
         found = gate(artifact, state, benchmark.chosen_devices(), benchmark.threads, self.recipe.max_drop)
         if found is not None:
-            self.console.print(Text(f"  {gates.said(artifact.name, found)}", style="dim" if found.passed else "yellow"))
+            self.console.print(Text(f"  {gates.in_words(artifact.name, found)}", style="dim" if found.passed else "yellow"))
         return replace(artifact, gate=found)
 
     def _instead(self, state: State, artifact: Artifact, stage: Stage, do: Do) -> State:
@@ -75,7 +75,7 @@ class FailClosed:
         assert artifact.gate is not None
         why = "" if costs else "the parts of this form cannot be told apart"
         first = Rejected(artifact=artifact, gate=artifact.gate, costs=costs, why_no_costs=why)
-        new = (replace(one, instead=instead) for one in (first, *rejected))
+        new = (replace(rejection, instead=instead) for rejection in (first, *rejected))
         return replace(state, rejected=(*state.rejected, *new))
 
     def _gentler(self, state: State, name: str, stage: Stage) -> Iterator[tuple[str, Stage]]:
@@ -83,13 +83,13 @@ class FailClosed:
         assert self.recipe.max_drop is not None
         known = [*self.recipe.quantize.values(), *self.recipe.export.values()]
         student = Known(student=load_config(state.given_student.folder))
-        taken = {*self.recipe.quantize, *self.recipe.export, *(one.name for one in state.artifacts)}
+        taken = {*self.recipe.quantize, *self.recipe.export, *(artifact.name for artifact in state.artifacts)}
         for kind, form in stage.gentler(self.recipe.max_drop * POINT):
             fits = not any(all_faults(form, student)) and form not in known
             if fits and f"{name}-{kind}" not in taken:
                 yield f"{name}-{kind}", form
         has_fp32 = any(isinstance(other, Onnx) for other in known) or any(
-            one.runtime == "onnxruntime" and one.precision == "fp32" for one in state.artifacts
+            artifact.runtime == "onnxruntime" and artifact.precision == "fp32" for artifact in state.artifacts
         )
         if not isinstance(stage, Onnx) and not has_fp32:
             yield f"{name}-fp32", Onnx()
