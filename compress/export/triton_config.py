@@ -20,7 +20,7 @@ TYPES = {
 """ONNX's names of types, and Triton's without TYPE_."""
 
 
-class Word(str):
+class EnumName(str):
     """A name of an enumeration, written without quotes."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ def _lines(fields: Mapping[str, Any], indent: str) -> Iterator[str]:
                 yield from _lines(part, indent + "  ")
                 yield f"{indent}}}"
             else:
-                text = str(part) if isinstance(part, (Word, int)) else json.dumps(part, ensure_ascii=False)
+                text = str(part) if isinstance(part, (EnumName, int)) else json.dumps(part, ensure_ascii=False)
                 yield f"{indent}{name}: {text}"
 
 
@@ -62,7 +62,7 @@ class Tensor:
 
     def fields(self) -> dict[str, Any]:
         """Return it as a field of ``input`` or ``output``."""
-        return {"name": self.name, "data_type": Word(self.kind), "dims": list(self.dims)}
+        return {"name": self.name, "data_type": EnumName(self.kind), "dims": list(self.dims)}
 
 
 @dataclass(frozen=True)

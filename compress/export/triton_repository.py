@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.export.triton_config import Graph, Tensor, Word, parameters, pbtxt, step
+from compress.export.triton_config import EnumName, Graph, Tensor, parameters, pbtxt, step
 from compress.export.triton_readme import readme
 from compress.files import write_json, write_text
 from compress.onnx.folder import MODEL, copy_beside
@@ -186,7 +186,7 @@ class Repository:
         return folder
 
     def _instances(self, *, gpu: bool) -> dict[str, Any]:
-        kind = Word("KIND_GPU" if gpu else "KIND_CPU")
+        kind = EnumName("KIND_GPU" if gpu else "KIND_CPU")
         return {"instance_group": [{"count": self.serving.instances, "kind": kind}]}
 
     def _texts(self) -> list[Tensor]:

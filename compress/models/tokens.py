@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
-from compress.mapped import Column, mapped
+from compress.mapped import MappedColumn, mapped
 from compress.tasks.base import Array
 from compress.tasks.functions import UNLABELLED
 
@@ -130,7 +130,7 @@ class Tokens:
 def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
     """Return the split's token numbers; a row longer than ``max_tokens`` is cut, the longer text first."""
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-    flat, offsets = {name: Column(np.int32) for name in names}, Column(np.int64)
+    flat, offsets = {name: MappedColumn(np.int32) for name in names}, MappedColumn(np.int64)
     offsets.append([0])
     end = truncated = 0
     answering: list[Sequence[int]] = []

@@ -44,7 +44,7 @@ class RangeRule:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRanges:
     """The ranges of tensors, and what they cost."""
 
     ranges: dict[str, Range]
@@ -110,7 +110,7 @@ class Collector:
         return error / least if least > 0 else 1.0
 
 
-def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> Measured:
+def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> MeasuredRanges:
     """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
 
     Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. What a softmax
@@ -142,7 +142,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
                         "Check that its training did not diverge."
                     ) from error
             bar.update(len(rows))
-    return Measured(
+    return MeasuredRanges(
         {name: collector.range() for name, collector in collectors.items()},
         {name: collector.excess() for name, collector in collectors.items()} if entropy else {},
     )

@@ -26,7 +26,7 @@ TABLES = ("Gather",)  # embedding tables: most of a small student's size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheme:
+class IntegerScheme:
     """What the integers of a graph are."""
 
     symmetric: bool = False  # signed activations around zero, as TensorRT wants them; else unsigned ones
@@ -81,7 +81,7 @@ def parts_of_activations(model: Any, parts: Mapping[str, Collection[str]]) -> di
     return {name: part_of[node.name] for node in model.graph.node if node.name in part_of for name in node.input[:2]}
 
 
-def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], scheme: Scheme) -> Any:
+def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], scheme: IntegerScheme) -> Any:
     """Return a copy of a graph (``onnx.ModelProto``) whose ``nodes`` are int8 over the given ranges.
 
     Results of products stay fp32. Without nodes the copy is as the graph is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from compress.benchmark.figures import Entry, Sensitivity
+from compress.benchmark.figures import Entry, SensitivityEntry
 from compress.report import formats
 from compress.report.figure import COLOURS, SERIES, axes, draw
 
@@ -40,7 +40,7 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
     return draw(name, f"{entry.name}: sensitivity of each part", width, height, paint)
 
 
-def in_words(found: Sensitivity) -> str:
+def in_words(found: SensitivityEntry) -> str:
     """Return how it was measured and the result."""
     spared = [part.part for part in found.parts if part.precision == "fp32"]
     left = found.steps[-1].drop if found.steps else 0.0
@@ -52,7 +52,7 @@ def in_words(found: Sensitivity) -> str:
     )
 
 
-def rows(found: Sensitivity) -> list[list[str]]:
+def rows(found: SensitivityEntry) -> list[list[str]]:
     """Return a row for each part: name, sensitivity, drop of the metric, precision."""
     return [
         [

@@ -9,7 +9,7 @@ from compress.benchmark.figures import Cut, Entry
 from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.schema import CARE, DO_NOT, SHIP, Augmentation, Reason, Report
+from compress.report.schema import CARE, DO_NOT, SHIP, AugmentationEntry, Reason, Report
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def _numbers(layers: list[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def augmented(made: Augmentation) -> str:
+def augmented(made: AugmentationEntry) -> str:
     """Return what came of an augmentation, in a sentence or two."""
     counts = made.counts
     added = f"{counts.get('kept', 0):,} rows of {counts.get('copies', 0):,} copies of training rows were added"
@@ -310,14 +310,14 @@ def augmented(made: Augmentation) -> str:
     return f"{added}; only the teacher labels them. Of the others {dropped}, {measured}.{spent}"
 
 
-def augmentation_facts(made: Augmentation) -> list[tuple[str, str]]:
+def augmentation_facts(made: AugmentationEntry) -> list[tuple[str, str]]:
     """Return the settings of an augmentation and what it did to words and texts, as (name, value)."""
     told = {"copies", "kept", "duplicates", "measured"}  # in the sentence
     settings = [(name, _scalar(value)) for name, value in made.settings.items()]
     return settings + [(name.replace("_", " "), f"{n:,}") for name, n in made.counts.items() if name not in told]
 
 
-def examples(made: Augmentation) -> list[tuple[str, str]]:
+def examples(made: AugmentationEntry) -> list[tuple[str, str]]:
     """Return (original, augmented) of its examples; the texts of a pair are divided by |."""
     return [(" | ".join(example.original), " | ".join(example.augmented)) for example in made.examples]
 

@@ -16,7 +16,7 @@ from compress.models.loading import load_config
 from compress.pipeline.artifact import Artifact, Cost, Rejected
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.quantize.mixed import Sensitivity
+from compress.quantize.mixed import MixedSearch
 from compress.report import gates
 from compress.settings import all_faults
 from compress.tasks.gate import POINT
@@ -53,7 +53,9 @@ class FailClosed:
         benchmark = self.recipe.benchmark
         found = gate(artifact, state, benchmark.chosen_devices(), benchmark.threads, self.recipe.max_drop)
         if found is not None:
-            self.console.print(Text(f"  {gates.in_words(artifact.name, found)}", style="dim" if found.passed else "yellow"))
+            self.console.print(
+                Text(f"  {gates.in_words(artifact.name, found)}", style="dim" if found.passed else "yellow")
+            )
         return replace(artifact, gate=found)
 
     def _instead(self, state: State, artifact: Artifact, stage: Stage, do: Do) -> State:
@@ -98,7 +100,7 @@ class FailClosed:
 def _costs(artifact: Artifact) -> tuple[Cost, ...]:
     """Return what int8 in each part costs, the costliest first; nothing where that was not measured."""
     found = artifact.details
-    if not isinstance(found, Sensitivity):
+    if not isinstance(found, MixedSearch):
         return ()
     parts = sorted(found.parts, key=lambda part: -part.sensitivity)
     return tuple(Cost(part.part, part.sensitivity, part.drop) for part in parts)
@@ -106,4 +108,4 @@ def _costs(artifact: Artifact) -> tuple[Cost, ...]:
 
 def _all_in_floats(artifact: Artifact) -> bool:
     found = artifact.details
-    return isinstance(found, Sensitivity) and all(part.precision == "fp32" for part in found.parts)
+    return isinstance(found, MixedSearch) and all(part.precision == "fp32" for part in found.parts)
