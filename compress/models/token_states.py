@@ -36,7 +36,9 @@ def states_of(model: PreTrainedModel, tokenizer: Any, pieces: Sequence[Sequence[
             ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows], device=device)
             states = getattr(model.base_model(input_ids=ids, attention_mask=mask), "last_hidden_state", None)
             if states is None:
-                raise ModelError(f"a teacher of type {model.config.model_type} has no states of tokens. Set student.start=random.")
+                raise ModelError(
+                    f"a teacher of type {model.config.model_type} has no states of tokens. Set student.start=random."
+                )
             real = mask[:, :, None]
             for number, mean in zip(chosen, ((states * real).sum(1) / real.sum(1)).float().cpu(), strict=True):
                 means[number] = mean

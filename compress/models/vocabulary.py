@@ -40,9 +40,9 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
     so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from. Raises
     ModelError for other kinds of tokenizers.
     """
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
-    model, numbers = said["model"], said["model"]["vocab"]
-    keep = {token["id"] for token in said["added_tokens"]} | set(tokenizer.all_special_ids)
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    model, numbers = rules["model"], rules["model"]["vocab"]
+    keep = {token["id"] for token in rules["added_tokens"]} | set(tokenizer.all_special_ids)
     for column in columns:
         keep |= set(np.unique(column).tolist())
     if model["type"] == "WordPiece":
@@ -74,16 +74,16 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
         folder = Path(aside)
         with quiet():
             tokenizer.save_pretrained(folder)
-        said = json.loads((folder / TOKENIZER).read_text())
-        model = said["model"]
+        rules = json.loads((folder / TOKENIZER).read_text())
+        model = rules["model"]
         model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
         if "merges" in model:
             known = model["vocab"].keys()
-            model["merges"] = [one for one in model["merges"] if {*_pair(one), "".join(_pair(one))} <= known]
-        for token in said["added_tokens"]:
+            model["merges"] = [merge for merge in model["merges"] if {*_pair(merge), "".join(_pair(merge))} <= known]
+        for token in rules["added_tokens"]:
             token["id"] = place[token["id"]]
-        said["post_processor"] = _renumbered(said["post_processor"], place)
-        (folder / TOKENIZER).write_text(json.dumps(said, ensure_ascii=False))
+        rules["post_processor"] = _renumbered(rules["post_processor"], place)
+        (folder / TOKENIZER).write_text(json.dumps(rules, ensure_ascii=False))
         beside = folder / "tokenizer_config.json"
         settings = json.loads(beside.read_text())
         if "added_tokens_decoder" in settings:
@@ -130,15 +130,15 @@ def wordless(longest: int) -> Any:
 
 def with_model(tokenizer: Any, model: dict[str, Any], special: list[str]) -> Any:
     """Return ``tokenizer`` with another model; ``special`` tokens come first in its vocabulary, in this order."""
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
     place = {tokenizer.convert_tokens_to_ids(word): number for number, word in enumerate(special)}
-    said["model"] = model
-    said["added_tokens"] = [
-        token | {"id": place[token["id"]]} for token in said["added_tokens"] if token["id"] in place
+    rules["model"] = model
+    rules["added_tokens"] = [
+        token | {"id": place[token["id"]]} for token in rules["added_tokens"] if token["id"] in place
     ]
-    said["post_processor"] = _renumbered(said["post_processor"], place)
+    rules["post_processor"] = _renumbered(rules["post_processor"], place)
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(said)),
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,
@@ -198,7 +198,7 @@ def _renumbered(processor: Any, place: dict[int, int]) -> Any:
     if processor is None:
         return None
     if processor["type"] == "Sequence":
-        return processor | {"processors": [_renumbered(one, place) for one in processor["processors"]]}
+        return processor | {"processors": [_renumbered(part, place) for part in processor["processors"]]}
     if processor["type"] == "TemplateProcessing":
         special = {
             name: token | {"ids": [place[number] for number in token["ids"]]}

@@ -18,18 +18,18 @@ from compress.models.static import StaticConfig, StaticForSequenceClassification
 from compress.models.tokens import tokenize
 from compress.settings import at_least, positive
 from compress.student.base import Material
-from compress.student.words import OfEmbeddings, Start
+from compress.student.words import EmbeddingStudent, WordStart
 
 
 @dataclass(kw_only=True)
-class Static(OfEmbeddings):
+class Static(EmbeddingStudent):
     """A weighted mean of the embeddings of tokens and bigrams, and one hidden layer: no token sees another.
 
     Embeddings and weights start as model2vec's (Tulkens & van Dongen 2024, github.com/MinishLab/model2vec).
     """
 
     embedding_size: int | None = 256  # width of the embeddings; null: the teacher's
-    start: Start = Start.states  # start of the embeddings: states, teacher or random; the rest is random
+    start: WordStart = WordStart.states  # start of the embeddings: states, teacher or random; the rest is random
     bigrams: int = 0  # rows of a table that all pairs of neighbouring tokens share, by a hash; 0: none
     hidden_size: int = 256  # units between the mean and the output
     smoothing: float = 1e-3  # a in the start of a token's weight, a / (a + its share of the training rows' tokens)

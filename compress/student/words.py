@@ -37,7 +37,7 @@ class Pieces(Enum):
     words = "words"
 
 
-class Start(Enum):
+class WordStart(Enum):
     """teacher: the teacher's word embeddings; states: what its layers make of each token read alone; random."""
 
     teacher = "teacher"
@@ -46,14 +46,14 @@ class Start(Enum):
 
 
 @dataclass(kw_only=True)
-class OfEmbeddings(Student):
+class EmbeddingStudent(Student):
     """Settings that students without attention share."""
 
     tokens: Pieces = Pieces.sub_words  # sub_words: the teacher's; words: those of the training texts
     vocabulary: int = 30000  # number of most frequent words to keep, if tokens are words
     min_count: int = 2  # rarer words become unknown, if tokens are words
     embedding_size: int | None = None  # default: the teacher's, or 300 where it has no model
-    start: Start = Start.teacher  # start of the embeddings: teacher, states or random; the rest is random
+    start: WordStart = WordStart.teacher  # start of the embeddings: teacher, states or random; the rest is random
     dropout: float = 0.1  # share of units dropped in training
     max_tokens: int | None = None  # where the teacher has no model, longer rows are cut; default: 128
 
@@ -62,7 +62,7 @@ class OfEmbeddings(Student):
     @property
     def needs_weights(self) -> bool:
         """Words that start at random need none."""
-        return self.tokens is not Pieces.words or self.start is not Start.random
+        return self.tokens is not Pieces.words or self.start is not WordStart.random
 
     def stem(self, task: Task) -> Any:
         """Return the sizes that this has where no model of a teacher has others, with the head of the task."""
@@ -132,11 +132,11 @@ class OfEmbeddings(Student):
 
     def started(self, student: PreTrainedModel, teacher: PreTrainedModel, material: Material | None) -> PreTrainedModel:
         """Return the student with its embeddings as `start` says."""
-        if self.start is Start.random:
+        if self.start is WordStart.random:
             return student
         own = student.get_input_embeddings()
         assert isinstance(own, nn.Embedding)
-        if self.start is Start.states:
+        if self.start is WordStart.states:
             weight = principal_components(self._states(teacher, material), own.embedding_dim)
         else:
             weight = narrowed(self._embeddings(teacher, material), own.embedding_dim)

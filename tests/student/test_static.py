@@ -18,7 +18,7 @@ from compress.models.tokens import tokenize
 from compress.models.vocabulary import used_pieces, with_pieces, with_rows
 from compress.student.base import Material
 from compress.student.static import Static
-from compress.student.words import Pieces, Start
+from compress.student.words import Pieces, WordStart
 from tests.conftest import tiny_model, tiny_tokenizer
 from tests.student.test_words import PAIRS, TEXTS
 
@@ -160,5 +160,5 @@ def test_fewer_tokens_give_the_same_answers_bigrams_and_all() -> None:
 
 
 def test_the_start_may_be_the_teachers_word_embeddings() -> None:
-    model, _ = built(Static(start=Start.teacher, embedding_size=None), TEXTS)
+    model, _ = built(Static(start=WordStart.teacher, embedding_size=None), TEXTS)
     assert torch.equal(model.embeddings.weight[5], tiny_model().get_input_embeddings().weight[5])
