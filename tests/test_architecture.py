@@ -228,9 +228,11 @@ FORCED = {
     "models/ensemble.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/multi_task.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/segments.py": "it is shipped with the weights, and there has transformers' own loss",
+    "models/static.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/registration.py": "it names those classes",
     "student/bilstm.py": "it names such a class",
     "student/cnn.py": "it names such a class",
+    "student/static.py": "it names such a class",
     "distill/multi_task.py": "it names such a class",
 }
 """Files that may know what is predicted, and why."""

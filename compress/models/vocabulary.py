@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,9 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
+from compress.models.segments import OfEmbeddings
 
 TOKENIZER = "tokenizer.json"
-KINDS = ("WordPiece", "BPE", "WordLevel")  # tokenizers that can lose pieces
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")  # tokenizers that can lose pieces
 
 
 def kind_of(tokenizer: Any) -> str:
@@ -36,8 +39,9 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
 
     ``columns`` are the token numbers of those ``texts``. Special and added tokens stay; of WordPiece every single
     character, so that other words can still be spelt, and the pieces at which it fails on words that it cannot cut,
-    so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from. Raises
-    ModelError for other kinds of tokenizers.
+    so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from; of Unigram
+    every single character and byte, and its least likely piece, from whose score it takes that of unknown
+    characters. Raises ModelError for other kinds of tokenizers.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     model, numbers = rules["model"], rules["model"]["vocab"]
@@ -50,6 +54,11 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
         return keep | {numbers[piece] for word in _words(tokenizer, texts) for piece in _failing(word, numbers, prefix)}
     if model["type"] == "WordLevel":
         return keep
+    if model["type"] == "Unigram":
+        keep |= {number for number, (piece, _) in enumerate(numbers) if len(piece) == 1}
+        if model["byte_fallback"]:
+            keep |= {number for number, (piece, _) in enumerate(numbers) if _BYTE.fullmatch(piece)}
+        return keep | {min(range(len(numbers)), key=lambda number: numbers[number][1])}
     if model["type"] != "BPE":
         raise ModelError(f"pieces of a {model['type']} tokenizer cannot be dropped: supported are {', '.join(KINDS)}.")
     keep |= {number for piece, number in numbers.items() if len(piece) == 1}
@@ -67,7 +76,7 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
 
 
 def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
-    """Return a tokenizer of the pieces with these numbers, in this order; they are numbered from 0 again."""
+    """Return a tokenizer of the pieces with these ascending numbers; they are numbered from 0 again."""
     place = {old: new for new, old in enumerate(keep)}
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
@@ -75,7 +84,11 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
             tokenizer.save_pretrained(folder)
         rules = json.loads((folder / TOKENIZER).read_text())
         model = rules["model"]
-        model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
+        if model["type"] == "Unigram":
+            model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in place]
+            model["unk_id"] = place.get(model["unk_id"])
+        else:
+            model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
         if "merges" in model:
             known = model["vocab"].keys()
             model["merges"] = [merge for merge in model["merges"] if {*_pair(merge), "".join(_pair(merge))} <= known]
@@ -89,7 +102,7 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
             decoder = settings["added_tokens_decoder"]
             settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in decoder.items()}
             beside.write_text(json.dumps(settings))
-        for other in ("vocab.txt", "vocab.json", "merges.txt"):
+        for other in ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"):
             (folder / other).unlink(missing_ok=True)
         return load_tokenizer(folder)
 
@@ -153,6 +166,8 @@ def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:
     with torch.no_grad():
         new.weight.copy_(old.weight[torch.tensor(keep, device=old.weight.device)])
     model.set_input_embeddings(new)
+    if isinstance(model, OfEmbeddings):
+        model.keep_tokens(torch.tensor(keep, device=old.weight.device))
     model.config.vocab_size = len(keep)
     for name in ("pad", "bos", "eos", "cls", "sep"):
         number = getattr(model.config, f"{name}_token_id", None)

@@ -22,7 +22,7 @@ from compress.models.positions import longest_row
 from compress.settings import at_least
 from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
-from compress.student.stand_in import OfModel
+from compress.student.stand_in import BuiltFromModel
 from compress.tasks.heads import HEAD
 
 
@@ -34,7 +34,7 @@ class Normalization(Enum):
 
 
 @dataclass(kw_only=True)
-class Mobile(OfModel):
+class Mobile(BuiltFromModel):
     """MobileBERT (Sun et al., arXiv:2004.02984): bottlenecks and stacked feed-forward networks in every layer."""
 
     layers: int | None = None  # how many; default: the teacher's

@@ -22,7 +22,7 @@ from compress.models.low_rank import low_rank
 from compress.settings import at_least
 from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
-from compress.student.stand_in import OfModel
+from compress.student.stand_in import BuiltFromModel
 
 
 class Share(Enum):
@@ -41,7 +41,7 @@ class LayerStart(Enum):
 
 
 @dataclass(kw_only=True)
-class Shared(OfModel):
+class Shared(BuiltFromModel):
     """Layers that share weights, factorised word embeddings (ALBERT, arXiv:1909.11942): smaller, not faster."""
 
     share: Share = Share.all  # what all layers share: all, attention or feed_forward

@@ -67,7 +67,7 @@ class WithStandIn(Student):
 
 
 @dataclass(kw_only=True)
-class OfModel(WithStandIn):
+class BuiltFromModel(WithStandIn):
     """A student whose stand-in has a setting of its own."""
 
     model: str | None = None  # folder or hub id that it is built from where the teacher only answers

@@ -28,6 +28,7 @@ from compress.quantize.int8 import DynamicInt8
 from compress.student.base import Material
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
+from compress.student.static import Static
 from compress.student.words import EmbeddingStudent, Pieces, WordStart, narrowed
 from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
@@ -40,8 +41,9 @@ STUDENTS = (
     BiLstm(hidden_size=4, fully_connected_size=10, layers=2, embedding_size=8),
     Cnn(filters=5),
     Cnn(filters=4, widths=[2], pooling=Pooling.mean, embedding_size=20),
+    Static(bigrams=50, embedding_size=8, hidden_size=6),
 )
-NAMES = ("bilstm", "two layers", "cnn", "mean")
+NAMES = ("bilstm", "two layers", "cnn", "mean", "static")
 
 
 def built(student: EmbeddingStudent, split: Split, family: str = "bert") -> tuple[PreTrainedModel, Any]:
@@ -243,11 +245,18 @@ def test_embeddings_may_start_at_random() -> None:
     assert not torch.equal(model.get_input_embeddings().weight, tiny_model().get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("name", ["bilstm", "cnn"])
+WHOLE: dict[str, tuple[EmbeddingStudent, float]] = {
+    "bilstm": (BiLstm(tokens=Pieces.words, hidden_size=8), 1e-2),
+    "cnn": (Cnn(tokens=Pieces.words, filters=8), 1e-2),
+    "static": (Static(tokens=Pieces.words, bigrams=100, embedding_size=8), 3e-2),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     save_tiny(tmp_path / "teacher")
-    student = BiLstm(tokens=Pieces.words, hidden_size=8) if name == "bilstm" else Cnn(tokens=Pieces.words, filters=8)
-    distill = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=6, learning_rate=1e-2, batch_size=16)
+    student, rate = WHOLE[name]
+    distill = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=6, learning_rate=rate, batch_size=16)
     parts = {"student": student, "distill": distill, "quantize": {"dynamic": DynamicInt8()}}
     recipe(files, tmp_path / "teacher", tmp_path, **parts, prune={"vocabulary": PruneVocabulary()}).run()
     said = json.loads((tmp_path / "run" / "report.json").read_text())
