@@ -18,7 +18,7 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_labels
 from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import LONGEST
-from compress.tasks.functions import label_loss, label_soft_target_loss
+from compress.tasks.functions import label_loss, label_soft_target_loss, mean_of_softened_labels
 from compress.tasks.heads import THRESHOLDS
 from compress.tasks.judging import Head, judge_labels
 from compress.tasks.label_lists import listed, names_of
@@ -216,6 +216,10 @@ class MultiLabel(Task):
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return `label_soft_target_loss`."""
         return label_soft_target_loss(logits, others, temperature)
+
+    def softened(self, members: Tensor, temperature: float) -> Tensor:
+        """Return `mean_of_softened_labels`."""
+        return mean_of_softened_labels(*members.unbind(2), temperature)
 
     def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
         """Return the thresholds of a model that answers validation rows with these logits."""
