@@ -50,7 +50,7 @@ class Validated(Details):
         what = (
             f"training lowered {difference.metric} on {said['rows']:,} validation rows from {said['before']:.4f} to "
             f"{said['after']:.4f} (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}, "
-            f"p = {difference.p:.2g})"
+            f"p = {difference.p:.2g}{'' if difference.clear else ', which may be chance'})"
         )
         return [what + ("; the weights from before it go on" if self.start_goes_on else "")]
 
