@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.latency import Reads, grid, real_rows
-from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
 from compress.files import hash_json, write_json
 from compress.machine import describe
@@ -92,7 +92,7 @@ class OnDevice:
 
 
 def measure_on(
-    device: Device, scores: Scores, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
+    device: Device, scores: ScoredRows, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
 ) -> OnDevice:
     """Return what stages and artifacts of a run do on a device, from the cache where it is known.
 
@@ -108,7 +108,7 @@ def measure_on(
     return found
 
 
-def _runs(found: OnDevice, way: Way, scores: Scores, timing: Timing, *, first: bool) -> bool:
+def _runs(found: OnDevice, way: Way, scores: ScoredRows, timing: Timing, *, first: bool) -> bool:
     """Return whether a way of running works; its logits, or the reason, are kept in ``found``."""
     if not way.in_grid or (first and way.subject.startswith(STAGES) and not way.variant.name):
         return True  # stages are scored in batches; where a model has several variants, each is run row by row
@@ -160,7 +160,7 @@ def ways_on(device: Device, state: State) -> OnDevice:
 
 
 def latencies(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, state: State, timing: Timing,
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, state: State, timing: Timing,
     beside: Mapping[str, Reads], *, anew: bool = False,
 ) -> dict[str, list[Entry]]:  # fmt: skip
     """Return the timings of all ways, by label, measured alternately: real rows, then the grid.
@@ -214,7 +214,7 @@ def _read(folder: Path) -> dict[str, list[Entry]]:
 
 
 def _time_ways(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing, beside: Mapping[str, Reads]
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, timing: Timing, beside: Mapping[str, Reads]
 ) -> dict[str, list[Entry]]:
     """Return the timings of all ways, by label, and of models ``beside`` them, by name, measured now."""
     every = {way.label: way for some in ways.values() for way in some}

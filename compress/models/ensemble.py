@@ -93,12 +93,12 @@ class EnsembleForSequenceClassification(PreTrainedModel):
         answers, voices, states = [], [], None
         for number, (member, order) in enumerate(zip(self.members, self.config.orders or [], strict=True), start=1):
             hidden = output_hidden_states and number == self.config.chosen
-            said = member(**inputs, output_hidden_states=hidden)
-            answers.append(said.logits[:, order])
-            inner = getattr(said, "members", None)  # of an ensemble among the members
-            alone = torch.stack([torch.zeros_like(said.logits), said.logits], dim=1).unsqueeze(1)
+            output = member(**inputs, output_hidden_states=hidden)
+            answers.append(output.logits[:, order])
+            inner = getattr(output, "members", None)  # of an ensemble among the members
+            alone = torch.stack([torch.zeros_like(output.logits), output.logits], dim=1).unsqueeze(1)
             voices.append((alone if inner is None else inner)[..., order])
-            states = said.hidden_states if hidden else states
+            states = output.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
         stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
         if kind == "multi_label_classification":
@@ -107,11 +107,11 @@ class EnsembleForSequenceClassification(PreTrainedModel):
             how = "logits" if kind == "regression" else how
             logits, share = combined(stacked, weights, how), shares(stacked, weights, how).expand_as(stacked)
         loss = classification_loss(logits, labels, self.config)
-        heard = [
+        weighted = [
             torch.stack([own.log()[:, None] + voice[:, :, 0], voice[:, :, 1]], dim=2)
             for own, voice in zip(share, voices, strict=True)
         ]
-        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(heard, 1))
+        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(weighted, 1))
 
 
 def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:

@@ -129,7 +129,9 @@ def test_soft_targets_of_several_labels_are_the_mean_of_each_labels_answers_at_t
     expected = 0.0
     for row in range(len(ours)):
         for label in range(2):
-            shares = [weight * sure(how, said[row, label]) for weight, said in zip([1, 2], [alone, within], strict=True)]
+            shares = [
+                weight * sure(how, said[row, label]) for weight, said in zip([1, 2], [alone, within], strict=True)
+            ]
             own = [said[row, 1 - label] for said in parts]  # the second label of the ensemble is the inner one's first
             inner_shares = [weight * sure(how, logit) for weight, logit in zip(WEIGHTS, own, strict=True)]
             inner_mean = sum(s * torch.sigmoid(o / temperature) for s, o in zip(inner_shares, own, strict=True))
