@@ -317,7 +317,7 @@ class Task(ABC):
 
         ``members`` (batch, members, 2, outputs) are the logarithms of their shares in the mean, and their logits.
         """
-        return mean_of_softened(*members.unbind(2), temperature)
+        return mean_of_softened(members[:, :, 0], members[:, :, 1], temperature)
 
     # answers
 
