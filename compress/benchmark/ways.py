@@ -161,12 +161,12 @@ def ways_on(device: Device, state: State) -> OnDevice:
 
 def latencies(
     device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, state: State, timing: Timing,
-    beside: Mapping[str, Reads], *, anew: bool = False,
+    beside: Mapping[str, Reads], *, again: bool = False,
 ) -> dict[str, list[Entry]]:  # fmt: skip
     """Return the timings of all ways, by label, measured alternately: real rows, then the grid.
 
     They are kept in the cache where nothing failed: what had too little memory once is tried again. Noisy ones that
-    are found there are measured once more, and the set with fewer noisy figures stays. ``anew`` measures in any case,
+    are found there are measured once more, and the set with fewer noisy figures stays. ``again`` measures in any case,
     and what was measured last stays.
     """
     kept: dict[str, list[Entry]] = {}
@@ -186,10 +186,10 @@ def latencies(
     ]  # fmt: skip
     kind = Kind("latency", revision=5)
     try:
-        product = state.workshop.make(kind, made_with, work, anew=anew)
+        product = state.workshop.make(kind, made_with, work, again=again)
         if product.reused and _noisy(found := _read(product.folder)):
             kept.update(found)
-            product = state.workshop.make(kind, made_with, work, anew=True)
+            product = state.workshop.make(kind, made_with, work, again=True)
     except _Incomplete as incomplete:
         return kept or incomplete.entries
     return _read(product.folder)

@@ -70,7 +70,7 @@ def _timed(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> Repor
         place = ways_on(device, state)
         beside = {TFIDF: cheap.answer} if cheap is not None and device is CPU else {}
         with device.active(), torch_threads(benchmark.threads):
-            place.latency = latencies(device, place.ways, scores, state, benchmark.timing(), beside, anew=True)
+            place.latency = latencies(device, place.ways, scores, state, benchmark.timing(), beside, again=True)
         places.append(place)
     reference, ending = STAGES + report.stages[0].name, STAGES + report.stages[-1].name
     cpu = next((place for place in places if place.device is CPU), None)

@@ -132,7 +132,7 @@ def strays(counts: Mapping[str, int]) -> list[str]:
 
 
 def in_small_letters(tags: Iterable[str]) -> bool:
-    """Return whether tags mark spans but for their letters, as ``b-person``."""
+    """Return whether tags mark spans except for small letters, as ``b-person``."""
     known = set(tags)
     return not follows_scheme(known) and follows_scheme(tag[:1].upper() + tag[1:] for tag in known)
 

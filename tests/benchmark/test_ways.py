@@ -20,7 +20,7 @@ QUIET, NOISY = {}, {"noise": "9.0 tasks shared 2 cores"}
 
 
 @pytest.mark.parametrize(
-    ("measured", "anew", "shown"),
+    ("measured", "again", "shown"),
     [
         ([[QUIET, QUIET]], [False, False, False], [1, 1, 1]),
         ([[NOISY, NOISY], [NOISY, QUIET], [QUIET, QUIET]], [False, False, False, False], [1, 2, 3, 3]),
@@ -30,7 +30,7 @@ QUIET, NOISY = {}, {"noise": "9.0 tasks shared 2 cores"}
     ],
 )
 def test_noisy_timings_are_measured_once_more_when_they_are_found_and_the_quieter_ones_stay(
-    measured: list[list[dict[str, Any]]], anew: list[bool], shown: list[int], tmp_path: Path,
+    measured: list[list[dict[str, Any]]], again: list[bool], shown: list[int], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     (tmp_path / "cache").mkdir()
@@ -43,8 +43,8 @@ def test_noisy_timings_are_measured_once_more_when_they_are_found_and_the_quiete
         return {"stages/teacher": [{"median_ms": number, **noise} for noise in noises]}
 
     monkeypatch.setattr(ways, "_time_ways", made_up)
-    for again, number in zip(anew, shown, strict=True):
-        found = latencies(CPU, {}, None, state, TIMING, {}, anew=again)  # type: ignore[arg-type]  # nothing is scored
+    for asked, number in zip(again, shown, strict=True):
+        found = latencies(CPU, {}, None, state, TIMING, {}, again=asked)  # type: ignore[arg-type]  # nothing is scored
         assert [entry["median_ms"] for entry in found["stages/teacher"]] == [number] * 2
     assert next(given, None) is None
 
