@@ -94,6 +94,8 @@ WITH_TYPES = ("bert", "electra", "ernie")
 LATER_FAMILIES = tuple(name for name in CONFIGS if name not in FAMILY_NAMES)
 EVERY_FAMILY = [*FAMILY_NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER_FAMILIES)]
 """All families for a test that every one must pass; the later ones run with the slow tests."""
+LIKE_BERT = [family for family in EVERY_FAMILY if family == "bert" or "modernbert" not in str(family)]
+"""Those whose modules are BERT's by other names: three projections with biases, embeddings that are a sum."""
 BERT_NOW = [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 """All families for a test of a whole chain; those after BERT run with the slow tests (`make test-all`)."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import nn
 from transformers import ErnieConfig, PreTrainedModel
 
-from compress.families.base import Embeddings
+from compress.families.base import SummedEmbeddings
 from compress.families.bert import BertFamily
 from compress.families.registry import register
 
@@ -19,7 +19,7 @@ class ErnieFamily(BertFamily):
     encoder = "ernie"
     known_to_transformers_js = False
 
-    def embeddings(self, model: PreTrainedModel) -> Embeddings:
+    def embeddings(self, model: PreTrainedModel) -> SummedEmbeddings:
         """Return the sum of words, positions and types; to each type the embedding of task 0, if any, is added."""
         summed = super().embeddings(model)
         tasks = getattr(self.embedders(model)[0], "task_type_embeddings", None)

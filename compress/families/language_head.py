@@ -69,14 +69,15 @@ def has_language_head(model: str | Path, config: Any) -> bool:
     """Return whether a folder's weights, or a hub id's declared architecture, have a masked-language-model head."""
     folder = Path(model)
     if folder.is_dir():
-        wanted = f"{_names(config).dense}.weight"
+        names = _names(config)
+        wanted = names.only_there or f"{names.dense}.weight"
         for path in folder.glob("*.safetensors"):
             with plain_errors(model), safe_open(path, framework="pt") as file:
                 if wanted in file.keys():  # noqa: SIM118
                     return True
         return False
-    names = config.architectures or []
-    return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in names)
+    classes = config.architectures or []
+    return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in classes)
 
 
 def _names(config: Any) -> LanguageHeadNames:

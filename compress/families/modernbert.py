@@ -90,8 +90,8 @@ class ModernBertFamily(Family):
         return ("head.dense", "classifier") if has_submodule(model, "classifier") else None
 
     def language_head(self) -> LanguageHeadNames | None:
-        """Return the two parts before the decoder."""
-        return LanguageHeadNames("head.dense", "head.norm")
+        """Return the two parts before the decoder; a classifier has parts of the same names."""
+        return LanguageHeadNames("head.dense", "head.norm", "decoder.bias")
 
     def language_activation(self, config: Any) -> str:
         """Return the head's own activation."""
