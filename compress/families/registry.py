@@ -100,8 +100,8 @@ def family_of(config: Any) -> Family:
     if family is None:
         raise ModelError(
             f"{config.model_type} models cannot be taken apart here. Supported: {', '.join(FAMILIES)}. Name a teacher "
-            "of one of these families, or choose a student that learns from answers alone (student=bilstm, cnn or saved); "
-            "compress export takes any classifier as it is."
+            "of one of these families, or choose a student that learns from answers alone (student=bilstm, cnn or "
+            "saved); compress export takes any classifier as it is."
         )
     return family
 
