@@ -148,7 +148,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
         graph = tp.DependencyGraph().build_dependency(
             model,
             example_inputs={"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
-            output_transform=lambda said: said.logits,
+            output_transform=lambda output: output.logits,
             unwrapped_parameters=[],
             customized_pruners=pruners,
             ignored_layers=[],
