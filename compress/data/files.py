@@ -100,7 +100,7 @@ class Files(Data):
         """Read the given files; raises DataError at the first unusable one."""
         return self.read_for(AUTO)
 
-    def read_for(self, task: str) -> Parts:
+    def read_for(self, task: str) -> Splits:
         """Read the given files; of a task whose texts are apart, unlabelled rows may be single texts."""
         alone = task in TASKS and TASKS[task].apart
         if not self.train:

@@ -88,7 +88,7 @@ class Data(Settings):
         """Return the raw rows of each split."""
         raise NotImplementedError
 
-    def read_for(self, task: str) -> Parts:
+    def read_for(self, task: str) -> Splits:
         """Return the raw rows of each split, as the task of that name may have them; see `Task.apart`."""
         return self.read()
 

@@ -25,12 +25,8 @@ from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
-<<<<<<< HEAD
 from compress.models.tokens import Tokens
-from compress.train.callbacks import Bar, Keeper
-=======
 from compress.train.callbacks import Keeper, ProgressBar
->>>>>>> trunk
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
