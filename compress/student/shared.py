@@ -20,8 +20,9 @@ from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.settings import at_least
-from compress.student.base import Material, Student
+from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
+from compress.student.stand_in import BuiltFromModel
 
 
 class Share(Enum):
@@ -40,7 +41,7 @@ class LayerStart(Enum):
 
 
 @dataclass(kw_only=True)
-class Shared(Student):
+class Shared(BuiltFromModel):
     """Layers that share weights, factorised word embeddings (ALBERT, arXiv:1909.11942): smaller, not faster."""
 
     share: Share = Share.all  # what all layers share: all, attention or feed_forward
@@ -54,11 +55,10 @@ class Shared(Student):
         yield from at_least(self, "layers", 1)
         yield from at_least(self, "embedding_size", 0)
         yield from layer_map_faults("layer_map", self.layer_map)
-        if known.teacher is not None:
-            yield from self._against(known.teacher)
         yield from super().faults(known)
 
-    def _against(self, teacher: Any) -> Iterator[Fault]:
+    def against(self, teacher: Any) -> Iterator[Fault]:
+        """Sizes fit the model that this is built from, and its family is known."""
         if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
             rule = f"cannot start from a teacher of type {teacher.model_type}"
             remedy = f"Name an unpruned teacher of a type in {', '.join(FAMILIES)}."
