@@ -27,8 +27,8 @@ def row_numbers(rows: Rows) -> Array:
     seen: Counter[bytes] = Counter()
     numbers = np.empty(len(rows), dtype=np.float64)
     for index, key in enumerate(zip(rows.texts, rows.pairs or [""] * len(rows), strict=True)):
-        said = "\x00".join(key).encode()
-        digest = hashlib.blake2b(said + b"\x00%d" % seen[said], digest_size=6).digest()  # 48 bits: exact in fp64
-        seen[said] += 1
+        content = "\x00".join(key).encode()
+        digest = hashlib.blake2b(content + b"\x00%d" % seen[content], digest_size=6).digest()  # 48 bits: exact in fp64
+        seen[content] += 1
         numbers[index] = int.from_bytes(digest, "big")
     return numbers

@@ -27,12 +27,12 @@ from compress.models.cnn import (
 )
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
-from compress.models.static import StaticConfig, StaticForSequenceClassification
+from compress.models.static import StaticConfig, StaticForSentenceVectors, StaticForSequenceClassification
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
 from compress.tasks.tags import Tags
-from compress.tasks.vectors import Vectors
+from compress.tasks.vectors import SentenceVectors
 
 FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
 CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
@@ -51,6 +51,7 @@ TAGGERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
 EMBEDDERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (BiLstmConfig, BiLstmForSentenceVectors),
     (CnnConfig, CnnForSentenceVectors),
+    (StaticConfig, StaticForSentenceVectors),
 )
 """The same for models that answer with a vector."""
 _autos: list[Any] = []
@@ -58,7 +59,7 @@ _autos: list[Any] = []
 
 def register() -> None:
     """Make transformers know every type of ours: the three lists above, and all forms of families for every task."""
-    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS), (Vectors, EMBEDDERS)):
+    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS), (SentenceVectors, EMBEDDERS)):
         for config_class, model_class in models:
             AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
             task.auto.register(config_class, model_class, exist_ok=True)

@@ -156,9 +156,9 @@ def _of_pooling(model: str | Path, place: str, told: dict[str, Any]) -> None:
     known = {**_POOLINGS, **{f"pooling_mode_{pooling}": pooling for pooling in _POOLINGS.values()}}
     poolings = {known.get(mode) for mode in modes}
     if len(poolings) != 1 or None in poolings:
-        said = ", ".join(modes) or "no pooling_mode"
+        named_modes = ", ".join(modes) or "no pooling_mode"
         told["refused"] = (
-            f"pools its tokens by {said} ({place}/config.json), and one of {', '.join(_POOLINGS)} is known"
+            f"pools its tokens by {named_modes} ({place}/config.json), and one of {', '.join(_POOLINGS)} is known"
         )
         return
     told["pooling"] = poolings.pop()

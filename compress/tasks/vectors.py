@@ -41,7 +41,7 @@ class VectorAdoption(Adoption):
 
 
 @dataclass(frozen=True)
-class Vectors(Task):
+class SentenceVectors(Task):
     """One vector per text. Rows of data are two texts and a score of how alike they are.
 
     A model reads single texts, so the rows of a split are texts. Labels are (texts, 3): the number of the row that a

@@ -33,14 +33,16 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
+from compress.student.static import Static
+from compress.student.words import WordStart
 from compress.tasks.choice import TaskChoice
 from compress.tasks.sentence_vectors import POOLINGS, pooled
 from compress.tasks.vector_pairs import pairs_of, same_nearest
-from compress.tasks.vectors import Vectors
+from compress.tasks.vectors import SentenceVectors
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import BAD, FAMILY_NAMES, GOOD, reviews, save_tiny, tiny_tokenizer, write_tsv
 
-TASK = Vectors(0, 5, 4, "mean")
+TASK = SentenceVectors(0, 5, 4, "mean")
 
 
 def scored_pairs(rows: int, seed: int) -> list[tuple[str, ...]]:
@@ -229,7 +231,7 @@ def test_pooling_is_that_of_a_loop_over_real_tokens(pooling: str) -> None:
 def encoder(folder: Path, **head: Any) -> Any:
     config = load_config(folder)
     note_modules(config, folder)
-    task = Vectors(0, 5)
+    task = SentenceVectors(0, 5)
     task, _ = task.renumbered(task.adopt(config, {}), [])  # type: ignore[assignment]
     return load_encoder(folder, config, task.head_config() | head, trained=False)
 
@@ -296,7 +298,7 @@ def test_what_a_folder_of_sentence_transformers_says_is_followed_or_refused(tmp_
     told = with_modules(folder, "Transformer", "Pooling")
     data = Files(**files).load("vectors", 0)
     found = Teacher(model=str(told), max_tokens=16).inspect(data)
-    assert isinstance(found.data.task, Vectors)
+    assert isinstance(found.data.task, SentenceVectors)
     assert (found.data.task.pooling, found.data.task.normalized, found.data.task.width) == ("cls", False, 16)
     assert "pooled by cls and have their own length" in found.lines[0]
     assert "pooling cls, and task.pooling is mean" in refusal("Transformer", "Pooling", pooling="mean")
@@ -339,7 +341,9 @@ def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path)
     assert not (run.folder / "student" / "modules.json").exists()  # its layers are narrower than transformers builds
 
 
-@pytest.mark.parametrize("student", [Cnn(filters=6, widths=[1, 2]), BiLstm(hidden_size=8)])
+@pytest.mark.parametrize(
+    "student", [Cnn(filters=6, widths=[1, 2]), BiLstm(hidden_size=8), Static(start=WordStart.random)]
+)
 def test_students_without_attention_give_vectors_whatever_the_padding(tmp_path: Path, student: Any) -> None:
     model = student.build(encoder(save_tiny(tmp_path / "teacher")))
     texts = ["the film was good", "awful"]
