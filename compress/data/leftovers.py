@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from compress.data.apart import texts_apart
 from compress.data.cutting import cut
 from compress.data.dataset import Dataset, Split
-from compress.data.rows import Rows, key_of
+from compress.data.rows import Rows
 from compress.wording import counted
 
 
-def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
-    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that are in no split, seeded."""
-    used = {key for split in (data.train, data.validation, data.test) for key in _keys(split)}
+def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int, seed: int) -> Dataset:
+    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that no split has, seeded.
+
+    ``chosen`` are the rows of the splits as they were read.
+    """
+    used = {key for split in chosen for key in split.keys}
     free = [row for row, key in enumerate(train.keys) if key not in used]
     if not free:
         note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
         return replace(data, notes=(*data.notes, note))
     left, task = _chosen(train.take(np.asarray(free)), rows, seed), data.task
-    more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
+    if task.apart:
+        more = texts_apart(left)
+    else:
+        more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
     if task.grouped:
         labels = task.encoded([task.encode(label) for label in left.words])
-        more = replace(more, labels=task.without_labels(labels), grouped=type(task))
+        more = replace(more, labels=task.without_labels(labels), grouped=True)
     note = (
         f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
         "labels: only the teacher labels them."
@@ -38,8 +46,3 @@ def _chosen(free: Rows, number: int, seed: int) -> Rows:
     if free.groups is not None and number < len(free):
         return free.take(cut(free.groups, [0] * len(free), number, seed)[1])
     return free.take(np.sort(np.random.default_rng(seed).permutation(len(free))[:number]))
-
-
-def _keys(split: Split) -> list[str]:
-    pairs = [None] * len(split) if split.pairs is None else split.pairs
-    return [key_of(*both) for both in zip(split.texts, pairs, strict=True)]

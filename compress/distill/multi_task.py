@@ -228,10 +228,7 @@ class MultiTask(Training):
         curves = fit(
             MultiTaskDistillation(model, parts), TaskRows(rows), self, seed=state.seed, folder=folder / SCRATCH,
             title="multi_task", validate=validate,
-            order=ByTask(
-                [tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed,
-                [tokens.groups for tokens in rows],
-            ),
+            order=ByTask([tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed),
         )  # fmt: skip
         found = measured()
         save_model(model.cpu(), tokenizer, folder)

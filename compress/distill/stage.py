@@ -105,6 +105,9 @@ class Distill(Training):
             if loss.compares_rows and known.task is not None and not known.task.grouped:
                 rule = f"compares rows of a group, and rows of the task {known.task.name} stand alone"
                 yield Fault(f"losses.{name}", None, rule, "Leave it out, or set task=ranking.")
+            if loss.needs_vectors and known.task is not None and not known.task.apart:
+                rule = f"compares vectors of texts, but the labels are {known.task.predicts}"
+                yield Fault(f"losses.{name}", None, rule, "Use soft or mse instead.")
         if known.only_answers:
             yield from self._looking_inside()
         if known.student is None:

@@ -32,10 +32,6 @@ class TaskRows:
         """Tokens per row, special ones included."""
         return np.concatenate([tokens.lengths for tokens in self.tasks])
 
-    @property
-    def groups(self) -> None:
-        """None: `ByTask` knows the groups of each task."""
-
     def batch(self, rows: list[int]) -> dict[str, Tensor]:
         """Return the batch of `Tokens` of the rows' task, with its own row numbers, and the task's number in ``task``.
 
@@ -64,12 +60,8 @@ class ByTask(Order):
     one task may be seen more often in an epoch than another. All depends on the seed and the epoch alone.
     """
 
-    def __init__(
-        self, lengths: Sequence[Array], batch_size: int, exponent: float, seed: int,
-        groups: Sequence[Array | None] = (),
-    ) -> None:  # fmt: skip
+    def __init__(self, lengths: Sequence[Array], batch_size: int, exponent: float, seed: int) -> None:
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.groups = groups or [None] * len(lengths)
         self.sizes = [len(own) for own in lengths]
         self.shares = shares(self.sizes, exponent)
 
@@ -92,4 +84,4 @@ class ByTask(Order):
     def _rows(self, task: int) -> Iterator[Any]:
         generator = np.random.default_rng([self.seed, self.epoch, task])
         while True:
-            yield from grouped_by_length(self.lengths[task], self.batch_size, generator, self.groups[task])
+            yield from grouped_by_length(self.lengths[task], self.batch_size, generator)

@@ -117,9 +117,13 @@ class Task(ABC):
     grouped: ClassVar[bool] = False
     """Whether rows belong to groups, such as the candidates of a query, within which they are compared.
 
-    A label is then read with its group's number behind it ("2 17"), and labels are (rows, 2), the second the number.
+    A label is then read with its group's number behind it ("2 17"), and labels are (rows, 2), the number first.
     Fine-tuning uses `mean_loss`, for a head of transformers knows no such labels.
     """
+    apart: ClassVar[bool] = False
+    """Whether a model answers each text of a row by itself: the rows of splits are then single texts; see `parted`."""
+    any_encoder: ClassVar[bool] = False
+    """Whether any encoder can answer: what it lacks of a head need not be trained."""
     decodings: ClassVar[tuple[str, ...]] = ()
     """The ways of reading an answer from logits, the usual one first; none where there is but one."""
     rule: ClassVar[str] = ""
@@ -193,6 +197,15 @@ class Task(ABC):
         """Return what `encode` gave for rows as an array (rows, …)."""
 
     @classmethod
+    def parted(cls, labels: Array, groups: Array, texts: int) -> Array:
+        """Return the labels of single texts (rows * texts, …) for `encoded` labels of rows, of a task `apart`.
+
+        The texts of a row follow each other. The first column is what tells its row from others, of ``groups``
+        (rows,): rows with the same number belong together.
+        """
+        raise NotImplementedError(f"{cls.name} has one answer per row")
+
+    @classmethod
     def answering(cls, text: str, pair: str | None, encoding: Any) -> Sequence[int]:
         """Return the tokens of a row whose answers are read, in the order of its labels; of a task `by_token`.
 
@@ -204,11 +217,6 @@ class Task(ABC):
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
         return ""
-
-    @classmethod
-    def groups(cls, labels: Any) -> Any:
-        """Return the number of each row's group (rows,), of encoded labels; of a task that is `grouped`."""
-        raise NotImplementedError(f"{cls.name} compares no rows")
 
     @classmethod
     def without_labels(cls, labels: Array) -> Array:
@@ -296,6 +304,10 @@ class Task(ABC):
         the task's loss knows no weights of classes.
         """
         raise ValueError(f"has no effect: the labels are {self.predicts}")
+
+    def pooled_by(self, pooling: str) -> Self:
+        """Return the task with vectors that are pooled so; raises ValueError where it has none."""
+        raise ValueError("has no effect: the task has no sentence vectors")
 
     def doubts(self, labels: Array) -> Iterator[str]:
         """Yield sentences on why the metric that decides misleads on training rows with these labels."""

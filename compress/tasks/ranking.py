@@ -32,8 +32,8 @@ APART = "\x1f"  # between the texts of a row, for the baseline
 class Ranking(Task):
     """One logit for a query and a candidate, whose sigmoid is how relevant it is, as a share of ``highest``.
 
-    Rows with the same query are a group. Labels are (rows, 2): relevance, 0 or more, or NaN, and the group's number. As
-    read, a label is both with a space between.
+    Rows with the same query are a group. Labels are (rows, 2): the group's number, then the relevance, 0 or more, or
+    NaN. As read, a label is relevance and number with a space between.
     """
 
     highest: float  # relevance of the training rows
@@ -88,31 +88,25 @@ class Ranking(Task):
             raise ValueError("a relevance is not a finite number of 0 or more")
         return cls(max(float(_parts(label)[0]) for label in set(labels)))
 
-    def encode(self, label: str) -> tuple[float, int]:
-        """Return relevance and group; raises ValueError where the relevance is not a number."""
+    def encode(self, label: str) -> tuple[int, float]:
+        """Return group and relevance; raises ValueError where the relevance is not a number."""
         relevance, group = _parts(label)
-        return float(relevance), int(group)
+        return int(group), float(relevance)
 
-    def encoded(self, codes: Sequence[tuple[float, int]]) -> Array:
+    def encoded(self, codes: Sequence[tuple[int, float]]) -> Array:
         """Return them (rows, 2); groups below 2²⁴, up to which fp32 tells whole numbers apart."""
         return np.asarray(codes, dtype=np.float32).reshape(len(codes), 2)
 
     @classmethod
-    def groups(cls, labels: Any) -> Any:
-        """Return the groups' numbers (rows,)."""
-        return labels[:, 1]
-
-    @classmethod
     def without_labels(cls, labels: Array) -> Array:
         """Return labels (rows, 2) whose relevance is NaN."""
-        return np.stack([np.full(len(labels), np.nan, labels.dtype), labels[:, 1]], axis=1)
+        return np.stack([labels[:, 0], np.full(len(labels), np.nan, labels.dtype)], axis=1)
 
     def too_few(self, labels: Array) -> str:
         """Return why, where no group has rows of different relevance."""
-        order = np.lexsort((labels[:, 0], labels[:, 1]))
-        near = np.diff(labels[order], axis=0)
+        near = np.diff(labels[np.lexsort((labels[:, 1], labels[:, 0]))], axis=0)
         return (
-            "" if ((near[:, 1] == 0) & (near[:, 0] > 0)).any() else "leaves no group with rows of different relevance"
+            "" if ((near[:, 0] == 0) & (near[:, 1] > 0)).any() else "leaves no group with rows of different relevance"
         )
 
     # the head of a model
@@ -149,10 +143,10 @@ class Ranking(Task):
 
     def doubts(self, labels: Array) -> Iterator[str]:
         """Yield how many training groups hold rows of one relevance only."""
-        groups, place = np.unique(labels[:, 1], return_inverse=True)
+        groups, place = np.unique(labels[:, 0], return_inverse=True)
         low, high = np.full(len(groups), np.inf), np.full(len(groups), -np.inf)
-        np.minimum.at(low, place, labels[:, 0])
-        np.maximum.at(high, place, labels[:, 0])
+        np.minimum.at(low, place, labels[:, 1])
+        np.maximum.at(high, place, labels[:, 1])
         if alike_groups := int((low == high).sum()):
             yield (
                 f"{alike_groups:,} of {len(groups):,} training groups have rows of one relevance only, which teach no "
@@ -163,11 +157,11 @@ class Ranking(Task):
 
     def labelled(self, labels: Tensor) -> Tensor:
         """Return which rows have a relevance (batch,)."""
-        return ~labels[:, 0].isnan()
+        return ~labels[:, 1].isnan()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy in nats (batch,), of the relevance as a share of the highest."""
-        shares = (labels[:, 0] / self.highest).clamp(max=1).to(logits.dtype)
+        shares = (labels[:, 1] / self.highest).clamp(max=1).to(logits.dtype)
         return functional.binary_cross_entropy_with_logits(logits[:, 0], shares, reduction="none")
 
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -176,9 +170,9 @@ class Ranking(Task):
 
     def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
         """Return the difference of both logits (pairs,)."""
-        first, second = pairs_within(labels[:, 1])
+        first, second = pairs_within(labels[:, 0])
         if differing:
-            kept = labels[first, 0] != labels[second, 0]
+            kept = labels[first, 1] != labels[second, 1]
             first, second = first[kept], second[kept]
         return logits[first, 0] - logits[second, 0]
 
@@ -212,7 +206,7 @@ class Ranking(Task):
 
     def shown_label(self, label: Any) -> str:
         """Return the relevance."""
-        return f"{float(label[0]):.4g}"
+        return f"{float(label[1]):.4g}"
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
         """Return nDCG@10 and the mean reciprocal rank, means over groups."""
@@ -278,7 +272,7 @@ class Ranking(Task):
         return Baseline(kind=f"cosine of {features.kind}", parameters=0, logits=logits)
 
     def _ranked(self, logits: Array, labels: Array) -> RankScores:
-        return rank(self.predictions(logits), labels[:, 0], self.groups(labels))
+        return rank(self.predictions(logits), labels[:, 1], labels[:, 0])
 
 
 def _parts(label: str) -> tuple[str, str]:

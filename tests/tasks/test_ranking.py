@@ -1,4 +1,4 @@
-"""Rankings: losses and batches against loops, rows as they are read and refused, and a whole run on a tiny model."""
+"""Rankings: losses against loops, rows as they are read and refused, and a whole run on a tiny model."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from compress.export.onnx import Onnx
 from compress.export.triton import Triton
 from compress.models.outputs import Outputs
 from compress.models.quantities import LOGITS
+from compress.models.tokens import tokenize
 from compress.quantize.int8 import DynamicInt8
 from compress.run.check import check
 from compress.run.predict import predict
@@ -40,8 +41,7 @@ from compress.tasks.rank_scores import NDCG
 from compress.tasks.ranking import Ranking
 from compress.tasks.registry import task_of_config
 from compress.teachers.model import Teacher
-from compress.train import LengthGrouped
-from tests.conftest import BAD, GOOD, OTHER, save_tiny, tiny_model
+from tests.conftest import BAD, GOOD, OTHER, save_tiny, tiny_model, tiny_tokenizer
 from tests.export.triton_server import Server, load
 
 TASK = Ranking(4.0)
@@ -54,7 +54,7 @@ def comparison(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tenso
     return Comparison(sides[0], sides[1], labels, (), 0.0, TASK)
 
 
-LABELS = torch.tensor([[1.0, 7], [0.0, 9], [2.0, 7], [torch.nan, 9], [1.0, 7], [torch.nan, torch.nan], [1.0, 3]])
+LABELS = torch.tensor([[7, 1.0], [9, 0.0], [7, 2.0], [9, torch.nan], [7, 1.0], [torch.nan, torch.nan], [3, 1.0]])
 
 
 # losses
@@ -64,7 +64,7 @@ def test_labels_are_learned_as_shares_of_the_highest_relevance() -> None:
     logits = torch.randn(7, 1)
     expected = []
     for row in (0, 1, 2, 4, 6):
-        p, share = float(torch.sigmoid(logits[row, 0])), float(LABELS[row, 0]) / 4
+        p, share = float(torch.sigmoid(logits[row, 0])), float(LABELS[row, 1]) / 4
         expected.append(-share * np.log(p) - (1 - share) * np.log(1 - p))
     assert float(TASK.mean_loss(logits, LABELS)) == pytest.approx(np.mean(expected), rel=1e-5)
 
@@ -84,7 +84,7 @@ def test_pairwise_soft_targets_are_ranknets_cross_entropy_less_the_teachers_entr
     student, teacher, temperature = torch.randn(7), torch.randn(7), 1.5
     total, count = 0.0, 0
     for i, j in combinations(range(7), 2):
-        if LABELS[i, 1] == LABELS[j, 1]:
+        if LABELS[i, 0] == LABELS[j, 0]:
             p, q = (float(torch.sigmoid((side[i] - side[j]) / temperature)) for side in (teacher, student))
             total += -p * np.log(q) - (1 - p) * np.log(1 - q) + p * np.log(p) + (1 - p) * np.log(1 - p)
             count += 1
@@ -113,28 +113,6 @@ def test_a_batch_without_two_rows_of_a_group_has_no_loss_but_a_gradient(
     assert student.grad is not None
 
 
-# batches
-
-
-def test_batches_hold_whole_groups_wherever_these_fit() -> None:
-    generator = np.random.default_rng(0)
-    groups = generator.permutation(np.repeat(np.arange(60.0), generator.integers(1, 6, 60)))
-    order = list(LengthGrouped(generator.integers(3, 30, len(groups)), 10, 1, groups))
-    assert sorted(order) == list(range(len(groups)))
-    batches = [groups[order[start : start + 10]] for start in range(0, len(order), 10)]
-    parts = sum(len(set(batch)) for batch in batches)
-    alone = list(LengthGrouped(np.ones(len(groups), int), 10, 1))
-    apart = sum(len(set(groups[alone[start : start + 10]])) for start in range(0, len(alone), 10))
-    assert parts <= 60 + 3 < apart / 2
-
-
-def test_a_group_larger_than_a_batch_is_divided_and_rows_without_one_are_alone() -> None:
-    groups = np.array([1.0] * 25 + [np.nan] * 7)
-    order = list(LengthGrouped(np.ones(32, int), 8, 3, groups))
-    assert sorted(order) == list(range(32))
-    assert order != list(LengthGrouped(np.ones(32, int), 8, 4, groups))
-
-
 # metrics
 
 
@@ -143,7 +121,7 @@ def drawn(seed: int = 0, queries: int = 50) -> tuple[Any, Any]:
     generator = np.random.default_rng(seed)
     groups = np.repeat(np.arange(queries), 5)
     relevance = generator.integers(0, 3, len(groups))
-    labels = np.stack([relevance, groups], axis=1).astype(np.float32)
+    labels = np.stack([groups, relevance], axis=1).astype(np.float32)
     return (generator.normal(size=(len(groups), 1)) + relevance[:, None]).astype(np.float32), labels
 
 
@@ -217,7 +195,7 @@ def loaded(path: Path, rows: list[Row], **settings: Any) -> Dataset:
 def sizes(data: Dataset) -> list[dict[int, int]]:
     found = []
     for split in (data.train, data.validation, data.test):
-        groups, counts = np.unique(split.known_labels[:, 1], return_counts=True)
+        groups, counts = np.unique(split.known_labels[:, 0], return_counts=True)
         found.append(dict(zip(groups.astype(int).tolist(), counts.tolist(), strict=True)))
     return found
 
@@ -238,7 +216,7 @@ def test_without_a_column_of_groups_the_first_text_is_the_group(tmp_path: Path) 
     data = loaded(tmp_path, rows)
     for split in (data.train, data.validation, data.test):
         groups: dict[float, set[str]] = {}
-        for text, group in zip(split.texts, split.known_labels[:, 1], strict=True):
+        for text, group in zip(split.texts, split.known_labels[:, 0], strict=True):
             groups.setdefault(float(group), set()).add(text)
         assert all(len(texts) == 1 for texts in groups.values())
 
@@ -253,11 +231,15 @@ def test_groups_of_other_splits_and_of_unlabelled_rows_are_others(tmp_path: Path
     assert not (set(train) | set(validation)) & set(test)
     whole = data.transfer
     assert whole.labels is not None
-    assert whole.groups is not None
-    assert np.isnan(whole.labels[len(data.train) :, 0]).all()
-    own = whole.groups[len(data.train) :]
+    assert np.isnan(whole.labels[len(data.train) :, 1]).all()
+    own = whole.labels[len(data.train) :, 0]
     assert sorted(np.unique(own, return_counts=True)[1]) == [4] * 5
     assert not set(own) & {*train, *validation, *test}
+    tokens = tokenize(whole, tiny_tokenizer(), 32)
+    batch = tokens.whole.batch([0, whole.count - 1])
+    assert [tuple(group) for group in batch["labels"][:, 0].reshape(2, 4).tolist()] == [
+        (whole.labels[0, 0],) * 4, (own[-1],) * 4,
+    ]  # fmt: skip
 
 
 def test_training_rows_that_are_left_over_keep_their_groups(tmp_path: Path) -> None:
@@ -320,7 +302,7 @@ def recipe(folder: Path, **parts: Any) -> Recipe:
         for name, queries, seed in (("train", 50, 1), ("validation", 20, 2), ("test", 20, 3))
     }
     teacher = Teacher(
-        model=str(folder / "teacher"), epochs=8, learning_rate=1e-2, batch_size=16, max_tokens=32, least_steps=0,
+        model=str(folder / "teacher"), epochs=8, learning_rate=1e-2, batch_size=4, max_tokens=32, least_steps=0,
         early_stopping=0,
     )  # fmt: skip
     made = Recipe(
@@ -328,7 +310,7 @@ def recipe(folder: Path, **parts: Any) -> Recipe:
         student=Bert(layers=2),
         distill=Distill(
             losses={"margin_mse": MarginMSE(), "pairwise": PairwiseSoftTargets(), "hard": HardLabels()},
-            epochs=4, learning_rate=5e-3, batch_size=16,
+            epochs=4, learning_rate=5e-3, batch_size=4,
         ),
         quantize={"dynamic": DynamicInt8()}, export={"onnx": Onnx(), "triton": Triton()},
         benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),

@@ -81,6 +81,8 @@ class Loss(Settings):
     needs_classes: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     """Whether it compares rows of a group with each other, so that the task must be one that is `grouped`."""
+    needs_vectors: ClassVar[bool] = False
+    """Whether the logits must be vectors of texts."""
     needs_teacher: ClassVar[bool] = True
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
