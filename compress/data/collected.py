@@ -158,7 +158,7 @@ def _group(fields: dict[str, object], name: str | None) -> str | Bad | None:
     if value is None or not str(value).strip():
         return Bad(f"the group ({name!r}) is empty. Name the row's group, or remove the row.")
     if isinstance(value, bool) or not isinstance(value, str | int):
-        return Bad(f"the group ({name!r}) is a {kind_of(value)}, not a word or a whole number.")
+        return Bad(f"the group ({name!r}) is {kind_of(value)}, not a word or a whole number.")
     return str(value).strip()
 
 
