@@ -133,6 +133,7 @@ class Bert(WithStandIn):
         )
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
         origin: dict[str, Any] = {"teacher_layers": list(layers)}
+        origin |= family.of_layers(teacher, [layer - 1 for layer in layers])
         for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):
             if getattr(teacher, shape, None):  # an uneven teacher's layers keep their sizes, but where one is asked for
                 origin[shape] = None if asked else [getattr(teacher, shape)[layer - 1] for layer in layers]

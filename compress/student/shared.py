@@ -59,9 +59,9 @@ class Shared(BuiltFromModel):
 
     def against(self, teacher: Any) -> Iterator[Fault]:
         """Sizes fit the model that this is built from, and its family is known."""
-        if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
+        if getattr(teacher, "kept_heads", None) or not _shares(teacher):
             rule = f"cannot start from a teacher of type {teacher.model_type}"
-            remedy = f"Name an unpruned teacher of a type in {', '.join(FAMILIES)}."
+            remedy = f"Name an unpruned teacher of a type in {', '.join(_sharing())}."
             yield Fault("share", self.share.value, rule, remedy)
             return
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
@@ -126,3 +126,11 @@ class Shared(BuiltFromModel):
             return self.embedding_size
         width = embedding_width(teacher)
         return max(8 * round(width / 24), 1) if width == teacher.hidden_size and width > 1 else 0
+
+
+def _shares(teacher: Any) -> bool:
+    return can_be_taken_apart(teacher) and family_of(teacher).shares_layers
+
+
+def _sharing() -> list[str]:
+    return [name for name, family in FAMILIES.items() if family.shares_layers]

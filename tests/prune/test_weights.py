@@ -41,7 +41,7 @@ from compress.run.recipe import Recipe
 from compress.run.result import Run
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
+from tests.conftest import BERT_NOW, EVERY_FAMILY, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
 from tests.run.test_recipe import recipe, report
 
 MOVEMENT = {"method": "movement", "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
@@ -126,7 +126,7 @@ def test_magnitudes_are_asked_no_more_when_all_zeros_are_there() -> None:
     assert not torch.equal(masked.mask, magnitude > magnitude.flatten().kthvalue(128).values)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @pytest.mark.parametrize("together", [True, False])
 def test_the_smallest_leave_exactly_as_many_as_asked(family: str, together: bool) -> None:
     model = tiny_model(family)
