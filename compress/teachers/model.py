@@ -201,6 +201,8 @@ class Teacher(BaseTeacher, Training):
     def _inspect(self, data: Dataset) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
         tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{self.model}: its weights are quantized. Name the model that it was made from.")
         longest = longest_row(config)
         if self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
