@@ -30,6 +30,7 @@ from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.registration import register
+from compress.models.sentence_transformers import write_modules
 from compress.models.stated import stated_config, stated_family
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
@@ -253,11 +254,15 @@ def _tokenizer(model: str | Path, trust_remote_code: bool) -> Any:
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer; beside a model type of ours its code, see `ship`."""
+    """Write weights (safetensors), configuration and tokenizer; beside a model type of ours its code, see `ship`.
+
+    A model of sentence vectors becomes a folder that sentence-transformers opens, see `write_modules`.
+    """
     with quiet():
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
     ship(model, folder)
+    write_modules(model, tokenizer, folder)
     for path in (folder / "config.json", folder / "tokenizer_config.json"):
         if path.is_file():
             saved = json.loads(path.read_text(encoding="utf-8"))
