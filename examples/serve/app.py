@@ -418,7 +418,9 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         """Say what is wrong without the input, which JSON may not be able to hold (NaN, half a character)."""
-        return JSONResponse({"detail": [{name: one[name] for name in ("loc", "msg")} for one in error.errors()]}, 422)
+        return JSONResponse(
+            {"detail": [{name: problem[name] for name in ("loc", "msg")} for problem in error.errors()]}, 422
+        )
 
     @app.post("/predict", response_model_exclude_none=True)
     async def predict(question: Question, request: Request) -> Answer:
