@@ -111,6 +111,7 @@ GROUPS: Mapping[str, Options] = {
             "layers": "compress.prune.layers:PruneLayers",
             "width": "compress.prune.width:PruneWidth",
             "vocabulary": "compress.prune.vocabulary:PruneVocabulary",
+            "whitening": "compress.prune.whitening:Whitening",
             "weights": "compress.prune.weights:PruneWeights",
             "budget": "compress.prune.budget:Budget",
         },

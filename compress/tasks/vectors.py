@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -30,6 +30,10 @@ MODULES = "vector_modules"
 
 ``pooling``, ``width``, ``normalized``, the folder of a ``dense`` layer, ``notes`` for the user, and ``refused``: what
 cannot be followed, as a clause."""
+
+
+WIDTHS = (256, 128, 64)
+"""Numbers of dimensions that wider vectors are cut to, and measured with."""
 
 
 @dataclass(frozen=True)
@@ -229,15 +233,30 @@ class SentenceVectors(Task):
         return f"{float(label[2]):.4g}"
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant."""
-        pairs = pairs_of(labels)
-        return _correlations(cosines(logits, pairs), pairs.scores)
+        """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant.
+
+        ``spearman@256``, ``@128`` and ``@64`` are of vectors that are cut to that many dimensions, where they are wider.
+        """
+        return self._measured(logits, labels)(None)
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals over pairs."""
+        return bootstrap(self._measured(logits, labels), len(pairs_of(labels).scores))
+
+    @staticmethod
+    def _measured(logits: Array, labels: Array) -> Callable[[Array | None], dict[str, float]]:
+        """Return what gives `metrics` for pairs by number, which may recur; None: for all."""
         pairs = pairs_of(labels)
-        alike = cosines(logits, pairs)
-        return bootstrap(lambda rows: _correlations(alike[rows], pairs.scores[rows]), len(alike))
+        whole = cosines(logits, pairs)
+        cut = {width: cosines(logits[:, :width], pairs) for width in WIDTHS if width < logits.shape[1]}
+
+        def metrics(rows: Array | None) -> dict[str, float]:
+            chosen = slice(None) if rows is None else rows
+            found = _correlations(whole[chosen], pairs.scores[chosen])
+            cuts = {width: _correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
+            return found | {f"spearman@{width}": values["spearman"] for width, values in cuts.items()}
+
+        return metrics
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Return the share of texts whose two vectors have a cosine of at least `same_within`.
