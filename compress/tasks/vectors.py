@@ -235,7 +235,7 @@ class SentenceVectors(Task):
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
         """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant.
 
-        ``spearman@256``, ``@128`` and ``@64`` are of vectors that are cut to that many dimensions, where they are wider.
+        ``spearman@256``, ``@128`` and ``@64`` are of vectors cut to that many dimensions, where they are wider.
         """
         return self._measured(logits, labels)(None)
 
