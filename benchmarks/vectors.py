@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from compress.tasks.base import Array
 from compress.tasks.vectors import SentenceVectors
 from compress.teachers.model import Teacher
 
-WIDTHS = (384, 256, 128, 64)
+WIDTHS = (256, 128, 64)
 
 
 def main(train: str, test: str, model: str = "minilm") -> None:
@@ -47,15 +46,14 @@ def main(train: str, test: str, model: str = "minilm") -> None:
         rows.append({"how": how, "width": width, "spearman": spearman, "low": low, "high": high})
         print(f"| {how} | {width} | {spearman:.2f} | {100 * found.value:+.2f} [{low:+.2f}, {high:+.2f}] |")
 
-    print(f"{Path(teacher.source()).name}: {len(data.train):,} training texts, {len(labels) // 2:,} test pairs\n")
+    print(f"{model}: {len(data.train):,} training texts, {len(labels) // 2:,} test pairs\n")
     print("| how | width | Spearman | difference [95 % interval] |\n|---|---|---|---|")
     add("as it is", whole.shape[1], whole)
-    for width in (width for width in WIDTHS if width <= whole.shape[1]):
+    for width in (width for width in WIDTHS if width < whole.shape[1]):
         for how, scale in (("whitened", True), ("principal components", False)):
             mean, kernel, _ = whitening(learned, width, scale=scale)
             add(how, width, (raw - mean) @ kernel)
-        if width < whole.shape[1]:
-            add("cut", width, np.ascontiguousarray(whole[:, :width]))
+        add("cut", width, np.ascontiguousarray(whole[:, :width]))
     print(json.dumps(rows))
 
 

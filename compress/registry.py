@@ -100,6 +100,7 @@ GROUPS: Mapping[str, Options] = {
             "progressive": "compress.distill.progressive:Progressive",
             "theseus": "compress.distill.theseus:Theseus",
             "multi_task": "compress.distill.multi_task:MultiTask",
+            "simcse": "compress.distill.simcse:SimCse",
         },
         several=True,
     ),

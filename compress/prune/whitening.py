@@ -25,7 +25,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.settings import at_least
 from compress.tasks.base import Array
-from compress.tasks.heads import NORMALIZED, output_count, with_head
+from compress.tasks.heads import NORMALIZED, head_of_size, with_head
 
 _LEAST = 1e-9  # share of the largest variance below which a direction counts as constant
 
@@ -132,8 +132,7 @@ def folded(model: PreTrainedModel, mean: Array, kernel: Array) -> PreTrainedMode
 
     changed = {weight: after @ wide(weight), bias: after @ (wide(bias) - middle)}
     with quiet():
-        new: PreTrainedModel = type(model)(with_head(model.config, {"num_labels": kernel.shape[1]}))
+        new: PreTrainedModel = type(model)(with_head(model.config, head_of_size(kernel.shape[1])))
     new.load_state_dict(model.state_dict() | {name: value.float() for name, value in changed.items()})
     new.train(False)
-    assert output_count(new.config) == kernel.shape[1]
     return new

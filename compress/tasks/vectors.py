@@ -35,6 +35,9 @@ cannot be followed, as a clause."""
 WIDTHS = (256, 128, 64)
 """Numbers of dimensions that wider vectors are cut to, and measured with."""
 
+NEAREST = 3
+"""How many of the other texts an answer names."""
+
 
 @dataclass(frozen=True)
 class VectorAdoption(Adoption):
@@ -60,6 +63,8 @@ class SentenceVectors(Task):
 
     name = "vectors"
     auto = AutoModelForSentenceVectors
+    loading = "from compress.tasks.sentence_vectors import {auto}\nfrom transformers import AutoTokenizer"
+    alone = "AutoModel"
     head = "sentence vectors"
     pipeline = "feature-extraction"
     predicts = "scores of pairs"
@@ -223,6 +228,18 @@ class SentenceVectors(Task):
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Return the vector of each text."""
         return [{"vector": [float(value) for value in vector]} for vector in logits]
+
+    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+        """Return for each text the nearest of the others, a ranking of at most `NEAREST` of them, and its vector."""
+        sides = unit(logits.astype(np.float64))
+        found = []
+        for row, answer in enumerate(self.describe(logits)):
+            alike = sides @ sides[row]
+            order = [int(other) for other in np.argsort(-alike, kind="stable") if other != row][:NEAREST]
+            ranking = [{"text": texts[other], "cosine": float(alike[other])} for other in order]
+            first = {"nearest": ranking[0]["text"], "cosine": ranking[0]["cosine"]} if ranking else {}
+            found.append({"text": texts[row], **first, "ranking": ranking, **answer})
+        return found
 
     def shown(self, logits: Array) -> list[str]:
         """Return the first numbers of the vectors."""

@@ -341,6 +341,8 @@ def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path)
     vectors = np.array([answer["vector"] for answer in answers])
     assert vectors.shape == (2, 8)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    ranked = {"text": "awful", "cosine": pytest.approx(vectors[0] @ vectors[1], abs=1e-6)}
+    assert (answers[0]["nearest"], answers[0]["ranking"]) == ("awful", [ranked])
     student = predict(run.folder / "student", ["good film", "awful"])
     np.testing.assert_allclose(vectors, [answer["vector"] for answer in student], atol=1e-5)
     assert not (run.folder / "student" / "modules.json").exists()  # its layers are narrower than transformers builds
