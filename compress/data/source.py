@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from compress.data.apart import row_numbers, texts_apart
+from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.grouping import numbered, ungrouped
@@ -287,7 +287,8 @@ def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str])
 def _task(parts: Splits, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
-    if len(set(labels)) == 1 and not kind.by_token and not kind.grouped:  # whose rows may all be built alike
+    built_alike = kind.by_token or kind.apart or kind.grouped
+    if len(set(labels)) == 1 and not built_alike:
         raise DataError(
             f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
@@ -372,9 +373,8 @@ def _encoded(rows: Rows, task: Task) -> Split:
     _refuse_labels(rows, type(task))
     labels = _codes(rows, task)
     if task.apart:
-        split = texts_apart(rows)
-        texts = len(split) // len(rows)
-        return replace(split, labels=task.parted(labels, row_numbers(rows), texts), grouped=True)
+        parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
+        return replace(texts_apart(rows), labels=parted, grouped=True)
     by_token = type(task) if task.by_token else None
     return replace(_split(rows), labels=labels, by_token=by_token, grouped=task.grouped)
 
