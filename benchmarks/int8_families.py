@@ -111,12 +111,12 @@ def measured(family: str, data: Dataset, cache: Path, epochs: float) -> Iterator
     yield {"family": family, "form": "fp32", "accuracy": accuracy, "difference": 0.0, "changed": 0, "kept": ""}
     for name, stage in FORMS.items():
         artifact = stage(state).artifacts[-1]
-        said = answers(artifact.folder, state, tokens)
-        own = 100 * float((said == labels).mean())
+        given_answers = answers(artifact.folder, state, tokens)
+        own = 100 * float((given_answers == labels).mean())
         kept = [part.part for part in getattr(artifact.details, "parts", ()) if part.precision == "fp32"]
         yield {
             "family": family, "form": name, "accuracy": own, "difference": own - accuracy,
-            "changed": int((said != plain).sum()), "kept": ", ".join(kept),
+            "changed": int((given_answers != plain).sum()), "kept": ", ".join(kept),
         }  # fmt: skip
 
 
