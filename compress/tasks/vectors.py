@@ -233,7 +233,9 @@ class SentenceVectors(Task):
         """Return the vector of each text."""
         return [{"vector": [float(value) for value in vector]} for vector in logits]
 
-    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+    def answers(
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Return for each text the nearest of the others, a ranking of at most `NEAREST` of them, and its vector."""
         sides = unit(logits.astype(np.float64))
         found = []
