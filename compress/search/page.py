@@ -39,7 +39,7 @@ def asked(report: SearchReport) -> str:
     target = report.target
     parts = []
     if (milliseconds := target["latency_ms"]) is not None:
-        parts.append(f"at most {milliseconds:g} ms a row")
+        parts.append(f"at most {milliseconds:g} ms per row")
     if (times := target["speedup"]) is not None:
         parts.append(f"{times:g}× as fast as the teacher in eager PyTorch")
     if (share := target["keep"]) is not None:

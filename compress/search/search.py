@@ -128,7 +128,7 @@ class _Work:
             return self._stop(
                 f"The teacher itself in {FORM_NAMES[met.form]} meets the target without any training: "
                 f"{met.ms:.3g} ms, {met.keeps:.1%} of its {task.main_metric} on {self.report.validation_rows:,} "
-                "validation rows. Get it with compress export, or go on with search.anyway=true.",
+                "validation rows. Get it with compress export, or continue: search.anyway=true.",
                 met=True,
             )
         within = [candidate for candidate in fitting if speeds.fastest(candidate.name).ms <= limit]

@@ -47,7 +47,7 @@ class Search(Settings):
     """How much is tried."""
 
     trials: int = 24  # trainings that are begun; most end after a cycle or two
-    cycles: int = 4  # most cycles of a trial; each is a whole training of distill.epochs, going on from the last
+    cycles: int = 4  # most cycles of a trial; each is a whole training of distill.epochs that continues the last
     minutes: float | None = None  # for everything; null: no limit
     finalists: int = 2  # best trials that are trained with other seeds as well
     seeds: int = 3  # for each finalist; the first is the recipe's

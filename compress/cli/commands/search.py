@@ -11,11 +11,11 @@ from compress.starting import stopping_at_once
 SEARCH = """\
 Words are those of `compress run`, which say what is common to all trials (data, teacher, benchmark, …), and:
 
-  target.latency_ms=3      at most so many milliseconds for a row at its real length: median, without tokenization
-  target.speedup=10        so many times as fast as the teacher in eager PyTorch
+  target.latency_ms=3      at most 3 milliseconds for a row at its real length: median, without tokenization
+  target.speedup=10        10 times as fast as the teacher in eager PyTorch
   target.keep=0.99         at least this share of the teacher's main metric; alone, the fastest student that has it
   search.trials=24         trainings that are begun; most end after a cycle or two
-  search.cycles=4          most cycles of a trial; each is distill.epochs, going on from the last
+  search.cycles=4          most cycles of a trial; each is distill.epochs, continuing the last
   search.minutes=120       for everything
   search.finalists=2       best trials that are trained with other seeds as well
   search.seeds=3           for each finalist
