@@ -54,15 +54,19 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
         with plain_errors(model, CONFIG):  # the weights' own files were read by now
             check_files(model, config, lambda: _without_values(model, config, trust_remote_code))
         check_features(model, config)
-        if not config.architectures and local_folder(model) is not None:
+        named = any(name.endswith("Classification") for name in config.architectures or ())
+        quantized = getattr(config, "quantization_config", None) is not None
+        if not named and not quantized and local_folder(model) is not None:
             with plain_errors(model, CONFIG):
-                config.architectures = _architectures(*_without_values(model, config, trust_remote_code))
+                found = _architectures(*_without_values(model, config, trust_remote_code))
+                config.architectures = found or config.architectures
     return config
 
 
 def _architectures(loaded: PreTrainedModel, finding: Finding) -> list[str] | None:
-    """Return what a configuration should say that does not name its class: a classifier, if its weights hold a head."""
-    return None if set(output_parameters(loaded)) & set(finding["missing_keys"]) else [type(loaded).__name__]
+    """Return what a configuration should say that names no classifier: one, if the weights hold its head."""
+    lacking = {*finding["missing_keys"], *(name for name, *_ in finding["mismatched_keys"] or ())}
+    return None if set(output_parameters(loaded)) & lacking else [type(loaded).__name__]
 
 
 def check_trained(model: str | Path, config: Any, *, trust_remote_code: bool = False) -> None:

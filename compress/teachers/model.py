@@ -205,6 +205,8 @@ class Teacher(BaseTeacher, Training):
     def _inspect(self, data: Dataset) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
         tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{self.model}: its weights are quantized. Name the model that it was made from.")
         if data.task.any_encoder:
             note_modules(config, self.source())
         longest = longest_row(config)
