@@ -41,7 +41,7 @@ from compress.search.result import (
     Winner,
 )
 from compress.search.settings import Search, Target
-from compress.search.speeds import TEACHER, Speeds, measured
+from compress.search.speeds import TEACHER, Speed, Speeds, measured, own_forms
 from compress.search.study import Choice, Study, Tried
 from compress.settings import all_faults, plain
 
@@ -110,15 +110,16 @@ class _Work:
         teacher = scores.metric(scores.answers())
         task = state.data.task
         self.report.metric, self.report.teacher = task.main_metric, teacher
-        self.report.validation_rows, self.report.machine = (
-            len(state.data.validation),
-            describe(self.base.benchmark.threads),
-        )
+        self.report.validation_rows = len(state.data.validation)
         fitting, self.report.left_out = candidates(self.settings.students, self.base, self.known)
         for name, why in self.report.left_out.items():
             _say(self.console, f"{name} is left out: {why}")
-        _say(self.console, f"timing {len(fitting)} candidates with untrained weights, and the teacher", bold=True)
-        speeds, own = measured(state, fitting, self.base)
+        own = own_forms(state)
+        if self.report.forms:  # an interrupted search keeps to what it has measured
+            speeds = Speeds(tuple(Speed(form.name, form.form, form.ms, form.mib) for form in self.report.forms))
+        else:
+            _say(self.console, f"timing {len(fitting)} candidates with untrained weights, and the teacher", bold=True)
+            speeds = measured(state, fitting, own, self.base)
         limit = self.target.most_ms(speeds.teacher_ms)
         self.report.forms = _forms(speeds, limit)
         self.report.free = list(self._free(own, speeds, limit, scores, teacher))
@@ -317,10 +318,12 @@ def _folder(base: Recipe, which: str, command: str, target: Target) -> Iterator[
     """Hold the folder of this search: the one that is named, an unfinished one of the same settings, or a new one."""
     folder = _named(base.output, which) if base.output else _unfinished(base.parent, which) or reserve(base.parent)
     with alone(folder):
-        report = SearchReport(command=command, identity=which, target=asdict(target), metric="")
+        report = SearchReport(
+            command=command, identity=which, target=asdict(target), metric="", machine=describe(base.benchmark.threads)
+        )
         there = _read(folder)
         if there is not None and not there.finished:
-            report.seconds = there.seconds
+            report.seconds, report.forms = there.seconds, there.forms
         _write(folder, report)
         yield folder, report
     if not base.output:

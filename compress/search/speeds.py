@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +10,19 @@ from typing import Any
 from compress.benchmark.scores import ScoredRows
 from compress.benchmark.untrained import untrained
 from compress.benchmark.way import Way
-from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, Timing, time_ways
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, Timing, latencies
 from compress.export.onnx import Onnx
-from compress.files import size_mib, write_json
-from compress.machine import describe
+from compress.files import size_mib
 from compress.onnx.folder import onnx_of
 from compress.onnx.storage import SUFFIXES
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.state import State
-from compress.pipeline.workshop import Kind
 from compress.quantize.int8 import DynamicInt8
 from compress.run.recipe import Recipe
 from compress.runtimes.devices import CPU
 from compress.runtimes.pytorch import PyTorch, torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.search.candidates import Candidate
-from compress.settings import plain
 
 TEACHER = "teacher"
 FORMS = ("onnx", "dynamic")  # of every candidate, and in that order of the teacher
@@ -62,35 +58,30 @@ class Speeds:
         return next((speed for speed in self.every if (speed.name, speed.form) == (name, form)), None)
 
 
-def measured(state: State, candidates: Sequence[Candidate], recipe: Recipe) -> tuple[Speeds, list[Artifact]]:
-    """Return the speeds, from the cache where they are known, and the teacher's own ONNX forms that could be made.
+def own_forms(state: State) -> list[Artifact]:
+    """Return the teacher's own ONNX forms that can be made, in the order of `FORMS`."""
+    return [artifact for artifact in untrained(state) if not artifact.unmeasured]
+
+
+def measured(state: State, candidates: Sequence[Candidate], own: Sequence[Artifact], recipe: Recipe) -> Speeds:
+    """Return the speeds of the candidates, of the teacher and of its ``own`` forms.
 
     ``state`` is that after the teacher. Raises whatever an exporter or runtime raises for a candidate.
     """
     teacher = state.given_teacher
-    own = [artifact for artifact in untrained(state) if not artifact.unmeasured]
-    ways = [_way(STAGES + TEACHER, "pytorch", "fp32", teacher.folder, teacher.key)]
+    ways = [_way(STAGES + TEACHER, PyTorch.name, "fp32", teacher.folder, teacher.key)]
     ways += [_of_artifact(BASELINES + form, artifact) for form, artifact in zip(FORMS, own, strict=False)]
     for candidate in candidates:
         student = candidate.student(state)
         graph = onnx_of(student.given_student, student)
         made = Onnx().artifact("onnx", graph), DynamicInt8().artifact("dynamic", graph, student)
         ways += [_of_artifact(f"{ARTIFACTS}{candidate.name}/{artifact.name}", artifact) for artifact in made]
-    rows = state.data.validation
     benchmark = recipe.benchmark
     timing = Timing(threads=benchmark.threads, rows=benchmark.rows, batches=[], tokens=[], seconds=benchmark.seconds)
-
-    def work(folder: Path) -> None:
-        with CPU.active(), torch_threads(timing.threads):
-            entries = time_ways(CPU, {way.subject: [way] for way in ways}, ScoredRows(state, rows), timing, {})
-        write_json(folder / "speeds.json", entries)
-
-    made_with = [
-        CPU.identity, {way.subject: way.key for way in ways}, plain(timing), describe(timing.threads), rows.fingerprint,
-    ]  # fmt: skip
-    product = state.workshop.make(Kind("speeds", revision=1), made_with, work)
-    entries = json.loads((product.folder / "speeds.json").read_text())
-    return Speeds(tuple(_speed(way, entries[way.label]) for way in ways)), own
+    scores = ScoredRows(state, state.data.validation)
+    with CPU.active(), torch_threads(timing.threads):
+        entries = latencies(CPU, {way.subject: [way] for way in ways}, scores, state, timing, {})
+    return Speeds(tuple(_speed(way, entries[way.label]) for way in ways))
 
 
 def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed:
@@ -105,7 +96,7 @@ def _of_artifact(subject: str, artifact: Artifact) -> Way:
 
 
 def _way(subject: str, runtime: str, precision: str, folder: Path, key: str) -> Way:
-    run = RUNTIMES[PyTorch.name if runtime == "pytorch" else runtime]
+    run = RUNTIMES[runtime]
     return Way(
         subject=subject, runtime=run, folder=folder, key=key, precision=precision,
         variant=run.variants(folder, CPU)[0], in_grid=True,
