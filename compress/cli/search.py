@@ -13,16 +13,16 @@ from compress.cli import compose
 from compress.describe import hints
 from compress.errors import Fault, RecipeError
 from compress.run.recipe import Recipe
-from compress.search.settings import Search, Target
+from compress.search.settings import Search, SearchTarget
 from compress.settings import Settings, nearest
 
 _KINDS: dict[Any, str] = {list[str]: "a list, as [bert,cnn]", bool: "true or false", int: "a whole number"}
-PARTS: dict[str, type[Settings]] = {"target": Target, "search": Search}
+PARTS: dict[str, type[Settings]] = {"target": SearchTarget, "search": Search}
 DECIDED = ("student", "prepare", "prune", "quantize", "export")
 """What a search chooses itself."""
 
 
-def searching(words: Sequence[str]) -> tuple[Recipe, Target, Search]:
+def searching(words: Sequence[str]) -> tuple[Recipe, SearchTarget, Search]:
     """Return what the words stand for: the recipe that all trials share, the target, and how much is tried.
 
     Raises RecipeError with all that is wrong with them.
@@ -39,7 +39,7 @@ def searching(words: Sequence[str]) -> tuple[Recipe, Target, Search]:
     if faults:
         raise RecipeError(faults)
     recipe = compose.compose([word for word, part in own.items() if part not in PARTS])
-    return recipe, Target(**values["target"]), Search(**values["search"])
+    return recipe, SearchTarget(**values["target"]), Search(**values["search"])
 
 
 def _take(word: str, part: type[Settings], values: dict[str, Any]) -> Iterator[Fault]:

@@ -11,7 +11,7 @@ SCHEMA = 1
 FORM_NAMES = {"eager": "eager PyTorch", "onnx": "fp32 ONNX", "dynamic": "int8 ONNX"}
 
 
-class Form(Struct, kw_only=True):
+class FormEntry(Struct, kw_only=True):
     """One form of a candidate or of the teacher, timed before any training."""
 
     name: str
@@ -81,7 +81,7 @@ class SearchReport(Struct, kw_only=True):
     metric: str
     teacher: float = 0.0  # its main metric on validation rows
     validation_rows: int = 0
-    forms: list[Form] = []
+    forms: list[FormEntry] = []
     left_out: dict[str, str] = {}  # candidates that the task or teacher does not allow, and why
     free: list[FreeLunch] = []
     trials: list[TrialEntry] = []

@@ -34,15 +34,15 @@ from compress.search.result import (
     FILE,
     FORM_NAMES,
     Finalist,
-    Form,
+    FormEntry,
     FreeLunch,
     SearchReport,
     TrialEntry,
     Winner,
 )
-from compress.search.settings import Search, Target
+from compress.search.settings import Search, SearchTarget
 from compress.search.speeds import TEACHER, Speed, Speeds, measured, own_forms
-from compress.search.study import Choice, Study, Tried
+from compress.search.study import Choice, EndedTrial, Study
 from compress.settings import all_faults, plain
 
 PAGE = "search.html"
@@ -59,7 +59,9 @@ class Searched:
     run: Run | None
 
 
-def search(base: Recipe, target: Target, settings: Search, command: str, console: Console | None = None) -> Searched:
+def search(
+    base: Recipe, target: SearchTarget, settings: Search, command: str, console: Console | None = None
+) -> Searched:
     """Find the student that reaches the target, or comes nearest, and run its recipe; interrupted, it resumes.
 
     Raises RecipeError, before any training, for settings that cannot be used and a speed that no candidate has.
@@ -87,7 +89,7 @@ class _Work:
     """One search at work; what is found out goes into ``report``, which is written after every step."""
 
     def __init__(
-        self, base: Recipe, target: Target, settings: Search, checked: Checked, console: Console, folder: Path,
+        self, base: Recipe, target: SearchTarget, settings: Search, checked: Checked, console: Console, folder: Path,
         report: SearchReport,
     ) -> None:  # fmt: skip
         self.base, self.target, self.settings = base, target, settings
@@ -222,12 +224,12 @@ class _Work:
 
     def _finals(
         self, study: Study, state: State, scores: ScoredRows, teacher: float, teacher_ms: float
-    ) -> Tried | None:
+    ) -> EndedTrial | None:
         """Train the best trials with other seeds, while there is time, and return the best on average."""
         value = self._value(teacher, teacher_ms)
         ended = sorted(study.tried(), key=lambda tried: value(tried.metric, tried.ms), reverse=True)
         finalists = ended[: self.settings.finalists]
-        means: list[tuple[float, Tried]] = []
+        means: list[tuple[float, EndedTrial]] = []
         for tried in finalists:
             found = [tried.metric]
             for number in range(1, self.settings.seeds):
@@ -252,7 +254,7 @@ class _Work:
         self._write()
         return best
 
-    def _finish(self, best: Tried, speeds: Speeds) -> Searched:
+    def _finish(self, best: EndedTrial, speeds: Speeds) -> Searched:
         """Run the recipe of the best trial from start to end, and say what it came to on test rows."""
         recipe = best.trial.recipe(self.base, len(best.metrics), self.base.seed)
         run = replace(recipe, name=None, output=str(self.folder / RUN)).run(self.console)
@@ -314,7 +316,7 @@ def _write(folder: Path, report: SearchReport) -> None:
 
 
 @contextmanager
-def _folder(base: Recipe, which: str, command: str, target: Target) -> Iterator[tuple[Path, SearchReport]]:
+def _folder(base: Recipe, which: str, command: str, target: SearchTarget) -> Iterator[tuple[Path, SearchReport]]:
     """Hold the folder of this search: the one that is named, an unfinished one of the same settings, or a new one."""
     folder = _named(base.output, which) if base.output else _unfinished(base.parent, which) or reserve(base.parent)
     with alone(folder):
@@ -367,9 +369,9 @@ def _read(folder: Path) -> SearchReport | None:
         raise StorageError(f"{path}: cannot be read: {error}. Move it away, or name another output=.") from error
 
 
-def _forms(speeds: Speeds, limit: float) -> list[Form]:
+def _forms(speeds: Speeds, limit: float) -> list[FormEntry]:
     return [
-        Form(
+        FormEntry(
             name=speed.name, form=speed.form, ms=speed.ms, mib=speed.mib, speedup=speeds.teacher_ms / speed.ms,
             fits=speed.ms <= limit,
         )
@@ -377,7 +379,7 @@ def _forms(speeds: Speeds, limit: float) -> list[Form]:
     ]  # fmt: skip
 
 
-def _entry(tried: Tried) -> TrialEntry:
+def _entry(tried: EndedTrial) -> TrialEntry:
     return TrialEntry(
         number=tried.number, candidate=tried.trial.candidate.name, way=tried.trial.way,
         learning_rate=tried.trial.learning_rate, metrics=tried.metrics, ms=tried.ms, seconds=tried.seconds,

@@ -14,7 +14,7 @@ STUDENTS = ("bert", "bilstm", "cnn", "static")
 
 
 @dataclass(kw_only=True)
-class Target(Settings):
+class SearchTarget(Settings):
     """What the student has to reach: at least one of these."""
 
     latency_ms: float | None = None  # most milliseconds for a row at its real length: median, without tokenization

@@ -31,7 +31,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Tried:
+class EndedTrial:
     """A trial and the main metric on validation rows after each of its cycles."""
 
     number: int
@@ -127,11 +127,11 @@ class Study:
             else:
                 self._study.tell(asked, self.value(metrics[-1], ms))
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[EndedTrial]:
         """Return all trials that have a metric, in their order."""
         ended = {self._complete: "complete", self._pruned: "stopped"}
         return [
-            Tried(
+            EndedTrial(
                 trial.number, *self._read(trial.params), trial.user_attrs[METRICS],
                 float(trial.user_attrs[SECONDS]), ended.get(trial.state, "unfinished"),
             )

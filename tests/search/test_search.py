@@ -18,7 +18,7 @@ from compress.models.loading import save_model
 from compress.run.recipe import Recipe
 from compress.search import search as module
 from compress.search.search import Searched, search
-from compress.search.settings import Search, Target
+from compress.search.settings import Search, SearchTarget
 from compress.search.speeds import Speed, Speeds
 from tests.conftest import CONFIGS, tiny_tokenizer, write_files
 from tests.run.test_recipe import recipe
@@ -39,7 +39,7 @@ def base(folder: Path, **changes: Any) -> Recipe:
     return replace(whole, **changes)
 
 
-def searched(folder: Path, target: Target, settings: Search = SHORT, **changes: Any) -> Searched:
+def searched(folder: Path, target: SearchTarget, settings: Search = SHORT, **changes: Any) -> Searched:
     return search(base(folder, **changes), target, settings, "compress search …", Console(quiet=True))
 
 
@@ -52,7 +52,7 @@ def written(folder: Path) -> dict[str, Any]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished search for the fastest student that keeps 60 %."""
     folder = tmp_path_factory.mktemp("search")
-    searched(folder, Target(keep=0.6))
+    searched(folder, SearchTarget(keep=0.6))
     return folder
 
 
@@ -107,7 +107,7 @@ def test_the_page_has_every_trial_and_no_script(finished: Path) -> None:
 
 
 def test_what_needs_no_training_comes_first_and_ends_the_search(finished: Path, tmp_path: Path) -> None:
-    found = searched(finished, Target(keep=0.5), replace(SHORT, anyway=False), output=str(tmp_path / "search"))
+    found = searched(finished, SearchTarget(keep=0.5), replace(SHORT, anyway=False), output=str(tmp_path / "search"))
     assert found.run is None
     assert found.report.met
     assert "without any training" in found.report.verdict
@@ -117,7 +117,7 @@ def test_what_needs_no_training_comes_first_and_ends_the_search(finished: Path, 
 
 def test_a_speed_that_nothing_has_is_refused_with_the_nearest(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"target.latency_ms = 1e-06: no candidate is that fast. The fastest"):
-        searched(finished, Target(latency_ms=1e-6), output=str(tmp_path / "search"))
+        searched(finished, SearchTarget(latency_ms=1e-6), output=str(tmp_path / "search"))
     assert not (tmp_path / "search" / "run").exists()
 
 
@@ -135,11 +135,11 @@ def test_an_interrupted_search_resumes_where_it_was(
 
     monkeypatch.setattr(module._Work, "_metric", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        searched(finished, Target(keep=0.6), output=output)
+        searched(finished, SearchTarget(keep=0.6), output=output)
     half = written(tmp_path)
     assert not half["finished"]
     assert 0 < len(half["trials"]) < 4
-    searched(finished, Target(keep=0.6), output=output)
+    searched(finished, SearchTarget(keep=0.6), output=output)
     after = written(tmp_path)
     assert after["finished"]
     assert len(after["trials"]) == len(whole["trials"])
@@ -151,26 +151,26 @@ def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("mine")
     with pytest.raises(RecipeError, match="is not empty, and no search"):
-        searched(finished, Target(keep=0.6), output=str(tmp_path / "mine"))
+        searched(finished, SearchTarget(keep=0.6), output=str(tmp_path / "mine"))
     with pytest.raises(RecipeError, match="holds another search"):
-        searched(finished, Target(keep=0.7))
+        searched(finished, SearchTarget(keep=0.7))
 
 
 def test_only_what_is_fast_enough_is_tried_and_only_accuracy_decides_between_it() -> None:
     work = object.__new__(module._Work)
-    work.target = Target(speedup=2)
+    work.target = SearchTarget(speedup=2)
     assert work._value(0.9, 10.0)(0.8, 3.0) == 0.8
-    work.target = Target(keep=0.9)
+    work.target = SearchTarget(keep=0.9)
     value = work._value(1.0, 10.0)
     assert value(0.89, 1.0) < value(0.9, 5.0) < value(0.95, 4.0)
     assert value(0.8, 1.0) < value(0.85, 9.0) < 0
 
 
 def test_a_target_of_speed_is_the_stricter_of_both() -> None:
-    assert Target(latency_ms=3).most_ms(10) == 3
-    assert Target(speedup=5).most_ms(10) == 2
-    assert Target(latency_ms=3, speedup=5).most_ms(10) == 2
-    assert Target(keep=0.9).most_ms(10) == float("inf")
+    assert SearchTarget(latency_ms=3).most_ms(10) == 3
+    assert SearchTarget(speedup=5).most_ms(10) == 2
+    assert SearchTarget(latency_ms=3, speedup=5).most_ms(10) == 2
+    assert SearchTarget(keep=0.9).most_ms(10) == float("inf")
     speeds = Speeds((Speed("teacher", "eager", 9, 1), Speed("a", "onnx", 3, 1), Speed("a", "dynamic", 2, 1)))
     assert speeds.teacher_ms == 9
     assert speeds.fastest("a").form == "dynamic"
@@ -195,10 +195,10 @@ def test_words_that_a_search_cannot_take_are_all_named(words: list[str], setting
 
 def test_targets_and_counts_that_cannot_be_are_refused_before_work(finished: Path) -> None:
     with pytest.raises(RecipeError) as told:
-        searched(finished, Target(), replace(SHORT, trials=0, students=["lstm"]))
+        searched(finished, SearchTarget(), replace(SHORT, trials=0, students=["lstm"]))
     assert {fault.setting for fault in told.value.faults} == {"target", "search.trials", "search.students"}
     with pytest.raises(RecipeError, match=r"target.keep = 99: is a share"):
-        searched(finished, Target(keep=99))
+        searched(finished, SearchTarget(keep=99))
 
 
 def test_the_words_of_a_search_are_typed() -> None:
