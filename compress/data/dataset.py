@@ -23,6 +23,7 @@ class Split:
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
+    overlap: int | None = None  # tokens that a row's windows share, where the task reads it in some: `Task.overlap`
 
     def __post_init__(self) -> None:
         for name in ("texts", "pairs"):
@@ -52,6 +53,7 @@ class Split:
             None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
             self.by_token,
+            self.overlap,
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
@@ -61,7 +63,7 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token)
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self.overlap)
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -74,7 +76,8 @@ class Split:
                 for part in parts
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, np.concatenate(parts), self.by_token)
+        texts = StoredTexts(chain(self.texts, more.texts))
+        return Split(texts, pairs, np.concatenate(parts), self.by_token, self.overlap)
 
     @property
     def known_labels(self) -> Array:

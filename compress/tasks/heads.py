@@ -6,14 +6,33 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
+
 MARK = "compress_task"
 """Entry that names the task of a head, where nothing else in a configuration tells it; see `Task.head_config`."""
 
 THRESHOLDS = "thresholds"
 """Entry with the probability from which each label is given, in the order of the outputs."""
 
-HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, MARK)
+NULL_THRESHOLD = "null_threshold"
+"""Entry with how much more must speak for no answer than for the best one before none is given."""
+
+UNANSWERABLE = "unanswerable"
+"""Entry that says whether questions may have no answer."""
+
+OVERLAP = "window_overlap"
+"""Entry with the tokens that neighbouring windows of a long text share; null: a third of a window."""
+
+OF_SPANS = (UNANSWERABLE, NULL_THRESHOLD, OVERLAP)
+
+HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, *OF_SPANS, MARK)
 """Entries of a configuration that belong to its head."""
+
+STARTS_AND_ENDS = ("start_logits", "end_logits")
+"""What transformers calls the logits of a head for spans, in the order of its two outputs."""
+
+HEAD_OF_SPANS = "qa_outputs"
+"""The module of every model of transformers that gives them. Some refuse another number of outputs than two."""
 
 IDLE_HEAD = {"num_labels": 1}
 """The head of a model of which only the encoder is used."""
@@ -33,6 +52,9 @@ def set_head(config: Any, head: Mapping[str, Any]) -> None:
     """
     if "id2label" in head and hasattr(config, MARK):
         setattr(config, MARK, None)
+    for name in OF_SPANS:
+        if "id2label" in head and hasattr(config, name):
+            delattr(config, name)
     if hasattr(config, THRESHOLDS) and head.get("problem_type", config.problem_type) != config.problem_type:
         delattr(config, THRESHOLDS)
     for name, value in sorted(head.items(), reverse=True):  # num_labels would overwrite the labels' names
@@ -62,6 +84,16 @@ def named_outputs(config: Any) -> dict[str, Any]:
     Keys are texts, as JSON has them.
     """
     return {"id2label": {str(number): name for number, name in config.id2label.items()}}
+
+
+def logits_of(returned: Any) -> Any:
+    """Return the logits in what a model of transformers returned; those of starts and ends (batch, tokens, 2) together.
+
+    A head for spans gives them apart, (batch, tokens) each.
+    """
+    if getattr(returned, STARTS_AND_ENDS[0], None) is None:
+        return returned.logits
+    return torch.stack([getattr(returned, name) for name in STARTS_AND_ENDS], dim=-1)
 
 
 def counts_outputs(name: str) -> bool:

@@ -322,9 +322,10 @@ class Teacher(BaseTeacher, Training):
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
+        task = state.data.task
         nn.Module.to(model, device())
         curves = fit(
-            Supervised(model, state.data.task.mean_loss if state.data.task.weights else None),
+            Supervised(model, task.mean_loss if task.weights or task.windows else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,
