@@ -184,6 +184,31 @@ def test_no_quantity_or_criterion_is_named_by_what_works_with_all_of_them() -> N
         assert not re.search(r"\"(fisher|molchanov|magnitude|activation|loss)\"", source), name
 
 
+def test_no_class_name_has_two_meanings() -> None:
+    """Triton asks for the name of the classes in the files that are copied into its repositories."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name != "TritonPythonModel":
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_names_say_what_they_name(path: Path) -> None:
+    bound = [
+        (name, node.lineno)
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name, is_bound in (
+            (getattr(node, "id", None), isinstance(getattr(node, "ctx", None), ast.Store)),
+            (getattr(node, "arg", None), isinstance(node, ast.arg)),
+            (getattr(node, "name", None), isinstance(node, ast.FunctionDef)),
+        )
+        if is_bound and name in ("one", "said")
+    ]
+    assert bound == []
+
+
 def test_no_pickle_is_loaded() -> None:
     for path in FILES:
         source = path.read_text()
@@ -198,9 +223,11 @@ FORCED = {
     "models/ensemble.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/multi_task.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/segments.py": "it is shipped with the weights, and there has transformers' own loss",
+    "models/static.py": "the class's name is part of saved folders, and the file is shipped with the weights",
     "models/registration.py": "it names those classes",
     "student/bilstm.py": "it names such a class",
     "student/cnn.py": "it names such a class",
+    "student/static.py": "it names such a class",
     "distill/multi_task.py": "it names such a class",
 }
 """Files that may know what is predicted, and why."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from compress.benchmark.figures import Baseline
+from compress.benchmark.figures import BaselineEntry
 from compress.benchmark.latency import Texts
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
@@ -73,7 +73,7 @@ class Cheap:
 
     task: base.Task
     model: base.Baseline
-    figures: Baseline
+    figures: BaselineEntry
     logits: Array
 
     def answer(self, texts: Texts) -> Array:
@@ -101,7 +101,7 @@ def constant(data: Dataset) -> Cheap | None:
 
 def _cheap(name: str, runtime: str, model: base.Baseline, data: Dataset, seconds: float | None) -> Cheap:
     logits, labels = model.logits(_joined(data.task, data.test)), data.test.known_labels
-    figures = Baseline(
+    figures = BaselineEntry(
         name=name, kind=model.kind, runtime=runtime, precision="fp64" if runtime else "",
         metrics=data.task.metrics(logits, labels), interval=data.task.intervals(logits, labels),
         parameters=model.parameters or None, seconds=seconds,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.latency import Reads, grid, real_rows
-from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
 from compress.files import write_json
 from compress.machine import describe
@@ -86,7 +86,7 @@ class OnDevice:
 
 
 def measure_on(
-    device: Device, scores: Scores, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
+    device: Device, scores: ScoredRows, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
 ) -> OnDevice:
     """Return what stages and artifacts of a run do on a device, from the cache where it is known.
 
@@ -102,7 +102,7 @@ def measure_on(
     return found
 
 
-def _runs(found: OnDevice, way: Way, scores: Scores, timing: Timing, *, first: bool) -> bool:
+def _runs(found: OnDevice, way: Way, scores: ScoredRows, timing: Timing, *, first: bool) -> bool:
     """Return whether a way of running works; its logits, or the reason, are kept in ``found``."""
     if not way.in_grid or (first and way.subject.startswith(STAGES) and not way.variant.name):
         return True  # stages are scored in batches; where a model has several variants, each is run row by row
@@ -156,7 +156,7 @@ def ways_on(device: Device, state: State) -> OnDevice:
 def _latencies(
     device: Device,
     ways: Mapping[str, Sequence[Way]],
-    scores: Scores,
+    scores: ScoredRows,
     state: State,
     timing: Timing,
     beside: Mapping[str, Reads],
@@ -186,7 +186,7 @@ def _latencies(
 
 
 def time_ways(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing, beside: Mapping[str, Reads]
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, timing: Timing, beside: Mapping[str, Reads]
 ) -> dict[str, list[Entry]]:
     """Return the timings of all ways, by label, and of models ``beside`` them, by name, measured now."""
     every = {way.label: way for some in ways.values() for way in some}

@@ -170,7 +170,7 @@ def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:
         return None
     value = fields[name]
     if isinstance(value, list):
-        words = [_word(one, name) for one in value]
+        words = [_word(label, name) for label in value]
         bad = next((word for word in words if isinstance(word, Bad)), None)
         return bad or listed(words)
     return _word(value, name)

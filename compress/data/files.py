@@ -17,7 +17,7 @@ from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
-from compress.data.source import Data, Parts
+from compress.data.source import Data, Splits
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.wording import counted
@@ -100,7 +100,7 @@ class Files(Data):
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Read the given files; raises DataError at the first unusable one."""
         if not self.train:
             raise DataError("data.train needs a file, for example data.train=my/train.tsv.")
@@ -116,7 +116,7 @@ class Files(Data):
         validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
         if self.header is None and train.columns is not None and not train.columns.named:
             refuse_unknown_header(train, (validation, test))
-        return Parts(
+        return Splits(
             name=self.train, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 

@@ -16,7 +16,7 @@ from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.layout import Layout, refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
-from compress.data.source import Data, Parts
+from compress.data.source import Data, Splits
 from compress.data.tagged import FORM, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
@@ -64,7 +64,7 @@ class Hub(Data):
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Download the data set, or take it from the cache, and return its rows."""
         splits = _loaded(self.path, self.subset)
         notes: list[str] = []
@@ -77,7 +77,7 @@ class Hub(Data):
             if other is not None and (other.pairs is None) != (train.pairs is None):
                 raise DataError(f"{other.source} and {train.source}: one has second texts, the other has none.")
         name = f"{self.path}/{self.subset}" if self.subset else self.path
-        return Parts(
+        return Splits(
             name=name, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 
@@ -193,7 +193,7 @@ def _asked(
 def _word(label: object, names: list[str] | None) -> str | None:
     """Return a label, or a list of them, as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
     if isinstance(label, list):
-        words = [_word(one, names) for one in label]
+        words = [_word(word, names) for word in label]
         return None if None in words else listed(words)
     if names is not None:
         return names[label] if isinstance(label, int) and 0 <= label < len(names) else None

@@ -56,14 +56,14 @@ class Masks(nn.Module):
         self.settings, self.pattern = settings, Pattern.parse(settings.pattern)
         modules = matrices(student, embeddings=settings.embeddings).values()
         # in a tuple: they are the student's, and no part of this module
-        self.masked = tuple((one, mask(one, self.pattern, learned=settings.movement)) for one in modules)
+        self.masked = tuple((module, mask(module, self.pattern, learned=settings.movement)) for module in modules)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("sparsity", torch.zeros((), dtype=torch.float64))
 
     @property
     def scores(self) -> list[Tensor]:
         """The scores that are learned; empty where there are none."""
-        return [one.scores for _, one in self.masked if one.scores is not None]
+        return [masked.scores for _, masked in self.masked if masked.scores is not None]
 
     def step(self, progress: float) -> None:
         """Redraw the masks where it is time to."""
@@ -80,10 +80,10 @@ class Masks(nn.Module):
 
     @torch.no_grad()
     def _draw(self, sparsity: float) -> None:
-        scores = [_score(module, one) for module, one in self.masked]
+        scores = [_score(module, masked) for module, masked in self.masked]
         kept = masks(scores, sparsity, self.pattern, together=self.settings.together)
-        for (_, one), stays in zip(self.masked, kept, strict=True):
-            one.mask.copy_(self.pattern.spread(stays))
+        for (_, masked), stays in zip(self.masked, kept, strict=True):
+            masked.mask.copy_(self.pattern.spread(stays))
         self.sparsity.fill_(sparsity)
 
 

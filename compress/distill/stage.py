@@ -167,7 +167,7 @@ class Distill(Training):
             )  # fmt: skip
             state = state.with_student(record)
             teaching = replace(teaching, teacher=record.model, answers=None)
-        return replace(state, recovery=Recovery(first))
+        return replace(state, recovery=DistillationRecovery(first))
 
     def _mapped(self, state: State) -> Model:
         """Return the student with ``layer_map`` in its configuration: pruning leaves out there the layers that go."""
@@ -324,7 +324,7 @@ class Distill(Training):
 
 
 @dataclass(frozen=True)
-class Recovery:
+class DistillationRecovery:
     """Training again as a student was distilled, after something of it was taken away.
 
     The losses and settings are those of the distillation, the teacher is the state's.

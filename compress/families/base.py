@@ -50,7 +50,7 @@ class LanguageHeadNames:
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class SummedEmbeddings:
     """Embeddings that are a sum, normalised and perhaps projected."""
 
     words: Tensor  # (vocabulary, width)
@@ -228,7 +228,7 @@ class Family(Layered, ABC):
         transformers 5 reads the width there, transformers 4 the number, too.
         """
 
-    def embeddings(self, model: PreTrainedModel) -> Embeddings:
+    def embeddings(self, model: PreTrainedModel) -> SummedEmbeddings:
         """Return a model's embeddings, of a family with `sums_embeddings`; their parts are named as in BERT."""
         return summed(self.embedders(model)[0])
 
@@ -259,14 +259,14 @@ class Family(Layered, ABC):
         return "gelu"
 
 
-def summed(embeddings: nn.Module, project: nn.Linear | None = None) -> Embeddings:
+def summed(embeddings: nn.Module, project: nn.Linear | None = None) -> SummedEmbeddings:
     """Return embeddings whose parts are named as in BERT."""
     words, positions = embeddings.get_submodule("word_embeddings"), embeddings.get_submodule("position_embeddings")
     types, norm = getattr(embeddings, "token_type_embeddings", None), embeddings.get_submodule("LayerNorm")
     assert isinstance(words, nn.Embedding)
     assert isinstance(positions, nn.Embedding)
     assert isinstance(norm, nn.LayerNorm)
-    return Embeddings(words.weight, positions.weight, None if types is None else types.weight, norm, project)
+    return SummedEmbeddings(words.weight, positions.weight, None if types is None else types.weight, norm, project)
 
 
 def has_submodule(model: nn.Module, path: str) -> bool:

@@ -94,12 +94,12 @@ class EnsembleForSequenceClassification(PreTrainedModel):
         answers, voices, states = [], [], None
         for number, (member, order) in enumerate(zip(self.members, self.config.orders or [], strict=True), start=1):
             hidden = output_hidden_states and number == self.config.chosen
-            said = member(**inputs, output_hidden_states=hidden)
-            answers.append(said.logits[:, order])
-            inner = getattr(said, "members", None)  # of an ensemble among the members
-            alone = functional.pad(said.logits, (1, 0)).unsqueeze(1)
+            output = member(**inputs, output_hidden_states=hidden)
+            answers.append(output.logits[:, order])
+            inner = getattr(output, "members", None)  # of an ensemble among the members
+            alone = functional.pad(output.logits, (1, 0)).unsqueeze(1)
             voices.append((alone if inner is None else inner)[..., [0, *(1 + place for place in order)]])
-            states = said.hidden_states if hidden else states
+            states = output.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
         stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
         if kind == "multi_label_classification":
@@ -108,11 +108,11 @@ class EnsembleForSequenceClassification(PreTrainedModel):
             how = "logits" if kind == "regression" else how
             logits = combined(stacked, weights, how)
         loss = classification_loss(logits, labels, self.config)
-        said = [
+        weighted = [
             torch.cat([share[:, None].log() + voice[..., :1], voice[..., 1:]], -1)
             for share, voice in zip(shares(stacked, weights, how), voices, strict=True)
         ]
-        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(said, 1))
+        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(weighted, 1))
 
 
 def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
-from compress.mapped import Column, mapped
+from compress.mapped import MappedColumn, mapped
 from compress.models.quiet import quiet
 from compress.models.windows import Windows, stored, windows_of
 from compress.tasks.base import Array, Task
@@ -165,24 +165,24 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
     if split.by_token is not None and split.by_token.windows:
         return _in_windows(split, split.by_token, tokenizer, max_tokens)
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-    flat, offsets = {name: Column(np.int32) for name in names}, Column(np.int64)
+    flat, offsets = {name: MappedColumn(np.int32) for name in names}, MappedColumn(np.int64)
     offsets.append([0])
     end = truncated = 0
     answering: list[Sequence[int]] = []
     for start in range(0, len(split), CHUNK):
         texts = list(split.texts[start : start + CHUNK])
         pairs = None if split.pairs is None else list(split.pairs[start : start + CHUNK])
-        said = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
-        truncated += sum(bool(encoding.overflowing) for encoding in said.encodings)
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
+        truncated += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         if split.by_token is not None:
             seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
-            encodings = zip(texts, seconds, said.encodings, strict=True)
+            encodings = zip(texts, seconds, encoded.encodings, strict=True)
             answering += [split.by_token.answering(*row) for row in encodings]
-        lengths = [len(ids) for ids in said["input_ids"]]
+        lengths = [len(ids) for ids in encoded["input_ids"]]
         offsets.append(end + np.cumsum(lengths))
         end += sum(lengths)
         for name in names:
-            flat[name].append(np.fromiter((i for ids in said[name] for i in ids), dtype=np.int32))
+            flat[name].append(np.fromiter((i for ids in encoded[name] for i in ids), dtype=np.int32))
     return Tokens(
         columns={name: column.mapped() for name, column in flat.items()},
         offsets=offsets.mapped(),
@@ -195,7 +195,11 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
 
 def _in_windows(split: Split, task: type[Task], tokenizer: Any, max_tokens: int) -> Tokens:
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-    flat, extents, offsets = {name: Column(np.int32) for name in names}, Column(np.int32), Column(np.int64)
+    flat, extents, offsets = (
+        {name: MappedColumn(np.int32) for name in names},
+        MappedColumn(np.int32),
+        MappedColumn(np.int64),
+    )
     offsets.append([0])
     origin: list[int] = []
     end = truncated = 0

@@ -75,7 +75,7 @@ def matrix_products(graph: Any) -> list[MatrixProduct]:
 class _Reader:
     def __init__(self, graph: Any) -> None:
         self.nodes = graph.node
-        self.stored = {one.name for one in graph.initializer}
+        self.stored = {weight.name for weight in graph.initializer}
         self.makers = {name: node for node in graph.node for name in node.output}
         self.users: dict[str, list[Any]] = {}
         for node in graph.node:
@@ -87,7 +87,7 @@ class _Reader:
             if node.op_type not in IN_INT8 | IN_FLOAT | {BLOCKWISE}:
                 continue
             path, weighted = self._path(node), self._weighted(node)
-            level = next((one.i for one in node.attribute if one.name == "accuracy_level"), 0)
+            level = next((attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"), 0)
             int8 = node.op_type in IN_INT8 or (node.op_type == BLOCKWISE and level == INT8_LEVEL)
             yield MatrixProduct(node.name, node.op_type, path, weighted, int8)
 

@@ -72,7 +72,7 @@ def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: 
     head, neuron = family.head_parameters(layer) // heads, family.unit_parameters(layer) // width
     known = widths(model.config, count)
     least = parameters(layer) - (heads - 1) * head - (width - known[0]) * neuron
-    layers = sum(parameters(one) for one in family.layers(model))
+    layers = sum(parameters(layer) for layer in family.layers(model))
     return Costs(
         unit,
         (parameters(model) - layers) * scale + aside,

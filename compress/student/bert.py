@@ -136,10 +136,10 @@ class Bert(Student):
 
     def made_with(self) -> Any:
         """Of a corpus and of a model that weights start from the content counts, not where they lie."""
-        said: dict[str, Any] = super().made_with() | {"start": self.start if self.start in NAMED else "model"}
+        made: dict[str, Any] = super().made_with() | {"start": self.start if self.start in NAMED else "model"}
         if self.vocabulary_corpus is not None:
-            said["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
-        return said
+            made["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
+        return made
 
     def started_from(self, pretrained: str | None) -> str | None:
         """Return the content of the model that weights start from, where that is not the teacher."""

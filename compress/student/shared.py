@@ -32,7 +32,7 @@ class Share(Enum):
     feed_forward = "feed_forward"
 
 
-class Start(Enum):
+class LayerStart(Enum):
     """first: the first mapped layer of the teacher; mean: the mean of all mapped layers."""
 
     first = "first"
@@ -46,7 +46,7 @@ class Shared(Student):
     share: Share = Share.all  # what all layers share: all, attention or feed_forward
     layers: int | None = None  # how often the shared layer is applied; default: the teacher's layers
     layer_map: Any = "uniform"  # which teacher layers they start from: uniform, first, last, or a list as [2,4,6]
-    start: Start = Start.first  # what is shared starts from the first of those layers, or from their mean
+    start: LayerStart = LayerStart.first  # what is shared starts from the first of those layers, or from their mean
     embedding_size: int | None = None  # rank of word embeddings; default: a third of the width, 0: not factorised
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -118,7 +118,7 @@ class Shared(Student):
         return student
 
     def _start(self, layers: list[Tensor]) -> Tensor:
-        return layers[0].clone() if self.start is Start.first else torch.stack(layers).mean(0)
+        return layers[0].clone() if self.start is LayerStart.first else torch.stack(layers).mean(0)
 
     def _rank(self, teacher: Any) -> int:
         """Return the rank of the word embeddings; an ELECTRA's that are factorised already stay as they are."""

@@ -161,7 +161,7 @@ def together(
 
     def work(folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(folders[ensemble.chosen - 1])
-        models = [load_model(one) for one in folders]
+        models = [load_model(folder) for folder in folders]
         head = chosen.data.task.head_config()
         whole = joined(
             models, orders, head, combine=ensemble.combine.value, weights=weights, chosen=ensemble.chosen

@@ -179,7 +179,7 @@ class Teacher(BaseTeacher, Training):
         each = self.each()
         if len(each) == 1 or not data.label_map:
             return [data] * len(each)
-        configs = [load_config(one.source(), trust_remote_code=self.trust_remote_code) for one in each]
+        configs = [load_config(member.source(), trust_remote_code=self.trust_remote_code) for member in each]
         known = [set(own_names(config, data.task)) for config in configs]
         for name in data.label_map:
             if not any(name in names for names in known):
@@ -267,8 +267,8 @@ class Teacher(BaseTeacher, Training):
         record = self.record("teacher", [product], notes=notes, curves=own[self.chosen - 1].curves)
         record = replace(
             record,
-            seconds=record.seconds + sum(one.seconds for one in own),
-            reused=record.reused and all(one.reused for one in own),
+            seconds=record.seconds + sum(after.seconds for after in own),
+            reused=record.reused and all(after.reused for after in own),
         )
         return replace(chosen, context=state.context, records=state.records).with_teacher(record)
 

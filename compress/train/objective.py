@@ -14,7 +14,7 @@ from compress.models.outputs import INPUTS
 from compress.tasks.heads import logits_of
 
 
-class Rows(Protocol):
+class TrainingRows(Protocol):
     """Rows to train on, by number and in batches."""
 
     @property

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from compress.data.dataset import Split
-from compress.distill.dual import Dual, Projected
+from compress.distill.dual import Dual, ProjectedSide
 from compress.distill.dual_objective import DualObjective, Projections
 from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.masking import HIDDEN
@@ -267,7 +267,7 @@ def test_what_cannot_be_mixed_or_compared_is_refused(files: dict[str, Path], tmp
     assert all("word pieces of its own" in fault.rule for fault in told.value.faults)
     for stage, setting in (
         (Dual(student_words=1.5), "student_words"),
-        (Dual(projected=Projected.none, masked_lm_weight=0), "masked_lm_weight"),
+        (Dual(projected=ProjectedSide.none, masked_lm_weight=0), "masked_lm_weight"),
         (Dual(layer_map="x"), "layer_map"),
     ):
         assert [fault.setting for fault in stage.faults()] == [setting]

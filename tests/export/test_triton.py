@@ -23,7 +23,7 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Engines
-from compress.export.triton import Device, Tokenize, Triton
+from compress.export.triton import InstanceKind, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.artifact import Artifact
@@ -313,7 +313,7 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
     curl = next(line for line in page.splitlines() if line.startswith("curl"))
     [one] = json.loads(curl.split("'")[1])["inputs"]
     assert (one["name"], one["datatype"], one["shape"]) == ("TEXT", "BYTES", [1, 1])
-    alone = (repository(before, tokenize=Tokenize.client, device=Device.gpu) / "README.md").read_text()
+    alone = (repository(before, tokenize=Tokenize.client, device=InstanceKind.gpu) / "README.md").read_text()
     assert "--gpus=all" in alone
     assert "pip install --quiet" not in alone
     graph = onnx.load(before.artifacts[-1].folder / "model.onnx")
@@ -322,7 +322,7 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
 
 def test_settings_reach_the_configs(state: Callable[..., State]) -> None:
     settings = {"max_batch_size": 4, "max_queue_delay_microseconds": 250, "instances": 3, "threads": 2}
-    folder = repository(state(), device=Device.gpu, preferred_batch_sizes=[2, 4], **settings)
+    folder = repository(state(), device=InstanceKind.gpu, preferred_batch_sizes=[2, 4], **settings)
     said = config(folder / "onnx")
     assert said.max_batch_size == config(folder / "onnx_text").max_batch_size == 4
     assert said.dynamic_batching.max_queue_delay_microseconds == 250

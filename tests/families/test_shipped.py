@@ -29,6 +29,7 @@ from compress.prune.width import narrow
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.shared import Shared
+from compress.student.static import Static
 from compress.tasks.classification import Classification
 from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_ensemble import joined as ensemble_of_three
@@ -50,6 +51,7 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
     made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
     made["cnn"] = built(Cnn(filters=5), TEXTS)[0], "bert"
+    made["static"] = built(Static(bigrams=50), TEXTS)[0], "bert"
     made["ensemble"] = ensemble_of_three(), "bert"
     tasks = {"main": Classification(("bad", "good")), "topic": Classification(("film", "music", "other"))}
     heads = {name: task.head_config() for name, task in tasks.items()}

@@ -35,7 +35,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.saved import Saved
-from compress.student.words import Pieces, Start
+from compress.student.words import Pieces, WordStart
 from compress.tasks.base import Array
 from compress.teachers.base import BaseTeacher, Inspection
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -126,7 +126,7 @@ def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> Non
     assert not (world / "run" / "stages" / "00-teacher").exists()
 
 
-WORDS: dict[str, Any] = {"tokens": Pieces.words, "start": Start.random, "min_count": 1}
+WORDS: dict[str, Any] = {"tokens": Pieces.words, "start": WordStart.random, "min_count": 1}
 
 
 @pytest.mark.parametrize("student", [BiLstm(**WORDS), Cnn(**WORDS), Bert()], ids=lambda student: type(student).__name__)
@@ -152,7 +152,7 @@ def test_the_models_are_told_before_work(world: Path, tmp_path: Path) -> None:
     ("changes", "setting"),
     [
         ({"student": Bert(layers=2)}, "student"),
-        ({"student": BiLstm(start=Start.random)}, "student"),
+        ({"student": BiLstm(start=WordStart.random)}, "student"),
         ({"student": Mobile()}, "student"),
         ({"distill": Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()})}, "distill.losses.hidden"),
         ({"distill": Distill(losses={"attention": AttentionScores()})}, "distill.losses.attention"),
