@@ -142,7 +142,7 @@ def _questions(whole: Any) -> Iterator[dict[str, object] | Bad]:
                 answers = asked.get(ANSWERS, [])
                 if asked.get(_IMPOSSIBLE) and answers:
                     yield Bad(
-                        f"has {counted(len(answers), 'answer')} and {_IMPOSSIBLE} = true. Remove one of the two; "
+                        f"has {counted(len(answers), 'answer')} and {_IMPOSSIBLE} = true. Keep only the right one; "
                         "plausible_answers are not read."
                     )
                     continue

@@ -89,7 +89,7 @@ class Windows:
         return self.extents[self.offsets[window] : self.offsets[window + 1]]
 
     def take(self, chosen: Array, places: Array) -> Windows:
-        """Return these windows, whose tokens are at ``places``; their rows are numbered anew in the same order."""
+        """Return these windows, whose tokens are at ``places``; their rows are numbered from 0 in the same order."""
         lengths = np.diff(self.offsets)[chosen]
         origin = np.unique(self.origin[chosen], return_inverse=True)[1]
         return replace(

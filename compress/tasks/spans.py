@@ -91,7 +91,7 @@ class Spans(Task):
 
     @classmethod
     def refusal(cls, label: str) -> tuple[str, str] | None:
-        """Return why a label is no context with answers."""
+        """Return why a label cannot be read as a context with answers."""
         if span_labels.read(label) is not None:
             return None
         return (
