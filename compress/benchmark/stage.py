@@ -64,7 +64,9 @@ class Benchmark(Settings):
     rows: int = 200  # test rows timed one by one at their real lengths
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # batch sizes of the latency grid
     tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
-    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls; noise repeats them once
+    seconds: float = (
+        2.0  # busy time after which a slow runner stops short of 100 calls; what is left repeats noisy ones
+    )
     tfidf: bool = True  # the baseline TF-IDF + linear model
     teacher_int8: bool = True  # the baseline of the teacher itself in ONNX, fp32 and int8, without training
     labels_only: bool = True  # the baseline of the same student trained on labels alone

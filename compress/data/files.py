@@ -18,6 +18,7 @@ from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
 from compress.data.source import Data, Splits
+from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.wording import counted
@@ -97,6 +98,8 @@ class Files(Data):
             yield Fault(
                 "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
             )
+        if len(set(self.label_names)) < len(self.label_names):
+            yield Fault("label_names", list(self.label_names), "names a label twice", "Give each number its own name.")
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
@@ -112,6 +115,8 @@ class Files(Data):
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train)
 
+        if self.label_columns and train.form == FORM:
+            raise DataError(f"{self.train}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")
         refuse_empty_columns(train)
         validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
         if self.header is None and train.columns is not None and not train.columns.named:

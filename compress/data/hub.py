@@ -116,7 +116,7 @@ class Hub(Data):
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
             odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
             if odd is not None:
-                raise DataError(f"{where}: the column {column!r} holds a {kind_of(odd)}, not texts. Set data.text.")
+                raise DataError(f"{where}: the column {column!r} holds {kind_of(odd)}, not texts. Set data.text.")
         kind = None if columns[2] is None else table.features[columns[2]]
         names = getattr(getattr(kind, "feature", kind), "names", None)
         words = None if labels is None else [_word(label, names) for label in labels]

@@ -296,7 +296,7 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
         )
         if not len(off):
             raise DataError(
-                f"{rows.source}: {counted(len(rows), 'row')} are too few to cut {name} rows from them. "
+                f"{rows.source}: {counted(len(rows), 'row')} cannot be cut into training and {name} rows. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
         stratified = "" if task.classes(rows.words) is None else "stratified, "

@@ -70,6 +70,9 @@ class Dual(LanguageTraining):
         yield from super()._cannot_teach(source, config, student)
         if family_of(config) != family_of(student):
             yield Fault("teacher", self.teacher, f"is of type {config.model_type}, the student {student.model_type}")
+        elif self.projected is not ProjectedSide.none and any(p.holds > 1 for p in family_of(student).projections()):
+            rule = f"cannot bring the fused layers of a {student.model_type} to another width"
+            yield Fault("projected", self.projected.value, rule, "Set it to none.")
         elif longest_row(config) != longest_row(student):
             yield Fault("teacher", self.teacher, "has another number of positions than the student")
         else:

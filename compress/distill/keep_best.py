@@ -48,9 +48,9 @@ class Validated(Details):
         if difference.value >= 0:
             return []
         what = (
-            f"training lowered {difference.metric} on {record['rows']:,} validation rows "
-            f"from {record['before']:.4f} to {record['after']:.4f} (95 % interval of the "
-            f"difference {difference.low:+.4f} to {difference.high:+.4f}, p = {difference.p:.2g})"
+            f"training lowered {difference.metric} on {record['rows']:,} validation rows from {record['before']:.4f} "
+            f"to {record['after']:.4f} (95 % interval of the difference {difference.low:+.4f} to "
+            f"{difference.high:+.4f}, p = {difference.p:.2g}{'' if difference.clear else ', which may be chance'})"
         )
         return [what + ("; the weights from before it go on" if self.start_goes_on else "")]
 

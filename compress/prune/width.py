@@ -156,8 +156,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
             ignored_params=[],
             verbose=False,
         )
-    last = family_of(model.config).layers(model)[-1]
-    norm = [part for part in last.modules() if isinstance(part, nn.LayerNorm)][-1]
+    norm = family_of(model.config).stream(model)[-1]
     return graph.get_pruning_group(norm, graph.get_pruner_of_module(norm).prune_out_channels, channels)
 
 

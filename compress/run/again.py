@@ -13,7 +13,7 @@ from compress.benchmark.baselines import TFIDF, tfidf
 from compress.benchmark.figures import DeviceRun, Entry, Latency
 from compress.benchmark.runs import speed, speeds_of_the_cheap
 from compress.benchmark.scores import ScoredRows
-from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, time_ways, ways_on
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, latencies, ways_on
 from compress.data import Dataset
 from compress.errors import CompressError
 from compress.machine import describe
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 def measure_again(folder: Path, recipe: Recipe) -> Report:
     """Return the report of a finished run with new timings, and write it into the run's folder.
 
-    ``recipe`` is the run's. Models are timed as they lie in the folder; what they answer is not asked again. Raises
+    ``recipe`` is the run's. Models are timed as they lie in the folder; what they answer is not asked again. The cache
+    has the new timings, too, so that they stay when the run is repeated. Raises
     CompressError where the run, its data or the machine are no longer those of the report.
     """
     report, marker = load_report(folder), read_marker(folder)
@@ -69,7 +70,7 @@ def _timed(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> Repor
         place = ways_on(device, state)
         beside = {TFIDF: cheap.answer} if cheap is not None and device is CPU else {}
         with device.active(), torch_threads(benchmark.threads):
-            place.latency = time_ways(device, place.ways, scores, benchmark.timing(), beside)
+            place.latency = latencies(device, place.ways, scores, state, benchmark.timing(), beside, again=True)
         places.append(place)
     reference, ending = STAGES + report.stages[0].name, STAGES + report.stages[-1].name
     cpu = next((place for place in places if place.device is CPU), None)

@@ -176,7 +176,7 @@ def together(
         save_model(whole, tokenizer, folder)
         return {"validation": found}
 
-    product = state.workshop.make(Kind("ensemble", revision=1),
+    product = state.workshop.make(Kind("ensemble", revision=2),
         [
             [after.given_teacher.key for after in made], list(map(list, orders)), ensemble.combine.value, weights,
             ensemble.chosen, state.data.validation.fingerprint, metric,

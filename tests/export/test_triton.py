@@ -37,7 +37,7 @@ from compress.run.predict import predict
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import EVERY_FAMILY, WITH_TYPES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
 from tests.run.test_recipe import made, recipe, report
 
@@ -201,7 +201,7 @@ def test_without_rounding_dynamic_int8_says_what_compress_predict_says(state: Ca
 
 
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_server_reads_texts_as_training_did(family: str, paired: bool, state: Callable[..., State]) -> None:
     before = state(family, paired=paired)
     folder = repository(before)
@@ -211,7 +211,7 @@ def test_the_server_reads_texts_as_training_did(family: str, paired: bool, state
     given = {"TEXT": column(TEXTS)} | ({"TEXT_PAIR": column(seconds)} if paired else {})
     said = Server(folder).infer("text_to_tokens", given)
     assert set(said) == set(tokenizer.model_input_names)
-    assert ("token_type_ids" in said) == (family in ("bert", "electra"))
+    assert ("token_type_ids" in said) == (family in WITH_TYPES)
     expected = tokens.batch(np.arange(len(TEXTS)))
     for name, numbers in said.items():
         np.testing.assert_array_equal(numbers, expected[name].numpy())

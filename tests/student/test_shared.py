@@ -21,13 +21,13 @@ from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
 from compress.student.shared import LayerStart, Share, Shared
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import FAMILY_NAMES, LIKE_BERT, tiny_batch, tiny_model
 from tests.student.reloading import check_reloading
 
 
 @pytest.mark.parametrize("start", LayerStart)
 @pytest.mark.parametrize("share", Share)
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_it_computes_what_a_plain_model_with_copies_computes(family: str, share: Share, start: LayerStart) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)

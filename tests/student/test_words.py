@@ -30,7 +30,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
 from compress.student.static import Static
 from compress.student.words import EmbeddingStudent, Pieces, WordStart, narrowed
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, save_tiny, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
@@ -130,7 +130,7 @@ def test_a_filter_answers_at_every_real_token_and_the_answers_are_pooled(pooling
 
 @pytest.mark.parametrize("student", STUDENTS, ids=NAMES)
 @pytest.mark.parametrize("split", [TEXTS, PAIRS], ids=["texts", "pairs"])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_padding_never_changes_logits(student: EmbeddingStudent, split: Split, family: str) -> None:
     model, tokenizer = built(student, split, family)
