@@ -136,7 +136,7 @@ class Collected:
         if self.bad:
             more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
             raise DataError(self.first_bad + more)
-        if self.first_listed and self.form == FORM:
+        if self.first_listed and self.form == tagged.FORM:
             raise DataError(
                 f"{self.source}, {self.unit} {self.first_listed}: a text with a list, where others have lists of words "
                 "and of their tags. Write all rows in one way."
