@@ -22,6 +22,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.settings import nearest
+from compress.tasks.base import Task
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
 """transformers.js's file names by precision, without .onnx; int8 is what it loads where nothing is said (q8)."""
@@ -64,10 +65,10 @@ class TransformersJs(Stage):
                 copy_graph(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
             asked = _asked(chosen)
             copy_beside(chosen[asked].folder, folder, f"onnx/{asked}.onnx")
-            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=state.data.pairs))
+            write_text(folder / "README.md", _readme(chosen, state.data.task, pairs=state.data.pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make(Kind("transformers_js", revision=2), [keys, state.data.pairs], work)
+        product = state.workshop.make(Kind("transformers_js", revision=3), [keys, state.data.pairs], work)
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         artifact = Artifact(
             name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
@@ -111,7 +112,8 @@ def _asked(chosen: Mapping[str, Artifact]) -> str:
     return "model_quantized" if "model_quantized" in chosen else "model"
 
 
-def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
+def _readme(chosen: Mapping[str, Artifact], task: Task, *, pairs: bool) -> str:
+    auto, outputs = task.auto.__name__, task.graph_outputs
     ort = auto.replace("Auto", "ORT")
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
     rows = "\n".join(f"| `onnx/{name}.onnx` | {text(graph.name)} | `{kinds[name]}` |" for name, graph in chosen.items())
@@ -130,7 +132,7 @@ import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
 const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{kinds[_asked(chosen)]}'{outside} }});
-const {{ logits }} = await model(await tokenizer({asked}));
+const {{ {", ".join(outputs)} }} = await model(await tokenizer({asked}));
 ```
 
 ```python
@@ -139,6 +141,7 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{file}")
-logits = model(**tokenizer({words}, return_tensors="pt")).logits
+outputs = model(**tokenizer({words}, return_tensors="pt"))
+{", ".join(outputs)} = {", ".join(f"outputs.{name}" for name in outputs)}
 ```
 """

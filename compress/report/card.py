@@ -10,6 +10,7 @@ from compress.report import formats, gates, words
 from compress.report.columns import columns
 from compress.report.markdown import bullets, fenced, figures_table, shipped, table
 from compress.report.schema import Report
+from compress.tasks.base import Task
 from compress.tasks.registry import TASKS
 
 _LOADING = """import compress  # registers the student's architecture with transformers
@@ -18,7 +19,7 @@ from transformers import {auto}, AutoTokenizer
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {auto}.from_pretrained(folder).eval()
-logits = model(**tokenizer(["a text"], return_tensors="pt")).logits"""
+outputs = model(**tokenizer({texts}, return_tensors="pt"))"""
 _ALONE = """Without `compress` installed, transformers takes the architecture from `{code}` in this folder, if you allow
 it to run that code: `{auto}.from_pretrained(folder, trust_remote_code=True)`, without
 `import compress`. The ONNX files of the same run need neither."""
@@ -38,7 +39,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         else "A compressed model, distilled from a larger teacher by `compress`.",
         shipped(report),
         _student(report),
-        *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
+        *([f"## How to load it\n\n```python\n{_loading(task)}\n```"] if task else []),
         *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
         f"It predicts: {', '.join(map(code, report.task.labels))}." if report.task.labels else "",
         "## Figures",
@@ -53,6 +54,11 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         *(["## How it was made", fenced(report.command)] if report.command else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loading(task: type[Task]) -> str:
+    texts = '"a question", "a context"' if task.windows else '["a text"]'
+    return _LOADING.format(auto=task.auto.__name__, texts=texts)
 
 
 def to_rejection(rejected: RejectedEntry) -> str:

@@ -18,7 +18,7 @@ MOST_TOKENS = 30  # of an answer, as in the official baselines
 
 
 @dataclass(frozen=True)
-class Best:
+class BestSpans:
     """The best span of each row, and what speaks for none; sums of two logits, (rows,) each."""
 
     spans: Array  # (rows, 2): the first character, and the one behind the last; -1 where the context has no token
@@ -44,7 +44,7 @@ def _by_length(logits: Array) -> tuple[Array, Array, Array]:
     return starts, ends, windows_of(logits)
 
 
-def best(logits: Array) -> Best:
+def best(logits: Array) -> BestSpans:
     """Return the best span of each row: the highest sum of both logits within a window, at most `MOST_TOKENS` long."""
     rows, positions = logits.shape[:2]
     starts, ends, windows = _by_length(logits)
@@ -62,7 +62,7 @@ def best(logits: Array) -> Best:
         spans[better, 0] = logits[better, place[better], 2]
         spans[better, 1] = logits[better, place[better] + longer, 3]
     sums = np.where(_is_none(logits), logits[:, :, 0].astype(np.float64) + logits[:, :, 1], np.inf)
-    return Best(spans, score, sums.min(1, initial=np.inf))
+    return BestSpans(spans, score, sums.min(1, initial=np.inf))
 
 
 def n_best(logits: Array, count: int) -> list[tuple[int, int, float]]:

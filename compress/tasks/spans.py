@@ -20,7 +20,7 @@ from compress.tasks.functions import UNLABELLED, span_loss, span_soft_target_los
 from compress.tasks.heads import MARK, NULL_THRESHOLD, OVERLAP, STARTS_AND_ENDS, UNANSWERABLE, output_count
 from compress.tasks.paired import Difference
 from compress.tasks.span_baseline import linear_reader
-from compress.tasks.span_decoding import Best, best, n_best, windows_of
+from compress.tasks.span_decoding import BestSpans, best, n_best, windows_of
 from compress.tasks.span_labels import Gold
 from compress.wording import shortened
 
@@ -34,7 +34,7 @@ EXTENTS = 4  # numbers of a position where rows are evaluated: `compress.tasks.s
 
 
 @dataclass(frozen=True)
-class Spans(Task):
+class AnswerSpans(Task):
     """The span of the second text, a context, that answers the first, a question; perhaps there is none.
 
     As read, a label is a context with the answers in it, `compress.tasks.span_labels.written`. A token of the context
@@ -244,7 +244,7 @@ class Spans(Task):
         found = best(logits)
         return np.where(self._is_none(found)[:, None], -1, found.spans)
 
-    def _is_none(self, found: Best) -> Array:
+    def _is_none(self, found: BestSpans) -> Array:
         none: Array = (found.spans[:, 0] < 0) | (self.unanswerable & (found.none - found.score > self.null_threshold))
         return none
 

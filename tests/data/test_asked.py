@@ -15,7 +15,7 @@ from compress.run.handed_over import settled
 from compress.run.recipe import Recipe
 from compress.tasks.choice import TaskChoice
 from compress.tasks.span_labels import golds
-from compress.tasks.spans import Spans
+from compress.tasks.spans import AnswerSpans
 
 CONTEXTS = [f"  The plot of film {number} was very good, and the {number}th actor was fine." for number in range(12)]
 ROWS: list[dict[str, Any]] = [
@@ -73,9 +73,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_way_to_write_answers_is_read_alike(tmp_path: Path, kind: str) -> None:
     data = load(tmp_path, *KINDS[kind])
-    assert data.task == Spans()
+    assert data.task == AnswerSpans()
     assert rows_of(data) == EXPECTED
-    assert data.train.by_token is Spans
+    assert data.train.by_token is AnswerSpans
 
 
 def test_rows_of_a_table_and_of_a_folder_are_read_too(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_questions_without_an_answer_make_the_task_one_of_unanswerable_questions
         for c in CONTEXTS
     ]
     data = load(tmp_path, "a.json", squad([*(row | {"is_impossible": False} for row in ROWS), *more], "v2.0"))
-    assert data.task == Spans(unanswerable=True)
+    assert data.task == AnswerSpans(unanswerable=True)
     assert (data.train.known_labels[:, 0] == 0).any()
     assert (data.test.known_labels[:, 0] == 0).any()
     again = load(tmp_path, "a.jsonl", lines([*({k: v for k, v in r.items() if k in ROWS[0]} for r in more), *ROWS]))
@@ -109,7 +109,7 @@ def test_questions_without_an_answer_make_the_task_one_of_unanswerable_questions
 
 def test_the_overlap_of_windows_can_be_set_and_only_of_this_task(tmp_path: Path) -> None:
     data = load(tmp_path, "a.jsonl", lines(ROWS), TaskChoice(stride=5))
-    assert data.task == Spans(stride=5)
+    assert data.task == AnswerSpans(stride=5)
     assert data.train.overlap == 5
     (tmp_path / "b.tsv").write_text("good\tfine\nbad\tdull\n" * 9)
     with pytest.raises(RecipeError, match=r"task.stride = 5: is for long texts that are read in windows"):

@@ -6,10 +6,10 @@ import pytest
 from compress.data.dataset import Split
 from compress.models.tokens import Tokens, tokenize
 from compress.tasks.span_labels import Gold, packed
-from compress.tasks.spans import Spans
+from compress.tasks.spans import AnswerSpans
 from tests.conftest import OTHER, tiny_tokenizer
 
-TASK = Spans()
+TASK = AnswerSpans()
 WORDS = " ".join(OTHER)  # twelve words
 
 
@@ -22,7 +22,7 @@ def read(*rows: tuple[str, str, tuple[int, int] | None], most: int, overlap: int
         places = [] if answer is None else [(int(starts[answer[0]]), int(starts[answer[1] + 1]) - 1)]
         codes.append(packed(Gold(context, tuple(places))))
     questions, contexts = (tuple(row[side] for row in rows) for side in (0, 1))
-    split = Split(questions, contexts, TASK.encoded(codes), Spans, overlap)
+    split = Split(questions, contexts, TASK.encoded(codes), AnswerSpans, overlap)
     return tokenize(split, tiny_tokenizer(max_tokens=most), most)
 
 

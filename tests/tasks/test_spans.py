@@ -18,11 +18,11 @@ from compress.tasks.heads import MARK
 from compress.tasks.span_decoding import best, n_best
 from compress.tasks.span_labels import Gold, packed, read, unpacked, written
 from compress.tasks.span_scores import scores
-from compress.tasks.spans import Spans
+from compress.tasks.spans import AnswerSpans
 
 CONTEXT = "In 1973 the oil crisis began; it ended in March 1974."
 WORDS = [match.span() for match in re.finditer(r"\w+|[^\w\s]", CONTEXT)]
-V1, V2 = Spans(), Spans(unanswerable=True)
+V1, V2 = AnswerSpans(), AnswerSpans(unanswerable=True)
 
 
 def labels_of(*rows: tuple[str, ...]) -> np.ndarray:
@@ -98,8 +98,8 @@ def test_a_label_in_words_is_told_from_any_other() -> None:
     assert read(written(gold)) == gold
     assert read("good") is None
     assert read('{"answers": 3}') is None
-    assert Spans.fits([written(gold)])
-    assert Spans.refusal("good") is not None
+    assert AnswerSpans.fits([written(gold)])
+    assert AnswerSpans.refusal("good") is not None
 
 
 def slowly(row: np.ndarray, most: int = 30) -> tuple[float, tuple[int, int]]:
@@ -144,7 +144,7 @@ def test_where_questions_may_be_unanswerable_the_threshold_decides_and_both_kind
     logits = np.concatenate([logits_of("1973", none=6.0), logits_of("1974", none=9.0)])
     assert V2.predictions(logits).tolist() == [[3, 7], [-1, -1]]
     assert V2.metrics(logits, labels) == {"f1": 1.0, "exact": 1.0, "f1_answerable": 1.0, "exact_unanswerable": 1.0}
-    strict = Spans(unanswerable=True, null_threshold=2.0)
+    strict = AnswerSpans(unanswerable=True, null_threshold=2.0)
     assert strict.metrics(logits, labels)["exact_unanswerable"] == 0.0
     assert V1.predictions(logits).tolist() == [[3, 7], [48, 52]]  # nothing is unanswerable
     assert V2.shown_label(labels[1]) == "(none)"
@@ -160,7 +160,7 @@ def test_the_threshold_is_tuned_for_f1_and_another_models_own_one_is_heeded() ->
     assert entries["null_threshold"] == pytest.approx(2.25)  # between margins of 1.5 and of 3
     config = SimpleNamespace(**(V2.head_config() | entries))
     assert V2.metrics(V2.aligned(logits, config), labels)["f1"] == 1.0
-    assert Spans.of_config(config).metrics(logits, labels)["f1"] == 1.0
+    assert AnswerSpans.of_config(config).metrics(logits, labels)["f1"] == 1.0
     assert V1.tuned(lambda: logits, labels) == {}
 
 
@@ -221,9 +221,9 @@ def test_a_head_needs_two_outputs_and_a_marked_configuration_says_its_task() -> 
     config = SimpleNamespace(num_labels=3)
     with pytest.raises(Refusal, match="has 3 outputs where spans need two"):
         V1.adopt(config, {})
-    task = Spans(unanswerable=True, stride=12)
+    task = AnswerSpans(unanswerable=True, stride=12)
     assert task.head_config()[MARK] == "spans"
-    assert Spans.of_config(SimpleNamespace(**task.head_config())) == task
+    assert AnswerSpans.of_config(SimpleNamespace(**task.head_config())) == task
 
 
 def labelled(**columns: Any) -> Any:
@@ -232,9 +232,9 @@ def labelled(**columns: Any) -> Any:
 
 def test_rows_without_a_context_or_without_any_answer_are_refused() -> None:
     with pytest.raises(DataError, match="needs a question and a context"):
-        Spans.check([labelled(pairs=None, words=[])], asked=True)
+        AnswerSpans.check([labelled(pairs=None, words=[])], asked=True)
     with pytest.raises(DataError, match="no question has an answer"):
-        Spans.check([labelled(pairs=["x"], words=[written(Gold("x", ()))])], asked=True)
+        AnswerSpans.check([labelled(pairs=["x"], words=[written(Gold("x", ()))])], asked=True)
 
 
 def test_the_baseline_finds_answers_that_look_alike_and_stand_near_the_words_of_the_question() -> None:

@@ -18,6 +18,7 @@ from compress.distill.stage import Distill
 from compress.errors import ModelError
 from compress.export.onnx import Onnx
 from compress.export.transformers_js import TransformersJs
+from compress.export.triton import Tokenize, Triton
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.run.predict import predict
@@ -25,7 +26,9 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import GOOD, OTHER, save_tiny
+from tests.export.triton_server import load
 
+LONG = " ".join([*OTHER, *OTHER, "lovely", *OTHER])
 NAMES = ("f1", "exact", "f1_answerable", "exact_unanswerable")
 
 
@@ -63,7 +66,7 @@ def recipe(folder: Path, **parts: Any) -> Recipe:
         ),
         prune={"heads": PruneHeads(ratio=0.2, rows=40)},
         quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=20)},
-        export={"onnx": Onnx(), "transformers_js": TransformersJs()},
+        export={"onnx": Onnx(), "transformers_js": TransformersJs(), "triton": Triton(tokenize=Tokenize.client)},
         benchmark=Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
         output=str(folder / "run"), cache=str(folder / "cache"),
     )  # fmt: skip
@@ -88,7 +91,7 @@ def test_a_run_distils_prunes_quantizes_and_reports_spans(finished: Path) -> Non
     assert tuple(stages["teacher"]) == NAMES
     assert min(stages["teacher"]["f1"], stages["distill"]["f1"]) > 0.8
     artifacts = {artifact["name"]: artifact for artifact in report["artifacts"]}
-    assert sorted(artifacts) == ["dynamic", "onnx", "static", "student", "transformers_js"]
+    assert sorted(artifacts) == ["dynamic", "onnx", "static", "student", "transformers_js", "triton"]
     assert artifacts["onnx"]["max_abs_difference"] < 1e-3
     assert artifacts["onnx"]["agreement"] == 1
     baselines = {entry["name"]: entry for entry in report["baselines"]}
@@ -119,18 +122,45 @@ def test_the_student_and_its_graph_are_read_by_transformers_and_onnx_runtime_und
 def test_artifacts_answer_in_windows_and_keep_the_threshold(finished: Path) -> None:
     run = finished / "run"
     kept = json.loads((run / "student" / "config.json").read_text())
-    long = " ".join([*OTHER, *OTHER, "lovely", *OTHER])
     for name in ("onnx", "dynamic"):
         config = json.loads((run / "artifacts" / name / "config.json").read_text())
         assert config["null_threshold"] == kept["null_threshold"]
         assert config["unanswerable"] is True
-    (answer,) = predict(run / "artifacts" / "onnx", "was the film so", long)
+    (answer,) = predict(run / "artifacts" / "onnx", "was the film so", LONG)
     assert answer["answer"] == "lovely"
-    assert long[answer["start"] : answer["end"]] == "lovely"
+    assert LONG[answer["start"] : answer["end"]] == "lovely"
     (none,) = predict(run / "student", "was the film so", " ".join(OTHER))
     assert none["answer"] == ""
     with pytest.raises(ModelError, match="pairs of texts"):
         predict(run / "student", "was the film so")
+
+
+@pytest.mark.parametrize("context", [LONG, "the plot was good", " ".join(OTHER)])
+def test_the_served_example_and_the_client_of_triton_answer_as_predict_does(finished: Path, context: str) -> None:
+    run = finished / "run" / "artifacts"
+    question = "was the  film so"
+    (expected,) = predict(run / "onnx", question, context)
+    example = load(Path(__file__).parents[2] / "examples" / "serve" / "app.py", "serve_app")
+    (answer,) = example.Artifact(run / "onnx", 1)([(question, context)])
+    score = answer.pop("score")
+    assert score == pytest.approx(expected["score"], abs=1e-5)
+    assert answer == {name: expected[name] for name in ("answer", "start", "end") if expected[name] is not None}
+    client = load(run / "triton" / "client.py", "client")
+    facts = json.loads((run / "triton" / "client.json").read_text())["models"]["onnx"]
+    assert facts["outputs"] == ["start_logits", "end_logits"]
+    columns, parts = client.windows("was the film so", context, facts)
+    starts, ends = onnxruntime.InferenceSession(str(run / "onnx" / "model.onnx")).run(None, columns)
+    assert client.answered(parts, starts, ends, context, facts) == (expected["answer"] or "(none)")
+
+
+def test_the_pages_beside_the_models_name_what_they_give(finished: Path) -> None:
+    run = finished / "run"
+    card = (run / "student" / "README.md").read_text()
+    assert "pipeline_tag: question-answering" in card
+    assert 'model(**tokenizer("a question", "a context", return_tensors="pt"))' in card
+    page = (run / "artifacts" / "transformers_js" / "README.md").read_text()
+    assert "const { start_logits, end_logits } = await model(" in page
+    assert "start_logits, end_logits = outputs.start_logits, outputs.end_logits" in page
 
 
 def test_a_finished_head_is_used_as_it_is(finished: Path, tmp_path: Path) -> None:
