@@ -38,7 +38,11 @@ def is_asked(label: object) -> bool:
     """Return whether the label of a pair of texts is a list of answers in the second."""
     if isinstance(label, Mapping):
         return _TEXT in label
-    return isinstance(label, list) and bool(label) and all(isinstance(one, Mapping) and _TEXT in one for one in label)
+    return (
+        isinstance(label, list)
+        and bool(label)
+        and all(isinstance(answer, Mapping) and _TEXT in answer for answer in label)
+    )
 
 
 def asked_row(question: object, context: object, answers: object) -> AskedRow | Bad:
@@ -85,7 +89,10 @@ def _listed(answers: object) -> list[tuple[object, object]] | Bad:
             )
         return list(zip(texts, starts, strict=True))
     if isinstance(answers, list):
-        return [(one.get(_TEXT), one.get(_START)) if isinstance(one, Mapping) else (one, None) for one in answers]
+        return [
+            (answer.get(_TEXT), answer.get(_START)) if isinstance(answer, Mapping) else (answer, None)
+            for answer in answers
+        ]
     return Bad(f"the answers are a {kind_of(answers)}, not a list. Give a list; an empty one says that there is none.")
 
 

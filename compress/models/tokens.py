@@ -207,13 +207,13 @@ def _in_windows(split: Split, task: type[Task], tokenizer: Any, max_tokens: int)
     for start in range(0, len(split), CHUNK):
         texts, seconds = (list(side[start : start + CHUNK]) for side in (split.texts, pairs))
         with quiet():  # longer rows than the model takes are what is divided
-            said = tokenizer(texts, seconds, truncation=False, padding=False)
-        for row, (encoding, second) in enumerate(zip(said.encodings, seconds, strict=True)):
+            encoded = tokenizer(texts, seconds, truncation=False, padding=False)
+        for row, (encoding, second) in enumerate(zip(encoded.encodings, seconds, strict=True)):
             windows, cut = windows_of(encoding, second, max_tokens, split.overlap)
             truncated += cut
             for window in windows:
                 for name in names:
-                    flat[name].append(np.asarray(said[name][row], dtype=np.int32)[window.places])
+                    flat[name].append(np.asarray(encoded[name][row], dtype=np.int32)[window.places])
                 extents.append(window.extents.ravel())
                 end += len(window.places)
                 offsets.append([end])
