@@ -14,7 +14,7 @@ from compress.tasks.base import Task
 from compress.tasks.registry import TASKS
 
 _LOADING = """import compress  # registers the student's architecture with transformers
-from transformers import {auto}, AutoTokenizer
+{loading}
 
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -39,8 +39,8 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         else "A compressed model, distilled from a larger teacher by `compress`.",
         shipped(report),
         _student(report),
-        *([f"## How to load it\n\n```python\n{_loading(task)}\n```"] if task else []),
-        *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
+        *([_loading(task)] if task else []),
+        *([_ALONE.format(code=own_code, auto=task.alone or task.auto.__name__)] if own_code and task else []),
         f"It predicts: {', '.join(map(code, report.task.labels))}." if report.task.labels else "",
         "## Figures",
         figures_table(report),
@@ -57,8 +57,9 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
 
 
 def _loading(task: type[Task]) -> str:
-    texts = '"a question", "a context"' if task.windows else '["a text"]'
-    return _LOADING.format(auto=task.auto.__name__, texts=texts)
+    auto, texts = task.auto.__name__, '"a question", "a context"' if task.windows else '["a text"]'
+    loading = _LOADING.format(loading=task.loading.format(auto=auto), auto=auto, texts=texts)
+    return f"## How to load it\n\n```python\n{loading}\n```"
 
 
 def to_rejection(rejected: RejectedEntry) -> str:

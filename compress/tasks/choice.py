@@ -28,6 +28,7 @@ class TaskChoice(Settings):
     )  # in the loss on labels: balanced, or a number for each class, as {spam: 5}; default: all classes equal
 
     stride: int | None = None  # spans: tokens that neighbouring windows of a long context share; default: a third
+    pooling: str | None = None  # vectors: how tokens become one, mean, cls or max; default: as the model's folder says
 
     def __post_init__(self) -> None:
         """Turn the keys of ``class_weights`` into text as YAML writes them: 0 as "0", True as "true"."""

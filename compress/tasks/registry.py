@@ -15,6 +15,7 @@ from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 from compress.tasks.spans import AnswerSpans
 from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -42,6 +43,7 @@ register(Regression)
 register(MultiLabel)
 register(Tags)
 register(AnswerSpans)
+register(SentenceVectors)
 
 
 class Choices(Mapping[str, type[TaskChoice] | TaskChoice]):

@@ -22,7 +22,7 @@ def read(*rows: tuple[str, str, tuple[int, int] | None], most: int, overlap: int
         places = [] if answer is None else [(int(starts[answer[0]]), int(starts[answer[1] + 1]) - 1)]
         codes.append(packed(Gold(context, tuple(places))))
     questions, contexts = (tuple(row[side] for row in rows) for side in (0, 1))
-    split = Split(questions, contexts, TASK.encoded(codes), AnswerSpans, overlap)
+    split = Split(questions, contexts, TASK.encoded(codes), AnswerSpans, overlap=overlap)
     return tokenize(split, tiny_tokenizer(max_tokens=most), most)
 
 
