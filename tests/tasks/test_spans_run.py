@@ -150,7 +150,7 @@ def test_the_served_example_and_the_client_of_triton_answer_as_predict_does(fini
     assert facts["outputs"] == ["start_logits", "end_logits"]
     columns, parts = client.windows("was the film so", context, facts)
     starts, ends = onnxruntime.InferenceSession(str(run / "onnx" / "model.onnx")).run(None, columns)
-    assert client.answered(parts, starts, ends, context, facts) == (expected["answer"] or "(none)")
+    assert client.answered(parts, context, facts, starts, ends) == (expected["answer"] or "(none)")
 
 
 def test_the_pages_beside_the_models_name_what_they_give(finished: Path) -> None:

@@ -50,7 +50,7 @@ def windows(question: str, context: str, facts: dict[str, Any]) -> tuple[dict[st
     return padded(parts, facts), parts
 
 
-def answered(parts: list[Encoding], starts: Any, ends: Any, context: str, facts: dict[str, Any]) -> str:
+def answered(parts: list[Encoding], context: str, facts: dict[str, Any], starts: Any, ends: Any) -> str:
     """Return the best span of all windows, at most 30 tokens long, or "(none)" where that is likelier."""
     best, none = (-np.inf, ""), np.inf
     for encoding, first, last in zip(parts, starts, ends, strict=True):
@@ -104,7 +104,7 @@ def main() -> None:
     if "unanswerable" in facts:  # questions and their contexts
         for question, context in zip(words.texts, words.pairs, strict=True):
             columns, parts = windows(question, context, facts)
-            print(f"{answered(parts, *asked(columns), context, facts)}\t{question}")
+            print(f"{answered(parts, context, facts, *asked(columns))}\t{question}")
         return
     columns, tokens = tokenized(words.texts, words.pairs, facts)
     for text, row, logits in zip(words.texts, tokens, asked(columns)[0], strict=True):
