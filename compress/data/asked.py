@@ -49,7 +49,7 @@ def asked_row(question: object, context: object, answers: object) -> AskedRow | 
     """Return a row of a question, a context and answers, which must occur in the context where they say."""
     for name, value in ((QUESTION, question), (CONTEXT, context)):
         if value is not None and not isinstance(value, str):
-            return Bad(f"the {name} is a {kind_of(value)}, not a string. Put texts in quotes.")
+            return Bad(f"the {name} is {kind_of(value)}, not a string. Put texts in quotes.")
         if not isinstance(value, str) or not any(sign.isprintable() and not sign.isspace() for sign in value):
             return Bad(f"the {name} is empty. Fill it, or remove the row.")
     assert isinstance(question, str)
@@ -62,7 +62,7 @@ def asked_row(question: object, context: object, answers: object) -> AskedRow | 
     for number, (text, start) in enumerate(given, 1):
         which = f"answer {number}" if len(given) > 1 else "the answer"
         if not isinstance(text, str) or not text.strip():
-            what = "is empty" if isinstance(text, str) else f"is a {kind_of(text)}, not a string"
+            what = "is empty" if isinstance(text, str) else f"is {kind_of(text)}, not a string"
             return Bad(f"{which} {what}. Correct it; an empty list of answers says that there is none.")
         place = _place(context, text, start)
         if isinstance(place, str):
@@ -80,7 +80,7 @@ def _listed(answers: object) -> list[tuple[object, object]] | Bad:
         if isinstance(texts, str):
             return [(texts, starts)]
         if not isinstance(texts, Sequence):
-            return Bad(f"{_TEXT!r} of the answers is a {kind_of(texts)}, not a list.")
+            return Bad(f"{_TEXT!r} of the answers is {kind_of(texts)}, not a list.")
         if starts is None:
             return [(text, None) for text in texts]
         if not isinstance(starts, Sequence) or len(starts) != len(texts):
@@ -93,7 +93,7 @@ def _listed(answers: object) -> list[tuple[object, object]] | Bad:
             (answer.get(_TEXT), answer.get(_START)) if isinstance(answer, Mapping) else (answer, None)
             for answer in answers
         ]
-    return Bad(f"the answers are a {kind_of(answers)}, not a list. Give a list; an empty one says that there is none.")
+    return Bad(f"the answers are {kind_of(answers)}, not a list. Give a list; an empty one says that there is none.")
 
 
 def _place(context: str, text: str, start: object) -> int | str:
