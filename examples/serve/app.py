@@ -535,7 +535,9 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         """Say what is wrong without the input, which JSON may not be able to hold (NaN, half a character)."""
-        return JSONResponse({"detail": [{name: one[name] for name in ("loc", "msg")} for one in error.errors()]}, 422)
+        return JSONResponse(
+            {"detail": [{name: problem[name] for name in ("loc", "msg")} for problem in error.errors()]}, 422
+        )
 
     async def answers(rows: Sequence[tuple[str, str | None]], request: Request) -> list[dict[str, Any]]:
         """Return the results of rows; raises HTTPException where no row has any."""
