@@ -24,6 +24,7 @@ class Split:
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores; unlabelled: None, or groups alone
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
     grouped: bool = False  # whether rows with the same number in the first column of the labels belong together
+    overlap: int | None = None  # tokens that a row's windows share, where the task reads it in some: `Task.overlap`
 
     def __post_init__(self) -> None:
         for name in ("texts", "pairs"):
@@ -60,6 +61,7 @@ class Split:
             None if self.labels is None else self.labels[rows],
             self.by_token,
             self.grouped,
+            self.overlap,
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
@@ -69,7 +71,9 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without if more.labels is None else more.labels])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self.grouped)
+        return Split(
+            StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self.grouped, self.overlap
+        )
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -82,9 +86,8 @@ class Split:
                 for part in parts
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(
-            StoredTexts(chain(self.texts, more.texts)), pairs, np.concatenate(parts), self.by_token, self.grouped
-        )
+        texts = StoredTexts(chain(self.texts, more.texts))
+        return Split(texts, pairs, np.concatenate(parts), self.by_token, self.grouped, self.overlap)
 
     @property
     def count(self) -> int:

@@ -187,7 +187,7 @@ class Ranking(Task):
         return [{"score": float(score)} for score in self.predictions(logits)]
 
     def answers(
-        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] = ()
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """Return the candidates of each query from best to worst, with rank and score; queries in their order."""
         places = {query: place for place, query in enumerate(dict.fromkeys(texts))}
@@ -197,10 +197,10 @@ class Ranking(Task):
         for row in sorted(range(len(texts)), key=lambda row: (places[texts[row]], -scores[row])):
             ranks[texts[row]] += 1
             score = {"rank": ranks[texts[row]], "score": float(scores[row])}
-            found.append({"text": texts[row]} | score | {"candidate": pairs[row]})
+            found.append({"text": texts[row]} | score | {"candidate": "" if pairs is None else pairs[row]})
         return found
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the scores."""
         return [f"{answer['score']:.4g}" for answer in self.describe(logits)]
 
@@ -254,9 +254,9 @@ class Ranking(Task):
         return Baseline(kind=kind, parameters=0, logits=lambda texts: np.zeros((len(texts), 1)))
 
     @classmethod
-    def joined(cls, text: str, pair: str | None) -> str:
+    def joined(cls, text: str, pair: str) -> str:
         """Return query and candidate with a sign between them that texts do not have."""
-        return f"{text.replace(APART, ' ')}{APART}{pair or ''}"
+        return f"{text.replace(APART, ' ')}{APART}{pair}"
 
     def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
         """Return the cosine of the features of query and candidate; labels are not used."""

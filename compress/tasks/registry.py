@@ -14,6 +14,7 @@ from compress.tasks.heads import MARK
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.ranking import Ranking
 from compress.tasks.regression import Regression
+from compress.tasks.spans import AnswerSpans
 from compress.tasks.tags import Tags
 from compress.tasks.vectors import SentenceVectors
 
@@ -43,6 +44,7 @@ register(Regression)
 register(MultiLabel)
 register(Tags)
 register(Ranking)
+register(AnswerSpans)
 register(SentenceVectors)
 
 

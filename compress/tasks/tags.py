@@ -264,7 +264,7 @@ class Tags(Task):
         return [{"tags": [self.tags[number] for number in row if number >= 0]} for row in self.predictions(logits)]
 
     def answers(
-        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] = ()
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """Return the spans of each text as people wrote it: label, characters, score, the mean of its words' shares.
 
@@ -293,7 +293,7 @@ class Tags(Task):
         told = "; ".join(f"{span['label']}: {span['text']} {span['score']:.2f}" for span in spans)
         return {"text": text, "answer": told or "nothing", "spans": spans}
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the tags of each row: "O B-person"."""
         return [" ".join(row["tags"]) for row in self.describe(logits)]
 
