@@ -78,8 +78,15 @@ def time_in_turns(
 
 
 def share_done(spent: Mapping[Name, Sequence[float]], busy: Mapping[Name, float], calls: int, seconds: float) -> float:
-    """Return the share that is done of the runner that has most left; from 1 on it is all. 1 without runners."""
-    return min((max(len(times) / calls, busy[name] / seconds) for name, times in spent.items()), default=1.0)
+    """Return the share that is done of the runner that has most left; from 1 on it is all. 1 without runners.
+
+    With no ``seconds``, one pass is all.
+    """
+
+    def done(name: Name) -> float:
+        return max(len(spent[name]) / calls, busy[name] / seconds if seconds > 0 else float(bool(spent[name])))
+
+    return min(map(done, spent), default=1.0)
 
 
 def _other_shapes(feeds: Sequence[Any]) -> list[Any]:

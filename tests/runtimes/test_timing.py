@@ -47,3 +47,9 @@ def test_runners_take_turns_and_whole_passes() -> None:
     spent = time_in_turns(runners, {"a": feeds, "b": feeds}, calls=3, seconds=60.0, title=None)
     assert called[4:] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)] * 2
     assert {name: len(times) for name, times in spent.items()} == {"a": 4, "b": 4}
+
+
+def test_without_any_seconds_left_there_is_one_pass() -> None:
+    feeds = {"a": [{"n": np.array([number])} for number in range(3)]}
+    spent = time_in_turns({"a": lambda feed: None}, feeds, calls=100, seconds=0.0, title=None)
+    assert len(spent["a"]) == 3
