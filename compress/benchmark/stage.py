@@ -121,26 +121,33 @@ class Benchmark(Settings):
         places = self._places(bench, state, cheap)
         choosing = Choosing(state)
         stages, answers = [], bench.answers()
-        teacher_metric = bench.metric(answers)
-        said = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
+        teacher_metric = None if answers is None else bench.metric(answers)
+        of_teacher = {} if answers is None else {first.name: answers}
+        said = of_teacher | {record.name: bench.logits(record.model) for record in state.records if record.model}
         twin = bench.logits(label_student.model) if label_student and label_student.model else None
         distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
-            logits = said[record.name]
-            others = {} if before is None else {first.name: answers, before.name: said[before.name]}
+            about: dict[str, Any] = {
+                "name": record.name, "kind": record.kind, "role": record.role.value, "seconds": record.seconds,
+                "reused": record.reused, "details": record.details.report(), "notes": list(record.notes),
+                "curves": [dict(point) for point in record.curves],
+            }  # fmt: skip
+            if (logits := said.get(record.name)) is None:  # of a teacher that answers only some test rows
+                stages.append(Stage(**about))
+                continue
+            names = [] if before is None else [first.name, before.name]
+            others = {name: said[name] for name in names if name in said}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             runs = []
-            if record is first:
+            if record is first and answers is not None:
                 runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
             stages.append(
                 Stage(
-                    name=record.name, kind=record.kind, role=record.role.value, seconds=record.seconds,
-                    reused=record.reused, details=record.details.report(), **bench.scores(logits, teacher_metric),
+                    **about, **bench.scores(logits, teacher_metric),
                     **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
-                    agreement=state.data.task.agreement(logits, answers),
+                    agreement=None if answers is None else state.data.task.agreement(logits, answers),
                     differences=bench.differences(logits, others), classes=bench.by_class(logits),
-                    curves=[dict(point) for point in record.curves], notes=list(record.notes),
                 )
             )  # fmt: skip
         artifacts, shipped = [], {}
@@ -165,7 +172,7 @@ class Benchmark(Settings):
                     f"more than export.{artifact.name}.tolerance = {artifact.tolerance:g}."
                 )
             shipped[artifact.name] = logits
-            compared = {} if first.name == "student" else {first.name: answers}
+            compared = {} if first.name == "student" else of_teacher
             compared |= {} if itself else {"student": student}
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
@@ -184,7 +191,7 @@ class Benchmark(Settings):
                     notes=[*artifact.notes, *([_against(trained)] if trained else [])],
                 )
             )  # fmt: skip
-        compared = {first.name: answers} | shipped
+        compared = of_teacher | shipped
         cpu = next((place for place in places if place.device is CPU), None)
         baselines = [
             _of_the_cheap(model, bench, compared, teacher_metric, cpu, reference)
@@ -193,7 +200,7 @@ class Benchmark(Settings):
         ]
         baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
-            baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
+            baselines.append(_twin(bench, label_student, twin, of_teacher, teacher_metric))
         kept = {f"stages/{name}": logits for name, logits in said.items()}
         kept |= {f"artifacts/{name}": logits for name, logits in shipped.items()}
         kept |= {} if twin is None else {"baselines/labels_only": twin}
@@ -223,7 +230,7 @@ class Benchmark(Settings):
 
 
 def _of_the_cheap(
-    cheap: Cheap, bench: Scores, others: Mapping[str, Array], teacher_metric: float, cpu: OnDevice | None,
+    cheap: Cheap, bench: Scores, others: Mapping[str, Array], teacher_metric: float | None, cpu: OnDevice | None,
     reference: str,
 ) -> Baseline:  # fmt: skip
     """Return a cheap model's figures; its speedup is that of texts to answers, tokenization on both sides."""
@@ -238,8 +245,8 @@ def _of_the_cheap(
 
 
 def _untrained(
-    bench: Scores, places: Sequence[OnDevice], reference: str, answers: Array, others: Mapping[str, Array],
-    teacher_metric: float,
+    bench: Scores, places: Sequence[OnDevice], reference: str, answers: Array | None, others: Mapping[str, Array],
+    teacher_metric: float | None,
 ) -> Iterator[Baseline]:  # fmt: skip
     """Yield what the teacher's own deployable forms are worth, ``answers`` being the teacher's."""
     task = bench.state.data.task
@@ -251,7 +258,7 @@ def _untrained(
         }  # fmt: skip
         home = home_of(places, subject)
         logits = home.logits[home.ways[subject][0].label] if home else None
-        if home is None or logits is None or not np.isfinite(logits).all():
+        if home is None or logits is None or answers is None or not np.isfinite(logits).all():
             failures = [failure.reason for place in places for failure in place.failures if failure.subject == subject]
             broken = not_finite(logits) if logits is not None else "; ".join(dict.fromkeys(failures))
             yield Baseline(**about, not_measured=artifact.unmeasured or broken)
@@ -273,7 +280,7 @@ _UNTRAINED = {
 
 
 def _twin(
-    bench: Scores, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
+    bench: Scores, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float | None
 ) -> Baseline:
     return Baseline(
         name="labels_only", kind="the same student, before pruning, trained on labels alone",

@@ -30,6 +30,9 @@ class Collected:
     pairs: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    read: int = 0  # records, good and bad
     first_bad: str = ""
     bad: int = 0
     left_out: int = 0  # rows without a label, in a file that allows missing labels
@@ -40,6 +43,7 @@ class Collected:
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
         """Take one row and return its fields, or record that it is bad or left out."""
+        self.read += 1
         fields = record if isinstance(record, Bad) else layout.fields(record)
         if isinstance(fields, Bad):
             self._refuse(number, fields)
@@ -49,13 +53,17 @@ class Collected:
             return None
         if layout.label is not None and self.label_names:
             fields = {**fields, layout.label: _named(fields[layout.label], self.label_names)}
+        name = None if layout.id is None else _id(fields, layout.id)
+        if isinstance(name, Bad):
+            self._refuse(number, name)
+            return None
         given = None if layout.label is None else fields[layout.label]
         if layout.pair is None and is_tagged(fields[layout.text], given):
             row = tagged_row(fields[layout.text], given, labelled=layout.label is not None)
-            return self._add_tagged(number, row, fields)
+            return self._add_tagged(number, row, fields, name)
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
         if given == [] and isinstance(text, str) and (self.form == FORM or layout.label in SPANS):
-            return self._add_tagged(number, without_spans(text), fields)
+            return self._add_tagged(number, without_spans(text), fields, name)
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
         for value in (label, text, pair):
             if isinstance(value, Bad):
@@ -63,24 +71,33 @@ class Collected:
                 return None
         if self.source.lower().endswith(".tsv"):
             self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
-        self.numbers.append(number)
+        self._take(number, name)
         for column, value in ((self.texts, text), (self.pairs, pair), (self.labels, label)):
             if isinstance(value, str):
                 column.append(value)
         return fields
 
-    def _add_tagged(self, number: int, row: TaggedRow | Bad, fields: dict[str, object]) -> dict[str, object] | None:
+    def _add_tagged(
+        self, number: int, row: TaggedRow | Bad, fields: dict[str, object], name: str | None
+    ) -> dict[str, object] | None:
         """Take a row of words and tags."""
         if isinstance(row, Bad):
             self._refuse(number, row)
             return None
         self.form = FORM
         self.widened += row.widened
-        self.numbers.append(number)
+        self._take(number, name)
         self.texts.append(row.text)
         if row.tags is not None:
             self.labels.append(row.tags)
         return fields
+
+    def _take(self, number: int, name: str | None) -> None:
+        """Note where a good row stands, and what names it."""
+        self.numbers.append(number)
+        self.records.append(self.read - 1)
+        if name is not None:
+            self.ids.append(name)
 
     def notes(self) -> list[str]:
         """Return notes about the rows for the report."""
@@ -112,7 +129,10 @@ class Collected:
             raise DataError(f"{self.source}: has a header but no rows.")
         labelled = layout.label is not None or bool(layout.label_columns)
         pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
-        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form)
+        return Rows(
+            self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, self.ids,
+            self.records,
+        )  # fmt: skip
 
     def _refuse(self, number: int, bad: Bad) -> None:
         self.bad += 1
@@ -163,6 +183,14 @@ def _word(value: object, name: str) -> str | Bad:
         return Bad(f"the label ({name!r}) is a {kind_of(value)}, not a word or a number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    return str(value).strip()
+
+
+def _id(fields: dict[str, object], name: str) -> str | Bad:
+    """Return what names a row."""
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        return Bad(f"the id ({name!r}) is {value!r}, neither text nor a whole number. Fill it, or leave out data.id.")
     return str(value).strip()
 
 

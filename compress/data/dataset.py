@@ -23,9 +23,10 @@ class Split:
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
+    ids: Sequence[str] | None = None  # what names each row for a teacher that keeps its answers; "": nothing does
 
     def __post_init__(self) -> None:
-        for name in ("texts", "pairs"):
+        for name in ("texts", "pairs", "ids"):
             texts = getattr(self, name)
             if texts is not None and not isinstance(texts, StoredTexts):
                 object.__setattr__(self, name, StoredTexts(texts))
@@ -52,6 +53,7 @@ class Split:
             None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
             self.by_token,
+            None if self.ids is None else StoredTexts(self.ids[i] for i in rows),
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
@@ -61,7 +63,7 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token)
+        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self._ids_with(more))
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -74,7 +76,14 @@ class Split:
                 for part in parts
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, np.concatenate(parts), self.by_token)
+        texts, labels = StoredTexts(chain(self.texts, more.texts)), np.concatenate(parts)
+        return Split(texts, pairs, labels, self.by_token, self._ids_with(more))
+
+    def _ids_with(self, more: Split) -> Sequence[str] | None:
+        """Return the ids of these rows, then of ``more``."""
+        if self.ids is None and more.ids is None:
+            return None
+        return StoredTexts(chain.from_iterable(rows.ids or [""] * len(rows) for rows in (self, more)))
 
     @property
     def known_labels(self) -> Array:
@@ -100,6 +109,7 @@ class Dataset:
         default_factory=dict
     )  # labels without a training row -> where the first of their rows was read, and how many there are
     summary: Summary | None = None  # how the rows were read, if a source read them
+    records: Mapping[str, int] = field(default_factory=dict)  # read from each source without ids, by its part
 
     @property
     def transfer(self) -> Split:

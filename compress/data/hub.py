@@ -138,6 +138,7 @@ class Hub(Data):
             None if words is None else [word for index in kept if (word := words[index]) is not None],
             [index + 1 for index in kept],
             columns=Columns("columns by name", *columns, marked, tuple(unused.names)),
+            records=kept,
         )
 
 

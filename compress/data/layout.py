@@ -24,6 +24,7 @@ class Layout:
     label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     by_position: bool = True
     line: int | None = None  # of the header, if the file has one
+    id: str | None = None  # what names each row
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -32,7 +33,8 @@ class Layout:
 
     @property
     def _used(self) -> tuple[str, ...]:
-        return (*(name for name in (self.text, self.pair, self.label) if name is not None), *self.label_columns)
+        single = (self.text, self.pair, self.label, self.id)
+        return (*(name for name in single if name is not None), *self.label_columns)
 
     @property
     def columns(self) -> Columns:

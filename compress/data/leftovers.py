@@ -20,7 +20,7 @@ def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
         return replace(data, notes=(*data.notes, note))
     chosen = np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows])
     left = train.take(chosen)
-    more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
+    more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
     note = (
         f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
         "labels: only the teacher labels them."
