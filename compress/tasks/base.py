@@ -328,7 +328,7 @@ class Task(ABC):
         raise NotImplementedError(f"{self.name} has no probabilities")
 
     def improper(self, shares: Array) -> Array:
-        """Return which rows (rows,) of values between 0 and 1 (rows, outputs) are no probabilities of one answer."""
+        """Return which rows (rows,) of values between 0 and 1 (rows, outputs) cannot be probabilities of an answer."""
         return np.zeros(len(shares), dtype=bool)
 
     def mislabelled(self, logits: Array, labels: Array) -> Array:

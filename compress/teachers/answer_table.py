@@ -154,7 +154,11 @@ class _Collected:
                 f"{name}: cannot be read as NumPy's .npy ({reason}). Write it again: numpy.save."
             ) from None
         outputs = len(self.meaning.classes)
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim not in (2, 3):
+        if (
+            not isinstance(values, np.ndarray)
+            or not np.issubdtype(values.dtype, np.number)
+            or values.ndim not in (2, 3)
+        ):
             shape = getattr(values, "shape", "several arrays")
             raise ModelError(
                 f"{name}: holds {getattr(values, 'dtype', 'several arrays')} of shape {shape}. Give numbers of shape "
@@ -345,8 +349,8 @@ class _Collected:
             what = "id" if self.match is Match.id else "text"
             self._refuse(
                 place,
-                f"the {what} {shortened(shown)!r} stands in {self.places[row]} too, with another answer. Remove one, "
-                "or let them be several answers to one row: teacher.several=true.",
+                f"the {what} {shortened(shown)!r} is that of {self.places[row]} too, which has another answer. Remove "
+                "one, or let them be several answers to one row: teacher.several=true.",
             )
             return
         elif not self.reading.several:

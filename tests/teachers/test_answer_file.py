@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, Any], str]] = {
     "class": (lambda row: row | {"probabilities": {"bad": 0.5, "nice": 0.5}}, {}, "line 7: names the class 'nice'"),
     "lacking": (lambda row: row | {"probabilities": {"bad": 1.0}}, {}, "line 7: has no number for the class 'good'"),
     "text": (lambda row: row | {"probabilities": ["much", 0.1]}, {}, "line 7: holds 'much' where a number is expected"),
-    "duplicate": (lambda row: row | {"id": "tr-0"}, {}, "line 7: the id 'tr-0' stands in .*line 1 too"),
+    "duplicate": (lambda row: row | {"id": "tr-0"}, {}, "line 7: the id 'tr-0' is that of .*line 1 too"),
     "no id": (lambda row: row | {"id": ""}, {}, "line 7: has no 'id', by which it is matched"),
     "broken": (lambda row: "{", {}, "line 7: not valid JSON"),
     "order": (
