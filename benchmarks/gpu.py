@@ -42,7 +42,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.pytorch import COMPILED, PyTorch, torch_threads
 from compress.runtimes.registry import RUNTIMES
 from compress.runtimes.rows import one_by_one
-from compress.runtimes.tensorrt import ENGINE, TensorRt
+from compress.runtimes.tensorrt import ENGINE, TensorRtRuntime
 from compress.runtimes.tensorrt_bindings import build, targets
 from compress.tasks.base import Array, Task
 from compress.tasks.registry import task_of_config
@@ -128,7 +128,7 @@ def methods(
     teacher: Subject, student: Subject, int8: Path | None, device: Device, folders: Folders
 ) -> Iterator[Method]:
     """Yield what is measured, the most informative first; the first of all is what the others compare with."""
-    pytorch, onnx, tensorrt = (RUNTIMES[name] for name in (PyTorch.name, OnnxRuntime.name, TensorRt.name))
+    pytorch, onnx, tensorrt = (RUNTIMES[name] for name in (PyTorch.name, OnnxRuntime.name, TensorRtRuntime.name))
 
     def plain(subject: Subject) -> list[Method]:
         return [

@@ -35,7 +35,7 @@ from rich.console import Console
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
-from compress.distill.stage import Distill, Recovery
+from compress.distill.stage import Distill, DistillationRecovery
 from compress.families.forms.uneven import shrink
 from compress.machine import describe, versions
 from compress.models.evaluate import predict_rows
@@ -99,7 +99,7 @@ def main() -> None:
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
     state = replace(
-        state, recovery=Recovery(Distill(losses=losses, learning_rate=given.learning_rate, keep_best=False))
+        state, recovery=DistillationRecovery(Distill(losses=losses, learning_rate=given.learning_rate, keep_best=False))
     )
     start = accuracy(answers(state.given_student, state), state)
     about = {"rows": given.rows, "steps": given.steps, "learning_rate": given.learning_rate}

@@ -35,8 +35,8 @@ def _cpuinfo() -> dict[str, str]:
 @cache
 def instructions() -> tuple[str, ...]:
     """Return which of the instruction sets that matter for inference this processor has."""
-    said = _cpuinfo()
-    flags = set((said.get("flags") or said.get("Features") or "").split())
+    fields = _cpuinfo()
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return tuple(name for name in INTERESTING if name in flags)
 
 

@@ -18,7 +18,7 @@ SMALL = 2**20  # bytes of a column that needs no file
 TOGETHER = 1000  # texts read at once
 
 
-class Column:
+class MappedColumn:
     """An array that is written part after part, and then read."""
 
     def __init__(self, kind: type[np.generic]) -> None:
@@ -41,7 +41,7 @@ class Column:
 
 def mapped(values: Array) -> Array:
     """Return the same numbers, (n,), read-only."""
-    column = Column(values.dtype.type)
+    column = MappedColumn(values.dtype.type)
     column.append(values)
     return column.mapped()
 
@@ -50,7 +50,7 @@ class StoredTexts(Sequence[str]):
     """Texts in order, as UTF-8 in a file. Equal to any sequence of the same texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        written, ends = Column(np.uint8), Column(np.int64)
+        written, ends = MappedColumn(np.uint8), MappedColumn(np.int64)
         end = 0
         ends.append([0])
         for text in texts:

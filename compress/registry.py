@@ -85,6 +85,7 @@ GROUPS: Mapping[str, Options] = {
             "bert": "compress.student.bert:Bert",
             "bilstm": "compress.student.bilstm:BiLstm",
             "cnn": "compress.student.cnn:Cnn",
+            "static": "compress.student.static:Static",
             "mobile": "compress.student.mobile:Mobile",
             "shared": "compress.student.shared:Shared",
             "saved": "compress.student.saved:Saved",

@@ -1,4 +1,4 @@
-"""A tiny world that every test can afford: four families of encoders, a tokenizer, a data set, a run."""
+"""A tiny world that every test can afford: families of encoders, a tokenizer, a data set, a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ErnieConfig,
+    ModernBertConfig,
+    MPNetConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 
 from compress.data.dataset import Dataset, Split
@@ -59,7 +64,39 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     ),
 }  # fmt: skip
 FAMILY_NAMES = tuple(CONFIGS)
-BERT_NOW = [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY_NAMES]
+_SIZES: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "intermediate_size": 32,
+}  # fmt: skip
+CONFIGS |= {
+    "xlm-roberta": lambda **k: XLMRobertaConfig(
+        **_SIZES, max_position_embeddings=66, pad_token_id=0, type_vocab_size=1, **k
+    ),
+    "camembert": lambda **k: CamembertConfig(
+        **_SIZES, max_position_embeddings=66, pad_token_id=0, type_vocab_size=1, **k
+    ),
+    "ernie": lambda **k: ErnieConfig(**_SIZES, max_position_embeddings=64, use_task_id=True, **k),
+    "modernbert": lambda **k: ModernBertConfig(
+        **_SIZES,
+        max_position_embeddings=64,
+        local_attention=6,
+        pad_token_id=0,
+        cls_token_id=2,
+        bos_token_id=2,
+        sep_token_id=3,
+        eos_token_id=3,
+        **k,
+    ),
+    "mpnet": lambda **k: MPNetConfig(**_SIZES, max_position_embeddings=66, **k),
+}
+WITH_TYPES = ("bert", "electra", "ernie")
+"""Families whose models tell a second text from the first by token types."""
+LATER_FAMILIES = tuple(name for name in CONFIGS if name not in FAMILY_NAMES)
+EVERY_FAMILY = [*FAMILY_NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER_FAMILIES)]
+"""All families for a test that every one must pass; the later ones run with the slow tests."""
+LIKE_BERT = [family for family in EVERY_FAMILY if family == "bert" or "modernbert" not in str(family)]
+"""Those whose modules are BERT's by other names: three projections with biases, embeddings that are a sum."""
+BERT_NOW = [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 """All families for a test of a whole chain; those after BERT run with the slow tests (`make test-all`)."""
 
 
@@ -75,7 +112,7 @@ def tiny_tokenizer(family: str = "bert", max_tokens: int = 32) -> PreTrainedToke
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_tokens, pad_token="[PAD]", unk_token="[UNK]",
         cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-        model_input_names=names if family in ("distilbert", "roberta") else [*names, "token_type_ids"],
+        model_input_names=[*names, "token_type_ids"] if family in WITH_TYPES else names,
     )  # fmt: skip
 
 
@@ -100,7 +137,7 @@ def tiny_batch(rows: int = 3, tokens: int = 9, seed: int = 0, family: str = "ber
     for row in range(rows):
         mask[row, tokens - 2 * row :] = 0
     batch = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.arange(rows) % 2}
-    if family not in ("distilbert", "roberta"):
+    if family in WITH_TYPES:
         batch["token_type_ids"] = torch.zeros_like(ids)
     return batch
 

@@ -25,7 +25,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.pytorch import FORMS, ON_A_GPU, PyTorch
 from compress.train import Supervised, Training, fit
 from compress.train.settings import Precision
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import recipe, report
 from tests.test_train import TASK, tokens
 
@@ -56,7 +56,7 @@ def test_training_on_the_gpu_learns_in_every_precision(precision: Precision, tmp
     assert main_metric(model, validation, TASK)["accuracy"] > 0.85
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_predictions_are_those_of_the_cpu(family: str) -> None:
     batch = tiny_batch(family=family)
     torch.testing.assert_close(
@@ -73,7 +73,7 @@ def test_rows_are_predicted_on_the_device_that_the_model_is_on() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_fp16_logits_are_close_to_fp32_whatever_the_padding(family: str, attention: str) -> None:
     batch = tiny_batch(family=family)
     expected = logits(tiny_model(family), batch)

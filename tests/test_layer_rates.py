@@ -25,7 +25,7 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from compress.train import Decay, Supervised, Training, fit, parameter_faults
-from tests.conftest import FAMILY_NAMES, tiny_model
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_model
 from tests.test_train import tokens
 
 DEPTHS = {
@@ -37,11 +37,20 @@ DEPTHS = {
     "distilbert": {
         "distilbert.embeddings.": 5, "distilbert.transformer.layer.": None, "pre_classifier.": 0, "classifier.": 0
     },
+    "ernie": {"ernie.embeddings.": 5, "ernie.encoder.layer.": None, "ernie.pooler.": 0, "classifier.": 0},
+    "modernbert": {
+        "model.embeddings.": 5, "model.layers.": None, "model.final_norm.": 0, "head.": 0, "classifier.": 0
+    },
+    "mpnet": {
+        "mpnet.embeddings.": 5, "mpnet.encoder.relative_attention_bias.": 5, "mpnet.encoder.layer.": None,
+        "classifier.": 0
+    },
 }  # fmt: skip
+DEPTHS |= dict.fromkeys(("xlm-roberta", "camembert"), DEPTHS["roberta"])
 """Steps below the head by the beginning of a parameter's name; None: 4 less the layer's number, which follows."""
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 STILL = dict.fromkeys(DEPTHS, QUIET) | {
-    "distilbert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+    "distilbert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0},
 }
 
 
@@ -52,14 +61,14 @@ def steps_below(family: str, name: str) -> int:
     return 4 - int(name.removeprefix(start)[0]) if known is None else known
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_names_and_shapes_of_a_configuration_are_those_of_its_model(family: str) -> None:
     for model in (tiny_model(family), shrink(tiny_model(family), heads=[[0], [1, 2], [3], [0, 1]])):
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         assert parameter_shapes(model.config) == shapes
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_every_parameter_lies_where_the_table_says(family: str) -> None:
     config = tiny_model(family).config
     for name in parameter_shapes(config):

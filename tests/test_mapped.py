@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.data.dataset import Split
-from compress.mapped import Column, StoredTexts, mapped
+from compress.mapped import MappedColumn, StoredTexts, mapped
 
 
 @given(st.lists(st.text(max_size=30), max_size=40))
@@ -34,7 +34,7 @@ def test_lone_surrogates_come_back() -> None:
 
 
 def test_parts_are_read_one_after_the_other() -> None:
-    column = Column(np.int64)
+    column = MappedColumn(np.int64)
     for part in ([1, 2], [], [3]):
         column.append(part)
     read = column.mapped()

@@ -22,7 +22,7 @@ from compress.run.recipe import Recipe
 from compress.student.base import Material
 from compress.student.bert import Bert
 from compress.train import Supervised, Training, fit, parameter_faults
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model
+from tests.conftest import EVERY_FAMILY, save_tiny, tiny_model
 from tests.run.test_recipe import recipe
 from tests.test_train import tokens
 
@@ -44,7 +44,7 @@ def test_depths_count_from_the_head_down() -> None:
     assert {name: layers_below_top(name, config) for name in depths} == depths
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_every_family_has_embeddings_below_four_layers(family: str) -> None:
     config = tiny_model(family).config
     found = {layers_below_top(name, config) for name in parameter_shapes(config)}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from compress.benchmark.figures import Baseline
+from compress.benchmark.figures import BaselineEntry
 from compress.benchmark.latency import Texts
 from compress.data.dataset import Dataset, Split
 from compress.data.scripts import is_unsegmented
@@ -72,7 +72,7 @@ class Cheap:
     """A cheap model: its figures, without timings and comparisons, and its logits (rows, outputs) on the test rows."""
 
     model: base.Baseline
-    figures: Baseline
+    figures: BaselineEntry
     logits: Array
 
     def answer(self, texts: Texts) -> Array:
@@ -100,7 +100,7 @@ def constant(data: Dataset) -> Cheap | None:
 
 def _cheap(name: str, runtime: str, model: base.Baseline, data: Dataset, seconds: float | None) -> Cheap:
     logits, labels = model.logits(_joined(data.test)), data.test.known_labels
-    figures = Baseline(
+    figures = BaselineEntry(
         name=name, kind=model.kind, runtime=runtime, precision="fp64" if runtime else "",
         metrics=data.task.metrics(logits, labels), interval=data.task.intervals(logits, labels),
         parameters=model.parameters or None, seconds=seconds,

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from compress.benchmark.figures import Chosen
-from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
 from compress.pipeline.state import State
 from compress.runtimes.devices import Device
@@ -23,7 +23,7 @@ class Choosing:
     def __init__(self, state: State) -> None:
         validation = state.data.validation
         drawn = np.random.default_rng(state.seed).permutation(len(validation))[:MOST_ROWS]
-        self.scores = Scores(state, validation.take(np.sort(drawn)) if len(drawn) < len(validation) else validation)
+        self.scores = ScoredRows(state, validation.take(np.sort(drawn)) if len(drawn) < len(validation) else validation)
 
     @cached_property
     def student(self) -> Array:

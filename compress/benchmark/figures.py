@@ -90,7 +90,7 @@ class SensitivityStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     drop: float = 0.0
 
 
-class Sensitivity(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SensitivityEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the parts that stay in fp32 were found, on validation rows."""
 
     metric: str = ""
@@ -109,7 +109,7 @@ class LayerShape(Struct, frozen=True, kw_only=True, omit_defaults=True):
     neurons: Annotated[int, Meta(description="feed-forward units")]
 
 
-class Trained(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AgainstTrained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an artifact compares with the model that it was trained as, on the test rows."""
 
     rows: int
@@ -117,7 +117,7 @@ class Trained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_abs_difference: float
 
 
-class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeviceRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model or artifact on one device, in one variant: measured on the test rows, or why it was not."""
 
     device: str
@@ -196,17 +196,17 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     int8_parts: list[Int8Part] = []
     validation: Chosen | None = None
     flipped: Flips | None = None
-    trained: Trained | None = None
+    trained: AgainstTrained | None = None
     target: Annotated[str, Meta(description="what it is made for, where that is not what it was measured on")] = ""
     not_measured: Annotated[str, Meta(description="why it has no figures")] = ""
     gate: Annotated[Gate | None, Meta(description="what validation rows say of its loss")] = None
-    runs: Annotated[list[Run], Meta(description="every device and variant, where there is more than one")] = []
+    runs: Annotated[list[DeviceRun], Meta(description="every device and variant, where there is more than one")] = []
 
     @property
-    def sensitivity(self) -> Sensitivity | None:
+    def sensitivity(self) -> SensitivityEntry | None:
         """How the parts that stay in fp32 were found; None where that was not asked for."""
         record = self.details.get("sensitivity")
-        return None if record is None else convert(record, Sensitivity)
+        return None if record is None else convert(record, SensitivityEntry)
 
     @property
     def stated_ms(self) -> float | None:
@@ -234,25 +234,25 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next((timing for timing in timings if timing.place == place), timings[0] if timings else None)
 
 
-class Stage(Entry, frozen=True, kw_only=True, omit_defaults=True):
+class StageEntry(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """The model after a stage."""
 
     group: ClassVar[Group] = "stage"
 
 
-class Artifact(Entry, frozen=True, kw_only=True, omit_defaults=True):
+class ArtifactEntry(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """A deployable form of the student."""
 
     group: ClassVar[Group] = "artifact"
 
 
-class Baseline(Entry, frozen=True, kw_only=True, omit_defaults=True):
+class BaselineEntry(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """What anybody could have instead."""
 
     group: ClassVar[Group] = "baseline"
 
 
-class Cost(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CostEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What int8 in one part of a model alone loses, on validation rows."""
 
     part: str
@@ -260,7 +260,7 @@ class Cost(Struct, frozen=True, kw_only=True, omit_defaults=True):
     drop: Annotated[float | None, Meta(description="of the main metric")] = None
 
 
-class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RejectedEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An artifact that loses more than it may; it is under rejected/, and nothing recommends or serves it."""
 
     name: str
@@ -271,7 +271,7 @@ class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_mib: float | None = None
     seconds: Annotated[float | None, Meta(description="that making it took")] = None
     instead: Annotated[str, Meta(description="the artifact that was kept in its place, by name")] = ""
-    costs: Annotated[list[Cost], Meta(description="what each part loses alone in int8, the costliest first")] = []
+    costs: Annotated[list[CostEntry], Meta(description="what each part loses alone in int8, the costliest first")] = []
     why_no_costs: str = ""
     notes: list[str] = []
 
@@ -299,11 +299,11 @@ class DepthCurve(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurements:
     """What a benchmark measured of a run."""
 
-    stages: list[Stage]
-    artifacts: list[Artifact]
-    baselines: list[Baseline]
+    stages: list[StageEntry]
+    artifacts: list[ArtifactEntry]
+    baselines: list[BaselineEntry]
     depths: list[DepthCurve]
     answers: RowAnswers

@@ -14,7 +14,7 @@ from compress.models.tokens import Tokens
 from compress.onnx.graph import input_names
 from compress.runtimes.base import Session
 from compress.runtimes.devices import CPU, Device
-from compress.runtimes.noise import Load, Turns
+from compress.runtimes.noise import LEAST, Load, Turns
 from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import time_in_turns
 from compress.tasks.base import Array
@@ -184,7 +184,11 @@ def _timed(
         runs[name, False], given[name, False] = reads, reading[1]
     device = next(iter(sessions.values())).device
     work = [sum(next(iter(feeds[name][place].values())).size for name in feeds) for place in range(_passes(feeds))]
-    spent, turns = quieter(lambda look: time_in_turns(runs, given, calls, seconds, title, device, failures, look), work)
+
+    def measure(look: Callable[[], None], left: float) -> Spent:
+        return time_in_turns(runs, given, calls, left, title, device, failures, look)
+
+    spent, turns = quieter(measure, work, seconds)
     every = [(name, copies) for name in (*sessions, *reading[0]) for copies in (False, True)]
     return {
         row: Calls(seconds=spent[row], turns=turns) if row in spent else Calls(failure=in_one_line(failures[row]))
@@ -202,26 +206,34 @@ Spent = dict[Row, list[float]]
 
 
 def quieter(
-    measure: Callable[[Callable[[], None]], Spent], work: Sequence[float], load: Callable[[], Load] = Load
+    measure: Callable[[Callable[[], None], float], Spent],
+    work: Sequence[float],
+    seconds: float,
+    load: Callable[[], Load] = Load,
 ) -> tuple[Spent, Turns | None]:
     """Return the seconds of each runner in each turn; of two measurements where the first is noisy, the quieter one.
 
-    ``measure`` is given what it must call after every turn, and goes over pieces of work of these sizes in turn, as
-    often as it has time for. The second is as long as the first at most.
+    ``measure`` is given what it must call after every turn and how many seconds a runner may be busy, and goes over
+    pieces of work of these sizes in turn, as often as it has time for, at least once. The second measurement has what
+    the first left of ``seconds``, and is left out where that is too short for `LEAST` calls.
     """
 
-    def once() -> tuple[Spent, Turns | None]:
+    def once(left: float) -> tuple[Spent, Turns | None]:
         seen = load()
-        spent = measure(seen.look)
+        spent = measure(seen.look, left)
         if not spent:
             return spent, None
         count = len(next(iter(spent.values())))
         return spent, Turns.of(spent, [work[turn % len(work)] for turn in range(count)], seen.mean)
 
-    found, turns = once()
+    found, turns = once(seconds)
     if turns is None or turns.badness(found) <= 1:
         return found, turns
-    again, later = once()
+    busy = max(map(sum, found.values()))
+    left = max(seconds - busy, 0.0)
+    if max(len(work), left / busy * len(turns.alike)) < LEAST:
+        return found, turns
+    again, later = once(left)
     if later is None or set(again) != set(found) or later.badness(again) >= turns.badness(found):
         return found, turns
     return again, later

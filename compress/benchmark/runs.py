@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark.figures import TEACHER_INT8, Int8Part, Run
-from compress.benchmark.scores import Scores
+from compress.benchmark.figures import TEACHER_INT8, DeviceRun, Int8Part
+from compress.benchmark.scores import ScoredRows
 from compress.benchmark.way import Way
 from compress.benchmark.ways import BASELINES, OnDevice
 from compress.runtimes.base import Executed
@@ -24,9 +24,9 @@ def home_of(places: Sequence[OnDevice], subject: str) -> OnDevice | None:
 
 
 def runs_of(
-    places: Sequence[OnDevice], subject: str, reference: str, logits: Array, expected: Array, scores: Scores,
+    places: Sequence[OnDevice], subject: str, reference: str, logits: Array, expected: Array, scores: ScoredRows,
     teacher_metric: float | None,
-) -> list[Run]:  # fmt: skip
+) -> list[DeviceRun]:  # fmt: skip
     """Return what a subject is worth, and how fast it is, in every way of running it; or why it does not run.
 
     ``logits`` are its own on its first device, ``expected`` those that it should give. Speedups are against the
@@ -35,7 +35,7 @@ def runs_of(
     every = []
     for place in places:
         every += [
-            Run(device=place.device.name, variant=failure.variant, not_measured=failure.reason)
+            DeviceRun(device=place.device.name, variant=failure.variant, not_measured=failure.reason)
             for failure in place.failures
             if failure.subject == subject
         ]
@@ -46,21 +46,16 @@ def runs_of(
 
 
 def _run(
-    place: OnDevice,
-    way: Way,
-    reference: str,
-    logits: Array,
-    expected: Array,
-    scores: Scores,
+    place: OnDevice, way: Way, reference: str, logits: Array, expected: Array, scores: ScoredRows,
     teacher_metric: float | None,
-) -> Run:
+) -> DeviceRun:  # fmt: skip
     about: dict[str, Any] = {
         "device": place.device.name, "variant": way.variant.name,
         "precision": way.variant.precision or way.precision,
     }  # fmt: skip
     if not np.isfinite(logits).all():
-        return Run(**about, not_measured=not_finite(logits))
-    return Run(
+        return DeviceRun(**about, not_measured=not_finite(logits))
+    return DeviceRun(
         **about,
         **scores.scores(logits, teacher_metric),
         agreement=scores.state.data.task.agreement(logits, expected),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark.figures import Trained
+from compress.benchmark.figures import AgainstTrained
 from compress.benchmark.latency import Reader
 from compress.benchmark.way import Way
 from compress.data.dataset import Split
@@ -34,7 +34,7 @@ class CannotRunError(Exception):
         super().__init__(in_one_line(reason))
 
 
-class Scores:
+class ScoredRows:
     """Rows as each model's tokens, logits on them from the cache, and what they are worth.
 
     They are the test rows, unless others are given.
@@ -85,7 +85,7 @@ class Scores:
         how = f"{way.runtime.name} {way.variant.name} on {device.identity}"
         return self._read(kept_logits(self.state.workshop, how, way.key, tokens, predict), way.folder)
 
-    def against_trained(self, artifact: Artifact, logits: Array) -> Trained | None:
+    def against_trained(self, artifact: Artifact, logits: Array) -> AgainstTrained | None:
         """Return how an artifact compares with the model that was trained for it; None where that is the student.
 
         Raises ModelError where they agree on fewer rows than they must.
@@ -101,7 +101,7 @@ class Scores:
                 "finished work is kept, so the next run resumes from there."
             )
         difference = float(np.abs(logits - expected).max())
-        return Trained(rows=len(logits), agreement=agreement, max_abs_difference=difference)
+        return AgainstTrained(rows=len(logits), agreement=agreement, max_abs_difference=difference)
 
     def metric(self, logits: Array) -> float:
         """Return the main metric."""

@@ -15,21 +15,21 @@ from compress.benchmark.depths import Depths
 from compress.benchmark.figures import (
     TEACHER_INT8,
     TEACHER_ONNX,
-    Artifact,
-    Baseline,
-    Cost,
+    AgainstTrained,
+    ArtifactEntry,
+    BaselineEntry,
+    CostEntry,
     DepthCurve,
     Latency,
     LayerShape,
-    Measured,
-    Rejected,
-    Stage,
-    Trained,
+    Measurements,
+    RejectedEntry,
+    StageEntry,
 )
 from compress.benchmark.flips import flips
 from compress.benchmark.row_answers import RowAnswers
 from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed, speeds_of_the_cheap
-from compress.benchmark.scores import Scores, share
+from compress.benchmark.scores import ScoredRows, share
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
 from compress.distill.stage import Distill
 from compress.errors import Fault, ModelError
@@ -41,7 +41,7 @@ from compress.models.loading import load_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
 from compress.onnx.storage import SUFFIXES
-from compress.pipeline.artifact import Artifact as Deployable
+from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
@@ -64,7 +64,9 @@ class Benchmark(Settings):
     rows: int = 200  # test rows timed one by one at their real lengths
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])  # batch sizes of the latency grid
     tokens: list[int] = field(default_factory=lambda: [32, 128])  # lengths of the latency grid
-    seconds: float = 2.0  # busy time after which a slow runner stops short of 100 calls; noise repeats them once
+    seconds: float = (
+        2.0  # busy time after which a slow runner stops short of 100 calls; what is left repeats noisy ones
+    )
     tfidf: bool = True  # the baseline TF-IDF + linear model
     teacher_int8: bool = True  # the baseline of the teacher itself in ONNX, fp32 and int8, without training
     labels_only: bool = True  # the baseline of the same student trained on labels alone
@@ -102,7 +104,7 @@ class Benchmark(Settings):
             rule = f"cannot remove layers from a student of type {known.student.model_type}"
             yield Fault("depths", self.depths.value, rule, "Set it to none.")
 
-    def measure(self, state: State, label_student: Record | None, depths: list[DepthCurve]) -> Measured:
+    def measure(self, state: State, label_student: Record | None, depths: list[DepthCurve]) -> Measurements:
         """Return the report's stages, artifacts and baselines, and ``depths`` beside them.
 
         All is measured against the teacher, or, where there is none, against the student that was given; a teacher
@@ -113,7 +115,7 @@ class Benchmark(Settings):
         artifact, ``labels_only`` with the
         teacher.
         """
-        bench = Scores(state)
+        bench = ScoredRows(state)
         student = bench.logits(state.given_student)
         first, last = state.records[0], state.records[-1]
         reference, ending = STAGES + first.name, STAGES + last.name
@@ -123,7 +125,7 @@ class Benchmark(Settings):
         stages, answers = [], bench.answers()
         teacher_metric = None if answers is None else bench.metric(answers)
         of_teacher = {} if answers is None else {first.name: answers}
-        said = of_teacher | {record.name: bench.logits(record.model) for record in state.records if record.model}
+        logits_of = of_teacher | {record.name: bench.logits(record.model) for record in state.records if record.model}
         twin = bench.logits(label_student.model) if label_student and label_student.model else None
         distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
@@ -132,18 +134,18 @@ class Benchmark(Settings):
                 "reused": record.reused, "details": record.details.report(), "notes": list(record.notes),
                 "curves": [dict(point) for point in record.curves],
             }  # fmt: skip
-            if (logits := said.get(record.name)) is None:  # of a teacher that answers only some test rows
-                stages.append(Stage(**about))
+            if (logits := logits_of.get(record.name)) is None:  # of a teacher that answers only some test rows
+                stages.append(StageEntry(**about))
                 continue
             names = [] if before is None else [first.name, before.name]
-            others = {name: said[name] for name in names if name in said}
+            others = {name: logits_of[name] for name in names if name in logits_of}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             runs = []
             if record is first and answers is not None:
                 runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
             stages.append(
-                Stage(
+                StageEntry(
                     **about, **bench.scores(logits, teacher_metric),
                     **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
                     agreement=None if answers is None else state.data.task.agreement(logits, answers),
@@ -177,7 +179,7 @@ class Benchmark(Settings):
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(
-                Artifact(
+                ArtifactEntry(
                     name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, target=artifact.target,
                     path="student" if itself else f"artifacts/{artifact.name}", details=artifact.details.report(),
                     size_mib=size_mib(artifact.folder, WEIGHTS), seconds=artifact.seconds,
@@ -201,14 +203,14 @@ class Benchmark(Settings):
         baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
             baselines.append(_twin(bench, label_student, twin, of_teacher, teacher_metric))
-        kept = {f"stages/{name}": logits for name, logits in said.items()}
+        kept = {f"stages/{name}": logits for name, logits in logits_of.items()}
         kept |= {f"artifacts/{name}": logits for name, logits in shipped.items()}
         kept |= {} if twin is None else {"baselines/labels_only": twin}
         test = state.data.test
         answered = RowAnswers(test.fingerprint, test.known_labels, kept)
-        return Measured(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths, answers=answered)
+        return Measurements(stages=stages, artifacts=artifacts, baselines=baselines, depths=depths, answers=answered)
 
-    def _places(self, scores: Scores, state: State, cheap: Cheap | None) -> list[OnDevice]:
+    def _places(self, scores: ScoredRows, state: State, cheap: Cheap | None) -> list[OnDevice]:
         """Return what was measured on each device, on the CPU with the cheap model beside."""
         timing, chosen = self.timing(), self.chosen_devices()
         beside = {} if cheap is None else {cheap.figures.name: cheap.answer}
@@ -230,9 +232,9 @@ class Benchmark(Settings):
 
 
 def _of_the_cheap(
-    cheap: Cheap, bench: Scores, others: Mapping[str, Array], teacher_metric: float | None, cpu: OnDevice | None,
+    cheap: Cheap, bench: ScoredRows, others: Mapping[str, Array], teacher_metric: float | None, cpu: OnDevice | None,
     reference: str,
-) -> Baseline:  # fmt: skip
+) -> BaselineEntry:  # fmt: skip
     """Return a cheap model's figures; its speedup is that of texts to answers, tokenization on both sides."""
     return structs.replace(
         cheap.figures,
@@ -245,9 +247,9 @@ def _of_the_cheap(
 
 
 def _untrained(
-    bench: Scores, places: Sequence[OnDevice], reference: str, answers: Array | None, others: Mapping[str, Array],
+    bench: ScoredRows, places: Sequence[OnDevice], reference: str, answers: Array | None, others: Mapping[str, Array],
     teacher_metric: float | None,
-) -> Iterator[Baseline]:  # fmt: skip
+) -> Iterator[BaselineEntry]:  # fmt: skip
     """Yield what the teacher's own deployable forms are worth, ``answers`` being the teacher's."""
     task = bench.state.data.task
     for artifact in bench.state.untrained:
@@ -261,9 +263,9 @@ def _untrained(
         if home is None or logits is None or answers is None or not np.isfinite(logits).all():
             failures = [failure.reason for place in places for failure in place.failures if failure.subject == subject]
             broken = not_finite(logits) if logits is not None else "; ".join(dict.fromkeys(failures))
-            yield Baseline(**about, not_measured=artifact.unmeasured or broken)
+            yield BaselineEntry(**about, not_measured=artifact.unmeasured or broken)
             continue
-        yield Baseline(
+        yield BaselineEntry(
             **about, path=subject, size_mib=size_mib(artifact.folder, WEIGHTS),
             **bench.scores(logits, teacher_metric), agreement=task.agreement(logits, answers),
             differences=bench.differences(logits, others), max_abs_difference=float(np.abs(logits - answers).max()),
@@ -280,9 +282,9 @@ _UNTRAINED = {
 
 
 def _twin(
-    bench: Scores, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float | None
-) -> Baseline:
-    return Baseline(
+    bench: ScoredRows, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float | None
+) -> BaselineEntry:
+    return BaselineEntry(
         name="labels_only", kind="the same student, before pruning, trained on labels alone",
         runtime="pytorch", precision="fp32", seconds=trained.seconds,
         **bench.scores(logits, teacher_metric), **_shape(trained.model),
@@ -292,12 +294,12 @@ def _twin(
     )  # fmt: skip
 
 
-def _unmeasured(artifact: Deployable, places: Sequence[OnDevice], subject: str) -> Artifact:
+def _unmeasured(artifact: Artifact, places: Sequence[OnDevice], subject: str) -> ArtifactEntry:
     """Return what is known of an artifact that cannot be run on any of the devices."""
     runtime = RUNTIMES.get(artifact.runtime)
     executed = runtime.executed(artifact.folder, CPU) if runtime and artifact.precision in runtime.counted else None
     failures = [failure for place in places for failure in place.failures if failure.subject == subject]
-    return Artifact(
+    return ArtifactEntry(
         name=artifact.name, runtime=artifact.runtime, precision=artifact.precision, details=artifact.details.report(),
         path=f"artifacts/{artifact.name}", size_mib=artifact.size_mib,
         not_measured=artifact.unmeasured or "; ".join(dict.fromkeys(failure.reason for failure in failures)),
@@ -305,17 +307,18 @@ def _unmeasured(artifact: Deployable, places: Sequence[OnDevice], subject: str) 
     )  # fmt: skip
 
 
-def rejected(state: State) -> list[Rejected]:
+def rejected(state: State) -> list[RejectedEntry]:
     """Return what is known of the artifacts that lose too much."""
     return [
-        Rejected(
-            name=one.artifact.name, gate=one.gate, runtime=one.artifact.runtime, precision=one.artifact.precision,
-            path=f"rejected/{one.artifact.name}", size_mib=size_mib(one.artifact.folder, WEIGHTS),
-            seconds=one.artifact.seconds, instead=one.instead, why_no_costs=one.why_no_costs,
-            costs=[Cost(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in one.costs],
-            notes=list(one.artifact.notes),
+        RejectedEntry(
+            name=rejection.artifact.name, gate=rejection.gate, runtime=rejection.artifact.runtime,
+            precision=rejection.artifact.precision, path=f"rejected/{rejection.artifact.name}",
+            size_mib=size_mib(rejection.artifact.folder, WEIGHTS), seconds=rejection.artifact.seconds,
+            instead=rejection.instead, why_no_costs=rejection.why_no_costs,
+            costs=[CostEntry(part=cost.part, loss=cost.loss, drop=cost.drop) for cost in rejection.costs],
+            notes=list(rejection.artifact.notes),
         )
-        for one in state.rejected
+        for rejection in state.rejected
     ]  # fmt: skip
 
 
@@ -336,7 +339,7 @@ def _speed(place: OnDevice, subject: str, reference: str) -> dict[str, Any]:
     return speed(place, place.ways[subject][0].label, reference)
 
 
-def _against(trained: Trained) -> str:
+def _against(trained: AgainstTrained) -> str:
     return (
         f"agrees with the trained model on {trained.agreement:.2%} of {trained.rows:,} test rows; "
         f"logits differ by at most {trained.max_abs_difference:.2g}"

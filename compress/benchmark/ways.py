@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.latency import Reads, grid, real_rows
-from compress.benchmark.scores import CannotRunError, Scores
+from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
-from compress.files import write_json
+from compress.files import hash_json, write_json
 from compress.machine import describe
+from compress.models.folder import CONFIG
+from compress.pipeline.cache import PRODUCT
+from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.runtimes.devices import Device
 from compress.runtimes.pytorch import PyTorch, torch_threads
 from compress.runtimes.registry import RUNTIMES
+from compress.sealed import contents_of
 from compress.settings import plain
 from compress.tasks.base import Array
 
 STAGES, ARTIFACTS, BASELINES = "stages/", "artifacts/", "baselines/"  # before the names of subjects
+CARD = "README.md"
+FILE = "latency.json"  # the timings of all ways, by label
 Entry = dict[str, Any]  # of report.json's "latency"
 
 
@@ -86,7 +92,7 @@ class OnDevice:
 
 
 def measure_on(
-    device: Device, scores: Scores, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
+    device: Device, scores: ScoredRows, state: State, timing: Timing, *, first: bool, beside: Mapping[str, Reads]
 ) -> OnDevice:
     """Return what stages and artifacts of a run do on a device, from the cache where it is known.
 
@@ -98,11 +104,11 @@ def measure_on(
     with device.active(), torch_threads(timing.threads):
         for subject, ways in found.ways.items():
             found.ways[subject] = [way for way in ways if _runs(found, way, scores, timing, first=first)]
-        found.latency = _latencies(device, found.ways, scores, state, timing, beside)
+        found.latency = latencies(device, found.ways, scores, state, timing, beside)
     return found
 
 
-def _runs(found: OnDevice, way: Way, scores: Scores, timing: Timing, *, first: bool) -> bool:
+def _runs(found: OnDevice, way: Way, scores: ScoredRows, timing: Timing, *, first: bool) -> bool:
     """Return whether a way of running works; its logits, or the reason, are kept in ``found``."""
     if not way.in_grid or (first and way.subject.startswith(STAGES) and not way.variant.name):
         return True  # stages are scored in batches; where a model has several variants, each is run row by row
@@ -153,40 +159,62 @@ def ways_on(device: Device, state: State) -> OnDevice:
     return OnDevice(device, ways, failures=failures)
 
 
-def _latencies(
-    device: Device,
-    ways: Mapping[str, Sequence[Way]],
-    scores: Scores,
-    state: State,
-    timing: Timing,
-    beside: Mapping[str, Reads],
-) -> dict[str, list[Entry]]:
+def latencies(
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, state: State, timing: Timing,
+    beside: Mapping[str, Reads], *, again: bool = False,
+) -> dict[str, list[Entry]]:  # fmt: skip
     """Return the timings of all ways, by label, measured alternately: real rows, then the grid.
 
-    They are kept in the cache where nothing failed: what had too little memory once is tried again.
+    They are kept in the cache where nothing failed: what had too little memory once is tried again. Noisy ones that
+    are found there are measured once more, and the set with fewer noisy figures stays. ``again`` measures in any case,
+    and what was measured last stays.
     """
+    kept: dict[str, list[Entry]] = {}
 
     def work(folder: Path) -> None:
-        entries = time_ways(device, ways, scores, timing, beside)
+        entries = _time_ways(device, ways, scores, timing, beside)
         if any("not_measured" in timing for timings in entries.values() for timing in timings):
             raise _Incomplete(entries)
-        write_json(folder / "latency.json", entries)
+        write_json(folder / FILE, kept if kept and _noisy(kept) < _noisy(entries) else entries)
 
+    different = {way.folder: way for some in ways.values() for way in some}
+    contents = {folder: _contents(folder) for folder in different}
     made_with = [
-        device.identity, {way.label: way.key for some in ways.values() for way in some}, plain(timing),
+        device.identity, {way.label: contents[way.folder] for some in ways.values() for way in some}, plain(timing),
         describe(timing.threads), state.data.test.fingerprint,
         [list(beside), state.data.train.fingerprint if beside else None],
     ]  # fmt: skip
+    kind = Kind("latency", revision=5)
     try:
-        product = state.workshop.make(Kind("latency", revision=4), made_with, work)
+        product = state.workshop.make(kind, made_with, work, again=again)
+        if product.reused and _noisy(found := _read(product.folder)):
+            kept.update(found)
+            product = state.workshop.make(kind, made_with, work, again=True)
     except _Incomplete as incomplete:
-        return incomplete.entries
-    loaded: dict[str, list[Entry]] = json.loads((product.folder / "latency.json").read_text())
-    return loaded
+        return kept or incomplete.entries
+    return _read(product.folder)
 
 
-def time_ways(
-    device: Device, ways: Mapping[str, Sequence[Way]], scores: Scores, timing: Timing, beside: Mapping[str, Reads]
+def _contents(folder: Path) -> str:
+    """Return a hash of what is run, the same in the cache and in a run's folder.
+
+    In the latter config.json says more, which changes no timing, and there is a model card.
+    """
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    return hash_json(contents_of(folder, files - {CONFIG, CARD, PRODUCT, PROJECTIONS}))
+
+
+def _noisy(entries: Mapping[str, Sequence[Entry]]) -> int:
+    return sum("noise" in timing for timings in entries.values() for timing in timings)
+
+
+def _read(folder: Path) -> dict[str, list[Entry]]:
+    entries: dict[str, list[Entry]] = json.loads((folder / FILE).read_text())
+    return entries
+
+
+def _time_ways(
+    device: Device, ways: Mapping[str, Sequence[Way]], scores: ScoredRows, timing: Timing, beside: Mapping[str, Reads]
 ) -> dict[str, list[Entry]]:
     """Return the timings of all ways, by label, and of models ``beside`` them, by name, measured now."""
     every = {way.label: way for some in ways.values() for way in some}

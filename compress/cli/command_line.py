@@ -27,7 +27,7 @@ from compress.cli.limits import (
     unprintable,
 )
 from compress.cli.modules import Modules
-from compress.cli.options import Options
+from compress.cli.options import OptionLookup
 from compress.cli.recipes import Recipes
 from compress.cli.refusals import Refusals
 from compress.cli.words import PLUGINS, Word, as_listed, listed, quoted
@@ -44,7 +44,7 @@ class CommandLine:
         self.parse, self.sweep = parse, sweep
         self.words: list[Word] = []
         self.refusals = Refusals()
-        self.options = Options(self.refusals)
+        self.options = OptionLookup(self.refusals)
         self.modules = Modules(self.refusals, trusted)
         self.recipes = Recipes(self.refusals, self.options, self.modules)
         self._refuse = self.refusals.refuse

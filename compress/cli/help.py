@@ -43,7 +43,7 @@ def _choices() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     yield "settings, as setting=default:"
     recipe = Recipe()
-    own = [one for one in describe(Recipe) if "." not in one.path]
+    own = [setting for setting in describe(Recipe) if "." not in setting.path]
     yield ""
     yield from _lines(own)
     for field in fields(Recipe):
@@ -64,17 +64,17 @@ def _group(group: str, options: list[tuple[str, type[Settings]]]) -> Iterator[st
     where, choice = (f"{path}.NAME", f"{group}=[NAME]") if group in SEVERAL else (path, f"{group}=NAME")
     if common:
         yield f"\n  with every {choice}"
-        yield from _lines(one for one in describe(options[0][1], where) if _name(one) in common)
+        yield from _lines(setting for setting in describe(options[0][1], where) if _name(setting) in common)
     for name, option in options:
         where, choice = (f"{path}.{name}", f"{group}=[{name}]") if group in SEVERAL else (path, f"{group}={name}")
-        own = [one for one in describe(option, where) if _name(one) not in common]
+        own = [setting for setting in describe(option, where) if _name(setting) not in common]
         if own:
             yield f"\n  with {choice}: {summary(option)}"
             yield from _lines(own)
 
 
-def _name(one: Described) -> str:
-    return one.path.rpartition(".")[2]
+def _name(setting: Described) -> str:
+    return setting.path.rpartition(".")[2]
 
 
 def _listed(chosen: str | list[str]) -> list[str]:
@@ -82,9 +82,13 @@ def _listed(chosen: str | list[str]) -> list[str]:
 
 
 def _lines(settings: Iterable[Described]) -> Iterator[str]:
-    for one in settings:
-        kind = "" if all(word in one.comment for word in one.kind.split("|")) and "|" in one.kind else f"{one.kind}: "
-        yield from _entry(f"  {one.path}={one.default}", f"{kind}{one.comment}".removesuffix(": "))
+    for setting in settings:
+        kind = (
+            ""
+            if all(word in setting.comment for word in setting.kind.split("|")) and "|" in setting.kind
+            else f"{setting.kind}: "
+        )
+        yield from _entry(f"  {setting.path}={setting.default}", f"{kind}{setting.comment}".removesuffix(": "))
 
 
 def _entry(left: str, right: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass
-class Options:
+class OptionLookup:
     """Looks options up."""
 
     refusals: Refusals

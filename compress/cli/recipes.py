@@ -13,7 +13,7 @@ from typing import Any
 from compress.cli import recipe_files
 from compress.cli.limits import MOST_INCLUDED, SPECIAL
 from compress.cli.modules import Modules
-from compress.cli.options import Options
+from compress.cli.options import OptionLookup
 from compress.cli.recipe_files import RecipeFile
 from compress.cli.refusals import Refusals
 from compress.errors import RecipeError
@@ -22,7 +22,7 @@ from compress.settings import nearest
 
 
 @dataclass(frozen=True)
-class Choices:
+class RecipeChoices:
     """What a recipe file chooses, in the order in which it says so."""
 
     file: RecipeFile
@@ -36,7 +36,7 @@ class Choices:
         body = {"recipe": self.file.path.stem, **self.file.values} if values else {}
         return {"defaults": [*self.includes, *self.named, "_self_", *overrides], **body}
 
-    def without(self, group: str, dropped: set[str]) -> Choices:
+    def without(self, group: str, dropped: set[str]) -> RecipeChoices:
         """Return the choices without values for options that the command line does not choose."""
         *above, last = group.split("/")
         values = deepcopy(dict(self.file.values))
@@ -58,9 +58,9 @@ class Recipes:
     """Reads recipe files."""
 
     refusals: Refusals
-    options: Options
+    options: OptionLookup
     modules: Modules
-    chosen: dict[str, Choices] = field(default_factory=dict)  # by stored name; those built on come first
+    chosen: dict[str, RecipeChoices] = field(default_factory=dict)  # by stored name; those built on come first
     files: dict[str, str] = field(default_factory=dict)  # stored name to path, of recipes given as files
     _built_on: set[str] = field(default_factory=set)  # stored names of the recipe being read and those it builds on
 
@@ -95,7 +95,7 @@ class Recipes:
         else:
             self._built_on.add(name)
             try:
-                choices = Choices(recipe_files.read(path, is_open))
+                choices = RecipeChoices(recipe_files.read(path, is_open))
             except RecipeError as error:
                 self.refusals.faults += error.faults
                 self.refusals.blamed.add("recipe")
@@ -109,7 +109,7 @@ class Recipes:
             return len(self.refusals.faults) == before
         return False
 
-    def _default(self, entry: Any, line: str, choices: Choices, within: tuple[str, ...]) -> None:
+    def _default(self, entry: Any, line: str, choices: RecipeChoices, within: tuple[str, ...]) -> None:
         """Read one entry of a defaults list into ``choices``."""
         if entry == "_self_":
             return

@@ -39,6 +39,7 @@ class Collected:
     quoted: int = 0  # fields of a TSV file in CSV quotes
     label_names: Sequence[str] = ()  # the names of labels that are numbers, 0 first
     form: str = ""  # `Rows.form`
+    first_listed: int = 0  # number of the first row that is a text with a list
     widened: int = 0  # spans of characters that ended inside a word
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
@@ -64,6 +65,8 @@ class Collected:
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
         if given == [] and isinstance(text, str) and (self.form == FORM or layout.label in SPANS):
             return self._add_tagged(number, without_spans(text), fields, name)
+        if isinstance(given, list) and isinstance(text, str):
+            self.first_listed = self.first_listed or number
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
         for value in (label, text, pair):
             if isinstance(value, Bad):
@@ -123,6 +126,11 @@ class Collected:
         if self.bad:
             more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
             raise DataError(self.first_bad + more)
+        if self.first_listed and self.form == FORM:
+            raise DataError(
+                f"{self.source}, {self.unit} {self.first_listed}: a text with a list, where others have lists of words "
+                "and of their tags. Write all rows in one way."
+            )
         if not self.texts and self.left_out:
             return None
         if not self.texts:
@@ -153,7 +161,7 @@ def _text(fields: dict[str, object], name: str | None) -> str | Bad | None:
         return None
     value = fields[name]
     if value is not None and not isinstance(value, str):
-        return Bad(f"{name!r} is a {kind_of(value)}, not a string. Put texts in quotes, or set data.text.")
+        return Bad(f"{name!r} is {kind_of(value)}, not a string. Put texts in quotes, or set data.text.")
     text = (value or "").strip()
     return text or Bad(f"the text ({name!r}) is empty. Fill it, or remove the row.")
 
@@ -163,7 +171,7 @@ def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:
         return None
     value = fields[name]
     if isinstance(value, list):
-        words = [_word(one, name) for one in value]
+        words = [_word(label, name) for label in value]
         bad = next((word for word in words if isinstance(word, Bad)), None)
         return bad or listed(words)
     return _word(value, name)
@@ -180,7 +188,7 @@ def _word(value: object, name: str) -> str | Bad:
     if value is None or isinstance(value, NoLabel):
         return Bad(f"the label ({name!r}) is empty. Fill it, or remove the row.")
     if not isinstance(value, (str, int, float)):
-        return Bad(f"the label ({name!r}) is a {kind_of(value)}, not a word or a number.")
+        return Bad(f"the label ({name!r}) is {kind_of(value)}, not a word or a number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()

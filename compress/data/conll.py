@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from compress.data import columns
 from compress.data.formats import Bad, Numbered, lines_of
 from compress.errors import DataError
 from compress.wording import counted
@@ -13,6 +14,8 @@ SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".conllu")
 WORDS, TAGS = "tokens", "tags"  # the fields of its records
 _UNIVERSAL = 10  # columns of CoNLL-U: the number of the word, the word, its lemma, its part of speech, …
 _BLANK = " \t\r\n"
+_WORD_NAMES = (*columns.TEXTS, "word", "words", "form")
+_TAG_NAMES = (*columns.LABELS, *columns.TAGS, "ner", "pos", "upos", "xpos", "chunk", "slot")
 
 
 def read_conll(path: Path, text: str | None = None, label: str | None = None, *, labelled: bool = True) -> Numbered:
@@ -46,7 +49,11 @@ def read_conll(path: Path, text: str | None = None, label: str | None = None, *,
             continue
         if not count:
             count = len(fields)
-            columns = _columns(path, count, text, label, labelled)
+            places = _columns(path, count, text, label, labelled)
+            if labelled and _names_columns(fields[places[0]], fields[places[1]]):
+                names = " and ".join(repr(fields[place].strip(_BLANK)) for place in places)
+                yield number, Bad(f"{names} are names of columns, and such a file has no header. Remove the line.")
+                continue
         if len(fields) != count:
             divided = "tabs" if tabs else "white space"
             here = f"{counted(len(fields), 'column')} divided by {divided}"
@@ -54,7 +61,7 @@ def read_conll(path: Path, text: str | None = None, label: str | None = None, *,
             continue
         if count == _UNIVERSAL and re.fullmatch(r"\d+[-.]\d+", fields[0]):
             continue  # a contraction whose parts follow, or a word that was left out of the text
-        word, tag = fields[columns[0]].strip(_BLANK), fields[columns[1]].strip(_BLANK)
+        word, tag = fields[places[0]].strip(_BLANK), fields[places[1]].strip(_BLANK)
         if not word or (labelled and not tag):
             yield number, Bad(f"the {'tag' if word else 'word'} is empty. Fill it, or remove the line.")
             continue
@@ -77,6 +84,11 @@ def looks_like_conll(path: Path, most: int = 200) -> bool:
             rows += 1
             marked += re.fullmatch(r"O|[BIELSU]-\S+", line.strip(_BLANK).split("\t")[-1]) is not None
     return gaps > 0 and marked == rows
+
+
+def _names_columns(word: str, tag: str) -> bool:
+    """Return whether a line is a header rather than a word and its tag."""
+    return word.strip(_BLANK).casefold() in _WORD_NAMES and tag.strip(_BLANK).casefold() in _TAG_NAMES
 
 
 def _record(words: list[str], tags: list[str], labelled: bool) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -45,6 +45,10 @@ class Split:
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield the first texts of all rows, then the second ones of pairs."""
+        return chain(self.texts, self.pairs or ())
 
     def take(self, rows: Array) -> Split:
         """Return the rows at these positions, in this order."""

@@ -17,7 +17,8 @@ from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
-from compress.data.source import PARTS, Data, Parts
+from compress.data.source import PARTS, Data, Splits
+from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.settings import nearest
@@ -97,10 +98,12 @@ class Files(Data):
             yield Fault(
                 "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
             )
+        if len(set(self.label_names)) < len(self.label_names):
+            yield Fault("label_names", list(self.label_names), "names a label twice", "Give each number its own name.")
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Read the given files; raises DataError at the first unusable one."""
         if not self.train:
             raise DataError("data.train needs a file, for example data.train=my/train.tsv.")
@@ -112,11 +115,13 @@ class Files(Data):
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train)
 
+        if self.label_columns and train.form == FORM:
+            raise DataError(f"{self.train}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")
         refuse_empty_columns(train)
         validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
         if self.header is None and train.columns is not None and not train.columns.named:
             refuse_unknown_header(train, (validation, test))
-        return Parts(
+        return Splits(
             name=self.train, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 

@@ -159,7 +159,7 @@ def read_jsonl(path: Path) -> Numbered:
         else:
             yield (
                 number,
-                Bad(f'a JSON {kind_of(value)}, not an object. Write {{"label": …, "text": …}} on each line.'),
+                Bad(f'{kind_of(value)}, not a JSON object. Write {{"label": …, "text": …}} on each line.'),
             )
 
 
@@ -195,8 +195,8 @@ READERS: dict[str, Callable[[Path], Numbered]] = {
 
 
 def kind_of(value: object) -> str:
-    """Return the name of a JSON value's type, for a message."""
+    """Return the name of a JSON value's type with its article, for a message: "a list"."""
     if value is None:
         return "null"
-    names: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
-    return names.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
+    names: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else f"a {type(value).__name__}")

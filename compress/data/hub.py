@@ -14,7 +14,7 @@ from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.layout import refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
-from compress.data.source import Data, Parts
+from compress.data.source import Data, Splits
 from compress.data.tagged import FORM, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
@@ -62,7 +62,7 @@ class Hub(Data):
         if self.label is not None and self.label_columns:
             yield Fault("label", self.label, "is one column, and label_columns names several", "Leave out one of them.")
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Download the data set, or take it from the cache, and return its rows."""
         splits = _loaded(self.path, self.subset)
         notes: list[str] = []
@@ -75,7 +75,7 @@ class Hub(Data):
             if other is not None and (other.pairs is None) != (train.pairs is None):
                 raise DataError(f"{other.source} and {train.source}: one has second texts, the other has none.")
         name = f"{self.path}/{self.subset}" if self.subset else self.path
-        return Parts(
+        return Splits(
             name=name, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 
@@ -110,7 +110,7 @@ class Hub(Data):
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
             odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
             if odd is not None:
-                raise DataError(f"{where}: the column {column!r} holds a {kind_of(odd)}, not texts. Set data.text.")
+                raise DataError(f"{where}: the column {column!r} holds {kind_of(odd)}, not texts. Set data.text.")
         kind = None if columns[2] is None else table.features[columns[2]]
         names = getattr(getattr(kind, "feature", kind), "names", None)
         words = None if labels is None else [_word(label, names) for label in labels]
@@ -172,7 +172,7 @@ def _tagged(
 def _word(label: object, names: list[str] | None) -> str | None:
     """Return a label, or a list of them, as a word, or None if it is missing; ``names`` are those of a ClassLabel."""
     if isinstance(label, list):
-        words = [_word(one, names) for one in label]
+        words = [_word(word, names) for word in label]
         return None if None in words else listed(words)
     if names is not None:
         return names[label] if isinstance(label, int) and 0 <= label < len(names) else None

@@ -87,7 +87,7 @@ def _values(column: Any, classes: list[str] | None) -> list[object]:
     if classes is None:
         return values
     return [
-        [_class(one, classes) for one in value] if isinstance(value, list) else _class(value, classes)
+        [_class(label, classes) for label in value] if isinstance(value, list) else _class(value, classes)
         for value in values
     ]
 

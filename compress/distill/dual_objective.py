@@ -144,7 +144,10 @@ class DualObjective(Objective):
         return self.student
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Return (student's, teacher's) parameters of both encoders, layers as they are mapped, without the pooler."""
+        """Return (student's, teacher's) parameters of both encoders, layers as they are mapped.
+
+        The pooler and what has a column for each head are left out.
+        """
         family = family_of(self.student.config)
         known = dict(self.teacher.encoder.named_parameters())
         found: list[tuple[Tensor, Tensor]] = []
@@ -153,7 +156,7 @@ class DualObjective(Objective):
             twin = name if place is None else family.moved(name, self.layers[place[0]] - 1)
             if own is word_embeddings(self.student):
                 found.append((own, self.teacher.student_embeddings))
-            elif twin in known and not family.in_pooler(name):
+            elif twin in known and not family.in_pooler(name) and not twin.endswith(family.tables_by_head()):
                 found.append((own, known[twin]))
         return found
 

@@ -43,14 +43,14 @@ class Validated(Details):
     @property
     def notes(self) -> list[str]:
         """What the report says: nothing where the metric did not fall."""
-        said = self.validation
-        difference = Difference(**said["difference"])
+        record = self.validation
+        difference = Difference(**record["difference"])
         if difference.value >= 0:
             return []
         what = (
-            f"training lowered {difference.metric} on {said['rows']:,} validation rows from {said['before']:.4f} to "
-            f"{said['after']:.4f} (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}, "
-            f"p = {difference.p:.2g})"
+            f"training lowered {difference.metric} on {record['rows']:,} validation rows from {record['before']:.4f} "
+            f"to {record['after']:.4f} (95 % interval of the difference {difference.low:+.4f} to "
+            f"{difference.high:+.4f}, p = {difference.p:.2g}{'' if difference.clear else ', which may be chance'})"
         )
         return [what + ("; the weights from before it go on" if self.start_goes_on else "")]
 
@@ -62,12 +62,12 @@ def fallen(products: Iterable[Product]) -> list[str]:
 
 def head_note(state: State, before: Model, after: Model) -> str:
     """Return what a student answers whose head no loss of a stage has read, and answered ``before`` it."""
-    said, rows = "no loss of this stage reads the head, which is as it was", state.data.validation
+    note, rows = "no loss of this stage reads the head, which is as it was", state.data.validation
     if not len(rows) or rows.labels is None:
-        return said
+        return note
     metric = state.data.task.main_metric
     now, then = (
         state.data.task.metrics(OfModel(model).logits(rows, state.workshop), rows.known_labels)[metric]
         for model in (after, before)
     )
-    return f"{said}: validation {metric} {now:.4f}, {then:.4f} before"
+    return f"{note}: validation {metric} {now:.4f}, {then:.4f} before"

@@ -85,7 +85,7 @@ class LanguageTraining(OnCorpus):
             save_file({name: value.cpu().contiguous() for name, value in head.state_dict().items()}, folder / HEAD)
             return {"losses": [point["loss"] for point in curves if "loss" in point]}
 
-        own = {one.name for one in fields(LanguageTraining)}
+        own = {setting.name for setting in fields(LanguageTraining)}
         trained_with = {name: value for name, value in self.made_with().items() if name in own - {"epochs"}}
         made_with = [trained_with, self.source_key(source), tokens.fingerprint, state.seed]
         product = state.workshop.make(Kind("language_head", revision=2), made_with, work)

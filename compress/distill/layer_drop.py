@@ -38,7 +38,9 @@ def idle(model: PreTrainedModel, skipped: frozenset[int]) -> Tensor:
     layers = family_of(model.config).layers(model)
     unused = [parameter for number in sorted(skipped) for parameter in layers[number - 1].parameters()]
     learning = [parameter for parameter in unused if parameter.requires_grad]
-    return 0 * torch.stack([one.sum() for one in learning or model.get_input_embeddings().parameters()]).sum()
+    return (
+        0 * torch.stack([parameter.sum() for parameter in learning or model.get_input_embeddings().parameters()]).sum()
+    )
 
 
 def unskippable(rate: float, student: Any) -> Iterator[Fault]:

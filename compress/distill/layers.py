@@ -64,7 +64,7 @@ class LayerTraining(Training):
         """Return the distillation with these losses."""
         weights = self.weights or [1.0] * len(self.losses)
         losses = {name: LOSSES[name](weight=weight) for name, weight in zip(self.losses, weights, strict=True)}
-        shared = {one.name for one in fields(LayerTraining)} - {"losses", "weights"}
+        shared = {setting.name for setting in fields(LayerTraining)} - {"losses", "weights"}
         return Distill(losses=losses, **{name: getattr(self, name) for name in shared})
 
 

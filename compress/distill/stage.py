@@ -40,7 +40,7 @@ from compress.pipeline.record import NONE, Role
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind, Product, Workshop
-from compress.settings import at_least, between, plain, positive
+from compress.settings import at_least, between, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
@@ -167,7 +167,7 @@ class Distill(Training):
             )  # fmt: skip
             state = state.with_student(record)
             teaching = replace(teaching, teacher=record.model, answers=None)
-        return replace(state, recovery=Recovery(first))
+        return replace(state, recovery=DistillationRecovery(first))
 
     def _mapped(self, state: State) -> Model:
         """Return the student with ``layer_map`` in its configuration: pruning leaves out there the layers that go."""
@@ -210,7 +210,7 @@ class Distill(Training):
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
             rows.fingerprint, state.data.validation.fingerprint, state.data.task.decides, state.seed,
-            *([plain(sparsify)] if sparsify else []), passes >= 1, comparable,
+            *([sparsify.made_with()] if sparsify else []), passes >= 1, comparable,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
@@ -238,10 +238,11 @@ class Distill(Training):
         before = predict_rows(student, validation) if known else None
         projections = {name: value.clone() for name, value in objective.projections.state_dict().items()}
         scores = masks.scores if masks else []
+        rate = sparsify.scores.learning_rate if sparsify else None
         curves = fit(
             objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title=title,
             validate=lambda: main_metric(student, validation, state.data.task),
-            shares=dict.fromkeys(scores, sparsify.score_learning_rate / self.learning_rate) if sparsify else None,
+            shares=None if rate is None else dict.fromkeys(scores, rate / self.learning_rate),
             undecayed=scores,
         )  # fmt: skip
         if masks:
@@ -325,7 +326,7 @@ class Distill(Training):
 
 
 @dataclass(frozen=True)
-class Recovery:
+class DistillationRecovery:
     """Training again as a student was distilled, after something of it was taken away.
 
     The losses and settings are those of the distillation, the teacher is the state's.

@@ -32,7 +32,7 @@ from compress.tasks.base import Array
 Wanted = Mapping[Quantity, tuple[int, ...]]
 """Which layers of which quantities are needed of the teacher, beside its logits."""
 
-KIND = Kind("teacher_outputs", revision=1)
+KIND = Kind("teacher_outputs", revision=2)
 ROWS = 32  # that the teacher is given at once
 SAVE_EVERY = 50  # batches between notes of how far the work has come
 

@@ -23,9 +23,8 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.half import half_student
 from compress.quantize.symmetric import symmetric_student
-from compress.runtimes.engine_layers import Summary, as_json, read_layers, summarise
-from compress.runtimes.tensorrt import ENGINE, LAYERS
-from compress.runtimes.tensorrt import TensorRt as Runtime
+from compress.runtimes.engine_layers import EngineSummary, as_json, read_layers, summarise
+from compress.runtimes.tensorrt import ENGINE, LAYERS, TensorRtRuntime
 from compress.runtimes.tensorrt_bindings import (
     FULL,
     RTX_CAPABILITIES,
@@ -46,7 +45,7 @@ cd "$(dirname "$0")" || exit
 """
 
 
-class Precision(Enum):
+class EnginePrecision(Enum):
     """Of an engine: fp32, fp16 with normalizations in fp32, or int8 products with all else as in fp16."""
 
     fp32 = "fp32"
@@ -68,7 +67,9 @@ class Engines(Details):
 class TensorRt(Stage):
     """Write engines for NVIDIA GPUs, with TensorRT-RTX also for GPUs of other machines; each with its ONNX graph."""
 
-    precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])  # an artifact each: fp32, fp16, int8
+    precisions: list[EnginePrecision] = field(
+        default_factory=lambda: [EnginePrecision.fp16]
+    )  # an artifact each: fp32, fp16, int8
     compute_capabilities: list[str] = field(
         default_factory=list
     )  # GPUs to build for, as [8.6,12.0]; empty: this machine's
@@ -82,15 +83,19 @@ class TensorRt(Stage):
         """Lists are in order and within what the student takes, and TensorRT-RTX knows the GPUs."""
         yield from at_least(self, "rows", 1)
         if not self.precisions or len(set(self.precisions)) < len(self.precisions):
-            yield Fault("precisions", [one.value for one in self.precisions], "must list one or more, each once")
+            yield Fault(
+                "precisions", [precision.value for precision in self.precisions], "must list one or more, each once"
+            )
         for name, low in (("batch", 1), ("tokens", 2)):
             given = getattr(self, name)
             if given is not None and (len(given) != 3 or sorted(given) != list(given) or given[0] < low):
                 yield Fault(name, list(given), f"must be three whole numbers from {low}: smallest, best, largest")
-        for one in self.compute_capabilities:
-            if one not in RTX_CAPABILITIES:
+        for capability in self.compute_capabilities:
+            if capability not in RTX_CAPABILITIES:
                 rule = f"cannot be built for on another machine; TensorRT-RTX can for {', '.join(RTX_CAPABILITIES)}"
-                yield Fault("compute_capabilities", one, rule, "Run the recipe on that GPU, with tensorrt installed.")
+                yield Fault(
+                    "compute_capabilities", capability, rule, "Run the recipe on that GPU, with tensorrt installed."
+                )
         if self.tokens and known.student is not None and self.tokens[-1] > (longest := longest_row(known.student)):
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the student takes")
 
@@ -103,11 +108,11 @@ class TensorRt(Stage):
         artifacts = [self._artifact(state, precision, found, why) for precision in self.precisions]
         return state.with_artifacts(*artifacts)
 
-    def _artifact(self, state: State, precision: Precision, found: list[Target], why: str) -> Artifact:
+    def _artifact(self, state: State, precision: EnginePrecision, found: list[Target], why: str) -> Artifact:
         graph = self._graph(state, precision)
         shapes = self._shapes(load_tokenizer(graph.folder))
         cache = state.workshop.cache / "tensorrt"
-        made_with = [graph.key, shapes, [[one.name, version(one.package)] for one in found]]
+        made_with = [graph.key, shapes, [[target.name, version(target.package)] for target in found]]
 
         def work(folder: Path) -> Mapping[str, Any]:
             copy_folder(graph.folder, folder)
@@ -131,15 +136,15 @@ class TensorRt(Stage):
 
         cache.mkdir(parents=True, exist_ok=True)
         product = state.workshop.make(Kind("tensorrt", revision=2), made_with, work)
-        engines = {name: said and Summary(**said) for name, said in product.record["engines"].items()}
+        engines = {name: summary and EngineSummary(**summary) for name, summary in product.record["engines"].items()}
         batch, tokens = (tuple(size[place] for size in shapes["input_ids"]) for place in (0, 1))
         return _described(product, precision, engines, batch, tokens)
 
-    def _graph(self, state: State, precision: Precision) -> Product:
+    def _graph(self, state: State, precision: EnginePrecision) -> Product:
         """Return the folder with the graph in a precision."""
-        if precision is Precision.int8:
+        if precision is EnginePrecision.int8:
             return symmetric_student(state, self.rows)
-        return onnx_student(state) if precision is Precision.fp32 else half_student(state, self.rows)
+        return onnx_student(state) if precision is EnginePrecision.fp32 else half_student(state, self.rows)
 
     def _shapes(self, tokenizer: Any) -> dict[str, list[Shape]]:
         longest = tokenizer.model_max_length
@@ -159,8 +164,8 @@ def command(shapes: Mapping[str, list[Shape]]) -> str:
 
 def _described(
     product: Product,
-    precision: Precision,
-    engines: Mapping[str, Summary | None],
+    precision: EnginePrecision,
+    engines: Mapping[str, EngineSummary | None],
     batch: tuple[int, ...],
     tokens: tuple[int, ...],
 ) -> Artifact:
@@ -184,8 +189,8 @@ def _described(
         tokens=tokens,
     )
     return Artifact(
-        name="tensorrt", runtime=Runtime.name, precision=precision.value, folder=product.folder, key=product.key,
-        seconds=product.seconds, notes=tuple(notes), details=details, variant=precision.value,
+        name="tensorrt", runtime=TensorRtRuntime.name, precision=precision.value, folder=product.folder,
+        key=product.key, seconds=product.seconds, notes=tuple(notes), details=details, variant=precision.value,
         unmeasured="" if engines else f"not built: {why}",
         size_mib=size_mib(product.folder, (ENGINE,)) / len(engines) if engines else None,
     )  # fmt: skip

@@ -72,28 +72,28 @@ class TransformersJs(Stage):
         artifact = Artifact(
             name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
             seconds=product.seconds, notes=(names, *left_out), size_mib=size_mib(product.folder / "onnx", SUFFIXES),
-            unmeasured=f"holds the files of {', '.join(one.name for one in chosen.values())}, measured there",
-            holds=tuple(one.name for one in chosen.values()),
+            unmeasured=f"holds the files of {', '.join(graph.name for graph in chosen.values())}, measured there",
+            holds=tuple(graph.name for graph in chosen.values()),
         )  # fmt: skip
         return state.with_artifacts(artifact)
 
     def _chosen(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Artifact], list[str]]:
         """Return the artifact of each file, and notes of what has none."""
-        graphs = [one for one in artifacts if one.runtime == OnnxRuntime.name and not one.holds]
+        graphs = [graph for graph in artifacts if graph.runtime == OnnxRuntime.name and not graph.holds]
         found: dict[str, Artifact] = {}
         left_out = []
-        for one in graphs:
-            name = NAMES.get(one.precision)
-            if one.precision == "int8" and self.int8 not in (None, one.name):
+        for graph in graphs:
+            name = NAMES.get(graph.precision)
+            if graph.precision == "int8" and self.int8 not in (None, graph.name):
                 name = None
-            if name is None or name in found or _for_other_devices(one):
-                left_out.append(f"{one.name} has no place of its own there")
+            if name is None or name in found or _for_other_devices(graph):
+                left_out.append(f"{graph.name} has no place of its own there")
             else:
-                found[name] = one
+                found[name] = graph
         if NAMES["fp32"] not in found:
             raise ModelError("transformers_js: the graph in fp32, which both load first, is not among the artifacts.")
         if self.int8 is not None and NAMES["int8"] not in found:
-            there = ", ".join(one.name for one in graphs if one.precision == "int8") or "none"
+            there = ", ".join(graph.name for graph in graphs if graph.precision == "int8") or "none"
             raise ModelError(f"transformers_js.int8 = {self.int8!r}: the run's int8 graphs for the CPU are {there}.")
         return found, left_out
 
@@ -103,7 +103,7 @@ def _for_other_devices(artifact: Artifact) -> bool:
     import onnx
 
     model = onnx.load(artifact.folder / MODEL, load_external_data=False)
-    return any(one.key == IN_FLOATS for one in model.metadata_props)
+    return any(entry.key == IN_FLOATS for entry in model.metadata_props)
 
 
 def _asked(chosen: Mapping[str, Artifact]) -> str:
@@ -114,7 +114,7 @@ def _asked(chosen: Mapping[str, Artifact]) -> str:
 def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
     ort = auto.replace("Auto", "ORT")
     kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
-    rows = "\n".join(f"| `onnx/{name}.onnx` | {text(one.name)} | `{kinds[name]}` |" for name, one in chosen.items())
+    rows = "\n".join(f"| `onnx/{name}.onnx` | {text(graph.name)} | `{kinds[name]}` |" for name, graph in chosen.items())
     file = f"{_asked(chosen)}.onnx"
     outside = ", use_external_data_format: true" if is_outside(chosen[_asked(chosen)].folder / MODEL) else ""
     asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"

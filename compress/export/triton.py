@@ -24,7 +24,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.quantize.bitsandbytes import BitsAndBytes
 from compress.runtimes.onnxruntime import OnnxRuntime
-from compress.runtimes.tensorrt import ENGINE, TensorRt
+from compress.runtimes.tensorrt import ENGINE, TensorRtRuntime
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
 from compress.tasks.registry import task_of_config
@@ -40,7 +40,7 @@ class Tokenize(Enum):
     client = "client"
 
 
-class Device(Enum):
+class InstanceKind(Enum):
     """Where ONNX Runtime runs in the server; TensorRT engines run on a GPU."""
 
     cpu = "cpu"
@@ -59,7 +59,7 @@ class Triton(Stage):
     max_queue_delay_microseconds: int = 1000  # longest wait of a request for others to share its batch
     pad_to_multiple_of: int = 8  # tokenize=server: lengths are rounded up, so that similar lengths share a batch
     instances: int = 1  # copies of each model that run side by side
-    device: Device = Device.cpu  # of ONNX graphs: cpu or gpu
+    device: InstanceKind = InstanceKind.cpu  # of ONNX graphs: cpu or gpu
     threads: int = 1  # ONNX Runtime's threads per copy (intra-op); 0: all cores
     image: str = IMAGE  # the container image that README.md starts
 
@@ -85,7 +85,9 @@ class Triton(Stage):
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""
         served, keys, notes = [], [], []
-        for artifact in (one for one in state.artifacts if one.runtime in SERVED and not one.holds):
+        for artifact in (
+            candidate for candidate in state.artifacts if candidate.runtime in SERVED and not candidate.holds
+        ):
             why = not_served(artifact)
             if why:
                 notes.append(f"{artifact.name} is left out: {why}")
@@ -93,8 +95,8 @@ class Triton(Stage):
             served.append(SERVED[artifact.runtime](artifact))
             keys.append([artifact.name, artifact.key])
         if not served:
-            said = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
-            raise ModelError(f"triton: there is nothing to serve: {said}. Choose export=[onnx,triton].")
+            reasons = "; ".join(notes) or "the run wrote no ONNX graph and no engine"
+            raise ModelError(f"triton: there is nothing to serve: {reasons}. Choose export=[onnx,triton].")
         folder = served[0].model.parent
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
@@ -114,7 +116,7 @@ class Triton(Stage):
 
         parts = [self.made_with(), keys, [*labels, *cut_at], paired, hash_folder(FILES, (".py",))]
         product = state.workshop.make(Kind("triton", revision=2), parts, work)
-        names = [one.name for one in served]
+        names = [model.name for model in served]
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,
             seconds=product.seconds, notes=(f"serves {', '.join(names)}; README.md says how", *notes),
@@ -132,7 +134,7 @@ class Triton(Stage):
             max_queue_delay_microseconds=self.max_queue_delay_microseconds,
             pad_to_multiple_of=self.pad_to_multiple_of,
             instances=self.instances,
-            gpu=self.device is Device.gpu,
+            gpu=self.device is InstanceKind.gpu,
             threads=self.threads,
             image=self.image,
         )
@@ -143,7 +145,7 @@ FILES = Path(__file__).parent / "triton_files"
 
 def not_served(artifact: Artifact) -> str:
     """Return why Triton cannot serve an artifact; empty where it can."""
-    if artifact.runtime != TensorRt.name:
+    if artifact.runtime != TensorRtRuntime.name:
         return "" if (artifact.folder / MODEL).is_file() else "it gathers the graphs of others"
     if not list(artifact.folder.glob(f"*{ENGINE}")):
         return "it has no engine"
@@ -172,5 +174,5 @@ def _engine(artifact: Artifact) -> Served:
     return Served(artifact.name, plan, graph, limits, engines.version)
 
 
-SERVED: Mapping[str, Callable[[Artifact], Served]] = {OnnxRuntime.name: _graph, TensorRt.name: _engine}
+SERVED: Mapping[str, Callable[[Artifact], Served]] = {OnnxRuntime.name: _graph, TensorRtRuntime.name: _engine}
 """The runtimes that Triton has a backend of, and what is served of their artifacts."""

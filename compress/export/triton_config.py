@@ -20,7 +20,7 @@ TYPES = {
 """ONNX's names of types, and Triton's without TYPE_."""
 
 
-class Word(str):
+class EnumName(str):
     """A name of an enumeration, written without quotes."""
 
     __slots__ = ()
@@ -37,13 +37,14 @@ def _lines(fields: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(value, list) and value and isinstance(value[0], int):
             yield f"{indent}{name}: [{', '.join(map(str, value))}]"
             continue
-        for one in values:
-            if isinstance(one, Mapping):
+        for part in values:
+            if isinstance(part, Mapping):
                 yield f"{indent}{name} {{"
-                yield from _lines(one, indent + "  ")
+                yield from _lines(part, indent + "  ")
                 yield f"{indent}}}"
             else:
-                yield f"{indent}{name}: {one if isinstance(one, (Word, int)) else json.dumps(one, ensure_ascii=False)}"
+                text = str(part) if isinstance(part, (EnumName, int)) else json.dumps(part, ensure_ascii=False)
+                yield f"{indent}{name}: {text}"
 
 
 def parameters(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,7 +62,7 @@ class Tensor:
 
     def fields(self) -> dict[str, Any]:
         """Return it as a field of ``input`` or ``output``."""
-        return {"name": self.name, "data_type": Word(self.kind), "dims": list(self.dims)}
+        return {"name": self.name, "data_type": EnumName(self.kind), "dims": list(self.dims)}
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,20 @@ def read_graph(path: Path) -> Graph:
     Raises ModelError where one has a fixed batch, or a type that Triton does not know.
     """
     model = import_onnx("Writing a Triton repository").load(path, load_external_data=False)
-    weights = {one.name for one in model.graph.initializer}
+    weights = {weight.name for weight in model.graph.initializer}
     return Graph(
-        tuple(_tensor(path, one) for one in model.graph.input if one.name not in weights),
-        tuple(_tensor(path, one) for one in model.graph.output),
-        any(one.key == IN_FLOATS for one in model.metadata_props),
+        tuple(_tensor(path, tensor) for tensor in model.graph.input if tensor.name not in weights),
+        tuple(_tensor(path, tensor) for tensor in model.graph.output),
+        any(entry.key == IN_FLOATS for entry in model.metadata_props),
         model.ir_version,
-        max(one.version for one in model.opset_import if not one.domain),
+        max(opset.version for opset in model.opset_import if not opset.domain),
     )
 
 
 def _tensor(path: Path, value: Any) -> Tensor:
     onnx = import_onnx("Writing a Triton repository")
     kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    sizes = [one.dim_value if one.HasField("dim_value") else -1 for one in value.type.tensor_type.shape.dim]
+    sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim]
     if kind not in TYPES:
         raise ModelError(f"{path}: {value.name} is of type {kind}, which Triton does not serve.")
     if not sizes or sizes[0] != -1:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def readme(made: Repository, served: Sequence[Served]) -> str:
     """Return the page."""
     serving, first = made.serving, served[0]
-    gpus = "--gpus=all " if serving.gpu or any(one.profile for one in served) else ""
+    gpus = "--gpus=all " if serving.gpu or any(model.profile for model in served) else ""
     start = "tritonserver --model-repository=/models"
     if serving.texts:
         packages = f"tokenizers=={versions()['tokenizers']} numpy"
@@ -47,7 +47,7 @@ pip install {needs}
 
 | model | what it is | at most | needs |
 |---|---|---|---|
-{chr(10).join(_row(made, one) for one in served)}
+{chr(10).join(_row(made, model) for model in served)}
 
 {_texts(made)}
 
@@ -57,15 +57,15 @@ With int8 activations that are measured at run time (dynamic), a row's logits de
 """
 
 
-def _row(made: Repository, one: Served) -> str:
-    if one.profile:
-        what, needs = "TensorRT engine", f"{text(one.built_by)}, and the GPU that it was built for"
+def _row(made: Repository, model: Served) -> str:
+    if model.profile:
+        what, needs = "TensorRT engine", f"{text(model.built_by)}, and the GPU that it was built for"
     else:
-        what, needs = "ONNX graph", f"ONNX Runtime that reads IR {one.graph.ir_version} and opset {one.graph.opset}"
-        what += ", its int8 computed in floats on a CPU" if one.graph.in_floats else ""
-    names = [f"{one.name}_text", one.name] if made.serving.texts else [one.name]
+        what, needs = "ONNX graph", f"ONNX Runtime that reads IR {model.graph.ir_version} and opset {model.graph.opset}"
+        what += ", its int8 computed in floats on a CPU" if model.graph.in_floats else ""
+    names = [f"{model.name}_text", model.name] if made.serving.texts else [model.name]
     name = ", ".join(map(code_cell, names))
-    return f"| {name} | {what} | {made.largest_batch(one)} rows | {needs} |"
+    return f"| {name} | {what} | {made.largest_batch(model)} rows | {needs} |"
 
 
 def _texts(made: Repository) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.export.triton_config import Graph, Tensor, Word, parameters, pbtxt, step
+from compress.export.triton_config import EnumName, Graph, Tensor, parameters, pbtxt, step
 from compress.export.triton_readme import readme
 from compress.files import write_json, write_text
 from compress.onnx.folder import MODEL, copy_beside
@@ -78,11 +78,11 @@ class Repository:
 
     def write(self, served: Sequence[Served]) -> None:
         """Write a model for each of ``served``, what stands around them, README.md and client.py."""
-        for one in served:
-            self._graph(one)
+        for model in served:
+            self._graph(model)
             if self.serving.texts:
-                self._ensemble(one)
-        graph = next((one for one in served if one.profile is None), None)
+                self._ensemble(model)
+        graph = next((model for model in served if model.profile is None), None)
         if graph is not None:  # so that the folder can be tried and timed here as any other
             copy_beside(graph.model.parent, self.folder, f"{graph.name}/1/{MODEL}")
         else:
@@ -90,89 +90,89 @@ class Repository:
         client = "client_of_texts.py" if self.serving.texts else "client_of_tokens.py"
         shutil.copyfile(CODE / client, self.folder / "client.py")
         if not self.serving.texts:
-            write_json(self.folder / "client.json", {"models": {one.name: self._told(one) for one in served}})
+            write_json(self.folder / "client.json", {"models": {model.name: self._told(model) for model in served}})
         write_text(self.folder / "README.md", readme(self, served))
 
-    def largest_batch(self, one: Served) -> int:
+    def largest_batch(self, model: Served) -> int:
         """Return the rows that a model takes at once."""
-        return min(self.serving.max_batch_size, one.profile[0] if one.profile else self.serving.max_batch_size)
+        return min(self.serving.max_batch_size, model.profile[0] if model.profile else self.serving.max_batch_size)
 
-    def _graph(self, one: Served) -> None:
-        most = self.largest_batch(one)
+    def _graph(self, model: Served) -> None:
+        most = self.largest_batch(model)
         sizes = [size for size in self.serving.preferred_batch_sizes if size <= most]
         fields: dict[str, Any] = {
-            "platform": "tensorrt_plan" if one.profile else "onnxruntime_onnx",
-            "backend": "tensorrt" if one.profile else "onnxruntime",
-            "input": [tensor.fields() for tensor in one.graph.inputs],
-            "output": [tensor.fields() for tensor in one.graph.outputs],
+            "platform": "tensorrt_plan" if model.profile else "onnxruntime_onnx",
+            "backend": "tensorrt" if model.profile else "onnxruntime",
+            "input": [tensor.fields() for tensor in model.graph.inputs],
+            "output": [tensor.fields() for tensor in model.graph.outputs],
             "dynamic_batching": {
                 **({"preferred_batch_size": sizes} if sizes else {}),
                 "max_queue_delay_microseconds": self.serving.max_queue_delay_microseconds,
             },
-            **self._instances(gpu=self.serving.gpu or one.profile is not None),
+            **self._instances(gpu=self.serving.gpu or model.profile is not None),
         }
-        if one.profile is None:
+        if model.profile is None:
             fields["parameters"] = parameters({"intra_op_thread_count": self.serving.threads})
-            if one.graph.in_floats:
+            if model.graph.in_floats:
                 fields["optimization"] = {"graph": {"level": BASIC}}
-        folder = self._model(one.name, most, fields)
-        if one.profile:
-            shutil.copyfile(one.model, folder / "model.plan")
+        folder = self._model(model.name, most, fields)
+        if model.profile:
+            shutil.copyfile(model.model, folder / "model.plan")
         else:
-            copy_graph(one.model, folder / MODEL)
+            copy_graph(model.model, folder / MODEL)
 
-    def _ensemble(self, one: Served) -> None:
-        most, (logits,) = self.largest_batch(one), one.graph.outputs
-        texts, tokens = self._texts(), [tensor.name for tensor in one.graph.inputs]
-        steps = [step(self._reader(one), _same(tensor.name for tensor in texts), _same(tokens))]
+    def _ensemble(self, model: Served) -> None:
+        most, (logits,) = self.largest_batch(model), model.graph.outputs
+        texts, tokens = self._texts(), [tensor.name for tensor in model.graph.inputs]
+        steps = [step(self._reader(model), _same(tensor.name for tensor in texts), _same(tokens))]
         if self.labels:
             outputs = [*self._answers(logits), logits]
-            steps.append(step(one.name, _same(tokens), _same([logits.name])))
+            steps.append(step(model.name, _same(tokens), _same([logits.name])))
             answers = [tensor.name for tensor in self._answers(logits)]
             steps.append(step(self._labeller(logits), _same([logits.name]), _same(answers)))
         else:
             outputs = [Tensor("SCORE", logits.kind, logits.dims)]
-            steps.append(step(one.name, _same(tokens), [(logits.name, "SCORE")]))
+            steps.append(step(model.name, _same(tokens), [(logits.name, "SCORE")]))
         fields = {
             "platform": "ensemble",
             "input": [tensor.fields() for tensor in texts],
             "output": [tensor.fields() for tensor in outputs],
             "ensemble_scheduling": {"step": steps},
         }
-        folder = self._model(one.name + TEXT, most, fields)
+        folder = self._model(model.name + TEXT, most, fields)
         (folder / ".keep").touch()  # a version's folder is needed, and archives forget empty ones
 
-    def _reader(self, one: Served) -> str:
+    def _reader(self, model: Served) -> str:
         """Return the name of the model that tokenizes for a graph, written where it is the first of its lengths."""
-        shortest, longest = self._lengths(one)
-        name = TOKENS if one.profile is None else f"{TOKENS}_{shortest}_{longest}"
+        shortest, longest = self._lengths(model)
+        name = TOKENS if model.profile is None else f"{TOKENS}_{shortest}_{longest}"
         if not (self.folder / name).exists():
-            said = {
+            values = {
                 "max_tokens": longest, "min_tokens": shortest, "pad_to_multiple_of": self.serving.pad_to_multiple_of,
                 "pad_token_id": self.limits.pad, "truncation_side": self.limits.truncation_side,
             }  # fmt: skip
-            folder = self._python(name, "tokens_model.py", self._texts(), one.graph.inputs, said)
+            folder = self._python(name, "tokens_model.py", self._texts(), model.graph.inputs, values)
             shutil.copyfile(self.tokenizer, folder / "tokenizer.json")
         return name
 
     def _labeller(self, logits: Tensor) -> str:
         if not (self.folder / LABELS).exists():
-            said = {"labels": json.dumps(self.labels)}
+            values = {"labels": json.dumps(self.labels)}
             code = "labels_model.py"
             if self.cut_at:
-                code, said = "several_labels_model.py", said | {"thresholds": json.dumps(self.cut_at)}
-            self._python(LABELS, code, [logits], self._answers(logits), said)
+                code, values = "several_labels_model.py", values | {"thresholds": json.dumps(self.cut_at)}
+            self._python(LABELS, code, [logits], self._answers(logits), values)
         return LABELS
 
     def _python(
-        self, name: str, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], said: Mapping[str, Any]
+        self, name: str, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], values: Mapping[str, Any]
     ) -> Path:
         fields = {
             "backend": "python",
             "input": [tensor.fields() for tensor in inputs],
             "output": [tensor.fields() for tensor in outputs],
             **self._instances(gpu=False),
-            "parameters": parameters(said),
+            "parameters": parameters(values),
         }
         folder = self._model(name, self.serving.max_batch_size, fields)
         shutil.copyfile(CODE / code, folder / "model.py")
@@ -186,7 +186,7 @@ class Repository:
         return folder
 
     def _instances(self, *, gpu: bool) -> dict[str, Any]:
-        kind = Word("KIND_GPU" if gpu else "KIND_CPU")
+        kind = EnumName("KIND_GPU" if gpu else "KIND_CPU")
         return {"instance_group": [{"count": self.serving.instances, "kind": kind}]}
 
     def _texts(self) -> list[Tensor]:
@@ -197,16 +197,20 @@ class Repository:
         label = "LABELS" if self.cut_at else "LABEL"
         return [Tensor("PROBABILITIES", "TYPE_FP32", logits.dims), Tensor(label, "TYPE_STRING", (1,))]
 
-    def _lengths(self, one: Served) -> tuple[int, int]:
+    def _lengths(self, model: Served) -> tuple[int, int]:
         """Return the fewest and the most tokens that a model is given."""
-        return (one.profile[1], min(one.profile[2], self.limits.longest)) if one.profile else (1, self.limits.longest)
+        return (
+            (model.profile[1], min(model.profile[2], self.limits.longest))
+            if model.profile
+            else (1, self.limits.longest)
+        )
 
-    def _told(self, one: Served) -> dict[str, Any]:
+    def _told(self, model: Served) -> dict[str, Any]:
         """Return what a client that tokenizes must know of a graph."""
-        shortest, longest = self._lengths(one)
+        shortest, longest = self._lengths(model)
         return {
-            "inputs": {tensor.name: str(np.dtype(NUMPY[tensor.kind])) for tensor in one.graph.inputs},
-            "output": one.graph.outputs[0].name, "labels": list(self.labels), "thresholds": list(self.cut_at),
+            "inputs": {tensor.name: str(np.dtype(NUMPY[tensor.kind])) for tensor in model.graph.inputs},
+            "output": model.graph.outputs[0].name, "labels": list(self.labels), "thresholds": list(self.cut_at),
             "pad_token_id": self.limits.pad,
             "max_tokens": longest, "min_tokens": shortest, "truncation_side": self.limits.truncation_side,
         }  # fmt: skip

@@ -4,7 +4,12 @@ Each file registers its family; a family of another package does so in the same 
 """
 
 from compress.families import bert as bert
+from compress.families import camembert as camembert
 from compress.families import distilbert as distilbert
 from compress.families import electra as electra
+from compress.families import ernie as ernie
 from compress.families import mobilebert as mobilebert
+from compress.families import modernbert as modernbert
+from compress.families import mpnet as mpnet
 from compress.families import roberta as roberta
+from compress.families import xlm_roberta as xlm_roberta

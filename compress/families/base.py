@@ -7,9 +7,10 @@ linear layers; a family that is built otherwise overrides the methods that diffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -47,10 +48,11 @@ class LanguageHeadNames:
 
     dense: str
     norm: str
+    only_there: str | None = None  # a weight that no classifier of the family has; None: those of ``dense``
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class SummedEmbeddings:
     """Embeddings that are a sum, normalised and perhaps projected."""
 
     words: Tensor  # (vocabulary, width)
@@ -67,6 +69,10 @@ class Family(Layered, ABC):
     """The configuration's entry for the number of feed-forward units."""
     sums_embeddings: ClassVar[bool] = True
     """Whether embeddings are the normalised sum of words, positions and perhaps types."""
+    shares_layers: ClassVar[bool] = True
+    """Whether layers have the same modules, so that all can have one's weights."""
+    norm_eps_entry: ClassVar[str] = "layer_norm_eps"
+    """The configuration's entry for what normalisations add to the variance."""
     known_to_transformers_js: ClassVar[bool] = False
     loses_channels: ClassVar[bool] = False
     """Whether hidden channels can be removed: `set_heads` says how wide heads are."""
@@ -120,6 +126,14 @@ class Family(Layered, ABC):
     def unit_count(self, config: Any) -> int:
         """Return the feed-forward units of a layer before any pruning."""
         return int(getattr(config, self.units_entry))
+
+    def of_layers(self, config: Any, layers: Sequence[int]) -> dict[str, Any]:
+        """Return the entries of a configuration that say something of each layer, for some of them, from 0."""
+        return {}
+
+    def left_layers(self, config: Any, layers: Sequence[int]) -> dict[str, Any]:
+        """Return the entries of the uneven form that say what is left of a configuration's layers, counted from 0."""
+        return self.of_layers(config, layers)
 
     # one layer
 
@@ -222,15 +236,25 @@ class Family(Layered, ABC):
             replace_linear(model, head[0], outputs=config.unpruned_size)
             replace_linear(model, head[1], inputs=config.unpruned_size)
 
-    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
-        """Tell a layer's attention how many heads it has and how wide they are, where it keeps that in attributes.
+    def set_heads(self, layer: nn.Module, kept: Sequence[int], size: int) -> None:
+        """Tell a layer's attention which heads of the unpruned model it has and how wide they are.
 
-        transformers 5 reads the width there, transformers 4 the number, too.
+        Attention keeps their number, their width or both in attributes; where all layers share something by heads,
+        such as a bias of positions, it must also take its own heads' part of that.
         """
 
-    def embeddings(self, model: PreTrainedModel) -> Embeddings:
+    def embeddings(self, model: PreTrainedModel) -> SummedEmbeddings:
         """Return a model's embeddings, of a family with `sums_embeddings`; their parts are named as in BERT."""
         return summed(self.embedders(model)[0])
+
+    def tables_by_head(self) -> tuple[str, ...]:
+        """Return the weights outside the layers, by the ends of their names, that have a column for each head."""
+        return ()
+
+    def stream(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return the modules that give states: what is embedded, and each layer's normalisations, first to last."""
+        norms = (part for layer in self.layers(model) for part in layer.modules() if isinstance(part, nn.LayerNorm))
+        return [self.embedders(model)[-1], *norms]
 
     def narrowed(self, model: PreTrainedModel) -> dict[str, Any]:
         """Return what the configuration of a model that lost hidden channels must say of its embeddings."""
@@ -259,14 +283,14 @@ class Family(Layered, ABC):
         return "gelu"
 
 
-def summed(embeddings: nn.Module, project: nn.Linear | None = None) -> Embeddings:
+def summed(embeddings: nn.Module, project: nn.Linear | None = None) -> SummedEmbeddings:
     """Return embeddings whose parts are named as in BERT."""
     words, positions = embeddings.get_submodule("word_embeddings"), embeddings.get_submodule("position_embeddings")
     types, norm = getattr(embeddings, "token_type_embeddings", None), embeddings.get_submodule("LayerNorm")
     assert isinstance(words, nn.Embedding)
     assert isinstance(positions, nn.Embedding)
     assert isinstance(norm, nn.LayerNorm)
-    return Embeddings(words.weight, positions.weight, None if types is None else types.weight, norm, project)
+    return SummedEmbeddings(words.weight, positions.weight, None if types is None else types.weight, norm, project)
 
 
 def has_submodule(model: nn.Module, path: str) -> bool:
@@ -293,6 +317,21 @@ def replace_linear(layer: nn.Module, path: str, inputs: int | None = None, outpu
         parent, _, name = path.rpartition(".")
         new = nn.Linear(inputs, outputs, bias=old.bias is not None, dtype=old.weight.dtype)
         setattr(layer.get_submodule(parent), name, new)
+
+
+@contextmanager
+def forward_replaced(modules: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    """Let modules compute something else for a time: ``forward(module, …)`` of what each is given."""
+    before = [vars(module).get("forward") for module in modules]  # an instance's own, which is rare
+    try:
+        for module in modules:
+            module.forward = partial(forward, module)  # its hooks still run
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            vars(module).pop("forward", None)
+            if own is not None:
+                module.forward = own
 
 
 def _parameters(modules: Sequence[nn.Module]) -> int:

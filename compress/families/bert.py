@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -45,15 +46,17 @@ class BertFamily(Family):
         """Return the modules of the feed-forward network; the second normalises too."""
         return "intermediate", "output"
 
-    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
+    def set_heads(self, layer: nn.Module, kept: Sequence[int], size: int) -> None:
         """Tell attention number and width of its heads, and the scale of its scores."""
+        count = len(kept)
         attention: Any = layer.get_submodule("attention.self")
         attention.num_attention_heads, attention.all_head_size = count, count * size
         attention.attention_head_size, attention.scaling = size, size**-0.5
 
     def head(self, model: nn.Module) -> tuple[str, str] | None:
         """Return pooler and classifier."""
-        return ("bert.pooler.dense", "classifier") if has_submodule(model, "bert.pooler.dense") else None
+        pooler = f"{self.encoder}.{self.pooler}.dense"
+        return (pooler, "classifier") if has_submodule(model, pooler) else None
 
     def language_head(self) -> LanguageHeadNames | None:
         """Return the transformation of predictions."""

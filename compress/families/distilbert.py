@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -45,8 +46,9 @@ class DistilBertFamily(Family):
         """Return the feed-forward network and its normalisation."""
         return "ffn", "output_layer_norm"
 
-    def set_heads(self, layer: nn.Module, count: int, size: int) -> None:
+    def set_heads(self, layer: nn.Module, kept: Sequence[int], size: int) -> None:
         """Tell attention number and width of its heads, and the scale of its scores."""
+        count = len(kept)
         attention: Any = layer.get_submodule("attention")
         attention.n_heads, attention.dim = count, count * size
         attention.attention_head_size, attention.scaling = size, size**-0.5

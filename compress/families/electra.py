@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers import ElectraConfig, PreTrainedModel
 
-from compress.families.base import Embeddings, LanguageHeadNames, has_submodule, summed
+from compress.families.base import LanguageHeadNames, SummedEmbeddings, has_submodule, summed
 from compress.families.bert import BertFamily
 from compress.families.registry import register
 
@@ -24,7 +24,7 @@ class ElectraFamily(BertFamily):
         project = self._project(model)
         return super().embedders(model) + ([] if project is None else [project])
 
-    def embeddings(self, model: PreTrainedModel) -> Embeddings:
+    def embeddings(self, model: PreTrainedModel) -> SummedEmbeddings:
         """Return the sum of words, positions and types, with its projection."""
         return summed(self.embedders(model)[0], self._project(model))
 

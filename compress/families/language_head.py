@@ -28,9 +28,10 @@ class LanguageHead(nn.Module):
         super().__init__()
         width = embedding_width(config)
         self.dense = nn.Linear(config.hidden_size, width)
-        self.norm = nn.LayerNorm(width, eps=getattr(config, "layer_norm_eps", 1e-12))
+        family = family_of(config)
+        self.norm = nn.LayerNorm(width, eps=getattr(config, family.norm_eps_entry, 1e-12))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.activation = ACT2FN[family_of(config).language_activation(config)]
+        self.activation = ACT2FN[family.language_activation(config)]
         self.decoder: nn.Parameter | None = None
         nn.init.normal_(self.dense.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.dense.bias)
@@ -68,14 +69,15 @@ def has_language_head(model: str | Path, config: Any) -> bool:
     """Return whether a folder's weights, or a hub id's declared architecture, have a masked-language-model head."""
     folder = Path(model)
     if folder.is_dir():
-        wanted = f"{_names(config).dense}.weight"
+        names = _names(config)
+        wanted = names.only_there or f"{names.dense}.weight"
         for path in folder.glob("*.safetensors"):
             with plain_errors(model), safe_open(path, framework="pt") as file:
                 if wanted in file.keys():  # noqa: SIM118
                     return True
         return False
-    names = config.architectures or []
-    return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in names)
+    classes = config.architectures or []
+    return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in classes)
 
 
 def _names(config: Any) -> LanguageHeadNames:
@@ -93,8 +95,10 @@ def load_language_model(model: str | Path, on: torch.device | None = None) -> tu
     head = LanguageHead(config)
     encoder = loaded.base_model
     assert isinstance(encoder, PreTrainedModel)
-    head.dense.load_state_dict(loaded.get_submodule(names.dense).state_dict())
-    head.norm.load_state_dict(loaded.get_submodule(names.norm).state_dict())
+    parts: tuple[tuple[nn.Module, str], ...] = ((head.dense, names.dense), (head.norm, names.norm))
+    for own, name in parts:
+        no_bias = {"bias": torch.zeros_like(own.get_parameter("bias"))}  # where the model has none
+        own.load_state_dict(no_bias | loaded.get_submodule(name).state_dict())
     decoder = loaded.get_output_embeddings()
     assert isinstance(decoder, nn.Linear)
     with torch.no_grad():

@@ -21,6 +21,8 @@ class Layered:
     embedding: ClassVar[str] = "embeddings"
     """How what comes before the layers is called within the encoder; further modules of it begin with the same name."""
     pooler: ClassVar[str] = "pooler"
+    layers_return_tuples: ClassVar[bool] = False
+    """Whether a layer returns its states as the first of several values."""
 
     @property
     def model_type(self) -> str:

@@ -99,8 +99,9 @@ def family_of(config: Any) -> Family:
     family = known_family(config)
     if family is None:
         raise ModelError(
-            f"{config.model_type} models cannot be taken apart here. Supported: "
-            f"{', '.join(FAMILIES)}. Name a teacher of one of these families."
+            f"{config.model_type} models cannot be taken apart here. Supported: {', '.join(FAMILIES)}. Name a teacher "
+            "of one of these families, or choose a student that learns from answers alone (student=bilstm, cnn or "
+            "saved); compress export takes any classifier as it is."
         )
     return family
 

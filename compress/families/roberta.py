@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
-from transformers import RobertaConfig
+from transformers import PretrainedConfig, RobertaConfig
 
 from compress.families.base import LanguageHeadNames, has_submodule
 from compress.families.bert import BertFamily
@@ -15,7 +15,7 @@ from compress.families.registry import register
 class RobertaFamily(BertFamily):
     """RoBERTa."""
 
-    config_class = RobertaConfig
+    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
     encoder = "roberta"
 
     def head(self, model: nn.Module) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compress.families.base import forward_replaced
 from compress.families.registry import family_of, layer_count
 from compress.models.outputs import Outputs, observe
 from compress.models.quantities import Quantity
@@ -33,19 +34,16 @@ def observe_without(
 @contextmanager
 def _skipping(model: PreTrainedModel, skipped: Collection[int]) -> Iterator[None]:
     """Let layers, counted from 1, hand on what they are given, for a time."""
-    layers = family_of(model.config).layers(model)
-    chosen = [layers[number - 1] for number in sorted(skipped)]
-    before = [vars(layer).get("forward") for layer in chosen]  # an instance's own, which is rare
-    try:
-        for layer in chosen:
-            layer.forward = _handed_on  # its hooks still run: transformers notes hidden states by them
+    family = family_of(model.config)
+    layers = family.layers(model)
+    chosen = [layers[number - 1] for number in sorted(skipped)]  # transformers notes hidden states by their hooks
+    with forward_replaced(chosen, _handed_on_first if family.layers_return_tuples else _handed_on):
         yield
-    finally:
-        for layer, own in zip(chosen, before, strict=True):
-            vars(layer).pop("forward", None)
-            if own is not None:
-                layer.forward = own
 
 
-def _handed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+def _handed_on(_: Any, hidden_states: Tensor, *__: Any, **___: Any) -> Tensor:
     return hidden_states
+
+
+def _handed_on_first(_: Any, hidden_states: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
+    return hidden_states, None

@@ -60,11 +60,11 @@ class CnnModel(OfEmbeddings):
         real = torch.arange(states.shape[1], device=states.device)[None] < length[:, None]
         states = torch.where(real[:, :, None], states, 0.0)
         answers = []
-        for one, width in zip(self.filters, self.config.widths, strict=True):
+        for convolution, width in zip(self.filters, self.config.widths, strict=True):
             before = (width - 1) // 2 if centred else 0
             padded = nn.functional.pad(states, (0, 0, before, width - 1 - before))
             windows = torch.cat([padded[:, step : step + states.shape[1]] for step in range(width)], dim=-1)
-            answers.append(one(windows).relu() * real[:, :, None])
+            answers.append(convolution(windows).relu() * real[:, :, None])
         return answers
 
 
@@ -75,7 +75,7 @@ class CnnForSequenceClassification(CnnModel, ReaderOfTexts):
         """Return the pooled answers of all filters (batch, filters * widths) to texts that lie at the front."""
         answers = self.filtered(states, length, centred=False)
         mean = self.config.pooling == "mean"
-        return torch.cat([one.sum(1) / length[:, None] if mean else one.amax(1) for one in answers], dim=-1)
+        return torch.cat([answer.sum(1) / length[:, None] if mean else answer.amax(1) for answer in answers], dim=-1)
 
 
 class CnnForTokenClassification(CnnModel, ReaderOfTokens):

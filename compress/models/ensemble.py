@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -54,8 +53,8 @@ class EnsembleConfig(Principal, PretrainedConfig):
 
     @property
     def averages_probabilities(self) -> bool:
-        """Whether the answer is a mean of the members' softmaxes, which at a temperature is that at it."""
-        return self.combine != "logits" and self.problem_type not in ("regression", "multi_label_classification")
+        """Whether the answer is a mean of the members' probabilities, which at a temperature is that at it."""
+        return self.combine != "logits" and self.problem_type != "regression"
 
 
 @dataclass
@@ -94,25 +93,25 @@ class EnsembleForSequenceClassification(PreTrainedModel):
         answers, voices, states = [], [], None
         for number, (member, order) in enumerate(zip(self.members, self.config.orders or [], strict=True), start=1):
             hidden = output_hidden_states and number == self.config.chosen
-            said = member(**inputs, output_hidden_states=hidden)
-            answers.append(said.logits[:, order])
-            inner = getattr(said, "members", None)  # of an ensemble among the members
-            alone = functional.pad(said.logits, (1, 0)).unsqueeze(1)
-            voices.append((alone if inner is None else inner)[..., [0, *(1 + place for place in order)]])
-            states = said.hidden_states if hidden else states
+            output = member(**inputs, output_hidden_states=hidden)
+            answers.append(output.logits[:, order])
+            inner = getattr(output, "members", None)  # of an ensemble among the members
+            alone = torch.stack([torch.zeros_like(output.logits), output.logits], dim=1).unsqueeze(1)
+            voices.append((alone if inner is None else inner)[..., order])
+            states = output.hidden_states if hidden else states
         weights = torch.tensor(self.config.weights, device=input_ids.device)
         stacked, how, kind = torch.stack(answers), self.config.combine, self.config.problem_type
         if kind == "multi_label_classification":
-            logits = combined_labels(stacked, weights, how)
+            logits, share = combined_labels(stacked, weights, how), label_shares(stacked, weights, how)
         else:
             how = "logits" if kind == "regression" else how
-            logits = combined(stacked, weights, how)
+            logits, share = combined(stacked, weights, how), shares(stacked, weights, how).expand_as(stacked)
         loss = classification_loss(logits, labels, self.config)
-        said = [
-            torch.cat([share[:, None].log() + voice[..., :1], voice[..., 1:]], -1)
-            for share, voice in zip(shares(stacked, weights, how), voices, strict=True)
+        weighted = [
+            torch.stack([own.log()[:, None] + voice[:, :, 0], voice[:, :, 1]], dim=2)
+            for own, voice in zip(share, voices, strict=True)
         ]
-        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(said, 1))
+        return EnsembleOutput(loss=loss, logits=logits, hidden_states=states, members=torch.cat(weighted, 1))
 
 
 def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:
@@ -121,7 +120,7 @@ def combined(logits: Tensor, weights: Tensor, how: str) -> Tensor:
     ``logits``: their weighted mean, so that probabilities are the members' geometric mean; scores are averaged
     so too. ``probabilities``: the logarithm of the weighted mean of the members' probabilities. ``confidence``:
     the same, a member's weight on a row times the largest of its probabilities there. Of the last two the
-    softmax is that mean at temperature 1 only; at another it is `compress.models.quantities.softened`.
+    softmax is that mean at temperature 1 only; at another it is `Task.softened`.
     """
     share = shares(logits, weights, how)
     if how == "logits":
@@ -143,9 +142,18 @@ def combined_labels(logits: Tensor, weights: Tensor, how: str) -> Tensor:
 
     Logits are those of the sigmoids of members (members, batch, labels), where rows may have several labels.
     """
-    pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # (members, batch, labels, absent or there)
-    answers = combined(pairs.flatten(1, 2), weights, how)
+    answers = combined(_outcomes(logits), weights, how)
     return (answers[:, 1] - answers[:, 0]).view(logits.shape[1:])
+
+
+def label_shares(logits: Tensor, weights: Tensor, how: str) -> Tensor:
+    """Return each member's share in the answer of each label (members, batch, labels), as `combined_labels` has it."""
+    return shares(_outcomes(logits), weights, how).view(logits.shape)
+
+
+def _outcomes(logits: Tensor) -> Tensor:
+    """Return the logits of each label's two outcomes, absent and there (members, batch · labels, 2)."""
+    return torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(1, 2)
 
 
 def ensemble(

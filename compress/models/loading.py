@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from compress.errors import CompressError, ModelError
+from compress.families.registry import FAMILIES
 from compress.families.shipped import ship, without_shipped
 from compress.files import hash_folder, write_text
 from compress.hub_access import meant_path, quick
@@ -29,6 +30,7 @@ from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.registration import register
+from compress.models.stated import stated_config, stated_family
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
 from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
@@ -37,6 +39,7 @@ from compress.tasks.heads import set_head
 register()  # classes of this package's models are used here without a look-up by their type
 
 _NO_WORDS = 4  # words at most, of a tokenizer that was made without a vocabulary
+_UNKNOWN_TYPE = re.compile("^Unrecognized model in|has model type .* does not recognize")
 _ORIGIN = re.compile("name_or_path$|^(special_tokens_map|tokenizer|vocab|merges)_file$")
 
 
@@ -79,7 +82,10 @@ def _config(model: str | Path, *, trust_remote_code: bool, weights: bool) -> Any
     check_folder(Path(model), weights=weights)
     trust_remote_code = trust_remote_code or is_trusted(Path(model))
     with plain_errors(model, CONFIG), quiet():
-        config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
+        if (family := stated_family(model)) is not None:
+            config = stated_config(model, family)
+        else:
+            config = without_shipped(AutoConfig.from_pretrained(str(model), trust_remote_code=trust_remote_code))
         if hasattr(config, FACTS):  # of the folder's own use: what is made from it is used in its own way
             delattr(config, FACTS)
         remember(config)
@@ -224,7 +230,9 @@ def _tokenizer(model: str | Path, trust_remote_code: bool) -> Any:
     pieces = only_pieces(Path(model))
     trust_remote_code = trust_remote_code or is_trusted(Path(model))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model), trust_remote_code=trust_remote_code, tokenizer_type=stated_family(model)
+        )
         remember(tokenizer)
         if not pieces or len(set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab())) > _NO_WORDS:
             return tokenizer
@@ -275,6 +283,11 @@ def plain_errors(model: str | Path, file: str = "") -> Iterator[None]:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         if "trust_remote_code" in str(e):
             first = "it ships its own code. If you trust it, set trust_remote_code=true beside it (teacher., student.)"
+        elif _UNKNOWN_TYPE.search(first):
+            first = (
+                "its model_type is missing, or is none that transformers knows. If you know what it is, say so for a "
+                f"teacher: teacher.family=bert, or another of {', '.join(FAMILIES)}"
+            )
         elif not Path(model).exists():
             remedy = meant_path(str(model)).rstrip("?")
             remedy = remedy or "Check the spelling, or the network, or name a folder written by save_pretrained"

@@ -77,14 +77,14 @@ def masks(scores: Sequence[Tensor], sparsity: float, pattern: Pattern, *, togeth
     """
     if pattern.group:
         leaving = min(round(sparsity * pattern.group), pattern.group - pattern.kept)
-        return [_best_of_groups(one, pattern.group, pattern.group - leaving) for one in scores]
-    flat = [one.flatten() for one in scores]
+        return [_best_of_groups(matrix, pattern.group, pattern.group - leaving) for matrix in scores]
+    flat = [matrix.flatten() for matrix in scores]
     if together:
-        sizes = [len(one) for one in flat]
+        sizes = [len(matrix) for matrix in flat]
         parts = _best(torch.cat(flat), sparsity).split(sizes)
     else:
-        parts = tuple(_best(one, sparsity) for one in flat)
-    return [part.reshape(one.shape) for part, one in zip(parts, scores, strict=True)]
+        parts = tuple(_best(matrix, sparsity) for matrix in flat)
+    return [part.reshape(matrix.shape) for part, matrix in zip(parts, scores, strict=True)]
 
 
 def _best(scores: Tensor, sparsity: float) -> Tensor:

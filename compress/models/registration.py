@@ -17,6 +17,7 @@ from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification
 from compress.models.cnn import CnnConfig, CnnForSequenceClassification, CnnForTokenClassification
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
+from compress.models.static import StaticConfig, StaticForSequenceClassification
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
@@ -26,6 +27,7 @@ FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
 CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),
+    (StaticConfig, StaticForSequenceClassification),
     (EnsembleConfig, EnsembleForSequenceClassification),
     (MultiTaskConfig, MultiTaskForSequenceClassification),
 )

@@ -19,6 +19,14 @@ class OfEmbeddings(PreTrainedModel):
         """Features (…, features) of a text, of two compared, or of a token, to logits (…, outputs)."""
         raise NotImplementedError
 
+    def states(self, ids: Tensor) -> Tensor:
+        """Token numbers (batch, tokens) to what is read of them (batch, tokens, width): their embeddings."""
+        states: Tensor = self.embeddings(ids)
+        return states
+
+    def keep_tokens(self, keep: Tensor) -> None:
+        """Leave what there is for each of these tokens, in this order, beside the embeddings: here nothing."""
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the word embeddings."""
         return self.embeddings
@@ -39,7 +47,7 @@ class ReaderOfTexts(OfEmbeddings):
     """
 
     def read(self, states: Tensor, length: Tensor) -> Tensor:
-        """Embeddings (batch, tokens, width) of texts that lie at the front, and their lengths, to (batch, features)."""
+        """States (batch, tokens, width) of texts that lie at the front, and their lengths, to (batch, features)."""
         raise NotImplementedError
 
     def forward(
@@ -52,7 +60,7 @@ class ReaderOfTexts(OfEmbeddings):
     ) -> SequenceClassifierOutput:
         """Token numbers (batch, tokens) to logits (batch, outputs)."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states = self.embeddings(input_ids)
+        states = self.states(input_ids)
         separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
         parts = segments(input_ids, mask, token_type_ids, separator, self.config.pairs)
         texts = [self.read(taken(states, start, length), length) for start, length in parts]
@@ -72,7 +80,7 @@ class ReaderOfTokens(OfEmbeddings):
     ) -> TokenClassifierOutput:
         """Token numbers (batch, tokens) to logits (batch, tokens, outputs)."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        logits = self.answer(self.read_tokens(self.embeddings(input_ids), mask.sum(1).clamp(min=1)))
+        logits = self.answer(self.read_tokens(self.states(input_ids), mask.sum(1).clamp(min=1)))
         loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return TokenClassifierOutput(loss=loss, logits=logits)
 

@@ -69,7 +69,7 @@ def same_tokens(first: Any, second: Any) -> bool:
 def _rules(tokenizer: Any) -> tuple[Any, ...]:
     """Return what decides the token numbers of a text; how the special ones are written down does not."""
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
-    added = sorted((one["id"], one["content"]) for one in whole.get("added_tokens") or [])
+    added = sorted((token["id"], token["content"]) for token in whole.get("added_tokens") or [])
     parts = {name: whole.get(name) for name in ("model", "normalizer", "pre_tokenizer")}
     return parts, added, _encoded(tokenizer, "a").ids, _encoded(tokenizer, "a", "b").ids
 

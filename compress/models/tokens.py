@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
-from compress.mapped import Column, mapped
+from compress.mapped import MappedColumn, mapped
 from compress.tasks.base import Array
 from compress.tasks.functions import UNLABELLED
 
@@ -130,24 +130,24 @@ class Tokens:
 def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
     """Return the split's token numbers; a row longer than ``max_tokens`` is cut, the longer text first."""
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
-    flat, offsets = {name: Column(np.int32) for name in names}, Column(np.int64)
+    flat, offsets = {name: MappedColumn(np.int32) for name in names}, MappedColumn(np.int64)
     offsets.append([0])
     end = truncated = 0
     answering: list[Sequence[int]] = []
     for start in range(0, len(split), CHUNK):
         texts = list(split.texts[start : start + CHUNK])
         pairs = None if split.pairs is None else list(split.pairs[start : start + CHUNK])
-        said = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
-        truncated += sum(bool(encoding.overflowing) for encoding in said.encodings)
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
+        truncated += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         if split.by_token is not None:
             seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
-            encodings = zip(texts, seconds, said.encodings, strict=True)
+            encodings = zip(texts, seconds, encoded.encodings, strict=True)
             answering += [split.by_token.answering(*row) for row in encodings]
-        lengths = [len(ids) for ids in said["input_ids"]]
+        lengths = [len(ids) for ids in encoded["input_ids"]]
         offsets.append(end + np.cumsum(lengths))
         end += sum(lengths)
         for name in names:
-            flat[name].append(np.fromiter((i for ids in said[name] for i in ids), dtype=np.int32))
+            flat[name].append(np.fromiter((i for ids in encoded[name] for i in ids), dtype=np.int32))
     return Tokens(
         columns={name: column.mapped() for name, column in flat.items()},
         offsets=offsets.mapped(),

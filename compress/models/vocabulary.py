@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,9 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
+from compress.models.segments import OfEmbeddings
 
 TOKENIZER = "tokenizer.json"
-KINDS = ("WordPiece", "BPE", "WordLevel")  # tokenizers that can lose pieces
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")  # tokenizers that can lose pieces
 
 
 def kind_of(tokenizer: Any) -> str:
@@ -36,12 +39,13 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
 
     ``columns`` are the token numbers of those ``texts``. Special and added tokens stay; of WordPiece every single
     character, so that other words can still be spelt, and the pieces at which it fails on words that it cannot cut,
-    so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from. Raises
-    ModelError for other kinds of tokenizers.
+    so that it fails again; of BPE the whole alphabet and every piece that a used one can be merged from; of Unigram
+    every single character and byte, and its least likely piece, from whose score it takes that of unknown
+    characters. Raises ModelError for other kinds of tokenizers.
     """
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
-    model, numbers = said["model"], said["model"]["vocab"]
-    keep = {token["id"] for token in said["added_tokens"]} | set(tokenizer.all_special_ids)
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    model, numbers = rules["model"], rules["model"]["vocab"]
+    keep = {token["id"] for token in rules["added_tokens"]} | set(tokenizer.all_special_ids)
     for column in columns:
         keep |= set(np.unique(column).tolist())
     if model["type"] == "WordPiece":
@@ -50,6 +54,11 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
         return keep | {numbers[piece] for word in _words(tokenizer, texts) for piece in _failing(word, numbers, prefix)}
     if model["type"] == "WordLevel":
         return keep
+    if model["type"] == "Unigram":
+        keep |= {number for number, (piece, _) in enumerate(numbers) if len(piece) == 1}
+        if model["byte_fallback"]:
+            keep |= {number for number, (piece, _) in enumerate(numbers) if _BYTE.fullmatch(piece)}
+        return keep | {min(range(len(numbers)), key=lambda number: numbers[number][1])}
     if model["type"] != "BPE":
         raise ModelError(f"pieces of a {model['type']} tokenizer cannot be dropped: supported are {', '.join(KINDS)}.")
     keep |= {number for piece, number in numbers.items() if len(piece) == 1}
@@ -67,29 +76,33 @@ def used_pieces(tokenizer: Any, columns: Iterable[np.ndarray[Any, Any]], texts: 
 
 
 def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
-    """Return a tokenizer of the pieces with these numbers, in this order; they are numbered from 0 again."""
+    """Return a tokenizer of the pieces with these ascending numbers; they are numbered from 0 again."""
     place = {old: new for new, old in enumerate(keep)}
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
         with quiet():
             tokenizer.save_pretrained(folder)
-        said = json.loads((folder / TOKENIZER).read_text())
-        model = said["model"]
-        model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
+        rules = json.loads((folder / TOKENIZER).read_text())
+        model = rules["model"]
+        if model["type"] == "Unigram":
+            model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in place]
+            model["unk_id"] = place.get(model["unk_id"])
+        else:
+            model["vocab"] = {piece: place[number] for piece, number in model["vocab"].items() if number in place}
         if "merges" in model:
             known = model["vocab"].keys()
-            model["merges"] = [one for one in model["merges"] if {*_pair(one), "".join(_pair(one))} <= known]
-        for token in said["added_tokens"]:
+            model["merges"] = [merge for merge in model["merges"] if {*_pair(merge), "".join(_pair(merge))} <= known]
+        for token in rules["added_tokens"]:
             token["id"] = place[token["id"]]
-        said["post_processor"] = _renumbered(said["post_processor"], place)
-        (folder / TOKENIZER).write_text(json.dumps(said, ensure_ascii=False))
+        rules["post_processor"] = _renumbered(rules["post_processor"], place)
+        (folder / TOKENIZER).write_text(json.dumps(rules, ensure_ascii=False))
         beside = folder / "tokenizer_config.json"
         settings = json.loads(beside.read_text())
         if "added_tokens_decoder" in settings:
             decoder = settings["added_tokens_decoder"]
             settings["added_tokens_decoder"] = {str(place[int(old)]): token for old, token in decoder.items()}
             beside.write_text(json.dumps(settings))
-        for other in ("vocab.txt", "vocab.json", "merges.txt"):
+        for other in ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"):
             (folder / other).unlink(missing_ok=True)
         return load_tokenizer(folder)
 
@@ -129,15 +142,15 @@ def wordless(longest: int) -> Any:
 
 def with_model(tokenizer: Any, model: dict[str, Any], special: list[str]) -> Any:
     """Return ``tokenizer`` with another model; ``special`` tokens come first in its vocabulary, in this order."""
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
     place = {tokenizer.convert_tokens_to_ids(word): number for number, word in enumerate(special)}
-    said["model"] = model
-    said["added_tokens"] = [
-        token | {"id": place[token["id"]]} for token in said["added_tokens"] if token["id"] in place
+    rules["model"] = model
+    rules["added_tokens"] = [
+        token | {"id": place[token["id"]]} for token in rules["added_tokens"] if token["id"] in place
     ]
-    said["post_processor"] = _renumbered(said["post_processor"], place)
+    rules["post_processor"] = _renumbered(rules["post_processor"], place)
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(said)),
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,
@@ -153,6 +166,8 @@ def with_rows(model: PreTrainedModel, keep: list[int], tokenizer: Any) -> None:
     with torch.no_grad():
         new.weight.copy_(old.weight[torch.tensor(keep, device=old.weight.device)])
     model.set_input_embeddings(new)
+    if isinstance(model, OfEmbeddings):
+        model.keep_tokens(torch.tensor(keep, device=old.weight.device))
     model.config.vocab_size = len(keep)
     for name in ("pad", "bos", "eos", "cls", "sep"):
         number = getattr(model.config, f"{name}_token_id", None)
@@ -195,7 +210,7 @@ def _renumbered(processor: Any, place: dict[int, int]) -> Any:
     if processor is None:
         return None
     if processor["type"] == "Sequence":
-        return processor | {"processors": [_renumbered(one, place) for one in processor["processors"]]}
+        return processor | {"processors": [_renumbered(part, place) for part in processor["processors"]]}
     if processor["type"] == "TemplateProcessing":
         special = {
             name: token | {"ids": [place[number] for number in token["ids"]]}

@@ -52,9 +52,14 @@ def started_pieces(weight: Tensor, teacher: Any, student: Any) -> Tensor:
 
     ``weight`` (teacher's pieces, width) are the teacher's embeddings; both tokenizers are given.
     """
+    return torch.stack([weight[numbers].mean(0) for numbers in same_characters(teacher, student)])
+
+
+def same_characters(teacher: Any, student: Any) -> list[list[int]]:
+    """Return the numbers of the teacher's pieces for the characters of each of the student's pieces."""
     pieces = student.convert_ids_to_tokens(list(range(len(student))))
     special = set(student.all_special_tokens)
-    return torch.stack([weight[_numbers(piece, piece in special, teacher)].mean(0) for piece in pieces])
+    return [_numbers(piece, piece in special, teacher) for piece in pieces]
 
 
 def _words(tokenizer: Tokenizer, text: str) -> Iterable[str]:

@@ -39,7 +39,7 @@ def onnx_of(model: Model, state: State) -> Product:
         graph = exported(load_model(model.folder), input_names(load_tokenizer(model.folder)))
         write_folder(graph, model.folder, folder, pairs=pairs)
 
-    return state.workshop.make(Kind("onnx", revision=2), [model.key, pairs], work)
+    return state.workshop.make(Kind("onnx", revision=3), [model.key, pairs], work)
 
 
 def write_folder(graph: Any, source: Path, folder: Path, *, pairs: bool) -> None:

@@ -20,6 +20,7 @@ from compress.models.outputs import INPUTS
 from compress.onnx.storage import save_graph
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
+TRANSPOSED = "_transposed"
 _ANY_SIZE = 2**62
 
 
@@ -75,9 +76,12 @@ def exported(model: PreTrainedModel, names: list[str]) -> Any:
                 output_names=["logits"],
                 dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
                 custom_translation_table={torch.ops.compress.lstm.default: _lstm_node},
+                optimize=False,
                 verbose=False,
             )
             assert program is not None
+            _name_transposed(program.model)
+            program.optimize()
             _tidy(program.model)
             return program.model_proto
     finally:
@@ -91,6 +95,16 @@ def _lstm_node(states: Any, weight: Any, recurrence: Any, bias: Any) -> Any:
     hidden, _, _ = op.LSTM(states, weight, recurrence, bias, hidden_size=recurrence.shape[2])
     directions: Any = op.Constant(value_ints=[1])
     return op.Squeeze(hidden, directions)
+
+
+def _name_transposed(model: Any) -> None:
+    """Let a weight that will be stored transposed keep its name in the model, with `TRANSPOSED` behind it."""
+    named: set[str] = set()
+    for node in model.graph:
+        weight = f"{node.inputs[0].name}{TRANSPOSED}" if node.op_type == "Transpose" else ""
+        if weight and node.inputs[0].name in model.graph.initializers and weight not in named:
+            node.outputs[0].name = weight
+            named.add(weight)
 
 
 def _tidy(model: Any) -> None:

@@ -49,7 +49,7 @@ def float_tensors(model: Any) -> list[str]:
     """Return the names of the fp32 tensors that the nodes of an ``onnx.ModelProto`` make."""
     onnx = import_onnx("Reading ONNX")
     graph = inferred(model, strict=True).graph
-    types = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.output)}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
     return [name for node in graph.node for name in node.output if types.get(name) == onnx.TensorProto.FLOAT]
 
 
@@ -60,7 +60,7 @@ def in_half(model: Any, wide: Collection[str] = ()) -> Any:
     ValueError for a graph with subgraphs or of an opset below 19.
     """
     onnx = import_onnx("Writing fp16 ONNX")
-    opset = next((one.version for one in model.opset_import if not one.domain), 0)
+    opset = next((opset.version for opset in model.opset_import if not opset.domain), 0)
     if opset < LOWEST_OPSET:
         raise ValueError(f"the graph has opset {opset}; at least {LOWEST_OPSET} is needed for fp16 scales")
     if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
@@ -81,7 +81,7 @@ def kept_in_fp32(half: Any) -> Iterator[Any]:
     onnx = import_onnx("Reading ONNX")
     graph = inferred(half, strict=True).graph
     known = (*graph.value_info, *graph.output)
-    types = {one.name: one.type.tensor_type.elem_type for one in known}
+    types = {value.name: value.type.tensor_type.elem_type for value in known}
     for node in graph.node:
         if node.op_type != "Cast" and any(types.get(name) == onnx.TensorProto.FLOAT for name in node.output):
             yield node
@@ -93,14 +93,14 @@ class _Cast:
     def __init__(self, source: Any, target: Any, onnx: Any, wide: Collection[str]) -> None:
         self.source, self.target, self.onnx = source, target, onnx
         self.float, self.half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-        self.weights = {one.name: one for one in source.initializer}
+        self.weights = {value.name: value for value in source.initializer}
         self.weights |= dict(self._constants())
         known = (*source.value_info, *source.input, *source.output)
-        self.types = {one.name: one.type.tensor_type.elem_type for one in known}
-        self.types |= {name: one.data_type for name, one in self.weights.items()}
-        self.outputs = {one.name for one in source.output}
+        self.types = {value.name: value.type.tensor_type.elem_type for value in known}
+        self.types |= {name: weight.data_type for name, weight in self.weights.items()}
+        self.outputs = {value.name for value in source.output}
         self.forms: dict[tuple[str, int], str] = {}  # (tensor, type) -> the name under which it is available
-        self.wide = {*wide, *(name for name, one in self.weights.items() if self._is_wide(one))}
+        self.wide = {*wide, *(name for name, weight in self.weights.items() if self._is_wide(weight))}
         self.made_in_fp32: set[str] = set()  # by islands, except for normalizations
         self.stored: set[str] = set()  # initializers of the new graph
 

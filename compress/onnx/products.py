@@ -1,6 +1,7 @@
 """Which matrix products a graph has, and to which module of the model each belongs; also after a runtime's fusions.
 
-Node names do not outlive fusions and weights are renamed; the biases behind the products keep the model's names.
+Node names do not outlive fusions, and some of those rename weights; the biases behind the products keep the model's
+names. Layers without biases are known by their weights, which fusions then leave alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ IN_FLOAT = frozenset({
 })  # fmt: skip
 BLOCKWISE = "MatMulNBits"  # weights with a scale per block; computes in int8 where its accuracy level says so
 INT8_LEVEL = 4
+_ALL = IN_INT8 | IN_FLOAT | {BLOCKWISE}
 
 _LAYER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
 _BIAS = re.compile(r"^(?:model\.)?(?P<path>.+)\.bias(?:_quantized)?$")
+_WEIGHT = re.compile(r"^(?:model\.)?(?P<path>.+)\.weight(?:_\w+)?$")  # transposed, quantized, dequantized
 HEAD, EMBEDDINGS = "head", "embeddings"
 
 
@@ -75,7 +78,7 @@ def matrix_products(graph: Any) -> list[MatrixProduct]:
 class _Reader:
     def __init__(self, graph: Any) -> None:
         self.nodes = graph.node
-        self.stored = {one.name for one in graph.initializer}
+        self.stored = {weight.name for weight in graph.initializer}
         self.makers = {name: node for node in graph.node for name in node.output}
         self.users: dict[str, list[Any]] = {}
         for node in graph.node:
@@ -84,10 +87,10 @@ class _Reader:
 
     def products(self) -> Iterator[MatrixProduct]:
         for node in self.nodes:
-            if node.op_type not in IN_INT8 | IN_FLOAT | {BLOCKWISE}:
+            if node.op_type not in _ALL:
                 continue
             path, weighted = self._path(node), self._weighted(node)
-            level = next((one.i for one in node.attribute if one.name == "accuracy_level"), 0)
+            level = next((attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"), 0)
             int8 = node.op_type in IN_INT8 or (node.op_type == BLOCKWISE and level == INT8_LEVEL)
             yield MatrixProduct(node.name, node.op_type, path, weighted, int8)
 
@@ -104,28 +107,26 @@ class _Reader:
         )
 
     def _path(self, node: Any) -> str:
-        """Return the module of the first bias that is added to a product, itself or after steps without weights."""
+        """Return the module that a product's weight or bias names, its own or the first that reads what it gives."""
         waiting: list[Any] = [node]
         seen: set[int] = set()
         while waiting:
             current = waiting.pop(0)
-            if (path := self._bias(current)) is not None:
+            if (path := self._named(current)) is not None:
                 return path
             for name in current.output:
                 waiting += [user for user in self.users.get(name, []) if id(user) not in seen]
                 seen.update(id(user) for user in self.users.get(name, []))
         return ""
 
-    def _bias(self, node: Any) -> str | None:
-        """Return the module whose bias a node adds; a normalization's own bias is none."""
-        for name in node.input:
-            found = _BIAS.match(name)
-            if found is None:
-                continue
-            norm = "Norm" in node.op_type and f"{name.removesuffix('bias')}weight" in node.input
-            if not norm:
-                return found["path"]
-        return None
+    def _named(self, node: Any) -> str | None:
+        """Return the module whose bias a node adds or whose weight it multiplies by; a normalization has neither."""
+        if "Norm" in node.op_type:
+            return None
+        names = [name for name in node.input if not _is_grid(name)]
+        biases = [found["path"] for name in names if (found := _BIAS.match(name))]
+        weights = [found["path"] for name in names if node.op_type in _ALL and (found := _WEIGHT.match(name))]
+        return next(iter([*biases, *weights]), None)
 
 
 def _is_grid(name: str) -> bool:

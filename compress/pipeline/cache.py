@@ -35,7 +35,7 @@ _own: dict[tuple[Path, int], IO[str]] = {}  # by cache and process: the locked l
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A folder in the cache."""
 
     folder: Path
@@ -77,17 +77,17 @@ class Cache:
                     file.write(run + "\n")
             os.utime(uses)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CacheEntry]:
         """Return what is in the cache, least recently used first. Raises StorageError."""
         with storage_faults(self.folder), self._gate(fcntl.LOCK_SH):
             return self._entries()
 
-    def remove(self, chosen: Callable[[list[Entry]], list[Entry]]) -> tuple[list[Entry], list[str]]:
+    def remove(self, chosen: Callable[[list[CacheEntry]], list[CacheEntry]]) -> tuple[list[CacheEntry], list[str]]:
         """Remove those entries that ``chosen`` takes of all; return the removed, and why others had to stay.
 
         No process can begin to use an entry meanwhile.
         """
-        removed: list[Entry] = []
+        removed: list[CacheEntry] = []
         kept: list[str] = []
         with storage_faults(self.folder), self._gate(fcntl.LOCK_EX):
             for entry in chosen(self._entries()):
@@ -106,7 +106,7 @@ class Cache:
                     (self.folder / LOCKS / name).unlink(missing_ok=True)
         return removed, kept
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[CacheEntry]:
         in_use = self._in_use()
         entries = []
         for path in self.folder.iterdir():
@@ -118,7 +118,7 @@ class Cache:
             used = (uses if uses.exists() else path).stat().st_mtime
             runs = uses.read_text().splitlines() if uses.exists() else []
             entries.append(
-                Entry(
+                CacheEntry(
                     path,
                     parts["kind"],
                     not parts["partial"],
@@ -182,12 +182,12 @@ def open_cache(folder: Path) -> Cache:
     return Cache(folder)
 
 
-def age(entry: Entry) -> float:
+def age(entry: CacheEntry) -> float:
     """Return the seconds since an entry was last used."""
     return max(0.0, time.time() - entry.used)
 
 
-def _stray(entry: Entry) -> str | None:
+def _stray(entry: CacheEntry) -> str | None:
     """Return a file in a finished folder that is not on its list; None where there is none, or the list is broken."""
     try:
         product = read_sealed(entry.folder / PRODUCT) if entry.finished else None

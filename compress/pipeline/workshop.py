@@ -71,8 +71,8 @@ class Workshop:
     console: Console = field(default_factory=Console, compare=False)
     run: Path | None = None  # the folder of the run that all this is for, where there is one
 
-    def make(self, kind: Kind, made_with: Any, work: Work) -> Product:
-        """Return the product of ``work(folder)``, done now or found finished.
+    def make(self, kind: Kind, made_with: Any, work: Work, *, again: bool = False) -> Product:
+        """Return the product of ``work(folder)``, done now or found finished; ``again``: done now, in its place.
 
         ``made_with`` is everything that the result depends on beside the code, JSON-ready. Where ``work`` finds that
         the files of an interrupted attempt are damaged, it raises DamagedError, and is called again with an empty
@@ -86,13 +86,13 @@ class Workshop:
 
         with storage_faults(self.cache):
             try:
-                if final.exists():
+                if final.exists() and not again:
                     return _read(final, key, reused=True)
             except DamagedError:
                 pass  # reported below, by the process that makes it again
             with locked(self.cache / LOCKS / final.name, say_waiting):
                 try:
-                    if final.exists():  # another process has made it meanwhile
+                    if final.exists() and not again:  # another process has made it meanwhile
                         return _read(final, key, reused=True)
                 except DamagedError as damage:
                     self._say(f"{kind.name}: {damage.path} in the cache {damage.how}; it is made again")
@@ -140,6 +140,8 @@ class Workshop:
         product = {"key": key, "seconds": seconds, "record": dict(record or {}), "files": files}
         write_sealed(partial / PRODUCT, product)
         _intact[final.absolute()] = _stands(partial, files)
+        if final.exists():  # it was made again
+            shutil.rmtree(final)
         settle(partial, final)
 
     def _say(self, text: str) -> None:

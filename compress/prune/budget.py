@@ -197,11 +197,11 @@ class Budget(Gradual):
             order = ranking_of(heads, importance_of(model, UNITS, batches, "fisher"))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
-            return {"order": asdict(order), "lost": [one.told() for one in lost]}
+            return {"order": asdict(order), "lost": [losses.told() for losses in lost]}
 
         def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             order = Ranking(**measured.record["order"])
-            lost = [Lost.of(one) for one in measured.record["lost"]]
+            lost = [Lost.of(losses) for losses in measured.record["lost"]]
             distance = Sensitivity(model, sampled(tokenizer), order).distance
             found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)
             assert found is not None  # the smallest shape is known to fit

@@ -68,11 +68,11 @@ def widths(config: Any, count: int) -> list[int]:
 def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: float = 0.0) -> Costs:
     """Return the table of exact counts: parameters times ``scale``, with ``aside`` added once."""
     family, shape = family_of(model.config), shape_of(model.config)
-    layer, (heads, width) = family.layers(model)[0], shape[0]
+    layer, (heads, width) = family.layers(model)[-1], shape[-1]  # the first may have a normalisation less
     head, neuron = family.head_parameters(layer) // heads, family.unit_parameters(layer) // width
     known = widths(model.config, count)
     least = parameters(layer) - (heads - 1) * head - (width - known[0]) * neuron
-    layers = sum(parameters(one) for one in family.layers(model))
+    layers = sum(least + (heads - 1) * head + (width - known[0]) * neuron for heads, width in shape)
     return Costs(
         unit,
         (parameters(model) - layers) * scale + aside,

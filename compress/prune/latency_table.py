@@ -20,7 +20,7 @@ from compress.onnx.sizes import resized
 from compress.progress import progress
 from compress.prune.costs import Costs, shape_of, widths
 from compress.runtimes.onnxruntime import graph_session
-from compress.runtimes.timing import Run, time_in_turns
+from compress.runtimes.timing import Call, time_in_turns
 from compress.tasks.base import Array
 from compress.train import same_randomness
 
@@ -85,7 +85,7 @@ def _times(
         path = Path(aside) / "model.onnx"
         write_onnx(_any_weights(config), names, path)
         graph = onnx.load(path)
-        runners: dict[Any, Run] = {"whole": graph_session(path, threads)}
+        runners: dict[Any, Call] = {"whole": graph_session(path, threads)}
         with progress(total=len(sizes), title="latency table", unit="size") as bar:
             for group in _groups(sizes):
                 for size in group:

@@ -36,7 +36,7 @@ def best_shape(
     prices = [[costs.of_layer(*size) for size in layer] for layer in options]
 
     def solved(weights: Array) -> Shape | None:
-        errors = [_errors(sizes, one, *pair) for sizes, one, pair in zip(options, lost, weights, strict=True)]
+        errors = [_errors(sizes, layer, *pair) for sizes, layer, pair in zip(options, lost, weights, strict=True)]
         chosen = solve(prices, errors, budget - costs.rest)
         return None if chosen is None else tuple(sizes[i] for sizes, i in zip(options, chosen, strict=True))
 

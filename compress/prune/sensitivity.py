@@ -100,7 +100,7 @@ class Sensitivity:
                 columns = [[unit] for unit in self.order.units[index]]
                 numbers = sorted({units for _, units in options[index]} - {0, width})
                 by_units = self._cut(family.feed_forward_output(layer), columns, numbers, layer, entered)
-            gone = tuple(GONE if place == index else one for place, one in enumerate(whole))
+            gone = tuple(GONE if place == index else size for place, size in enumerate(whole))
             without = self.distance(gone) if len(whole) > 1 else inf
             found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -67,26 +68,35 @@ class PruneVocabulary(Stage):
         if self.corpus is not None:
             splits.append(_lines(Path(self.corpus)))
 
+        test = state.data.test
+
         def change(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
             columns = [_tokens(split, tokenizer).columns["input_ids"] for split in splits]
             before = len(tokenizer)
-            used = used_pieces(tokenizer, columns, chain.from_iterable(_texts(split) for split in splits))
+            used = used_pieces(tokenizer, columns, chain.from_iterable(split.all_texts() for split in splits))
             if counts_from_padding(model.config):  # whose number must stay
                 used |= set(range(model.config.pad_token_id))
-            keep = sorted(used)
+            keep, smaller = sorted(used), tokenizer
             if len(keep) < before:
-                tokenizer = with_pieces(tokenizer, keep)
-                with_rows(model, keep, tokenizer)
+                smaller = with_pieces(tokenizer, keep)
+                with_rows(model, keep, smaller)
             table = model.get_input_embeddings()
             assert isinstance(table, nn.Embedding)
-            mib = 4 * (before - len(keep)) * table.embedding_dim / MIB
-            return Rewritten(model, tokenizer, {"before": before, "after": len(keep), "mib": mib})
+            changed = _changed(_tokens(test, tokenizer), _tokens(test, smaller), keep)
+            return Rewritten(
+                model,
+                smaller,
+                {"before": before, "after": len(keep), "mib": 4 * table.embedding_dim / MIB, "changed": changed},
+            )
 
-        made_with = [[split.fingerprint for split in splits]]
-        product = rewrite(state.workshop, Kind("vocabulary", revision=1), student, made_with, change)
-        before, after = product.record["before"], product.record["after"]
-        smaller = f"embeddings are {product.record['mib']:.1f} MiB smaller"
-        notes = (f"{before - after:,} of {before:,} word pieces removed; {after:,} left; {smaller}",)
+        made_with = [[split.fingerprint for split in (*splits, test)]]
+        product = rewrite(state.workshop, Kind("vocabulary", revision=2), student, made_with, change)
+        before, after, mib = (product.record[name] for name in ("before", "after", "mib"))
+        notes = (
+            f"{before - after:,} of {before:,} word pieces removed; {after:,} left; embeddings of {before * mib:.1f} "
+            f"MiB are now {after * mib:.1f}; {product.record['changed']:,} of {len(test):,} test rows are cut into "
+            "other pieces",
+        )
         record = self.record("vocabulary", [product], notes=notes)
         return state.with_student(record)
 
@@ -96,8 +106,11 @@ def _tokens(split: Split, tokenizer: Any) -> Tokens:
     return tokenize(split, tokenizer, 10**6)
 
 
-def _texts(split: Split) -> Iterator[str]:
-    return chain(split.texts, split.pairs or ())
+def _changed(before: Tokens, after: Tokens, keep: Sequence[int]) -> int:
+    """Return how many rows are cut into other pieces than before; ``keep`` has the old number of each new one."""
+    old, new = before.columns["input_ids"], np.asarray(keep)[after.columns["input_ids"]]
+    rows = zip(pairwise(before.offsets), pairwise(after.offsets), strict=True)
+    return sum(not np.array_equal(old[slice(*was)], new[slice(*is_now)]) for was, is_now in rows)
 
 
 def _lines(path: Path) -> Split:

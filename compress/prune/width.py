@@ -148,15 +148,14 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
         graph = tp.DependencyGraph().build_dependency(
             model,
             example_inputs={"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
-            output_transform=lambda said: said.logits,
+            output_transform=lambda output: output.logits,
             unwrapped_parameters=[],
             customized_pruners=pruners,
             ignored_layers=[],
             ignored_params=[],
             verbose=False,
         )
-    last = family_of(model.config).layers(model)[-1]
-    norm = [part for part in last.modules() if isinstance(part, nn.LayerNorm)][-1]
+    norm = family_of(model.config).stream(model)[-1]
     return graph.get_pruning_group(norm, graph.get_pruner_of_module(norm).prune_out_channels, channels)
 
 

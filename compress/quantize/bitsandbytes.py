@@ -93,16 +93,16 @@ class BitsAndBytes(Stage):
 
         made_with = [self.made_with(), student.key, versions().get("bitsandbytes")]
         product = state.workshop.make(Kind("bitsandbytes", revision=1), made_with, work)
-        said = product.record
+        record = product.record
         notes = [
-            f"{said['quantized']} linear layers in {self.bits.value}, embeddings and head in fp32",
-            f"weights take {said['memory_mib']:.1f} MiB of memory, {said['fp32_mib']:.1f} in fp32",
+            f"{record['quantized']} linear layers in {self.bits.value}, embeddings and head in fp32",
+            f"weights take {record['memory_mib']:.1f} MiB of memory, {record['fp32_mib']:.1f} in fp32",
         ]
-        if said["left"]:
-            notes.append(f"{said['left']} linear layers of no {OUTPUTS}·i outputs and {INPUTS}·j inputs stay fp32")
+        if record["left"]:
+            notes.append(f"{record['left']} linear layers of no {OUTPUTS}·i outputs and {INPUTS}·j inputs stay fp32")
         artifact = Artifact(
             name="bitsandbytes", runtime="pytorch", precision=self.bits.value, folder=product.folder, key=product.key,
-            seconds=product.seconds, notes=tuple(notes), details=Memory(said["memory_mib"]),
+            seconds=product.seconds, notes=tuple(notes), details=Memory(record["memory_mib"]),
         )  # fmt: skip
         return state.with_artifacts(artifact)
 

@@ -44,7 +44,7 @@ class RangeRule:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRanges:
     """The ranges of tensors, and what they cost."""
 
     ranges: dict[str, Range]
@@ -110,7 +110,7 @@ class Collector:
         return error / least if least > 0 else 1.0
 
 
-def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> Measured:
+def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: RangeRule, seed: int) -> MeasuredRanges:
     """Return the ranges of the tensors ``names`` of a graph (``onnx.ModelProto``, left as it was) on rows of tokens.
 
     Rows of one length make a batch, so that padding, which no answer depends on, counts for nothing. What a softmax
@@ -122,7 +122,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     wanted = list(dict.fromkeys(names))
-    given = {one.name for one in graph.graph.input}
+    given = {value.name for value in graph.graph.input}
     made = [name for name in wanted if name not in given]
     graph.graph.ClearField("output")
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
@@ -132,8 +132,8 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
     collectors = {name: Collector(outright if entropy and name in shares else rule) for name in made}
     with progress(total=len(tokens), title="calibration", unit="row") as bar:
         for rows in even_batches(tokens, seed):
-            said = session.run(made, model_inputs(tokens, rows.tolist()))
-            for name, values in zip(made, said, strict=True):
+            outputs = session.run(made, model_inputs(tokens, rows.tolist()))
+            for name, values in zip(made, outputs, strict=True):
                 try:
                     collectors[name].add(values)
                 except ValueError as error:
@@ -142,7 +142,7 @@ def measure_ranges(model: Any, names: Iterable[str], tokens: Tokens, rule: Range
                         "Check that its training did not diverge."
                     ) from error
             bar.update(len(rows))
-    return Measured(
+    return MeasuredRanges(
         {name: collector.range() for name, collector in collectors.items()},
         {name: collector.excess() for name, collector in collectors.items()} if entropy else {},
     )

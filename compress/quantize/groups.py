@@ -63,8 +63,8 @@ class GroupWise(Stage):
             made, moved = floats, 0.0
             if self.int8:
                 integers = self._model(graph.folder / MODEL, INT8_LEVEL)
-                said = [inference_session(m, 1).run(None, inputs)[0] for m in (floats, integers)]
-                moved = float(np.abs(said[0] - said[1]).max())
+                logits = [inference_session(m, 1).run(None, inputs)[0] for m in (floats, integers)]
+                moved = float(np.abs(logits[0] - logits[1]).max())
                 made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
             write_folder(made, graph.folder, folder, pairs=state.data.pairs)
             return {"moved": moved}

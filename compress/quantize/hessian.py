@@ -16,13 +16,13 @@ from compress.families.forms.fake_quantization import EMBEDDINGS, WEIGHTS, fake_
 from compress.models.tokens import Tokens
 from compress.onnx.products import part_of
 from compress.progress import progress
-from compress.quantize.qdq import Scheme
+from compress.quantize.qdq import IntegerScheme
 from compress.tasks.registry import task_of_config
 
 ROWS_A_BATCH = 16
 
 
-def omegas(model: PreTrainedModel, tokens: Tokens, scheme: Scheme, probes: int, seed: int) -> dict[str, float]:
+def omegas(model: PreTrainedModel, tokens: Tokens, scheme: IntegerScheme, probes: int, seed: int) -> dict[str, float]:
     """Return Ω = mean trace(H) · ‖Q(W) − W‖² by part of the model, summed over the part's matrices.
 
     H is the Hessian of the loss on labels, mean over the rows of ``tokens``. The model's settings, mode and gradients

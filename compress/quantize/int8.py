@@ -28,11 +28,11 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated, clipped, drawn
 from compress.quantize.calibration import measure_ranges
-from compress.quantize.mixed import Mixed, Precisions, Sensitivity
+from compress.quantize.mixed import Mixed, MixedSearch, Precisions
 from compress.quantize.qdq import (
     MATRIX_PRODUCTS,
     TABLES,
-    Scheme,
+    IntegerScheme,
     activations,
     nodes_by_part,
     parts_of_activations,
@@ -82,7 +82,7 @@ class DynamicInt8(Stage):
         graph = onnx_student(state)
         if self.mixed.max_drop is None:
             return state.with_artifacts(self.artifact("dynamic", graph, state))
-        scheme = Scheme(per_channel=self.per_channel, reduce_range=self._bits == 7)
+        scheme = IntegerScheme(per_channel=self.per_channel, reduce_range=self._bits == 7)
         rows = drawn(state, CURVATURE_ROWS)
 
         def work(folder: Path) -> Mapping[str, Any]:
@@ -99,7 +99,7 @@ class DynamicInt8(Stage):
         product = state.workshop.make(
             Kind("dynamic_mixed", revision=1), [*made_with, *self.mixed.depends_on(state)], work
         )
-        sensitivity = Sensitivity.of(product.record["sensitivity"])
+        sensitivity = MixedSearch.of(product.record["sensitivity"])
         return state.with_artifacts(_artifact("dynamic", product, self._bits, str(sensitivity), details=sensitivity))
 
     def artifact(self, name: str, graph: Product, state: State) -> Artifact:
@@ -185,7 +185,7 @@ class StaticInt8(Calibrated):
         graph = onnx_student(state)
         bits = 7 if reduced(self.weight_bits) else 8
         rows = self.sample(state)
-        scheme = Scheme(per_channel=self.per_channel, reduce_range=bits == 7)
+        scheme = IntegerScheme(per_channel=self.per_channel, reduce_range=bits == 7)
 
         def work(folder: Path) -> Mapping[str, Any]:
             tokenizer = load_tokenizer(graph.folder)
@@ -209,7 +209,7 @@ class StaticInt8(Calibrated):
         made_with = [graph.key, bits, self.per_channel, self.embeddings, self.attention, *self.measured_with(state)]
         product = state.workshop.make(Kind("static", revision=3), [*made_with, *self.mixed.depends_on(state)], work)
         kept = product.record.get("sensitivity")
-        sensitivity = None if kept is None else Sensitivity.of(kept)
+        sensitivity = None if kept is None else MixedSearch.of(kept)
         details, more = (NONE, ()) if sensitivity is None else (sensitivity, (str(sensitivity),))
         warnings = product.record.get("warnings", ())
         return state.with_artifacts(_artifact("static", product, bits, self.told(), *warnings, *more, details=details))

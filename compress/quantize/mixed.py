@@ -24,7 +24,7 @@ from compress.pipeline.state import State
 from compress.progress import progress
 from compress.quantize.calibration import TOKENS_A_BATCH
 from compress.quantize.hessian import omegas
-from compress.quantize.qdq import Scheme, with_qdq
+from compress.quantize.qdq import IntegerScheme, with_qdq
 from compress.quantize.ranges import Range
 from compress.runtimes.onnxruntime import inference_session
 from compress.runtimes.rows import model_inputs
@@ -56,7 +56,7 @@ class Precisions:
     model: Any  # onnx.ModelProto, fp32
     parts: Mapping[str, Sequence[str]]  # nodes by part of the model
     ranges: Mapping[str, Range]  # of activations
-    scheme: Scheme
+    scheme: IntegerScheme
 
     def merged(self, grain: Grain) -> dict[str, list[str]]:
         """Return the nodes by part, or by layer."""
@@ -93,7 +93,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Step:
+class MixedStep:
     """How far the main metric falls with some parts in fp32 and all others in int8."""
 
     fp32: tuple[str, ...]
@@ -101,7 +101,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity(Details):
+class MixedSearch(Details):
     """How the parts that stay in fp32 were found, on validation rows."""
 
     metric: str
@@ -110,17 +110,17 @@ class Sensitivity(Details):
     order: str
     max_drop: float
     parts: tuple[Part, ...]
-    steps: tuple[Step, ...]  # the last is the one that was taken
+    steps: tuple[MixedStep, ...]  # the last is the one that was taken
 
     def report(self) -> dict[str, Any]:
         """Return all of it under one key."""
         return {"sensitivity": asdict(self)}
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> Sensitivity:
+    def of(cls, kept: Mapping[str, Any]) -> MixedSearch:
         """Return what was kept, as `report` has it."""
         parts = tuple(Part(**part) for part in kept["parts"])
-        steps = tuple(Step(tuple(step["fp32"]), step["drop"]) for step in kept["steps"])
+        steps = tuple(MixedStep(tuple(step["fp32"]), step["drop"]) for step in kept["steps"])
         return cls(**{**kept, "parts": parts, "steps": steps})
 
     def __str__(self) -> str:
@@ -166,7 +166,7 @@ class Mixed(Settings):
 
     def choose(
         self, state: State, precisions: Precisions, tokenizer: Any, calibration: Tokens
-    ) -> tuple[list[str], Sensitivity]:
+    ) -> tuple[list[str], MixedSearch]:
         """Return the nodes that are to be int8, and how that was found."""
         task, validation = state.data.task, state.data.validation
         split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
@@ -191,12 +191,12 @@ class Mixed(Settings):
             sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
         waiting = sorted(parts, key=lambda part: -sensitivity[part])
         spared: list[str] = []
-        steps: list[Step] = []
+        steps: list[MixedStep] = []
         while True:
             nodes = [node for part, own in parts.items() if part not in spared for node in own]
             _, metric, logits = measured(nodes)
             drop = plain_metric - metric
-            steps.append(Step(tuple(spared), drop))
+            steps.append(MixedStep(tuple(spared), drop))
             good = drop <= (self.max_drop or 0) + ROUNDING
             if self.bound:
                 paired = task.difference(logits, plain_logits, split.known_labels)
@@ -204,7 +204,7 @@ class Mixed(Settings):
             if good or not waiting:
                 break
             spared.append(waiting.pop(0))
-        return nodes, Sensitivity(
+        return nodes, MixedSearch(
             metric=task.main_metric,
             fp32=plain_metric,
             rows=len(split),
@@ -216,7 +216,7 @@ class Mixed(Settings):
             steps=tuple(steps),
         )
 
-    def _omegas(self, state: State, tokens: Tokens, scheme: Scheme, parts: Sequence[str]) -> dict[str, float]:
+    def _omegas(self, state: State, tokens: Tokens, scheme: IntegerScheme, parts: Sequence[str]) -> dict[str, float]:
         model = load_model(state.given_student.folder)
         found = omegas(model, tokens, scheme, self.probes, state.seed)
         merged = dict.fromkeys(parts, 0.0)

@@ -126,8 +126,8 @@ class QuantizationAware(Stage):
             write_folder(graph, state.given_student.folder, folder, pairs=state.data.pairs)
 
         product = state.workshop.make(Kind("qat", revision=2), [trained.key, state.data.pairs], export)
-        said = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
-        bits = f"weights in {scheme.weight_bits} bits; this processor {said}"
+        arithmetic = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
+        bits = f"weights in {scheme.weight_bits} bits; this processor {arithmetic}"
         return Artifact(
             name="qat", runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
             seconds=training.seconds + product.seconds, notes=(*notes, *training.record["notes"], bits),

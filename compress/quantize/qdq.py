@@ -26,7 +26,7 @@ TABLES = ("Gather",)  # embedding tables: most of a small student's size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheme:
+class IntegerScheme:
     """What the integers of a graph are."""
 
     symmetric: bool = False  # signed activations around zero, as TensorRT wants them; else unsigned ones
@@ -51,7 +51,7 @@ def nodes_by_part(model: Any, *, attention: bool, embeddings: bool) -> dict[str,
 
     ``attention``: the products of attention itself too, which have no weights; ``embeddings``: the tables.
     """
-    stored = {one.name: one for one in model.graph.initializer}
+    stored = {weight.name: weight for weight in model.graph.initializer}
     parts: dict[str, list[str]] = {}
     if embeddings:
         float_type = 1  # onnx.TensorProto.FLOAT
@@ -62,15 +62,15 @@ def nodes_by_part(model: Any, *, attention: bool, embeddings: bool) -> dict[str,
         ]
         if tables:
             parts[EMBEDDINGS] = tables
-    for one in matrix_products(model.graph):
-        if one.kind in MATRIX_PRODUCTS and one.kind in IN_FLOAT and (one.weighted or attention):
-            parts.setdefault(one.part, []).append(one.node)
+    for product in matrix_products(model.graph):
+        if product.kind in MATRIX_PRODUCTS and product.kind in IN_FLOAT and (product.weighted or attention):
+            parts.setdefault(product.part, []).append(product.node)
     return parts
 
 
 def activations(model: Any, nodes: Collection[str]) -> list[str]:
     """Return the tensors whose ranges the matrix products among ``nodes`` need: what they are given, no weights."""
-    stored = {one.name for one in model.graph.initializer}
+    stored = {weight.name for weight in model.graph.initializer}
     chosen = [node for node in model.graph.node if node.name in nodes and node.op_type in MATRIX_PRODUCTS]
     return list(dict.fromkeys(name for node in chosen for name in node.input[:2] if name not in stored))
 
@@ -81,7 +81,7 @@ def parts_of_activations(model: Any, parts: Mapping[str, Collection[str]]) -> di
     return {name: part_of[node.name] for node in model.graph.node if node.name in part_of for name in node.input[:2]}
 
 
-def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], scheme: Scheme) -> Any:
+def with_qdq(model: Any, nodes: Collection[str], ranges: Mapping[str, Range], scheme: IntegerScheme) -> Any:
     """Return a copy of a graph (``onnx.ModelProto``) whose ``nodes`` are int8 over the given ranges.
 
     Results of products stay fp32. Without nodes the copy is as the graph is.

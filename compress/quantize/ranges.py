@@ -136,7 +136,7 @@ def _best(values: Histogram, cost: Callable[[Array, int, int, int], float], symm
         if stop - start < _levels(symmetric) and costs:
             break
         costs[threshold] = cost(counts, start, stop, first)
-    best = min(costs, key=lambda one: costs[one])
+    best = min(costs, key=lambda threshold: costs[threshold])
     end = best * values.width
     if symmetric:
         end = min(end, max(-low, high))

@@ -25,7 +25,7 @@ from compress.quantize.calibration import measure_ranges
 from compress.quantize.half import too_wide
 from compress.quantize.qdq import (
     MATRIX_PRODUCTS,
-    Scheme,
+    IntegerScheme,
     activations,
     nodes_by_part,
     parts_of_activations,
@@ -81,7 +81,7 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
         how = calibrated.rule(symmetric=True)
         measured = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
         wide = too_wide(model, tokens, state.seed)
-        made = in_half(with_qdq(model, nodes, measured.ranges, Scheme(symmetric=True)), wide)
+        made = in_half(with_qdq(model, nodes, measured.ranges, IntegerScheme(symmetric=True)), wide)
         onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
         write_folder(made, graph.folder, folder, pairs=state.data.pairs)
         warnings = clipped(measured.excess, parts_of_activations(model, parts))
@@ -94,7 +94,7 @@ def last_products(path: Path) -> list[str]:
     """Return the names of the matrix products that nothing multiplies after: the classifier's."""
     graph: Any = import_onnx("Reading ONNX").load(path, load_external_data=False).graph
     maker = {name: node for node in graph.node for name in node.output}
-    waiting, found = [one.name for one in graph.output], []
+    waiting, found = [output.name for output in graph.output], []
     while waiting:
         node = maker.get(waiting.pop())
         if node is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from compress.benchmark.figures import Rejected
+from compress.benchmark.figures import RejectedEntry
 from compress.markdown import code, text
 from compress.report import formats, gates, words
 from compress.report.columns import columns
@@ -55,7 +55,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def to_rejection(rejected: Rejected) -> str:
+def to_rejection(rejected: RejectedEntry) -> str:
     """Return a warning for the folder of an artifact that must not be used, in Markdown."""
     lines = [
         f"# {text(rejected.name)}: do not use",

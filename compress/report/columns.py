@@ -32,7 +32,7 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
     """
     metric = report.main_metric
     every = [report, *beside]
-    quiet_too = not short and any(one.has_quiet_timings for one in every)
+    quiet_too = not short and any(shown.has_quiet_timings for shown in every)
     over_int8 = [Column("vs int8", lambda entry: formats.times(entry.over_int8))]
 
     def quality(entry: Entry) -> str:
@@ -62,7 +62,7 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
         Column("ms (quiet)" if quiet_too else "ms", milliseconds),
         *cost,
         Column("Speedup", lambda entry: formats.times(entry.speedup)),
-        *(over_int8 if any(one.has_int8_speedups for one in every) else ()),
+        *(over_int8 if any(shown.has_int8_speedups for shown in every) else ()),
         Column("Agree %", lambda entry: formats.percent(entry.agreement)),
     ]
 

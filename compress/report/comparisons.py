@@ -26,7 +26,7 @@ def rows(report: Report) -> list[list[str]]:
     ]
 
 
-def said(report: Report) -> str:
+def in_words(report: Report) -> str:
     """Return how the comparisons were made, in two sentences."""
     test = report.task.test or "a paired test"
     unit = " in points" if formats.is_share(report.main_metric) else ""

@@ -14,7 +14,7 @@ def headings(report: Report) -> list[str]:
     return ["", "Device", "Variant", formats.metric_title(report.main_metric) + unit, "Rows/s", "Speedup", "Agree %"]
 
 
-def said(report: Report) -> str:
+def in_words(report: Report) -> str:
     """Return what the table shows."""
     return (
         "Each way was run on the test rows, one at a time. Rows per second and speedups are without tokenization and, "

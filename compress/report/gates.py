@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from compress.benchmark.figures import Entry, Rejected
+from compress.benchmark.figures import Entry, RejectedEntry
 from compress.report import formats
 from compress.report.schema import Report
 from compress.tasks.gate import POINT, Gate
@@ -15,7 +15,7 @@ COST_HEADINGS = ["Part", "Rise of the loss", "Drop, points"]
 NAMED = 3  # parts that a sentence names
 
 
-def said(name: str, gate: Gate) -> str:
+def in_words(name: str, gate: Gate) -> str:
     """Return what the rows say of an artifact, as a line for the terminal."""
     if gate.outcome == "holds":
         return f"{name}: {_fall(gate)}{_bound(gate)}; {_allowed(gate)}"
@@ -24,7 +24,7 @@ def said(name: str, gate: Gate) -> str:
     return f"{name}: {gate.rows:,} validation rows are too few to tell{_bound(gate)}; {_allowed(gate)}"
 
 
-def why(rejected: Rejected) -> str:
+def why(rejected: RejectedEntry) -> str:
     """Return why an artifact was rejected, which parts cost most, and what was kept in its place."""
     parts = [f"{_reason(rejected.gate)}."]
     if rejected.costs:
@@ -82,7 +82,7 @@ def explained(report: Report) -> str:
     )
 
 
-def costs(rejected: Rejected) -> list[list[str]]:
+def costs(rejected: RejectedEntry) -> list[list[str]]:
     """Return a line for each part of a rejected artifact."""
     return [
         [

@@ -53,11 +53,11 @@ def to_html(report: Report) -> str:
         cost_headings=gates.COST_HEADINGS,
         comparisons=comparisons.rows(report),
         comparisons_title=comparisons.TITLE,
-        comparisons_said=comparisons.said(report),
+        comparisons_said=comparisons.in_words(report),
         comparison_headings=comparisons.HEADINGS,
         device_rows=devices.rows(report),
         device_title=devices.TITLE,
-        device_said=devices.said(report),
+        device_said=devices.in_words(report),
         device_headings=devices.headings(report),
         depths=both(depths, report),
         depths_title=words.depths_title(report),
@@ -70,7 +70,7 @@ def to_html(report: Report) -> str:
         metrics=list(dict.fromkeys(name for entry in report.entries for name in entry.metrics)),
         int8=[entry for entry in report.artifacts if entry.int8_matmuls],
         sensitivities=[
-            (entry, both(sensitivity.sensitivities, entry), sensitivity.said(measured), sensitivity.rows(measured))
+            (entry, both(sensitivity.sensitivities, entry), sensitivity.in_words(measured), sensitivity.rows(measured))
             for entry in report.artifacts
             if (measured := entry.sensitivity)
         ],

@@ -126,7 +126,7 @@ def _comparisons(report: Report) -> Iterator[str]:
     lines = comparisons.rows(report)
     if lines:
         yield f"## {comparisons.TITLE}"
-        yield text(comparisons.said(report))
+        yield text(comparisons.in_words(report))
         yield table(comparisons.HEADINGS, lines, left=2)
 
 
@@ -151,7 +151,7 @@ def _depths(report: Report) -> Iterator[str]:
 def _devices(report: Report) -> Iterator[str]:
     if lines := devices.rows(report):
         yield f"## {devices.TITLE}"
-        yield text(devices.said(report))
+        yield text(devices.in_words(report))
         yield table(devices.headings(report), lines, left=3)
 
 
@@ -178,7 +178,7 @@ def _sensitivity(report: Report) -> Iterator[str]:
     for entry in report.artifacts:
         if entry.sensitivity is not None:
             yield f"## What int8 costs in each part: {text(entry.name)}"
-            yield text(sensitivity.said(entry.sensitivity))
+            yield text(sensitivity.in_words(entry.sensitivity))
             yield table(sensitivity.HEADINGS, sensitivity.rows(entry.sensitivity))
 
 

@@ -34,7 +34,7 @@ class Side:
 class Compared:
     """Two sides, and by how much the first is better."""
 
-    one: str
+    first: str
     other: str
     difference: Difference
     seeds: int  # that both have
@@ -60,8 +60,8 @@ def over_seeds(reports: Labelled) -> tuple[list[Compared], str]:
     if len({answers.rows for answers in known}) > 1:
         return [], "Seeds are not compared: the runs were not tested on the same rows."
     task = _task(several[0][0][1], several[0][0][2])
-    found = (_compared(task, known[0].labels, one, other) for one, other in _pairs(several, kept))
-    return [one for one in found if one is not None], ""
+    found = (_compared(task, known[0].labels, first, other) for first, other in _pairs(several, kept))
+    return [compared for compared in found if compared is not None], ""
 
 
 def _recipe(report: Report) -> str:
@@ -93,23 +93,23 @@ def _pairs(
     yield from combinations(ships, 2)
 
 
-def _compared(task: Task, labels: Array, one: Side, other: Side) -> Compared | None:
-    seeds = sorted(one.answers.keys() & other.answers.keys())
+def _compared(task: Task, labels: Array, first: Side, other: Side) -> Compared | None:
+    seeds = sorted(first.answers.keys() & other.answers.keys())
     if len(seeds) < 2:
         return None
-    ours, theirs = ([side.answers[seed] for seed in seeds] for side in (one, other))
-    return Compared(one.label, other.label, task.difference_over_seeds(ours, theirs, labels), len(seeds))
+    ours, theirs = ([side.answers[seed] for seed in seeds] for side in (first, other))
+    return Compared(first.label, other.label, task.difference_over_seeds(ours, theirs, labels), len(seeds))
 
 
 def rows(found: Sequence[Compared]) -> list[list[str]]:
     """Return the cells of the table under `HEADINGS`."""
     return [
         [
-            one.one, one.other, formats.points(one.difference.metric, one.difference.value),
-            formats.points_range(one.difference.metric, (one.difference.low, one.difference.high)).strip(),
-            formats.probability(one.difference.p),
-            ("better" if one.difference.value > 0 else "worse") if one.difference.clear else "may be chance",
-            str(one.seeds),
+            pair.first, pair.other, formats.points(pair.difference.metric, pair.difference.value),
+            formats.points_range(pair.difference.metric, (pair.difference.low, pair.difference.high)).strip(),
+            formats.probability(pair.difference.p),
+            ("better" if pair.difference.value > 0 else "worse") if pair.difference.clear else "may be chance",
+            str(pair.seeds),
         ]
-        for one in found
+        for pair in found
     ]  # fmt: skip

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from compress.benchmark.figures import TEACHER_INT8, Artifact, Baseline, DepthCurve, Entry, Rejected, Stage
+from compress.benchmark.figures import (
+    TEACHER_INT8,
+    ArtifactEntry,
+    BaselineEntry,
+    DepthCurve,
+    Entry,
+    RejectedEntry,
+    StageEntry,
+)
 from compress.data.summary import Summary
 
 SCHEMA: Literal[2] = 2
@@ -27,7 +35,7 @@ class Example(Struct, frozen=True, kw_only=True, omit_defaults=True):
     augmented: list[str] = []
 
 
-class Augmentation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AugmentationEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one augmentation added to the rows that the teacher labels."""
 
     kind: str = ""
@@ -89,12 +97,12 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions: dict[str, str] = {}
     task: TaskFacts = field(default_factory=TaskFacts)
     dataset: DataFacts = field(default_factory=DataFacts)
-    augmentation: list[Augmentation] = []
-    stages: list[Stage] = []
-    artifacts: list[Artifact] = []
-    rejected: Annotated[list[Rejected], Meta(description="artifacts that lose more than max_drop")] = []
+    augmentation: list[AugmentationEntry] = []
+    stages: list[StageEntry] = []
+    artifacts: list[ArtifactEntry] = []
+    rejected: Annotated[list[RejectedEntry], Meta(description="artifacts that lose more than max_drop")] = []
     skipped: Annotated[list[str], Meta(description="what was not made, for lack of artifacts that hold")] = []
-    baselines: list[Baseline] = []
+    baselines: list[BaselineEntry] = []
     depths: list[DepthCurve] = []
     recommended: Annotated[str | None, Meta(description="name of the artifact to ship")] = None
     shipping: Annotated[Shipping | None, Meta(description="whether to ship the recommended artifact")] = None

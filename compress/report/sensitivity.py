@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from compress.benchmark.figures import Entry, Sensitivity
+from compress.benchmark.figures import Entry, SensitivityEntry
 from compress.report import formats
 from compress.report.figure import COLOURS, SERIES, axes, draw
 
@@ -26,10 +26,10 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
         left = 130
         panel = axes(figure, left, 10, width - left - 16, height - 54)
         places = range(len(found.parts))
-        colours = [SERIES[1] if one.precision == "fp32" else SERIES[0] for one in found.parts]
-        panel.barh(places, [one.sensitivity for one in found.parts], color=colours, height=0.7)
+        colours = [SERIES[1] if part.precision == "fp32" else SERIES[0] for part in found.parts]
+        panel.barh(places, [part.sensitivity for part in found.parts], color=colours, height=0.7)
         panel.axvline(0, color=COLOURS["rule"], lw=1)
-        panel.set_yticks(places, [formats.shorten(one.part, 18) for one in found.parts])
+        panel.set_yticks(places, [formats.shorten(part.part, 18) for part in found.parts])
         panel.set_ylim(len(found.parts) - 0.4, -0.6)  # the first part above
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
@@ -40,9 +40,9 @@ def sensitivities(entry: Entry, *, narrow: bool = False) -> str:
     return draw(name, f"{entry.name}: sensitivity of each part", width, height, paint)
 
 
-def said(found: Sensitivity) -> str:
+def in_words(found: SensitivityEntry) -> str:
     """Return how it was measured and the result."""
-    spared = [one.part for one in found.parts if one.precision == "fp32"]
+    spared = [part.part for part in found.parts if part.precision == "fp32"]
     left = found.steps[-1].drop if found.steps else 0.0
     metric, rows = formats.metric_name(found.metric), f"{found.rows:,} validation rows"
     return (
@@ -52,16 +52,16 @@ def said(found: Sensitivity) -> str:
     )
 
 
-def rows(found: Sensitivity) -> list[list[str]]:
+def rows(found: SensitivityEntry) -> list[list[str]]:
     """Return a row for each part: name, sensitivity, drop of the metric, precision."""
     return [
         [
-            one.part,
-            formats.significant(one.sensitivity, 3),
-            formats.MISSING if one.drop is None else f"{one.drop:+.4f}",
-            one.precision,
+            part.part,
+            formats.significant(part.sensitivity, 3),
+            formats.MISSING if part.drop is None else f"{part.drop:+.4f}",
+            part.precision,
         ]
-        for one in found.parts
+        for part in found.parts
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from compress.benchmark.figures import Baseline, Entry
+from compress.benchmark.figures import BaselineEntry, Entry
 from compress.report import formats, gates
 from compress.report.paired_words import in_words, sides, turned
 from compress.report.schema import CARE, DO_NOT, SHIP, Reason, Report, Shipping
@@ -235,11 +235,11 @@ def _passed(report: Report, best: Entry) -> Reason:
     return Reason(rule="passed", decision=SHIP, text=text, detail=" ".join(found))
 
 
-def _baseline(report: Report, name: str) -> Baseline | None:
+def _baseline(report: Report, name: str) -> BaselineEntry | None:
     return next((entry for entry in report.baselines if entry.name == name), None)
 
 
-def _over(model: Entry, other: Baseline | None) -> Difference | None:
+def _over(model: Entry, other: BaselineEntry | None) -> Difference | None:
     """Return the main metric of a model less that of a baseline; None where they were not compared."""
     difference = other.differences.get(model.name) if other else None
     return turned(difference) if difference else None

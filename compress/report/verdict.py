@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from msgspec import structs
 
-from compress.benchmark.figures import Artifact, Chosen, Entry
+from compress.benchmark.figures import ArtifactEntry, Chosen, Entry
 from compress.report import gates
 from compress.report.paired_words import in_words, sides, turned
 from compress.report.schema import Report
@@ -102,7 +102,7 @@ def _speed_in_words(entry: Entry) -> str:
     return f"{entry.speedup:.2f}×" if entry.speedup is not None else f"{1 / _speed(entry):.3g} ms"
 
 
-def _of_low_precision(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
+def _of_low_precision(report: Report, artifacts: list[ArtifactEntry]) -> Iterator[str]:
     """Yield where no integers run, and which artifacts in integers are not faster than the fastest one in floats."""
     full = max((artifact for artifact in artifacts if artifact.precision in FLOATS), key=_speed, default=None)
     for artifact in artifacts:
@@ -133,7 +133,7 @@ def _slow_prunings(report: Report) -> Iterator[str]:
             yield f"{stage.name} alone made a row {gain:.2f}× as fast ({change})."
 
 
-def _losses(report: Report, artifacts: list[Artifact]) -> Iterator[str]:
+def _losses(report: Report, artifacts: list[ArtifactEntry]) -> Iterator[str]:
     """Yield which artifacts answer clearly worse than the student; `shipping` tells it of the recommended one."""
     for artifact in artifacts:
         difference = artifact.differences.get("student")

@@ -9,7 +9,7 @@ from compress.benchmark.figures import Cut, Entry
 from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
-from compress.report.schema import CARE, DO_NOT, SHIP, Augmentation, Reason, Report
+from compress.report.schema import CARE, DO_NOT, SHIP, AugmentationEntry, Reason, Report
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def by_class(report: Report) -> tuple[list[str], list[list[str]]]:
     models = [entry for entry in shown if entry is not None and entry.classes]
     lines = [
         [per[0].label, formats.count(per[0].rows)]
-        + [formats.percent(share) for one in per for share in (one.precision, one.recall, one.f1)]
+        + [formats.percent(share) for scores in per for share in (scores.precision, scores.recall, scores.f1)]
         for per in zip(*(entry.classes for entry in models), strict=False)
     ]
     return [entry.name for entry in models], lines
@@ -230,7 +230,7 @@ def by_class(report: Report) -> tuple[list[str], list[list[str]]]:
 def absent(report: Report) -> str:
     """Return which classes have no test row, in a sentence; empty where all have some."""
     entry = next((entry for entry in report.entries if entry.classes), None)
-    names = [one.label for one in entry.classes if not one.rows] if entry else []
+    names = [label.label for label in entry.classes if not label.rows] if entry else []
     if not names:
         return ""
     more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
@@ -269,14 +269,14 @@ def depth_table(report: Report) -> tuple[list[str], list[list[str]]]:
     Models that keep the same layers at every depth share the column that says which.
     """
     cuts = [{len(cut.layers): cut for cut in curve.cuts} for curve in report.depths]
-    depths = sorted({depth for one in cuts for depth in one}, reverse=True)
-    kept = [[_numbers(one[depth].layers) if depth in one else formats.MISSING for depth in depths] for one in cuts]
-    shared = all(one == kept[0] for one in kept)
+    depths = sorted({depth for cut in cuts for depth in cut}, reverse=True)
+    kept = [[_numbers(cut[depth].layers) if depth in cut else formats.MISSING for depth in depths] for cut in cuts]
+    shared = all(cut == kept[0] for cut in kept)
     headings, columns = ["Depth"], [[str(depth) for depth in depths]]
-    for curve, one, left in zip(report.depths, cuts, kept, strict=True):
+    for curve, cut, left in zip(report.depths, cuts, kept, strict=True):
         headings.append(curve.label)
-        columns.append([_of_cut(report.main_metric, one.get(depth)) for depth in depths])
-        if not shared or one is cuts[-1]:
+        columns.append([_of_cut(report.main_metric, cut.get(depth)) for depth in depths])
+        if not shared or cut is cuts[-1]:
             headings.append("Layers that are left")
             columns.append(left)
     return headings, [list(row) for row in zip(*columns, strict=True)]
@@ -299,25 +299,25 @@ def _numbers(layers: list[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def augmented(made: Augmentation) -> str:
+def augmented(made: AugmentationEntry) -> str:
     """Return what came of an augmentation, in a sentence or two."""
     counts = made.counts
-    said = f"{counts.get('kept', 0):,} rows of {counts.get('copies', 0):,} copies of training rows were added"
+    added = f"{counts.get('kept', 0):,} rows of {counts.get('copies', 0):,} copies of training rows were added"
     dropped = f"{counts.get('duplicates', 0):,} copies were equal to another row and were dropped"
     measured = f"{counts.get('measured', 0):,} were equal to a validation or test row and were dropped"
     when = ", in an earlier run" if made.reused else ""
     spent = "" if made.seconds is None else f" Made in {formats.duration(made.seconds)}{when}."
-    return f"{said}; only the teacher labels them. Of the others {dropped}, {measured}.{spent}"
+    return f"{added}; only the teacher labels them. Of the others {dropped}, {measured}.{spent}"
 
 
-def augmentation_facts(made: Augmentation) -> list[tuple[str, str]]:
+def augmentation_facts(made: AugmentationEntry) -> list[tuple[str, str]]:
     """Return the settings of an augmentation and what it did to words and texts, as (name, value)."""
     told = {"copies", "kept", "duplicates", "measured"}  # in the sentence
     settings = [(name, _scalar(value)) for name, value in made.settings.items()]
     return settings + [(name.replace("_", " "), f"{n:,}") for name, n in made.counts.items() if name not in told]
 
 
-def examples(made: Augmentation) -> list[tuple[str, str]]:
+def examples(made: AugmentationEntry) -> list[tuple[str, str]]:
     """Return (original, augmented) of its examples; the texts of a pair are divided by |."""
     return [(" | ".join(example.original), " | ".join(example.augmented)) for example in made.examples]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import convert, structs
 
 from compress.benchmark.baselines import TFIDF, tfidf
-from compress.benchmark.figures import Entry, Latency, Run
+from compress.benchmark.figures import DeviceRun, Entry, Latency
 from compress.benchmark.runs import speed, speeds_of_the_cheap
-from compress.benchmark.scores import Scores
-from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, time_ways, ways_on
+from compress.benchmark.scores import ScoredRows
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, latencies, ways_on
 from compress.data import Dataset
 from compress.errors import CompressError
 from compress.machine import describe
-from compress.pipeline.artifact import Artifact as Deployable
+from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
 from compress.pipeline.record import Record, Role
 from compress.pipeline.state import State
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 def measure_again(folder: Path, recipe: Recipe) -> Report:
     """Return the report of a finished run with new timings, and write it into the run's folder.
 
-    ``recipe`` is the run's. Models are timed as they lie in the folder; what they answer is not asked again. Raises
+    ``recipe`` is the run's. Models are timed as they lie in the folder; what they answer is not asked again. The cache
+    has the new timings, too, so that they stay when the run is repeated. Raises
     CompressError where the run, its data or the machine are no longer those of the report.
     """
     report, marker = load_report(folder), read_marker(folder)
@@ -63,13 +64,13 @@ def measure_again(folder: Path, recipe: Recipe) -> Report:
 
 def _timed(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> Report:
     state, benchmark = _state(folder, report, recipe, data), recipe.benchmark
-    scores, places = Scores(state), []
+    scores, places = ScoredRows(state), []
     cheap = tfidf(data) if any(baseline.name == TFIDF for baseline in report.baselines) else None
     for device in benchmark.chosen_devices():
         place = ways_on(device, state)
         beside = {TFIDF: cheap.answer} if cheap is not None and device is CPU else {}
         with device.active(), torch_threads(benchmark.threads):
-            place.latency = time_ways(device, place.ways, scores, benchmark.timing(), beside)
+            place.latency = latencies(device, place.ways, scores, state, benchmark.timing(), beside, again=True)
         places.append(place)
     reference, ending = STAGES + report.stages[0].name, STAGES + report.stages[-1].name
     cpu = next((place for place in places if place.device is CPU), None)
@@ -109,9 +110,9 @@ def _state(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> State
     def model(path: Path) -> Model:
         return Model(path, key=str(path))
 
-    def form(entry: Entry) -> Deployable:
+    def form(entry: Entry) -> Artifact:
         place = folder / entry.path
-        return Deployable(
+        return Artifact(
             name=entry.name, runtime=entry.runtime, precision=entry.precision, folder=place, key=str(place),
             unmeasured=entry.not_measured,
         )  # fmt: skip
@@ -132,7 +133,7 @@ def _state(folder: Path, report: Report, recipe: Recipe, data: Dataset) -> State
     )  # fmt: skip
 
 
-def _runs(runs: Sequence[Run], places: Sequence[OnDevice], subject: str, reference: str) -> list[Run]:
+def _runs(runs: Sequence[DeviceRun], places: Sequence[OnDevice], subject: str, reference: str) -> list[DeviceRun]:
     """Return what a subject did on each device and in each variant, at its new speed."""
     ways = {
         (place.device.name, way.variant.name): speed(place, way.label, reference)

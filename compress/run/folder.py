@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import convert
 
-from compress.benchmark.figures import Measured
+from compress.benchmark.figures import Measurements
 from compress.benchmark.row_answers import FILE, RowAnswers, packed
 from compress.benchmark.stage import rejected
 from compress.data.summary import Summary
@@ -26,7 +26,7 @@ from compress.report import report_texts
 from compress.report.card import to_model_card, to_rejection
 from compress.report.document import parse
 from compress.report.document import plain as plain_report
-from compress.report.schema import SCHEMA, Augmentation, DataFacts, Report, TaskFacts
+from compress.report.schema import SCHEMA, AugmentationEntry, DataFacts, Report, TaskFacts
 from compress.report.verdict import conclude
 from compress.run.marker import Source, write_files
 from compress.run.recipe_yaml import to_yaml
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def report_of(
-    recipe: Recipe, state: State, measured: Measured, started: datetime, seconds: float, command: str
+    recipe: Recipe, state: State, measured: Measurements, started: datetime, seconds: float, command: str
 ) -> Report:
     """Return the report of a run from what was measured."""
     data = replace(state.data, unlabelled=state.context.data.unlabelled)  # without what augmentations added
@@ -62,7 +62,7 @@ def report_of(
             name=data.name, rows=rows, fingerprint=data.fingerprint, notes=[*summary.warnings(), *data.notes],
             summary=summary,
         ),
-        augmentation=[convert(augmented.report(), Augmentation) for augmented in state.augmentations],
+        augmentation=[convert(augmented.report(), AugmentationEntry) for augmented in state.augmentations],
         stages=measured.stages, artifacts=measured.artifacts, rejected=rejected(state),
         skipped=list(state.skipped), baselines=measured.baselines, depths=measured.depths,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
             sources |= {f"{name}/{path.relative_to(model).as_posix()}": path for path in files if path.name not in LEFT}
             if (model / CONFIG).is_file() and read_facts(model) is None:
                 sources[f"{name}/{CONFIG}"] = described(model, facts_of(model, pairs=state.data.pairs))
-        sources |= {f"{one.path}/REJECTED.md": to_rejection(one) for one in report.rejected}
+        sources |= {f"{rejection.path}/REJECTED.md": to_rejection(rejection) for rejection in report.rejected}
         sources["student/README.md"] = model_card(state.given_student.folder, report)
         if (kept := packed(answers)) is not None:
             sources[FILE] = kept

@@ -16,7 +16,7 @@ from compress.models.loading import load_config
 from compress.pipeline.artifact import Artifact, Cost, Rejected
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
-from compress.quantize.mixed import Sensitivity
+from compress.quantize.mixed import MixedSearch
 from compress.report import gates
 from compress.settings import all_faults
 from compress.tasks.gate import POINT
@@ -53,7 +53,9 @@ class FailClosed:
         benchmark = self.recipe.benchmark
         found = gate(artifact, state, benchmark.chosen_devices(), benchmark.threads, self.recipe.max_drop)
         if found is not None:
-            self.console.print(Text(f"  {gates.said(artifact.name, found)}", style="dim" if found.passed else "yellow"))
+            self.console.print(
+                Text(f"  {gates.in_words(artifact.name, found)}", style="dim" if found.passed else "yellow")
+            )
         return replace(artifact, gate=found)
 
     def _instead(self, state: State, artifact: Artifact, stage: Stage, do: Do) -> State:
@@ -75,7 +77,7 @@ class FailClosed:
         assert artifact.gate is not None
         why = "" if costs else "the parts of this form cannot be told apart"
         first = Rejected(artifact=artifact, gate=artifact.gate, costs=costs, why_no_costs=why)
-        new = (replace(one, instead=instead) for one in (first, *rejected))
+        new = (replace(rejection, instead=instead) for rejection in (first, *rejected))
         return replace(state, rejected=(*state.rejected, *new))
 
     def _gentler(self, state: State, name: str, stage: Stage) -> Iterator[tuple[str, Stage]]:
@@ -83,13 +85,13 @@ class FailClosed:
         assert self.recipe.max_drop is not None
         known = [*self.recipe.quantize.values(), *self.recipe.export.values()]
         student = Known(student=load_config(state.given_student.folder))
-        taken = {*self.recipe.quantize, *self.recipe.export, *(one.name for one in state.artifacts)}
+        taken = {*self.recipe.quantize, *self.recipe.export, *(artifact.name for artifact in state.artifacts)}
         for kind, form in stage.gentler(self.recipe.max_drop * POINT):
             fits = not any(all_faults(form, student)) and form not in known
             if fits and f"{name}-{kind}" not in taken:
                 yield f"{name}-{kind}", form
         has_fp32 = any(isinstance(other, Onnx) for other in known) or any(
-            one.runtime == "onnxruntime" and one.precision == "fp32" for one in state.artifacts
+            artifact.runtime == "onnxruntime" and artifact.precision == "fp32" for artifact in state.artifacts
         )
         if not isinstance(stage, Onnx) and not has_fp32:
             yield f"{name}-fp32", Onnx()
@@ -98,7 +100,7 @@ class FailClosed:
 def _costs(artifact: Artifact) -> tuple[Cost, ...]:
     """Return what int8 in each part costs, the costliest first; nothing where that was not measured."""
     found = artifact.details
-    if not isinstance(found, Sensitivity):
+    if not isinstance(found, MixedSearch):
         return ()
     parts = sorted(found.parts, key=lambda part: -part.sensitivity)
     return tuple(Cost(part.part, part.sensitivity, part.drop) for part in parts)
@@ -106,4 +108,4 @@ def _costs(artifact: Artifact) -> tuple[Cost, ...]:
 
 def _all_in_floats(artifact: Artifact) -> bool:
     found = artifact.details
-    return isinstance(found, Sensitivity) and all(part.precision == "fp32" for part in found.parts)
+    return isinstance(found, MixedSearch) and all(part.precision == "fp32" for part in found.parts)

@@ -131,7 +131,7 @@ class Recipe(Settings):
         """
         parts = {"prune": self.prune, "export": dict(sorted(self.export.items())), "quantize": self.quantize}
         found = [(group, name, stage) for group, stages in parts.items() for name, stage in stages.items()]
-        return sorted(found, key=lambda one: one[2].gathers)
+        return sorted(found, key=lambda step: step[2].gathers)
 
     @property
     def layer_drop(self) -> float:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compress.benchmark.depths import Depths, depth_curve
-from compress.benchmark.figures import DepthCurve, Measured
+from compress.benchmark.figures import DepthCurve, Measurements
 from compress.benchmark.untrained import untrained
 from compress.describe import mistyped
 from compress.distill.layers import LayerTraining
@@ -62,7 +62,7 @@ def carry_out(given: Recipe, console: Console | None = None, command: str | None
     return Run(folder, report, state)
 
 
-def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Measured]:
+def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Measurements]:
     """Run all stages, measure, and return the last state and the measurements."""
     answers = tuple(
         f"checked before the start: {'; '.join(tried.answers)}" for tried in checked.models if tried.answers

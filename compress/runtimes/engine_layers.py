@@ -41,7 +41,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Summary:
+class EngineSummary:
     """Counts over an engine; products and attention blocks are those of the ONNX graph."""
 
     layers: int
@@ -91,7 +91,7 @@ def as_json(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     ]
 
 
-def summarise(layers: list[Layer], graph: Path) -> Summary:
+def summarise(layers: list[Layer], graph: Path) -> EngineSummary:
     """Return the counts of an engine that was built from the ONNX file ``graph``.
 
     A product runs in int8 where the graph gives it int8 on both sides and the layer that computes it reads int8:
@@ -108,7 +108,7 @@ def summarise(layers: list[Layer], graph: Path) -> Summary:
     in_int8 = sum(
         model.quantized(node) and node.name in computed and "Int8" in computed[node.name].inputs for node in products
     )
-    return Summary(len(layers), len(products), in_int8, len(blocks), fused)
+    return EngineSummary(len(layers), len(products), in_int8, len(blocks), fused)
 
 
 def _computes(layer: Layer) -> bool:

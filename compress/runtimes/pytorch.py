@@ -23,7 +23,7 @@ COMPILED = "torch.compile fp16"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form(Variant):
+class TorchVariant(Variant):
     """How a model is changed after loading."""
 
     attention: str | None = None  # transformers' name; None: its default
@@ -31,13 +31,13 @@ class Form(Variant):
     compiled: bool = False
 
 
-AS_LOADED = Form(precision="fp32")
+AS_LOADED = TorchVariant(precision="fp32")
 ON_A_GPU = (
-    Form(name="eager fp32", precision="fp32", attention="eager"),
-    Form(name="eager fp16", precision="fp16", attention="eager", half=True),
-    Form(name="SDPA fp32", precision="fp32", attention="sdpa"),
-    Form(name="SDPA fp16", precision="fp16", attention="sdpa", half=True),
-    Form(name=COMPILED, precision="fp16", attention="sdpa", half=True, compiled=True),
+    TorchVariant(name="eager fp32", precision="fp32", attention="eager"),
+    TorchVariant(name="eager fp16", precision="fp16", attention="eager", half=True),
+    TorchVariant(name="SDPA fp32", precision="fp32", attention="sdpa"),
+    TorchVariant(name="SDPA fp16", precision="fp16", attention="sdpa", half=True),
+    TorchVariant(name=COMPILED, precision="fp16", attention="sdpa", half=True, compiled=True),
 )
 FORMS = {form.name: form for form in (AS_LOADED, *ON_A_GPU)}
 
@@ -66,7 +66,7 @@ class PyTorch(Runtime):
         return self.session(load_model(folder, on=device.torch_device), device, FORMS[variant])
 
     @staticmethod
-    def session(model: PreTrainedModel, device: Device, form: Form) -> Session:
+    def session(model: PreTrainedModel, device: Device, form: TorchVariant) -> Session:
         """Return a model that is loaded already, which is changed to ``form``; raises ModelError."""
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports at every product that it casts
         if form.attention is not None:

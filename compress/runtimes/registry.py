@@ -10,7 +10,7 @@ from compress.runtimes.base import Runtime, Session
 from compress.runtimes.devices import CPU, Device
 from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.pytorch import PyTorch
-from compress.runtimes.tensorrt import TensorRt
+from compress.runtimes.tensorrt import TensorRtRuntime
 
 RUNTIMES: dict[str, Runtime] = {}
 """Of two that load a folder and can run it, the one that was registered later does."""
@@ -22,7 +22,7 @@ def register(runtime: Runtime) -> None:
         raise ValueError(f"there is already a runtime called {runtime.name}")
 
 
-for _runtime in (PyTorch(), OnnxRuntime(), TensorRt()):
+for _runtime in (PyTorch(), OnnxRuntime(), TensorRtRuntime()):
     register(_runtime)
 
 

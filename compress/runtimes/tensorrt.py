@@ -18,7 +18,7 @@ from compress.runtimes.tensorrt_bindings import GET_FULL, GET_RTX, Engine, insta
 ENGINE, LAYERS = ".engine", ".layers.json"  # behind a GPU's generation: sm86.engine, sm86.layers.json
 
 
-class TensorRt(Runtime):
+class TensorRtRuntime(Runtime):
     """Folders with engines, each beside the graph that it was built from."""
 
     name = "tensorrt"

@@ -58,7 +58,7 @@ def targets(capabilities: Sequence[str]) -> list[Target]:
     if capabilities:
         if not _installed(RTX):
             raise CannotBuild(f"building for GPUs of other machines needs TensorRT-RTX, which is missing: {GET_RTX}")
-        return [Target(one, RTX) for one in capabilities]
+        return [Target(capability, RTX) for capability in capabilities]
     here = compute_capability()
     full, rtx = _installed(FULL), _installed(RTX)
     if here is None:

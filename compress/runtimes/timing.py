@@ -19,12 +19,12 @@ WARM_UP = 3  # calls of each runner, at least, before any is timed
 _BAR = "{l_bar}{bar}| [{elapsed}<{remaining}]"
 
 Name = TypeVar("Name")
-Run = Callable[[Any], Any]
+Call = Callable[[Any], Any]
 """What is timed, given one of its feeds."""
 
 
 def time_in_turns(
-    runners: Mapping[Name, Run],
+    runners: Mapping[Name, Call],
     feeds: Mapping[Name, Sequence[Any]],
     calls: int,
     seconds: float,

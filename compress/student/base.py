@@ -28,12 +28,13 @@ from compress.train import same_randomness
 
 @dataclass(frozen=True)
 class Material:
-    """What a student is built with besides the teacher: both tokenizers, and whether rows are pairs of texts."""
+    """What a student is built with besides the teacher: both tokenizers, whether rows are pairs, training texts."""
 
     teacher: Any
     student: Any
     pairs: bool
     pretrained: str | None = None  # the model that the teacher was fine-tuned from
+    rows: Split | None = None  # the training rows
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Student(Stage):
     def own_tokens(self) -> bool:
         """Whether the student tokenizes texts differently from the teacher."""
         return False
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the training texts decide what is built."""
+        return self.own_tokens
 
     @property
     def needs_weights(self) -> bool:
@@ -127,11 +133,11 @@ class Student(Stage):
             with same_randomness():
                 torch.manual_seed(state.seed)
                 ours = self.tokenizer(theirs, state.data.train)
-                material = Material(theirs, ours, state.data.pairs, state.pretrained)
+                material = Material(theirs, ours, state.data.pairs, state.pretrained, state.data.train)
                 student = origin.build(material)
             save_model(student, ours, folder)
 
-        if self.own_tokens:
+        if self.reads_texts:
             made_with.append(state.data.train.fingerprint)
         product = state.workshop.make(Kind("student", revision=1), made_with, work)
         return replace(state, student=Model.of(product), notes=self.notes())

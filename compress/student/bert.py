@@ -11,29 +11,26 @@ from transformers import PreTrainedModel
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
-from compress.errors import DataError, Fault, ModelError
+from compress.errors import DataError, Fault
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
 from compress.families.registry import family_of
-from compress.hub_access import absent
 from compress.known import NOTHING, Known
 from compress.models.auto import from_config
-from compress.models.loading import content_of, load_config, load_model, load_tokenizer, quiet
-from compress.models.positions import longest_row
+from compress.models.loading import content_of, load_config, load_model, quiet
 from compress.models.word_pieces import started_pieces, trained_pieces
-from compress.pipeline.state import State
 from compress.settings import at_least
-from compress.student.base import Material, Origin, Student
+from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
+from compress.student.stand_in import WithStandIn
 from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, where
-from compress.tasks.base import Task
-from compress.tasks.heads import head_of, with_head
+from compress.tasks.heads import head_of
 
 ALL = "all"  # as many layers as the teacher
 
 
 @dataclass(kw_only=True)
-class Bert(Student):
+class Bert(WithStandIn):
     """A model of the teacher's family, BERT or similar: fewer layers, narrower layers."""
 
     layers: int | str | None = None  # how many, or all: as many as the teacher; default: half of them
@@ -64,41 +61,16 @@ class Bert(Student):
             yield Fault("hidden_size", self.hidden_size, f"must be a multiple of student.heads = {self.heads}")
         yield from layer_map_faults("layer_map", self.layer_map)
         yield from name_faults(self.start)
-        teacher = known.teacher
-        if known.only_answers and not self.needs_weights and known.task is not None and not absent(self.start):
-            try:
-                teacher = self.stem(known.task)
-            except ModelError as error:
-                yield Fault("start", None, str(error).rstrip("."))
+        teacher, faults = self.lender("start", known)
+        yield from faults
         if teacher is not None:
             yield from self._against(teacher, known)
         yield from super().faults(known)
 
     @property
-    def needs_weights(self) -> bool:
+    def stands_in(self) -> str | None:
         """A model that weights start from lends its shapes and its tokenizer too."""
-        return self.start in NAMED
-
-    def stem(self, task: Task) -> Any:
-        """Return the configuration of the model that weights start from, with the task's head."""
-        config = load_config(where(self.start))
-        family_of(config)
-        return with_head(config, task.head_config())
-
-    def origin(self, state: State) -> Origin:
-        """Return the teacher's model; where there is none, the one that weights start from."""
-        if state.teacher is not None:
-            return super().origin(state)
-        source, head = where(self.start), state.data.task.head_config()
-        config = load_config(source)
-
-        def tokenizer() -> Any:
-            loaded = load_tokenizer(source)
-            loaded.model_max_length = min(loaded.model_max_length, longest_row(config))
-            return loaded
-
-        key = [content_of(source, config), head]
-        return Origin(key, tokenizer, lambda material: self.build(load_model(source, head=head), material))
+        return None if self.start in NAMED else where(self.start)
 
     def _against(self, teacher: Any, known: Known) -> Iterator[Fault]:
         faults = list(self._size_faults(teacher))
@@ -136,10 +108,10 @@ class Bert(Student):
 
     def made_with(self) -> Any:
         """Of a corpus and of a model that weights start from the content counts, not where they lie."""
-        said: dict[str, Any] = super().made_with() | {"start": self.start if self.start in NAMED else "model"}
+        made: dict[str, Any] = super().made_with() | {"start": self.start if self.start in NAMED else "model"}
         if self.vocabulary_corpus is not None:
-            said["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
-        return said
+            made["vocabulary_corpus"] = read_corpus(self.vocabulary_corpus).fingerprint
+        return made
 
     def started_from(self, pretrained: str | None) -> str | None:
         """Return the content of the model that weights start from, where that is not the teacher."""
@@ -147,7 +119,7 @@ class Bert(Student):
         return None if source is None else content_of(source, load_config(source))
 
     def _source(self, pretrained: str | None) -> str | None:
-        return pretrained if self.start == "pretrained" else None if self.start in NAMED else where(self.start)
+        return pretrained if self.start == "pretrained" else self.stands_in
 
     def config(self, teacher: Any) -> Any:
         """Return the student's configuration; ``teacher`` is left as it was."""
@@ -161,6 +133,7 @@ class Bert(Student):
         )
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
         origin: dict[str, Any] = {"teacher_layers": list(layers)}
+        origin |= family.of_layers(teacher, [layer - 1 for layer in layers])
         for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):
             if getattr(teacher, shape, None):  # an uneven teacher's layers keep their sizes, but where one is asked for
                 origin[shape] = None if asked else [getattr(teacher, shape)[layer - 1] for layer in layers]

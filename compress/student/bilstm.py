@@ -14,11 +14,11 @@ from compress.models.auto import from_config
 from compress.models.bilstm import BiLstmConfig
 from compress.settings import at_least
 from compress.student.base import Material
-from compress.student.words import OfEmbeddings
+from compress.student.words import EmbeddingStudent
 
 
 @dataclass(kw_only=True)
-class BiLstm(OfEmbeddings):
+class BiLstm(EmbeddingStudent):
     """A bidirectional LSTM over word embeddings (Tang et al., arXiv:1903.12136)."""
 
     layers: int = 1  # LSTM layers

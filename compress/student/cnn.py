@@ -15,7 +15,7 @@ from compress.models.auto import from_config
 from compress.models.cnn import CnnConfig
 from compress.settings import at_least
 from compress.student.base import Material
-from compress.student.words import OfEmbeddings
+from compress.student.words import EmbeddingStudent
 
 
 class Pooling(Enum):
@@ -26,7 +26,7 @@ class Pooling(Enum):
 
 
 @dataclass(kw_only=True)
-class Cnn(OfEmbeddings):
+class Cnn(EmbeddingStudent):
     """Convolutions over word embeddings, TextCNN (Kim 2014, arXiv:1408.5882)."""
 
     widths: list[int] = field(default_factory=lambda: [3, 4, 5])  # tokens per filter

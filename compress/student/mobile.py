@@ -20,8 +20,9 @@ from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
 from compress.settings import at_least
-from compress.student.base import Material, Student
+from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
+from compress.student.stand_in import BuiltFromModel
 from compress.tasks.heads import HEAD
 
 
@@ -33,7 +34,7 @@ class Normalization(Enum):
 
 
 @dataclass(kw_only=True)
-class Mobile(Student):
+class Mobile(BuiltFromModel):
     """MobileBERT (Sun et al., arXiv:2004.02984): bottlenecks and stacked feed-forward networks in every layer."""
 
     layers: int | None = None  # how many; default: the teacher's
@@ -53,11 +54,10 @@ class Mobile(Student):
         for name in ("layers", "bottleneck", "heads", "feed_forward_networks", "intermediate_size", "embedding_size"):
             yield from at_least(self, name, 1)
         yield from layer_map_faults("layer_map", self.layer_map)
-        if known.teacher is not None:
-            yield from self._against(known.teacher)
         yield from super().faults(known)
 
-    def _against(self, teacher: Any) -> Iterator[Fault]:
+    def against(self, teacher: Any) -> Iterator[Fault]:
+        """Sizes fit the model that this is built from, and its family is known."""
         family = family_of(teacher)
         if self.copy_weights and not family.sums_embeddings:
             rule = f"cannot start from a teacher of type {teacher.model_type}, whose embeddings are not a sum"

@@ -20,8 +20,9 @@ from compress.models.auto import from_config
 from compress.models.loading import quiet
 from compress.models.low_rank import low_rank
 from compress.settings import at_least
-from compress.student.base import Material, Student
+from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
+from compress.student.stand_in import BuiltFromModel
 
 
 class Share(Enum):
@@ -32,7 +33,7 @@ class Share(Enum):
     feed_forward = "feed_forward"
 
 
-class Start(Enum):
+class LayerStart(Enum):
     """first: the first mapped layer of the teacher; mean: the mean of all mapped layers."""
 
     first = "first"
@@ -40,13 +41,13 @@ class Start(Enum):
 
 
 @dataclass(kw_only=True)
-class Shared(Student):
+class Shared(BuiltFromModel):
     """Layers that share weights, factorised word embeddings (ALBERT, arXiv:1909.11942): smaller, not faster."""
 
     share: Share = Share.all  # what all layers share: all, attention or feed_forward
     layers: int | None = None  # how often the shared layer is applied; default: the teacher's layers
     layer_map: Any = "uniform"  # which teacher layers they start from: uniform, first, last, or a list as [2,4,6]
-    start: Start = Start.first  # what is shared starts from the first of those layers, or from their mean
+    start: LayerStart = LayerStart.first  # what is shared starts from the first of those layers, or from their mean
     embedding_size: int | None = None  # rank of word embeddings; default: a third of the width, 0: not factorised
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -54,14 +55,13 @@ class Shared(Student):
         yield from at_least(self, "layers", 1)
         yield from at_least(self, "embedding_size", 0)
         yield from layer_map_faults("layer_map", self.layer_map)
-        if known.teacher is not None:
-            yield from self._against(known.teacher)
         yield from super().faults(known)
 
-    def _against(self, teacher: Any) -> Iterator[Fault]:
-        if getattr(teacher, "kept_heads", None) or not can_be_taken_apart(teacher):
+    def against(self, teacher: Any) -> Iterator[Fault]:
+        """Sizes fit the model that this is built from, and its family is known."""
+        if getattr(teacher, "kept_heads", None) or not _shares(teacher):
             rule = f"cannot start from a teacher of type {teacher.model_type}"
-            remedy = f"Name an unpruned teacher of a type in {', '.join(FAMILIES)}."
+            remedy = f"Name an unpruned teacher of a type in {', '.join(_sharing())}."
             yield Fault("share", self.share.value, rule, remedy)
             return
         count, most = self.layers or teacher.num_hidden_layers, teacher.num_hidden_layers
@@ -118,7 +118,7 @@ class Shared(Student):
         return student
 
     def _start(self, layers: list[Tensor]) -> Tensor:
-        return layers[0].clone() if self.start is Start.first else torch.stack(layers).mean(0)
+        return layers[0].clone() if self.start is LayerStart.first else torch.stack(layers).mean(0)
 
     def _rank(self, teacher: Any) -> int:
         """Return the rank of the word embeddings; an ELECTRA's that are factorised already stay as they are."""
@@ -126,3 +126,11 @@ class Shared(Student):
             return self.embedding_size
         width = embedding_width(teacher)
         return max(8 * round(width / 24), 1) if width == teacher.hidden_size and width > 1 else 0
+
+
+def _shares(teacher: Any) -> bool:
+    return can_be_taken_apart(teacher) and family_of(teacher).shares_layers
+
+
+def _sharing() -> list[str]:
+    return [name for name, family in FAMILIES.items() if family.shares_layers]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +15,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from compress.data.dataset import Split
 from compress.errors import Fault, ModelError
 from compress.known import NOTHING, Known
+from compress.models.device import device
 from compress.models.low_rank import low_rank
 from compress.models.positions import longest_row
+from compress.models.token_states import principal_components, states_of
 from compress.models.vocabulary import of_words, wordless
-from compress.models.word_pieces import started_pieces
+from compress.models.word_pieces import same_characters, started_pieces
 from compress.pipeline.state import State
 from compress.settings import at_least, between
 from compress.student.base import Material, Origin, Student
@@ -36,22 +37,23 @@ class Pieces(Enum):
     words = "words"
 
 
-class Start(Enum):
-    """teacher: the teacher's word embeddings; random."""
+class WordStart(Enum):
+    """teacher: the teacher's word embeddings; states: what its layers make of each token read alone; random."""
 
     teacher = "teacher"
+    states = "states"
     random = "random"
 
 
 @dataclass(kw_only=True)
-class OfEmbeddings(Student):
+class EmbeddingStudent(Student):
     """Settings that students without attention share."""
 
     tokens: Pieces = Pieces.sub_words  # sub_words: the teacher's; words: those of the training texts
     vocabulary: int = 30000  # number of most frequent words to keep, if tokens are words
     min_count: int = 2  # rarer words become unknown, if tokens are words
     embedding_size: int | None = None  # default: the teacher's, or 300 where it has no model
-    start: Start = Start.teacher  # start of the embeddings: teacher or random; the rest is random
+    start: WordStart = WordStart.teacher  # start of the embeddings: teacher, states or random; the rest is random
     dropout: float = 0.1  # share of units dropped in training
     max_tokens: int | None = None  # where the teacher has no model, longer rows are cut; default: 128
 
@@ -60,7 +62,7 @@ class OfEmbeddings(Student):
     @property
     def needs_weights(self) -> bool:
         """Words that start at random need none."""
-        return self.tokens is not Pieces.words or self.start is not Start.random
+        return self.tokens is not Pieces.words or self.start is not WordStart.random
 
     def stem(self, task: Task) -> Any:
         """Return the sizes that this has where no model of a teacher has others, with the head of the task."""
@@ -113,7 +115,7 @@ class OfEmbeddings(Student):
         """Return the teacher's tokenizer, or one for the words of ``texts``."""
         if self.tokens is Pieces.sub_words:
             return teacher
-        return of_words(teacher, chain(texts.texts, texts.pairs or ()), self.vocabulary, self.min_count)
+        return of_words(teacher, texts.all_texts(), self.vocabulary, self.min_count)
 
     def sizes(self, teacher: Any, material: Material | None) -> dict[str, Any]:
         """Return the configuration values that all such students share."""
@@ -130,19 +132,37 @@ class OfEmbeddings(Student):
 
     def started(self, student: PreTrainedModel, teacher: PreTrainedModel, material: Material | None) -> PreTrainedModel:
         """Return the student with its embeddings as `start` says."""
-        if self.start is Start.random:
+        if self.start is WordStart.random:
             return student
-        known = _word_embeddings(teacher)
         own = student.get_input_embeddings()
         assert isinstance(own, nn.Embedding)
-        weight = known.weight.detach()
-        if self.own_tokens and material is not None:
-            weight = started_pieces(weight, material.teacher, material.student)
+        if self.start is WordStart.states:
+            weight = principal_components(self._states(teacher, material), own.embedding_dim)
+        else:
+            weight = narrowed(self._embeddings(teacher, material), own.embedding_dim)
         with torch.no_grad():
-            own.weight.copy_(narrowed(weight, own.embedding_dim))
+            own.weight.copy_(weight)
             if own.padding_idx is not None:
                 own.weight[own.padding_idx] = 0
         return student
+
+    def _embeddings(self, teacher: PreTrainedModel, material: Material | None) -> Tensor:
+        """Return the teacher's word embeddings of the student's tokens."""
+        weight = _word_embeddings(teacher).weight.detach()
+        if self.own_tokens and material is not None:
+            return started_pieces(weight, material.teacher, material.student)
+        return weight
+
+    def _states(self, teacher: PreTrainedModel, material: Material | None) -> Tensor:
+        """Return the teacher's states of the student's tokens, scaled to the size of its word embeddings."""
+        if material is None:
+            raise ValueError("start=states needs both tokenizers")
+        pieces = [[number] for number in range(teacher.config.vocab_size)]
+        if self.own_tokens:
+            pieces = same_characters(material.teacher, material.student)
+        states = states_of(teacher.to(device()), material.teacher, pieces)  # type: ignore[arg-type]
+        size = _word_embeddings(teacher).weight.detach().square().mean()
+        return states * (size / states.square().mean()).sqrt()
 
 
 def evaluating(model: PreTrainedModel) -> PreTrainedModel:

@@ -106,8 +106,10 @@ def adopt_labels(config: Any, labels: Sequence[str], mapping: Mapping[str, str])
     They are matched as those of `adopt_classes`.
     """
     if config.problem_type != "multi_label_classification":
-        said = f"problem_type is {config.problem_type} in its config.json"
-        raise Refusal(f"was not trained for any number of labels per row ({said}, not multi_label_classification)")
+        trained_for = f"problem_type is {config.problem_type} in its config.json"
+        raise Refusal(
+            f"was not trained for any number of labels per row ({trained_for}, not multi_label_classification)"
+        )
     return _several(head_labels(config), labels, mapping)
 
 

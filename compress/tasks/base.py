@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.tasks.functions import mean_of_softened
 from compress.tasks.paired import SAMPLES, Difference, of_seeds
 
 if TYPE_CHECKING:
@@ -313,6 +314,13 @@ class Task(ABC):
         ``mask`` (batch, tokens) is nonzero on real tokens, of a task `by_token` on those that are read;
         ``temperature`` softens both sides where `distributes`.
         """
+
+    def softened(self, members: Tensor, temperature: float) -> Tensor:
+        """Return the logits of an ensemble whose answer at a temperature is the mean of its members' own at it.
+
+        ``members`` (batch, members, 2, outputs) are the logarithms of their shares in the mean, and their logits.
+        """
+        return mean_of_softened(members[:, :, 0], members[:, :, 1], temperature)
 
     # answers
 

@@ -334,6 +334,8 @@ def _counted(labels: Array, classes: int, *answers: Array) -> Array:
     For each class 1 where it is the label, then for each column of answers 1 where it is the answer, and where it is
     the right one.
     """
-    one = np.eye(classes)
-    true = one[labels]
-    return np.concatenate([true, *(part for side in answers for part in (one[side], one[side] * true))], axis=1)
+    identity = np.eye(classes)
+    true = identity[labels]
+    return np.concatenate(
+        [true, *(part for side in answers for part in (identity[side], identity[side] * true))], axis=1
+    )

@@ -30,6 +30,21 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
     return temperature**2 * functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
+def mean_of_softened(shares: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Return logits (batch, classes) whose softmax at a temperature is the mean of several models' own at it.
+
+    (Hinton et al., arXiv:1503.02531, section 5.2.) Logits are those of the models (batch, models, classes), ``shares``
+    the logarithms of what each counts in the mean, in the same shape.
+    """
+    return temperature * torch.logsumexp(shares + (logits / temperature).log_softmax(-1), dim=1)
+
+
+def mean_of_softened_labels(shares: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Return `mean_of_softened` of each label's own two outcomes: sigmoids at a temperature, and means of sigmoids."""
+    there, absent = (functional.logsigmoid(sign * logits / temperature) for sign in (1, -1))
+    return temperature * (torch.logsumexp(shares + there, dim=1) - torch.logsumexp(shares + absent, dim=1))
+
+
 def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """`soft_target_loss` of each word's own logits (batch, tokens, tags), mean over the words.
 

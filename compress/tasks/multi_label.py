@@ -18,7 +18,7 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_labels
 from compress.tasks.base import LEAST, Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import LONGEST
-from compress.tasks.functions import label_loss, label_soft_target_loss
+from compress.tasks.functions import label_loss, label_soft_target_loss, mean_of_softened_labels
 from compress.tasks.heads import THRESHOLDS
 from compress.tasks.judging import Head, judge_labels
 from compress.tasks.label_lists import listed, names_of
@@ -194,12 +194,20 @@ class MultiLabel(Task):
         if given is not None:
             if unknown := next((name for name in given if name not in self.labels), None):
                 near = nearest(unknown, self.labels).rstrip(".")
-                raise ValueError(f"names {unknown!r}, which is not a label. {near}")
+                raise ValueError(f"names {unknown!r}, which is not a label ({near})")
             return replace(self, weights=tuple(given.get(label, 1.0) for label in self.labels))
         there = labels.sum(0)
         if not there.all():
             raise ValueError(f"cannot balance {self.labels[int(there.argmin())]!r}, which no training row has")
         return replace(self, weights=tuple(float(share) for share in (len(labels) - there) / there))
+
+    def doubts(self, labels: Array) -> Iterator[str]:
+        """Yield that no row has two labels, where that is so."""
+        if np.nansum(labels, axis=-1).max(initial=0) <= 1:
+            yield (
+                "No training row has two labels. If a sign separates them in a field, name it: data.separator; if "
+                "every row has one, task=classification fits better."
+            )
 
     def labelled(self, labels: Tensor) -> Tensor:
         """Return which rows have a label that is known (batch,)."""
@@ -216,6 +224,10 @@ class MultiLabel(Task):
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return `label_soft_target_loss`."""
         return label_soft_target_loss(logits, others, temperature)
+
+    def softened(self, members: Tensor, temperature: float) -> Tensor:
+        """Return `mean_of_softened_labels`."""
+        return mean_of_softened_labels(members[:, :, 0], members[:, :, 1], temperature)
 
     def probabilities(self, logits: Array) -> Array:
         """Return the sigmoid."""

@@ -9,7 +9,7 @@ follows E or S begin a new one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 OUTSIDE = "O"
+STRAY = 0.1  # share of the words up to which tags of no scheme are taken for mistakes
 NONE, BEGIN, INSIDE, END, SINGLE = range(5)
 """Positions as numbers; `NONE` is that of O, and of a word without an answer."""
 _POSITIONS = {"B": BEGIN, "I": INSIDE, "M": INSIDE, "E": END, "L": END, "S": SINGLE, "U": SINGLE}
@@ -117,6 +118,23 @@ def scheme_of(tags: Iterable[str]) -> Scheme:
 def follows_scheme(tags: Iterable[str]) -> bool:
     """Return whether tags mark spans."""
     return scheme_of(tags) is not Scheme.raw
+
+
+def strays(counts: Mapping[str, int]) -> list[str]:
+    """Return the tags that fit no scheme, the rarest first, where nearly all words have one that does; else none.
+
+    ``counts`` are words by tag. The spans of all the others would be lost for a few words that are wrong.
+    """
+    fitting = {tag for tag in counts if tag == OUTSIDE or _MARKED.fullmatch(tag)}
+    odd = sorted(counts.keys() - fitting, key=lambda tag: (counts[tag], tag))
+    marked = any(parted(tag)[0] in (BEGIN, SINGLE) for tag in fitting)
+    return odd if marked and sum(counts[tag] for tag in odd) <= STRAY * sum(counts.values()) else []
+
+
+def in_small_letters(tags: Iterable[str]) -> bool:
+    """Return whether tags mark spans except for small letters, as ``b-person``."""
+    known = set(tags)
+    return not follows_scheme(known) and follows_scheme(tag[:1].upper() + tag[1:] for tag in known)
 
 
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +23,18 @@ from compress.tasks.heads import MARK
 from compress.tasks.judging import Head, judge_classes
 from compress.tasks.paired import Difference
 from compress.tasks.tag_baseline import linear_tagger
-from compress.tasks.tag_schemes import NONE, OUTSIDE, Scheme, Spans, follows_scheme, letters_of, spans_of, written
+from compress.tasks.tag_schemes import (
+    NONE,
+    OUTSIDE,
+    Scheme,
+    Spans,
+    follows_scheme,
+    in_small_letters,
+    letters_of,
+    spans_of,
+    strays,
+    written,
+)
 from compress.tasks.viterbi import likeliest
 from compress.wording import counted, shortened
 
@@ -89,6 +101,8 @@ class Tags(Task):
                     f"({shortened(rows.texts[bad[0]])!r}, {shortened(rows.words[bad[0]])!r}). "
                     f"Give each word one tag; spaces divide both.{more}"
                 )
+
+        _check_scheme(splits)
 
     @classmethod
     def repaired(cls, labels: Sequence[str]) -> list[str]:
@@ -161,7 +175,7 @@ class Tags(Task):
 
     def too_few(self, labels: Array) -> str:
         """Return why, where all words have the same tag."""
-        return "leaves words of one tag only" if len(np.unique(labels[labels != UNLABELLED])) < 2 else ""
+        return "leaves words with one tag only" if len(np.unique(labels[labels != UNLABELLED])) < 2 else ""
 
     # the head of a model
 
@@ -369,6 +383,22 @@ class Tags(Task):
 
     def _counts(self, logits: Array, labels: Array) -> tag_scores.Counts:
         return tag_scores.count(self.spans, self.predictions(logits), labels)
+
+
+def _check_scheme(splits: Sequence[Labelled]) -> None:
+    """Raise DataError where tags nearly mark spans: a few fit no scheme, or all are in small letters."""
+    counts = Counter(tag for rows in splits for label in rows.words for tag in label.split())
+    if in_small_letters(counts):
+        shown = ", ".join(repr(tag) for tag in sorted(counts)[:3])
+        raise DataError(f"{splits[0].source}: the tags ({shown}) mark spans in small letters. Write O, B- and I-.")
+    for odd in strays(counts)[:1]:
+        rows, index = next(
+            (rows, index) for rows in splits for index, label in enumerate(rows.words) if odd in label.split()
+        )
+        raise DataError(
+            f"{rows.place(index)}: the tag {shortened(odd)!r} ({counted(counts[odd], 'word')} of {counts.total():,}) "
+            f"is neither {OUTSIDE} nor one as B-person, as nearly all others are. Correct it, or remove the row."
+        )
 
 
 def _difference_of_recall(sums: Array) -> Array:

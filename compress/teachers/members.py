@@ -161,7 +161,7 @@ def together(
 
     def work(folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(folders[ensemble.chosen - 1])
-        models = [load_model(one) for one in folders]
+        models = [load_model(folder) for folder in folders]
         head = chosen.data.task.head_config()
         whole = joined(
             models, orders, head, combine=ensemble.combine.value, weights=weights, chosen=ensemble.chosen
@@ -176,7 +176,7 @@ def together(
         save_model(whole, tokenizer, folder)
         return {"validation": found}
 
-    product = state.workshop.make(Kind("ensemble", revision=1),
+    product = state.workshop.make(Kind("ensemble", revision=2),
         [
             [after.given_teacher.key for after in made], list(map(list, orders)), ensemble.combine.value, weights,
             ensemble.chosen, state.data.validation.fingerprint, metric,

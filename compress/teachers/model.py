@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.families.registry import principal_config
+from compress.families.registry import FAMILIES, principal_config
 from compress.hub_access import absent, looks_like_a_path
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -26,10 +26,11 @@ from compress.models.evaluate import metric_and_loss, tune
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
+from compress.models.stated import state_family
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
-from compress.settings import at_least, between
+from compress.settings import at_least, between, nearest
 from compress.tasks.adoption import (
     Adoption,
     Refusal,
@@ -72,6 +73,7 @@ class Teacher(BaseTeacher, Training):
     fine_tune: FineTune = FineTune.auto  # auto: only a model that is not yet a classifier; always: any; never
     max_tokens: int = 128  # longer rows are cut, also for the student and every artifact
     max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
+    family: str | None = None  # what the folder holds, where its own files do not say it or are wrong: bert
     trust_remote_code: bool = False  # run code that the model's folder ships
     members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
     copies: int = 1  # how many times to fine-tune `model`, with seeds one apart, as one teacher
@@ -88,6 +90,8 @@ class Teacher(BaseTeacher, Training):
         yield from between(self, "max_unknown", 0, 1)
         yield from at_least(self, "copies", 1)
         yield from at_least(self, "least_steps", 0)
+        if self.family is not None and self.family not in FAMILIES:
+            yield Fault("family", self.family, "is not a family of encoders", nearest(self.family, list(FAMILIES)))
         for name, model in (("model", self.model), *(("members", member) for member in self.members)):
             if not model:
                 yield Fault(name, model, "must name a folder, a hub id or minilm")
@@ -117,9 +121,14 @@ class Teacher(BaseTeacher, Training):
         return [alone] * self.copies + [replace(alone, model=model) for model in self.members]
 
     def source(self) -> str:
-        """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed."""
+        """Return the folder or hub id to load; raises MissingPackageError for a packaged one not installed.
+
+        It is loaded as of the family that is stated here.
+        """
         if self.model not in PACKAGED or Path(self.model).is_dir():
-            return str(Path(self.model).expanduser()) if looks_like_a_path(self.model) else self.model
+            place = str(Path(self.model).expanduser()) if looks_like_a_path(self.model) else self.model
+            state_family(place, self.family)
+            return place
         module, folder, package = PACKAGED[self.model]
         spec = find_spec(module)
         if spec is None or spec.origin is None:
@@ -179,7 +188,7 @@ class Teacher(BaseTeacher, Training):
         each = self.each()
         if len(each) == 1 or not data.label_map:
             return [data] * len(each)
-        configs = [load_config(one.source(), trust_remote_code=self.trust_remote_code) for one in each]
+        configs = [load_config(member.source(), trust_remote_code=self.trust_remote_code) for member in each]
         known = [set(own_names(config, data.task)) for config in configs]
         for name in data.label_map:
             if not any(name in names for names in known):
@@ -267,8 +276,8 @@ class Teacher(BaseTeacher, Training):
         record = self.record("teacher", [product], notes=notes, curves=own[self.chosen - 1].curves)
         record = replace(
             record,
-            seconds=record.seconds + sum(one.seconds for one in own),
-            reused=record.reused and all(one.reused for one in own),
+            seconds=record.seconds + sum(after.seconds for after in own),
+            reused=record.reused and all(after.reused for after in own),
         )
         return replace(chosen, context=state.context, records=state.records).with_teacher(record)
 

@@ -1,13 +1,26 @@
 """Training: one engine for teachers, distillation and recovery; with its settings, row orders and objectives."""
 
 from compress.train.engine import fit
-from compress.train.objective import Objective, Rows, Supervised
+from compress.train.objective import Objective, Supervised, TrainingRows
 from compress.train.order import LengthGrouped, Order, grouped_by_length
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training, encoder_faults, freeze_faults, parameter_faults
 from compress.train.summary import summary
 
 __all__ = [
-    "Decay", "LengthGrouped", "Objective", "Order", "Precision", "Rows", "Supervised", "Training", "encoder_faults",
-    "fit", "freeze_faults", "grouped_by_length", "parameter_faults", "same_randomness", "summary",
+    "Decay",
+    "LengthGrouped",
+    "Objective",
+    "Order",
+    "Precision",
+    "Supervised",
+    "Training",
+    "TrainingRows",
+    "encoder_faults",
+    "fit",
+    "freeze_faults",
+    "grouped_by_length",
+    "parameter_faults",
+    "same_randomness",
+    "summary",
 ]  # fmt: skip

@@ -116,7 +116,7 @@ def rank(metrics: Mapping[str, float]) -> list[float]:
     return [next(iter(metrics.values())), -metrics.get("loss", 0.0)]
 
 
-class Bar(TrainerCallback):
+class ProgressBar(TrainerCallback):
     """A progress bar with the time left and the last logged loss."""
 
     def __init__(self, title: str) -> None:

@@ -25,9 +25,9 @@ from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
-from compress.train.callbacks import Bar, Keeper
+from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
-from compress.train.objective import Objective, Rows
+from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training
@@ -37,7 +37,7 @@ CURVE_POINTS = 40  # points of a training curve
 
 def fit(
     objective: Objective,
-    tokens: Rows,
+    tokens: TrainingRows,
     settings: Training,
     *,
     seed: int,
@@ -97,7 +97,7 @@ def fit(
         _frozen(objective.trained, settings.freeze),
     ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        trainer = Engine(
+        trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,
             train_dataset=tokens,
@@ -110,7 +110,7 @@ def fit(
             objective, settings, folder, validate, order, interruption,
             least_steps=least_steps, validate_every=validate_every,
         )  # fmt: skip
-        trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, Bar(title)]
+        trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, ProgressBar(title)]
         if checkpoint and finished(checkpoint):
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -132,7 +132,7 @@ def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, 
     return {parameter: share * shares.get(parameter, 1.0) for parameter, share in decayed.items()}
 
 
-class Engine(Trainer):
+class ObjectiveTrainer(Trainer):
     """The Trainer with our batch order, learning rates per parameter, and the parts of the loss in its log."""
 
     order: Order

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from compress.models.outputs import INPUTS
 
 
-class Rows(Protocol):
+class TrainingRows(Protocol):
     """Rows to train on, by number and in batches."""
 
     @property

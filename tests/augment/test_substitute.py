@@ -20,7 +20,7 @@ from compress.augment.words import cut, is_word
 from compress.data.dataset import Split
 from compress.errors import DataError, ModelError
 from compress.models.loading import quiet, save_model
-from tests.conftest import CONFIGS, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_tokenizer
+from tests.conftest import CONFIGS, EVERY_FAMILY, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_tokenizer
 
 WORDS = VOCABULARY[5:]
 TEXT = "the film, @x is very awful and 3 so dull"  # "3" is unknown to the tiny tokenizer
@@ -48,7 +48,7 @@ def mlm(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_candidates_are_the_most_probable_words_where_the_word_is_masked(family: str, tmp_path: Path) -> None:
     model, tokenizer = tiny_mlm(family), tiny_tokenizer(family)
     save_model(model, tokenizer, tmp_path)

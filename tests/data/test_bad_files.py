@@ -132,7 +132,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
         {"train": "train.json"},
         ["line 1: a JSON list", "jq -c"],
     ),
-    "json number": ({"train.jsonl": JSON + "7\n"}, {"train": "train.jsonl"}, ["line 41: a JSON number, not an object"]),
+    "json number": ({"train.jsonl": JSON + "7\n"}, {"train": "train.jsonl"}, ["line 41: a number, not a JSON object"]),
     "json key": ({"train.jsonl": JSON + '{"label": "n"}\n'}, {"train": "train.jsonl"}, ["line 41: has no 'text'"]),
     "json text": (
         {"train.jsonl": JSON + '{"label": "n", "text": 7}\n'},
@@ -183,7 +183,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], dict[str, Any], list[str]]] = {
     "too few rows to cut": (
         {"train.tsv": "pos\ta\nneg\tb\n"},
         {},
-        ["2 rows are too few to cut test rows", "data.test"],
+        ["2 rows cannot be cut into training and test rows", "data.test"],
     ),
 }
 

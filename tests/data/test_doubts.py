@@ -258,7 +258,7 @@ def test_a_label_that_nothing_can_hold_is_refused(tmp_path: Path, label: str, re
         (b"version https://git-lfs.github.com/spec/v1\noid 1\n", ".parquet", "git lfs pull"),
         (b"<!DOCTYPE html>\n<html>\n", ".tsv", "a web page"),
         (ROWS.encode("utf-16-le"), ".tsv", "NUL byte"),
-        (b"null\n", ".json", "a JSON null, not an object"),
+        (b"null\n", ".json", "null, not a JSON object"),
         (b"[]\n", ".json", "a JSON list"),
         (ROWS.replace("\n", "\r").encode(), ".tsv", "lines end in CR alone"),
         (COMMAS.replace("\n", "\r").encode(), ".csv", "lines end in CR alone"),

@@ -134,6 +134,14 @@ def test_one_label_per_row_is_still_a_class(tmp_path: Path) -> None:
     assert Files(train=tsv(tmp_path / "a.tsv", rows)).load("auto", 1).task == Classification(NAMES)
 
 
+def test_a_sign_that_was_not_recognised_is_asked_about_where_no_row_has_two_labels(tmp_path: Path) -> None:
+    data = Files(train=tsv(tmp_path / "a.tsv", ROWS, "/")).load("multi_label", 1)
+    assert any(note.startswith("No training row has two labels.") for note in data.notes)
+    assert not any(
+        "two labels" in note for note in Files(train=tsv(tmp_path / "b.tsv", ROWS)).load("multi_label", 1).notes
+    )
+
+
 BAD: dict[str, tuple[list[tuple[Any, str]] | list[str], dict[str, Any], str]] = {
     "twice": ([*ROWS, (["far", "far"], "x")], {}, r"a\.jsonl, line 61: the label 'far' stands twice in this row"),
     "everywhere": ([([*names, "all"], text) for names, text in ROWS], {}, "every row has the label 'all'"),

@@ -186,6 +186,27 @@ BAD: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
         "a.jsonl", lines([{"text": "ab cd", "spans": [[0, 5, "x"], [3, 5, "y"]]}]), {},
         ["the span 'cd' shares a word with the one before it"],
     ),
+    "names of columns": (
+        "a.conll", "word\tner\n" + columns(ROWS), {}, ["line 1: 'word' and 'ner' are names of columns"],
+    ),
+    "other names of columns": (
+        "a.conll", "Mot\tétiquette\n" + columns(ROWS), {},
+        ["line 1: the tag 'étiquette' (1 word of 81) is neither O nor one as B-person"],
+    ),
+    "a tag of no scheme": (
+        "a.conll", columns([*ROWS, ("Cy", "X-per")]), {}, ["line 105: the tag 'X-per' (1 word of 81) is neither O"],
+    ),
+    "tags in small letters": (
+        "a.conll", columns([(text, tags.lower()) for text, tags in ROWS]), {},
+        ["('b-loc', 'b-per', 'i-loc') mark spans in small letters"],
+    ),
+    "a text among lists of words": (
+        "a.jsonl", lines([{"tokens": "a b", "tags": ["O", "O"]}, {"tokens": ["a"], "tags": ["B-x"]}]), {},
+        ["line 1: a text with a list, where others have lists of words"],
+    ),
+    "columns of zeros and ones": (
+        "a.conll", columns(ROWS), {"label_columns": ["a", "b"]}, ["Leave out data.label_columns"],
+    ),
     "another task": ("a.conll", columns(ROWS), {"task": "classification"}, ["its rows are written for task=tags"]),
 }  # fmt: skip
 
@@ -223,3 +244,14 @@ def test_lists_of_a_hub_folder_and_of_python_are_read_alike(tmp_path: Path) -> N
     for given in (table, [(text.split(), tags.split()) for text, tags in ROWS]):
         recipe = settled(Recipe(data=given, cache=str(tmp_path / "cache")))  # type: ignore[arg-type]
         assert rows_of(recipe.data.load("auto", 1)) == set(ROWS)
+
+
+def test_rare_tags_of_no_scheme_are_classes_where_many_words_have_them(tmp_path: Path) -> None:
+    data = load(tmp_path, "a.conll", columns([*ROWS, *[(f"x{n} y", "NOUN VERB") for n in range(8)]]))
+    assert isinstance(data.task, Tags)
+    assert data.task.is_raw
+
+
+def test_names_of_numbers_stand_once() -> None:
+    (fault,) = (fault for fault in Files(train="a.jsonl", label_names=["O", "O"]).faults() if "twice" in fault.rule)
+    assert fault.setting == "label_names"

@@ -33,7 +33,7 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
 from compress.tasks.classification import Classification
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe
 from tests.test_train import tokens
@@ -181,7 +181,7 @@ def test_the_encoder_learns_and_the_classifier_is_handed_on_untouched(
     assert after.records[-1].notes[0].startswith("80 texts without labels")
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @pytest.mark.parametrize("kind", STAGES)
 def test_every_family_can_be_prepared(kind: type[OnCorpus], family: str, corpus: str, tmp_path: Path) -> None:
     source = save_language_model(tmp_path / "pretrained", family)

@@ -49,7 +49,7 @@ from compress.student.shared import Shared
 from compress.tasks.classification import Classification
 from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.train import Objective, fit, same_randomness
-from tests.conftest import CONFIGS, FAMILY_NAMES, reviews, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import CONFIGS, EVERY_FAMILY, LIKE_BERT, reviews, tiny_batch, tiny_model, tiny_tokenizer
 
 TASK = Classification(("bad", "good"))
 WANTED = {HIDDEN: (0, 1, 2, 3, 4), SCORES: (1, 2, 3, 4), **dict.fromkeys(RELATIONS, (1, 2, 3, 4))}
@@ -111,7 +111,7 @@ def test_a_rate_of_zero_asks_nothing_of_chance() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @pytest.mark.parametrize("skipped", [{2}, {4}, {1, 3}, {1, 2, 3}])
 def test_losses_and_gradients_are_those_of_a_loop_over_the_layers_that_ran(
     family: str, skipped: set[int], drawn: Callable[..., None]
@@ -157,7 +157,7 @@ def test_losses_and_gradients_are_those_of_a_loop_over_the_layers_that_ran(
         torch.testing.assert_close(ours[place], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_gradient_of_skipped_layers_is_zero_and_not_missing(family: str, drawn: Callable[..., None]) -> None:
     made, student, _ = training(family, {"soft": SoftTargets(), "hidden": HiddenStates()})
     drawn(1, 4)
@@ -344,7 +344,7 @@ def test_an_interrupted_training_draws_on_and_ends_with_the_same_weights(stop_at
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_students_whose_layers_are_known_are_accepted(family: str) -> None:
     teacher = tiny_model(family)
     student = Bert(layers=2).build(teacher)

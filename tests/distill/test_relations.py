@@ -29,7 +29,7 @@ from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, KEYS, QUERIES, RELATIONS, SCORES, VALUES
 from compress.student.bert import Bert
 from compress.tasks.functions import soft_target_loss, token_soft_target_loss
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import LIKE_BERT, tiny_batch, tiny_model
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
 EVERYTHING = {HIDDEN: (0, 1, 2, 3, 4), SCORES: (1, 2, 3, 4), **dict.fromkeys(RELATIONS, (1, 2, 3, 4))}
@@ -188,7 +188,7 @@ def test_equal_inputs_have_no_loss() -> None:
     assert token_soft_target_loss(states, states, MASK, 4.0).item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_queries_keys_and_values_are_those_of_the_layer(family: str) -> None:
     from compress.families.base import linear

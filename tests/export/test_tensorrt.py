@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from compress.benchmark.stage import Benchmark
 from compress.data.dataset import Dataset, Split
 from compress.export.onnx import Onnx
-from compress.export.tensorrt import Precision, TensorRt, command
+from compress.export.tensorrt import EnginePrecision, TensorRt, command
 from compress.export.triton import not_served
 from compress.known import Known
 from compress.models.loading import quiet, save_model
@@ -31,7 +31,7 @@ from compress.quantize.symmetric import last_products
 from compress.runtimes import tensorrt_bindings
 from compress.runtimes.devices import CPU
 from compress.runtimes.engine_layers import Layer, read_layers, summarise
-from compress.runtimes.tensorrt import TensorRt as Runtime
+from compress.runtimes.tensorrt import TensorRtRuntime
 from compress.runtimes.tensorrt_bindings import RTX, CannotBuild, Target, build, targets
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
@@ -70,7 +70,7 @@ def state_in(folder: Path) -> State:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The artifacts of all precisions for two GPUs, by precision."""
-    stage = TensorRt(precisions=list(Precision), compute_capabilities=CAPABILITIES, rows=8)
+    stage = TensorRt(precisions=list(EnginePrecision), compute_capabilities=CAPABILITIES, rows=8)
     after = stage(state_in(tmp_path_factory.mktemp("engines")))
     return {artifact.precision: artifact for artifact in after.artifacts}
 
@@ -96,7 +96,7 @@ def test_products_run_in_int8_but_for_the_classifier_and_attention_stays_fused(b
         counts = summarise(layers(built["int8"], gpu), built["int8"].folder / "model.onnx")
         assert (counts.int8_products, counts.products) == (PRODUCTS - 1, PRODUCTS)
         assert (counts.fused_attention, counts.attention) == (BLOCKS, BLOCKS)
-    executed = Runtime().executed(built["int8"].folder, CPU)
+    executed = TensorRtRuntime().executed(built["int8"].folder, CPU)
     assert executed is not None
     assert (executed.int8, executed.products) == (PRODUCTS - 1, PRODUCTS)
 
@@ -184,7 +184,7 @@ def test_timings_go_from_one_build_to_the_next_in_a_file(built: dict[str, Any], 
 
 
 def test_without_a_gpu_the_graph_and_the_command_are_left_ready(state: State) -> None:
-    stage = TensorRt(precisions=[Precision.fp16], batch=[1, 4, 8], tokens=[2, 16, 32])
+    stage = TensorRt(precisions=[EnginePrecision.fp16], batch=[1, 4, 8], tokens=[2, 16, 32])
     artifact = stage(state).artifacts[-1]
     assert artifact.unmeasured.startswith("not built: there is no NVIDIA GPU here")
     assert not list(artifact.folder.glob("*.engine"))
@@ -274,12 +274,12 @@ def test_settings_that_cannot_be_are_refused_before_work() -> None:
     def faults(**settings: Any) -> list[str]:
         return [str(fault) for fault in all_faults(TensorRt(**settings))]
 
-    assert not faults(precisions=[Precision.int8], compute_capabilities=["7.5", "12.1"], tokens=[2, 64, 64])
+    assert not faults(precisions=[EnginePrecision.int8], compute_capabilities=["7.5", "12.1"], tokens=[2, 64, 64])
     assert "12.0" in faults(compute_capabilities=["9.0"])[0]
     assert "smallest, best, largest" in faults(batch=[8, 1, 32])[0]
     assert "from 2" in faults(tokens=[1, 8, 16])[0]
     assert faults(precisions=[])
-    assert faults(precisions=[Precision.fp16, Precision.fp16])
+    assert faults(precisions=[EnginePrecision.fp16, EnginePrecision.fp16])
     too_long = list(TensorRt(tokens=[2, 64, 128]).faults(Known(student=BertConfig(max_position_embeddings=64))))
     assert "64 tokens" in str(too_long[0])
 
@@ -297,7 +297,9 @@ def test_a_run_lists_engines_as_built_and_not_measured_and_makes_nothing_twice(
             files, teacher_folder, tmp_path,
             export={
                 "onnx": Onnx(),
-                "tensorrt": TensorRt(precisions=[Precision.fp16, Precision.int8], compute_capabilities=["8.6"], rows=8),
+                "tensorrt": TensorRt(
+                    precisions=[EnginePrecision.fp16, EnginePrecision.int8], compute_capabilities=["8.6"], rows=8
+                ),
             },
             prune={}, quantize={},
             benchmark=Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),

@@ -23,7 +23,7 @@ from compress.data.dataset import Dataset, Split
 from compress.errors import ModelError, RecipeError
 from compress.export.onnx import Onnx
 from compress.export.tensorrt import Engines
-from compress.export.triton import Device, Tokenize, Triton
+from compress.export.triton import InstanceKind, Tokenize, Triton
 from compress.models.loading import load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.artifact import Artifact
@@ -37,7 +37,7 @@ from compress.run.predict import predict
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import EVERY_FAMILY, WITH_TYPES, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.export.triton_server import RequestError, Server, config, kind, listening, load
 from tests.run.test_recipe import made, recipe, report
 
@@ -201,7 +201,7 @@ def test_without_rounding_dynamic_int8_says_what_compress_predict_says(state: Ca
 
 
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_server_reads_texts_as_training_did(family: str, paired: bool, state: Callable[..., State]) -> None:
     before = state(family, paired=paired)
     folder = repository(before)
@@ -211,7 +211,7 @@ def test_the_server_reads_texts_as_training_did(family: str, paired: bool, state
     given = {"TEXT": column(TEXTS)} | ({"TEXT_PAIR": column(seconds)} if paired else {})
     said = Server(folder).infer("text_to_tokens", given)
     assert set(said) == set(tokenizer.model_input_names)
-    assert ("token_type_ids" in said) == (family in ("bert", "electra"))
+    assert ("token_type_ids" in said) == (family in WITH_TYPES)
     expected = tokens.batch(np.arange(len(TEXTS)))
     for name, numbers in said.items():
         np.testing.assert_array_equal(numbers, expected[name].numpy())
@@ -313,7 +313,7 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
     curl = next(line for line in page.splitlines() if line.startswith("curl"))
     [one] = json.loads(curl.split("'")[1])["inputs"]
     assert (one["name"], one["datatype"], one["shape"]) == ("TEXT", "BYTES", [1, 1])
-    alone = (repository(before, tokenize=Tokenize.client, device=Device.gpu) / "README.md").read_text()
+    alone = (repository(before, tokenize=Tokenize.client, device=InstanceKind.gpu) / "README.md").read_text()
     assert "--gpus=all" in alone
     assert "pip install --quiet" not in alone
     graph = onnx.load(before.artifacts[-1].folder / "model.onnx")
@@ -322,7 +322,7 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
 
 def test_settings_reach_the_configs(state: Callable[..., State]) -> None:
     settings = {"max_batch_size": 4, "max_queue_delay_microseconds": 250, "instances": 3, "threads": 2}
-    folder = repository(state(), device=Device.gpu, preferred_batch_sizes=[2, 4], **settings)
+    folder = repository(state(), device=InstanceKind.gpu, preferred_batch_sizes=[2, 4], **settings)
     said = config(folder / "onnx")
     assert said.max_batch_size == config(folder / "onnx_text").max_batch_size == 4
     assert said.dynamic_batching.max_queue_delay_microseconds == 250

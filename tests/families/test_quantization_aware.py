@@ -26,7 +26,7 @@ from compress.onnx.graph import write_onnx
 from compress.runtimes.devices import CPU
 from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.train import Supervised, Training, fit
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model
 from tests.student.reloading import check_reloading
 from tests.test_train import TASK, tokens
 
@@ -47,7 +47,7 @@ def trained(model: PreTrainedModel, family: str, scheme: FakeQuantization) -> Pr
     return fake.eval()
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_what_is_made_fake_keeps_family_shape_and_weights(family: str) -> None:
     model = pruned(family)
     fake = fake_quantized(model, FakeQuantization())

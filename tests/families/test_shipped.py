@@ -29,8 +29,9 @@ from compress.prune.width import narrow
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.shared import Shared
+from compress.student.static import Static
 from compress.tasks.classification import Classification
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_ensemble import joined as ensemble_of_three
 from tests.student.test_words import PAIRS, TEXTS, built
 
@@ -50,6 +51,7 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
     made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
     made["cnn"] = built(Cnn(filters=5), TEXTS)[0], "bert"
+    made["static"] = built(Static(bigrams=50), TEXTS)[0], "bert"
     made["ensemble"] = ensemble_of_three(), "bert"
     tasks = {"main": Classification(("bad", "good")), "topic": Classification(("film", "music", "other"))}
     heads = {name: task.head_config() for name, task in tasks.items()}
@@ -170,7 +172,7 @@ def test_with_the_package_no_code_of_a_folder_runs_whatever_is_trusted(
     assert "trust" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_types_of_transformers_need_no_code_and_get_none(family: str, tmp_path: Path) -> None:
     save_model(tiny_model(family), tiny_tokenizer(family), tmp_path)
     assert not (tmp_path / CODE).exists()

@@ -16,7 +16,7 @@ from compress.families.registry import family_of
 from compress.families.skipping import observe_without
 from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model
 
 ALL = (1, 2, 3, 4)
 SUBSETS = [set(chosen) for count in range(1, 5) for chosen in combinations(ALL, count)]
@@ -80,7 +80,7 @@ def test_scores_queries_keys_and_values_keep_the_numbers_of_their_layers(family:
         assert torch.equal(ours[3], theirs[2])
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_nothing_skipped_is_the_model_itself_and_padding_never_matters(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
@@ -90,7 +90,7 @@ def test_nothing_skipped_is_the_model_itself_and_padding_never_matters(family: s
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_skipped_layers_are_not_computed(family: str) -> None:
     model, batch, ran = tiny_model(family), tiny_batch(family=family), []
     for number, layer in enumerate(family_of(model.config).layers(model), start=1):
@@ -100,7 +100,7 @@ def test_skipped_layers_are_not_computed(family: str) -> None:
     assert ran == [2, 3]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_model_is_left_as_it_was_also_when_a_run_fails(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     observe(model, batch, HIDDEN)  # transformers installs its own hooks at the first call

@@ -18,16 +18,18 @@ from compress.families.registry import family_of
 from compress.models.ensemble import EnsembleForSequenceClassification, combined, ensemble, principal
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe, parameters
-from compress.models.quantities import HIDDEN, KEYS, MEMBERS, RELATIONS, SCORES, softened
+from compress.models.quantities import HIDDEN, KEYS, MEMBERS, RELATIONS, SCORES
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.tasks.classification import Classification
+from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 from tests.conftest import tiny_batch, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
 from tests.test_train import tokens
 
 LABELS = Classification(("bad", "good"))
+SEVERAL = MultiLabel(("cheap", "near"))
 WEIGHTS = [1.0, 3.0, 0.5]
 
 
@@ -108,6 +110,47 @@ def test_soft_targets_are_the_mean_of_the_members_answers_at_the_temperature(
         torch.testing.assert_close(parts["soft"], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["probabilities", "confidence"])
+@torch.no_grad()
+def test_soft_targets_of_several_labels_are_the_mean_of_each_labels_answers_at_the_temperature(how: str) -> None:
+    """Against loops; an ensemble is among the members."""
+    inner = joined(how, head=SEVERAL.head_config())
+    one = ensemble(
+        [tiny_model(seed=5), inner], [[0, 1], [1, 0]], SEVERAL.head_config(), combine=how, weights=[1.0, 2.0], chosen=1
+    )
+    losses, batch, student, temperature = {"soft": SoftTargets(temperature=4.0)}, tiny_batch(), tiny_model(seed=9), 4.0
+    wanted_of_it = wanted(losses.values(), (), (0, 0), one.config)
+    assert wanted_of_it == {MEMBERS: (0,)}
+    ours = (observe(student, batch).logits / temperature).sigmoid()
+    alone = observe(tiny_model(seed=5), batch).logits
+    within = observe(inner, batch).logits.flip(-1)
+    parts = [observe(member, batch).logits for member in members()]
+    parts[1] = parts[1].flip(-1)
+    expected = 0.0
+    for row in range(len(ours)):
+        for label in range(2):
+            shares = [
+                weight * sure(how, said[row, label]) for weight, said in zip([1, 2], [alone, within], strict=True)
+            ]
+            own = [said[row, 1 - label] for said in parts]  # the second label of the ensemble is the inner one's first
+            inner_shares = [weight * sure(how, logit) for weight, logit in zip(WEIGHTS, own, strict=True)]
+            inner_mean = sum(s * torch.sigmoid(o / temperature) for s, o in zip(inner_shares, own, strict=True))
+            inner_mean = inner_mean / sum(inner_shares)
+            mean = shares[0] * torch.sigmoid(alone[row, label] / temperature) + shares[1] * inner_mean
+            mean = mean / sum(shares)
+            q = ours[row, label]
+            expected += mean * torch.log(mean / q) + (1 - mean) * torch.log((1 - mean) / (1 - q))
+    task = SEVERAL
+    found = Distillation(student, losses, FromModel(one, wanted_of_it), one.config, task=task).eval()(batch, 0.0)[1]
+    torch.testing.assert_close(found["soft"], temperature**2 * expected / ours.numel(), rtol=1e-4, atol=1e-6)
+
+
+def sure(how: str, logit: torch.Tensor) -> float:
+    """Return how sure a member is of one label's answer, where that weighs."""
+    share = float(torch.sigmoid(logit))
+    return max(share, 1 - share) if how == "confidence" else 1.0
+
+
 def test_what_members_say_is_asked_of_a_mean_of_probabilities_only() -> None:
     soft, mse = SoftTargets(), LogitsMSE()
     assert wanted([soft], (), (0, 0), joined().config) == {MEMBERS: (0,)}
@@ -122,8 +165,8 @@ def test_members_of_a_member_are_members() -> None:
     outer = ensemble(
         [tiny_model(), inner], [[0, 1], [1, 0]], LABELS.head_config(), combine="probabilities", weights=[1, 2], chosen=1
     )
-    found = softened(observe(outer, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1)
-    mean = softened(observe(inner, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1).flip(-1)
+    found = LABELS.softened(observe(outer, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1)
+    mean = LABELS.softened(observe(inner, batch, MEMBERS)[MEMBERS][0], 3.0).div(3).softmax(-1).flip(-1)
     torch.testing.assert_close(found, (observe(tiny_model(), batch).logits.div(3).softmax(-1) + 2 * mean) / 3)
 
 

@@ -7,12 +7,12 @@ import torch
 
 from compress.models.heads import output_parameters, with_outputs
 from compress.models.outputs import observe
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model
 
 HEAD = {"id2label": {0: "c", 1: "a", 2: "new"}, "label2id": {"c": 0, "a": 1, "new": 2}, "num_labels": 3}
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_outputs_are_taken_over_by_number(family: str) -> None:
     model = tiny_model(family, num_labels=3)
@@ -24,7 +24,7 @@ def test_outputs_are_taken_over_by_number(family: str) -> None:
     torch.testing.assert_close(observe(model, batch).logits, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_one_logit_and_a_zero_give_the_sigmoid_as_probability(family: str) -> None:
     model = tiny_model(family, num_labels=1)

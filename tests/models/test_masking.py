@@ -15,7 +15,7 @@ from compress.families.registry import FAMILIES
 from compress.models.loading import load_model, save_model
 from compress.models.masking import Masked, Pattern, hold_zeros, mask, masked_modules, masks, matrices, settle
 from compress.models.outputs import observe
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import LIKE_BERT, tiny_batch, tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_scores_the_gradient_is_exact() -> None:
     assert torch.autograd.gradcheck(masked, (weight,))
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 def test_the_matrices_are_all_of_the_encoder_and_word_embeddings_when_asked(family: str) -> None:
     model = tiny_model(family)
     found = matrices(model)
@@ -126,7 +126,7 @@ def test_the_matrices_are_all_of_the_encoder_and_word_embeddings_when_asked(fami
     assert [name.rpartition(".")[2] for name in extra] == ["word_embeddings"]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 def test_zeros_are_written_said_held_and_gone_back_on_by_nothing(family: str, tmp_path: Path) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     kept = torch.rand(16, 16, generator=torch.Generator().manual_seed(3)) > 0.5

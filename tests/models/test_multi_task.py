@@ -17,7 +17,7 @@ from compress.models.quantities import HIDDEN, SCORES
 from compress.tasks.classification import Classification
 from compress.tasks.registry import task_of_config
 from compress.tasks.regression import Regression
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
 
 TASKS = {
@@ -32,7 +32,7 @@ def several(family: str = "bert") -> MultiTaskForSequenceClassification:
     return with_heads(tiny_model(family), HEADS, "main")
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_the_main_task_is_answered_as_by_the_student_and_others_by_their_own_heads(family: str) -> None:
     student, batch = tiny_model(family), tiny_batch(family=family)
@@ -47,7 +47,7 @@ def test_the_main_task_is_answered_as_by_the_student_and_others_by_their_own_hea
     assert torch.equal(observe(model, batch).logits, own.logits)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_a_head_taken_out_is_a_stock_classifier_that_says_the_same(family: str) -> None:
     model, batch = several(family), tiny_batch(family=family)

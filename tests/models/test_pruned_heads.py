@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from compress.errors import ModelError
 from compress.families.registry import FAMILIES
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_batch, tiny_model
+from tests.conftest import LIKE_BERT, save_tiny, tiny_batch, tiny_model
 
 PRUNED = {"0": [0, 2], "3": [1]}
 
@@ -38,7 +38,7 @@ def pruned_by_transformers_4(folder: Path, family: str, pruned: dict[str, list[i
     return folder
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 def test_they_answer_as_the_whole_model_with_those_heads_silenced(tmp_path: Path, family: str) -> None:
     folder = pruned_by_transformers_4(tmp_path / "pruned", family, PRUNED)
     whole = tiny_model(family, num_labels=2)

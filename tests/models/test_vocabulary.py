@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.models import BPE, Unigram, WordPiece
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import RobertaProcessing
+from tokenizers.pre_tokenizers import Metaspace, Whitespace
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, RobertaConfig
 
 from compress.data import Files
@@ -88,11 +92,58 @@ def test_merges_of_byte_pairs_are_kept_as_far_as_they_are_needed(tmp_path: Path)
     assert smaller.decode(smaller("zebras", add_special_tokens=False).input_ids) == "zebras"  # spelt in bytes
 
 
+def unigram(scores: dict[str, float], *, byte_fallback: bool = False) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as XLM-R's: its mask is numbered behind all pieces."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*((token, 0.0) for token in special), *scores.items(), ("<mask>", 0.0)]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=3, byte_fallback=byte_fallback))
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        mask_token="<mask>", cls_token="<s>", sep_token="</s>", model_max_length=32,
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_of_unigram_pieces_those_stay_that_keep_the_likeliest_cut(data: st.DataObject) -> None:
+    """Any scores, also equal ones, and characters that no piece has."""
+    words = st.text("abcdé", min_size=1, max_size=6)
+    scores = data.draw(st.dictionaries(st.text("▁abcd", min_size=1, max_size=4), st.sampled_from([-1.0, -2.5, -7.0])))
+    texts = [" ".join(text) for text in data.draw(st.lists(st.lists(words, min_size=1), min_size=1, max_size=4))]
+    tokenizer = unigram(scores)
+    keep = sorted(used_pieces(tokenizer, [np.array(tokenizer(text).input_ids) for text in texts], texts))
+    smaller = with_pieces(tokenizer, keep)
+    assert len(smaller) == len(keep)
+    for text in texts:
+        assert smaller.tokenize(text) == tokenizer.tokenize(text)
+        assert [keep[number] for number in smaller(text).input_ids] == tokenizer(text).input_ids
+
+
+def test_unknown_characters_stay_as_unlikely_as_they_were() -> None:
+    """An unknown character costs ten more than the least likely piece, here zzz, whether that is used or not."""
+    scores = {"▁": -1.0, "a": -1.0, "c": -16.0, "d": -16.0, "aéb": -30.0, "cd": -30.0, "bcd": -1.0, "zzz": -50.0}
+    tokenizer, texts = unigram(scores), ["aébcd", "bcd"]
+    keep = sorted(used_pieces(tokenizer, [np.array(tokenizer(text).input_ids) for text in texts], texts))
+    cheaper = [number for number in keep if number != tokenizer.convert_tokens_to_ids("zzz")]
+    assert with_pieces(tokenizer, keep).tokenize(texts[0]) == tokenizer.tokenize(texts[0]) == ["▁", "aéb", "cd"]
+    assert with_pieces(tokenizer, cheaper).tokenize(texts[0]) == ["▁", "a", "é", "bcd"]
+
+
+def test_bytes_that_spell_unknown_characters_stay() -> None:
+    tokenizer = unigram({"▁": -1.0, "a": -2.0} | {f"<0x{byte:02X}>": -9.0 for byte in range(256)}, byte_fallback=True)
+    smaller = with_pieces(tokenizer, sorted(used_pieces(tokenizer, [np.array(tokenizer("a").input_ids)], ["a"])))
+    assert smaller.tokenize("aé") == tokenizer.tokenize("aé") == ["▁", "a", "<0xC3>", "<0xA9>"]
+
+
 def test_other_kinds_of_tokenizers_are_refused() -> None:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0)), unk_token="<unk>"
-    )
-    with pytest.raises(ModelError, match="Unigram"):
+    class Backend:
+        def to_str(self) -> str:
+            return json.dumps({"model": {"type": "Other", "vocab": {}}, "added_tokens": []})
+
+    tokenizer = SimpleNamespace(backend_tokenizer=Backend(), all_special_ids=[])
+    with pytest.raises(ModelError, match="Other"):
         used_pieces(tokenizer, [], [])
 
 

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from compress.onnx.graph import input_names, write_onnx
 from compress.onnx.half import MASKED, float_tensors, half_values, in_half, kept_in_fp32
-from tests.conftest import FAMILY_NAMES, Graphs, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, Graphs, tiny_batch, tiny_model, tiny_tokenizer
 
 
 def run(model: Path | Any, batch: dict[str, Any]) -> Any:
@@ -50,7 +50,7 @@ def small(nodes: list[Any], constants: dict[str, Any], width: int) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_every_family_says_nearly_the_same_and_answers_in_fp32(family: str, tmp_path: Path, graphs: Graphs) -> None:
     source, batch = graphs(family), inputs(family)
     onnx.save(in_half(onnx.load(source)), tmp_path / "half.onnx")

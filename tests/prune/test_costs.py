@@ -14,7 +14,7 @@ from compress.models.outputs import parameters
 from compress.onnx.graph import input_names
 from compress.prune.costs import GONE, Shape, counted, shape_of, widths
 from compress.prune.latency_table import measured_costs
-from tests.conftest import CONFIGS, FAMILY_NAMES, tiny_model, tiny_tokenizer
+from tests.conftest import CONFIGS, EVERY_FAMILY, FAMILY_NAMES, tiny_model, tiny_tokenizer
 
 SIZE = st.one_of(st.just(GONE), st.tuples(st.integers(1, 4), st.sampled_from([8, 16, 24, 32])))
 
@@ -33,7 +33,7 @@ def test_counts_are_those_of_the_pruned_model(shape: Shape, family: str) -> None
     assert counted(model, 4, "parameters", 1).of(shape) == parameters(smaller)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_table_of_an_uneven_model_counts_it_too(family: str) -> None:
     model = shrink(tiny_model(family), heads=[[0], [1, 2], [0, 1, 2, 3], [3]], units=[[0], [*range(30)], [7], [1, 2]])
     assert counted(model, 4, "parameters", 1).of(shape_of(model.config)) == parameters(model)

@@ -13,10 +13,10 @@ from compress.prune.heads import PruneHeads
 from compress.prune.parts import HEADS
 from compress.prune.rounds import Scope, choose, normalised
 from compress.tasks.functions import hard_label_loss
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_importance_is_the_mean_absolute_slope_of_each_rows_loss_in_the_gate(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     importance = importance_of(model, HEADS, [batch], "gradient")

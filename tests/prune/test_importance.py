@@ -12,7 +12,7 @@ from compress.models.quantities import HIDDEN
 from compress.prune.criteria import importance_of
 from compress.prune.parts import CHANNELS, HEADS, LAYERS, UNITS
 from compress.tasks.functions import hard_label_loss
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model
 
 Batch = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ def loss_of(model: nn.Module, batch: Batch) -> float:
         return float(hard_label_loss(observe(model, batch).logits.double(), batch["labels"]))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_units_importance_is_the_slope_of_the_loss_when_its_outgoing_weights_are_scaled(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     slopes = importance_of(model, UNITS, [batch], "gradient")
@@ -70,7 +70,7 @@ def test_molchanovs_importance_is_the_squared_slope_of_a_mini_batchs_mean_loss()
         torch.testing.assert_close(by_row, fisher)  # a batch of one row is a row
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_activation_is_the_mean_absolute_output_of_a_unit_over_real_tokens(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     importance = importance_of(model, UNITS, [batch], "activation")
@@ -112,7 +112,7 @@ def test_the_squared_slope_of_a_head_is_at_least_the_square_of_the_mean_slope() 
         assert bool((squares >= slopes**2 * 0.999).all())
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_layers_loss_is_that_of_the_model_without_it(family: str) -> None:
     from compress.families.forms.uneven import shrink
 

@@ -15,7 +15,7 @@ from compress.families.skipping import observe_without
 from compress.models.loading import load_model, save_model
 from compress.models.outputs import observe
 from compress.prune.layers import PruneLayers, Selection, every_other
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model, tiny_tokenizer
 
 DIVIDED = [(layers, parts) for layers in range(2, 25) for parts in range(2, layers + 1) if layers % parts == 0]
 
@@ -50,7 +50,7 @@ def test_a_ratio_is_the_share_that_leaves(ratio: float, left: int) -> None:
     assert len(every_other(4, stage.remaining(4, 1.0))) == left
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_a_cut_says_what_the_model_says_with_those_layers_skipped_also_after_reloading(
     family: str, tmp_path: Path

@@ -12,7 +12,7 @@ from compress.families.registry import family_of
 from compress.models.outputs import observe
 from compress.prune.costs import GONE, shape_of
 from compress.prune.sensitivity import Sensitivity, ranking_of
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model
 
 HEADS = [torch.tensor(scores) for scores in ([4.0, 1, 3, 2], [1.0, 2, 3, 4], [2.0, 1, 4, 3], [1.0, 3, 2, 4])]
 UNITS = [torch.arange(32.0).roll(5 * layer) for layer in range(4)]
@@ -32,7 +32,7 @@ def divergence(model: PreTrainedModel, smaller: PreTrainedModel, batches: list[d
     return total / rows
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_layers_loss_is_the_divergence_of_the_model_with_that_layer_alone_cut(family: str) -> None:
     model = tiny_model(family)
     batches = [tiny_batch(family=family), tiny_batch(rows=2, tokens=5, seed=1, family=family)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +29,22 @@ from compress.models.masking import matrices, own_weight
 from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
 from compress.prune.layers import PruneLayers
+from compress.prune.methods import zero_smallest
+from compress.prune.methods.movement import Movements
 from compress.prune.neurons import PruneNeurons
 from compress.prune.rounds import Scope
-from compress.prune.weights import Method, PruneWeights, zero_smallest
+from compress.prune.weights import PruneWeights
 from compress.quantize.int8 import DynamicInt8
 from compress.quantize.qat import QuantizationAware
 from compress.run.check import check
 from compress.run.recipe import Recipe
+from compress.run.result import Run
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import BERT_NOW, FAMILY_NAMES, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
+from tests.conftest import BERT_NOW, EVERY_FAMILY, VOCABULARY, reviews, save_tiny, tiny_batch, tiny_model, write_tsv
 from tests.run.test_recipe import recipe, report
 
-MOVEMENT = {"method": Method.movement, "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
+MOVEMENT = {"method": "movement", "begin": 0.1, "every": 1, "score_learning_rate": 0.05}
 
 
 def share(model: Any, **which: Any) -> list[float]:
@@ -64,7 +69,7 @@ def test_movement_scores_sum_what_training_moves_and_the_highest_stay() -> None:
     # Sanh et al., eq. 3, for gradient descent: S = -rate · sum over steps of ∂L/∂W' · W
     student = tiny_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     objective = Distillation(student, {"hard": HardLabels()}).train()
-    how = Sparsify(sparsity=0.6, movement=True, begin=0.25, end=0.75, every=1)
+    how = Sparsify(sparsity=0.6, scores=Movements(0.01), begin=0.25, end=0.75, every=1)
     objective.masks = masks = Masks(student, how)
     expected = [torch.zeros_like(one) for one in masks.scores]
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
@@ -121,12 +126,12 @@ def test_magnitudes_are_asked_no_more_when_all_zeros_are_there() -> None:
     assert not torch.equal(masked.mask, magnitude > magnitude.flatten().kthvalue(128).values)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @pytest.mark.parametrize("together", [True, False])
 def test_the_smallest_leave_exactly_as_many_as_asked(family: str, together: bool) -> None:
     model = tiny_model(family)
     whole = [own_weight(module).clone() for module in matrices(model).values()]
-    zero_smallest(model, model, Sparsify(sparsity=0.3, together=together), 0.3)
+    zero_smallest(model, model, Sparsify(sparsity=0.3, together=together))
     left = [own_weight(module) for module in matrices(model).values()]
     for before, after in zip(whole, left, strict=True):
         assert torch.equal(after[after != 0], before[after != 0])
@@ -184,8 +189,26 @@ METHODS = {
     "movement": PruneWeights(sparsity=0.6, recovery_epochs=2, **MOVEMENT),
     "blocks": PruneWeights(sparsity=0.5, pattern="4x2", **MOVEMENT),
     "two_of_four": PruneWeights(sparsity=0.5, pattern="2:4"),
-    "lottery": PruneWeights(method=Method.lottery, sparsity=0.6, rounds=2, recovery_epochs=2),
+    "lottery": PruneWeights(method="lottery", sparsity=0.6, rounds=2, recovery_epochs=2),
 }
+
+
+DEPLOYED: dict[str, Any] = {"quantize": {"dynamic": DynamicInt8()}, "export": {"onnx": Onnx()}}
+
+Finished = Callable[[str], tuple[Path, Run]]
+
+
+@pytest.fixture(scope="module")
+def finished(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Give the folder of a whole run with a method and what it returned; each is made once."""
+
+    @cache
+    def made(name: str) -> tuple[Path, Run]:
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copytree(begun, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("begun"))
+        return folder, tiny(folder, METHODS[name], **DEPLOYED).run()
+
+    return made
 
 
 @pytest.mark.parametrize(
@@ -195,10 +218,10 @@ METHODS = {
         for name in METHODS
     ],
 )
-def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(name: str, world: Path) -> None:
-    stage = METHODS[name]
-    deployed: dict[str, Any] = {"quantize": {"dynamic": DynamicInt8()}, "export": {"onnx": Onnx()}}
-    tiny(world, stage, **deployed).run()
+def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(
+    name: str, finished: Finished
+) -> None:
+    stage, (world, _) = METHODS[name], finished(name)
     model = load_model(world / "run" / "student")
     stock = AutoModelForSequenceClassification.from_pretrained(world / "run" / "student")
     assert type(stock).__module__.startswith("transformers.")
@@ -221,7 +244,7 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
     for artifact in said["artifacts"]:
         assert artifact["agreement"] > (0.999 if artifact["precision"] == "fp32" else 0.9)
     before = {path.name for path in (world / "cache").iterdir()}
-    assert all(record.reused for record in tiny(world, stage, **deployed).run().state.records)
+    assert all(record.reused for record in tiny(world, stage, **DEPLOYED).run().state.records)
     assert {path.name for path in (world / "cache").iterdir()} == before
 
 
@@ -238,7 +261,8 @@ def assert_zeros_are_zeros(path: Path) -> None:
         assert float((one == zero).mean()) >= 0.599  # of 512 weights, 307
 
 
-def test_what_is_trained_later_keeps_the_zeros(world: Path) -> None:
+def test_what_is_trained_later_keeps_the_zeros(finished: Finished, tmp_path: Path) -> None:
+    world = shutil.copytree(finished("movement")[0], tmp_path / "world", ignore=shutil.ignore_patterns("run"))
     learned = QuantizationAware(epochs=1, learning_rate=2e-3, agreement=0.9)
     tiny(world, METHODS["movement"], quantize={"qat": learned}).run()
     (trained,) = (world / "cache").glob("qat_training-*")
@@ -251,8 +275,9 @@ def test_what_is_trained_later_keeps_the_zeros(world: Path) -> None:
     )
 
 
-def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world: Path) -> None:
-    state = tiny(world, METHODS["lottery"]).run().state
+def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(finished: Finished) -> None:
+    world, run = finished("lottery")
+    state = run.state
     tickets = sorted((world / "cache").glob("weights-*"), key=lambda path: (path / "product.json").stat().st_mtime_ns)
     assert len(tickets) == 2
     assert state.undistilled is not None
@@ -272,9 +297,9 @@ def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(world
 
 @pytest.mark.parametrize("name", [pytest.param("magnitude", marks=pytest.mark.slow), "movement"])
 def test_an_interrupted_training_ends_with_the_same_weights(
-    name: str, world: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, world: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny(world, METHODS[name]).run().state.given_student
+    whole = finished(name)[1].state.given_student
     original, calls = Masks.step, iter(range(10**6))
 
     def interrupted(self: Masks, progress: float) -> None:
@@ -283,7 +308,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         original(self, progress)
 
     monkeypatch.setattr(Masks, "step", interrupted)
-    again = tiny(world, METHODS[name], output=str(world / "again"), cache=str(world / "again-cache"))
+    again = tiny(world, METHODS[name])
     with pytest.raises(KeyboardInterrupt):
         again.run()
     resumed = again.run().state.given_student
@@ -313,11 +338,13 @@ def test_after_uneven_pruning_of_every_family(family: str, world: Path) -> None:
         (PruneWeights(pattern="2:4", sparsity=0.6), "sparsity"),
         (PruneWeights(pattern="2:4", scope=Scope.all), "scope"),
         (PruneWeights(pattern="half"), "pattern"),
+        (PruneWeights(scope=Scope.raw), "scope"),
+        (PruneWeights(method="magnitudes"), "method"),
         (PruneWeights(begin=0.8), "begin"),
-        (PruneWeights(method=Method.movement, recovery_epochs=0), "recovery_epochs"),
-        (PruneWeights(method=Method.lottery, recovery_epochs=0), "recovery_epochs"),
-        (PruneWeights(method=Method.movement, begin=0.7), "end"),
-        (PruneWeights(method=Method.lottery, schedule=Curve.linear), "schedule"),
+        (PruneWeights(method="movement", recovery_epochs=0), "recovery_epochs"),
+        (PruneWeights(method="lottery", recovery_epochs=0), "recovery_epochs"),
+        (PruneWeights(method="movement", begin=0.7), "end"),
+        (PruneWeights(method="lottery", schedule=Curve.linear), "schedule"),
         (PruneWeights(rounds=5), "rounds"),
         (PruneWeights(score_learning_rate=0.1), "score_learning_rate"),
     ],
@@ -330,7 +357,7 @@ def test_what_makes_no_sense_is_refused(stage: PruneWeights, setting: str) -> No
     ("prune", "said"),
     [
         ({"weights": PruneWeights(), "heads": PruneHeads()}, "must come last"),
-        ({"heads": PruneHeads(), "weights": PruneWeights(method=Method.lottery)}, "from before distillation"),
+        ({"heads": PruneHeads(), "weights": PruneWeights(method="lottery")}, "from before distillation"),
         ({"neurons": PruneNeurons(), "weights": PruneWeights(pattern="2:4")}, "must divide the sizes"),
         ({"weights": PruneWeights(pattern="7x1")}, "does not divide bert.encoder.layer.0"),
         ({"weights": PruneWeights(pattern="4x1", embeddings=True)}, "does not divide bert.embeddings.word"),

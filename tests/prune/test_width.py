@@ -38,7 +38,6 @@ from compress.prune.criteria import importance_of
 from compress.prune.gradual import Curve
 from compress.prune.heads import PruneHeads
 from compress.prune.parts import CHANNELS
-from compress.prune.parts.channels import stream
 from compress.prune.width import PruneWidth, channel_magnitude, narrow
 from compress.run.predict import predict
 from compress.student.bert import Bert
@@ -46,7 +45,16 @@ from compress.student.bilstm import BiLstm
 from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.tasks.functions import hard_label_loss
-from tests.conftest import BERT_NOW, FAMILY_NAMES, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import (
+    BERT_NOW,
+    EVERY_FAMILY,
+    FAMILY_NAMES,
+    LIKE_BERT,
+    save_tiny,
+    tiny_batch,
+    tiny_model,
+    tiny_tokenizer,
+)
 from tests.run.test_recipe import made, recipe
 from tests.student.reloading import check_reloading
 
@@ -61,7 +69,7 @@ def uneven(family: str) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("keep", [KEEP, [1, 5, 7, 15], [14, 15]])  # of the last two torch-pruning loses the order
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 def test_every_tensor_loses_these_channels_where_it_reads_or_writes_states_and_nothing_else(
     family: str, keep: list[int]
 ) -> None:
@@ -109,7 +117,7 @@ def test_what_is_left_computes_as_a_model_that_was_always_so_narrow_with_heads_o
         assert torch.equal(ours[SCORES][layer], theirs[SCORES][layer])
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_padding_and_batches_change_nothing_in_a_narrow_model(family: str) -> None:
     model, batch = narrow(uneven(family), KEEP), tiny_batch(family=family)
@@ -143,7 +151,7 @@ def test_one_model_after_another_gives_what_each_gives_alone() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_channels_are_named_by_their_first_numbers_and_the_order_of_prunings_does_not_matter(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
@@ -219,7 +227,7 @@ def scaled(model: PreTrainedModel, channel: int, factor: float) -> PreTrainedMod
     return copied
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_everywhere(family: str) -> None:
     model, batch = tiny_model(family).double(), tiny_batch(family=family)
@@ -240,13 +248,14 @@ def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_
         assert squares[channel].item() == pytest.approx(sum(x * x for x in found) / 3, rel=1e-3, abs=1e-8)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(family: str) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)
     importance = importance_of(model, CHANNELS, [batch], "activation")[0]
     seen: list[Tensor] = []
-    handles = [part.register_forward_hook(lambda _, given, said: seen.append(said)) for part in stream(model)]
+    stream = family_of(model.config).stream(model)
+    handles = [part.register_forward_hook(lambda _, given, said: seen.append(said)) for part in stream]
     states = observe(model, batch, HIDDEN)[HIDDEN]
     for handle in handles:
         handle.remove()
@@ -263,7 +272,7 @@ def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(famil
         assert importance[channel].item() == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_magnitude_is_the_mean_squared_weight_of_a_channel_over_all_that_reads_or_writes_it(family: str) -> None:
     model, names = uneven(family), FAMILIES[family]
@@ -447,7 +456,7 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_models_of_real_size_are_traced_and_narrowed(family: str) -> None:
     with quiet():

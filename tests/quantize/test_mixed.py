@@ -23,8 +23,8 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.quantize.hessian import hessian_traces, omegas, squared_error
 from compress.quantize.int8 import StaticInt8
-from compress.quantize.mixed import Grain, Mixed, Precisions, RankedBy, Sensitivity
-from compress.quantize.qdq import Scheme
+from compress.quantize.mixed import Grain, Mixed, MixedSearch, Precisions, RankedBy
+from compress.quantize.qdq import IntegerScheme
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
 from compress.tasks.base import Array
@@ -72,7 +72,7 @@ def test_omega_is_that_of_the_whole_hessian_of_a_model() -> None:
         )
         weight_count, error = weight.numel(), squared_error(weight, True, 127)
         omega += trace / weight_count * error
-    found = omegas(model, tokens, Scheme(), probes=400, seed=0)
+    found = omegas(model, tokens, IntegerScheme(), probes=400, seed=0)
     assert found["head"] == pytest.approx(omega, rel=0.25)
     assert set(found) == {
         "embeddings",
@@ -113,7 +113,7 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
     data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
     state = replace(State.begin(data, Workshop(tmp_path), 0), student=Model(save_tiny(tmp_path / "student"), "student"))
-    told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
+    told = Told(None, {name: [name] for name in Told.spoilt}, {}, IntegerScheme())
     mixed = Mixed(max_drop=max_drop)
     nodes, sensitivity = mixed.choose(state, told, tiny_tokenizer(), tokenize(split, tiny_tokenizer(), 32))
     assert nodes == [name for name in Told.spoilt if name not in spared]
@@ -125,7 +125,7 @@ def test_the_most_sensitive_go_back_first_and_no_more_than_needed(
     assert by_name["b"].drop == pytest.approx(0.3)
     assert by_name["d"].sensitivity == 0
     assert {name for name, part in by_name.items() if part.precision == "fp32"} == set(spared)
-    assert Sensitivity.of(sensitivity.report()["sensitivity"]) == sensitivity
+    assert MixedSearch.of(sensitivity.report()["sensitivity"]) == sensitivity
 
 
 def test_a_bound_of_the_fall_spares_more_than_the_fall_itself(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_bound_of_the_fall_spares_more_than_the_fall_itself(tmp_path: Path) ->
     split = Split(texts, labels=np.arange(20, dtype=np.int64) % 2)
     data = Dataset("made up", Classification(("bad", "good")), split, split, split.take(np.array([0])))
     state = replace(State.begin(data, Workshop(tmp_path), 0), student=Model(save_tiny(tmp_path / "student"), "student"))
-    told = Told(None, {name: [name] for name in Told.spoilt}, {}, Scheme())
+    told = Told(None, {name: [name] for name in Told.spoilt}, {}, IntegerScheme())
     tokens = tokenize(split, tiny_tokenizer(), 32)
     spared = [
         Mixed(max_drop=0.5, bound=bound).choose(state, told, tiny_tokenizer(), tokens)[1] for bound in (False, True)

@@ -28,7 +28,7 @@ from compress.pipeline.workshop import Workshop
 from compress.quantize.calibrated import clipped
 from compress.quantize.calibration import Collector, RangeRule, even_batches, measure_ranges, of_softmax
 from compress.quantize.int8 import DynamicInt8, StaticInt8, WeightBits
-from compress.quantize.qdq import Scheme, activations, nodes_by_part, parts_of_activations, prepared, with_qdq
+from compress.quantize.qdq import IntegerScheme, activations, nodes_by_part, parts_of_activations, prepared, with_qdq
 from compress.quantize.ranges import Calibration
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.recipe import Recipe
@@ -70,7 +70,7 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(
 ) -> None:
     tokens, path = rows(family=family), graphs(family)
     model, nodes, ranges = names_and_ranges(path, tokens, RangeRule())
-    ours = with_qdq(model, nodes, ranges, Scheme())
+    ours = with_qdq(model, nodes, ranges, IntegerScheme())
     onnx.save(model, tmp_path / "prepared.onnx")
     kinds = ["MatMul", "Gemm", "Gather"]
     quantize_static(
@@ -250,7 +250,7 @@ def test_attentions_own_products_can_stay_in_floats(tmp_path: Path, graphs: Grap
     parts = nodes_by_part(model, attention=False, embeddings=False)
     nodes = [node for part in parts.values() for node in part]
     ranges = measure_ranges(model, activations(model, nodes), rows(8), RangeRule(), 0).ranges
-    onnx.save(with_qdq(model, nodes, ranges, Scheme()), tmp_path / MODEL)
+    onnx.save(with_qdq(model, nodes, ranges, IntegerScheme()), tmp_path / MODEL)
     executed = OnnxRuntime().executed(tmp_path, CPU)
     assert executed is not None
     assert (executed.int8, executed.products) == (26, 34)

@@ -40,7 +40,7 @@ from compress.run.predict import predict
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, write_tsv
+from tests.conftest import EVERY_FAMILY, reviews, save_tiny, write_tsv
 
 QUICK = Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
 BASELINES = replace(QUICK, tfidf=True, labels_only=True)
@@ -352,7 +352,7 @@ def test_all_faults_are_told_at_once_before_anything_is_written(tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, rows in (("train", 60), ("validation", 16), ("test", 24)):

@@ -35,7 +35,7 @@ from compress.runtimes.devices import CPU, CUDA, Device, device_fault, register_
 from compress.runtimes.onnxruntime import OnnxCudaSession, graph_session, inference_session
 from compress.runtimes.pytorch import COMPILED, FORMS, ON_A_GPU, PyTorch
 from compress.runtimes.registry import RUNTIMES, register, runtime_of
-from compress.runtimes.tensorrt import TensorRt
+from compress.runtimes.tensorrt import TensorRtRuntime
 from compress.runtimes.timing import time_in_turns
 from compress.settings import all_faults
 from tests.conftest import Graphs, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer, write_tsv
@@ -320,7 +320,7 @@ def test_folders_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     (tmp_path / "model" / MODEL).touch()
     assert runtime_of(tmp_path / "model").name == "onnxruntime"
     (tmp_path / "model" / "sm90.engine").touch()
-    assert TensorRt().owns(tmp_path / "model")
+    assert TensorRtRuntime().owns(tmp_path / "model")
     assert runtime_of(tmp_path / "model").name == "onnxruntime"  # the engine's own graph, where the engine cannot run
     assert not CountingRuntime().owns(tmp_path / "model")
     (tmp_path / "model" / MARK).touch()

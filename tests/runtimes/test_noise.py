@@ -80,8 +80,9 @@ def test_a_noisy_measurement_is_repeated_once_and_the_quieter_one_is_kept(
     given, made = iter(measurements), []
     seen = iter(loads)
 
-    def measure(look: Callable[[], None]) -> dict[Any, list[float]]:
+    def measure(look: Callable[[], None], left: float) -> dict[Any, list[float]]:
         look()
+        assert left == (1000 - sum(made[0]) if made else 1000)
         made.append(next(given))
         return {("a", False): made[-1]}
 
@@ -89,10 +90,26 @@ def test_a_noisy_measurement_is_repeated_once_and_the_quieter_one_is_kept(
         value = next(seen)
         return Load(read=lambda: value)
 
-    spent, known = quieter(measure, [1.0], load)
+    spent, known = quieter(measure, [1.0], 1000, load)
     assert spent == {("a", False): kept}
     assert known is not None
     assert len(made) == calls
+
+
+@pytest.mark.parametrize(("rows", "seconds", "calls"), [(1, 240, 1), (1, 250, 1), (1, 300, 2), (80, 240, 2)])
+def test_what_is_repeated_fits_into_the_time_that_is_left_except_for_one_pass_over_rows(
+    rows: int, seconds: float, calls: int
+) -> None:
+    """80 calls that take 240 seconds leave 0, 3 and 20 calls' time."""
+    given: list[float] = []
+
+    def measure(look: Callable[[], None], left: float) -> dict[Any, list[float]]:
+        given.append(left)
+        return {("a", False): BURST}
+
+    quieter(measure, [1.0] * rows, seconds, lambda: Load(read=lambda: 1))
+    assert sum(BURST) == 240
+    assert given == [seconds, seconds - 240][:calls]
 
 
 def test_the_load_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:

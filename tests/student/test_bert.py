@@ -12,7 +12,7 @@ from compress.models.outputs import observe
 from compress.models.quantities import HIDDEN, SCORES
 from compress.student.bert import Bert
 from compress.student.layer_map import layer_map, layer_map_faults
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model
+from tests.conftest import EVERY_FAMILY, tiny_batch, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_is_no_layer_map_is_refused(choice: object) -> None:
     assert [fault.setting for fault in layer_map_faults("layer_map", choice)] == ["layer_map"]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_a_student_with_all_layers_is_the_teacher(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
@@ -53,7 +53,7 @@ def test_a_student_with_all_layers_is_the_teacher(family: str) -> None:
     )
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
     teacher = tiny_model(family)
     student = Bert(layers=2, layer_map=[1, 4]).build(teacher)
@@ -63,7 +63,7 @@ def test_a_shallow_student_starts_from_the_mapped_layers(family: str) -> None:
             assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
 def test_a_narrow_student_has_the_widths_asked_for(family: str) -> None:
     student = Bert(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(tiny_model(family))
@@ -95,7 +95,7 @@ def test_what_does_not_fit_the_teacher_is_refused(student: Bert, setting: str) -
     assert [fault.setting for fault in student.faults(Known(teacher=tiny_model().config))] == [setting]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_number_of_heads_or_units_that_is_asked_for_is_that_of_every_layer_of_an_uneven_teacher_too(
     family: str,
 ) -> None:

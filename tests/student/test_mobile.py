@@ -17,11 +17,11 @@ from compress.models.quantities import HIDDEN, SCORES
 from compress.onnx.graph import write_onnx
 from compress.student.base import Material
 from compress.student.mobile import Mobile, Normalization
-from tests.conftest import FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import LIKE_BERT, tiny_batch, tiny_model, tiny_tokenizer
 from tests.student.reloading import check_reloading
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_states_and_scores_of_every_layer_compare_with_the_teachers(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)
@@ -61,7 +61,7 @@ def test_embeddings_of_full_rank_are_the_teachers(family: str) -> None:
         torch.testing.assert_close(ours, observe(teacher, batch, HIDDEN)[HIDDEN][0][real], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 @torch.no_grad()
 def test_without_normalisation_embeddings_start_where_its_mean_effect_puts_them(family: str) -> None:
     teacher, batch = tiny_model(family), tiny_batch(family=family)

@@ -25,7 +25,7 @@ from compress.student.bert import Bert
 from compress.student.start import name_faults
 from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, reviews, save_tiny, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import recipe
 
 HEAD = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
@@ -51,7 +51,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_pretrained_is_what_the_teacher_was_before_with_a_head_of_its_own(family: str, tmp_path: Path) -> None:
     origin = save_tiny(tmp_path / "pretrained", family, seed=9)
     state = a_state(tmp_path, family, str(origin))
@@ -66,7 +66,7 @@ def test_pretrained_is_what_the_teacher_was_before_with_a_head_of_its_own(family
     assert student.config.id2label == {0: "bad", 1: "good"}
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_folder_gives_each_layer_its_own_and_a_head_for_the_same_labels(family: str, tmp_path: Path) -> None:
     state = a_state(tmp_path, family)
     earlier = Bert(layers=2, start="random").build(tiny_model(family, **HEAD))

@@ -25,7 +25,7 @@ from compress.student.mobile import Mobile
 from compress.student.shared import Shared
 from compress.tasks.heads import with_head
 from compress.tasks.tags import Tags
-from tests.conftest import CONFIGS, FAMILY_NAMES, tiny_tokenizer
+from tests.conftest import CONFIGS, LIKE_BERT, tiny_tokenizer
 from tests.student.test_words import last_state
 
 TASK = Tags(("O", "B-a", "I-a"))
@@ -105,7 +105,7 @@ def test_taggers_do_not_read_padding_and_say_the_same_when_loaded_or_exported(na
     np.testing.assert_allclose(tokens.gathered([([0, 1, 2], logits)]), together, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", LIKE_BERT)
 def test_students_of_every_family_have_the_teachers_head_per_token(family: str) -> None:
     teacher, tokenizer = tagger(family), tiny_tokenizer(family)
     material = Material(tokenizer, tokenizer, pairs=False)

@@ -28,8 +28,9 @@ from compress.quantize.int8 import DynamicInt8
 from compress.student.base import Material
 from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn, Pooling
-from compress.student.words import OfEmbeddings, Pieces, Start, narrowed
-from tests.conftest import FAMILY_NAMES, save_tiny, tiny_model, tiny_tokenizer
+from compress.student.static import Static
+from compress.student.words import EmbeddingStudent, Pieces, WordStart, narrowed
+from tests.conftest import EVERY_FAMILY, save_tiny, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
@@ -40,11 +41,12 @@ STUDENTS = (
     BiLstm(hidden_size=4, fully_connected_size=10, layers=2, embedding_size=8),
     Cnn(filters=5),
     Cnn(filters=4, widths=[2], pooling=Pooling.mean, embedding_size=20),
+    Static(bigrams=50, embedding_size=8, hidden_size=6),
 )
-NAMES = ("bilstm", "two layers", "cnn", "mean")
+NAMES = ("bilstm", "two layers", "cnn", "mean", "static")
 
 
-def built(student: OfEmbeddings, split: Split, family: str = "bert") -> tuple[PreTrainedModel, Any]:
+def built(student: EmbeddingStudent, split: Split, family: str = "bert") -> tuple[PreTrainedModel, Any]:
     teacher, theirs = tiny_model(family), tiny_tokenizer(family)
     ours = student.tokenizer(theirs, split)
     torch.manual_seed(1)
@@ -128,9 +130,9 @@ def test_a_filter_answers_at_every_real_token_and_the_answers_are_pooled(pooling
 
 @pytest.mark.parametrize("student", STUDENTS, ids=NAMES)
 @pytest.mark.parametrize("split", [TEXTS, PAIRS], ids=["texts", "pairs"])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 @torch.no_grad()
-def test_padding_never_changes_logits(student: OfEmbeddings, split: Split, family: str) -> None:
+def test_padding_never_changes_logits(student: EmbeddingStudent, split: Split, family: str) -> None:
     model, tokenizer = built(student, split, family)
     tokens = tokenize(split, tokenizer, 32)
     together = predict_rows(model, tokens)
@@ -181,7 +183,7 @@ def exported_cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("student", "split", "family"), list(exported_cases()))
 def test_onnx_says_the_same_for_any_batch_and_length(
-    student: OfEmbeddings, split: Split, family: str, tmp_path: Path
+    student: EmbeddingStudent, split: Split, family: str, tmp_path: Path
 ) -> None:
     import onnxruntime
 
@@ -239,15 +241,22 @@ def test_narrower_embeddings_keep_what_inner_products_keep_most() -> None:
 
 
 def test_embeddings_may_start_at_random() -> None:
-    model, _ = built(Cnn(start=Start.random), TEXTS)
+    model, _ = built(Cnn(start=WordStart.random), TEXTS)
     assert not torch.equal(model.get_input_embeddings().weight, tiny_model().get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("name", ["bilstm", "cnn"])
+WHOLE: dict[str, tuple[EmbeddingStudent, float]] = {
+    "bilstm": (BiLstm(tokens=Pieces.words, hidden_size=8), 1e-2),
+    "cnn": (Cnn(tokens=Pieces.words, filters=8), 1e-2),
+    "static": (Static(tokens=Pieces.words, bigrams=100, embedding_size=8), 3e-2),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     save_tiny(tmp_path / "teacher")
-    student = BiLstm(tokens=Pieces.words, hidden_size=8) if name == "bilstm" else Cnn(tokens=Pieces.words, filters=8)
-    distill = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=6, learning_rate=1e-2, batch_size=16)
+    student, rate = WHOLE[name]
+    distill = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=6, learning_rate=rate, batch_size=16)
     parts = {"student": student, "distill": distill, "quantize": {"dynamic": DynamicInt8()}}
     recipe(files, tmp_path / "teacher", tmp_path, **parts, prune={"vocabulary": PruneVocabulary()}).run()
     said = json.loads((tmp_path / "run" / "report.json").read_text())

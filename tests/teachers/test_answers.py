@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from compress.distill.stage import Distill
 from compress.distill.theseus import Theseus
 from compress.errors import ModelError, RecipeError
 from compress.files import hash_text
+from compress.known import Known
 from compress.models.loading import save_model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
@@ -35,7 +36,8 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.mobile import Mobile
 from compress.student.saved import Saved
-from compress.student.words import Pieces, Start
+from compress.student.shared import Shared
+from compress.student.words import Pieces, WordStart
 from compress.tasks.base import Array
 from compress.teachers.base import BaseTeacher, Inspection
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
@@ -129,15 +131,19 @@ def test_answers_alone_teach_prune_quantize_and_are_reported(world: Path) -> Non
     assert not (world / "run" / "stages" / "00-teacher").exists()
 
 
-WORDS: dict[str, Any] = {"tokens": Pieces.words, "start": Start.random, "min_count": 1}
+WORDS: dict[str, Any] = {"tokens": Pieces.words, "start": WordStart.random, "min_count": 1}
 
 
-@pytest.mark.parametrize("student", [BiLstm(**WORDS), Cnn(**WORDS), Bert()], ids=lambda student: type(student).__name__)
-def test_answers_teach_a_new_student_that_needs_nothing_of_a_teachers_model(
+@pytest.mark.parametrize(
+    "student", [BiLstm(**WORDS), Cnn(**WORDS), Bert(), Shared(), Mobile()], ids=lambda student: type(student).__name__
+)
+def test_answers_teach_a_new_student_that_is_built_without_the_teachers_model(
     world: Path, tmp_path: Path, student: Student
 ) -> None:
     if isinstance(student, Bert):
         student = Bert(layers=1, start=str(world / "student"))
+    elif isinstance(student, Shared | Mobile):
+        student = replace(student, model=str(world / "student"))
     run = taught(world, student=student, output=str(tmp_path / "run"), quantize={}, export={}, augment={}).run()
     assert [(stage.name, stage.metrics["accuracy"] > 0.9) for stage in run.report.stages] == [
         ("teacher", True),
@@ -155,7 +161,7 @@ def test_the_models_are_told_before_work(world: Path, tmp_path: Path) -> None:
     ("changes", "setting"),
     [
         ({"student": Bert(layers=2)}, "student"),
-        ({"student": BiLstm(start=Start.random)}, "student"),
+        ({"student": BiLstm(start=WordStart.random)}, "student"),
         ({"student": Mobile()}, "student"),
         ({"distill": Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()})}, "distill.losses.hidden"),
         ({"distill": Distill(losses={"attention": AttentionScores()})}, "distill.losses.attention"),
@@ -172,6 +178,19 @@ def test_what_needs_weights_is_refused_in_one_fault(
     with pytest.raises(RecipeError, match="only answers") as refused:
         check(taught(world, output=str(tmp_path), **changes))
     assert [fault.setting for fault in refused.value.faults] == [setting]
+
+
+@pytest.mark.parametrize("kind", [Shared, Mobile])
+def test_a_model_to_build_from_must_be_there_and_fit(world: Path, tmp_path: Path, kind: type[Shared | Mobile]) -> None:
+    for changes, setting in (
+        ({"model": str(tmp_path / "missing")}, "student.model"),
+        ({"model": str(world / "student"), "layers": 9}, "student.layers"),
+    ):
+        with pytest.raises(RecipeError) as refused:
+            check(taught(world, output=str(tmp_path / "run"), student=kind(**changes)))
+        assert [fault.setting for fault in refused.value.faults] == [setting]
+    (fault,) = kind(model=str(world / "student")).faults(Known(teacher=tiny_model().config))
+    assert "only for a teacher without weights" in str(fault)
 
 
 def test_a_row_without_an_answer_is_one_error(world: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from compress.cli.output import note, table
 from compress.cli.parser import FOLDERS, Parser
 from compress.files import MIB
-from compress.pipeline.cache import Cache, Entry, age, open_cache
+from compress.pipeline.cache import Cache, CacheEntry, age, open_cache
 from compress.run.names import given_path
 
 DEFAULT = "runs/.cache"  # that of recipes
@@ -74,15 +74,15 @@ def main(argv: Sequence[str]) -> int:
         _list([entry for entry in entries if options.kind is None or entry.kind in options.kind], each=options.all)
         return 0
 
-    def chosen(entries: list[Entry]) -> list[Entry]:
+    def chosen(entries: list[CacheEntry]) -> list[CacheEntry]:
         return choose(entries, options.kind, options.older_than, options.max_size)
 
     return _remove(cache, chosen(entries), chosen if options.yes else None)
 
 
 def choose(
-    entries: Sequence[Entry], kinds: Sequence[str] | None, older_than: float | None, max_size: float | None
-) -> list[Entry]:
+    entries: Sequence[CacheEntry], kinds: Sequence[str] | None, older_than: float | None, max_size: float | None
+) -> list[CacheEntry]:
     """Return what to remove, least recently used first.
 
     ``older_than`` is in seconds. Where a ``max_size`` in bytes is given, as little as makes all that stays fit into it.
@@ -96,7 +96,7 @@ def choose(
     if max_size is None:
         return candidates
     left = sum(entry.size for entry in entries)
-    chosen: list[Entry] = []
+    chosen: list[CacheEntry] = []
     for entry in candidates:
         if left <= max_size:
             break
@@ -106,7 +106,7 @@ def choose(
     return chosen
 
 
-def _list(entries: Sequence[Entry], *, each: bool) -> None:
+def _list(entries: Sequence[CacheEntry], *, each: bool) -> None:
     """Print a line for each kind, or for each folder, the largest first."""
     groups = [[entry] for entry in entries]
     if not each:
@@ -129,7 +129,9 @@ def _list(entries: Sequence[Entry], *, each: bool) -> None:
     print(f"{_folders(entries)}, {_shown_size(sum(entry.size for entry in entries))} on disk")
 
 
-def _remove(cache: Cache, planned: Sequence[Entry], chosen: Callable[[list[Entry]], list[Entry]] | None) -> int:
+def _remove(
+    cache: Cache, planned: Sequence[CacheEntry], chosen: Callable[[list[CacheEntry]], list[CacheEntry]] | None
+) -> int:
     """Remove what is chosen, or say what would be."""
     if chosen is None:
         _list([entry for entry in planned if not entry.in_use], each=True)
@@ -145,7 +147,7 @@ def _remove(cache: Cache, planned: Sequence[Entry], chosen: Callable[[list[Entry
     return 0
 
 
-def _folders(entries: Sequence[Entry]) -> str:
+def _folders(entries: Sequence[CacheEntry]) -> str:
     return "1 folder" if len(entries) == 1 else f"{len(entries)} folders"
 
 

@@ -11,7 +11,7 @@ from compress.distill.losses.base import Comparison, Loss, register
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
-from compress.models.quantities import MEMBERS, softened
+from compress.models.quantities import MEMBERS
 from compress.settings import positive
 
 
@@ -42,7 +42,7 @@ class SoftTargets(Loss):
         ours, theirs = comparison.student, comparison.teacher
         read = ours.mask if ours.answering is None else ours.answering
         members = theirs.values.get(MEMBERS)
-        logits = theirs.logits if members is None else softened(members[0], temperature)
+        logits = theirs.logits if members is None else comparison.task.softened(members[0], temperature)
 
         def distance(ours: Tensor, theirs: Tensor, read: Tensor) -> Tensor:
             return comparison.task.distance(ours, theirs, read, temperature)

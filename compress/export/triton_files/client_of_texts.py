@@ -18,17 +18,17 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT")
     parser.add_argument("--pairs", nargs="+", metavar="TEXT", help="the second text of each, for a task on pairs")
     parser.add_argument("--url", default="localhost:8000")
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     inputs = []
-    for name, texts in (("TEXT", said.texts), ("TEXT_PAIR", said.pairs)):
+    for name, texts in (("TEXT", arguments.texts), ("TEXT_PAIR", arguments.pairs)):
         if texts:
             rows = np.array([[text.encode()] for text in texts], dtype=np.object_)
             inputs.append(triton.InferInput(name, list(rows.shape), "BYTES"))
             inputs[-1].set_data_from_numpy(rows)
-    with triton.InferenceServerClient(url=said.url) as client:
-        outputs = [one["name"] for one in client.get_model_metadata(said.model)["outputs"]]
-        answer = client.infer(said.model, inputs, outputs=[triton.InferRequestedOutput(name) for name in outputs])
-    for row, text in enumerate(said.texts):
+    with triton.InferenceServerClient(url=arguments.url) as client:
+        outputs = [output["name"] for output in client.get_model_metadata(arguments.model)["outputs"]]
+        answer = client.infer(arguments.model, inputs, outputs=[triton.InferRequestedOutput(name) for name in outputs])
+    for row, text in enumerate(arguments.texts):
         if "LABELS" in outputs:
             labels = json.loads(answer.as_numpy("LABELS")[row, 0].decode())
             print(f"{', '.join(labels) or '(none)'}\t{text}")

@@ -16,30 +16,30 @@ COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_i
 
 
 def tokenized(
-    texts: list[str], pairs: list[str] | None, said: dict[str, Any]
+    texts: list[str], pairs: list[str] | None, facts: dict[str, Any]
 ) -> tuple[dict[str, Any], list[list[str]]]:
     """Return the inputs of the graph (rows, tokens), padded on the right, and the tokens of each row."""
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-    tokenizer.enable_truncation(said["max_tokens"], strategy="longest_first", direction=said["truncation_side"])
+    tokenizer.enable_truncation(facts["max_tokens"], strategy="longest_first", direction=facts["truncation_side"])
     tokenizer.no_padding()
     encodings = tokenizer.encode_batch(list(zip(texts, pairs, strict=True)) if pairs else texts)
-    width = max(said["min_tokens"], *(len(one.ids) for one in encodings))
+    width = max(facts["min_tokens"], *(len(encoding.ids) for encoding in encodings))
     made = {}
-    for name, kind in said["inputs"].items():
-        column = np.full((len(texts), width), said["pad_token_id"] if name == "input_ids" else 0, kind)
+    for name, kind in facts["inputs"].items():
+        column = np.full((len(texts), width), facts["pad_token_id"] if name == "input_ids" else 0, kind)
         for row, encoding in enumerate(encodings):
             numbers = getattr(encoding, COLUMNS[name])
             column[row, : len(numbers)] = numbers
         made[name] = column
-    return made, [one.tokens for one in encodings]
+    return made, [encoding.tokens for encoding in encodings]
 
 
-def shown(tokens: list[str], logits: Any, said: dict[str, Any]) -> str:
+def shown(tokens: list[str], logits: Any, facts: dict[str, Any]) -> str:
     """Return the likeliest label of a row and its probability, all its labels, one for each token, or a score."""
-    labels = said["labels"]
-    if said["thresholds"]:
+    labels = facts["labels"]
+    if facts["thresholds"]:
         likely = 1 / (1 + np.exp(-logits))
-        rows = zip(labels, likely, said["thresholds"], strict=True)
+        rows = zip(labels, likely, facts["thresholds"], strict=True)
         return ", ".join(label for label, own, least in rows if own >= least) or "(none)"
     if not labels:
         return f"{logits[0]:.4f}"
@@ -61,16 +61,16 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", metavar="TEXT", help="the second text of each, for a task on pairs")
     parser.add_argument("--url", default="localhost:8000")
     words = parser.parse_args()
-    said = json.loads((HERE / "client.json").read_text(encoding="utf-8"))["models"][words.model]
+    facts = json.loads((HERE / "client.json").read_text(encoding="utf-8"))["models"][words.model]
     inputs = []
-    columns, tokens = tokenized(words.texts, words.pairs, said)
+    columns, tokens = tokenized(words.texts, words.pairs, facts)
     for name, column in columns.items():
         inputs.append(triton.InferInput(name, list(column.shape), triton.np_to_triton_dtype(column.dtype)))
         inputs[-1].set_data_from_numpy(column)
     with triton.InferenceServerClient(url=words.url) as client:
-        answer = client.infer(words.model, inputs, outputs=[triton.InferRequestedOutput(said["output"])])
-    for text, row, logits in zip(words.texts, tokens, answer.as_numpy(said["output"]), strict=True):
-        print(f"{shown(row, logits, said)}\t{text}")
+        answer = client.infer(words.model, inputs, outputs=[triton.InferRequestedOutput(facts["output"])])
+    for text, row, logits in zip(words.texts, tokens, answer.as_numpy(facts["output"]), strict=True):
+        print(f"{shown(row, logits, facts)}\t{text}")
 
 
 if __name__ == "__main__":

@@ -17,16 +17,20 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load tokenizer.json, which is beside this file, and the parameters in config.pbtxt."""
         config = json.loads(args["model_config"])
-        said = {name: one["string_value"] for name, one in config["parameters"].items()}
+        parameters = {name: parameter["string_value"] for name, parameter in config["parameters"].items()}
         folder = Path(args["model_repository"]) / args["model_version"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.longest, self.shortest = int(said["max_tokens"]), int(said["min_tokens"])
-        self.tokenizer.enable_truncation(self.longest, strategy="longest_first", direction=said["truncation_side"])
+        self.longest, self.shortest = int(parameters["max_tokens"]), int(parameters["min_tokens"])
+        self.tokenizer.enable_truncation(
+            self.longest, strategy="longest_first", direction=parameters["truncation_side"]
+        )
         self.tokenizer.no_padding()
-        self.multiple = int(said["pad_to_multiple_of"])
-        self.fill = {"input_ids": int(said["pad_token_id"])}  # and 0 in the others
-        self.inputs = [one["name"] for one in config["input"]]
-        self.outputs = {one["name"]: pb_utils.triton_string_to_numpy(one["data_type"]) for one in config["output"]}
+        self.multiple = int(parameters["pad_to_multiple_of"])
+        self.fill = {"input_ids": int(parameters["pad_token_id"])}  # and 0 in the others
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.outputs = {
+            tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
+        }
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Return a response a request; one that cannot be read gets an error, the others their answer."""
@@ -39,7 +43,7 @@ class TritonPythonModel:
         except ValueError as error:
             return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error)))
         encodings = self.tokenizer.encode_batch(given[0] if len(given) == 1 else list(zip(*given, strict=True)))
-        width = self.width(max(len(one.ids) for one in encodings))
+        width = self.width(max(len(encoding.ids) for encoding in encodings))
         made = [pb_utils.Tensor(name, self.column(name, encodings, width)) for name in self.outputs]
         return pb_utils.InferenceResponse(output_tensors=made)
 

@@ -171,5 +171,5 @@ def ranges(model: nn.Module) -> Iterator[MovingRange]:
 
 def _tell_mask(model: nn.Module, _: Any, given: Mapping[str, Any]) -> None:
     """Tell the ranges which tokens are real, as the model is told."""
-    for one in ranges(model):
-        one.mask = given.get("attention_mask")
+    for observed in ranges(model):
+        observed.mask = given.get("attention_mask")

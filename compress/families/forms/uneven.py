@@ -60,7 +60,7 @@ class UnevenForm(Form):
             self.family.widen(self, config)
         for layer, heads, units in zip(self.family.layers(self), kept_heads(config), neurons(config), strict=True):
             self.family.resize(layer, len(heads) * size, units)
-            self.family.set_heads(layer, len(heads), size)
+            self.family.set_heads(layer, heads, size)
 
 
 @contextmanager
@@ -127,6 +127,7 @@ def shrink(
         "kept_heads": [[before[0][i][head] for head in heads[i]] for i in layers],
         "neurons": [len(units[i]) for i in layers],
         **family.sizes(layers=len(layers)),
+        **family.left_layers(config, layers),
     }
     if getattr(config, "teacher_layers", None):
         shape["teacher_layers"] = [config.teacher_layers[i] for i in layers]

@@ -4,7 +4,7 @@ from compress.models.quantities.attention import KEYS, QUERIES, RELATIONS, SCORE
 from compress.models.quantities.base import Captured, Quantity
 from compress.models.quantities.hidden import HIDDEN
 from compress.models.quantities.logits import LOGITS
-from compress.models.quantities.members import MEMBERS, softened
+from compress.models.quantities.members import MEMBERS
 
 __all__ = [
     "HIDDEN",
@@ -17,5 +17,4 @@ __all__ = [
     "VALUES",
     "Captured",
     "Quantity",
-    "softened",
 ]

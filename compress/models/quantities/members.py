@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -14,7 +13,7 @@ from compress.models.quantities.base import Captured, Quantity
 
 
 class Members(Quantity):
-    """(batch, members, 1 + outputs), as layer 0: the logarithm of a member's share in the row's answer, its logits.
+    """(batch, members, 2, outputs), as layer 0: the logarithm of a member's share in each output, and its logits.
 
     Kept beside the ensemble's own logits, which are right at temperature 1 only, it gives the answer at any other.
     """
@@ -38,13 +37,3 @@ class Members(Quantity):
 
 
 MEMBERS = Members()
-
-
-def softened(members: Tensor, temperature: float) -> Tensor:
-    """Return logits (batch, outputs) whose softmax at a temperature is the mean of the members' own at it.
-
-    (Hinton et al., arXiv:1503.02531, section 5.2.) ``members`` are as `Members` has them; the mean is weighted by
-    their shares.
-    """
-    logs = (members[..., 1:] / temperature).log_softmax(-1)
-    return temperature * torch.logsumexp(members[..., :1] + logs, dim=1)

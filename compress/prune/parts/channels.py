@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.families.registry import family_of
@@ -15,7 +15,7 @@ from compress.prune.parts.base import Active, Batch, Parts, outputs_changed
 
 
 class Channels(Parts, Active):
-    """A gate multiplies a channel of the states wherever `stream` finds them.
+    """A gate multiplies a channel of the states wherever the family says that they are.
 
     A gate at 0 takes the channel out everywhere, except that layer normalisations still count it.
     """
@@ -28,11 +28,11 @@ class Channels(Parts, Active):
 
     def gated(self, model: PreTrainedModel, gates: list[Tensor]) -> AbstractContextManager[None]:
         """Gate every channel."""
-        return outputs_changed(stream(model), lambda states: states * gates[0][:, None, :])
+        return outputs_changed(family_of(model.config).stream(model), lambda states: states * gates[0][:, None, :])
 
     def activity(self, model: PreTrainedModel, batch: Batch) -> tuple[list[Tensor], int]:
-        """Return the absolute states, summed over the places that `stream` finds too."""
-        places, real, sums = stream(model), batch["attention_mask"].bool(), list[Tensor]()
+        """Return the absolute states, summed over the same places."""
+        places, real, sums = family_of(model.config).stream(model), batch["attention_mask"].bool(), list[Tensor]()
 
         def note(states: Tensor) -> Tensor:
             sums.append(states[real].abs().sum(0))
@@ -41,13 +41,6 @@ class Channels(Parts, Active):
         with outputs_changed(places, note):
             observe(model, batch)
         return [torch.stack(sums).sum(0).cpu()], int(real.sum()) * len(places)
-
-
-def stream(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the modules that give states: what is embedded, and each layer's normalised sums, first to last."""
-    family = family_of(model.config)
-    norms = (part for layer in family.layers(model) for part in layer.modules() if isinstance(part, nn.LayerNorm))
-    return [family.embedders(model)[-1], *norms]
 
 
 CHANNELS = Channels()

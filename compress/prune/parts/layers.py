@@ -18,7 +18,7 @@ from compress.models.quantities import HIDDEN
 from compress.prune.parts.base import Active, Batch, Dispensable, Parts
 
 
-class Layers(Parts, Active, Dispensable):
+class WholeLayers(Parts, Active, Dispensable):
     """A gate ξ lets ξ · output + (1 - ξ) · input of the layer take the place of its output."""
 
     name: ClassVar[str] = "layers"
@@ -74,4 +74,4 @@ def _rewired(layers: Sequence[nn.Module], changes: Sequence[Callable[[Tensor, Te
             handle.remove()
 
 
-LAYERS = Layers()
+LAYERS = WholeLayers()

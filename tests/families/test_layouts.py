@@ -1,0 +1,183 @@
+"""Families beyond the first four: what transformers says, what is left after pruning, what is stored and served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from compress.errors import ModelError
+from compress.families.forms.uneven import shrink
+from compress.families.registry import FAMILIES, family_of
+from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
+from compress.models.outputs import INPUTS, observe
+from compress.models.quantities import HIDDEN, KEYS, QUERIES, SCORES, VALUES
+from compress.models.stated import state_family
+from compress.onnx.graph import write_onnx
+from compress.prune.width import narrow
+from compress.runtimes.onnxruntime import inference_session
+from compress.student.bert import Bert
+from compress.teachers.model import Teacher
+from tests.conftest import (
+    LATER_FAMILIES,
+    VOCABULARY,
+    save_tiny,
+    tiny_batch,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
+UNITS = [[0, 5, 31], list(range(32)), [7], [1, 2, 3, 30]]
+
+
+def batches(family: str) -> list[dict[str, torch.Tensor]]:
+    """Return one row, padded rows, rows of the full length, and pairs, where the family tells two texts apart."""
+    made = [tiny_batch(1, 5, 1, family), tiny_batch(3, 9, 2, family), tiny_batch(2, 64, 3, family)]
+    if "token_type_ids" in made[1]:
+        pairs = dict(made[1])
+        pairs["token_type_ids"] = (torch.arange(9) > 3).long().expand(3, 9) * pairs["attention_mask"]
+        made.append(pairs)
+    return made
+
+
+def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+@pytest.mark.parametrize("family", LATER_FAMILIES)
+@torch.no_grad()
+def test_what_is_observed_is_what_transformers_computes(family: str) -> None:
+    model = tiny_model(family)
+    model.set_attn_implementation("eager")
+    for batch in batches(family):
+        seen = observe(model, batch, HIDDEN, SCORES, QUERIES, KEYS, VALUES)
+        plain = model(**inputs(batch), output_hidden_states=True, output_attentions=True)
+        real = batch["attention_mask"].bool()
+        torch.testing.assert_close(seen.logits, plain.logits, rtol=0, atol=1e-5)
+        for layer, states in enumerate(plain.hidden_states):
+            torch.testing.assert_close(seen[HIDDEN][layer][real], states[real], rtol=0, atol=1e-5)
+        assert sorted(seen[SCORES]) == sorted(seen[QUERIES]) == sorted(seen[VALUES]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("family", LATER_FAMILIES)
+@torch.no_grad()
+def test_a_pruned_and_narrowed_model_is_stored_loaded_and_exported_to_the_same_answers(
+    family: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch_pruning")
+    model = shrink(tiny_model(family), heads=HEADS, units=UNITS, layers=[1, 2, 3])
+    if FAMILIES[family].loses_channels:
+        model = narrow(model, [0, 1, 2, 5, 7, 11, 13, 15])
+    tokenizer = tiny_tokenizer(family)
+    save_model(model, tokenizer, tmp_path)
+    names = [name for name in INPUTS if name in tokenizer.model_input_names]
+    write_onnx(model, names, tmp_path / "model.onnx")
+    session = inference_session(tmp_path / "model.onnx", 1)
+    with quiet():
+        again: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert type(again) is type(load_model(tmp_path)) is type(model)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    for batch in batches(family):
+        expected = observe(model, batch).logits
+        # products with one row are rounded by where its weights lie in memory
+        torch.testing.assert_close(observe(again, batch).logits, expected, rtol=0, atol=1e-7 * (len(expected) == 1))
+        feed = {name: batch[name].numpy() for name in names}
+        np.testing.assert_allclose(session.run(["logits"], feed)[0], expected.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", LATER_FAMILIES)
+@torch.no_grad()
+def test_a_student_by_layers_is_its_teachers_layers_and_a_narrower_one_runs(family: str) -> None:
+    teacher, batch = tiny_model(family), tiny_batch(family=family)
+    student = Bert(layers=2, layer_map=[1, 3]).build(teacher)
+    assert type(student) is type(teacher)
+    layers = family_of(teacher.config).layers(teacher)
+    with family_of(teacher.config).running(teacher, [layers[0], layers[2]]):
+        torch.testing.assert_close(observe(student, batch).logits, observe(teacher, batch).logits)
+    narrower = Bert(layers=2, hidden_size=8, heads=2, intermediate_size=12).build(teacher)
+    assert observe(narrower, batch, HIDDEN, SCORES)[SCORES][2].shape == (3, 2, 9, 9)
+
+
+@torch.no_grad()
+def test_scores_of_mpnet_hold_its_bias_of_positions_and_pruned_heads_keep_their_own() -> None:
+    model, batch = tiny_model("mpnet"), tiny_batch(family="mpnet")
+    whole = observe(model, batch, HIDDEN, SCORES, QUERIES, KEYS)
+    query, key = (whole[part][1].view(3, 9, 4, 4).transpose(1, 2) for part in (QUERIES, KEYS))
+    encoder = model.base_model.encoder
+    places = torch.arange(9)
+    buckets = encoder.relative_position_bucket(places[None, :] - places[:, None])
+    bias = encoder.relative_attention_bias(buckets).permute(2, 0, 1)
+    torch.testing.assert_close(whole[SCORES][1], query @ key.transpose(2, 3) / 2 + bias)
+    pruned = observe(shrink(model, heads=HEADS), batch, SCORES)
+    torch.testing.assert_close(pruned[SCORES][1], whole[SCORES][1][:, [0, 2]])
+
+
+@torch.no_grad()
+def test_layers_of_modernbert_keep_their_reach_and_the_first_its_normalisation() -> None:
+    model, batch = tiny_model("modernbert"), tiny_batch(family="modernbert")
+    reaches = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    assert model.config.layer_types == reaches
+    smaller = shrink(model, layers=[1, 3])
+    assert smaller.config.layer_types == [reaches[1], reaches[3]]
+    assert isinstance(smaller.base_model.layers[0].attn_norm, nn.LayerNorm)
+    assert isinstance(shrink(smaller, layers=[0]).base_model.layers[0].attn_norm, nn.LayerNorm)
+    assert isinstance(shrink(model, layers=[0, 3]).base_model.layers[0].attn_norm, nn.Identity)
+    assert Bert(layers=2).build(model).config.layer_types == [reaches[1], reaches[3]]
+    far, near = tiny_batch(1, 30, 1, "modernbert"), tiny_batch(1, 30, 1, "modernbert")
+    near["input_ids"] = near["input_ids"].clone()
+    near["input_ids"][0, 20] = 5 if near["input_ids"][0, 20] != 5 else 6
+    local = shrink(model, layers=[1])
+    states = [observe(local, row, HIDDEN)[HIDDEN][1][0] for row in (far, near)]
+    changed = (states[0] != states[1]).any(-1).nonzero().flatten().tolist()
+    assert changed == list(range(17, 24))  # three tokens on either side see it
+    assert observe(smaller, batch).logits.shape == (3, 2)
+
+
+# folders whose own files do not say what they are
+
+
+def edited(folder: Path, to: Path, file: str, **entries: Any) -> Path:
+    """Return a copy of a folder with other entries in a JSON file; None removes one."""
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    said = json.loads((to / file).read_text()) | entries
+    (to / file).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+    return to
+
+
+def test_a_stated_family_stands_in_for_types_and_tokenizer_classes_that_are_missing_or_wrong(tmp_path: Path) -> None:
+    whole = save_tiny(tmp_path / "whole")
+    kept = load_tokenizer(whole)("good film")["input_ids"]
+    old = edited(whole, tmp_path / "no-type", "config.json", model_type=None)
+    (old / "tokenizer.json").unlink()
+    (old / "tokenizer_config.json").unlink()
+    (old / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    cases = [
+        old,
+        edited(whole, tmp_path / "wrong-type", "config.json", model_type="roberta"),
+        edited(whole, tmp_path / "no-such-type", "config.json", model_type="rbt3"),
+        edited(whole, tmp_path / "wrong-class", "tokenizer_config.json", tokenizer_class="XLMRobertaTokenizer"),
+    ]
+    for folder in cases:
+        assert Teacher(model=str(folder), family="bert").source() == str(folder)
+        model = load_model(folder, head={"num_labels": 2})
+        assert load_config(folder).model_type == model.config.model_type == "bert"
+        assert load_tokenizer(folder)("good film")["input_ids"] == kept
+        words = load_model(whole, head={"num_labels": 2}).get_input_embeddings().weight
+        assert torch.equal(model.get_input_embeddings().weight, words)
+        state_family(folder, None)
+    with pytest.raises(ModelError, match=r"model_type is missing.*teacher\.family=bert"):
+        load_config(old)
+
+
+def test_a_family_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    (fault,) = [fault for fault in Teacher(model=str(tmp_path), family="bret").faults() if fault.setting == "family"]
+    assert "Did you mean bert?" in str(fault)
