@@ -31,7 +31,7 @@ from compress.run.check import check
 from compress.run.recipe import Recipe
 from compress.student.bilstm import BiLstm
 from compress.student.saved import Saved
-from compress.student.words import Pieces, Start
+from compress.student.words import Pieces, WordStart
 from compress.teachers.answer_table import Match
 from compress.teachers.answer_values import Form, Rest
 from compress.teachers.answers import AnswerFile, Kept, Missing
@@ -229,7 +229,7 @@ def taught(folder: Path, tmp_path: Path, **changes: Any) -> Recipe:
     settings: dict[str, Any] = {
         "recipe": "answers", "name": "run", "output": str(tmp_path / "run"), "cache": str(folder / "cache"),
         "data": files(folder), "export": {},
-        "student": BiLstm(tokens=Pieces.words, start=Start.random, min_count=1),
+        "student": BiLstm(tokens=Pieces.words, start=WordStart.random, min_count=1),
         "distill": Distill(losses={"soft": SoftTargets(), "hard": HardLabels()}, epochs=4, learning_rate=1e-2),
         "benchmark": Benchmark(rows=5, batches=[1], tokens=[8], seconds=0.02, labels_only=False, teacher_int8=False),
     }  # fmt: skip
