@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import tokenize
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
+from types import NoneType
 from typing import Any, Union, get_args, get_origin
 
 from compress.errors import Fault
 from compress.settings import Settings
+
+SHOWN = (Settings, Mapping, str, float, int, Enum, list, tuple, os.PathLike, NoneType)
+"""Types of values that a message shows; of others, as tables, it names the type."""
 
 WORDS = {
     bool: ("true or false", "yes/no"),
@@ -74,6 +79,8 @@ def mistyped(settings: Settings, prefix: str = "") -> Iterator[Fault]:
         path = f"{prefix}{field.name}"
         if not fits(value, hint):
             shown = None if isinstance(value, Settings | Mapping) else value
+            if not isinstance(value, SHOWN):
+                shown = type(value).__name__
             yield Fault(path, shown, f"must be {expected(hint)}")
         elif isinstance(value, Settings):
             yield from mistyped(value, f"{path}.")

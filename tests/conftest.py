@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
@@ -76,6 +77,17 @@ CONFIGS |= {
         **_SIZES, max_position_embeddings=66, pad_token_id=0, type_vocab_size=1, **k
     ),
     "ernie": lambda **k: ErnieConfig(**_SIZES, max_position_embeddings=64, use_task_id=True, **k),
+    "deberta-v2": lambda **k: DebertaV2Config(
+        **_SIZES,
+        max_position_embeddings=64,
+        relative_attention=True,
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type="p2c|c2p",
+        position_biased_input=False,
+        **k,
+    ),
     "modernbert": lambda **k: ModernBertConfig(
         **_SIZES,
         max_position_embeddings=64,
@@ -94,7 +106,8 @@ WITH_TYPES = ("bert", "electra", "ernie")
 LATER_FAMILIES = tuple(name for name in CONFIGS if name not in FAMILY_NAMES)
 EVERY_FAMILY = [*FAMILY_NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER_FAMILIES)]
 """All families for a test that every one must pass; the later ones run with the slow tests."""
-LIKE_BERT = [family for family in EVERY_FAMILY if family == "bert" or "modernbert" not in str(family)]
+UNLIKE_BERT = ("modernbert", "deberta-v2")
+LIKE_BERT = [family for family in EVERY_FAMILY if not any(name in str(family) for name in UNLIKE_BERT)]
 """Those whose modules are BERT's by other names: three projections with biases, embeddings that are a sum."""
 BERT_NOW = [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 """All families for a test of a whole chain; those after BERT run with the slow tests (`make test-all`)."""

@@ -33,8 +33,17 @@ def test_hints_name_the_distribution_that_is_ours() -> None:
         assert "compress[" not in path.read_text().replace("`compress[", ""), path
 
 
+def clean(place: Path) -> tuple[Path, Path]:
+    """Make an environment that sees all that this package depends on; return its interpreter and its packages."""
+    venv.create(place, with_pip=False)
+    (packages,) = place.glob("lib/python*/site-packages")
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return place / "bin" / "python", packages
+
+
 @pytest.mark.slow
-def test_the_wheel_is_installed_into_a_clean_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_what_is_built_is_installed_into_a_clean_environment(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")  # of the extra dev: a build in isolation would download it
     run(sys.executable, "-m", "hatchling", "build", "-d", tmp_path / "dist", cwd=ROOT)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
@@ -45,11 +54,9 @@ def test_the_wheel_is_installed_into_a_clean_environment(tmp_path: Path) -> None
     assert {"pyproject.toml", "compress/__main__.py", "recipes/quickstart.yaml", "tests/test_installation.py"} <= names
 
     place = tmp_path / "venv"
-    venv.create(place, with_pip=False)
-    (packages,) = place.glob("lib/python*/site-packages")
-    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")  # what it depends on, and pip
-    python = place / "bin" / "python"
-    run(python, "-m", "pip", "install", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path, env=CLEAN)
+    python, packages = clean(place)
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--force-reinstall"]
+    run(python, "-m", "pip", "install", *offline, wheel if kind == "wheel" else source, cwd=tmp_path, env=CLEAN)
     assert run(place / "bin" / "compress", "--version", cwd=tmp_path, env=CLEAN) == f"compress {compress.__version__}\n"
     assert run(python, "-m", "compress", "--version", cwd=tmp_path, env=CLEAN) == f"compress {compress.__version__}\n"
     recipes = run(place / "bin" / "compress", "recipes", cwd=tmp_path, env=CLEAN)

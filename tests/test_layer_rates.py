@@ -37,6 +37,10 @@ DEPTHS = {
     "distilbert": {
         "distilbert.embeddings.": 5, "distilbert.transformer.layer.": None, "pre_classifier.": 0, "classifier.": 0
     },
+    "deberta-v2": {
+        "deberta.embeddings.": 5, "deberta.encoder.rel_embeddings.": 5, "deberta.encoder.LayerNorm.": 5,
+        "deberta.encoder.layer.": None, "pooler.": 0, "classifier.": 0
+    },
     "ernie": {"ernie.embeddings.": 5, "ernie.encoder.layer.": None, "ernie.pooler.": 0, "classifier.": 0},
     "modernbert": {
         "model.embeddings.": 5, "model.layers.": None, "model.final_norm.": 0, "head.": 0, "classifier.": 0

@@ -44,10 +44,10 @@ def gate(artifact: Artifact, state: State, devices: Sequence[Device], threads: i
         raise failure.reason from failure
     if not np.isfinite(logits).all():
         reason = not_finite(logits, "validation")
-        return Gate(outcome="exceeds", metric=task.main_metric, rows=len(rows), max_drop=max_drop, reason=reason)
+        return Gate(outcome="exceeds", metric=task.main_metric, rows=rows.count, max_drop=max_drop, reason=reason)
     judgement = beside(
-        judged(task.difference(logits, student, rows.known_labels), len(rows), max_drop),
-        task.guarded(logits, student, rows.known_labels), len(rows), max_drop,
+        judged(task.difference(logits, student, rows.known_labels), rows.count, max_drop),
+        task.guarded(logits, student, rows.known_labels), rows.count, max_drop,
     )  # fmt: skip
     if not np.isfinite(artifact.tolerance):
         return judgement

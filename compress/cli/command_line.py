@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from compress.cli import recipe_files
+from compress.cli import recipe_files, recipe_paths
 from compress.cli.limits import (
     LONGEST_WORD,
     MOST_JOBS,
@@ -160,7 +160,7 @@ class CommandLine:
     def _recipe_words(self, value: str) -> Word | None:
         """Read the names and files after ``recipe=``; what Hydra takes are the names under which they are stored."""
         inner = re.fullmatch(r"choice\((.*)\)", value)
-        given = [value] if recipe_files.is_file(value) else listed(inner[1] if inner else value)
+        given = [value] if recipe_paths.is_file(value) else listed(inner[1] if inner else value)
         stored = [self.recipes.stored_name(recipe) for recipe in given]
         word = self._parsed("recipe", ",".join(stored), value)
         if word is None or len(word.texts) != len(given):

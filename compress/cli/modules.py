@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress import plugins
-from compress.cli import recipe_files
+from compress.cli import recipe_paths
 from compress.cli.limits import texts_in
 from compress.cli.recipe_files import RecipeFile
 from compress.cli.refusals import Refusals
@@ -38,7 +38,7 @@ class Modules:
         if isinstance(modules, list) and set(map(str, modules)) <= self.used.keys():
             return
         texts = [*(text.partition("=")[2].strip("'\"") for text in self.given), *texts_in(file.values)]
-        if self.trusted and not recipe_files.came_with(file.path, texts):
+        if self.trusted and not recipe_paths.came_with(file.path, texts):
             self.use(modules, setting)
             return
         rule = "names code to import, which a file that came with a model or data may not"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.cli import recipe_files
+from compress.cli import recipe_files, recipe_paths
 from compress.cli.limits import MOST_INCLUDED, SPECIAL
 from compress.cli.modules import Modules
 from compress.cli.options import OptionLookup
@@ -66,25 +66,25 @@ class Recipes:
 
     def stored_name(self, recipe: str, folder: Path = Path()) -> str:
         """Return the name under which a recipe is stored; a file gets one that Hydra can read."""
-        if not recipe.endswith(recipe_files.ENDINGS):
-            file = recipe_files.known().get(recipe)
+        if not recipe.endswith(recipe_paths.ENDINGS):
+            file = recipe_paths.known().get(recipe)
             if file is None or re.fullmatch(r"[\w-]+", recipe):
                 return recipe
             path = file  # its name has signs that mean something to Hydra
         else:
-            path = folder / recipe_files.path_of(recipe)
-        name = f"{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{zlib.crc32(str(recipe_files.resolved(path)).encode()):08x}"
+            path = folder / recipe_paths.path_of(recipe)
+        name = f"{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{zlib.crc32(str(recipe_paths.resolved(path)).encode()):08x}"
         self.files[name] = str(path)
         return name
 
     def read(self, name: str, shown: str, setting: str, within: tuple[str, ...] = ()) -> bool:
         """Read a recipe and those that it builds on; note it under its stored name."""
-        path = Path(self.files[name]) if name in self.files else recipe_files.known().get(name)
+        path = Path(self.files[name]) if name in self.files else recipe_paths.known().get(name)
         if not within:
             self._built_on = set()
         if path is None:
             self.refusals.refuse(
-                setting, shown, "is not a known recipe", nearest(name, recipe_files.known()), blame="recipe"
+                setting, shown, "is not a known recipe", nearest(name, recipe_paths.known()), blame="recipe"
             )
         elif name in within:
             self.refusals.refuse(setting, shown, "includes itself", blame="recipe")

@@ -23,6 +23,7 @@ class Split:
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
+    grouped: bool = False  # whether rows with the same number in the first column of the labels belong together
     ids: Sequence[str] | None = None  # what names each row for a teacher that keeps its answers; "": nothing does
 
     def __post_init__(self) -> None:
@@ -51,12 +52,15 @@ class Split:
         return chain(self.texts, self.pairs or ())
 
     def take(self, rows: Array) -> Split:
-        """Return the rows at these positions, in this order."""
+        """Return the rows at these positions, in this order; a row brings those with it that belong together."""
+        if self.groups is not None:
+            rows = completed(rows, self.groups)
         return Split(
             StoredTexts(self.texts[i] for i in rows),
             None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
             None if self.labels is None else self.labels[rows],
             self.by_token,
+            self.grouped,
             None if self.ids is None else StoredTexts(self.ids[i] for i in rows),
         )
 
@@ -67,7 +71,8 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self._ids_with(more))
+        texts = StoredTexts(chain(self.texts, more.texts))
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self._ids_with(more))
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -81,7 +86,7 @@ class Split:
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         texts, labels = StoredTexts(chain(self.texts, more.texts)), np.concatenate(parts)
-        return Split(texts, pairs, labels, self.by_token, self._ids_with(more))
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self._ids_with(more))
 
     def _ids_with(self, more: Split) -> Sequence[str] | None:
         """Return the ids of these rows, then of ``more``."""
@@ -90,11 +95,48 @@ class Split:
         return StoredTexts(chain.from_iterable(rows.ids or [""] * len(rows) for rows in (self, more)))
 
     @property
+    def count(self) -> int:
+        """The number of rows, or of groups of rows that belong together: of what is drawn, and judged."""
+        return len(self) if self.groups is None else int(self.groups.max(initial=-1)) + 1
+
+    def steps(self, batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        return -(-self.count // batch_size)
+
+    @cached_property
+    def groups(self) -> Array | None:
+        """A number for each row (rows,) that rows which belong together share; None where each stands for itself."""
+        return group_numbers(self.labels) if self.grouped and self.labels is not None else None
+
+    @property
     def known_labels(self) -> Array:
         """The labels; raises ValueError on unlabelled rows."""
         if self.labels is None:
             raise ValueError("these rows have no labels")
         return self.labels
+
+
+def group_numbers(labels: Array) -> Array:
+    """Return the number of each row's group, 0 for the first: rows share one where the first column of labels is equal.
+
+    A row without a label has a group of its own.
+    """
+    first = labels[:, 0].astype(np.float64)
+    alone = np.isnan(first)
+    keys = np.where(alone, -1.0 - np.arange(len(first)), first)  # numbers of rows are not negative
+    _, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(where))  # by the first row of each
+    numbers: Array = order[inverse]
+    return numbers
+
+
+def completed(rows: Array, groups: Array) -> Array:
+    """Return positions in their order with those of the same groups behind the first of each, every one once."""
+    members = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[members], np.arange(groups.max() + 2))
+    wanted = dict.fromkeys(int(groups[row]) for row in rows)
+    found: Array = np.concatenate([members[starts[group] : starts[group + 1]] for group in wanted])
+    return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
 from compress.settings import nearest
+from compress.tasks.choice import AUTO
+from compress.tasks.registry import TASKS
 from compress.wording import counted
 
 CONLL = ".conll"
@@ -105,6 +107,11 @@ class Files(Data):
 
     def read(self) -> Splits:
         """Read the given files; raises DataError at the first unusable one."""
+        return self.read_for(AUTO)
+
+    def read_for(self, task: str) -> Splits:
+        """Read the given files; of a task whose texts are apart, unlabelled rows may be single texts."""
+        alone = task in TASKS and TASKS[task].apart
         if not self.train:
             raise DataError("data.train needs a file, for example data.train=my/train.tsv.")
         notes: list[str] = []
@@ -113,7 +120,7 @@ class Files(Data):
             raise DataError(f"{self.train}: no row has a label. Choose another file: data.train=PATH.")
 
         def read(path: str | None, labelled: bool = True) -> Rows | None:
-            return None if path is None else self._rows(path, notes, labelled, train)
+            return None if path is None else self._rows(path, notes, labelled, train, alone=alone and not labelled)
 
         if self.label_columns and train.form == FORM:
             raise DataError(f"{self.train}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")
@@ -125,8 +132,13 @@ class Files(Data):
             name=self.train, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 
-    def _rows(self, name: str, notes: list[str], labelled: bool, like: Rows | None = None) -> Rows | None:
-        """Return the rows of a file, or None if none has a label; ``like`` are the training rows."""
+    def _rows(
+        self, name: str, notes: list[str], labelled: bool, like: Rows | None = None, *, alone: bool = False
+    ) -> Rows | None:
+        """Return the rows of a file, or None if none has a label; ``like`` are the training rows.
+
+        ``alone``: rows may have one text though those have two.
+        """
         path = Path(name).expanduser()
         if fault := self._path_fault(path, not labelled):
             rule, remedy = fault
@@ -142,7 +154,7 @@ class Files(Data):
                         f"{name}: has empty lines between its lines, each of which ends in a tag: are these words in "
                         "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
                     )
-                layout, records = self._layout(name, READERS.get(suffix, read_txt)(path), labelled, like)
+                layout, records = self._layout(name, READERS.get(suffix, read_txt)(path), labelled, like, alone)
             unused = Unused(layout.ignored)
             for number, record in records:
                 if (fields := collected.add(number, record, layout)) is not None:
@@ -174,7 +186,9 @@ class Files(Data):
         layout = Layout(names, names[0], None, names[1] if labelled else None, by_position=False, line=first[0])
         return layout, chain([first], records)
 
-    def _layout(self, name: str, records: Numbered, labelled: bool, like: Rows | None) -> tuple[Layout, Numbered]:
+    def _layout(
+        self, name: str, records: Numbered, labelled: bool, like: Rows | None, alone: bool
+    ) -> tuple[Layout, Numbered]:
         """Inspect the first readable row; return the meaning of its columns, and the rows after a header."""
         passed: list[tuple[int, Record]] = []
         number, first = 0, None
@@ -189,6 +203,8 @@ class Files(Data):
                 tail = f" {more} of this file cannot be read either." if len(passed) > 1 else ""
                 raise DataError(f"{name}, line {passed[0][0]}: {_reason(passed[0][1])}{tail}")
             raise DataError(f"{name}: has no rows. Each line holds a label and a text.")
+        if alone and not isinstance(first, dict) and len(first) == 1:
+            like = None
         suffix = self._suffix(Path(name), labelled)
         named = (self.text, self.text_pair, self.label)
         if isinstance(first, dict) or (suffix != ".txt" and self._has_header(first)):
@@ -223,7 +239,7 @@ class Files(Data):
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
             layout = without_header(name, number, list(first), labelled, like)
             columns = None
-        if like is not None and (layout.pair is None) != (like.pairs is None):
+        if not alone and like is not None and (layout.pair is None) != (like.pairs is None):
             single, double = (name, like.source) if layout.pair is None else (like.source, name)
             raise DataError(
                 f"{name}: {single} has one text per row, {double} has two. Give both files the same columns, or name "

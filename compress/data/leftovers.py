@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from compress.data.apart import texts_apart
 from compress.data.dataset import Dataset, Split
-from compress.data.rows import Rows, key_of
+from compress.data.rows import Rows
 from compress.wording import counted
 
 
-def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
-    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that are in no split, seeded."""
-    used = {key for split in (data.train, data.validation, data.test) for key in _keys(split)}
+def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int, seed: int) -> Dataset:
+    """Return the data set with up to ``rows`` more unlabelled rows: rows of ``train`` that no split has, seeded.
+
+    ``chosen`` are the rows of the splits as they were read.
+    """
+    used = {key for split in chosen for key in split.keys}
     free = [row for row, key in enumerate(train.keys) if key not in used]
     if not free:
         note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
         return replace(data, notes=(*data.notes, note))
-    chosen = np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows])
-    left = train.take(chosen)
-    more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
+    left = train.take(np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows]))
+    if data.task.apart:
+        more = texts_apart(left)
+    else:
+        more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
     note = (
         f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
         "labels: only the teacher labels them."
@@ -28,8 +35,3 @@ def with_leftovers(data: Dataset, train: Rows, rows: int, seed: int) -> Dataset:
     unlabelled = more if data.unlabelled is None else data.unlabelled.followed_by(more)
     summary = None if data.summary is None else data.summary.with_unlabelled(len(unlabelled))
     return replace(data, unlabelled=unlabelled, notes=(*data.notes, note), summary=summary)
-
-
-def _keys(split: Split) -> list[str]:
-    pairs = [None] * len(split) if split.pairs is None else split.pairs
-    return [key_of(*both) for both in zip(split.texts, pairs, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from compress.data.apart import row_numbers, texts_apart
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.leftovers import with_leftovers
@@ -90,12 +91,17 @@ class Data(Settings):
         """Return the raw rows of each split."""
         raise NotImplementedError
 
+    def read_for(self, task: str) -> Splits:
+        """Return the raw rows of each split, as the task of that name may have them; see `Task.apart`."""
+        return self.read()
+
     def load(self, task: str | TaskChoice, seed: int) -> Dataset:
         """Read the rows and make the data set, for a task or the name of one.
 
         Raises DataError if they cannot be used, RecipeError where ``task`` does not fit them.
         """
-        return assemble(self.read(), self, TaskChoice.of(task), seed)
+        choice = TaskChoice.of(task)
+        return assemble(self.read_for(choice.kind), self, choice, seed)
 
 
 def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
@@ -108,7 +114,7 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
     parts = _repaired(parts, kind, settings.broken_labels, notes)
     given = parts.train
     task, unseen = _with_unseen(_task(parts, kind), parts)
-    task = _judged(task, choice)
+    task = _judged(_pooled(task, choice), choice)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
         ("training", parts.train, settings.train_rows),
@@ -142,7 +148,11 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
         summarize(chosen, parts.unlabelled, task),
         records,
     )
-    return with_leftovers(data, given, settings.unlabelled_rows, seed) if settings.unlabelled_rows else data
+    return (
+        with_leftovers(data, given, list(chosen.values()), settings.unlabelled_rows, seed)
+        if settings.unlabelled_rows
+        else data
+    )
 
 
 def _with_unseen(task: Task, parts: Splits) -> tuple[Task, dict[str, tuple[str, int]]]:
@@ -285,6 +295,16 @@ def _judged(task: Task, choice: TaskChoice) -> Task:
     return task.judged_by(choice.metric)
 
 
+def _pooled(task: Task, choice: TaskChoice) -> Task:
+    """Return the task with the pooling of its vectors. Raises RecipeError where it has none, or not that one."""
+    if choice.pooling is None:
+        return task
+    try:
+        return task.pooled_by(choice.pooling)
+    except ValueError as error:
+        raise RecipeError([Fault("task.pooling", choice.pooling, str(error))]) from error
+
+
 def _weighted(task: Task, choice: TaskChoice, train: Split) -> Task:
     """Return the task with weights of classes. Raises RecipeError where it has no use for them, or not such a class."""
     if choice.class_weights is None:
@@ -337,6 +357,10 @@ def _encoded(rows: Rows, task: Task) -> Split:
     _refuse_labels(rows, type(task))
     codes = {label: task.encode(label) for label in set(rows.words)}
     labels = task.encoded([codes[label] for label in rows.words])
+    if task.apart:
+        split = texts_apart(rows)
+        texts = len(split) // len(rows)
+        return replace(split, labels=task.parted(labels, row_numbers(rows), texts), grouped=True)
     return replace(_split(rows), labels=labels, by_token=type(task) if task.by_token else None)
 
 
@@ -352,6 +376,8 @@ def _refuse_labels(rows: Rows, task: type[Task]) -> None:
 
 def _read(rows: Rows, task: Task) -> Split:
     """Return rows without labels, as people wrote them unless they are written for the task."""
+    if task.apart:
+        return texts_apart(rows)
     texts = tuple(rows.texts) if rows.form else tuple(map(task.read, rows.texts))
     return replace(_split(rows), texts=texts)
 

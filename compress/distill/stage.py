@@ -101,6 +101,9 @@ class Distill(Training):
             if loss.needs_classes and known.task is not None and not known.task.distributes:
                 rule = f"needs classes, but the labels are {known.task.predicts}"
                 yield Fault(f"losses.{name}", None, rule, "Use mse instead.")
+            if loss.needs_vectors and known.task is not None and not known.task.apart:
+                rule = f"compares vectors of texts, but the labels are {known.task.predicts}"
+                yield Fault(f"losses.{name}", None, rule, "Use soft or mse instead.")
         if known.only_answers:
             yield from self._looking_inside()
         if known.student is None:

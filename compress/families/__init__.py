@@ -5,6 +5,7 @@ Each file registers its family; a family of another package does so in the same 
 
 from compress.families import bert as bert
 from compress.families import camembert as camembert
+from compress.families import deberta_v2 as deberta_v2
 from compress.families import distilbert as distilbert
 from compress.families import electra as electra
 from compress.families import ernie as ernie

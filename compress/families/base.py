@@ -71,6 +71,8 @@ class Family(Layered, ABC):
     """Whether embeddings are the normalised sum of words, positions and perhaps types."""
     shares_layers: ClassVar[bool] = True
     """Whether layers have the same modules, so that all can have one's weights."""
+    graph_can_be_resized: ClassVar[bool] = True
+    """Whether an exported graph takes other numbers of heads and units, so that they can be timed."""
     norm_eps_entry: ClassVar[str] = "layer_norm_eps"
     """The configuration's entry for what normalisations add to the variance."""
     known_to_transformers_js: ClassVar[bool] = False
@@ -108,6 +110,10 @@ class Family(Layered, ABC):
         return name.partition(".")[0] in self.attention_modules()
 
     # configuration
+
+    def unsupported(self, config: Any) -> str:
+        """Return the feature of a configuration for which its models cannot be taken apart; "" where they can."""
+        return ""
 
     def sizes(
         self,

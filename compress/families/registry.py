@@ -82,7 +82,8 @@ def family_behind(model_type: str, *forms: str) -> Family | None:
 
 def known_family(config: Any) -> Family | None:
     """Return the family of a transformers configuration; None for one that cannot be taken apart."""
-    return family_behind(str(config.model_type), UNEVEN, FAKE_QUANTIZED)
+    family = family_behind(str(config.model_type), UNEVEN, FAKE_QUANTIZED)
+    return None if family is None or family.unsupported(config) else family
 
 
 def can_be_taken_apart(config: Any) -> bool:
@@ -98,10 +99,12 @@ def family_of(config: Any) -> Family:
     config = principal_config(config)
     family = known_family(config)
     if family is None:
+        named = family_behind(str(config.model_type), UNEVEN, FAKE_QUANTIZED)
+        feature = "" if named is None else f" {named.unsupported(config)}"
         raise ModelError(
-            f"{config.model_type} models cannot be taken apart here. Supported: {', '.join(FAMILIES)}. Name a teacher "
-            "of one of these families, or choose a student that learns from answers alone (student=bilstm, cnn or "
-            "saved); compress export takes any classifier as it is."
+            f"{config.model_type} models{feature} cannot be taken apart here. Supported: {', '.join(FAMILIES)}. "
+            "Name a teacher of one of these families, or choose a student that learns from answers "
+            "alone (student=bilstm, cnn or saved); compress export takes any classifier as it is."
         )
     return family
 

@@ -40,12 +40,12 @@ def ship(model: PreTrainedModel, folder: Path) -> None:
     that package loads it, together with this one.
     """
     classes = own_classes(model)
-    if type(model) not in classes or _needs_another_package(model):
+    if type(model) not in classes or not _is_own(type(model).config_class.__module__) or _needs_another_package(model):
         return
     (folder / CODE).write_text(joined(classes), encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    autos = {"AutoConfig": model.config_class} | dict.fromkeys(_autos_of(type(model)), type(model))
+    autos = {"AutoConfig": model.config_class} | dict.fromkeys(_autos_of(type(model)) or ["AutoModel"], type(model))
     config["auto_map"] = {auto: f"{_STEM}.{kind.__name__}" for auto, kind in autos.items() if kind is not None}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -85,6 +85,8 @@ def joined(classes: Sequence[type[PreTrainedModel]]) -> str:
         visit(kind.__module__)
         if issubclass(kind, Form):
             visit(type(kind.family).__module__)
+            if _is_own(kind.stock.__module__):
+                visit(kind.stock.__module__)
     _check_names(modules)
     header = _HEADER.format(auto=next(iter(_autos_of(classes[0])), "AutoModel"))
     parts = [header, *(_body(name, tree) for name, tree in modules.items())]
@@ -161,8 +163,12 @@ def _autos_of(kind: type[PreTrainedModel]) -> list[str]:
 def _made_again(kind: type[Form]) -> str:
     """Return the line that makes the class of a form."""
     family, form = kind.family, next(base for base in kind.__mro__[1:] if issubclass(base, Form))
+    made = ""
+    stock: Any = kind.stock
+    if _is_own(stock.__module__):  # made of one of transformers'
+        made, stock = f"{stock.__name__} = vectors_of({stock.derived_from.__name__})\n", stock.derived_from
     return (
-        f"from {kind.stock.__module__} import {kind.stock.__name__}  # noqa: E402\n"
+        f"from {stock.__module__} import {stock.__name__}  # noqa: E402\n{made}"
         f"{form.__name__}.model_of(FAMILIES[{family.model_type!r}], {kind.stock.__name__})\n"
     )
 

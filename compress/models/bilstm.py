@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from compress.models.lstm import Lstm
-from compress.models.segments import OfEmbeddings, ReaderOfTexts, ReaderOfTokens, taken
+from compress.models.segments import OfEmbeddings, ReaderForVectors, ReaderOfTexts, ReaderOfTokens, taken
 
 
 class BiLstmConfig(PretrainedConfig):
@@ -89,3 +89,7 @@ class BiLstmForTokenClassification(BiLstmModel, ReaderOfTokens):
         there = taken(back, torch.zeros_like(length), length, backwards=True)
         features: Tensor = self.dropout(torch.cat([onward, there], dim=-1))
         return features
+
+
+class BiLstmForSentenceVectors(ReaderForVectors, BiLstmForSequenceClassification):
+    """Answers with one vector per text."""

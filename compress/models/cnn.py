@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from compress.models.segments import OfEmbeddings, ReaderOfTexts, ReaderOfTokens
+from compress.models.segments import OfEmbeddings, ReaderForVectors, ReaderOfTexts, ReaderOfTokens
 
 
 class CnnConfig(PretrainedConfig):
@@ -84,3 +84,7 @@ class CnnForTokenClassification(CnnModel, ReaderOfTokens):
     def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the filters' answers (batch, tokens, filters * widths) to the windows around each token."""
         return torch.cat(self.filtered(states, length, centred=True), dim=-1)
+
+
+class CnnForSentenceVectors(ReaderForVectors, CnnForSequenceClassification):
+    """Answers with one vector per text."""

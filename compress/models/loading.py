@@ -30,6 +30,7 @@ from compress.models.heads import output_parameters
 from compress.models.pruned_heads import with_pruned_heads
 from compress.models.quiet import quiet as quiet  # noqa: PLC0414  # most take it from here
 from compress.models.registration import register
+from compress.models.sentence_transformers import write_modules
 from compress.models.stated import stated_config, stated_family
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
@@ -53,15 +54,19 @@ def load_config(model: str | Path, *, trust_remote_code: bool = False, weights: 
         with plain_errors(model, CONFIG):  # the weights' own files were read by now
             check_files(model, config, lambda: _without_values(model, config, trust_remote_code))
         check_features(model, config)
-        if not config.architectures and local_folder(model) is not None:
+        named = any(name.endswith("Classification") for name in config.architectures or ())
+        quantized = getattr(config, "quantization_config", None) is not None
+        if not named and not quantized and local_folder(model) is not None:
             with plain_errors(model, CONFIG):
-                config.architectures = _architectures(*_without_values(model, config, trust_remote_code))
+                found = _architectures(*_without_values(model, config, trust_remote_code))
+                config.architectures = found or config.architectures
     return config
 
 
 def _architectures(loaded: PreTrainedModel, finding: Finding) -> list[str] | None:
-    """Return what a configuration should say that does not name its class: a classifier, if its weights hold a head."""
-    return None if set(output_parameters(loaded)) & set(finding["missing_keys"]) else [type(loaded).__name__]
+    """Return what a configuration should say that names no classifier: one, if the weights hold its head."""
+    lacking = {*finding["missing_keys"], *(name for name, *_ in finding["mismatched_keys"] or ())}
+    return None if set(output_parameters(loaded)) & lacking else [type(loaded).__name__]
 
 
 def check_trained(model: str | Path, config: Any, *, trust_remote_code: bool = False) -> None:
@@ -249,11 +254,15 @@ def _tokenizer(model: str | Path, trust_remote_code: bool) -> Any:
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer; beside a model type of ours its code, see `ship`."""
+    """Write weights (safetensors), configuration and tokenizer; beside a model type of ours its code, see `ship`.
+
+    A model of sentence vectors becomes a folder that sentence-transformers opens, see `write_modules`.
+    """
     with quiet():
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
     ship(model, folder)
+    write_modules(model, tokenizer, folder)
     for path in (folder / "config.json", folder / "tokenizer_config.json"):
         if path.is_file():
             saved = json.loads(path.read_text(encoding="utf-8"))

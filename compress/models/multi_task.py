@@ -15,9 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 
 from compress.families.registry import Principal
 from compress.models.quiet import quiet
-
-HEAD = ("id2label", "label2id", "problem_type", "label_range")
-"""What in a classifier's configuration belongs to its head."""
+from compress.tasks.heads import HEAD
 
 
 class MultiTaskConfig(Principal, PretrainedConfig):
@@ -37,7 +35,8 @@ class MultiTaskConfig(Principal, PretrainedConfig):
             heads = self.heads or {}
             if value not in heads:
                 raise ValueError(f"task = {value!r}: this model has heads for {', '.join(sorted(heads))}")
-            for key, entry in _head(heads[value]).items():
+            left = {key: None for key in HEAD if getattr(self, key, None) is not None}  # of the head before
+            for key, entry in (left | _head(heads[value])).items():
                 super().__setattr__(key, entry)  # type: ignore[no-untyped-call]
         super().__setattr__(name, value)  # type: ignore[no-untyped-call]
 

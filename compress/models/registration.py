@@ -13,15 +13,26 @@ from compress.families.forms.shared import SharedForm
 from compress.families.forms.uneven import UnevenForm
 from compress.families.registry import FAMILIES
 from compress.families.registry import on_register as on_family
-from compress.models.bilstm import BiLstmConfig, BiLstmForSequenceClassification, BiLstmForTokenClassification
-from compress.models.cnn import CnnConfig, CnnForSequenceClassification, CnnForTokenClassification
+from compress.models.bilstm import (
+    BiLstmConfig,
+    BiLstmForSentenceVectors,
+    BiLstmForSequenceClassification,
+    BiLstmForTokenClassification,
+)
+from compress.models.cnn import (
+    CnnConfig,
+    CnnForSentenceVectors,
+    CnnForSequenceClassification,
+    CnnForTokenClassification,
+)
 from compress.models.ensemble import EnsembleConfig, EnsembleForSequenceClassification
 from compress.models.multi_task import MultiTaskConfig, MultiTaskForSequenceClassification
-from compress.models.static import StaticConfig, StaticForSequenceClassification
+from compress.models.static import StaticConfig, StaticForSentenceVectors, StaticForSequenceClassification
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
 from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 
 FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
 CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
@@ -37,12 +48,18 @@ TAGGERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (CnnConfig, CnnForTokenClassification),
 )
 """The same for models with an answer per token."""
+EMBEDDERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
+    (BiLstmConfig, BiLstmForSentenceVectors),
+    (CnnConfig, CnnForSentenceVectors),
+    (StaticConfig, StaticForSentenceVectors),
+)
+"""The same for models that answer with a vector."""
 _autos: list[Any] = []
 
 
 def register() -> None:
-    """Make transformers know every type of ours: `CLASSIFIERS`, `TAGGERS`, and all forms of families for every task."""
-    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS)):
+    """Make transformers know every type of ours: the three lists above, and all forms of families for every task."""
+    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS), (SentenceVectors, EMBEDDERS)):
         for config_class, model_class in models:
             AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
             task.auto.register(config_class, model_class, exist_ok=True)

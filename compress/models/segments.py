@@ -138,3 +138,13 @@ def classification_loss(logits: Tensor, labels: Tensor | None, config: Any) -> T
     if config.problem_type == "multi_label_classification":
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return nn.functional.cross_entropy(logits, labels)
+
+
+class ReaderForVectors(ReaderOfTexts):
+    """A reader of single texts whose answer is a vector, of length 1 where its configuration says so."""
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Return the vector (batch, width) of each text."""
+        vectors = super().answer(features)
+        normalized = getattr(self.config, "vector_normalized", True)
+        return nn.functional.normalize(vectors, dim=-1) if normalized else vectors

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from compress.models.segments import ReaderOfTexts
+from compress.models.segments import ReaderForVectors, ReaderOfTexts
 
 
 class StaticConfig(PretrainedConfig):
@@ -75,6 +75,10 @@ class StaticForSequenceClassification(ReaderOfTexts):
         """Return the logits (…, outputs)."""
         logits: Tensor = self.classifier(self.dropout(self.hidden(self.dropout(features)).relu()))
         return logits
+
+
+class StaticForSentenceVectors(ReaderForVectors, StaticForSequenceClassification):
+    """Answers with one vector per text."""
 
 
 def hashed(codes: Tensor, rows: int) -> Tensor:

@@ -30,6 +30,7 @@ class Tokens:
     labels: Array | None  # (rows, …), as the split has them
     truncated: int  # rows that were longer than the limit
     answering: Array | None = None  # (rows, answers): the tokens that answer, -1 for none; None: rows do
+    groups: Array | None = None  # (rows,): a number that rows which belong together share; None: each stands alone
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -60,6 +61,7 @@ class Tokens:
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
             labels=None if self.labels is None else self.labels[rows],
             answering=None if self.answering is None else self.answering[rows],
+            groups=None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1],
         )
 
     def batch(self, rows: list[int] | Array) -> dict[str, Tensor]:
@@ -121,10 +123,54 @@ class Tokens:
         return whole
 
     def batches(self, size: int) -> Iterator[Array]:
-        """Yield row numbers, all rows once, longest first so that padding and memory stay small."""
+        """Yield row numbers, all rows once, longest first so that padding and memory stay small.
+
+        Rows that belong together are in one batch, which may then hold more than ``size``.
+        """
+        if self.groups is not None:
+            whole = self.whole
+            per_group = max(1, round(size * len(whole) / max(len(self), 1)))
+            order = np.argsort(-whole.lengths, kind="stable")
+            for start in range(0, len(order), per_group):
+                yield whole.rows(order[start : start + per_group])
+            return
         order = np.argsort(-self.lengths, kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+    @cached_property
+    def whole(self) -> Groups:
+        """The rows as groups, each of which a batch has as a whole."""
+        return Groups(self, np.arange(len(self)) if self.groups is None else self.groups)
+
+
+class Groups:
+    """Tokens whose rows belong together, counted and batched by group; ``numbers`` (rows,) begin at 0."""
+
+    def __init__(self, tokens: Tokens, numbers: Array) -> None:
+        self.tokens = tokens
+        self.members = np.argsort(numbers, kind="stable")
+        self.starts = np.searchsorted(numbers[self.members], np.arange(numbers.max(initial=-1) + 2))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, group: int) -> int:
+        return group
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Tokens of the longest row of each group."""
+        longest: Array = np.maximum.reduceat(self.tokens.lengths[self.members], self.starts[:-1])
+        return longest
+
+    def rows(self, groups: list[int] | Array) -> Array:
+        """Return the numbers of all rows of these groups."""
+        return np.concatenate([self.members[self.starts[group] : self.starts[group + 1]] for group in groups])
+
+    def batch(self, groups: list[int]) -> dict[str, Tensor]:
+        """Return the rows of these groups, as `Tokens.batch` does."""
+        return self.tokens.batch(self.rows(groups))
 
 
 def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
@@ -155,6 +201,7 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
         labels=split.labels,
         truncated=truncated,
         answering=None if split.by_token is None else _filled(answering, split.labels),
+        groups=split.groups,
     )
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from compress.distill.keep_best import fallen
 from compress.errors import Fault, RecipeError
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.files import MIB, size_mib
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -113,6 +113,9 @@ class Budget(Gradual):
             rule = f"cannot choose heads and widths of a student of type {student.model_type}"
             remedy = f"Supported: {', '.join(FAMILIES)}. Leave budget out of prune."
             yield Fault(self._name, self._wanted, rule, remedy)
+        elif self._timed and not family_of(student).graph_can_be_resized:
+            rule = f"cannot time other sizes of a student of type {student.model_type}"
+            yield Fault(self._name, self._wanted, rule, "Give size_mib or parameters instead.")
         longest = longest_row(student)
         if self.tokens is not None and self.tokens > longest:
             yield Fault("tokens", self.tokens, f"must not exceed the {longest} tokens that the student takes")

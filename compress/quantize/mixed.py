@@ -200,7 +200,7 @@ class Mixed(Settings):
             good = drop <= (self.max_drop or 0) + ROUNDING
             if self.bound:
                 paired = task.difference(logits, plain_logits, split.known_labels)
-                good = judged(paired, len(split), (self.max_drop or 0) / POINT).passed
+                good = judged(paired, split.count, (self.max_drop or 0) / POINT).passed
             if good or not waiting:
                 break
             spared.append(waiting.pop(0))

@@ -54,6 +54,13 @@ def settled(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {}
     if not isinstance(data, Data):
         changes["data"] = _data(data, folder)
+    elif isinstance(data, Files):
+        given = {split: getattr(data, split) for split in SPLITS}
+        tables = {split: rows for split, rows in given.items() if rows is not None and not _is_name(rows)}
+        files: dict[str, Any] = {
+            split: _file(list(_records(rows, split)), split, folder) for split, rows in tables.items()
+        }
+        changes |= {"data": replace(data, **files)} if files else {}
     if isinstance(task, str):
         changes["task"] = TaskChoice.of(task)
     if not isinstance(teacher, BaseTeacher):

@@ -101,7 +101,7 @@ def lasting(value: Any) -> Any:
     """Return settings whose paths are texts, and do not go through ``latest``, which leads to another run tomorrow."""
     if isinstance(value, Settings):
         before = {field.name: getattr(value, field.name) for field in fields(value)}
-        changes = {name: after for name, held in before.items() if (after := lasting(held)) != held}
+        changes = {name: after for name, held in before.items() if (after := lasting(held)) is not held}
         return replace(value, **changes) if changes else value
     if isinstance(value, Mapping):
         return {key: lasting(item) for key, item in value.items()}

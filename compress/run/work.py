@@ -96,7 +96,7 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     """Train the distilled student's twin on labels alone."""
     console.print("[bold]baseline: the same student, labels alone[/bold]")
     start = recipe.student(state).given_student
-    steps = [-(-len(rows) // recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
+    steps = [rows.steps(recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
     twin = replace(labels_only(recipe.distill), epochs=epochs)
     product = twin.train(state, start, "labels_only")

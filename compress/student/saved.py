@@ -14,16 +14,18 @@ from compress.data.dataset import Dataset
 from compress.errors import Fault, ModelError
 from compress.hub_access import absent
 from compress.known import NOTHING, Known
+from compress.models.encoders import load_encoder
 from compress.models.ensemble import EnsembleConfig
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
+from compress.models.sentence_transformers import note_modules
 from compress.models.tokenizer import same_tokens
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.student.base import Student
 from compress.student.start import where
-from compress.tasks.adoption import Refusal, adopt, adopted
+from compress.tasks.adoption import Refusal, adopt, adopted, is_trained
 from compress.tasks.base import Task
 from compress.tasks.heads import output_count
 from compress.teachers.examination import Subject
@@ -51,7 +53,8 @@ class Saved(Student):
     def _unusable(self, known: Known) -> Iterator[Fault]:
         try:
             config = self.config(known.teacher)
-            check_trained(self.source, config, trust_remote_code=self.trust_remote_code)
+            if known.task is None or not known.task.any_encoder:
+                check_trained(self.source, config, trust_remote_code=self.trust_remote_code)
             load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
         except ModelError as error:
             yield Fault("model", None, str(error).rstrip("."))
@@ -84,6 +87,7 @@ class Saved(Student):
         config = load_config(self.source, trust_remote_code=self.trust_remote_code)
         if isinstance(config, EnsembleConfig):
             raise ModelError(f"{self.model}: is an ensemble, but a student is a single model. Name one of its members.")
+        note_modules(config, self.source)
         if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
             config.own_tokens = True
         return config
@@ -109,6 +113,10 @@ class Saved(Student):
         ``rows`` are its outputs in that order, None for a class with the logit 0; default: as `rows` finds them.
         """
         config, head = self.config(None), task.head_config()
+        if task.any_encoder:
+            trained = is_trained(config, task)
+            trust = self.trust_remote_code
+            return load_encoder(self.source, config, head, trained=trained, trust_remote_code=trust)
         rows = self.rows(config, task) if rows is None else rows
         if rows == list(range(output_count(config))):
             return load_model(self.source, trust_remote_code=self.trust_remote_code, head=head, trained=True)

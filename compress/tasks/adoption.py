@@ -66,6 +66,11 @@ class Refusal(Exception):
 
 
 def has_head(config: Any, task: Task | type[Task]) -> bool:
+    """Return whether a model of this configuration answers as the task's do; see `Task.any_encoder`."""
+    return task.any_encoder or is_trained(config, task)
+
+
+def is_trained(config: Any, task: Task | type[Task]) -> bool:
     """Return whether a configuration says that its weights hold a head of the task's kind."""
     kind = task.auto.__name__.removeprefix("AutoModel")  # ForSequenceClassification, …
     return any(name.endswith(kind) for name in config.architectures or [])

@@ -117,6 +117,10 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    apart: ClassVar[bool] = False
+    """Whether a model answers each text of a row by itself: the rows of splits are then single texts; see `parted`."""
+    any_encoder: ClassVar[bool] = False
+    """Whether any encoder can answer: what it lacks of a head need not be trained."""
     decodings: ClassVar[tuple[str, ...]] = ()
     """The ways of reading an answer from logits, the usual one first; none where there is but one."""
     rule: ClassVar[str] = ""
@@ -188,6 +192,15 @@ class Task(ABC):
     @abstractmethod
     def encoded(self, codes: Sequence[Any]) -> Array:
         """Return what `encode` gave for rows as an array (rows, …)."""
+
+    @classmethod
+    def parted(cls, labels: Array, groups: Array, texts: int) -> Array:
+        """Return the labels of single texts (rows * texts, …) for `encoded` labels of rows, of a task `apart`.
+
+        The texts of a row follow each other. The first column is what tells its row from others, of ``groups``
+        (rows,): rows with the same number belong together.
+        """
+        raise NotImplementedError(f"{cls.name} has one answer per row")
 
     @classmethod
     def answering(cls, text: str, pair: str | None, encoding: Any) -> Sequence[int]:
@@ -283,6 +296,10 @@ class Task(ABC):
         the task's loss knows no weights of classes.
         """
         raise ValueError(f"has no effect: the labels are {self.predicts}")
+
+    def pooled_by(self, pooling: str) -> Self:
+        """Return the task with vectors that are pooled so; raises ValueError where it has none."""
+        raise ValueError("has no effect: the task has no sentence vectors")
 
     def doubts(self, labels: Array) -> Iterator[str]:
         """Yield sentences on why the metric that decides misleads on training rows with these labels."""

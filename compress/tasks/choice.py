@@ -27,6 +27,8 @@ class TaskChoice(Settings):
         default=None, metadata={"open": True}
     )  # in the loss on labels: balanced, or a number for each class, as {spam: 5}; default: all classes equal
 
+    pooling: str | None = None  # vectors: how tokens become one, mean, cls or max; default: as the model's folder says
+
     def __post_init__(self) -> None:
         """Turn the keys of ``class_weights`` into text as YAML writes them: 0 as "0", True as "true"."""
         if isinstance(self.class_weights, Mapping):

@@ -12,7 +12,10 @@ MARK = "compress_task"
 THRESHOLDS = "thresholds"
 """Entry with the probability from which each label is given, in the order of the outputs."""
 
-HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, MARK)
+POOLING, NORMALIZED = "vector_pooling", "vector_normalized"
+"""Entries of a model that answers with vectors: how tokens become one, and whether vectors have length 1."""
+
+HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, MARK, POOLING, NORMALIZED)
 """Entries of a configuration that belong to its head."""
 
 IDLE_HEAD = {"num_labels": 1}
@@ -33,6 +36,10 @@ def set_head(config: Any, head: Mapping[str, Any]) -> None:
     """
     if "id2label" in head and hasattr(config, MARK):
         setattr(config, MARK, None)
+    if "id2label" in head:
+        for name in (POOLING, NORMALIZED):
+            if hasattr(config, name):
+                delattr(config, name)
     if hasattr(config, THRESHOLDS) and head.get("problem_type", config.problem_type) != config.problem_type:
         delattr(config, THRESHOLDS)
     for name, value in sorted(head.items(), reverse=True):  # num_labels would overwrite the labels' names
@@ -52,15 +59,17 @@ def reorder_thresholds(config: Any, rows: Sequence[int | None]) -> None:
 
 def head_of(config: Any) -> dict[str, Any]:
     """Return the settings that give another model a head of the same kind and size, its outputs without names."""
-    mark = getattr(config, MARK, None)
-    return {"num_labels": config.num_labels} | ({} if mark is None else {MARK: mark})
+    own = {name: getattr(config, name, None) for name in (MARK, POOLING, NORMALIZED)}
+    return {"num_labels": config.num_labels} | {name: value for name, value in own.items() if value is not None}
 
 
 def named_outputs(config: Any) -> dict[str, Any]:
     """Return the entry of config.json with the names of all outputs, which transformers leaves out where it made them.
 
-    Keys are texts, as JSON has them.
+    Keys are texts, as JSON has them. The dimensions of vectors have no names.
     """
+    if getattr(config, POOLING, None) is not None:
+        return {}
     return {"id2label": {str(number): name for number, name in config.id2label.items()}}
 
 

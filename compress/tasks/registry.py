@@ -14,6 +14,7 @@ from compress.tasks.heads import MARK
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 
 TASKS: dict[str, type[Task]] = {}
 """The tasks by the names that recipes use. Those registered later are asked first what labels and heads are theirs."""
@@ -40,6 +41,7 @@ register(Classification)  # takes any labels, and so is asked last
 register(Regression)
 register(MultiLabel)
 register(Tags)
+register(SentenceVectors)
 
 
 class Choices(Mapping[str, type[TaskChoice] | TaskChoice]):

@@ -157,7 +157,7 @@ class AnswerFile(BaseTeacher):
     def _unlearned(self, known: Known, data: Dataset) -> Iterator[Fault]:
         """Yield why rows without an answer would be learned by nothing."""
         distill = known.stages.get("distill")
-        if self.missing is not Missing.labels or distill is None or data.task.by_token:
+        if self.missing is not Missing.labels or distill is None:
             return
         losses = getattr(distill, "losses", {}).values()
         rows = int((self._table(data).find(data.train) < 0).sum())
@@ -187,10 +187,10 @@ class AnswerFile(BaseTeacher):
         return replace(state, data=data).with_teacher(record, kept)
 
     def _table(self, data: Dataset) -> Table:
-        if data.task.by_token:
+        if data.task.by_token or data.task.apart or data.train.grouped:
             raise ModelError(
-                f"{self.file}: answers in a file are one for each row, and the task {data.task.name} has one for each "
-                "word. Name a teacher that is a model."
+                f"{self.file}: answers in a file are classes, sets of labels or scores, one for each row, and those of "
+                f"the task {data.task.name} are not. Name a teacher that is a model."
             )
         reading = Reading(
             match=self.match, keys=tuple(self.keys), column=self.column, form=self.form, classes=tuple(self.classes),

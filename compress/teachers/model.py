@@ -21,11 +21,13 @@ from compress.families.registry import FAMILIES, principal_config
 from compress.hub_access import absent, looks_like_a_path
 from compress.known import NOTHING, Known
 from compress.models.device import device
+from compress.models.encoders import load_encoder
 from compress.models.ensemble import EnsembleConfig
 from compress.models.evaluate import metric_and_loss, tune
 from compress.models.heads import with_outputs
 from compress.models.loading import check_trained, content_of, load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
+from compress.models.sentence_transformers import note_modules
 from compress.models.stated import state_family
 from compress.models.tokens import tokenize
 from compress.pipeline.state import State
@@ -37,9 +39,11 @@ from compress.tasks.adoption import (
     adopted,
     check_mapping,
     has_head,
+    is_trained,
     own_names,
     rows_by_name,
 )
+from compress.tasks.heads import with_head
 from compress.teachers.base import BaseTeacher, Inspection, Weights
 from compress.teachers.examination import Subject
 from compress.teachers.members import Combine, Ensemble, Member, check_together, member_faults, orders, together
@@ -156,7 +160,7 @@ class Teacher(BaseTeacher, Training):
             max_tokens=self.max_tokens,
             max_unknown=self.max_unknown,
         )
-        numbered = data if chosen.adoption is None else adopted(chosen.config, own[self.chosen - 1])[0]
+        numbered = _numbered(chosen, data if chosen.must_train else own[self.chosen - 1])
         lines = dict.fromkeys(member.line for member in members)  # copies are one
         return Inspection(data=numbered, lines=tuple(lines), weights=weights)
 
@@ -173,7 +177,7 @@ class Teacher(BaseTeacher, Training):
         members = zip(self.each(), self._own_rows(data), strict=True)
         for teacher, rows in {member.model: (member, rows) for member, rows in members}.values():
             member = teacher._inspect(rows)
-            numbered = rows if member.adoption is None else adopted(member.config, rows)[0]
+            numbered = _numbered(member, rows)
             yield Subject(
                 setting="teacher.model", name=teacher.model, key=content_of(teacher.source(), member.config),
                 tokenizer=member.tokenizer, load=partial(teacher.classifier, member, numbered),
@@ -201,14 +205,17 @@ class Teacher(BaseTeacher, Training):
     def _inspect(self, data: Dataset) -> Member:
         config = load_config(self.source(), trust_remote_code=self.trust_remote_code)
         tokenizer = load_tokenizer(self.source(), trust_remote_code=self.trust_remote_code)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{self.model}: its weights are quantized. Name the model that it was made from.")
+        if data.task.any_encoder:
+            note_modules(config, self.source())
         longest = longest_row(config)
         if self.max_tokens > longest:
             raise ModelError(f"teacher.max_tokens = {self.max_tokens}: {self.model} takes at most {longest} tokens.")
         adoption, why = self._adoption(config, data)
-        headed = type(config)(**(config.to_dict() | data.task.head_config()))
-        for fault in parameter_faults(self, headed):
+        for fault in parameter_faults(self, with_head(config, data.task.head_config())):
             raise ModelError(str(fault.under("teacher")))
-        if adoption is not None:
+        if adoption is not None and not data.task.any_encoder:
             check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
         else:
             refuse_unseen(data)
@@ -287,6 +294,9 @@ class Teacher(BaseTeacher, Training):
         Outputs of a head that is trained again start from those of the same name; others start at random.
         """
         head, trust = data.task.head_config(), self.trust_remote_code
+        if data.task.any_encoder:
+            trained = is_trained(member.config, data.task)
+            return load_encoder(self.source(), member.config, head, trained=trained, trust_remote_code=trust)
         if member.adoption is not None and not member.adoption.single:
             return load_model(self.source(), trust_remote_code=trust, head=head, trained=True)
         if not has_head(member.config, data.task):
@@ -298,9 +308,7 @@ class Teacher(BaseTeacher, Training):
 
     def _alone(self, state: State) -> State:
         member = self._inspect(state.data)
-        must_train, data = member.must_train, state.data
-        if not must_train:
-            data = adopted(member.config, data)[0]
+        must_train, data = member.must_train, _numbered(member, state.data)
         made_with = [
             content_of(self.source(), member.config),
             self.max_tokens,
@@ -332,8 +340,9 @@ class Teacher(BaseTeacher, Training):
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
         nn.Module.to(model, device())
+        task = state.data.task
         curves = fit(
-            Supervised(model, state.data.task.mean_loss if state.data.task.weights else None),
+            Supervised(model, task.mean_loss if task.weights or task.any_encoder else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,
@@ -348,7 +357,7 @@ class Teacher(BaseTeacher, Training):
         return curves
 
     def _steps_an_epoch(self, state: State) -> int:
-        return -(-len(state.data.train) // self.batch_size)
+        return state.data.train.steps(self.batch_size)
 
     def _trained(self, curves: list[dict[str, float]], state: State) -> str:
         """Return how long it was fine-tuned, and the result."""
@@ -357,3 +366,9 @@ class Teacher(BaseTeacher, Training):
         if floor <= self.epochs:
             return outcome
         return f"{outcome} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"
+
+
+def _numbered(member: Member, data: Dataset) -> Dataset:
+    """Return the data with labels as a member numbers them; as it is where the member learns them in this run."""
+    learns = member.adoption is None and not data.task.any_encoder
+    return data if learns else adopted(member.config, data)[0]

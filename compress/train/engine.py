@@ -25,6 +25,7 @@ from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
+from compress.models.tokens import Tokens
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.objective import Objective, TrainingRows
@@ -52,7 +53,8 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
-    ``order`` replaces `LengthGrouped`; its length is that of an epoch.
+    ``order`` replaces `LengthGrouped`; its length is that of an epoch. Where rows belong together, a step has a batch
+    of groups.
 
     Checkpoints go to ``folder``; training resumes from the newest intact one there, with the same result
     as an uninterrupted run (one process, CPU). Ctrl-C and SIGTERM take effect after the current step: a checkpoint
@@ -63,6 +65,8 @@ def fit(
     share of the learning rate other than 1; ``undecayed`` have no weight decay; parameters that require no
     gradient do not change. Random state and global settings are left unchanged.
     """
+    if isinstance(tokens, Tokens) and tokens.groups is not None:
+        tokens = tokens.whole
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
     arguments = TrainingArguments(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.cli import compose, recipe_files
+from compress.cli import compose, recipe_paths
 from compress.cli.composing import sweeps
 from compress.cli.sweep import check_all, named, sweep
 from compress.data import Files, Hub
@@ -61,7 +61,7 @@ def test_every_recipe_composes_and_says_what_it_is(path, elsewhere):
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]
     assert first == HEADER
     assert f"compress run recipe={path.stem}" in second
-    assert recipe_files.headline(path)
+    assert recipe_paths.headline(path)
 
 
 def test_the_quickstart_is_what_is_run_without_words():
@@ -153,7 +153,7 @@ def test_a_recipe_of_ones_own_builds_on_another(elsewhere):
     recipe = compose.compose(["recipe=own file.yaml"])
     assert (recipe.recipe, recipe.seed, recipe.prune, list(recipe.quantize)) == ("own file", 5, {}, ["dynamic"])
     assert recipe.teacher.epochs == 0.1
-    assert recipe_files.headline(recipe_files.known()["base"]) == "A base."
+    assert recipe_paths.headline(recipe_paths.known()["base"]) == "A base."
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

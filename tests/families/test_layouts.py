@@ -14,13 +14,15 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.errors import ModelError
 from compress.families.forms.uneven import shrink
-from compress.families.registry import FAMILIES, family_of
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.known import Known
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
 from compress.models.outputs import INPUTS, observe
 from compress.models.quantities import HIDDEN, KEYS, QUERIES, SCORES, VALUES
 from compress.models.stated import state_family
 from compress.onnx.graph import write_onnx
-from compress.prune.width import narrow
+from compress.prune.budget import Budget
+from compress.prune.width import PruneWidth, narrow
 from compress.runtimes.onnxruntime import inference_session
 from compress.student.bert import Bert
 from compress.teachers.model import Teacher
@@ -34,6 +36,8 @@ from tests.conftest import (
 )
 
 HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
+LIKE_OTHERS = ("xlm-roberta", "camembert", "ernie")  # RoBERTa's layout and BERT's
+OTHERS_LATER = [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name for name in LATER_FAMILIES]
 UNITS = [[0, 5, 31], list(range(32)), [7], [1, 2, 3, 30]]
 
 
@@ -66,7 +70,7 @@ def test_what_is_observed_is_what_transformers_computes(family: str) -> None:
         assert sorted(seen[SCORES]) == sorted(seen[QUERIES]) == sorted(seen[VALUES]) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("family", LATER_FAMILIES)
+@pytest.mark.parametrize("family", OTHERS_LATER)
 @torch.no_grad()
 def test_a_pruned_and_narrowed_model_is_stored_loaded_and_exported_to_the_same_answers(
     family: str, tmp_path: Path
@@ -138,6 +142,21 @@ def test_layers_of_modernbert_keep_their_reach_and_the_first_its_normalisation()
     changed = (states[0] != states[1]).any(-1).nonzero().flatten().tolist()
     assert changed == list(range(17, 24))  # three tokens on either side see it
     assert observe(smaller, batch).logits.shape == (3, 2)
+
+
+def test_what_disentangled_attention_cannot_do_is_refused_before_work() -> None:
+    config = tiny_model("deberta-v2").config
+    for change, feature in (({"share_att_key": False}, "share_att_key"), ({"conv_kernel_size": 3}, "a convolution")):
+        other = type(config)(**(config.to_dict() | change))
+        assert not can_be_taken_apart(other)
+        with pytest.raises(ModelError, match=f"deberta-v2 models with {feature}.*compress export takes any classifier"):
+            family_of(other)
+    faults = [str(fault) for fault in Budget(speedup=2.0).faults(Known(student=config))]
+    assert any("cannot time other sizes of a student of type deberta-v2" in fault for fault in faults)
+    assert not [fault for fault in Budget(parameters=1000).faults(Known(student=config)) if "time" in str(fault)]
+    pytest.importorskip("torch_pruning")
+    (fault,) = PruneWidth().faults(Known(student=config))
+    assert "cannot remove hidden channels from a student of type deberta-v2" in str(fault)
 
 
 # folders whose own files do not say what they are

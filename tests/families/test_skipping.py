@@ -97,7 +97,7 @@ def test_skipped_layers_are_not_computed(family: str) -> None:
         inner = next(module for module in layer.modules() if isinstance(module, torch.nn.Linear))
         inner.register_forward_hook(lambda *_, number=number: ran.append(number))
     observe_without(model, batch, {1, 4}, HIDDEN)
-    assert ran == [2, 3]
+    assert list(dict.fromkeys(ran)) == [2, 3]  # DeBERTa reads positions by the same module
 
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)

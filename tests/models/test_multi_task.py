@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from compress.families.forms.uneven import shrink
 from compress.families.registry import family_of
 from compress.models.loading import quiet, save_model
-from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, with_heads
+from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, config_with_heads, with_heads
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.tasks.classification import Classification
+from compress.tasks.heads import HEAD, MARK, THRESHOLDS
 from compress.tasks.registry import task_of_config
 from compress.tasks.regression import Regression
 from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
@@ -133,6 +134,17 @@ def test_every_head_reloads_to_the_bit_in_a_fresh_process(tmp_path: Path) -> Non
     )
     run_fresh(code, tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_every_head_keeps_all_its_entries_and_none_of_anothers() -> None:
+    of_labels = {"id2label": {0: "a", 1: "b"}, "problem_type": "multi_label_classification", THRESHOLDS: [0.4, 0.6]}
+    of_scores = {"id2label": {0: "score"}, "problem_type": "regression", "label_range": [0, 5], MARK: "toy"}
+    config = config_with_heads(tiny_model().config, {"labels": of_labels, "scores": of_scores}, "scores")
+    for task, entries in (("scores", of_scores), ("labels", of_labels), ("scores", of_scores)):
+        config.task = task
+        for found in (config, config.classifier(task)):
+            assert {name: getattr(found, name) for name in HEAD if name in entries} == entries
+            assert not [name for name in (THRESHOLDS, MARK) if name not in entries and getattr(found, name, None)]
 
 
 def test_a_task_without_a_head_is_refused_by_name(tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ def test_they_answer_as_the_whole_model_with_those_heads_silenced(tmp_path: Path
 def test_other_families_are_refused_by_layer_and_heads(tmp_path: Path) -> None:
     with quiet():
         config = AutoConfig.for_model(
-            "ernie", vocab_size=21, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+            "roformer", vocab_size=21, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
             pruned_heads={"1": [0, 3]},
         )  # fmt: skip
         AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"layer 1: heads 0, 3.*ernie"):
+    with pytest.raises(ModelError, match=r"layer 1: heads 0, 3.*roformer"):
         load_config(tmp_path)
 
 

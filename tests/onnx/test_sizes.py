@@ -16,7 +16,7 @@ from compress.runtimes.onnxruntime import inference_session
 from tests.conftest import EVERY_FAMILY, Graphs, tiny_batch, tiny_model
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", [family for family in EVERY_FAMILY if "deberta" not in str(family)])
 @torch.no_grad()
 def test_a_resized_graph_says_what_the_pruned_model_says(family: str, graphs: Graphs) -> None:
     model, batch = tiny_model(family), tiny_batch(family=family)

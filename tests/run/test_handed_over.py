@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from transformers import pipeline
 
@@ -20,7 +21,7 @@ from compress.run.recipe import Recipe
 from compress.run.recipe_yaml import to_yaml
 from compress.tasks.choice import AUTO
 from compress.teachers.model import Teacher
-from tests.conftest import reviews, tiny_model, tiny_tokenizer
+from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
 
 ROWS = [(f"a good film {number}", "good") for number in range(6)] + [
     (f"a bad film {number}", "bad") for number in range(6)
@@ -41,7 +42,6 @@ def texts(data: Any) -> set[str]:
 def kinds() -> dict[str, Any]:
     """Return the same twelve rows in every form in which they can be handed over."""
     import datasets
-    import pandas
 
     classes = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
     numbered = [{"text": text, "label": int(label == "good")} for text, label in ROWS]
@@ -99,7 +99,18 @@ def test_the_same_rows_are_the_same_file_and_a_recipe_file_says_so(tmp_path: Pat
     assert other.data.train != first.data.train
 
 
+def test_tables_can_stand_in_the_place_of_files(tmp_path: Path) -> None:
+    table, path = kinds()["frame"], tmp_path / "test.tsv"
+    write_tsv(path, [(label, text) for text, label in ROWS[:4]])
+    mixed = settled(Recipe(data=Files(train=table, test=str(path)), cache=str(tmp_path)))
+    alone = settled(Recipe(data=table, cache=str(tmp_path)))
+    assert isinstance(mixed.data, Files)
+    assert isinstance(alone.data, Files)
+    assert (mixed.data.train, mixed.data.test) == (alone.data.train, str(path))
+
+
 WRONG = [
+    ({"data": Files(train=7)}, "data.train = 'int': is not a table or list of rows. Give a path, a pandas DataFrame"),
     ({"data": 7}, "data.train = 'int': is not a table or list of rows. Give a path, a pandas DataFrame"),
     ({"data": [("a", "b", "c", "d")]}, "data.train = 'tuple of 4': row 1 is neither a dictionary nor (text, label)"),
     ({"data": [{"text": "a", "label": "b"}, 3]}, "row 2 is neither a dictionary"),
@@ -177,6 +188,7 @@ def test_a_run_of_rows_and_a_loaded_model_can_be_used_and_is_found_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"name": pandas.DataFrame(DICTS)}, "name = 'DataFrame': must be text"),
         ({"seed": "7"}, "seed = '7': must be a whole number"),
         ({"student": "bert"}, "student = 'bert': must be given by its settings"),
         ({"prune": [1]}, "prune = [1]: must be a group of choices"),

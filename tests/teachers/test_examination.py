@@ -88,14 +88,23 @@ def test_a_teacher_is_used_as_it_is_whatever_the_form_of_its_labels(
     assert "100.0% of 220 sampled rows answered correctly" in line
 
 
-def test_a_head_in_the_weights_counts_though_config_json_names_no_class(world: Path, tmp_path: Path) -> None:
-    model = variant(world, tmp_path / "model", lambda config: config.pop("architectures"))
-    assert "is used as it is" in str(check(asked(world, model, tmp_path)).models[0])
+def test_a_head_in_the_weights_counts_though_config_json_names_no_class_or_another(world: Path, tmp_path: Path) -> None:
+    for number, names in enumerate((None, [], ["BertForMaskedLM"], ["BertModel"])):
+        model = variant(
+            world, tmp_path / f"model{number}", lambda config, names=names: config.update(architectures=names)
+        )
+        assert "is used as it is" in str(check(asked(world, model, tmp_path)).models[0])
     headless = tmp_path / "headless"
     save_model(load_model(world / "teacher").base_model, tiny_tokenizer(), headless)
     config = json.loads((headless / "config.json").read_text())
     (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
     assert "it has no classification head" in str(check(asked(world, headless, tmp_path)).models[0])
+
+
+def test_a_quantized_teacher_is_refused(world: Path, tmp_path: Path) -> None:
+    quantized = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    model = variant(world, tmp_path / "model", lambda config: config.update(quantization_config=quantized))
+    assert "its weights are quantized. Name the model that it was made from." in refused(asked(world, model, tmp_path))
 
 
 def test_outputs_in_another_order_are_refused_with_the_order_that_fits(world: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from compress.cli import recipe_files
+from compress.cli import recipe_paths
 from compress.cli.commands import NAMES
 from compress.cli.parser import Parser
 from compress.registry import GROUPS, SEVERAL
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 def words() -> Iterator[str]:
     """Yield the words of `compress run` that choose: recipes, and options whose names are listed without imports."""
-    yield from (f"recipe={name}" for name in recipe_files.known())
+    yield from (f"recipe={name}" for name in recipe_paths.known())
     for group, options in GROUPS.items():
         if not options.shared:
             yield from (f"{group}=[{name}]" if group in SEVERAL else f"{group}={name}" for name in options)

@@ -86,6 +86,8 @@ class Loss(Settings):
     softens: ClassVar[bool] = False
     """Whether it reads the teacher's answer at a temperature, for which an ensemble gives what each member says."""
     needs_classes: ClassVar[bool] = False
+    needs_vectors: ClassVar[bool] = False
+    """Whether the logits must be vectors of texts."""
     needs_teacher: ClassVar[bool] = True
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:

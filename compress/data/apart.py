@@ -1,0 +1,34 @@
+"""Rows of several texts as rows of one, for a task whose model reads each text by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+
+from compress.data.dataset import Split
+from compress.data.rows import Rows
+from compress.tasks.base import Array
+
+
+def texts_apart(rows: Rows) -> Split:
+    """Return the texts of all rows, those of a row behind each other, without labels."""
+    columns = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
+    return Split(tuple(chain.from_iterable(zip(*columns, strict=True))))
+
+
+def row_numbers(rows: Rows) -> Array:
+    """Return a number for each row (rows,), fp64, that no other row has, nor a row of another split with other texts.
+
+    It depends on the texts alone, and on how often they came before: splits can be joined and cut, and files renamed.
+    """
+    seen: Counter[bytes] = Counter()
+    numbers = np.empty(len(rows), dtype=np.float64)
+    for index, key in enumerate(zip(rows.texts, rows.pairs or [""] * len(rows), strict=True)):
+        content = "\x00".join(key).encode()
+        digest = hashlib.blake2b(content + b"\x00%d" % seen[content], digest_size=6).digest()  # 48 bits: exact in fp64
+        seen[content] += 1
+        numbers[index] = int.from_bytes(digest, "big")
+    return numbers

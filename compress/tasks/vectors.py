@@ -1,0 +1,293 @@
+"""One vector per text, whose cosines say how alike texts are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from compress.errors import DataError
+from compress.tasks import paired
+from compress.tasks.adoption import Adoption, Refusal, is_trained
+from compress.tasks.base import Array, Baseline, Features, Labelled, Task
+from compress.tasks.doubts import is_score, refuse_doubtful_labels
+from compress.tasks.heads import MARK, NORMALIZED, POOLING
+from compress.tasks.judging import Head
+from compress.tasks.paired import Difference
+from compress.tasks.sentence_vectors import POOLINGS, AutoModelForSentenceVectors
+from compress.tasks.statistics import bootstrap
+from compress.tasks.vector_pairs import Pairs, cosines, pairs_of, same_nearest, unit
+from compress.tensors import alike
+from compress.wording import shortened
+
+MODULES = "vector_modules"
+"""Entry of a configuration with what the files of sentence-transformers say of a folder.
+
+``pooling``, ``width``, ``normalized``, the folder of a ``dense`` layer, ``notes`` for the user, and ``refused``: what
+cannot be followed, as a clause."""
+
+
+@dataclass(frozen=True)
+class VectorAdoption(Adoption):
+    """How an encoder's states become vectors; the names are those of its outputs, numbers."""
+
+    pooling: str = "mean"
+    normalized: bool = True
+
+
+@dataclass(frozen=True)
+class SentenceVectors(Task):
+    """One vector per text. Rows of data are two texts and a score of how alike they are.
+
+    A model reads single texts, so the rows of a split are texts. Labels are (texts, 3): the number of the row that a
+    text is from, its place in it, 0 or 1, and the score; all NaN for a text alone.
+    """
+
+    low: float  # smallest and largest score of the training rows
+    high: float
+    width: int = 0  # of the vectors; 0: the model is not known yet
+    pooling: str = ""  # one of POOLINGS; empty: the model's own
+    normalized: bool = True  # whether vectors have length 1
+
+    name = "vectors"
+    auto = AutoModelForSentenceVectors
+    head = "sentence vectors"
+    pipeline = "feature-extraction"
+    predicts = "scores of pairs"
+    distributes = False
+    metric_names = ("spearman", "pearson")
+    missing = math.nan
+    apart = True
+    any_encoder = True
+    same_within: ClassVar[float] = 0.98  # two vectors of a text agree when their cosine is at least this
+
+    # rows
+
+    @classmethod
+    def fits(cls, labels: Sequence[str]) -> bool:
+        """Return False: scores of pairs look the same where one number per pair is asked for."""
+        return False
+
+    @classmethod
+    def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:
+        """Raise DataError for labels that are not scores, and for rows with one text."""
+        refuse_doubtful_labels(splits, asked=True)
+        for rows in splits:
+            if rows.pairs is None:
+                raise DataError(
+                    f"{rows.source}: each row has one text and a label, and task=vectors needs two texts and a score "
+                    "of how alike they are. Name the column of second texts: data.text_pair; texts without scores "
+                    "are given as data.unlabelled."
+                )
+
+    @classmethod
+    def refusal(cls, label: str) -> tuple[str, str] | None:
+        """Return what is wrong with a score that is not a finite number."""
+        if is_score(label):
+            return None
+        return f"the score {shortened(label)!r} is not a finite number.", "Correct it, or remove the row."
+
+    @classmethod
+    def of_labels(cls, labels: Sequence[str]) -> Self:
+        """Return the task with the range of these scores; raises ValueError where one is not a finite number."""
+        values = [cls(0, 0).encode(label) for label in set(labels)]
+        return cls(min(values), max(values))
+
+    def encode(self, label: str) -> float:
+        """Return the score as a finite number; raises ValueError where it is none."""
+        value = float(str(label))
+        if not math.isfinite(value):
+            raise ValueError(label)
+        return value
+
+    def encoded(self, codes: Sequence[float]) -> Array:
+        """Return the scores (rows,)."""
+        return np.asarray(codes, dtype=np.float64)
+
+    @classmethod
+    def parted(cls, labels: Array, groups: Array, texts: int) -> Array:
+        """Return (number of the row, place, score) for each text (rows * texts, 3)."""
+        places = np.tile(np.arange(texts, dtype=np.float64), len(labels))
+        return np.stack([np.repeat(groups, texts), places, np.repeat(labels, texts)], axis=1)
+
+    # models
+
+    @classmethod
+    def owns(cls, config: Any) -> bool:
+        """Return False: only the mark tells that a model answers with vectors."""
+        return False
+
+    @classmethod
+    def of_config(cls, config: Any) -> Self:
+        """Return the task with what the configuration keeps."""
+        low, high = getattr(config, "label_range", (0.0, 1.0))
+        return cls(low, high, int(config.num_labels), getattr(config, POOLING), getattr(config, NORMALIZED))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The numbers of the dimensions."""
+        return tuple(map(str, range(self.width)))
+
+    def head_config(self) -> dict[str, Any]:
+        """Return the width, the pooling and whether vectors have length 1; the range of scores is kept too."""
+        return {
+            MARK: self.name, "num_labels": self.width or 1, "problem_type": None, "label_range": [self.low, self.high],
+            POOLING: self.pooling or POOLINGS[0], NORMALIZED: self.normalized,
+        }  # fmt: skip
+
+    def adopt(self, config: Any, mapping: Mapping[str, str]) -> Adoption:
+        """Return how a model's states become vectors, as it says itself or the recipe; raises Refusal.
+
+        Where neither says it, the mean of the tokens is taken.
+        """
+        if mapping:
+            raise Refusal("gives vectors, which have no labels: leave out data.labels")
+        if is_trained(config, self):
+            own = type(self).of_config(config)
+            return self._adoption(own.width, own.pooling, own.normalized, "")
+        told = getattr(config, MODULES, None)
+        if told is not None and told["refused"]:
+            raise Refusal(told["refused"])
+        if told is None:
+            pooling = self.pooling or POOLINGS[0]
+            why = "as task.pooling says" if self.pooling else "which nothing in its folder says (task.pooling)"
+            return self._adoption(int(config.hidden_size), pooling, True, f"its vectors are pooled by {pooling}, {why}")
+        length = "length 1" if told["normalized"] else "their own length"
+        note = f"by its modules.json, vectors are pooled by {told['pooling']} and have {length}"
+        return self._adoption(told["width"], told["pooling"], told["normalized"], "; ".join([note, *told["notes"]]))
+
+    def _adoption(self, width: int, pooling: str, normalized: bool, note: str) -> VectorAdoption:
+        if self.pooling and self.pooling != pooling:
+            raise Refusal(f"was trained with pooling {pooling}, and task.pooling is {self.pooling}: leave that out")
+        names = tuple(map(str, range(width)))
+        outputs = {name: index for index, name in enumerate(names)}
+        return VectorAdoption(names, outputs, note, pooling=pooling, normalized=normalized)
+
+    def renumbered(self, adoption: Adoption, labels: Sequence[Array]) -> tuple[Task, list[Array]]:
+        """Return the task with the model's vectors."""
+        assert isinstance(adoption, VectorAdoption)
+        own = {"width": len(adoption.names), "pooling": adoption.pooling, "normalized": adoption.normalized}
+        return replace(self, **own), list(labels)  # type: ignore[arg-type]
+
+    def pooled_by(self, pooling: str) -> Self:
+        """Return the task with vectors that are pooled so; raises ValueError for an unknown pooling."""
+        if pooling not in POOLINGS:
+            raise ValueError(f"must be one of {', '.join(POOLINGS)}")
+        return replace(self, pooling=pooling)
+
+    # losses
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Return which texts are from a row with a score (batch,)."""
+        return ~labels[:, 2].isnan()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Squared error of the cosine of each text's pair from its score (batch,), 0 where the other is not there.
+
+        Scores are brought to the range 0 to 1 (Reimers and Gurevych, arXiv:1908.10084).
+        """
+        pairs = pairs_of(labels)
+        errors = self._errors(logits, pairs)
+        spread: Tensor = logits.new_zeros(len(logits)).index_add(0, pairs.first, errors)
+        return spread.index_add(0, pairs.second, errors)
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean squared error over the pairs of a batch; 0 where there is none."""
+        pairs = pairs_of(labels)
+        return self._errors(logits, pairs).sum() / max(len(pairs.first), 1)
+
+    def _errors(self, logits: Tensor, pairs: Pairs[Tensor]) -> Tensor:
+        span = (self.high - self.low) or 1.0
+        targets = ((pairs.scores - self.low) / span).clamp(0, 1).to(logits.dtype)
+        return (functional.cosine_similarity(logits[pairs.first], logits[pairs.second], dim=-1) - targets) ** 2
+
+    def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
+        """One minus the cosine of both vectors of a text, mean over texts; a temperature has no effect."""
+        return (1 - functional.cosine_similarity(*alike(logits, others), dim=-1)).mean()
+
+    # answers
+
+    def predictions(self, logits: Array) -> Array:
+        """Return the vectors."""
+        return logits
+
+    def describe(self, logits: Array) -> list[dict[str, Any]]:
+        """Return the vector of each text."""
+        return [{"vector": [float(value) for value in vector]} for vector in logits]
+
+    def shown(self, logits: Array) -> list[str]:
+        """Return the first numbers of the vectors."""
+        return [f"({', '.join(f'{value:.3f}' for value in vector[:3])}, …)" for vector in logits]
+
+    def shown_label(self, label: Any) -> str:
+        """Return the score of the text's row."""
+        return f"{float(label[2]):.4g}"
+
+    def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
+        """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant."""
+        pairs = pairs_of(labels)
+        return _correlations(cosines(logits, pairs), pairs.scores)
+
+    def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
+        """Return bootstrap intervals over pairs."""
+        pairs = pairs_of(labels)
+        alike = cosines(logits, pairs)
+        return bootstrap(lambda rows: _correlations(alike[rows], pairs.scores[rows]), len(alike))
+
+    def agreement(self, logits: Array, others: Array) -> float:
+        """Return the share of texts whose two vectors have a cosine of at least `same_within`.
+
+        Where widths differ, the share of texts for which both find the same nearest text among the others.
+        """
+        if logits.shape != others.shape:
+            return same_nearest(logits, others)
+        lengths = np.linalg.norm(logits, axis=1) * np.linalg.norm(others, axis=1)
+        same = (logits * others).sum(1) >= self.same_within * lengths
+        return float(same.mean())
+
+    def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
+        """Compare the metric that decides by a paired bootstrap over pairs of texts."""
+        pairs = pairs_of(labels)
+        compare = {"spearman": paired.of_ranks, "pearson": paired.of_scores}[self.main_metric]
+        return compare(self.main_metric, pairs.scores, cosines(logits, pairs), cosines(others, pairs))
+
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare two ways to train, over seeds and pairs of texts: `compress.tasks.paired.of_seeds`."""
+        pairs = pairs_of(labels)
+        sides = [(cosines(ours, pairs), cosines(theirs, pairs)) for ours, theirs in zip(logits, others, strict=True)]
+
+        def value(found: Array, rows: Array) -> float:
+            return _correlations(found[rows], pairs.scores[rows])[self.main_metric]
+
+        def by_seed(rows: Array) -> Array:
+            return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in sides])
+
+        return paired.of_seeds(self.main_metric, by_seed, len(pairs.scores))
+
+    def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
+        """Yield how well cosines go with scores."""
+        pairs = len(pairs_of(labels).scores)
+        yield f"{self.main_metric} {self.metrics(logits, labels)[self.main_metric]:.3f} on {pairs:,} sampled pairs"
+
+    def baseline(self, texts: Sequence[str], labels: Array, features: Features) -> Baseline:
+        """Return the features of a text as its vector, of length 1: nothing is trained."""
+
+        def logits(given: Sequence[str]) -> Array:
+            return unit(features(given).toarray())
+
+        return Baseline(kind=f"cosine of {features.kind}", parameters=0, logits=logits)
+
+
+def _correlations(scores: Array, labels: Array) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
+    return {
+        "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
+        "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
+    }

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch.nn import functional
+
+from compress.benchmark.stage import Benchmark
+from compress.data import Files
+from compress.data.apart import row_numbers, texts_apart
+from compress.data.dataset import Split
+from compress.data.rows import Rows
+from compress.distill.losses import LOSSES
+from compress.distill.stage import Distill
+from compress.errors import CompressError, DataError, RecipeError
+from compress.export.onnx import Onnx
+from compress.models.encoders import load_encoder
+from compress.models.evaluate import predict_rows
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.sentence_transformers import note_modules
+from compress.models.tokens import tokenize
+from compress.prune.heads import PruneHeads
+from compress.prune.neurons import PruneNeurons
+from compress.quantize.int8 import DynamicInt8
+from compress.run.check import check
+from compress.run.predict import predict
+from compress.run.recipe import Recipe
+from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
+from compress.student.static import Static
+from compress.student.words import WordStart
+from compress.tasks.choice import TaskChoice
+from compress.tasks.sentence_vectors import POOLINGS, pooled
+from compress.tasks.vector_pairs import pairs_of, same_nearest
+from compress.tasks.vectors import SentenceVectors
+from compress.teachers.model import FineTune, Teacher
+from tests.conftest import BAD, FAMILY_NAMES, GOOD, reviews, save_tiny, tiny_tokenizer, write_tsv
+
+TASK = SentenceVectors(0, 5, 4, "mean")
+
+
+def scored_pairs(rows: int, seed: int) -> list[tuple[str, ...]]:
+    """Return (score, text, text) rows: 5 where both reviews are good or both bad, 0 otherwise, with some noise."""
+    generator = np.random.default_rng(seed)
+    made: list[tuple[str, ...]] = []
+    texts = reviews(2 * rows, seed)
+    for (_, one), (_, other) in zip(texts[:rows], texts[rows:], strict=True):
+        shares = [
+            sum(word in GOOD for word in t.split()) - sum(word in BAD for word in t.split()) for t in (one, other)
+        ]
+        score = 4.0 * (shares[0] * shares[1] > 0) + float(generator.uniform(0, 1))
+        made.append((f"{score:.3f}", one, other))
+    return made
+
+
+def labels_of(*rows: tuple[float, float, float]) -> np.ndarray:
+    return np.array(rows, dtype=np.float64)
+
+
+def pair_files(folder: Path) -> dict[str, str]:
+    sizes = {"train": (80, 1), "validation": (30, 2), "test": (30, 3)}
+    return {name: str(write_tsv(folder / f"{name}.tsv", scored_pairs(*size))) for name, size in sizes.items()}
+
+
+def quick(folder: Path, model: Path, **settings: Any) -> Recipe:
+    return Recipe(
+        recipe="toy", name="run", output=str(folder / "out"), cache=str(folder / "cache"),
+        task=TaskChoice(kind="vectors"),
+        **{
+            "data": Files(**pair_files(folder)),
+            "teacher": Teacher(model=str(model), max_tokens=16),
+            "student": Bert(layers=2),
+            "distill": Distill(epochs=2, learning_rate=1e-3, losses={"alignment": LOSSES["alignment"]()}),
+            "benchmark": Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.01, teacher_int8=False),
+            **settings,
+        },
+    )  # fmt: skip
+
+
+# pairs
+
+
+def naive_pairs(labels: np.ndarray) -> set[tuple[int, int, float]]:
+    found = set()
+    for one in range(len(labels)):
+        for other in range(len(labels)):
+            same = labels[one, 0] == labels[other, 0] and labels[one, 1] == 0 and labels[other, 1] == 1
+            if same and not np.isnan(labels[one, 2]):
+                found.add((one, other, float(labels[one, 2])))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_are_found_in_any_order_and_texts_without_their_other_are_left_out(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    whole = TASK.parted(generator.uniform(0, 5, 12), generator.permutation(40)[:12].astype(float), 2)
+    whole = np.concatenate([whole, np.full((3, 3), np.nan)])
+    labels = whole[generator.permutation(len(whole))[:20]]
+    found = pairs_of(labels)
+    assert set(zip(found.first.tolist(), found.second.tolist(), found.scores.tolist(), strict=True)) == naive_pairs(
+        labels
+    )
+    tensors = pairs_of(torch.from_numpy(labels))
+    assert tensors.first.tolist() == found.first.tolist()
+    assert tensors.second.tolist() == found.second.tolist()
+    assert tensors.scores.tolist() == found.scores.tolist()
+
+
+def test_spearman_is_that_of_the_cosines_of_pairs() -> None:
+    generator = np.random.default_rng(0)
+    vectors, scores = generator.normal(size=(40, 4)), generator.uniform(0, 5, 20)
+    labels = TASK.parted(scores, np.arange(20.0), 2)
+    by_hand = [a @ b / np.sqrt(a @ a * (b @ b)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    metrics = TASK.metrics(vectors, labels)
+    assert metrics["spearman"] == pytest.approx(spearmanr(by_hand, scores).statistic)
+    assert metrics["pearson"] == pytest.approx(np.corrcoef(by_hand, scores)[0, 1])
+    low, high = TASK.intervals(vectors, labels)["spearman"]
+    assert low < metrics["spearman"] < high
+    order = generator.permutation(40)
+    assert TASK.metrics(vectors[order], labels[order])["spearman"] == pytest.approx(metrics["spearman"])
+    assert TASK.metrics(vectors[:1], labels[:1]) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_a_difference_is_that_of_the_metric_and_its_interval_is_over_pairs() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0, 5, 60)
+    angle = np.arccos(scores / 5)
+    good = np.stack([np.stack([np.ones(60), np.zeros(60)], 1), np.stack([np.cos(angle), np.sin(angle)], 1)], 1)
+    labels, bad = TASK.parted(scores, np.arange(60.0), 2), generator.normal(size=(120, 2))
+    good = good.reshape(120, 2)
+    assert TASK.metrics(good, labels)["spearman"] == pytest.approx(1.0)
+    for metric in ("spearman", "pearson"):
+        task = TASK.judged_by(metric)
+        found = task.difference(good, bad, labels)
+        assert found.value == pytest.approx(task.metrics(good, labels)[metric] - task.metrics(bad, labels)[metric])
+        assert found.clear
+        assert found.low > 0
+    over_seeds = TASK.difference_over_seeds([good, good], [bad, bad], labels)
+    assert over_seeds.value == pytest.approx(TASK.difference(good, bad, labels).value)
+
+
+def test_the_loss_on_labels_is_the_squared_error_of_whole_pairs_and_each_text_has_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(7, 4, generator=generator, requires_grad=True)
+    nan = float("nan")
+    labels = torch.from_numpy(
+        labels_of((9, 1, 5), (3, 0, 2), (9, 0, 5), (8, 0, 1), (3, 1, 2), (nan, nan, nan), (7, 1, 0))
+    )
+    one = (functional.cosine_similarity(vectors[2], vectors[0], dim=0) - 1) ** 2
+    other = (functional.cosine_similarity(vectors[1], vectors[4], dim=0) - 0.4) ** 2
+    torch.testing.assert_close(TASK.mean_loss(vectors, labels), (one + other) / 2)
+    expected = torch.stack([one, other, one, 0 * one, other, 0 * one, 0 * one])
+    torch.testing.assert_close(TASK.loss(vectors, labels), expected)
+    assert TASK.labelled(labels).tolist() == [True, True, True, True, True, False, True]
+    assert TASK.mean_loss(vectors[:3], labels[[3, 5, 6]]).item() == 0.0
+
+
+def test_vectors_agree_by_their_angle_and_by_their_neighbours_where_widths_differ() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(30, 8))
+    assert TASK.agreement(vectors, 3 * vectors) == 1.0
+    turned = vectors.copy()
+    turned[:15] = -turned[:15]
+    assert TASK.agreement(vectors, turned) == 0.5
+    wider = np.concatenate([vectors, np.zeros((30, 4))], axis=1)
+    assert TASK.agreement(vectors, wider) == 1.0
+    other = generator.normal(size=(30, 3))
+    nearest = []
+    for side in (vectors, other):
+        unit = side / np.linalg.norm(side, axis=1, keepdims=True)
+        nearest.append([max((j for j in range(30) if j != i), key=lambda j: unit[i] @ unit[j]) for i in range(30)])
+    assert same_nearest(vectors, other) == pytest.approx(np.mean(np.equal(*nearest)))
+
+
+# rows
+
+
+def test_both_texts_of_a_row_stay_together_when_rows_are_drawn_joined_and_batched() -> None:
+    rows = Rows("f", ["a b", "c", "a b", "d e f"], ["x", "y z", "x", "w"], ["1", "2", "1", "4"])
+    labels = TASK.parted(np.array([1.0, 2, 1, 4]), row_numbers(rows), 2)
+    split = Split(texts_apart(rows).texts, labels=labels, grouped=True)
+    assert list(split.texts) == ["a b", "x", "c", "y z", "a b", "x", "d e f", "w"]
+    assert split.groups is not None
+    assert split.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    taken = split.take(np.array([7, 2]))
+    assert list(taken.texts) == ["d e f", "w", "c", "y z"]
+    longer = split.followed_by(Split(["more", "texts"]))
+    assert longer.groups is not None
+    assert longer.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5]
+    assert longer.steps(4) == 2
+    tokens = tokenize(split, tiny_tokenizer(), 16)
+    batches = [sorted(split.groups[rows].tolist()) for rows in tokens.batches(4)]
+    assert [len(set(groups)) * 2 == len(groups) for groups in batches] == [True, True]
+    assert sorted(group for groups in batches for group in groups) == split.groups.tolist()
+    assert tokens.whole.batch([1, 3])["rows"].tolist() == [2, 3, 6, 7]
+    assert tokens.whole.lengths.tolist() == [max(tokens.lengths[2 * i : 2 * i + 2]) for i in range(4)]
+
+
+def test_bad_rows_are_refused_with_their_line(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "train.tsv", [("1.5", "a", "b"), ("nan", "c", "d"), ("2", "e", "f")])
+    with pytest.raises(DataError, match="line 2: the score 'nan' is not a finite number"):
+        Files(train=str(path)).load("vectors", 0)
+    path = write_tsv(tmp_path / "one.tsv", [("1.5", "a"), ("2", "c")])
+    with pytest.raises(DataError, match="one text and a label, and task=vectors needs two texts"):
+        Files(train=str(path)).load("vectors", 0)
+    with pytest.raises(RecipeError, match=r"task\.pooling = 'median'.*mean, cls, max"):
+        Files(**pair_files(tmp_path)).load(TaskChoice(kind="vectors", pooling="median"), 0)
+    with pytest.raises(RecipeError, match=r"task\.pooling = 'cls'.*no sentence vectors"):
+        Files(**pair_files(tmp_path)).load(TaskChoice(kind="regression", pooling="cls"), 0)
+
+
+# models
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_is_that_of_a_loop_over_real_tokens(pooling: str) -> None:
+    states = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
+    expected = []
+    for row, real in zip(states, mask.bool(), strict=True):
+        expected.append({"mean": row[real].mean(0), "max": row[real].max(0).values, "cls": row[0]}[pooling])
+    torch.testing.assert_close(pooled(states, mask, pooling), torch.stack(expected))
+
+
+def encoder(folder: Path, **head: Any) -> Any:
+    config = load_config(folder)
+    note_modules(config, folder)
+    task = SentenceVectors(0, 5)
+    task, _ = task.renumbered(task.adopt(config, {}), [])  # type: ignore[assignment]
+    return load_encoder(folder, config, task.head_config() | head, trained=False)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_any_encoder_gives_its_own_pooled_states_whatever_the_padding(tmp_path: Path, family: str) -> None:
+    folder = save_tiny(tmp_path / family, family)
+    model, tokenizer = encoder(folder), load_tokenizer(folder)
+    texts = ["the film was good", "awful"]
+    vectors = predict_rows(model, tokenize(Split(texts), tokenizer, 16))
+    for text, vector in zip(texts, vectors, strict=True):
+        batch = tokenize(Split([text]), tokenizer, 16).batch([0])
+        inputs = {name: batch[name] for name in tokenizer.model_input_names}
+        with torch.no_grad():
+            states = model.base_model(**inputs)[0][0].mean(0)
+        torch.testing.assert_close(torch.from_numpy(vector), states / states.norm())
+    save_model(model, tokenizer, tmp_path / "again")
+    assert (predict_rows(load_model(tmp_path / "again"), tokenize(Split(texts), tokenizer, 16)) == vectors).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_sentence_transformers_opens_our_folders_and_gives_the_same_vectors(tmp_path: Path, pooling: str) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    folder = save_tiny(tmp_path / "encoder")
+    model, tokenizer = encoder(folder, vector_pooling=pooling), load_tokenizer(folder)
+    texts = ["the film was good", "awful", "so and so"]
+    for name in ("identity", "dense"):
+        (tmp_path / name).mkdir()
+        save_model(model, tokenizer, tmp_path / name)
+        ours = predict_rows(model, tokenize(Split(texts), tokenizer, 32))
+        theirs = sentence_transformers.SentenceTransformer(str(tmp_path / name), device="cpu")
+        assert np.abs(theirs.encode(texts) - ours).max() < 1e-5
+        assert theirs.max_seq_length == 32
+        theirs.save(str(tmp_path / f"{name}-saved"))  # and the way back
+        again = encoder(tmp_path / f"{name}-saved")
+        assert np.abs(predict_rows(again, tokenize(Split(texts), tokenizer, 32)) - ours).max() < 1e-5
+        with torch.no_grad():
+            model.classifier.weight.add_(0.1 * torch.randn(16, 16))
+
+
+def with_modules(folder: Path, *modules: str, **files: Any) -> Path:
+    entries = [
+        {"type": f"sentence_transformers.models.{name}", "path": name if n else ""} for n, name in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    for name, content in {"Pooling/config": {"pooling_mode_cls_token": True}, **files}.items():
+        (folder / f"{name}.json").parent.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_what_a_folder_of_sentence_transformers_says_is_followed_or_refused(tmp_path: Path) -> None:
+    folder, files = save_tiny(tmp_path / "encoder"), pair_files(tmp_path)
+
+    def refusal(*modules: str, **settings: Any) -> str:
+        pooling = settings.pop("pooling", None)
+        with_modules(folder, *modules, **settings)
+        data = Files(**files).load(TaskChoice(kind="vectors", pooling=pooling), 0)
+        with pytest.raises(CompressError) as error:
+            Teacher(model=str(folder), max_tokens=16).inspect(data)
+        return str(error.value)
+
+    told = with_modules(folder, "Transformer", "Pooling")
+    data = Files(**files).load("vectors", 0)
+    found = Teacher(model=str(told), max_tokens=16).inspect(data)
+    assert isinstance(found.data.task, SentenceVectors)
+    assert (found.data.task.pooling, found.data.task.normalized, found.data.task.width) == ("cls", False, 16)
+    assert "pooled by cls and have their own length" in found.lines[0]
+    assert "pooling cls, and task.pooling is mean" in refusal("Transformer", "Pooling", pooling="mean")
+    assert "only Transformer → Pooling" in refusal("Transformer", "WordWeights", "Pooling")
+    lasttoken = {"Pooling/config": {"pooling_mode_lasttoken": True}}
+    assert "pooling_mode_lasttoken" in refusal("Transformer", "Pooling", **lasttoken)
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    back = {"Pooling/config": {"pooling_mode_mean_tokens": True}, "config_sentence_transformers": prompts}
+    assert "puts the prompt 'query'" in refusal("Transformer", "Pooling", **back)
+
+
+# a run
+
+
+def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path) -> None:
+    teacher = save_tiny(tmp_path / "teacher")
+    more = tmp_path / "more.txt"
+    more.write_text("".join(f"{text}\n{other}\n" for _, text, other in scored_pairs(10, 5)))
+    recipe = quick(
+        tmp_path, teacher, data=Files(**pair_files(tmp_path), unlabelled=str(more)),
+        prune={"neurons": PruneNeurons(ratio=0.5, recovery_epochs=1)},
+        quantize={"dynamic": DynamicInt8()}, export={"onnx": Onnx()},
+    )  # fmt: skip
+    run = recipe.run()
+    report = run.report
+    assert report.task.kind == "vectors"
+    assert report.task.main_metric == "spearman"
+    by_name = {stage.name: stage for stage in report.stages}
+    curve = [point["alignment"] for point in by_name["distill"].curves if "alignment" in point]
+    assert curve[-1] < curve[0]
+    assert {artifact.name for artifact in report.artifacts} == {"student", "onnx", "dynamic"}
+    onnx = next(artifact for artifact in report.artifacts if artifact.name == "onnx")
+    assert onnx.metrics["spearman"] == pytest.approx(report.artifacts[0].metrics["spearman"], abs=1e-4)
+    assert {baseline.name for baseline in report.baselines} == {"tfidf", "labels_only"}
+    answers = predict(run.folder / "artifacts" / "onnx", ["good film", "awful"])
+    vectors = np.array([answer["vector"] for answer in answers])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    student = predict(run.folder / "student", ["good film", "awful"])
+    np.testing.assert_allclose(vectors, [answer["vector"] for answer in student], atol=1e-5)
+    assert not (run.folder / "student" / "modules.json").exists()  # its layers are narrower than transformers builds
+
+
+@pytest.mark.parametrize(
+    "student", [Cnn(filters=6, widths=[1, 2]), BiLstm(hidden_size=8), Static(start=WordStart.random)]
+)
+def test_students_without_attention_give_vectors_whatever_the_padding(tmp_path: Path, student: Any) -> None:
+    model = student.build(encoder(save_tiny(tmp_path / "teacher")))
+    texts = ["the film was good", "awful"]
+    vectors = predict_rows(model, tokenize(Split(texts), tiny_tokenizer(), 16))
+    assert vectors.shape == (2, 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-6)
+    alone = predict_rows(model, tokenize(Split(texts[1:]), tiny_tokenizer(), 16))
+    np.testing.assert_allclose(alone[0], vectors[1], atol=1e-6)
+    save_model(model, tiny_tokenizer(), tmp_path / "student")
+    assert (
+        predict_rows(load_model(tmp_path / "student"), tokenize(Split(texts), tiny_tokenizer(), 16)) == vectors
+    ).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", [Cnn(filters=6, widths=[1, 2]), BiLstm(hidden_size=8)])
+def test_students_without_attention_learn_vectors(tmp_path: Path, student: Any) -> None:
+    recipe = quick(tmp_path, save_tiny(tmp_path / "teacher"), student=student, export={"onnx": Onnx()})
+    recipe.distill.epochs, recipe.distill.learning_rate = 3, 1e-2
+    recipe.distill.losses = {"alignment": LOSSES["alignment"](), "similarities": LOSSES["similarities"]()}
+    recipe.benchmark.labels_only = False
+    report = recipe.run().report
+    curve = [point["alignment"] for point in report.stages[-1].curves if "alignment" in point]
+    assert curve[-1] < 0.7 * curve[0]
+    assert (report.artifacts[1].max_abs_difference or 0) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_teacher_is_fine_tuned_on_scores_and_heads_leave_by_the_loss_on_labels(tmp_path: Path) -> None:
+    teacher = Teacher(
+        model=str(save_tiny(tmp_path / "teacher")), max_tokens=16, fine_tune=FineTune.always, epochs=40, least_steps=0,
+        learning_rate=1e-3,
+    )  # fmt: skip
+    prune = {"heads": PruneHeads(ratio=0.5, recovery_epochs=0)}
+    report = quick(tmp_path, tmp_path, teacher=teacher, prune=prune).run().report
+    assert report.stages[0].metrics["spearman"] > 0.5
+
+
+def test_losses_of_vectors_are_refused_where_the_task_has_none(tmp_path: Path) -> None:
+    recipe = quick(tmp_path, save_tiny(tmp_path / "teacher"))
+    recipe.task = TaskChoice(kind="regression")
+    with pytest.raises(RecipeError, match=r"distill\.losses\.alignment.*compares vectors of texts"):
+        check(recipe)
