@@ -28,6 +28,7 @@ Make BERT-sized models small and fast: distil, prune, quantize, export, measure,
 commands:
   run         run a recipe, from data to report; without arguments, the quickstart
   export      quantize and export a saved student, or any saved classifier, with a report
+  answer      write what a teacher answers to every row, for runs without it
   compare     compare finished runs
   bench       measure the latency of models and artifacts
   predict     predict labels or scores for texts
