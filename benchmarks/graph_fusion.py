@@ -90,14 +90,14 @@ def compared(student: Any, calls: int) -> Iterator[str]:
                 "with shapes": inference_session(shaped, 1),
                 "attention fused": inference_session(fused, 1),
             }
-            said = {one: [session.run(None, given)[0] for given in feeds] for one, session in runners.items()}
-            functions = {one: (lambda given, s=session: s.run(None, dict(given))) for one, session in runners.items()}
+            logits = {name: [session.run(None, given)[0] for given in feeds] for name, session in runners.items()}
+            functions = {name: (lambda given, s=session: s.run(None, dict(given))) for name, session in runners.items()}
             spent = time_in_turns(functions, dict.fromkeys(runners, feeds), calls * len(feeds), 600.0, None)
             times = quiet_rows(spent, len(feeds))
-            for one in list(runners)[1:]:
-                ratios = times["written"] / times[one]
-                off = max(float(np.abs(a - b).max()) for a, b in zip(said[one], said["written"], strict=True))
-                yield f"{precision} {one} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} | {off:.1g}"
+            for name in list(runners)[1:]:
+                ratios = times["written"] / times[name]
+                off = max(float(np.abs(a - b).max()) for a, b in zip(logits[name], logits["written"], strict=True))
+                yield f"{precision} {name} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} | {off:.1g}"
 
 
 def feed(generator: np.random.Generator, rows: int, tokens: int, words: int) -> dict[str, Any]:
@@ -129,17 +129,17 @@ def fuse_attention(model: Any) -> int:
     """
     graph = _Graph(model.graph)
     found = list(graph.attentions())
-    for one in found:
+    for item in found:
         node = helper.make_node(
-            NODE, [one.query, one.key, one.value, "", "", one.mask], list(one.last.output),
-            name=f"{one.last.output[0]}_attention", domain=DOMAIN, num_heads=one.heads, scale=one.scale,
+            NODE, [item.query, item.key, item.value, "", "", item.mask], list(item.last.output),
+            name=f"{item.last.output[0]}_attention", domain=DOMAIN, num_heads=item.heads, scale=item.scale,
         )  # fmt: skip
-        place = next(index for index, other in enumerate(model.graph.node) if other is one.last)
-        model.graph.node.remove(one.last)
+        place = next(index for index, other in enumerate(model.graph.node) if other is item.last)
+        model.graph.node.remove(item.last)
         model.graph.node.insert(place, node)
     if found:
         _remove_unused(model.graph)
-        if DOMAIN not in {one.domain for one in model.opset_import}:
+        if DOMAIN not in {item.domain for item in model.opset_import}:
             model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return len(found)
 
@@ -152,8 +152,8 @@ class _Graph:
         for node in self.nodes:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
-        self.stored = {one.name: one for one in graph.initializer}
-        self.outputs = {one.name for one in graph.output}
+        self.stored = {value.name: value for value in graph.initializer}
+        self.outputs = {value.name for value in graph.output}
 
     def attentions(self) -> Iterator[_Attention]:
         for node in self.nodes:
@@ -191,7 +191,7 @@ class _Graph:
     def _width(self, name: str) -> int | None:
         """Return the last dimension of a linear layer's output, which its bias has too."""
         added = self._maker(name, "Add")
-        sizes = [list(self.stored[one].dims) for one in added.input if one in self.stored] if added else []
+        sizes = [list(self.stored[stored].dims) for stored in added.input if stored in self.stored] if added else []
         return int(sizes[0][0]) if sizes and len(sizes[0]) == 1 else None
 
     def _last_size(self, name: str) -> int | None:
@@ -207,10 +207,14 @@ class _Graph:
     def _numbers(self, name: str) -> list[float] | None:
         """Return the elements of a stored tensor."""
         if name in self.stored:
-            return [float(one) for one in numpy_helper.to_array(self.stored[name]).ravel()]
+            return [float(number) for number in numpy_helper.to_array(self.stored[name]).ravel()]
         constant = self._maker(name, "Constant")
-        values = [numpy_helper.to_array(one.t) for one in constant.attribute if one.name == "value"] if constant else []
-        return [float(one) for one in values[0].ravel()] if values else None
+        values = (
+            [numpy_helper.to_array(attribute.t) for attribute in constant.attribute if attribute.name == "value"]
+            if constant
+            else []
+        )
+        return [float(number) for number in values[0].ravel()] if values else None
 
     def _maker(self, name: str, kind: str) -> Any:
         """Return the node that makes a tensor if it is of this kind and nothing else uses what it makes, or None."""
@@ -223,19 +227,19 @@ class _Graph:
 
 
 def _permutes(node: Any, order: list[int]) -> bool:
-    return any(one.name == "perm" and list(one.ints) == order for one in node.attribute)
+    return any(item.name == "perm" and list(item.ints) == order for item in node.attribute)
 
 
 def _remove_unused(graph: Any) -> None:
     """Remove nodes, and then stored tensors, that no output needs."""
-    needed = {one.name for one in graph.output}
+    needed = {item.name for item in graph.output}
     for node in reversed(list(graph.node)):  # in the order of the work, so users come before
         if needed.isdisjoint(node.output):
             graph.node.remove(node)
         else:
             needed.update(node.input)
-    for one in [one for one in graph.initializer if one.name not in needed]:
-        graph.initializer.remove(one)
+    for item in [item for item in graph.initializer if item.name not in needed]:
+        graph.initializer.remove(item)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--teacher", given.teacher, "--one", str(rows)]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found.append(json.loads(printed.splitlines()[-1]))
-        said = "{rows:>9,} rows: {before:6.0f} MiB before training, {peak:6.0f} MiB at most; on disk {disk:7.0f} MiB"
-        print(said.format(**found[-1]))
+        line = "{rows:>9,} rows: {before:6.0f} MiB before training, {peak:6.0f} MiB at most; on disk {disk:7.0f} MiB"
+        print(line.format(**found[-1]))
     print(json.dumps(found))
 
 

@@ -254,9 +254,9 @@ def main() -> None:
     teacher = accuracy(*answers(state.given_teacher, state), state)
     print(table(runs, times, teacher, state, given.results))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
-    said = {"teacher_accuracy": teacher, "latency_ms": times, "machine": describe(1), "versions": versions()}
+    facts = {"teacher_accuracy": teacher, "latency_ms": times, "machine": describe(1), "versions": versions()}
     shown = [{name: value for name, value in run.items() if name not in ("folder", "key", "answers")} for run in runs]
-    print(json.dumps({**files, **budget, **said, "runs": shown}))
+    print(json.dumps({**files, **budget, **facts, "runs": shown}))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -82,13 +82,13 @@ def asked(python: Path, code: str, paths: Sequence[Path], **more: Any) -> list[A
     done = subprocess.run(
         [python, "-c", code], input=json.dumps(job), text=True, check=False, capture_output=True, cwd=python.parent
     )
-    said = [json.loads(line) for line in done.stdout.splitlines() if line[:1] in '["']
-    return said + [f"the process ended with {done.returncode}"] * (len(paths) - len(said))
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line[:1] in '["']
+    return answers + [f"the process ended with {done.returncode}"] * (len(paths) - len(answers))
 
 
-def compared(said: Any, expected: Any) -> float | str:
+def compared(answers: Any, expected: Any) -> float | str:
     """Return the largest difference of a logit, or the reason that was said."""
-    return said if isinstance(said, str) else float(np.abs(np.array(said) - expected).max())
+    return answers if isinstance(answers, str) else float(np.abs(np.array(answers) - expected).max())
 
 
 def additions(folder: Path) -> Iterator[tuple[int, int, Path]]:
@@ -126,20 +126,20 @@ def main() -> None:
         for version in filter(None, options.onnxruntime.split(",")):
             python = environment(scratch, f"onnxruntime=={version}", NUMPY)
             reads = asked(python, ASK_ONNXRUNTIME, [path for *_, path in tried], feed={})
-            read = [(opset, ir) for (opset, ir, _), said in zip(tried, reads, strict=True) if said == []]
+            read = [(opset, ir) for (opset, ir, _), answers in zip(tried, reads, strict=True) if answers == []]
             most = {"opset": max(opset for opset, _ in read), "ir_version": max(ir for _, ir in read)}
             print(json.dumps({"onnxruntime": version, **most}), flush=True)
             for folder, path in graphs.items():
                 feed = {name: values.tolist() for name, values in rows.items()}
-                (said,) = asked(python, ASK_ONNXRUNTIME, [path], feed=feed)
+                (answers,) = asked(python, ASK_ONNXRUNTIME, [path], feed=feed)
                 needs = known.graph.onnxruntime if (known := facts[folder]) and known.graph else ""
                 about: dict[str, Any] = {"folder": str(folder.relative_to(options.run)), "needs": needs}
-                about["moved"] = compared(said, logits[folder])
+                about["moved"] = compared(answers, logits[folder])
                 print(json.dumps({"onnxruntime": version, **about}), flush=True)
         for version in filter(None, options.transformers.split(",")):
             python = environment(scratch, f"transformers=={version}", "torch", NUMPY)
-            said = asked(python, ASK_TRANSFORMERS, models, texts=TEXTS)
-            for folder, answer in zip(models, said, strict=True):
+            answers = asked(python, ASK_TRANSFORMERS, models, texts=TEXTS)
+            for folder, answer in zip(models, answers, strict=True):
                 about = {"transformers": version, "folder": str(folder.relative_to(options.run))}
                 print(json.dumps({**about, "moved": compared(answer, logits[folder])}), flush=True)
 

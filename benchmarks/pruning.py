@@ -137,8 +137,8 @@ def main() -> None:
     print(table(runs, timed, start, len(data.test)))
     print(f"\nbudget less uniform, points over seeds and rows:\n{beside_uniform(runs, state, given.results)}")
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
-    said = {"accuracy_before": start, "machine": describe(1), "versions": versions()}
-    print(json.dumps({**files, **about, **said, "runs": runs, "times": timed}))
+    facts = {"accuracy_before": start, "machine": describe(1), "versions": versions()}
+    print(json.dumps({**files, **about, **facts, "runs": runs, "times": timed}))
 
 
 def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, float, str]]:
@@ -243,10 +243,10 @@ def textpruner(python: Path, state: State, ratio: float) -> dict[str, Any]:
         "texts": [train.texts[row] for row in rows], "labels": train.known_labels[rows].tolist(),
         "test_texts": list(test.texts), "test_labels": test.known_labels.tolist(),
     }  # fmt: skip
-    said = subprocess.run(
+    printed = subprocess.run(
         [str(python), str(WORKER)], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
 
 
@@ -317,8 +317,8 @@ def times(
     rows = np.linspace(0, len(tokens) - 1, min(200, len(tokens))).round().astype(int).tolist()
     feeds = [model_inputs(tokens, [row]) for row in rows]
     real = quiet_rows(time_in_turns(runners, dict.fromkeys(runners, feeds), 5 * len(rows), 120.0, None), len(rows))
-    one = [row_of(input_names(tokenizer), length, len(tokenizer))]
-    median = quiet_turns(time_in_turns(runners, dict.fromkeys(runners, one), 200, 60.0, None))
+    single = [row_of(input_names(tokenizer), length, len(tokenizer))]
+    median = quiet_turns(time_in_turns(runners, dict.fromkeys(runners, single), 200, 60.0, None))
     whole = predicted(costs, shape_of(before.config))
     return {
         "real_rows": {arm: float(np.median(real["before"] / real[arm])) for arm in runners if arm != "before"},

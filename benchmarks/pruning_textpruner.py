@@ -32,8 +32,10 @@ def main() -> None:
 
     def batch_of(rows: list[tuple[str, int]]) -> dict[str, Any]:
         texts, labels = zip(*rows, strict=True)
-        said = tokenizer(list(texts), truncation=True, max_length=job["max_tokens"], padding=True, return_tensors="pt")
-        return {**said, "labels": torch.tensor(labels)}
+        encoded = tokenizer(
+            list(texts), truncation=True, max_length=job["max_tokens"], padding=True, return_tensors="pt"
+        )
+        return {**encoded, "labels": torch.tensor(labels)}
 
     rows: Any = list(zip(job["texts"], job["labels"], strict=True))
     with tempfile.TemporaryDirectory() as folder:

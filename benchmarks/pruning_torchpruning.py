@@ -43,18 +43,22 @@ def pruned(model: PreTrainedModel, ratio: float, tokens: int) -> tuple[PreTraine
         pruning_ratio=ratio,
         pruning_ratio_dict={},
         head_pruning_ratio=ratio,
-        num_heads={part: one.num_attention_heads for one in attentions for part in (one.query, one.key, one.value)},
+        num_heads={
+            part: attention.num_attention_heads
+            for attention in attentions
+            for part in (attention.query, attention.key, attention.value)
+        },
         prune_num_heads=True,
         prune_head_dims=False,
-        output_transform=lambda said: said.logits.sum(),
+        output_transform=lambda output: output.logits.sum(),
         ignored_layers=[smaller.bert.pooler, smaller.classifier],
     )
     for group in pruner.step(interactive=True):
         group.prune()
-    for one in attentions:
-        one.num_attention_heads = pruner.num_heads[one.query]
-        one.attention_head_size = one.query.out_features // one.num_attention_heads
-        one.all_head_size = one.query.out_features
+    for attention in attentions:
+        attention.num_attention_heads = pruner.num_heads[attention.query]
+        attention.attention_head_size = attention.query.out_features // attention.num_attention_heads
+        attention.all_head_size = attention.query.out_features
     after, _ = tp.utils.count_ops_and_params(smaller, example)
     return smaller, before / after
 
@@ -62,4 +66,4 @@ def pruned(model: PreTrainedModel, ratio: float, tokens: int) -> tuple[PreTraine
 def shape(model: PreTrainedModel) -> list[Any]:
     """Return heads and units of every layer."""
     layers = model.bert.encoder.layer
-    return [[one.attention.self.num_attention_heads, one.intermediate.dense.out_features] for one in layers]
+    return [[layer.attention.self.num_attention_heads, layer.intermediate.dense.out_features] for layer in layers]

@@ -106,8 +106,8 @@ def main() -> None:
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     accuracies = {seed: {name: found[0] for name, found in made.items()} for seed, made in scores.items()}
     about = {"rows": given.rows, "epochs": given.epochs, "learning_rate": LEARNING_RATE}
-    said = {"accuracy": accuracies, "latency_ms": times, "machine": describe(max(THREADS)), "versions": versions()}
-    print(json.dumps({**files, **about, **said}))
+    facts = {"accuracy": accuracies, "latency_ms": times, "machine": describe(max(THREADS)), "versions": versions()}
+    print(json.dumps({**files, **about, **facts}))
 
 
 def distilled(state: State, epochs: float) -> State:

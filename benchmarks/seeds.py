@@ -77,9 +77,9 @@ def over_seeds(task: Task, results: Path, runs: Runs, others: Runs) -> Differenc
         return None
     kept = [np.load(path, allow_pickle=False) for path in files]
     labels = kept[0]["labels"]
-    if not all(np.array_equal(one["labels"], labels) for one in kept):
+    if not all(np.array_equal(run["labels"], labels) for run in kept):
         raise SystemExit(f"{_answers(results)}: not all answers are to the same test rows. Remove those of other rows.")
-    ours, theirs = ([one["logits"] for one in side] for side in (kept[::2], kept[1::2]))
+    ours, theirs = ([run["logits"] for run in side] for side in (kept[::2], kept[1::2]))
     return task.difference_over_seeds(ours, theirs, labels)
 
 

@@ -62,12 +62,12 @@ def collected(reports: list[Report]) -> list[dict[str, Any]]:
         models.append({
             "model": f"{entry.name} ({entry.kind})" if entry.group == "baseline" else entry.name,
             "group": entry.group,
-            "metrics": [dict(one.metrics) for one in entries],
-            "metric": [report.metric(one) for report, one in zip(reports, entries, strict=True)],
-            "retained": [one.retained for one in entries],
+            "metrics": [dict(entry.metrics) for entry in entries],
+            "metric": [report.metric(entry) for report, entry in zip(reports, entries, strict=True)],
+            "retained": [entry.retained for entry in entries],
             "size_mib": entry.size_mib,
-            "ms": [report.milliseconds(one) for report, one in zip(reports, entries, strict=True)],
-            "speedup": [one.speedup for one in entries],
+            "ms": [report.milliseconds(entry) for report, entry in zip(reports, entries, strict=True)],
+            "speedup": [entry.speedup for entry in entries],
         })  # fmt: skip
     return models
 
@@ -75,11 +75,11 @@ def collected(reports: list[Report]) -> list[dict[str, Any]]:
 def table(sets: list[dict[str, Any]]) -> str:
     """Return the Markdown table."""
     lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    for one in sets:
-        for model in one["models"]:
+    for data_set in sets:
+        for model in data_set["models"]:
             values = [100 * value for value in model["metric"]]
             row = (
-                one["set"], f"{one['rows']:,}", model["model"], ", ".join(f"{value:.1f}" for value in values),
+                data_set["set"], f"{data_set['rows']:,}", model["model"], ", ".join(f"{value:.1f}" for value in values),
                 f"{np.mean(values):.1f}", mean(model["retained"], 100), number(model["size_mib"]), mean(model["ms"]),
                 mean(model["speedup"]),
             )  # fmt: skip

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--files", nargs=3, action="append", default=[], metavar=("TRAIN", "TEST", "ROWS"))
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates, at their highest")
     parser.add_argument("--epochs", type=float, nargs="+", default=[plain.epochs], help="limits")
-    parser.add_argument("--decays", nargs="+", choices=[one.name for one in Decay], default=[plain.decay.name])
+    parser.add_argument("--decays", nargs="+", choices=[decay.name for decay in Decay], default=[plain.decay.name])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--cache", default="runs/.cache")
     given = parser.parse_args()
@@ -65,10 +65,10 @@ def main() -> None:
             found = [cell(teacher, State.begin(data=data, workshop=workshop, seed=seed)) for seed in given.seeds]
             cells.append({"set": name, "rows": len(data.train), "test_rows": len(data.test), "rate": rate,
                           "decay": decay, "epochs": epochs, "cells": found})  # fmt: skip
-            print(f"{name}, {rate:g}, {decay}, {epochs:g}: {[one['metric'] for one in found]}", flush=True)
+            print(f"{name}, {rate:g}, {decay}, {epochs:g}: {[cell['metric'] for cell in found]}", flush=True)
     print(table(cells, baselines))
-    said = {"cells": cells, "tfidf": baselines, "seeds": given.seeds, "settings": settings(plain)}
-    print(json.dumps(said | {"machine": describe(1), "versions": versions()}))
+    results = {"cells": cells, "tfidf": baselines, "seeds": given.seeds, "settings": settings(plain)}
+    print(json.dumps(results | {"machine": describe(1), "versions": versions()}))
 
 
 def sources(tweets: int | None, files: list[list[str]]) -> Iterator[tuple[str, Data]]:
@@ -115,20 +115,20 @@ def table(cells: list[dict[str, Any]], baselines: dict[str, dict[str, float]]) -
     head = ("set", "training rows", "learning rate", "decay", "epochs, at most", "test metric by seed", "mean",
             "macro F1", "epochs trained", "seconds")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for number, one in enumerate(cells):
-        found = one["cells"]
+    for number, cell in enumerate(cells):
+        found = cell["cells"]
         values = [100 * each["metric"] for each in found]
         row = (
-            one["set"], f"{one['rows']:,}", f"{one['rate']:g}", one["decay"], f"{one['epochs']:g}",
+            cell["set"], f"{cell['rows']:,}", f"{cell['rate']:g}", cell["decay"], f"{cell['epochs']:g}",
             ", ".join(f"{value:.2f}" for value in values), f"{np.mean(values):.2f}",
             f"{100 * np.mean([each['metrics'].get('f1', np.nan) for each in found]):.1f}",
             ", ".join(f"{each['epochs']:.3g}" for each in found), f"{np.mean([each['seconds'] for each in found]):.0f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
-        if number + 1 == len(cells) or cells[number + 1]["set"] != one["set"]:
-            metrics = baselines[one["set"]]
+        if number + 1 == len(cells) or cells[number + 1]["set"] != cell["set"]:
+            metrics = baselines[cell["set"]]
             main = 100 * next(iter(metrics.values()))
-            cheap = (one["set"], f"{one['rows']:,}", "TF-IDF", "", "", f"{main:.2f}", f"{main:.2f}",
+            cheap = (cell["set"], f"{cell['rows']:,}", "TF-IDF", "", "", f"{main:.2f}", f"{main:.2f}",
                      f"{100 * metrics.get('f1', np.nan):.1f}", "", "")  # fmt: skip
             lines.append(f"| {' | '.join(cheap)} |")
     return "\n".join(lines)

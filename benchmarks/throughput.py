@@ -151,7 +151,7 @@ def textbrewer(job: Job, variant: Variant) -> dict[str, Any]:
         "epochs": job.epochs, "batch_size": job.batch_size, "max_tokens": job.max_tokens,
         "padded": variant.padded, "threads": job.threads, "seed": SEED,
     }  # fmt: skip
-    said = subprocess.run(
+    done = subprocess.run(
         [str(job.python), str(WORKER)],
         input=json.dumps(asked),
         capture_output=True,
@@ -159,9 +159,9 @@ def textbrewer(job: Job, variant: Variant) -> dict[str, Any]:
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": str(job.threads), "TOKENIZERS_PARALLELISM": "false"},
     )
-    if said.returncode:
-        refuse(f"TextBrewer's side failed: {(said.stderr.strip().splitlines() or ['without a word'])[-1]}")
-    result: dict[str, Any] = json.loads(said.stdout.strip().splitlines()[-1])
+    if done.returncode:
+        refuse(f"TextBrewer's side failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
@@ -169,12 +169,12 @@ def measure(job: Job, variant: Variant) -> dict[str, Any]:
     """Return rows per second of a variant: of all epochs, of the first, and rows per second of processor time."""
     if variant.padded:
         job = replace(job, texts=job.texts[: len(job.texts) // 4], epochs=1)
-    said = ours(job, variant) if variant.ours else textbrewer(job, variant)
+    measured = ours(job, variant) if variant.ours else textbrewer(job, variant)
     rows = len(job.texts)
-    return said | {
-        "rows_per_second": rows * job.epochs / said["seconds"],
-        "first_epoch": rows / said["first_seconds"],
-        "rows_per_cpu_second": rows * job.epochs / said["cpu_seconds"],
+    return measured | {
+        "rows_per_second": rows * job.epochs / measured["seconds"],
+        "first_epoch": rows / measured["first_seconds"],
+        "rows_per_cpu_second": rows * job.epochs / measured["cpu_seconds"],
     }
 
 
@@ -187,16 +187,16 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return one row a variant: medians over rounds, and the ratios of each round."""
     rows = []
     for variant in VARIANTS:
-        mine = [one[variant.name] for one in rounds]
-        base = [one[against(variant)] for one in rounds]
+        mine = [turn[variant.name] for turn in rounds]
+        base = [turn[against(variant)] for turn in rounds]
         row: dict[str, Any] = {"name": variant.name, "against": against(variant)}
         for key in ("rows_per_second", "first_epoch", "rows_per_cpu_second"):
             ratios = [a[key] / b[key] for a, b in zip(mine, base, strict=True)]
-            row[key] = round(statistics.median(one[key] for one in mine), 2)
+            row[key] = round(statistics.median(turn[key] for turn in mine), 2)
             row[f"{key}_ratio"] = round(statistics.median(ratios), 3)
             row[f"{key}_ratios"] = [round(ratio, 3) for ratio in ratios]
         if "teacher_seconds" in mine[0]:
-            row["teacher_seconds"] = round(statistics.median(one["teacher_seconds"] for one in mine), 2)
+            row["teacher_seconds"] = round(statistics.median(turn["teacher_seconds"] for turn in mine), 2)
         rows.append(row)
     return rows
 
@@ -297,7 +297,7 @@ def main() -> None:
     settings = {name: value for name, value in vars(given).items() if isinstance(value, int)}
     print(
         json.dumps({
-            "benchmark": "throughput", **settings, "results": rows, "load_average": [round(one, 2) for one in load],
+            "benchmark": "throughput", **settings, "results": rows, "load_average": [round(value, 2) for value in load],
             "machine": describe(given.threads), "versions": versions(),
             "textbrewer_versions": rounds[0]["textbrewer"]["versions"],
         })

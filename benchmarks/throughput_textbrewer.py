@@ -24,12 +24,12 @@ PACKAGES = ("textbrewer", "torch", "transformers")
 
 def adaptor(batch: dict[str, Any], outputs: Any) -> dict[str, Any]:
     """Return what TextBrewer's losses look for, of what a transformers model returns."""
-    said = {"logits": outputs.logits, "inputs_mask": batch["attention_mask"]}
+    outcome = {"logits": outputs.logits, "inputs_mask": batch["attention_mask"]}
     if outputs.hidden_states is not None:
-        said["hidden"] = outputs.hidden_states
+        outcome["hidden"] = outputs.hidden_states
     if outputs.attentions is not None:
-        said["attention"] = outputs.attentions
-    return said
+        outcome["attention"] = outputs.attentions
+    return outcome
 
 
 def matches(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -53,8 +53,8 @@ def train(job: dict[str, Any], texts: list[str], epochs: int, folder: str) -> di
         for name in ("teacher", "student")
     )
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
-    said = tokenizer(texts, truncation=True, max_length=job["max_tokens"])
-    rows: Any = [{name: said[name][i] for name in said} for i in range(len(texts))]
+    encoded = tokenizer(texts, truncation=True, max_length=job["max_tokens"])
+    rows: Any = [{name: encoded[name][i] for name in encoded} for i in range(len(texts))]
     padding = {"padding": "max_length", "max_length": job["max_tokens"]} if job["padded"] else {"padding": True}
 
     def batch_of(some: list[dict[str, Any]]) -> dict[str, Any]:

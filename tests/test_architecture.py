@@ -199,7 +199,10 @@ def test_no_class_name_has_two_meanings() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+BESIDE = sorted(path for name in ("benchmarks", "examples") for path in (PACKAGE.parent / name).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_names_say_what_they_name(path: Path) -> None:
     bound = [
         (name, node.lineno)

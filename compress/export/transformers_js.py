@@ -64,7 +64,9 @@ class TransformersJs(Stage):
                 copy_graph(artifact.folder / MODEL, folder / "onnx" / f"{name}.onnx")
             asked = _asked(chosen)
             copy_beside(chosen[asked].folder, folder, f"onnx/{asked}.onnx")
-            write_text(folder / "README.md", _readme(chosen, state.data.task.auto.__name__, pairs=state.data.pairs))
+            task = state.data.task
+            written = _of_vectors(chosen) if task.apart else _readme(chosen, task.auto.__name__, pairs=state.data.pairs)
+            write_text(folder / "README.md", written)
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
         product = state.workshop.make(Kind("transformers_js", revision=2), [keys, state.data.pairs], work)
@@ -111,25 +113,47 @@ def _asked(chosen: Mapping[str, Artifact]) -> str:
     return "model_quantized" if "model_quantized" in chosen else "model"
 
 
+KINDS = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
+
+
+def _files(chosen: Mapping[str, Artifact]) -> str:
+    """Return the table of a folder's files."""
+    rows = (f"| `onnx/{name}.onnx` | {text(graph.name)} | `{KINDS[name]}` |" for name, graph in chosen.items())
+    return "\n".join(["| file | artifact | dtype |", "|---|---|---|", *rows])
+
+
+def _of_vectors(chosen: Mapping[str, Artifact]) -> str:
+    """Return what a folder of sentence vectors says: the pooling is in the graph."""
+    return f"""# For transformers.js
+
+{_files(chosen)}
+
+Pooling is inside the graphs, so the pipeline must not pool again (`pooling: 'none'`, its default).
+
+```js
+import {{ env, pipeline }} from '@huggingface/transformers';
+env.localModelPath = '..'; // the folder above this one
+const encode = await pipeline('feature-extraction', 'transformers_js', {{ dtype: '{KINDS[_asked(chosen)]}' }});
+const vectors = await encode(['a text', 'another text']);
+```
+"""
+
+
 def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
     ort = auto.replace("Auto", "ORT")
-    kinds = {"model": "fp32", "model_quantized": "q8", "model_fp16": "fp16"}
-    rows = "\n".join(f"| `onnx/{name}.onnx` | {text(graph.name)} | `{kinds[name]}` |" for name, graph in chosen.items())
     file = f"{_asked(chosen)}.onnx"
     outside = ", use_external_data_format: true" if is_outside(chosen[_asked(chosen)].folder / MODEL) else ""
     asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"
     words = '"a first text", "a second text"' if pairs else '"a text"'
     return f"""# For transformers.js and Optimum
 
-| file | artifact | dtype |
-|---|---|---|
-{rows}
+{_files(chosen)}
 
 ```js
 import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
-const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{kinds[_asked(chosen)]}'{outside} }});
+const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{KINDS[_asked(chosen)]}'{outside} }});
 const {{ logits }} = await model(await tokenizer({asked}));
 ```
 

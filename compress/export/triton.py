@@ -81,6 +81,9 @@ class Triton(Stage):
         if known.task is not None and known.task.by_token and self.tokenize is Tokenize.server:
             rule = f"gives one answer per text, and the task {known.task.name} answers for every token"
             yield Fault("tokenize", "server", rule, "Set it to client.")
+        if known.task is not None and known.task.apart and self.tokenize is Tokenize.server:
+            rule = f"answers with a label or a score, and the task {known.task.name} has vectors"
+            yield Fault("tokenize", "server", rule, "Set it to client.")
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifact ``triton``; raises ModelError where there is nothing to serve."""

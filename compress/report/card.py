@@ -10,10 +10,11 @@ from compress.report import formats, gates, words
 from compress.report.columns import columns
 from compress.report.markdown import bullets, fenced, figures_table, shipped, table
 from compress.report.schema import Report
+from compress.tasks.base import Task
 from compress.tasks.registry import TASKS
 
 _LOADING = """import compress  # registers the student's architecture with transformers
-from transformers import {auto}, AutoTokenizer
+{loading}
 
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -38,8 +39,8 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         else "A compressed model, distilled from a larger teacher by `compress`.",
         shipped(report),
         _student(report),
-        *([f"## How to load it\n\n```python\n{_LOADING.format(auto=task.auto.__name__)}\n```"] if task else []),
-        *([_ALONE.format(code=own_code, auto=task.auto.__name__)] if own_code and task else []),
+        *([_loading(task)] if task else []),
+        *([_ALONE.format(code=own_code, auto=task.alone or task.auto.__name__)] if own_code and task else []),
         f"It predicts: {', '.join(map(code, report.task.labels))}." if report.task.labels else "",
         "## Figures",
         figures_table(report),
@@ -53,6 +54,11 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
         *(["## How it was made", fenced(report.command)] if report.command else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loading(task: type[Task]) -> str:
+    auto = task.auto.__name__
+    return f"## How to load it\n\n```python\n{_LOADING.format(loading=task.loading.format(auto=auto), auto=auto)}\n```"
 
 
 def to_rejection(rejected: RejectedEntry) -> str:

@@ -99,6 +99,10 @@ class Task(ABC):
     """What recipes call it."""
     auto: ClassVar[Any]
     """The ``Auto`` class of transformers that builds its models."""
+    loading: ClassVar[str] = "from transformers import {auto}, AutoTokenizer"
+    """The lines that import `auto` and transformers' tokenizers, for model cards."""
+    alone: ClassVar[str] = ""
+    """The ``Auto`` class that loads its models by the code in their folders, without this package; empty: `auto`."""
     head: ClassVar[str]
     """What its models have in messages: "classification head"."""
     pipeline: ClassVar[str]

@@ -83,6 +83,11 @@ def wider_head(config: Any) -> dict[str, Any]:
     return {"num_labels": output_count(config) + 1}
 
 
+def head_of_size(outputs: int) -> dict[str, Any]:
+    """Return the settings of a head with this number of outputs, without names."""
+    return {"num_labels": outputs}
+
+
 def output_count(config: Any) -> int:
     """Return how many outputs a head of this configuration has."""
     return int(config.num_labels or 1)

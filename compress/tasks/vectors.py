@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -32,6 +32,13 @@ MODULES = "vector_modules"
 cannot be followed, as a clause."""
 
 
+WIDTHS = (256, 128, 64)
+"""Numbers of dimensions that wider vectors are cut to, and measured with."""
+
+NEAREST = 3
+"""How many of the other texts an answer names."""
+
+
 @dataclass(frozen=True)
 class VectorAdoption(Adoption):
     """How an encoder's states become vectors; the names are those of its outputs, numbers."""
@@ -56,6 +63,8 @@ class SentenceVectors(Task):
 
     name = "vectors"
     auto = AutoModelForSentenceVectors
+    loading = "from compress.tasks.sentence_vectors import {auto}\nfrom transformers import AutoTokenizer"
+    alone = "AutoModel"
     head = "sentence vectors"
     pipeline = "feature-extraction"
     predicts = "scores of pairs"
@@ -220,6 +229,18 @@ class SentenceVectors(Task):
         """Return the vector of each text."""
         return [{"vector": [float(value) for value in vector]} for vector in logits]
 
+    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+        """Return for each text the nearest of the others, a ranking of at most `NEAREST` of them, and its vector."""
+        sides = unit(logits.astype(np.float64))
+        found = []
+        for row, answer in enumerate(self.describe(logits)):
+            alike = sides @ sides[row]
+            order = [int(other) for other in np.argsort(-alike, kind="stable") if other != row][:NEAREST]
+            ranking = [{"text": texts[other], "cosine": float(alike[other])} for other in order]
+            first = {"nearest": ranking[0]["text"], "cosine": ranking[0]["cosine"]} if ranking else {}
+            found.append({"text": texts[row], **first, "ranking": ranking, **answer})
+        return found
+
     def shown(self, logits: Array) -> list[str]:
         """Return the first numbers of the vectors."""
         return [f"({', '.join(f'{value:.3f}' for value in vector[:3])}, …)" for vector in logits]
@@ -229,15 +250,30 @@ class SentenceVectors(Task):
         return f"{float(label[2]):.4g}"
 
     def metrics(self, logits: Array, labels: Array) -> dict[str, float]:
-        """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant."""
-        pairs = pairs_of(labels)
-        return _correlations(cosines(logits, pairs), pairs.scores)
+        """Return Spearman's and Pearson's correlation of pairs' cosines with their scores; 0 where one is constant.
+
+        ``spearman@256``, ``@128`` and ``@64`` are of vectors cut to that many dimensions, where they are wider.
+        """
+        return self._measured(logits, labels)(None)
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals over pairs."""
+        return bootstrap(self._measured(logits, labels), len(pairs_of(labels).scores))
+
+    @staticmethod
+    def _measured(logits: Array, labels: Array) -> Callable[[Array | None], dict[str, float]]:
+        """Return what gives `metrics` for pairs by number, which may recur; None: for all."""
         pairs = pairs_of(labels)
-        alike = cosines(logits, pairs)
-        return bootstrap(lambda rows: _correlations(alike[rows], pairs.scores[rows]), len(alike))
+        whole = cosines(logits, pairs)
+        cut = {width: cosines(logits[:, :width], pairs) for width in WIDTHS if width < logits.shape[1]}
+
+        def metrics(rows: Array | None) -> dict[str, float]:
+            chosen = slice(None) if rows is None else rows
+            found = _correlations(whole[chosen], pairs.scores[chosen])
+            cuts = {width: _correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
+            return found | {f"spearman@{width}": values["spearman"] for width, values in cuts.items()}
+
+        return metrics
 
     def agreement(self, logits: Array, others: Array) -> float:
         """Return the share of texts whose two vectors have a cosine of at least `same_within`.

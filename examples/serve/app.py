@@ -5,6 +5,7 @@ A plain program to start from. It needs the packages in requirements.txt, but no
 
 import argparse
 import asyncio
+import base64
 import json
 import re
 import unicodedata
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import onnxruntime
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from tokenizers import Encoding, Tokenizer
 
 SEVERAL = "multi_label_classification"  # any number of labels per text
+VECTORS = "vectors"  # a vector per text
 MOST_TEXTS = 64  # of a request
 MOST_BYTES = 4 * 2**20  # of a request's body
 CPU_INFO = Path("/proc/cpuinfo")
@@ -44,6 +46,29 @@ class Question(BaseModel):
         if self.pairs is not None and len(self.pairs) != len(self.texts):
             raise ValueError(f"pairs must have as many entries as texts: {len(self.pairs)} against {len(self.texts)}")
         return self
+
+
+class Texts(BaseModel):
+    """Texts to encode."""
+
+    model_config = ConfigDict(extra="forbid")
+    texts: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
+
+
+class Vectors(BaseModel):
+    """A vector for each text, in their order, and whether its end was cut."""
+
+    vectors: list[list[float]]
+    truncated: list[bool]
+
+
+class Inputs(BaseModel):
+    """A request as OpenAI's clients send it to /v1/embeddings; what is not listed is ignored, the model's name too."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+    model: str = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
 
 
 class Span(BaseModel):
@@ -94,13 +119,16 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", SEVERAL, "regression", "tags"):
-            raise Unusable(f"{folder} is for {kind}, and this program answers with labels, spans or a score per text")
+        if kind not in ("single_label_classification", SEVERAL, VECTORS, "regression", "tags"):
+            raise Unusable(
+                f"{folder} is for {kind}, and this program answers with labels, spans, a score or a vector per text"
+            )
         self.pairs: bool = facts["pairs"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts rows as they were measured
         pad = reading["pad_token"]
         self.pad = self.tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        names = config["id2label"]
+        self.is_vector = kind == VECTORS
+        names = {} if self.is_vector else config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score, self.tags_words = kind == "regression", kind == "tags"
         self.is_several = kind == SEVERAL
@@ -149,7 +177,8 @@ class Artifact:
         found = []
         for (row, encoding), text, values in zip(encodings.items(), texts, logits, strict=True):
             answer = self._spans(values, text, encoding) if self.tags_words else self._read(values)
-            found.append((row, answer | {"truncated": bool(encoding.overflowing)}))
+            cut = {"truncated": bool(encoding.overflowing)}
+            found.append((row, answer | cut | ({"tokens": len(encoding.ids)} if self.is_vector else {})))
         return found
 
     def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
@@ -165,6 +194,8 @@ class Artifact:
     def _read(self, logits: Any) -> dict[str, Any]:
         if not np.isfinite(logits).all():
             return {"error": "the model's answer is not a number"}
+        if self.is_vector:
+            return {"vector": logits}
         if self.is_score:
             return {"score": float(logits[0])}
         if self.is_several:
@@ -418,15 +449,13 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         """Say what is wrong without the input, which JSON may not be able to hold (NaN, half a character)."""
-        return JSONResponse({"detail": [{name: one[name] for name in ("loc", "msg")} for one in error.errors()]}, 422)
+        return JSONResponse(
+            {"detail": [{name: problem[name] for name in ("loc", "msg")} for problem in error.errors()]}, 422
+        )
 
-    @app.post("/predict", response_model_exclude_none=True)
-    async def predict(question: Question, request: Request) -> Answer:
-        if batcher.artifact.pairs != (question.pairs is not None):
-            what = "pairs of texts: give pairs" if batcher.artifact.pairs else "single texts: leave out pairs"
-            raise HTTPException(422, f"this model was made for {what}")
-        pairs = question.pairs or [None] * len(question.texts)
-        asking = asyncio.ensure_future(batcher.ask(list(zip(question.texts, pairs, strict=True))))
+    async def answers(rows: Sequence[tuple[str, str | None]], request: Request) -> list[dict[str, Any]]:
+        """Return the results of rows; raises HTTPException where no row has any."""
+        asking = asyncio.ensure_future(batcher.ask(rows))
         leaving = asyncio.ensure_future(request.receive())  # the body was read, so what comes is that the client left
         try:
             await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -440,6 +469,49 @@ def create_app(
             leaving.cancel()
         if all("error" in result for result in results):
             raise HTTPException(500, results[0]["error"])
+        return results
+
+    async def encoded(texts: Sequence[str], request: Request) -> list[dict[str, Any]]:
+        """Return the vectors of texts; raises HTTPException where one has none."""
+        if not batcher.artifact.is_vector:
+            raise HTTPException(422, "this model gives no vectors: ask /predict")
+        results = await answers([(text, None) for text in texts], request)
+        for number, result in enumerate(results, 1):
+            if "error" in result:
+                raise HTTPException(500, f"text {number}: {result['error']}")
+        return results
+
+    @app.post("/encode")
+    async def encode(given: Texts, request: Request) -> Vectors:
+        results = await encoded(given.texts, request)
+        vectors = [result["vector"].tolist() for result in results]
+        return Vectors(vectors=vectors, truncated=[result["truncated"] for result in results])
+
+    @app.post("/v1/embeddings")
+    async def embeddings(given: Inputs, request: Request) -> dict[str, Any]:
+        results = await encoded([given.input] if isinstance(given.input, str) else given.input, request)
+        width = len(results[0]["vector"])
+        if given.dimensions not in (None, width):
+            raise HTTPException(422, f"this model's vectors have {width} dimensions: leave out dimensions")
+        data = []
+        for number, result in enumerate(results):
+            floats = np.asarray(result["vector"], dtype="<f4")
+            packed = given.encoding_format == "base64"
+            value = base64.b64encode(floats.tobytes()).decode() if packed else floats.tolist()
+            data.append({"object": "embedding", "index": number, "embedding": value})
+        tokens = sum(result["tokens"] for result in results)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "data": data, "model": given.model or folder.name, "usage": usage}
+
+    @app.post("/predict", response_model_exclude_none=True)
+    async def predict(question: Question, request: Request) -> Answer:
+        if batcher.artifact.is_vector:
+            raise HTTPException(422, "this model gives vectors: ask /encode or /v1/embeddings")
+        if batcher.artifact.pairs != (question.pairs is not None):
+            what = "pairs of texts: give pairs" if batcher.artifact.pairs else "single texts: leave out pairs"
+            raise HTTPException(422, f"this model was made for {what}")
+        pairs = question.pairs or [None] * len(question.texts)
+        results = await answers(list(zip(question.texts, pairs, strict=True)), request)
         return Answer(predictions=[Prediction(**result) for result in results])
 
     @app.get("/health")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import base64
 import json
 import shutil
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
 from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.export.triton_server import load
 from tests.student.test_taggers import tagger
@@ -117,6 +120,60 @@ def test_a_tagger_answers_with_the_spans_of_compress_predict(app: Any, tmp_path:
         for span, known in zip(ours["spans"], theirs["spans"], strict=True):
             assert span == known | {"score": pytest.approx(known["score"], abs=1e-5)}
     assert [answer["truncated"] for answer in said] == [False, False, True, False, False, False, False]
+
+
+def test_vectors_are_served_as_numbers_and_as_openais_clients_ask(app: Any, tmp_path: Path) -> None:
+    task = SentenceVectors(0, 5, 16, "mean")
+    (tmp_path / "cache").mkdir()
+    save_model(tagger(task=task), tiny_tokenizer(), tmp_path / "student")
+    split = Split(("good film", "bad"), labels=task.parted(np.array([1.0]), np.array([7.0]), 2), grouped=True)
+    state = State.begin(Dataset("pairs", task, split, split, split), Workshop(tmp_path / "cache"), 0)
+    state = Onnx()(replace(state, student=Model(tmp_path / "student", "s")))
+    folder = state.artifacts[0].folder
+    expected = np.array([answer["vector"] for answer in predict(folder, TEXTS)])
+
+    async def all_of_them() -> dict[str, httpx.Response]:
+        made = app.create_app(folder, most_rows=4, wait_ms=1)
+        questions = {
+            "/encode": {"texts": TEXTS},
+            "/v1/embeddings": {"input": TEXTS, "model": "m"},
+            "/v1/embeddings?": {"input": TEXTS[0], "encoding_format": "base64", "user": "u"},
+            "/v1/embeddings?cut": {"input": TEXTS, "dimensions": 4},
+            "/predict": {"texts": TEXTS},
+        }
+        async with (
+            made.router.lifespan_context(made),
+            httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://serve") as client,
+        ):
+            return {place: await client.post(place, json=question) for place, question in questions.items()}
+
+    replies = asyncio.run(all_of_them())
+    encoded, several, alone, cut, refused = (replies[place] for place in replies)
+    np.testing.assert_allclose(encoded.json()["vectors"], expected, atol=1e-5)
+    assert encoded.json()["truncated"] == [False, False, True, False, False, False]
+    body = several.json()
+    np.testing.assert_allclose([entry["embedding"] for entry in body["data"]], expected, atol=1e-5)
+    assert [entry["index"] for entry in body["data"]] == list(range(len(TEXTS)))
+    assert (body["object"], body["model"]) == ("list", "m")
+    assert body["usage"]["prompt_tokens"] == sum(min(32, len(tiny_tokenizer()(text).input_ids)) for text in TEXTS)
+    floats = np.frombuffer(base64.b64decode(alone.json()["data"][0]["embedding"]), dtype="<f4")
+    np.testing.assert_allclose(floats, expected[0], atol=1e-5)
+    assert (cut.status_code, refused.status_code) == (422, 422)
+    assert "16 dimensions" in cut.json()["detail"]
+    assert "ask /encode" in refused.json()["detail"]
+
+
+def test_a_model_of_labels_gives_no_vectors(app: Any, folders: dict[str, Path]) -> None:
+    async def one() -> httpx.Response:
+        made = app.create_app(folders["onnx"])
+        async with (
+            made.router.lifespan_context(made),
+            httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://serve") as client,
+        ):
+            return await client.post("/encode", json={"texts": ["good"]})
+
+    reply = asyncio.run(one())
+    assert (reply.status_code, reply.json()["detail"]) == (422, "this model gives no vectors: ask /predict")
 
 
 def counts(address: str) -> dict[str, int]:

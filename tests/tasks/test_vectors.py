@@ -26,6 +26,7 @@ from compress.models.sentence_transformers import note_modules
 from compress.models.tokens import tokenize
 from compress.prune.heads import PruneHeads
 from compress.prune.neurons import PruneNeurons
+from compress.prune.whitening import Whitening
 from compress.quantize.int8 import DynamicInt8
 from compress.run.check import check
 from compress.run.predict import predict
@@ -124,6 +125,9 @@ def test_spearman_is_that_of_the_cosines_of_pairs() -> None:
     assert low < metrics["spearman"] < high
     order = generator.permutation(40)
     assert TASK.metrics(vectors[order], labels[order])["spearman"] == pytest.approx(metrics["spearman"])
+    wide = np.concatenate([generator.normal(size=(40, 64)), vectors], axis=1)
+    assert TASK.metrics(wide, labels)["spearman@64"] == TASK.metrics(wide[:, :64], labels)["spearman"]
+    assert "spearman@64" in TASK.intervals(wide, labels)
     assert TASK.metrics(vectors[:1], labels[:1]) == {"spearman": 0.0, "pearson": 0.0}
 
 
@@ -319,7 +323,7 @@ def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path)
     more.write_text("".join(f"{text}\n{other}\n" for _, text, other in scored_pairs(10, 5)))
     recipe = quick(
         tmp_path, teacher, data=Files(**pair_files(tmp_path), unlabelled=str(more)),
-        prune={"neurons": PruneNeurons(ratio=0.5, recovery_epochs=1)},
+        prune={"neurons": PruneNeurons(ratio=0.5, recovery_epochs=1), "whitening": Whitening(dimensions=8)},
         quantize={"dynamic": DynamicInt8()}, export={"onnx": Onnx()},
     )  # fmt: skip
     run = recipe.run()
@@ -335,7 +339,10 @@ def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path)
     assert {baseline.name for baseline in report.baselines} == {"tfidf", "labels_only"}
     answers = predict(run.folder / "artifacts" / "onnx", ["good film", "awful"])
     vectors = np.array([answer["vector"] for answer in answers])
+    assert vectors.shape == (2, 8)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    ranked = {"text": "awful", "cosine": pytest.approx(vectors[0] @ vectors[1], abs=1e-6)}
+    assert (answers[0]["nearest"], answers[0]["ranking"]) == ("awful", [ranked])
     student = predict(run.folder / "student", ["good film", "awful"])
     np.testing.assert_allclose(vectors, [answer["vector"] for answer in student], atol=1e-5)
     assert not (run.folder / "student" / "modules.json").exists()  # its layers are narrower than transformers builds
