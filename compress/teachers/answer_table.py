@@ -19,14 +19,14 @@ from compress.errors import DataError, ModelError
 from compress.files import hash_file
 from compress.settings import nearest
 from compress.tasks.base import Array, Task
-from compress.teachers.answer_values import Form, Meaning, Rest, Unreadable, Vectors, folded_word
+from compress.teachers.answer_values import AnswerForm, Meaning, Rest, Unreadable, Vectors, folded_word
 from compress.wording import counted, shortened
 
 ARRAYS = ".npy"
 SUFFIXES = (*READERS, ARRAYS)
 FORMS = {
-    "probabilities": Form.probabilities, "probs": Form.probabilities, "logits": Form.logits,
-    "logprobs": Form.logprobs, "top_logprobs": Form.logprobs, "answers": Form.words, "answer": Form.words,
+    "probabilities": AnswerForm.probabilities, "probs": AnswerForm.probabilities, "logits": AnswerForm.logits,
+    "logprobs": AnswerForm.logprobs, "top_logprobs": AnswerForm.logprobs, "answers": AnswerForm.words, "answer": AnswerForm.words,
 }  # fmt: skip
 """The columns that are recognised by name, and what they hold."""
 ID = "id"
@@ -48,7 +48,7 @@ class Reading:
     match: Match
     keys: tuple[str, ...]
     column: str | None
-    form: Form
+    form: AnswerForm
     classes: tuple[str, ...]  # in the order of the file, as the file names them; empty: not named
     words: tuple[tuple[str, tuple[str, ...]], ...]
     names: tuple[tuple[str, str], ...]  # the file's name of a class -> the data's
@@ -64,7 +64,7 @@ class Table:
     logits: Array  # (rows, outputs), fp64
     weights: Array  # (rows,): 1, or less where several answers to a row differ
     match: Match  # not auto
-    form: Form  # not auto
+    form: AnswerForm  # not auto
     named: bool  # whether the file or the settings name the classes
     content: str  # a hash of the files
     without: int  # rows of the file that have no answer
@@ -310,12 +310,12 @@ class _Collected:
         if column is None or "*" in column:
             return self._by_class(name, columns, column or "*")
         form = self.reading.form
-        self.form = FORMS.get(column, Form.auto) if form is Form.auto else form
+        self.form = FORMS.get(column, AnswerForm.auto) if form is AnswerForm.auto else form
         return lambda fields: self._of_column(fields.get(column))
 
     def _of_column(self, field: object) -> Vectors:
         vectors = self.meaning.vectors(field, self.form)
-        self.named |= self.form in (Form.words, Form.logprobs) or isinstance(field, dict)
+        self.named |= self.form in (AnswerForm.words, AnswerForm.logprobs) or isinstance(field, dict)
         return vectors
 
     def _by_class(self, name: str, columns: list[str], pattern: str) -> Callable[[dict[str, object]], Vectors]:
@@ -374,7 +374,7 @@ class _Collected:
         values = np.array(self.values, np.float64).reshape(-1, outputs)[:, self.order]
         owners = np.array(self.owners, np.int64)
         self._decide(values)
-        if self.form is not Form.logits and task.distributes:
+        if self.form is not AnswerForm.logits and task.distributes:
             outside = ((values < 0) | (values > 1)).any(-1)
             for what, wrong in (("do not lie between 0 and 1", outside), ("do not sum to 1", task.improper(values))):
                 for place in np.flatnonzero(wrong & (True if what.startswith("do not l") else ~outside)):
@@ -401,11 +401,11 @@ class _Collected:
 
     def _decide(self, values: Array) -> None:
         """Settle whether numbers are probabilities, where nothing says so: most rows that could be one's decide."""
-        if self.form in (Form.words, Form.logprobs):
-            self.form = Form.probabilities
-        if self.form is Form.auto:
+        if self.form in (AnswerForm.words, AnswerForm.logprobs):
+            self.form = AnswerForm.probabilities
+        if self.form is AnswerForm.auto:
             inside = ((values >= 0) & (values <= 1)).all(-1) & ~self.task.improper(values)
-            self.form = Form.probabilities if self.task.distributes and inside.mean() > 0.5 else Form.logits
+            self.form = AnswerForm.probabilities if self.task.distributes and inside.mean() > 0.5 else AnswerForm.logits
 
     def _averaged(self, values: Array, owners: Array, counts: Array) -> tuple[Array, Array]:
         """Return a row's mean answer as logits, and its weight: 1, less the mean distance of its answers from it."""
@@ -418,11 +418,11 @@ class _Collected:
 
         if not task.distributes:
             return mean(values), np.ones(len(counts))
-        if self.form is Form.logits and counts.max(initial=0) <= 1:
+        if self.form is AnswerForm.logits and counts.max(initial=0) <= 1:
             logits = np.zeros((len(counts), outputs))
             logits[owners] = values
             return logits, np.ones(len(counts))
-        shares = task.probabilities(values) if self.form is Form.logits else values
+        shares = task.probabilities(values) if self.form is AnswerForm.logits else values
         means = mean(shares)
         distances = np.abs(shares - means[owners]).max(-1)
         return task.of_probabilities(means), 1 - mean(distances)

@@ -17,7 +17,7 @@ Vectors = list[list[float]]
 """The answers to one row, a number for each output; none where it has no answer."""
 
 
-class Form(Enum):
+class AnswerForm(Enum):
     """auto: as names and numbers show; probabilities; logits; logprobs: of the likeliest words; words: classes."""
 
     auto = "auto"
@@ -46,15 +46,15 @@ class Meaning:
     words: tuple[tuple[str, int], ...]  # words, folded, and the output that each stands for
     rest: Rest
 
-    def vectors(self, field: object, form: Form) -> Vectors:
+    def vectors(self, field: object, form: AnswerForm) -> Vectors:
         """Return the answers in a field; raises `Unreadable`."""
         field = _parsed(field)
         if field in (None, "", []):
             return []
         listed = field if isinstance(field, list) else [field]
-        if form is Form.words:
+        if form is AnswerForm.words:
             return [self._vote(word) for word in listed]
-        if form is Form.logprobs:
+        if form is AnswerForm.logprobs:
             single = isinstance(field, list) and _is_entry(field[0])
             return [shares for entries in ([field] if single else listed) if (shares := self._of_words(entries))]
         single = isinstance(field, list) and not isinstance(field[0], list | Mapping)

@@ -25,9 +25,9 @@ from compress.tasks.adoption import Adoption
 from compress.tasks.base import Array
 from compress.tasks.judging import CLASSES, Head
 from compress.teachers.answer_table import SUFFIXES, Match, Reading, Table, read_table
-from compress.teachers.answer_values import Form, Rest
+from compress.teachers.answer_values import AnswerForm, Rest
 from compress.teachers.base import BaseTeacher, Inspection
-from compress.teachers.calibration import Calibration, calibrated
+from compress.teachers.calibration import FittedTemperature, calibrated
 from compress.wording import counted, shortened
 
 ENOUGH = 100  # labelled rows of the validation split that a temperature is found on; with fewer, training rows too
@@ -63,7 +63,7 @@ class OfAnswers(Details):
     coverage: Mapping[str, tuple[int, int]]  # rows with an answer, and rows, by split
     agreement: Mapping[str, float]  # share of the labelled rows with an answer on which both are the same, by split
     temperature: float  # by which logits were divided
-    calibration: Calibration | None
+    calibration: FittedTemperature | None
     several: int  # rows with more than one answer
     mean_weight: float | None  # of these rows
     mislabelled: int  # rows whose label looks wrong
@@ -73,7 +73,7 @@ class OfAnswers(Details):
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptAnswers:
     """The answers of a file."""
 
     table: Table
@@ -114,7 +114,9 @@ class AnswerFile(BaseTeacher):
     match: Match = Match.auto  # rows by id, text, or number; auto: whichever the file has, in this order
     keys: list[str] = field(default_factory=list)  # the column of the id, or those of the texts; default: recognised
     column: str | None = None  # that holds the answers; with * for the class, one for each; default: recognised
-    form: Form = Form.auto  # probabilities, logits, logprobs (of words), words (classes); auto: by names and numbers
+    form: AnswerForm = (
+        AnswerForm.auto
+    )  # probabilities, logits, logprobs (of words), words (classes); auto: by names and numbers
     classes: list[str] = field(default_factory=list)  # in the order of the file's numbers; default: the data's order
     words: dict[Any, list[str]] = field(
         default_factory=dict, metadata={"open": True}
@@ -200,7 +202,7 @@ class AnswerFile(BaseTeacher):
         files = {"train" if name == "file" else name: path for name, path in self._files()}
         return read_table(files, reading, data.task, dict(data.records))
 
-    def _kept(self, data: Dataset) -> Kept:
+    def _kept(self, data: Dataset) -> KeptAnswers:
         """Return the answers as they are learned; raises ModelError where they are of no use."""
         table = self._table(data)
         places = table.find(data.transfer)
@@ -218,14 +220,14 @@ class AnswerFile(BaseTeacher):
                 f"{self.file}: has no answer to {int((places < 0).sum()):,} of {len(places):,} rows; the first is "
                 f"{name!r}: {shortened(data.transfer.texts[row])!r}. Have them answered, or set teacher.missing."
             )
-        calibration = self._calibration(Kept(table, ""), data)
+        calibration = self._calibration(KeptAnswers(table, ""), data)
         temperature = calibration.temperature if calibration and self.calibrate else 1.0
         by_id = [] if table.match is Match.text else [rows.ids and list(rows.ids) for rows in _splits(data).values()]
         settings = {**self.made_with(), **dict.fromkeys(("file", *PARTS[1:], "latency_ms", "cost_per_1000"))}
         key = hash_json([settings, table.content, list(data.label_map.items()), repr(data.task), temperature, by_id])
-        return Kept(table, key, temperature, self.weigh)
+        return KeptAnswers(table, key, temperature, self.weigh)
 
-    def _learned(self, kept: Kept, data: Dataset) -> Dataset:
+    def _learned(self, kept: KeptAnswers, data: Dataset) -> Dataset:
         """Return the data without rows that have no answer, where they cannot be learned or are not to be."""
         train, unlabelled = data.train, data.unlabelled
         if self.missing is Missing.leave_out:
@@ -238,14 +240,14 @@ class AnswerFile(BaseTeacher):
             return data
         return replace(data, train=train, unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None)
 
-    def _coverage(self, kept: Kept, data: Dataset) -> dict[str, tuple[int, int]]:
+    def _coverage(self, kept: KeptAnswers, data: Dataset) -> dict[str, tuple[int, int]]:
         return {name: (int((kept.table.find(rows) >= 0).sum()), len(rows)) for name, rows in _splits(data).items()}
 
     def _covered(self, coverage: Mapping[str, tuple[int, int]]) -> str:
         found = [f"{there:,} of {counted(rows, f'{name} row')}" for name, (there, rows) in coverage.items()]
         return f"it has answers to {', '.join(found)}"
 
-    def _judged(self, kept: Kept, data: Dataset) -> Iterator[str]:
+    def _judged(self, kept: KeptAnswers, data: Dataset) -> Iterator[str]:
         """Yield what its answers are worth on labelled rows; raises ModelError where they are other classes'."""
         logits, labels = _labelled(kept, data, ("validation", "training"))
         if not len(labels):
@@ -258,7 +260,7 @@ class AnswerFile(BaseTeacher):
         setting = CLASSES if self.classes or not kept.table.named else "teacher.file"
         yield from data.task.judge(Head(self.file, setting, adoption, mapped=False), logits, labels)
 
-    def _calibration(self, kept: Kept, data: Dataset) -> Calibration | None:
+    def _calibration(self, kept: KeptAnswers, data: Dataset) -> FittedTemperature | None:
         if not data.task.distributes:
             return None
         logits, labels = _labelled(kept, data, ("validation",))
@@ -266,7 +268,7 @@ class AnswerFile(BaseTeacher):
             logits, labels = _labelled(kept, data, ("validation", "training"))
         return calibrated(data.task, logits, labels) if len(labels) else None
 
-    def _described(self, kept: Kept, data: Dataset) -> tuple[OfAnswers, list[str]]:
+    def _described(self, kept: KeptAnswers, data: Dataset) -> tuple[OfAnswers, list[str]]:
         coverage = self._coverage(kept, data)
         notes = [self._covered(coverage)]
         missing = coverage["training"][1] - coverage["training"][0]
@@ -286,7 +288,7 @@ class AnswerFile(BaseTeacher):
         if agreement:
             values = ", ".join(f"{value:.3f} on {name} rows" for name, value in agreement.items())
             notes.append(f"{data.task.main_metric} of its answers against the labels: {values}")
-        calibration = self._calibration(Kept(kept.table, ""), data)
+        calibration = self._calibration(KeptAnswers(kept.table, ""), data)
         if calibration is not None:
             on = counted(calibration.rows, "labelled row")
             done = (
@@ -337,13 +339,13 @@ def _splits(data: Dataset) -> dict[str, Split]:
     return splits if data.unlabelled is None else {**splits, "unlabelled": data.unlabelled}
 
 
-def _answered(kept: Kept, rows: Split) -> Split:
+def _answered(kept: KeptAnswers, rows: Split) -> Split:
     """Return the rows that have an answer: the same split where all have one."""
     there = np.flatnonzero(kept.table.find(rows) >= 0)
     return rows if len(there) == len(rows) else rows.take(there)
 
 
-def _labelled(kept: Kept, data: Dataset, names: tuple[str, ...]) -> tuple[Array, Array]:
+def _labelled(kept: KeptAnswers, data: Dataset, names: tuple[str, ...]) -> tuple[Array, Array]:
     """Return logits and labels of the rows in these splits that have both an answer and a label."""
     logits, labels = [], []
     for name in names:
@@ -356,7 +358,7 @@ def _labelled(kept: Kept, data: Dataset, names: tuple[str, ...]) -> tuple[Array,
     return np.concatenate(logits), np.concatenate(labels)
 
 
-def _suspects(kept: Kept, data: Dataset) -> Iterator[Suspect]:
+def _suspects(kept: KeptAnswers, data: Dataset) -> Iterator[Suspect]:
     """Yield the rows whose label looks wrong, the surest first within each split."""
     for name in ("training", "validation", "test"):
         rows = _answered(kept, _splits(data)[name])

@@ -13,7 +13,7 @@ LOWEST, HIGHEST = 0.05, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class FittedTemperature:
     """A temperature, and what it does to the loss on labels, in nats."""
 
     temperature: float
@@ -22,7 +22,7 @@ class Calibration:
     rows: int
 
 
-def calibrated(task: Task, logits: Array, labels: Array) -> Calibration:
+def calibrated(task: Task, logits: Array, labels: Array) -> FittedTemperature:
     """Return the temperature, between `LOWEST` and `HIGHEST`, that minimizes the mean loss of logits divided by it.
 
     Logits (rows, outputs), labels (rows, …), all of them known. Classes count alike, whatever they weigh in training.
@@ -36,4 +36,4 @@ def calibrated(task: Task, logits: Array, labels: Array) -> Calibration:
         return float(plain.mean_loss(given / math.exp(logarithm), known))
 
     found = minimize_scalar(loss, bounds=(math.log(LOWEST), math.log(HIGHEST)), method="bounded")
-    return Calibration(temperature=math.exp(found.x), before=loss(0.0), after=float(found.fun), rows=len(labels))
+    return FittedTemperature(temperature=math.exp(found.x), before=loss(0.0), after=float(found.fun), rows=len(labels))

@@ -13,7 +13,7 @@ from compress.models.loading import save_model
 from compress.pipeline.answers import OfModel
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
-from compress.teachers.answers import AnswerFile, Kept
+from compress.teachers.answers import AnswerFile, KeptAnswers
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer, write_tsv
 
@@ -46,7 +46,7 @@ def test_a_written_file_has_the_teachers_own_logits(world: Path, name: str, caps
     before = State.begin(data=data, workshop=workshop, seed=13)
     live = Teacher(model=str(world / "teacher"), max_tokens=32)(before)
     kept = AnswerFile(file=str(world / name))(before).answers
-    assert isinstance(kept, Kept)
+    assert isinstance(kept, KeptAnswers)
     own = OfModel(live.given_teacher).logits(data.train, workshop)
     order = [live.data.task.output_names.index(label) for label in data.task.output_names]
     np.testing.assert_array_equal(kept.logits(data.train, workshop), own[:, order])

@@ -33,8 +33,8 @@ from compress.student.bilstm import BiLstm
 from compress.student.saved import Saved
 from compress.student.words import Pieces, WordStart
 from compress.teachers.answer_table import Match
-from compress.teachers.answer_values import Form, Rest
-from compress.teachers.answers import AnswerFile, Kept, Missing
+from compress.teachers.answer_values import AnswerForm, Rest
+from compress.teachers.answers import AnswerFile, KeptAnswers, Missing
 from compress.teachers.model import Teacher
 from tests.conftest import reviews, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import report
@@ -69,15 +69,15 @@ def written(path: Path, found: Rows, fields: Callable[[str, str, str], dict[str,
     return path
 
 
-def kept(data: Dataset, file: Path, tmp_path: Path, **settings: Any) -> Kept:
+def kept(data: Dataset, file: Path, tmp_path: Path, **settings: Any) -> KeptAnswers:
     teacher = AnswerFile(file=str(file), **settings)
     teacher.inspect(data)
     state = teacher(State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1))
-    assert isinstance(state.answers, Kept)
+    assert isinstance(state.answers, KeptAnswers)
     return state.answers
 
 
-def shares(data: Dataset, answers: Kept) -> np.ndarray[Any, Any]:
+def shares(data: Dataset, answers: KeptAnswers) -> np.ndarray[Any, Any]:
     return data.task.probabilities(answers.of(data.train))
 
 
@@ -137,7 +137,7 @@ def test_tables_and_arrays_hold_the_same_answers(rows: tuple[Path, Rows], tmp_pa
     of_tables = [kept(data, tmp_path / name, tmp_path).of(data.train) for name in ("a.parquet", "a.csv")]
     by_number = files(rows[0], id=None).load("auto", 1)
     np.save(tmp_path / "a.npy", np.array(table["logits"][: SIZES["train"]]))
-    of_array = kept(by_number, tmp_path / "a.npy", tmp_path, form=Form.logits).of(by_number.train)
+    of_array = kept(by_number, tmp_path / "a.npy", tmp_path, form=AnswerForm.logits).of(by_number.train)
     assert all((logits == of_array).all() for logits in of_tables)
     assert of_array.shape == (SIZES["train"], 2)
 
