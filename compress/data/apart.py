@@ -28,7 +28,17 @@ def row_numbers(rows: Rows) -> Array:
     numbers = np.empty(len(rows), dtype=np.float64)
     for index, key in enumerate(zip(rows.texts, rows.pairs or [""] * len(rows), strict=True)):
         content = "\x00".join(key).encode()
-        digest = hashlib.blake2b(content + b"\x00%d" % seen[content], digest_size=6).digest()  # 48 bits: exact in fp64
+        numbers[index] = _number(content + b"\x00%d" % seen[content])
         seen[content] += 1
-        numbers[index] = int.from_bytes(digest, "big")
     return numbers
+
+
+def text_numbers(rows: Rows) -> Array:
+    """Return a number for each text (rows, texts), fp64, that equal texts share."""
+    columns = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
+    numbers = [[_number(text.encode()) for text in column] for column in columns]
+    return np.array(numbers, dtype=np.float64).T
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=6).digest(), "big")  # 48 bits: exact in fp64

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from compress.data.apart import row_numbers, texts_apart
+from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.leftovers import with_leftovers
@@ -273,7 +273,7 @@ def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str])
 def _task(parts: Splits, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
-    if len(set(labels)) == 1 and not kind.by_token:  # rows may all be built alike
+    if len(set(labels)) == 1 and not kind.by_token and not kind.apart:  # rows may all be built alike
         raise DataError(
             f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
@@ -358,9 +358,8 @@ def _encoded(rows: Rows, task: Task) -> Split:
     codes = {label: task.encode(label) for label in set(rows.words)}
     labels = task.encoded([codes[label] for label in rows.words])
     if task.apart:
-        split = texts_apart(rows)
-        texts = len(split) // len(rows)
-        return replace(split, labels=task.parted(labels, row_numbers(rows), texts), grouped=True)
+        parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
+        return replace(texts_apart(rows), labels=parted, grouped=True)
     return replace(_split(rows), labels=labels, by_token=type(task) if task.by_token else None)
 
 

@@ -124,7 +124,7 @@ def folded(model: PreTrainedModel, mean: Array, kernel: Array) -> PreTrainedMode
     named = {name: value for name, value in model.state_dict().items() if name in output_parameters(model)}
     (weight,) = (name for name, value in named.items() if value.dim() == 2)
     (bias,) = (name for name, value in named.items() if value.dim() == 1)
-    after, middle = torch.from_numpy(kernel.T), torch.from_numpy(mean)
+    after, middle = torch.tensor(kernel.T.copy()), torch.tensor(mean)
 
     def wide(name: str) -> Tensor:
         value: Tensor = named[name].detach().cpu().double()

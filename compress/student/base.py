@@ -96,7 +96,7 @@ class Student(Stage):
         if not knows(task.auto, type(student)):
             rule = f"has no {task.head}, which the task {task.name} needs"
             yield Fault("", student.model_type, rule, "Choose student=bert.")
-        elif task.by_token and (self.own_tokens or getattr(student, "own_tokens", False)):
+        elif task.by_token and ((self.own_tokens and not self.trained) or getattr(student, "own_tokens", False)):
             rule = (
                 f"does not share the teacher's tokens, and the task {task.name} needs an answer of both for every token"
             )

@@ -198,8 +198,10 @@ class Task(ABC):
         """Return what `encode` gave for rows as an array (rows, …)."""
 
     @classmethod
-    def parted(cls, labels: Array, groups: Array, texts: int) -> Array:
+    def parted(cls, labels: Array, groups: Array, texts: Array) -> Array:
         """Return the labels of single texts (rows * texts, …) for `encoded` labels of rows, of a task `apart`.
+
+        ``texts`` (rows, texts) are numbers that equal texts share.
 
         The texts of a row follow each other. The first column is what tells its row from others, of ``groups``
         (rows,): rows with the same number belong together.

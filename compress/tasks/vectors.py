@@ -19,6 +19,7 @@ from compress.tasks.doubts import is_score, refuse_doubtful_labels
 from compress.tasks.heads import MARK, NORMALIZED, POOLING
 from compress.tasks.judging import Head
 from compress.tasks.paired import Difference
+from compress.tasks.retrieval import RETRIEVAL, retrieval
 from compress.tasks.sentence_vectors import POOLINGS, AutoModelForSentenceVectors
 from compress.tasks.statistics import bootstrap
 from compress.tasks.vector_pairs import Pairs, cosines, pairs_of, same_nearest, unit
@@ -51,8 +52,9 @@ class VectorAdoption(Adoption):
 class SentenceVectors(Task):
     """One vector per text. Rows of data are two texts and a score of how alike they are.
 
-    A model reads single texts, so the rows of a split are texts. Labels are (texts, 3): the number of the row that a
-    text is from, its place in it, 0 or 1, and the score; all NaN for a text alone.
+    A model reads single texts, so the rows of a split are texts. Labels are (texts, 4): the number of the row that a
+    text is from, its place in it, 0 or 1, the score, and a number that equal texts share; all NaN for a text alone.
+    Judged by one of `RETRIEVAL`, first texts are queries, second ones documents, and scores their relevance.
     """
 
     low: float  # smallest and largest score of the training rows
@@ -69,7 +71,7 @@ class SentenceVectors(Task):
     pipeline = "feature-extraction"
     predicts = "scores of pairs"
     distributes = False
-    metric_names = ("spearman", "pearson")
+    metric_names = ("spearman", "pearson", *RETRIEVAL)
     missing = math.nan
     apart = True
     any_encoder = True
@@ -119,10 +121,11 @@ class SentenceVectors(Task):
         return np.asarray(codes, dtype=np.float64)
 
     @classmethod
-    def parted(cls, labels: Array, groups: Array, texts: int) -> Array:
-        """Return (number of the row, place, score) for each text (rows * texts, 3)."""
-        places = np.tile(np.arange(texts, dtype=np.float64), len(labels))
-        return np.stack([np.repeat(groups, texts), places, np.repeat(labels, texts)], axis=1)
+    def parted(cls, labels: Array, groups: Array, texts: Array) -> Array:
+        """Return (number of the row, place, score, number of the text) for each text (rows * texts, 4)."""
+        rows, count = texts.shape
+        places = np.tile(np.arange(count, dtype=np.float64), rows)
+        return np.stack([np.repeat(groups, count), places, np.repeat(labels, count), texts.ravel()], axis=1)
 
     # models
 
@@ -211,8 +214,9 @@ class SentenceVectors(Task):
         return self._errors(logits, pairs).sum() / max(len(pairs.first), 1)
 
     def _errors(self, logits: Tensor, pairs: Pairs[Tensor]) -> Tensor:
-        span = (self.high - self.low) or 1.0
-        targets = ((pairs.scores - self.low) / span).clamp(0, 1).to(logits.dtype)
+        low = self.low if self.low < self.high else min(self.low, 0.0)  # documents that are all relevant
+        span = (self.high - low) or 1.0
+        targets = ((pairs.scores - low) / span).clamp(0, 1).to(logits.dtype)
         return (functional.cosine_similarity(logits[pairs.first], logits[pairs.second], dim=-1) - targets) ** 2
 
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -254,11 +258,18 @@ class SentenceVectors(Task):
 
         ``spearman@256``, ``@128`` and ``@64`` are of vectors cut to that many dimensions, where they are wider.
         """
-        return self._measured(logits, labels)(None)
+        found = self._measured(logits, labels)(None)
+        return retrieval(logits, labels).metrics() | found if self.retrieves else found
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether rows are queries and documents."""
+        return self.main_metric in RETRIEVAL
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals over pairs."""
-        return bootstrap(self._measured(logits, labels), len(pairs_of(labels).scores))
+        found = bootstrap(self._measured(logits, labels), len(pairs_of(labels).scores))
+        return retrieval(logits, labels).intervals() | found if self.retrieves else found
 
     @staticmethod
     def _measured(logits: Array, labels: Array) -> Callable[[Array | None], dict[str, float]]:
@@ -288,12 +299,22 @@ class SentenceVectors(Task):
 
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the metric that decides by a paired bootstrap over pairs of texts."""
+        if self.retrieves:
+            return retrieval(logits, labels).difference(retrieval(others, labels), self.main_metric)
         pairs = pairs_of(labels)
         compare = {"spearman": paired.of_ranks, "pearson": paired.of_scores}[self.main_metric]
         return compare(self.main_metric, pairs.scores, cosines(logits, pairs), cosines(others, pairs))
 
     def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
         """Compare two ways to train, over seeds and pairs of texts: `compress.tasks.paired.of_seeds`."""
+        if self.retrieves:
+            found = [
+                retrieval(ours, labels).values[self.main_metric] - retrieval(theirs, labels).values[self.main_metric]
+                for ours, theirs in zip(logits, others, strict=True)
+            ]
+            return paired.of_seeds(
+                self.main_metric, lambda rows: np.array([d[rows].mean() for d in found]), len(found[0])
+            )
         pairs = pairs_of(labels)
         sides = [(cosines(ours, pairs), cosines(theirs, pairs)) for ours, theirs in zip(logits, others, strict=True)]
 

@@ -51,7 +51,7 @@ def test_texts_are_told_apart_afterwards(tmp_path: Path) -> None:
     (tmp_path / "student").mkdir()
     save_model(model, tiny_tokenizer(), tmp_path / "student")
     texts = [text for _, text in reviews(120, 1)]
-    labels = TASK.parted(np.linspace(0, 5, 60), np.arange(60.0), 2)
+    labels = TASK.parted(np.linspace(0, 5, 60), np.arange(60.0), np.arange(120.0).reshape(60, 2))
     split = Split(texts, labels=labels, grouped=True)
     workshop = Workshop(tmp_path / "cache", Console(quiet=True))
     data = Dataset("pairs", TASK, split, split.take(np.arange(20)), split)

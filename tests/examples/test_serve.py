@@ -126,7 +126,9 @@ def test_vectors_are_served_as_numbers_and_as_openais_clients_ask(app: Any, tmp_
     task = SentenceVectors(0, 5, 16, "mean")
     (tmp_path / "cache").mkdir()
     save_model(tagger(task=task), tiny_tokenizer(), tmp_path / "student")
-    split = Split(("good film", "bad"), labels=task.parted(np.array([1.0]), np.array([7.0]), 2), grouped=True)
+    split = Split(
+        ("good film", "bad"), labels=task.parted(np.array([1.0]), np.array([7.0]), np.array([[0.0, 1.0]])), grouped=True
+    )
     state = State.begin(Dataset("pairs", task, split, split, split), Workshop(tmp_path / "cache"), 0)
     state = Onnx()(replace(state, student=Model(tmp_path / "student", "s")))
     folder = state.artifacts[0].folder

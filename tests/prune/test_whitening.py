@@ -72,7 +72,7 @@ def test_the_map_is_folded_into_the_model_which_saves_and_reloads(tmp_path: Path
     vectors = unnormalized(model, tokens)
     assert (predict_rows(model, tokens) == before).all()
     np.testing.assert_allclose(before, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-6)
-    mean, kernel, _ = whitening(vectors, 3)
+    mean, kernel, _ = whitening(vectors, 3, scale=kind == "bert")
     (tmp_path / "white").mkdir()
     save_model(folded(model, mean, kernel), tokenizer, tmp_path / "white")
     expected = functional.normalize(torch.from_numpy((vectors.astype(np.float64) - mean) @ kernel), dim=-1)

@@ -12,6 +12,7 @@ from compress.distill.stage import Distill
 from compress.known import Known
 from compress.models.loading import load_config
 from compress.student.saved import Saved
+from compress.tasks.tags import Tags
 from tests.conftest import save_tiny
 
 
@@ -52,3 +53,18 @@ def test_with_another_case_it_reads_other_tokens(tmp_path: Path) -> None:
 def test_a_student_that_is_its_own_teacher_has_its_tokens(tmp_path: Path) -> None:
     student = save_tiny(tmp_path / "student", num_labels=2)
     assert not hasattr(Saved(model=str(student)).config(load_config(student)), "own_tokens")
+
+
+def test_a_saved_tagger_with_the_teachers_tokens_is_used_and_one_with_others_refused(tmp_path: Path) -> None:
+    task = Tags(("O", "B-per"))
+    head = {"id2label": dict(enumerate(task.tags)), "label2id": {"O": 0, "B-per": 1}}
+    teacher, student = (save_tiny(tmp_path / name, **head) for name in ("teacher", "student"))
+    saved = Saved(model=str(student))
+
+    def rules() -> list[str]:
+        known = Known(student=saved.config(load_config(teacher)), teacher=load_config(teacher), task=task)
+        return [fault.rule for fault in saved.faults(known) if "the teacher's tokens" in fault.rule]
+
+    assert rules() == []
+    swap(student, "good", "film")
+    assert len(rules()) == 1

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from compress.benchmark.stage import Benchmark
 from compress.data import Files
-from compress.data.apart import row_numbers, texts_apart
+from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.dataset import Split
 from compress.data.rows import Rows
 from compress.distill.losses import LOSSES
@@ -60,6 +60,11 @@ def scored_pairs(rows: int, seed: int) -> list[tuple[str, ...]]:
     return made
 
 
+def numbered(rows: int) -> np.ndarray:
+    """Return numbers of texts (rows, 2), all different."""
+    return np.arange(2.0 * rows).reshape(rows, 2)
+
+
 def labels_of(*rows: tuple[float, float, float]) -> np.ndarray:
     return np.array(rows, dtype=np.float64)
 
@@ -100,8 +105,8 @@ def naive_pairs(labels: np.ndarray) -> set[tuple[int, int, float]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_found_in_any_order_and_texts_without_their_other_are_left_out(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    whole = TASK.parted(generator.uniform(0, 5, 12), generator.permutation(40)[:12].astype(float), 2)
-    whole = np.concatenate([whole, np.full((3, 3), np.nan)])
+    whole = TASK.parted(generator.uniform(0, 5, 12), generator.permutation(40)[:12].astype(float), numbered(12))
+    whole = np.concatenate([whole, np.full((3, 4), np.nan)])
     labels = whole[generator.permutation(len(whole))[:20]]
     found = pairs_of(labels)
     assert set(zip(found.first.tolist(), found.second.tolist(), found.scores.tolist(), strict=True)) == naive_pairs(
@@ -116,7 +121,7 @@ def test_pairs_are_found_in_any_order_and_texts_without_their_other_are_left_out
 def test_spearman_is_that_of_the_cosines_of_pairs() -> None:
     generator = np.random.default_rng(0)
     vectors, scores = generator.normal(size=(40, 4)), generator.uniform(0, 5, 20)
-    labels = TASK.parted(scores, np.arange(20.0), 2)
+    labels = TASK.parted(scores, np.arange(20.0), numbered(20))
     by_hand = [a @ b / np.sqrt(a @ a * (b @ b)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
     metrics = TASK.metrics(vectors, labels)
     assert metrics["spearman"] == pytest.approx(spearmanr(by_hand, scores).statistic)
@@ -136,7 +141,7 @@ def test_a_difference_is_that_of_the_metric_and_its_interval_is_over_pairs() -> 
     scores = generator.uniform(0, 5, 60)
     angle = np.arccos(scores / 5)
     good = np.stack([np.stack([np.ones(60), np.zeros(60)], 1), np.stack([np.cos(angle), np.sin(angle)], 1)], 1)
-    labels, bad = TASK.parted(scores, np.arange(60.0), 2), generator.normal(size=(120, 2))
+    labels, bad = TASK.parted(scores, np.arange(60.0), numbered(60)), generator.normal(size=(120, 2))
     good = good.reshape(120, 2)
     assert TASK.metrics(good, labels)["spearman"] == pytest.approx(1.0)
     for metric in ("spearman", "pearson"):
@@ -165,6 +170,40 @@ def test_the_loss_on_labels_is_the_squared_error_of_whole_pairs_and_each_text_ha
     assert TASK.mean_loss(vectors[:3], labels[[3, 5, 6]]).item() == 0.0
 
 
+def test_documents_are_found_as_a_loop_over_queries_finds_them() -> None:
+    generator = np.random.default_rng(0)
+    queries, documents = generator.normal(size=(15, 4)), generator.normal(size=(30, 4))
+    rows = [(q, d, float(generator.integers(0, 3))) for q in range(15) for d in generator.permutation(30)[:4]]
+    texts = np.array([(q, 100 + d) for q, d, _ in rows], dtype=np.float64)
+    labels = TASK.parted(np.array([score for *_, score in rows]), np.arange(float(len(rows))), texts)
+    vectors = np.stack([side for q, d, _ in rows for side in (queries[q], documents[d])])
+    used = sorted({d for _, d, _ in rows})
+    recalls, gained = [], []
+    for query in range(15):
+        relevance = {d: score for q, d, score in rows if q == query and score > 0}
+        if not relevance:
+            continue
+        cosine = {d: documents[d] @ queries[query] / np.linalg.norm(documents[d]) for d in used}
+        order = sorted(used, key=lambda d: -cosine[d])[:10]
+        recalls.append(len(set(order) & set(relevance)) / len(relevance))
+        ideal = sorted(relevance.values(), reverse=True)[:10]
+        sums = [sum(gain / np.log2(place + 2) for place, gain in enumerate(gains)) for gains in (
+            [relevance.get(d, 0.0) for d in order], ideal)]  # fmt: skip
+        gained.append(sums[0] / sums[1])
+    task = TASK.judged_by("ndcg@10")
+    metrics = task.metrics(vectors, labels)
+    assert metrics["recall@10"] == pytest.approx(np.mean(recalls))
+    assert metrics["ndcg@10"] == pytest.approx(np.mean(gained))
+    low, high = task.intervals(vectors, labels)["recall@10"]
+    assert low < metrics["recall@10"] < high
+    other = generator.normal(size=vectors.shape)
+    found = task.difference(vectors, other, labels)
+    assert found.value == pytest.approx(metrics["ndcg@10"] - task.metrics(other, labels)["ndcg@10"])
+    over_seeds = task.difference_over_seeds([vectors, vectors], [other, other], labels)
+    assert over_seeds.value == pytest.approx(found.value)
+    assert "ndcg@10" not in TASK.metrics(vectors, labels)
+
+
 def test_vectors_agree_by_their_angle_and_by_their_neighbours_where_widths_differ() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(30, 8))
@@ -187,7 +226,7 @@ def test_vectors_agree_by_their_angle_and_by_their_neighbours_where_widths_diffe
 
 def test_both_texts_of_a_row_stay_together_when_rows_are_drawn_joined_and_batched() -> None:
     rows = Rows("f", ["a b", "c", "a b", "d e f"], ["x", "y z", "x", "w"], ["1", "2", "1", "4"])
-    labels = TASK.parted(np.array([1.0, 2, 1, 4]), row_numbers(rows), 2)
+    labels = TASK.parted(np.array([1.0, 2, 1, 4]), row_numbers(rows), text_numbers(rows))
     split = Split(texts_apart(rows).texts, labels=labels, grouped=True)
     assert list(split.texts) == ["a b", "x", "c", "y z", "a b", "x", "d e f", "w"]
     assert split.groups is not None
