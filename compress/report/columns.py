@@ -51,7 +51,7 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
         quiet = f" ({formats.significant(found.quiet_ms)})" if quiet_too and found and found.quiet_ms else ""
         return formats.significant(found.median_ms if found else None) + quiet + noisy + elsewhere
 
-    stated = any(entry.cost_per_1000 is not None for one in every for entry in one.stages)
+    stated = any(entry.cost_per_1000 is not None for shown in every for entry in shown.stages)
     cost = [Column("Cost/1,000", lambda entry: formats.significant(entry.cost_per_1000))] if stated else []
     unit = " %" if formats.is_share(metric) else ""
     return [

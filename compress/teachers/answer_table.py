@@ -26,7 +26,8 @@ ARRAYS = ".npy"
 SUFFIXES = (*READERS, ARRAYS)
 FORMS = {
     "probabilities": AnswerForm.probabilities, "probs": AnswerForm.probabilities, "logits": AnswerForm.logits,
-    "logprobs": AnswerForm.logprobs, "top_logprobs": AnswerForm.logprobs, "answers": AnswerForm.words, "answer": AnswerForm.words,
+    "logprobs": AnswerForm.logprobs, "top_logprobs": AnswerForm.logprobs, "answers": AnswerForm.words,
+    "answer": AnswerForm.words,
 }  # fmt: skip
 """The columns that are recognised by name, and what they hold."""
 ID = "id"
@@ -300,7 +301,7 @@ class _Collected:
         elif column is None and not set(self.meaning.classes) <= set(columns):
             found = [known for known in FORMS if known in columns]
             if not found:
-                lacking = next(one for one in self.meaning.classes if one not in columns)
+                lacking = next(label for label in self.meaning.classes if label not in columns)
                 raise ModelError(
                     f"{name}: has neither a column for the class {shortened(lacking)!r} nor one of "
                     f"{', '.join(FORMS)}; its columns are {listed(columns)}. Name it: teacher.column=COLUMN, or, with "
@@ -320,11 +321,11 @@ class _Collected:
 
     def _by_class(self, name: str, columns: list[str], pattern: str) -> Callable[[dict[str, object]], Vectors]:
         before, _, after = pattern.partition("*")
-        wanted = [f"{before}{one}{after}" for one in self.meaning.classes]
-        for one, column in zip(self.meaning.classes, wanted, strict=True):
+        wanted = [f"{before}{label}{after}" for label in self.meaning.classes]
+        for label, column in zip(self.meaning.classes, wanted, strict=True):
             if column not in columns:
                 raise ModelError(
-                    f"{name}: has no column {column!r} for the class {shortened(one)!r}; its columns are "
+                    f"{name}: has no column {column!r} for the class {shortened(label)!r}; its columns are "
                     f"{listed(columns)}. {nearest(column, columns)}"
                 )
         if before or after:

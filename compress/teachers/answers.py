@@ -116,7 +116,7 @@ class AnswerFile(BaseTeacher):
     column: str | None = None  # that holds the answers; with * for the class, one for each; default: recognised
     form: AnswerForm = (
         AnswerForm.auto
-    )  # probabilities, logits, logprobs (of words), words (classes); auto: by names and numbers
+    )  # what the numbers are, or logprobs of words, or words; auto: as names and numbers show
     classes: list[str] = field(default_factory=list)  # in the order of the file's numbers; default: the data's order
     words: dict[Any, list[str]] = field(
         default_factory=dict, metadata={"open": True}
@@ -302,7 +302,7 @@ class AnswerFile(BaseTeacher):
         if suspects:
             notes.append(
                 f"{counted(len(suspects), 'row')} look mislabelled: the answer is surely another; the surest are "
-                + ", ".join(f"{one.row!r} ({one.label}, answered {one.answer})" for one in suspects[:3])
+                + ", ".join(f"{suspect.row!r} ({suspect.label}, answered {suspect.answer})" for suspect in suspects[:3])
             )
         mean_weight = None
         if kept.table.several:
