@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from compress.cli.help import choices_and_settings
 from compress.cli.main import main
 from compress.models.loading import save_model
 from compress.registry import GROUPS
+from compress.tasks.spans import AnswerSpans
 from tests.conftest import CONFIGS, VOCABULARY, reviews, tiny_tokenizer, write_tsv
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +66,13 @@ def save_classifier(folder: Path) -> None:
     save_model(BertForSequenceClassification(config).eval(), tiny_tokenizer(max_tokens=128), folder)
 
 
+def save_reader(folder: Path) -> None:
+    """Save a tiny model that answers questions, which stands for a run that recommends it."""
+    settings = CONFIGS["bert"](**AnswerSpans().head_config())
+    folder.mkdir(parents=True)
+    save_model(AutoModelForQuestionAnswering.from_config(settings).eval(), tiny_tokenizer(), folder)
+
+
 def save_tagger(folder: Path) -> None:
     """Save a tiny model with a tag for each word, which stands for a run that recommends it."""
     tags = {0: "O", 1: "B-per", 2: "I-per"}
@@ -85,6 +98,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train", "dev", "test"):
         (folder / f"{name}.conll").write_text("Ada B-per\nmet O\nBo B-per\n\n" * 20, encoding="utf-8")
     save_tagger(folder / "runs" / "tags" / "latest")
+    answers = [{"text": "film", "answer_start": 4}]
+    paragraphs = [
+        {"context": f"the film {number}", "qas": [{"question": "was", "answers": answers}]} for number in range(40)
+    ]
+    for name in ("train", "dev"):
+        (folder / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    save_reader(folder / "runs" / "spans" / "latest")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         words = ["data=files", "data.train=my/train.tsv", "data.test=my/test.tsv", "teacher.model=my/teacher"]

@@ -71,13 +71,14 @@ class TfIdf:
 class Cheap:
     """A cheap model: its figures, without timings and comparisons, and its logits (rows, outputs) on the test rows."""
 
+    task: base.Task
     model: base.Baseline
     figures: BaselineEntry
     logits: Array
 
     def answer(self, texts: Texts) -> Array:
         """Return the logits (1, outputs) of one row, from its texts."""
-        return self.model.logits([" ".join(texts)])
+        return self.model.logits([texts[0] if len(texts) == 1 else self.task.joined(*texts)])
 
 
 def tfidf(data: Dataset) -> Cheap:
@@ -87,7 +88,7 @@ def tfidf(data: Dataset) -> Cheap:
     pair are joined.
     """
     start = time.perf_counter()
-    training = _joined(data.train)
+    training = _joined(data.task, data.train)
     model = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
     return _cheap(TFIDF, "scikit-learn", model, data, time.perf_counter() - start)
 
@@ -99,16 +100,16 @@ def constant(data: Dataset) -> Cheap | None:
 
 
 def _cheap(name: str, runtime: str, model: base.Baseline, data: Dataset, seconds: float | None) -> Cheap:
-    logits, labels = model.logits(_joined(data.test)), data.test.known_labels
+    logits, labels = model.logits(_joined(data.task, data.test)), data.test.known_labels
     figures = BaselineEntry(
         name=name, kind=model.kind, runtime=runtime, precision="fp64" if runtime else "",
         metrics=data.task.metrics(logits, labels), interval=data.task.intervals(logits, labels),
         parameters=model.parameters or None, seconds=seconds,
     )  # fmt: skip
-    return Cheap(model, figures, logits)
+    return Cheap(data.task, model, figures, logits)
 
 
-def _joined(split: Split) -> list[str]:
+def _joined(task: base.Task, split: Split) -> list[str]:
     if split.pairs is None:
         return list(split.texts)
-    return [f"{text} {pair}" for text, pair in zip(split.texts, split.pairs, strict=True)]
+    return [task.joined(text, pair) for text, pair in zip(split.texts, split.pairs, strict=True)]

@@ -21,7 +21,7 @@ def flips(data: Dataset, logits: Array, student: Array) -> Flips:
     flipped = [i for i in places if task.agreement(logits[i : i + 1], student[i : i + 1]) < 1]
 
     def shown(answers: Array, row: int) -> str:
-        return task.shown(answers[row : row + 1])[0]
+        return task.shown(answers[row : row + 1], test.known_labels[row : row + 1])[0]
 
     rows = []
     for row in flipped[:SHOWN]:

@@ -88,7 +88,10 @@ def real_rows(
     """
     chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).round().astype(int).tolist()
     different = {id(reader): reader for reader in readers.values()}
-    inputs = {key: [model_inputs(reader.tokens, [row]) for row in chosen] for key, reader in different.items()}
+    inputs = {
+        key: [model_inputs(reader.tokens, reader.tokens.of_row(row)) for row in chosen]
+        for key, reader in different.items()
+    }
     feeds = {name: inputs[id(readers[name])] for name in sessions}
     tokenizers = {key: f"tokenizer {number}" for number, key in enumerate(different)}
     tokenizing = {tokenizers[key]: partial(_tokenize, reader.tokenizer) for key, reader in different.items()}

@@ -181,7 +181,7 @@ def latencies(
     contents = {folder: _contents(folder) for folder in different}
     made_with = [
         device.identity, {way.label: contents[way.folder] for some in ways.values() for way in some}, plain(timing),
-        describe(timing.threads), state.data.test.fingerprint,
+        describe(timing.threads), scores.rows.fingerprint,
         [list(beside), state.data.train.fingerprint if beside else None],
     ]  # fmt: skip
     kind = Kind("latency", revision=5)

@@ -27,6 +27,7 @@ Make BERT-sized models small and fast: distil, prune, quantize, export, measure,
 
 commands:
   run         run a recipe, from data to report; without arguments, the quickstart
+  search      name a speed or an accuracy, and get the student that has it
   export      quantize and export a saved student, or any saved classifier, with a report
   answer      write what a teacher answers to every row, for runs without it
   compare     compare finished runs
@@ -66,7 +67,8 @@ LIGHT = ("recipes", "completion")  # commands that any number of processes may r
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0; 2 for what the user can fix; 3 where every artifact of an export was rejected; 130 after Ctrl-C, 143 after
+    0; 2 for what the user can fix; 3 where every artifact of an export was rejected, or no trial of a search met its
+    target; 130 after Ctrl-C, 143 after
     SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stopped(words: Sequence[str], stop: KeyboardInterrupt) -> str:
     """Return the line that tells of an interruption; a sweep says in it how far it came."""
-    works = words[:1] in (["run"], ["export"]) and not {*DRY, "-h", "--help"} & set(words)
+    works = words[:1] in (["run"], ["search"], ["export"]) and not {*DRY, "-h", "--help"} & set(words)
     resumes = " Run the same command again; it resumes." if works else ""
     reason = f": {stop}" if str(stop) else ""
     return f"{STOPPED.rstrip('.')}{reason}.{resumes}"

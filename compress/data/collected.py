@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from compress.data import asked, tagged
+from compress.data.asked import AskedRow, asked_row, is_asked
 from compress.data.formats import Bad, Record, kind_of
 from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
 from compress.data.rows import Rows
-from compress.data.tagged import FORM, SPANS, TaggedRow, is_tagged, tagged_row, without_spans
+from compress.data.tagged import SPANS, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError
 from compress.tasks.label_lists import listed, of_marks
 from compress.wording import counted, shortened
@@ -41,6 +43,7 @@ class Collected:
     form: str = ""  # `Rows.form`
     first_listed: int = 0  # number of the first row that is a text with a list
     widened: int = 0  # spans of characters that ended inside a word
+    guessed: int = 0  # answers without an offset that occur more than once in their context
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
         """Take one row and return its fields, or record that it is bad or left out."""
@@ -59,11 +62,14 @@ class Collected:
             self._refuse(number, name)
             return None
         given = None if layout.label is None else fields[layout.label]
+        if layout.pair is not None and layout.label is not None and self._is_asked(layout.label, given):
+            asked_for = asked_row(fields[layout.text], fields[layout.pair], given)
+            return self._add_asked(number, asked_for, fields, name)
         if layout.pair is None and is_tagged(fields[layout.text], given):
             row = tagged_row(fields[layout.text], given, labelled=layout.label is not None)
             return self._add_tagged(number, row, fields, name)
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
-        if given == [] and isinstance(text, str) and (self.form == FORM or layout.label in SPANS):
+        if given == [] and isinstance(text, str) and (self.form == tagged.FORM or layout.label in SPANS):
             return self._add_tagged(number, without_spans(text), fields, name)
         if isinstance(given, list) and isinstance(text, str):
             self.first_listed = self.first_listed or number
@@ -87,7 +93,7 @@ class Collected:
         if isinstance(row, Bad):
             self._refuse(number, row)
             return None
-        self.form = FORM
+        self.form = tagged.FORM
         self.widened += row.widened
         self._take(number, name)
         self.texts.append(row.text)
@@ -102,6 +108,25 @@ class Collected:
         if name is not None:
             self.ids.append(name)
 
+    def _is_asked(self, column: str, given: object) -> bool:
+        """Return whether a label is answers in the second text: by its form or column, or as those before it."""
+        return is_asked(given) or self.form == asked.FORM or column.strip().casefold() == asked.ANSWERS
+
+    def _add_asked(
+        self, number: int, row: AskedRow | Bad, fields: dict[str, object], name: str | None
+    ) -> dict[str, object] | None:
+        """Take a row of a question, a context and answers."""
+        if isinstance(row, Bad):
+            self._refuse(number, row)
+            return None
+        self.form = asked.FORM
+        self.guessed += row.guessed
+        self._take(number, name)
+        self.texts.append(row.question)
+        self.pairs.append(row.context)
+        self.labels.append(row.label)
+        return fields
+
     def notes(self) -> list[str]:
         """Return notes about the rows for the report."""
         notes = []
@@ -113,6 +138,11 @@ class Collected:
             notes.append(
                 f"{counted(self.widened, 'span')} of {self.source} began or ended inside a word, and now hold the "
                 "whole word: a word has one tag."
+            )
+        if self.guessed:
+            notes.append(
+                f"{counted(self.guessed, 'answer')} of {self.source} without answer_start occur more than once in "
+                "their context; the first place is taken."
             )
         if self.quoted:
             notes.append(
@@ -126,7 +156,7 @@ class Collected:
         if self.bad:
             more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
             raise DataError(self.first_bad + more)
-        if self.first_listed and self.form == FORM:
+        if self.first_listed and self.form == tagged.FORM:
             raise DataError(
                 f"{self.source}, {self.unit} {self.first_listed}: a text with a list, where others have lists of words "
                 "and of their tags. Write all rows in one way."

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from compress.errors import DataError
 from compress.settings import nearest
 
-LABELS = ("label", "labels", "target", "score", "intent", "sentiment", "spans", "entities")
+LABELS = ("label", "labels", "target", "score", "intent", "sentiment", "spans", "entities", "answers")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "slots", "slot_tags")
 TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence", "tokens", "words")
 PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
@@ -48,7 +48,7 @@ def choose(
                 f"{where}: cannot tell which column holds the texts: {listed(names)}. Name it: data.text=COLUMN."
             )
         if pair is None:
-            second = (*PAIRS, "sentence") if text.casefold() == "question" else PAIRS
+            second = (*PAIRS, "sentence", "context") if text.casefold() == "question" else PAIRS
             pair = _first([name for name in free if name != text], second)
     if not labelled:
         return text, pair, None

@@ -24,6 +24,7 @@ class Split:
     labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
     grouped: bool = False  # whether rows with the same number in the first column of the labels belong together
+    overlap: int | None = None  # tokens that a row's windows share, where the task reads it in some: `Task.overlap`
     ids: Sequence[str] | None = None  # what names each row for a teacher that keeps its answers; "": nothing does
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Split:
             None if self.labels is None else self.labels[rows],
             self.by_token,
             self.grouped,
+            self.overlap,
             None if self.ids is None else StoredTexts(self.ids[i] for i in rows),
         )
 
@@ -72,7 +74,7 @@ class Split:
             labels = np.concatenate([labels, without])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         texts = StoredTexts(chain(self.texts, more.texts))
-        return Split(texts, pairs, labels, self.by_token, self.grouped, self._ids_with(more))
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self.overlap, self._ids_with(more))
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -86,7 +88,7 @@ class Split:
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         texts, labels = StoredTexts(chain(self.texts, more.texts)), np.concatenate(parts)
-        return Split(texts, pairs, labels, self.by_token, self.grouped, self._ids_with(more))
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self.overlap, self._ids_with(more))
 
     def _ids_with(self, more: Split) -> Sequence[str] | None:
         """Return the ids of these rows, then of ``more``."""

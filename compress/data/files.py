@@ -9,7 +9,7 @@ from enum import Enum
 from itertools import chain
 from pathlib import Path
 
-from compress.data import conll
+from compress.data import asked, conll
 from compress.data.collected import Collected
 from compress.data.columns import choose, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
@@ -26,23 +26,27 @@ from compress.tasks.choice import AUTO
 from compress.tasks.registry import TASKS
 from compress.wording import counted
 
-CONLL = ".conll"
+CONLL, SQUAD = ".conll", ".squad"
+LINE = "line"
+UNITS = {".parquet": "row", SQUAD: asked.UNIT}
+"""What is counted in files of other formats than lines."""
 SPLITS = PARTS
 
 
 class Format(Enum):
-    """How a file is written; conll: columns, a word and its tag on each line, an empty line between sentences."""
+    """How a file is written; conll: columns, a word and its tag on each line; squad: the JSON of SQuAD 1.1 and 2.0."""
 
     tsv = "tsv"
     csv = "csv"
     jsonl = "jsonl"
     parquet = "parquet"
     conll = "conll"
+    squad = "squad"
 
 
 @dataclass(kw_only=True)
 class Files(Data):
-    """TSV, CSV, JSONL, Parquet or CoNLL files, recognised by their suffix; UTF-8.
+    """TSV, CSV, JSONL, Parquet, CoNLL or SQuAD files, recognised by their suffix; UTF-8.
 
     A file with a header has its columns recognised by name (label, text, text_b, sentence1, …) or named
     here; an unnamed column that may hold second texts is an error. A TSV or CSV file without a
@@ -52,6 +56,8 @@ class Files(Data):
 
     A tag for each word is in columns (CoNLL, where ``text`` and ``label`` are their numbers), in lists of words and of
     tags, in two columns of a table with spaces between words and between tags, or in lists of spans: start, end, label.
+
+    Answers in a context are in SQuAD's JSON (a .json file), or in rows with question, context and answers.
     """
 
     train: str = ""  # path; the only file that is required
@@ -62,7 +68,7 @@ class Files(Data):
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
     id: str | None = None  # name of the column that names each row, by which a teacher's answers in a file are found
-    format: Format | None = None  # tsv, csv, jsonl, parquet or conll; default: by the suffix
+    format: Format | None = None  # tsv, csv, jsonl, parquet, conll or squad; default: by the suffix
     label_names: list[str] = field(
         default_factory=list
     )  # names of the labels that numbers in a file stand for, 0 first, as [O,B-PER,I-PER]; default: none
@@ -144,7 +150,7 @@ class Files(Data):
             rule, remedy = fault
             raise DataError(f"{name}: {rule}. {remedy}".rstrip())
         suffix = self._suffix(path, labelled)
-        collected = Collected(name, "row" if suffix == ".parquet" else "line", label_names=self.label_names)
+        collected = Collected(name, UNITS.get(suffix, LINE), label_names=self.label_names)
         try:
             if suffix == CONLL:
                 layout, records = self._sentences(name, path, labelled)
@@ -154,7 +160,8 @@ class Files(Data):
                         f"{name}: has empty lines between its lines, each of which ends in a tag: are these words in "
                         "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
                     )
-                layout, records = self._layout(name, READERS.get(suffix, read_txt)(path), labelled, like, alone)
+                read = asked.read_squad if suffix == SQUAD else READERS.get(suffix, read_txt)
+                layout, records = self._layout(name, read(path), labelled, like, alone)
             unused = Unused(layout.ignored)
             for number, record in records:
                 if (fields := collected.add(number, record, layout)) is not None:
@@ -169,9 +176,11 @@ class Files(Data):
         return rows
 
     def _suffix(self, path: Path, labelled: bool) -> str:
-        """Return the suffix that says how a file is written; `CONLL` for all of CoNLL's."""
+        """Return the suffix that says how a file is written; `CONLL` for all of CoNLL's, `SQUAD` for its JSON."""
         if self.format is not None and (labelled or path.suffix.lower() != ".txt"):
             return f".{self.format.value}"
+        if path.suffix.lower() == ".json" and asked.looks_like_squad(path):
+            return SQUAD
         return CONLL if path.suffix.lower() in conll.SUFFIXES else path.suffix.lower()
 
     def _sentences(self, name: str, path: Path, labelled: bool) -> tuple[Layout, Numbered]:
@@ -199,9 +208,10 @@ class Files(Data):
             passed.append((number, record))
         if first is None:
             if passed:
-                more = counted(len(passed) - 1, "more line")
+                unit = UNITS.get(self._suffix(Path(name), labelled), LINE)
+                more = counted(len(passed) - 1, f"more {unit}")
                 tail = f" {more} of this file cannot be read either." if len(passed) > 1 else ""
-                raise DataError(f"{name}, line {passed[0][0]}: {_reason(passed[0][1])}{tail}")
+                raise DataError(f"{name}, {unit} {passed[0][0]}: {_reason(passed[0][1])}{tail}")
             raise DataError(f"{name}: has no rows. Each line holds a label and a text.")
         if alone and not isinstance(first, dict) and len(first) == 1:
             like = None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from compress.data.asked import ANSWERS, is_asked
+from compress.data.collected import Collected
 from compress.data.columns import choose, choose_label_columns
 from compress.data.formats import Bad, kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
-from compress.data.layout import refuse_empty_columns
+from compress.data.layout import Layout, refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
 from compress.data.source import Data, Splits
@@ -104,6 +106,10 @@ class Hub(Data):
             ask_about_second_text(unused, columns[0], where)
         texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
         assert texts is not None  # choose always returns a column of texts
+        if pairs is not None and labels is not None and (columns[2] == ANSWERS or any(map(is_asked, labels))):
+            return _asked(
+                where, texts, pairs, labels, Columns("columns by name", *columns, (), tuple(unused.names)), notes
+            )
         if not marked and columns[1] is None and any(map(is_tagged, texts, labels or [None] * len(texts))):
             names = None if columns[2] is None else class_names(table.features[columns[2]])
             return _tagged(where, texts, labels, names, Columns("columns by name", *columns, (), tuple(unused.names)))
@@ -167,6 +173,22 @@ def _tagged(
         rows.append(row)
     tags = None if labels is None else [row.tags or "" for row in rows]
     return Rows(where, [row.text for row in rows], None, tags, columns=columns, form=FORM)
+
+
+def _asked(
+    where: str, texts: Sequence[object], pairs: Sequence[object], labels: Sequence[object], columns: Columns,
+    notes: list[str],
+) -> Rows:  # fmt: skip
+    """Return rows with questions, contexts and answers; raises DataError for the first that is none."""
+    collected = Collected(where, "row")
+    names = (columns.text, columns.pair or "", columns.label or "")
+    layout = Layout(list(names), *names, by_position=False)
+    for number, row in enumerate(zip(texts, pairs, labels, strict=True), 1):
+        collected.add(number, dict(zip(names, row, strict=True)), layout)
+    rows = collected.rows(layout)
+    assert rows is not None  # only rows without a label are left out, and these have one
+    notes += collected.notes()
+    return replace(rows, columns=columns)
 
 
 def _word(label: object, names: list[str] | None) -> str | None:

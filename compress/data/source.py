@@ -286,7 +286,15 @@ def _task(parts: Splits, kind: type[Task]) -> Task:
 
 
 def _judged(task: Task, choice: TaskChoice) -> Task:
-    """Return the task with the metric that is to decide. Raises RecipeError where it has no such metric."""
+    """Return the task with the metric that is to decide and the windows that are asked for.
+
+    Raises RecipeError where it has no such metric, or no windows.
+    """
+    if choice.stride is not None:
+        try:
+            task = task.overlapping(choice.stride)
+        except ValueError as error:
+            raise RecipeError([Fault("task.stride", choice.stride, str(error), "Leave it out.")]) from error
     if choice.metric is None:
         return task
     if choice.metric not in task.metric_names:
@@ -327,7 +335,9 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
         parts = replace(parts, test=parts.validation, validation=None)
 
     def without(rows: Rows, name: str, share: float, offset: int) -> tuple[Rows, Rows]:
-        stay, off = cut(rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset)
+        stay, off = cut(
+            task.cut_by(rows) or rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset
+        )
         if not len(off):
             raise DataError(
                 f"{rows.source}: {counted(len(rows), 'row')} cannot be cut into training and {name} rows. "
@@ -360,7 +370,8 @@ def _encoded(rows: Rows, task: Task) -> Split:
     if task.apart:
         parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
         return replace(texts_apart(rows), labels=parted, grouped=True)
-    return replace(_split(rows), labels=labels, by_token=type(task) if task.by_token else None)
+    by_token = type(task) if task.by_token else None
+    return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap)
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:

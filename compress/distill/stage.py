@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +46,7 @@ from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
 from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
 
+CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
 TRAINED = Kind("distill", revision=2)
 GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
 
@@ -73,6 +74,7 @@ class Distill(Training):
     layer_map: Any = None  # uniform, skip, first, last, or teacher layers as [2,4,6]; default: the student's own
     teacher_outputs: Keep = Keep.auto  # auto: disk where they fit into cache_gib, else forward; disk; forward
     cache_gib: float = 8.0  # most disk that the teacher's outputs of one data set may take
+    cycles: int = 1  # times that all epochs run, each with the learning rate's whole schedule (warm restarts)
     generations: int = 1  # born again: each trained student is the next one's teacher
     layer_drop: float = 0.0  # probability with which a step skips each layer of the student; 0: none (LayerDrop)
     keep_best: bool = True  # where training lowers the metric on validation rows, keep the weights from before it
@@ -82,8 +84,11 @@ class Distill(Training):
         yield from (fault for fault in super().faults(known) if fault.setting != "epochs" or self.epochs != 0)
         if self.epochs == 0 and self.generations > 1:
             yield Fault("generations", self.generations, "follow one another, but epochs = 0 trains nothing")
+        if self.epochs == 0 and self.cycles > 1:
+            yield Fault("cycles", self.cycles, "repeat the epochs, but epochs = 0 trains nothing")
         yield from positive(self, "cache_gib")
         yield from at_least(self, "generations", 1)
+        yield from at_least(self, "cycles", 1)
         yield from between(self, "layer_drop", 0, 1, open_high=True)
         if self.layer_map is not None:
             yield from layer_map_faults("layer_map", self.layer_map)
@@ -161,12 +166,11 @@ class Distill(Training):
         first = self if start == state.undistilled else replace(self, layer_map=None)
         for generation in range(self.generations if self.epochs else 0):
             losses = first if generation == 0 else replace(self, layer_map="uniform")  # the teacher is now its equal
-            product = losses.train(teaching.with_seed(state.seed + generation), start)
-            kept = product.record
-            validated = Validated.recorded(product)
+            products = losses.in_cycles(teaching.with_seed(state.seed + generation), start)
+            notes = dict.fromkeys(note for product in products for note in product.record["notes"])
             record = self.record(
-                "distill", [product], notes=[*fallen([product]), *kept["notes"]], curves=kept["curves"],
-                details=validated or NONE,
+                "distill", products, notes=[*fallen(products), *notes], curves=curves_of(products),
+                details=Validated.recorded(products[-1]) or NONE,
             )  # fmt: skip
             state = state.with_student(record)
             teaching = replace(teaching, teacher=record.model, answers=None)
@@ -193,6 +197,19 @@ class Distill(Training):
         """The rate of LayerDrop."""
         return self.layer_drop
 
+    def in_cycles(self, state: State, start: Model, name: str = "distill") -> list[Product]:
+        """Return ``start`` after each of the cycles; each begins with what the one before became.
+
+        Loshchilov & Hutter 2017, arXiv:1608.03983, with cycles of equal length.
+        """
+        products: list[Product] = []
+        for cycle in range(self.cycles):
+            seed = state.seed + CYCLE * cycle  # another order of the rows
+            passes = self.epochs * self.cycles
+            products.append(self.train(state.with_seed(seed), start, name, passes=passes))
+            start = Model.of(products[-1])
+        return products
+
     def train(
         self,
         state: State,
@@ -208,7 +225,7 @@ class Distill(Training):
         the teacher's outputs of the same rows, which decides where they come from; default: this one's epochs.
         ``comparable`` says that ``start`` is of the same form, so that the better of the two can go on.
         """
-        settings, passes = replace(self, generations=1), max(passes or 0, self.epochs)
+        settings, passes = replace(self, generations=1, cycles=1), max(passes or 0, self.epochs)
         rows = state.data.transfer if self._needs_teacher else state.data.train
         depends_on = [
             settings.made_with(), start.key, state.given_answers.key if self._needs_teacher else None,
@@ -359,6 +376,11 @@ class DistillationRecovery:
         if sparsify is not None:
             settings = replace(settings, early_stopping=0)  # the best epoch would be one with fewer zeros
         return settings.train(state, start, name, sparsify, self.distill.epochs, comparable and sparsify is None)
+
+
+def curves_of(products: Sequence[Product]) -> list[Mapping[str, float]]:
+    """Return the training curves of products that were made one from another, in order."""
+    return [point for product in products for point in product.record["curves"]]
 
 
 def labels_only(distill: Distill) -> Distill:

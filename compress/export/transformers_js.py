@@ -22,6 +22,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.settings import nearest
+from compress.tasks.base import Task
 
 NAMES = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized"}
 """transformers.js's file names by precision, without .onnx; int8 is what it loads where nothing is said (q8)."""
@@ -65,11 +66,11 @@ class TransformersJs(Stage):
             asked = _asked(chosen)
             copy_beside(chosen[asked].folder, folder, f"onnx/{asked}.onnx")
             task = state.data.task
-            written = _of_vectors(chosen) if task.apart else _readme(chosen, task.auto.__name__, pairs=state.data.pairs)
+            written = _of_vectors(chosen) if task.apart else _readme(chosen, task, pairs=state.data.pairs)
             write_text(folder / "README.md", written)
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make(Kind("transformers_js", revision=2), [keys, state.data.pairs], work)
+        product = state.workshop.make(Kind("transformers_js", revision=3), [keys, state.data.pairs], work)
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         artifact = Artifact(
             name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
@@ -139,7 +140,8 @@ const vectors = await encode(['a text', 'another text']);
 """
 
 
-def _readme(chosen: Mapping[str, Artifact], auto: str, *, pairs: bool) -> str:
+def _readme(chosen: Mapping[str, Artifact], task: Task, *, pairs: bool) -> str:
+    auto, outputs = task.auto.__name__, task.graph_outputs
     ort = auto.replace("Auto", "ORT")
     file = f"{_asked(chosen)}.onnx"
     outside = ", use_external_data_format: true" if is_outside(chosen[_asked(chosen)].folder / MODEL) else ""
@@ -154,7 +156,7 @@ import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
 env.localModelPath = '..'; // the folder above this one
 const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
 const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{KINDS[_asked(chosen)]}'{outside} }});
-const {{ logits }} = await model(await tokenizer({asked}));
+const {{ {", ".join(outputs)} }} = await model(await tokenizer({asked}));
 ```
 
 ```python
@@ -163,6 +165,7 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{file}")
-logits = model(**tokenizer({words}, return_tensors="pt")).logits
+outputs = model(**tokenizer({words}, return_tensors="pt"))
+{", ".join(outputs)} = {", ".join(f"outputs.{name}" for name in outputs)}
 ```
 """

@@ -27,6 +27,7 @@ from compress.runtimes.onnxruntime import OnnxRuntime
 from compress.runtimes.tensorrt import ENGINE, TensorRtRuntime
 from compress.runtimes.tensorrt_bindings import FULL
 from compress.settings import at_least
+from compress.tasks.heads import OF_SPANS
 from compress.tasks.registry import task_of_config
 
 WEIGHTS = (*SUFFIXES, ".plan")
@@ -105,7 +106,9 @@ class Triton(Stage):
             raise ModelError(f"{folder}: has no tokenizer.json, which Triton's tokenizer reads.")
         paired, task = state.data.pairs, state.data.task
         labels = task.label_names
-        cut_at = task_of_config(load_config(folder, weights=False)).cut_at
+        own = task_of_config(load_config(folder, weights=False))
+        cut_at, head = own.cut_at, own.head_config()
+        windows = {name: head[name] for name in OF_SPANS if name in head}
 
         def work(made: Path) -> None:
             reading = load_tokenizer(folder)
@@ -114,11 +117,12 @@ class Triton(Stage):
                 reading.pad_token_id,
                 reading.truncation_side,
                 paired,
+                windows,
             )
             Repository(made, self.serving(), limits, labels, cut_at, folder / "tokenizer.json").write(served)
 
-        parts = [self.made_with(), keys, [*labels, *cut_at], paired, hash_folder(FILES, (".py",))]
-        product = state.workshop.make(Kind("triton", revision=2), parts, work)
+        parts = [self.made_with(), keys, [*labels, *cut_at], paired, windows, hash_folder(FILES, (".py",))]
+        product = state.workshop.make(Kind("triton", revision=3), parts, work)
         names = [model.name for model in served]
         artifact = Artifact(
             name="triton", runtime="triton", precision="", folder=product.folder, key=product.key,

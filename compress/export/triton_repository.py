@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Limits:
     pad: int
     truncation_side: str
     paired: bool  # the task is about two texts
+    reading: Mapping[str, Any] = field(default_factory=dict)  # what else a client must know: `OF_SPANS`
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,9 @@ class Repository:
         shortest, longest = self._lengths(model)
         return {
             "inputs": {tensor.name: str(np.dtype(NUMPY[tensor.kind])) for tensor in model.graph.inputs},
-            "output": model.graph.outputs[0].name, "labels": list(self.labels), "thresholds": list(self.cut_at),
-            "pad_token_id": self.limits.pad,
+            "outputs": [tensor.name for tensor in model.graph.outputs],
+            "labels": list(self.labels), "thresholds": list(self.cut_at),
+            "pad_token_id": self.limits.pad, **self.limits.reading,
             "max_tokens": longest, "min_tokens": shortest, "truncation_side": self.limits.truncation_side,
         }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.models.quiet import quiet
-from compress.tasks.heads import reorder_thresholds, wider_head, with_head
+from compress.tasks.heads import HEAD_OF_SPANS, reorder_thresholds, wider_head, with_head
 
 
 def with_outputs(
@@ -41,6 +41,9 @@ def with_outputs(
 
 def output_parameters(model: PreTrainedModel) -> dict[str, int]:
     """Return the parameters with a slice per output, and their axis of outputs: they grow with one output more."""
+    fixed = {name: 0 for name in model.state_dict() if name.startswith(f"{HEAD_OF_SPANS}.")}
+    if fixed:
+        return fixed
     with torch.device("meta"), quiet():
         wider = type(model)(with_head(model.config, wider_head(model.config)))
     shapes = {name: value.shape for name, value in model.state_dict().items()}

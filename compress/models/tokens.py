@@ -1,4 +1,7 @@
-"""Texts as token numbers: kept flat, padded per batch, grouped by length."""
+"""Texts as token numbers: kept flat, padded per batch, grouped by length.
+
+What is numbered here are windows where a task reads rows in `compress.models.windows`, else rows.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from torch import Tensor
 
 from compress.data.dataset import Split
 from compress.mapped import MappedColumn, mapped
-from compress.tasks.base import Array
+from compress.models.quiet import quiet
+from compress.models.windows import Windows, stored, windows_of
+from compress.tasks.base import Array, Task
 from compress.tasks.functions import UNLABELLED
 
 CHUNK = 1000  # rows tokenized at once
@@ -22,7 +27,10 @@ CHUNK = 1000  # rows tokenized at once
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token numbers of a split, in files; row r lies at ``offsets[r]:offsets[r+1]`` of each flat column."""
+    """The token numbers of a split, in files; row r lies at ``offsets[r]:offsets[r+1]`` of each flat column.
+
+    Rows are windows where there are ``windows``; answers, in `gathered`, are of the split's rows all the same.
+    """
 
     columns: dict[str, Array]  # "input_ids", "token_type_ids" where the model has them
     offsets: Array  # (rows + 1,), int64
@@ -30,6 +38,7 @@ class Tokens:
     labels: Array | None  # (rows, …), as the split has them
     truncated: int  # rows that were longer than the limit
     answering: Array | None = None  # (rows, answers): the tokens that answer, -1 for none; None: rows do
+    windows: Windows | None = None  # of a task that has some
     groups: Array | None = None  # (rows,): a number that rows which belong together share; None: each stands alone
 
     def __len__(self) -> int:
@@ -37,6 +46,15 @@ class Tokens:
 
     def __getitem__(self, row: int) -> int:
         return row  # torch's DataLoader reads rows by number; `batch` does the work at once
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the split."""
+        return len(self) if self.windows is None else self.windows.rows
+
+    def of_row(self, row: int) -> list[int]:
+        """Return what is read of a row of the split: its windows, or itself."""
+        return [row] if self.windows is None else self.windows.of_row(row)
 
     @cached_property
     def lengths(self) -> Array:
@@ -59,8 +77,9 @@ class Tokens:
             self,
             columns={name: column[places] for name, column in self.columns.items()},
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
-            labels=None if self.labels is None else self.labels[rows],
+            labels=None if self.labels is None else self.labels[self._rows_of(rows)],
             answering=None if self.answering is None else self.answering[rows],
+            windows=None if self.windows is None else self.windows.take(rows, places),
             groups=None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1],
         )
 
@@ -81,12 +100,16 @@ class Tokens:
         batch |= {"attention_mask": torch.from_numpy(mask), "rows": torch.as_tensor(np.asarray(rows))}
         if self.answering is not None:
             batch["answering"] = torch.from_numpy(self._read(self.answering[rows], width))
+        if self.windows is not None:
+            batch["answering"] = torch.from_numpy(self.windows.answering(rows, width))
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self._labels(self.labels, np.asarray(rows), width))
         return batch
 
     def _labels(self, labels: Array, rows: Array, width: int) -> Array:
         """Return the labels of rows; where tokens answer (batch, tokens), `UNLABELLED` for all others."""
+        if self.windows is not None:
+            return self.windows.labels(labels, rows, width, UNLABELLED)
         if self.answering is None:
             return labels[rows]
         by_token = np.full((len(rows), width), UNLABELLED, dtype=np.int64)
@@ -106,8 +129,11 @@ class Tokens:
     def gathered(self, parts: Iterable[tuple[Array | list[int], Array]]) -> Array:
         """Return the answers (rows, outputs), or (rows, answers, outputs) where tokens answer, 0 where one has none.
 
-        ``parts`` are batches: the numbers of their rows, and logits (batch, outputs) or (batch, tokens, outputs).
+        ``parts`` are batches: the numbers of their rows, and logits (batch, outputs) or (batch, tokens, outputs). Where
+        rows are windows, the answers are `Windows.gathered`.
         """
+        if self.windows is not None:
+            return self.windows.gathered(parts)
         whole: Array | None = None
         for rows, logits in parts:
             answers = logits
@@ -121,6 +147,10 @@ class Tokens:
         if whole is None:
             raise ValueError("there are no rows")
         return whole
+
+    def _rows_of(self, rows: Array) -> Array:
+        """Return the rows of the split to which those given belong, in order."""
+        return rows if self.windows is None else np.unique(self.windows.origin[rows])
 
     def batches(self, size: int) -> Iterator[Array]:
         """Yield row numbers, all rows once, longest first so that padding and memory stay small.
@@ -174,7 +204,12 @@ class Groups:
 
 
 def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
-    """Return the split's token numbers; a row longer than ``max_tokens`` is cut, the longer text first."""
+    """Return the split's token numbers; a row longer than ``max_tokens`` is cut, the longer text first.
+
+    A task with windows has it read in several of them instead.
+    """
+    if split.by_token is not None and split.by_token.windows:
+        return _in_windows(split, split.by_token, tokenizer, max_tokens)
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     flat, offsets = {name: MappedColumn(np.int32) for name in names}, MappedColumn(np.int64)
     offsets.append([0])
@@ -202,6 +237,42 @@ def tokenize(split: Split, tokenizer: Any, max_tokens: int) -> Tokens:
         truncated=truncated,
         answering=None if split.by_token is None else _filled(answering, split.labels),
         groups=split.groups,
+    )
+
+
+def _in_windows(split: Split, task: type[Task], tokenizer: Any, max_tokens: int) -> Tokens:
+    names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+    flat, extents, offsets = (
+        {name: MappedColumn(np.int32) for name in names},
+        MappedColumn(np.int32),
+        MappedColumn(np.int64),
+    )
+    offsets.append([0])
+    origin: list[int] = []
+    end = truncated = 0
+    pairs = split.pairs or [""] * len(split)
+    for start in range(0, len(split), CHUNK):
+        texts, seconds = (list(side[start : start + CHUNK]) for side in (split.texts, pairs))
+        with quiet():  # longer rows than the model takes are what is divided
+            encoded = tokenizer(texts, seconds, truncation=False, padding=False)
+        for row, (encoding, second) in enumerate(zip(encoded.encodings, seconds, strict=True)):
+            windows, cut = windows_of(encoding, second, max_tokens, split.overlap)
+            truncated += cut
+            for window in windows:
+                for name in names:
+                    flat[name].append(np.asarray(encoded[name][row], dtype=np.int32)[window.places])
+                extents.append(window.extents.ravel())
+                end += len(window.places)
+                offsets.append([end])
+                origin.append(start + row)
+    begins = offsets.mapped()
+    return Tokens(
+        columns={name: column.mapped() for name, column in flat.items()},
+        offsets=begins,
+        pad={"input_ids": tokenizer.pad_token_id, "token_type_ids": 0},
+        labels=split.labels,
+        truncated=truncated,
+        windows=stored(task, origin, begins, extents.mapped()),
     )
 
 

@@ -18,6 +18,8 @@ import compress.models.lstm  # noqa: F401  # defines the operator that is transl
 from compress.errors import MissingPackageError
 from compress.models.outputs import INPUTS
 from compress.onnx.storage import save_graph
+from compress.tasks.heads import logits_of
+from compress.tasks.registry import kind_of_config
 
 OPSET = 20  # 23 would turn attention into one node that TensorRT refuses in fp32
 TRANSPOSED = "_transposed"
@@ -25,15 +27,15 @@ _ANY_SIZE = 2**62
 
 
 class _Logits(nn.Module):
-    """The model as a function of its inputs in order, with the logits alone."""
+    """The model as a function of its inputs in order, with the logits alone: as one output, or each by itself."""
 
-    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
+    def __init__(self, model: PreTrainedModel, names: list[str], outputs: int) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.outputs = model, names, outputs
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        logits: Tensor = logits_of(self.model(**dict(zip(self.names, inputs, strict=True))))
+        return (logits,) if self.outputs == 1 else logits.unbind(-1)
 
 
 def input_names(tokenizer: Any) -> list[str]:
@@ -44,6 +46,7 @@ def input_names(tokenizer: Any) -> list[str]:
 def write_onnx(model: PreTrainedModel, names: list[str], path: Path) -> None:
     """Write ``model`` to ``path``: inputs ``names`` (batch, tokens) int64, output logits (batch, outputs).
 
+    A task may have its logits in several outputs: `Task.graph_outputs`.
     It is as `exported` and `compress.onnx.storage.save_graph` say. Raises MissingPackageError.
     """
     save_graph(exported(model, names), path)
@@ -60,7 +63,7 @@ def exported(model: PreTrainedModel, names: list[str]) -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(error.name or "onnx", "onnx", "Writing ONNX") from error
-    before = model.config._attn_implementation
+    before, outputs = model.config._attn_implementation, kind_of_config(model.config).graph_outputs
     example = tuple(torch.ones(2, 7, dtype=torch.long) for _ in names)
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=2)
     model.eval()
@@ -68,12 +71,12 @@ def exported(model: PreTrainedModel, names: list[str]) -> Any:
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
-                _Logits(model, names),
+                _Logits(model, names, len(outputs)),
                 example,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=["logits"],
+                output_names=list(outputs),
                 dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
                 custom_translation_table={torch.ops.compress.lstm.default: _lstm_node},
                 optimize=False,

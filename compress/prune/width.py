@@ -24,6 +24,7 @@ from compress.prune.parts import Parts, Weighed
 from compress.prune.parts.channels import Channels
 from compress.prune.rounds import InRounds
 from compress.settings import at_least
+from compress.tasks.heads import logits_of
 
 
 class WeighedChannels(Channels, Weighed):
@@ -148,7 +149,7 @@ def _coupled(model: PreTrainedModel, channels: list[int], pruners: dict[Any, Any
         graph = tp.DependencyGraph().build_dependency(
             model,
             example_inputs={"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
-            output_transform=lambda output: output.logits,
+            output_transform=logits_of,
             unwrapped_parameters=[],
             customized_pruners=pruners,
             ignored_layers=[],

@@ -17,6 +17,7 @@ from compress.models.tokens import Tokens
 from compress.onnx.products import part_of
 from compress.progress import progress
 from compress.quantize.qdq import IntegerScheme
+from compress.tasks.heads import logits_of
 from compress.tasks.registry import task_of_config
 
 ROWS_A_BATCH = 16
@@ -42,7 +43,7 @@ def omegas(model: PreTrainedModel, tokens: Tokens, scheme: IntegerScheme, probes
                 name: value for name, value in batch.items() if name in tokens.columns or name == "attention_mask"
             }
             share = len(batch["labels"]) / len(tokens)
-            yield share * task.mean_loss(model(**inputs).logits, batch["labels"])
+            yield share * task.mean_loss(logits_of(model(**inputs)), batch["labels"])
 
     attention, training = model.config._attn_implementation, model.training
     model.set_attn_implementation("eager")  # fused attention has no second derivative

@@ -26,7 +26,7 @@ from compress.quantize.calibration import TOKENS_A_BATCH
 from compress.quantize.hessian import omegas
 from compress.quantize.qdq import IntegerScheme, with_qdq
 from compress.quantize.ranges import Range
-from compress.runtimes.onnxruntime import inference_session
+from compress.runtimes.onnxruntime import inference_session, logits_of_graph
 from compress.runtimes.rows import model_inputs
 from compress.settings import Settings, at_least, between, plain
 from compress.tasks.base import Array
@@ -78,7 +78,7 @@ class Precisions:
         session = inference_session(self.made(nodes), threads=0)
         batches = self.batches(tokens)
         return tokens.gathered(
-            (rows, session.run(["logits"], model_inputs(tokens, rows.tolist()))[0]) for rows in batches
+            (rows, logits_of_graph(session, model_inputs(tokens, rows.tolist()))) for rows in batches
         )
 
 

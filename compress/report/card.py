@@ -19,7 +19,7 @@ _LOADING = """import compress  # registers the student's architecture with trans
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {auto}.from_pretrained(folder).eval()
-logits = model(**tokenizer(["a text"], return_tensors="pt")).logits"""
+outputs = model(**tokenizer({texts}, return_tensors="pt"))"""
 _ALONE = """Without `compress` installed, transformers takes the architecture from `{code}` in this folder, if you allow
 it to run that code: `{auto}.from_pretrained(folder, trust_remote_code=True)`, without
 `import compress`. The ONNX files of the same run need neither."""
@@ -57,8 +57,9 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
 
 
 def _loading(task: type[Task]) -> str:
-    auto = task.auto.__name__
-    return f"## How to load it\n\n```python\n{_LOADING.format(loading=task.loading.format(auto=auto), auto=auto)}\n```"
+    auto, texts = task.auto.__name__, '"a question", "a context"' if task.windows else '["a text"]'
+    loading = _LOADING.format(loading=task.loading.format(auto=auto), auto=auto, texts=texts)
+    return f"## How to load it\n\n```python\n{loading}\n```"
 
 
 def to_rejection(rejected: RejectedEntry) -> str:

@@ -47,7 +47,7 @@ def tradeoff(report: Report, *, narrow: bool = False) -> str:
         point = _point(report, entry, entry.name, COLOURS[role], _MARKERS[role], hollow=role == "stage")
         if point:
             points.append(point)
-    return _picture("tradeoff", points, report, narrow=narrow)
+    return picture("tradeoff", points, report.main_metric, place(report.place), narrow=narrow)
 
 
 def tradeoff_of_runs(reports: Labelled, *, narrow: bool = False) -> str:
@@ -62,7 +62,10 @@ def tradeoff_of_runs(reports: Labelled, *, narrow: bool = False) -> str:
             point = _point(report, entry, name, colour, marker, hollow=not ships)
             if point:
                 points.append(point)
-    return _picture("runs", points, reports[0][1], narrow=narrow) if reports else ""
+    if not reports:
+        return ""
+    first = reports[0][1]
+    return picture("runs", points, first.main_metric, place(first.place), narrow=narrow)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -90,18 +93,19 @@ def _point(report: Report, entry: Entry, name: str, colour: str, marker: str, *,
     return Point(formats.shorten(name, 32), x, y, report.interval(entry), colour, marker, hollow, recommended, rank)
 
 
-def _picture(name: str, points: list[Point], report: Report, *, narrow: bool) -> str:
+def picture(name: str, points: list[Point], of: str, where: str, *, narrow: bool) -> str:
+    """Return the picture of points, ``of`` being the metric and ``where`` it was timed; nothing for fewer than two."""
     if len(points) < 2:
         return ""
     width, height = (360, 400) if narrow else (760, 430)
-    metric = formats.metric_title(report.main_metric) + (", %" if formats.is_share(report.main_metric) else "")
+    metric = formats.metric_title(of) + (", %" if formats.is_share(of) else "")
 
     def paint(figure: Figure) -> None:
         panel = axes(figure, 44, 26, width - 44 - 12, height - 26 - 44)
         _limits(panel, points)
-        _ticks(panel, report.main_metric, narrow=narrow)
-        where = "" if narrow else f", one row at its real length, {place(report.place)}"
-        panel.set_xlabel(f"median latency, ms (log scale){where}", labelpad=6)
+        _ticks(panel, of, narrow=narrow)
+        more = "" if narrow else f", one row at its real length, {where}"
+        panel.set_xlabel(f"median latency, ms (log scale){more}", labelpad=6)
         figure.text(6 / width, 1 - 14 / height, metric, color=COLOURS["muted"], va="center")
         _paint(panel, sorted(points, key=lambda point: point.rank))
 

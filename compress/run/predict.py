@@ -73,11 +73,12 @@ def predict(
     if decoding and decoding not in task.decodings:
         known = f"It knows {', '.join(task.decodings)}." if task.decodings else "Leave it out."
         raise ModelError(f"--decoding {decoding}: is no way to read answers of the task {task.name}. {known}")
-    split = Split(tuple(map(task.read, texts)), tuple(pairs) or None, by_token=type(task) if task.by_token else None)
+    by_token = type(task) if task.by_token else None
+    split = Split(tuple(map(task.read, texts)), tuple(pairs) or None, by_token=by_token, overlap=task.overlap)
     longest = min(tokenizer.model_max_length, longest_row(config))
     with place.active():
         logits = one_by_one(load_session(folder, place), tokenize(split, tokenizer, longest))
-    return task.answers(logits, texts, decoding)
+    return task.answers(logits, texts, decoding, pairs or None)
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from compress.benchmark.figures import DepthCurve, Measurements
 from compress.benchmark.untrained import untrained
 from compress.describe import mistyped
 from compress.distill.layers import LayerTraining
-from compress.distill.stage import Distill, labels_only
+from compress.distill.stage import Distill, curves_of, labels_only
 from compress.errors import ModelError, RecipeError
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
@@ -99,8 +99,8 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     steps = [rows.steps(recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
     twin = replace(labels_only(recipe.distill), epochs=epochs)
-    product = twin.train(state, start, "labels_only")
-    return twin.record("labels_only", [product], curves=product.record["curves"])
+    products = twin.in_cycles(state, start, "labels_only")
+    return twin.record("labels_only", products, curves=curves_of(products))
 
 
 def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[DepthCurve]:

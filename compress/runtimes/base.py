@@ -82,6 +82,11 @@ class TensorSession(Session):
         return answer
 
 
+def together(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the logits in the outputs of a graph: stacked, (batch, tokens, outputs), where it has several."""
+    return outputs[0] if len(outputs) == 1 else torch.stack(list(outputs), dim=-1)
+
+
 class Runtime(ABC):
     """A way of executing models. One object of each kind is registered under its name."""
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from compress.onnx.needs import IN_FLOATS, numbered
 from compress.onnx.package import import_onnx
 from compress.onnx.products import MatrixProduct, matrix_products
 from compress.onnx.storage import BESIDE, as_given, is_outside
-from compress.runtimes.base import Executed, PartProducts, Runtime, Session, TensorSession
+from compress.runtimes.base import Executed, PartProducts, Runtime, Session, TensorSession, together
 from compress.runtimes.devices import CPU, CUDA, Device
 from compress.tasks.base import Array
 
@@ -100,6 +101,13 @@ def graph_session(model: Path | Any, threads: int, device: Device = CPU) -> Sess
     return OnnxCudaSession(session, device) if device.own_memory else OnnxSession(session, device)
 
 
+def logits_of_graph(session: Any, inputs: Mapping[str, Array]) -> Array:
+    """Return the logits that ONNX Runtime's own session gives; outputs of a graph that has several are put together."""
+    outputs = session.run(None, dict(inputs))
+    logits: Array = outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
+    return logits
+
+
 class OnnxSession(Session):
     """A graph on the CPU, fed with arrays."""
 
@@ -109,7 +117,7 @@ class OnnxSession(Session):
 
     def run(self, placed: Mapping[str, Array]) -> Any:
         """Return the logits."""
-        return self.session.run(["logits"], dict(placed))[0]
+        return logits_of_graph(self.session, placed)
 
 
 class OnnxCudaSession(TensorSession):
@@ -122,21 +130,25 @@ class OnnxCudaSession(TensorSession):
     def run(self, placed: Mapping[str, Tensor]) -> Tensor:
         """Return the logits on the GPU."""
         binding, place = self.session.io_binding(), self.device.torch_device
-        logits = torch.empty(self.shape_of_logits(placed), device=place)
+        outputs = {name: torch.empty(shape, device=place) for name, shape in self.shapes_of_outputs(placed).items()}
         for name, value in placed.items():
             binding.bind_input(name, place.type, 0, "int64", tuple(value.shape), value.data_ptr())
-        binding.bind_output("logits", place.type, 0, "float32", tuple(logits.shape), logits.data_ptr())
+        for name, value in outputs.items():
+            binding.bind_output(name, place.type, 0, "float32", tuple(value.shape), value.data_ptr())
         self.session.run_with_iobinding(binding)
-        return logits
+        return together(list(outputs.values()))
 
-    def shape_of_logits(self, placed: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """Return (batch, outputs), or (batch, tokens, outputs) of a graph that answers for every token."""
+    def shapes_of_outputs(self, placed: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return (batch, outputs), or (batch, tokens, …) of a graph that answers for every token, by output."""
         sizes = {
             dimension: size
             for declared in self.session.get_inputs()
             for dimension, size in zip(declared.shape, placed[declared.name].shape, strict=True)
         }
-        return tuple(sizes.get(dimension, dimension) for dimension in self.session.get_outputs()[0].shape)
+        return {
+            output.name: tuple(sizes.get(dimension, dimension) for dimension in output.shape)
+            for output in self.session.get_outputs()
+        }
 
 
 def inference_session(model: Path | Any, threads: int, device: Device = CPU, *, optimized: Path | None = None) -> Any:

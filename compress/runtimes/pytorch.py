@@ -18,6 +18,7 @@ from compress.models.loading import load_config, load_model
 from compress.onnx.folder import MODEL
 from compress.runtimes.base import Runtime, Session, TensorSession, Variant
 from compress.runtimes.devices import Device
+from compress.tasks.heads import logits_of
 
 COMPILED = "torch.compile fp16"
 
@@ -86,7 +87,7 @@ class TorchSession(TensorSession):
     @torch.inference_mode()
     def run(self, placed: Mapping[str, Tensor]) -> Tensor:
         """Return the logits on the device."""
-        logits: Tensor = self.model(**placed).logits
+        logits: Tensor = logits_of(self.model(**placed))
         return logits
 
 

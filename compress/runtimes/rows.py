@@ -16,5 +16,5 @@ def model_inputs(tokens: Tokens, rows: list[int]) -> dict[str, Array]:
 
 def one_by_one(session: Session, tokens: Tokens, title: str | None = None) -> Array:
     """Return the logits, as `Tokens.gathered`, of a session given one row at a time, as it is served."""
-    rows = progress(range(len(tokens)), title=title, unit="row")
-    return tokens.gathered(([row], session(model_inputs(tokens, [row]))) for row in rows)
+    rows = progress(map(tokens.of_row, range(tokens.rows)), title=title, unit="row", total=tokens.rows)
+    return tokens.gathered((parts, session(model_inputs(tokens, parts))) for parts in rows)

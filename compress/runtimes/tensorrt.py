@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compress.machine import compute_capability
 from compress.onnx.folder import MODEL
-from compress.runtimes.base import Executed, Runtime, Session, TensorSession
+from compress.runtimes.base import Executed, Runtime, Session, TensorSession, together
 from compress.runtimes.devices import CUDA, Device
 from compress.runtimes.engine_layers import layers_of, summarise
 from compress.runtimes.tensorrt_bindings import GET_FULL, GET_RTX, Engine, installed, load_engine
@@ -72,8 +72,8 @@ class EngineSession(TensorSession):
 
     def run(self, placed: Mapping[str, Tensor]) -> Tensor:
         """Return the logits on the GPU; raises ModelError for a batch outside the engine's profile."""
-        shape = self.engine.prepare({name: tuple(value.shape) for name, value in placed.items()})
-        logits = torch.empty(shape, device=self.device.torch_device)
-        addresses = {name: value.data_ptr() for name, value in placed.items()} | {"logits": logits.data_ptr()}
+        shapes = self.engine.prepare({name: tuple(value.shape) for name, value in placed.items()})
+        outputs = {name: torch.empty(shape, device=self.device.torch_device) for name, shape in shapes.items()}
+        addresses = {name: value.data_ptr() for name, value in {**placed, **outputs}.items()}
         self.engine.start(addresses, torch.cuda.current_stream().cuda_stream)
-        return logits
+        return together(list(outputs.values()))

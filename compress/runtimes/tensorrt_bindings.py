@@ -115,16 +115,20 @@ class Engine:
     def __init__(self, engine: Any) -> None:
         self._engine, self._context = engine, engine.create_execution_context()
 
-    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """Take the inputs' shapes, and return that of the logits; raises ModelError outside the engine's profile."""
+    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Take the inputs' shapes, and return those of the outputs by name, in the graph's order.
+
+        Raises ModelError outside the engine's profile.
+        """
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 low, _, high = (tuple(size) for size in self._engine.get_tensor_profile_shape(name, 0))
                 raise ModelError(f"the engine takes {name} from {low} to {high} (batch, tokens), not {shape}")
-        return tuple(self._context.get_tensor_shape("logits"))
+        names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
+        return {name: tuple(self._context.get_tensor_shape(name)) for name in names if name not in shapes}
 
     def start(self, addresses: Mapping[str, int], stream: int) -> None:
-        """Start on a CUDA stream; ``addresses`` of the inputs and of ``logits``, fp32, are on the GPU.
+        """Start on a CUDA stream; ``addresses`` of the inputs and of the outputs, fp32, are on the GPU.
 
         Raises ModelError where it does not run.
         """

@@ -121,12 +121,20 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    windows: ClassVar[bool] = False
+    """Whether a row whose second text is longer than a model takes is read in windows of it.
+
+    See `compress.models.windows`. Of a task `by_token` whose answers are parts of the second text. Where rows are
+    evaluated, logits are then (rows, positions, 4): see `compress.tasks.span_decoding`.
+    """
     apart: ClassVar[bool] = False
     """Whether a model answers each text of a row by itself: the rows of splits are then single texts; see `parted`."""
     any_encoder: ClassVar[bool] = False
     """Whether any encoder can answer: what it lacks of a head need not be trained."""
     decodings: ClassVar[tuple[str, ...]] = ()
     """The ways of reading an answer from logits, the usual one first; none where there is but one."""
+    graph_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    """What an ONNX graph calls the logits, as transformers does: one name, or one for each output."""
     rule: ClassVar[str] = ""
     """What `repaired` labels keep to, as a clause."""
 
@@ -189,6 +197,11 @@ class Task(ABC):
         """Return the class of each row, by which splits are stratified; None where there are none."""
         return None
 
+    @classmethod
+    def cut_by(cls, rows: Labelled) -> Sequence[str] | None:
+        """Return a text for each row: rows with the same stay together where a split is cut; None: equal texts do."""
+        return None
+
     @abstractmethod
     def encode(self, label: str) -> Any:
         """Return a label as a number, or as several; raises ValueError for an unknown one."""
@@ -216,6 +229,23 @@ class Task(ABC):
         no token gives.
         """
         raise NotImplementedError(f"{cls.name} has one answer per row")
+
+    @classmethod
+    def marks(cls, label: Array, extents: Array) -> Array:
+        """Return the labels by token of a window, (tokens,), from an encoded label; of a task with `windows`.
+
+        ``extents`` (tokens, 2) are each token's characters in the second text, -1 for tokens that are not read.
+        """
+        raise NotImplementedError(f"{cls.name} has no windows")
+
+    @property
+    def overlap(self) -> int | None:
+        """Tokens that neighbouring windows of a row share, of a task with `windows`; None: a third of a window."""
+        return None
+
+    def overlapping(self, tokens: int) -> Self:
+        """Return the task whose windows share that many tokens; raises ValueError where it reads rows whole."""
+        raise ValueError(f"is for long texts that are read in windows, which the task {self.name} does not do")
 
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
@@ -385,13 +415,18 @@ class Task(ABC):
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Logits (rows, outputs) to one readable prediction per row, JSON-ready."""
 
-    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
-        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`."""
+    def answers(
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return one readable answer per text as people wrote it, JSON-ready; ``decoding``: one of `decodings`.
+
+        ``pairs`` are the second texts, where there are some.
+        """
         return self.describe(logits)
 
     @abstractmethod
-    def shown(self, logits: Array) -> list[str]:
-        """Logits (rows, outputs) to one prediction per row in a few words."""
+    def shown(self, logits: Array, labels: Array) -> list[str]:
+        """Logits (rows, outputs) to one prediction per row in a few words; ``labels`` are those of the same rows."""
 
     @abstractmethod
     def shown_label(self, label: Any) -> str:
@@ -439,6 +474,11 @@ class Task(ABC):
     def judge(self, head: Head, logits: Array, labels: Array) -> Iterator[str]:
         """Yield what a finished model answers on some rows; raises ModelError where its head is read wrongly."""
         yield f"{self.main_metric} {self.metrics(logits, labels)[self.main_metric]:.3f} on {len(labels):,} sampled rows"
+
+    @classmethod
+    def joined(cls, text: str, pair: str) -> str:
+        """Return both texts of a row as one, as the cheap baseline takes them."""
+        return f"{text} {pair}"
 
     def constant(self, labels: Array) -> Baseline | None:
         """Return what answers every text alike, as well as can be on rows with these labels; None where nothing does.

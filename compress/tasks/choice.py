@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.errors import Fault
 from compress.known import NOTHING, Known
-from compress.settings import Settings, spelled
+from compress.settings import Settings, at_least, spelled
 
 AUTO = "auto"
 """What a recipe writes to let the labels decide the task."""
@@ -27,6 +27,7 @@ class TaskChoice(Settings):
         default=None, metadata={"open": True}
     )  # in the loss on labels: balanced, or a number for each class, as {spam: 5}; default: all classes equal
 
+    stride: int | None = None  # spans: tokens that neighbouring windows of a long context share; default: a third
     pooling: str | None = None  # vectors: how tokens become one, mean, cls or max; default: as the model's folder says
 
     def __post_init__(self) -> None:
@@ -35,7 +36,8 @@ class TaskChoice(Settings):
             self.class_weights = {spelled(name): weight for name, weight in self.class_weights.items()}
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """Class weights are finite numbers above zero."""
+        """Class weights are finite numbers above zero, and windows share a number of tokens."""
+        yield from at_least(self, "stride", 0)
         given = self.class_weights
         if isinstance(given, Mapping):
             for name, weight in given.items():

@@ -225,7 +225,7 @@ class Classification(Task):
             for row in self.probabilities(logits)
         ]
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return label and probability of each row: "good 0.98"."""
         return [f"{answer['label']} {answer['probability']:.2f}" for answer in self.describe(logits)]
 

@@ -57,6 +57,36 @@ def token_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, tempe
     return soft_target_loss(ours[real], theirs[real], temperature)
 
 
+def span_loss(logits: Tensor, marks: Tensor) -> Tensor:
+    """Cross-entropy in nats of the start and of the end of each row (batch,), mean of both.
+
+    Logits (batch, tokens, 2), of starts and of ends; the distribution is over the tokens whose answers are read.
+    ``marks`` (batch, tokens) are 1 on the one token in which the answer starts, 2 where it ends, 3 on both, 0 on other
+    tokens that are read, and -100 on the rest. All rows have an answer.
+    """
+    read = (marks != UNLABELLED)[:, :, None]
+    sides = torch.stack([(marks > 0) & (marks & bit > 0) for bit in (1, 2)], dim=-1)
+    logs = functional.log_softmax(logits.masked_fill(~read, torch.finfo(logits.dtype).min), dim=1)
+    return -(logs * sides).sum((1, 2)) / 2
+
+
+def span_soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) in nats between distributions over positions, mean of starts and ends and over rows.
+
+    Logits (batch, tokens, 2); mask (batch, tokens), nonzero on the tokens that are read: those of the context, and the
+    one that stands for no answer. Times temperature², as `soft_target_loss`, which it is for two labels of as many
+    classes as there are positions (DistilBERT's second distillation on SQuAD, arXiv:1910.01108).
+    """
+    left_out = ~mask.bool()[:, :, None]
+    ours, theirs = (
+        side.masked_fill(left_out, torch.finfo(side.dtype).min) / temperature for side in alike(student, teacher)
+    )
+    log_q, log_p = (functional.log_softmax(side, dim=1) for side in (ours, theirs))
+    apart = (log_p.exp() * (log_p - log_q)).masked_fill(left_out, 0)
+    rows = mask.bool().any(-1).sum().clamp(min=1)
+    return temperature**2 * apart.sum() / (2 * rows)
+
+
 def label_loss(logits: Tensor, labels: Tensor, positive_weights: Tensor | None = None) -> Tensor:
     """Binary cross-entropy in nats of each row (batch,), mean over its labels that are known.
 

@@ -6,17 +6,36 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
+
 MARK = "compress_task"
 """Entry that names the task of a head, where nothing else in a configuration tells it; see `Task.head_config`."""
 
 THRESHOLDS = "thresholds"
 """Entry with the probability from which each label is given, in the order of the outputs."""
 
+NULL_THRESHOLD = "null_threshold"
+"""Entry with how much more must speak for no answer than for the best one before none is given."""
+
+UNANSWERABLE = "unanswerable"
+"""Entry that says whether questions may have no answer."""
+
+OVERLAP = "window_overlap"
+"""Entry with the tokens that neighbouring windows of a long text share; null: a third of a window."""
+
+OF_SPANS = (UNANSWERABLE, NULL_THRESHOLD, OVERLAP)
+
 POOLING, NORMALIZED = "vector_pooling", "vector_normalized"
 """Entries of a model that answers with vectors: how tokens become one, and whether vectors have length 1."""
 
-HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, MARK, POOLING, NORMALIZED)
+HEAD = ("id2label", "label2id", "problem_type", "label_range", THRESHOLDS, *OF_SPANS, MARK, POOLING, NORMALIZED)
 """Entries of a configuration that belong to its head."""
+
+STARTS_AND_ENDS = ("start_logits", "end_logits")
+"""What transformers calls the logits of a head for spans, in the order of its two outputs."""
+
+HEAD_OF_SPANS = "qa_outputs"
+"""The module of every model of transformers that gives them. Some refuse another number of outputs than two."""
 
 IDLE_HEAD = {"num_labels": 1}
 """The head of a model of which only the encoder is used."""
@@ -37,7 +56,7 @@ def set_head(config: Any, head: Mapping[str, Any]) -> None:
     if "id2label" in head and hasattr(config, MARK):
         setattr(config, MARK, None)
     if "id2label" in head:
-        for name in (POOLING, NORMALIZED):
+        for name in (POOLING, NORMALIZED, *OF_SPANS):
             if hasattr(config, name):
                 delattr(config, name)
     if hasattr(config, THRESHOLDS) and head.get("problem_type", config.problem_type) != config.problem_type:
@@ -71,6 +90,16 @@ def named_outputs(config: Any) -> dict[str, Any]:
     if getattr(config, POOLING, None) is not None:
         return {}
     return {"id2label": {str(number): name for number, name in config.id2label.items()}}
+
+
+def logits_of(returned: Any) -> Any:
+    """Return the logits in what a model of transformers returned; those of starts and ends (batch, tokens, 2) together.
+
+    A head for spans gives them apart, (batch, tokens) each.
+    """
+    if getattr(returned, STARTS_AND_ENDS[0], None) is None:
+        return returned.logits
+    return torch.stack([getattr(returned, name) for name in STARTS_AND_ENDS], dim=-1)
 
 
 def counts_outputs(name: str) -> bool:

@@ -268,7 +268,7 @@ class MultiLabel(Task):
             for row, answered in zip(shares, self.predictions(logits), strict=True)
         ]
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the labels of each row: "cheap, near"."""
         return [self.shown_label(row) for row in self.predictions(logits)]
 

@@ -13,6 +13,7 @@ from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
+from compress.tasks.spans import AnswerSpans
 from compress.tasks.tags import Tags
 from compress.tasks.vectors import SentenceVectors
 
@@ -41,6 +42,7 @@ register(Classification)  # takes any labels, and so is asked last
 register(Regression)
 register(MultiLabel)
 register(Tags)
+register(AnswerSpans)
 register(SentenceVectors)
 
 

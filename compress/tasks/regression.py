@@ -129,7 +129,7 @@ class Regression(Task):
         """Return the score of each row."""
         return [{"score": float(score)} for score in self.predictions(logits)]
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the scores."""
         return [f"{answer['score']:.4g}" for answer in self.describe(logits)]
 

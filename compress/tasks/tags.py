@@ -263,7 +263,9 @@ class Tags(Task):
         """Return the tags of each row."""
         return [{"tags": [self.tags[number] for number in row if number >= 0]} for row in self.predictions(logits)]
 
-    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+    def answers(
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
         """Return the spans of each text as people wrote it: label, characters, score, the mean of its words' shares.
 
         Where tags mark no spans, each word is one. A word that no token was left for has no answer. Each word has its
@@ -291,7 +293,7 @@ class Tags(Task):
         told = "; ".join(f"{span['label']}: {span['text']} {span['score']:.2f}" for span in spans)
         return {"text": text, "answer": told or "nothing", "spans": spans}
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the tags of each row: "O B-person"."""
         return [" ".join(row["tags"]) for row in self.describe(logits)]
 

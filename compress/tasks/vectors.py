@@ -233,7 +233,9 @@ class SentenceVectors(Task):
         """Return the vector of each text."""
         return [{"vector": [float(value) for value in vector]} for vector in logits]
 
-    def answers(self, logits: Array, texts: Sequence[str], decoding: str = "") -> list[dict[str, Any]]:
+    def answers(
+        self, logits: Array, texts: Sequence[str], decoding: str = "", pairs: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
         """Return for each text the nearest of the others, a ranking of at most `NEAREST` of them, and its vector."""
         sides = unit(logits.astype(np.float64))
         found = []
@@ -245,7 +247,7 @@ class SentenceVectors(Task):
             found.append({"text": texts[row], **first, "ranking": ranking, **answer})
         return found
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return the first numbers of the vectors."""
         return [f"({', '.join(f'{value:.3f}' for value in vector[:3])}, …)" for vector in logits]
 

@@ -342,7 +342,7 @@ class Teacher(BaseTeacher, Training):
         nn.Module.to(model, device())
         task = state.data.task
         curves = fit(
-            Supervised(model, task.mean_loss if task.weights or task.any_encoder else None),
+            Supervised(model, task.mean_loss if task.weights or task.windows or task.any_encoder else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,

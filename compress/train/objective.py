@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.models.outputs import INPUTS
+from compress.tasks.heads import logits_of
 
 
 class TrainingRows(Protocol):
@@ -57,4 +58,4 @@ class Supervised(Objective):
         if self.loss is None:
             return self.model(**inputs).loss, {}
         labels = inputs.pop("labels")
-        return self.loss(self.model(**inputs).logits, labels), {}
+        return self.loss(logits_of(self.model(**inputs)), labels), {}

@@ -26,6 +26,7 @@ from tokenizers import Encoding, Tokenizer
 
 SEVERAL = "multi_label_classification"  # any number of labels per text
 VECTORS = "vectors"  # a vector per text
+MOST_ANSWER, BESTS = 30, 20  # tokens of an answer to a question; answers among which its score is shared out
 MOST_TEXTS = 64  # of a request
 MOST_BYTES = 4 * 2**20  # of a request's body
 CPU_INFO = Path("/proc/cpuinfo")
@@ -82,7 +83,10 @@ class Span(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The model's answer for a text: a label, or several, with all probabilities; a score; spans; or why not."""
+    """The model's answer for a text: a label, or several, with all probabilities; a score; spans; or why not.
+
+    To a question it is the answer, a part of the second text by its characters, or "" for none.
+    """
 
     label: str | None = None
     labels: list[str] | None = None
@@ -90,6 +94,9 @@ class Prediction(BaseModel):
     probabilities: dict[str, float] | None = None
     score: float | None = None
     spans: list[Span] | None = None
+    answer: str | None = None
+    start: int | None = None
+    end: int | None = None
     error: str | None = None
     truncated: bool | None = None  # the text was longer than the model's limit, and its end was cut
 
@@ -102,6 +109,16 @@ class Answer(BaseModel):
 
 class Unusable(Exception):
     """A folder cannot be served here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of a question and its context as tokens; ``offsets`` are characters of the context, -1 elsewhere."""
+
+    ids: list[int]
+    attention_mask: list[int]
+    type_ids: list[int]
+    offsets: Any  # (tokens, 2)
 
 
 class Artifact:
@@ -119,7 +136,7 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", SEVERAL, VECTORS, "regression", "tags"):
+        if kind not in ("single_label_classification", SEVERAL, VECTORS, "regression", "tags", "spans"):
             raise Unusable(
                 f"{folder} is for {kind}, and this program answers with labels, spans, a score or a vector per text"
             )
@@ -132,6 +149,10 @@ class Artifact:
         self.labels = [names[str(index)] for index in range(len(names))]
         self.is_score, self.tags_words = kind == "regression", kind == "tags"
         self.is_several = kind == SEVERAL
+        self.reader: Reader | None = None
+        if kind == "spans":
+            self.tokenizer.no_truncation()  # long contexts are read in windows
+            self.reader = Reader(self, config, int(reading["model_max_length"]))
         self.thresholds = config.get("thresholds") or [0.5] * len(self.labels)
         self.session = self._session(folder / graph["file"], threads)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
@@ -153,6 +174,8 @@ class Artifact:
         Where a row fails it has an ``error``, and the others have their answers.
         """
         results: list[dict[str, Any]] = [{} for _ in rows]
+        if self.reader is not None:
+            return [self.reader(question, context or "") for question, context in rows]
         encodings: dict[int, Encoding] = {}
         for row, (text, pair) in enumerate(rows):
             try:
@@ -168,7 +191,7 @@ class Artifact:
 
     def _answers(self, encodings: dict[int, Encoding], texts: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
         try:
-            logits = self.session.run(None, self._padded(list(encodings.values())))[0]
+            logits = self.session.run(None, self.padded(list(encodings.values())))[0]
         except Exception as error:  # onnxruntime's errors share no base class
             if len(encodings) == 1:
                 return [(row, {"error": f"the model failed: {error}"}) for row in encodings]
@@ -181,7 +204,8 @@ class Artifact:
             found.append((row, answer | cut | ({"tokens": len(encoding.ids)} if self.is_vector else {})))
         return found
 
-    def _padded(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
+    def padded(self, encodings: Sequence[Encoding | Window]) -> dict[str, Any]:
+        """Return the graph's inputs (rows, tokens)."""
         width = max(len(encoding.ids) for encoding in encodings)
         made = {}
         for name in self.inputs:
@@ -238,6 +262,68 @@ class Artifact:
             score = float(scores[first : last + 1].mean())
             spans.append({"label": label, "start": start, "end": stop, "text": text[start:stop], "score": score})
         return {"spans": spans}
+
+
+class Reader:
+    """Answers questions as `compress predict` does: windows that overlap, the best span of them all, or none."""
+
+    def __init__(self, artifact: Artifact, config: dict[str, Any], most: int) -> None:
+        self.artifact, self.most, self.overlap = artifact, most, config.get("window_overlap")
+        self.unanswerable, self.threshold = bool(config.get("unanswerable")), float(config.get("null_threshold") or 0)
+
+    def __call__(self, question: str, context: str) -> dict[str, Any]:
+        """Return the answer, its characters in the context and its score; or the error."""
+        try:
+            windows = self.windows(self.artifact.tokenizer.encode(" ".join(question.split()), context), context)
+            starts, ends = self.artifact.session.run(None, self.artifact.padded(windows))
+        except Exception as error:  # of tokenizers and onnxruntime, whose errors share no base class
+            return {"error": f"the model failed: {error}"}
+        if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
+            return {"error": "the model's answer is not a number"}
+        found: dict[tuple[int, int], float] = {}
+        none = min(float(first[0] + last[0]) for first, last in zip(starts, ends, strict=True))
+        for window, first, last in zip(windows, starts, ends, strict=True):
+            read = np.flatnonzero(window.offsets[:, 0] >= 0)
+            sums = first[read][:, None] + last[read][None, :]
+            sums = np.where(np.tri(len(read), k=MOST_ANSWER - 1).T * np.tri(len(read)).T == 1, sums, -np.inf)
+            for place in np.argsort(-sums, axis=None, kind="stable")[:BESTS]:
+                i, j = np.unravel_index(place, sums.shape)
+                if np.isfinite(sums[i, j]):
+                    span = int(window.offsets[read[i], 0]), int(window.offsets[read[j], 1])
+                    found[span] = max(found.get(span, -np.inf), float(sums[i, j]))
+        best = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:BESTS]
+        values = np.array([value for _, value in best] + [none] * self.unanswerable)
+        shares = np.exp(values - values.max(initial=-np.inf))
+        shares /= max(shares.sum(), 1e-12)
+        if not best or (self.unanswerable and none - best[0][1] > self.threshold):
+            return {"answer": "", "score": float(shares[-1]) if self.unanswerable else 0.0}
+        (start, end), _ = best[0]
+        return {"answer": context[start:end], "start": start, "end": end, "score": float(shares[0])}
+
+    def windows(self, encoding: Encoding, context: str) -> list[Window]:
+        """Return the windows of a whole row; see `compress.models.windows`."""
+        sides = [-1 if side is None else side for side in encoding.sequence_ids]
+        inside = [place for place, side in enumerate(sides) if side == 1]
+        begin, end = (inside[0], inside[-1] + 1) if inside else (len(sides), len(sides))
+        before, after = list(range(begin)), list(range(end, len(sides)))
+        asked = [place for place in before if sides[place] == 0]
+        over = len(before) + len(after) - (self.most - self.most // 2)
+        cut = set(asked[max(0, len(asked) - over) :]) if over > 0 else set()
+        before = [place for place in before if place not in cut]
+        room = max(1, self.most - len(before) - len(after))
+        shared = min(room // 3 if self.overlap is None else int(self.overlap), room // 2)
+        offsets = np.full((len(sides), 2), -1)
+        for place in inside:
+            start, stop = encoding.offsets[place]
+            text = context[start:stop]
+            if text.strip():
+                offsets[place] = start + len(text) - len(text.lstrip()), stop - len(text) + len(text.rstrip())
+        made = []
+        for start in range(begin, max(begin + 1, end - shared), room - shared):
+            places = [*before, *range(start, min(start + room, end)), *after]
+            numbers = [[column[place] for place in places] for column in (encoding.ids, encoding.type_ids)]
+            made.append(Window(numbers[0], [1] * len(places), numbers[1], offsets[places]))
+        return made
 
 
 WORD = re.compile(r"['’]s(?![ws])|[@#]?[ws](?:[ws]|\.(?=[ws])|['’](?=[ws])(?!s(?![ws])))*|c|[^ ]")

@@ -18,6 +18,7 @@ from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
 from compress.known import Known
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
 from compress.models.outputs import INPUTS, observe
+from compress.models.positions import longest_row
 from compress.models.quantities import HIDDEN, KEYS, QUERIES, SCORES, VALUES
 from compress.models.stated import state_family
 from compress.onnx.graph import write_onnx
@@ -157,6 +158,19 @@ def test_what_disentangled_attention_cannot_do_is_refused_before_work() -> None:
     pytest.importorskip("torch_pruning")
     (fault,) = PruneWidth().faults(Known(student=config))
     assert "cannot remove hidden channels from a student of type deberta-v2" in str(fault)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_pruned_modernbert_reads_rows_of_8192_tokens_as_the_whole_one_with_those_heads_silenced() -> None:
+    model, row = tiny_model("modernbert"), tiny_batch(1, 8192, 1, "modernbert")
+    model.config.max_position_embeddings = 8192
+    assert longest_row(model.config) == 8192
+    smaller = shrink(model, heads=HEADS)
+    for layer, heads in zip(family_of(model.config).layers(model), HEADS, strict=True):
+        gone = [head * 4 + place for head in range(4) if head not in heads for place in range(4)]
+        family_of(model.config).attention_output(layer).weight[:, gone] = 0
+    torch.testing.assert_close(observe(smaller, row).logits, observe(model, row).logits, rtol=0, atol=1e-5)
 
 
 # folders whose own files do not say what they are

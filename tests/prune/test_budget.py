@@ -20,7 +20,7 @@ from compress.prune.gradual import Curve
 from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import BERT_NOW, save_tiny, write_files
+from tests.conftest import BERT_NOW, CUT_EVERYWHERE_NOW, save_tiny, write_files
 from tests.run.test_recipe import made, recipe
 
 
@@ -78,7 +78,7 @@ def test_a_count_is_kept_exactly_with_every_family(family: str, tmp_path: Path, 
     assert stage_of(tmp_path, "count")["reused"]
 
 
-@pytest.mark.parametrize("family", BERT_NOW)
+@pytest.mark.parametrize("family", CUT_EVERYWHERE_NOW)
 def test_a_speed_is_predicted_and_measured_with_every_family(
     family: str, tmp_path: Path, files: dict[str, Path]
 ) -> None:

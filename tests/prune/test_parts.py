@@ -25,7 +25,7 @@ from compress.prune.weights import PruneWeights
 from compress.prune.width import PruneWidth
 from compress.student.bert import Bert
 from compress.student.shared import Shared
-from tests.conftest import BERT_NOW, save_tiny, tiny_model
+from tests.conftest import CUT_EVERYWHERE_NOW, save_tiny, tiny_model
 from tests.fresh import run_fresh
 from tests.run.test_recipe import recipe
 
@@ -48,7 +48,7 @@ print([[value.hex() for value in row] for row in logits.tolist()])
 """
 
 
-@pytest.mark.parametrize("family", BERT_NOW)
+@pytest.mark.parametrize("family", CUT_EVERYWHERE_NOW)
 def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
     family: str, tmp_path: Path, files: dict[str, Path]
 ) -> None:

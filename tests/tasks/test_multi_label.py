@@ -243,8 +243,8 @@ def test_answers_are_given_from_the_threshold_on() -> None:
     task = MultiLabel(NAMES, (0.2, 0.5, 0.8))
     logits = cuts([0.19, 0.5, 0.81])[None]
     assert task.describe(logits)[0]["labels"] == ["film", "good"]
-    assert task.shown(logits) == ["film, good"]
-    assert task.shown(np.full((1, 3), -5.0)) == ["(none)"]
+    assert task.shown(logits, logits) == ["film, good"]
+    assert task.shown(np.full((1, 3), -5.0), logits) == ["(none)"]
     assert task.describe(logits)[0]["probabilities"] == pytest.approx({"dull": 0.19, "film": 0.5, "good": 0.81})
 
 

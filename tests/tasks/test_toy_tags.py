@@ -141,9 +141,9 @@ class Tags(Task):
 
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Return the tags of each row."""
-        return [{"tags": shown.split()} for shown in self.shown(logits)]
+        return [{"tags": shown.split()} for shown in self.shown(logits, logits)]
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return "O G O"."""
         return [" ".join(self.tags[int(row.argmax())] for row in answers if row.any()) for answers in logits]
 

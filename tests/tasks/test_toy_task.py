@@ -130,7 +130,7 @@ class Opinions(Task):
         """Return both scores by name."""
         return [dict(zip(OUTPUTS, map(float, row), strict=True)) for row in logits]
 
-    def shown(self, logits: Array) -> list[str]:
+    def shown(self, logits: Array, labels: Array) -> list[str]:
         """Return "0.25 0.50"."""
         return [self.shown_label(row) for row in logits]
 

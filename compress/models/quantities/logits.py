@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.models.quantities.base import Captured, Quantity
+from compress.tasks.heads import logits_of
 
 
 class Logits(Quantity):
@@ -24,7 +25,7 @@ class Logits(Quantity):
         """Take them from what the model returns."""
 
         def taken(returned: Any) -> dict[int, Tensor]:
-            return {0: returned.logits}
+            return {0: logits_of(returned)}
 
         yield taken
 

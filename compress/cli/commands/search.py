@@ -1,0 +1,67 @@
+"""``compress search``: name a speed or a share of the accuracy, and get the student."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from compress.cli.parser import WORDS, Parser
+from compress.starting import stopping_at_once
+
+SEARCH = """\
+Words are those of `compress run`, which say what is common to all trials (data, teacher, benchmark, …), and:
+
+  target.latency_ms=3      at most 3 milliseconds for a row at its real length: median, without tokenization
+  target.speedup=10        10 times as fast as the teacher in eager PyTorch
+  target.keep=0.99         at least this share of the teacher's main metric; alone, the fastest student that has it
+  search.trials=24         trainings that are begun; most end after a cycle or two
+  search.cycles=4          most cycles of a trial; each is distill.epochs, continuing the last
+  search.minutes=120       for everything
+  search.finalists=2       best trials that are trained with other seeds as well
+  search.seeds=3           for each finalist
+  search.students=[bert]   which to try: bert, bilstm, cnn, static
+  search.anyway=true       go on where the teacher's own int8 meets the target
+
+First the teacher itself is timed in ONNX, fp32 and int8: where that meets the target, nothing is trained. Then every
+candidate is timed with untrained weights, and what misses the target is never trained. Trials are chosen on
+validation rows; the test rows are used once, for the student that was found. An interrupted search resumes.
+
+examples:
+  compress search data=files data.train=t.tsv teacher.model=my/teacher target.latency_ms=3 distill.epochs=1
+  compress search data=files data.train=t.tsv teacher.model=my/teacher target.keep=0.99 search.minutes=60
+
+Written to runs/search/<number>/, or to output=:
+  search.html, search.json   every trial and the frontier
+  journal.log                Optuna's journal, from which a killed search resumes
+  run/                       the run of the student that was found, as `compress run` writes it; recipe.yaml repeats it
+"""
+MISSED = 3  # exit code of a search whose target no trial met
+
+
+def parser() -> Parser:
+    """Return the options."""
+    options = Parser("search", "WORD …", "Find the student that has a speed, or keeps an accuracy.", SEARCH)
+    options.add_completed(
+        WORDS, "words", nargs="*", metavar="WORD", help="target.NAME=VALUE, search.NAME=VALUE, or as for compress run"
+    )
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    """``compress search``: find the student that reaches a target."""
+    options = parser().parse_intermixed_args(argv)
+
+    with stopping_at_once():
+        from rich.console import Console
+
+        from compress.cli.search import searching
+        from compress.report.table import print_report
+        from compress.search.search import search
+
+    recipe, target, settings = searching(options.words)
+    found = search(recipe, target, settings, shlex.join(["compress", "search", *options.words]))
+    if found.run is not None:
+        print_report(found.run.report, Console())
+    print(found.report.verdict)
+    print(f"search: {found.folder / 'search.html'}")
+    return 0 if found.report.met else MISSED

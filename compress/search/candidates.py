@@ -1,0 +1,128 @@
+"""What is tried: students that differ in speed, and for each the ways to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compress.distill.layers import Layers
+from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
+from compress.distill.stage import Distill
+from compress.errors import CompressError
+from compress.export.onnx import Onnx
+from compress.families.registry import can_be_taken_apart, layer_count
+from compress.known import Known
+from compress.pipeline.stage import Stage
+from compress.quantize.int8 import DynamicInt8
+from compress.run.recipe import Recipe
+from compress.settings import all_faults
+from compress.student.base import Student
+from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
+from compress.student.static import Static
+from compress.student.words import Pieces
+
+BIGRAMS = 100_000  # rows of a static student's table of bigrams
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A student whose speed its settings decide, whatever it is trained on."""
+
+    name: str
+    student: Student
+    layers: int  # of its encoder; 0: it has none
+    rates: tuple[float, float]  # between which a learning rate is drawn
+    rate: float  # that is tried first
+
+    def ways(self) -> tuple[str, ...]:
+        """Return the names of the ways to train it, the first to be tried first; see `trial`."""
+        return ("layers_first", "soft", "mse", "together") if self.layers else ("mse", "soft")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of everything that a search decides."""
+
+    candidate: Candidate
+    way: str
+    learning_rate: float
+
+    def recipe(self, base: Recipe, cycles: int, seed: int) -> Recipe:
+        """Return the recipe of this trial after ``cycles``, in both forms of ONNX.
+
+        Ways: "mse" and "soft" learn the logits, "together" layers as well, "layers_first" layers, then logits.
+        """
+        epochs = base.distill.epochs
+        distill = replace(base.distill, learning_rate=self.learning_rate, cycles=cycles, epochs=epochs)
+        losses: Mapping[str, Any] = {
+            "mse": {"mse": LogitsMSE(), "hard": HardLabels()},
+            "soft": {"soft": SoftTargets(), "hard": HardLabels()},
+            "layers_first": {"soft": SoftTargets(), "hard": HardLabels()},
+            "together": Distill().losses,
+        }[self.way]
+        prepare: dict[str, Stage] = {"layers": Layers(epochs=epochs, learning_rate=self.learning_rate)}
+        return replace(
+            base,
+            student=self.candidate.student,
+            prepare=prepare if self.way == "layers_first" else {},
+            distill=replace(distill, losses=dict(losses)),
+            prune={},
+            quantize={"dynamic": DynamicInt8()},
+            export={"onnx": Onnx()},
+            seed=seed,
+        )
+
+
+def candidates(students: Sequence[str], recipe: Recipe, known: Known) -> tuple[list[Candidate], dict[str, str]]:
+    """Return the candidates that this task and teacher allow, and why others do not fit, by name."""
+    fitting, why = [], {}
+    for candidate in _all(students, known):
+        if reason := _misfit(candidate, recipe, known):
+            why[candidate.name] = reason
+        else:
+            fitting.append(candidate)
+    return fitting, why
+
+
+def ways(candidate: Candidate, recipe: Recipe, known: Known) -> list[str]:
+    """Return the ways to train a candidate that the task and both models allow."""
+    return [way for way in candidate.ways() if not _faults(Trial(candidate, way, candidate.rate), recipe, known)]
+
+
+def _all(students: Sequence[str], known: Known) -> Iterator[Candidate]:
+    if "bert" in students and can_be_taken_apart(known.teacher):
+        for layers in range(layer_count(known.teacher), 0, -1):
+            name = f"{layers} {'layer' if layers == 1 else 'layers'}"
+            yield Candidate(name, Bert(layers=layers), layers, (1e-5, 5e-4), 1e-4)
+    small: dict[str, Student] = {
+        "bilstm": BiLstm(tokens=Pieces.words),
+        "cnn": Cnn(tokens=Pieces.words),
+        "static": Static(tokens=Pieces.words, bigrams=BIGRAMS),
+    }
+    for name, student in small.items():
+        if name in students:
+            yield Candidate(name, student, 0, (3e-4, 1e-2), 2e-3)
+
+
+def _misfit(candidate: Candidate, recipe: Recipe, known: Known) -> str:
+    """Return why none of the ways to train a candidate fits, as a sentence; empty where one does."""
+    try:
+        found = [_faults(Trial(candidate, way, candidate.rate), recipe, known) for way in candidate.ways()]
+    except CompressError as error:
+        return str(error)
+    return "" if not all(found) else found[-1][0]
+
+
+def _faults(trial: Trial, recipe: Recipe, known: Known) -> list[str]:
+    """Return what is wrong with a trial's parts, as sentences."""
+    parts = trial.recipe(recipe, 1, recipe.seed)
+    told = parts.known_to_parts(known)
+    wrong = [str(fault.under("student")) for fault in all_faults(parts.student, told)]
+    if wrong:
+        return wrong
+    told = replace(told, student=parts.student.config(known.teacher))
+    stages = {"student": parts.student, "distill": parts.distill} | parts.prepare
+    return [str(fault.under(name)) for name, stage in stages.items() for fault in all_faults(stage, told)]

@@ -1,0 +1,74 @@
+"""The page of a search: the frontier of all trials, with the teacher's own forms as the line to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from compress.report import formats
+from compress.report.figure import COLOURS
+from compress.report.html import both, render
+from compress.report.tradeoff import Point, picture
+from compress.search.result import FORM_NAMES, SearchReport, TrialEntry
+
+WAYS = {
+    "mse": "logits' squared error, labels",
+    "soft": "soft targets, labels",
+    "layers_first": "layers, then soft targets and labels",
+    "together": "layers, soft targets and labels at once",
+}
+
+
+def to_page(report: SearchReport) -> str:
+    """Return the whole page. All text from the report is escaped; there is no script in it."""
+    return render(
+        "search.html.j2",
+        report=report,
+        asked=asked(report),
+        form_names=FORM_NAMES,
+        ways=WAYS,
+        picture=both(frontier_of, report),
+        trials=sorted(report.trials, key=lambda trial: -trial.metrics[-1]),
+        metric=formats.metric_name(report.metric),
+        value=partial(formats.metric_value, report.metric),
+    )
+
+
+def asked(report: SearchReport) -> str:
+    """Return the target in words."""
+    target = report.target
+    parts = []
+    if (milliseconds := target["latency_ms"]) is not None:
+        parts.append(f"at most {milliseconds:g} ms per row")
+    if (times := target["speedup"]) is not None:
+        parts.append(f"{times:g}× as fast as the teacher in eager PyTorch")
+    if (share := target["keep"]) is not None:
+        parts.append(f"{share:.1%} of the teacher's {formats.metric_name(report.metric)}")
+    return " and ".join(parts)
+
+
+def frontier_of(report: SearchReport, *, narrow: bool = False) -> str:
+    """Return the picture: each candidate's best trial, the teacher's forms, on validation rows."""
+    points = [*_teacher(report), *_best(report)]
+    place = f"cpu, {report.machine.get('threads', 1)} thread(s), validation rows"
+    return picture("frontier", points, report.metric, place, narrow=narrow)
+
+
+def _teacher(report: SearchReport) -> Iterator[Point]:
+    eager = next((form for form in report.forms if form.form == "eager"), None)
+    if eager is not None:
+        yield Point("teacher", eager.ms, report.teacher, None, COLOURS["teacher"], "D")
+    for free in report.free:
+        name = f"teacher, {FORM_NAMES[free.form]}"
+        yield Point(name, free.ms, free.metric, None, COLOURS["baseline"], "^", rank=1)
+
+
+def _best(report: SearchReport) -> Iterator[Point]:
+    """Yield the best trial of each candidate; of the one that was chosen, that trial."""
+    chosen = next((finalist.number for finalist in report.finalists if finalist.chosen), None)
+    best: dict[str, TrialEntry] = {}
+    for trial in sorted(report.trials, key=lambda trial: (trial.number == chosen, trial.metrics[-1])):
+        best[trial.candidate] = trial
+    for name, trial in best.items():
+        ringed = trial.number == chosen
+        yield Point(name, trial.ms, trial.metrics[-1], None, COLOURS["artifact"], "o", ringed=ringed, rank=-ringed)

@@ -1,0 +1,103 @@
+"""How fast every candidate is before any is trained: weights that are not trained change no latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.benchmark.scores import ScoredRows
+from compress.benchmark.untrained import untrained
+from compress.benchmark.way import Way
+from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, Timing, latencies
+from compress.export.onnx import Onnx
+from compress.files import size_mib
+from compress.onnx.folder import onnx_of
+from compress.onnx.storage import SUFFIXES
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.state import State
+from compress.quantize.int8 import DynamicInt8
+from compress.run.recipe import Recipe
+from compress.runtimes.devices import CPU
+from compress.runtimes.pytorch import PyTorch, torch_threads
+from compress.runtimes.registry import RUNTIMES
+from compress.search.candidates import Candidate
+
+TEACHER = "teacher"
+FORMS = ("onnx", "dynamic")  # of every candidate, and in that order of the teacher
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The latency of one form of a model: medians in milliseconds, one row at its real length."""
+
+    name: str  # of the candidate, or "teacher"
+    form: str  # "eager" (PyTorch), "onnx" (fp32) or "dynamic" (int8)
+    ms: float
+    mib: float
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """All forms of all candidates and of the teacher, measured in the same turns on validation rows."""
+
+    every: tuple[Speed, ...]
+
+    @property
+    def teacher_ms(self) -> float:
+        """The teacher's in eager PyTorch."""
+        return next(speed.ms for speed in self.every if (speed.name, speed.form) == (TEACHER, "eager"))
+
+    def fastest(self, name: str) -> Speed:
+        """Return the fastest form that can be shipped."""
+        return min((s for s in self.every if s.name == name and s.form != "eager"), key=lambda speed: speed.ms)
+
+    def of(self, name: str, form: str) -> Speed | None:
+        """Return one form; None where it cannot be made."""
+        return next((speed for speed in self.every if (speed.name, speed.form) == (name, form)), None)
+
+
+def own_forms(state: State) -> list[Artifact]:
+    """Return the teacher's own ONNX forms that can be made, in the order of `FORMS`."""
+    return [artifact for artifact in untrained(state) if not artifact.unmeasured]
+
+
+def measured(state: State, candidates: Sequence[Candidate], own: Sequence[Artifact], recipe: Recipe) -> Speeds:
+    """Return the speeds of the candidates, of the teacher and of its ``own`` forms.
+
+    ``state`` is that after the teacher. Raises whatever an exporter or runtime raises for a candidate.
+    """
+    teacher = state.given_teacher
+    ways = [_way(STAGES + TEACHER, PyTorch.name, "fp32", teacher.folder, teacher.key)]
+    ways += [_of_artifact(BASELINES + form, artifact) for form, artifact in zip(FORMS, own, strict=False)]
+    for candidate in candidates:
+        student = candidate.student(state)
+        graph = onnx_of(student.given_student, student)
+        made = Onnx().artifact("onnx", graph), DynamicInt8().artifact("dynamic", graph, student)
+        ways += [_of_artifact(f"{ARTIFACTS}{candidate.name}/{artifact.name}", artifact) for artifact in made]
+    benchmark = recipe.benchmark
+    timing = Timing(threads=benchmark.threads, rows=benchmark.rows, batches=[], tokens=[], seconds=benchmark.seconds)
+    scores = ScoredRows(state, state.data.validation)
+    with CPU.active(), torch_threads(timing.threads):
+        entries = latencies(CPU, {way.subject: [way] for way in ways}, scores, state, timing, {})
+    return Speeds(tuple(_speed(way, entries[way.label]) for way in ways))
+
+
+def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed:
+    name, _, form = way.subject.partition("/")[2].rpartition("/")
+    name, form = (name, form) if name else (TEACHER, form if form in FORMS else "eager")
+    median = next(entry["median_ms"] for entry in entries if not entry["tokenization"])
+    return Speed(name, form, float(median), size_mib(way.folder, (".safetensors", *SUFFIXES)))
+
+
+def _of_artifact(subject: str, artifact: Artifact) -> Way:
+    return _way(subject, artifact.runtime, artifact.precision, artifact.folder, artifact.key)
+
+
+def _way(subject: str, runtime: str, precision: str, folder: Path, key: str) -> Way:
+    run = RUNTIMES[runtime]
+    return Way(
+        subject=subject, runtime=run, folder=folder, key=key, precision=precision,
+        variant=run.variants(folder, CPU)[0], in_grid=True,
+    )  # fmt: skip
