@@ -368,5 +368,6 @@ def _suspects(kept: KeptAnswers, data: Dataset) -> Iterator[Suspect]:
         for row in data.task.mislabelled(logits, rows.labels):
             yield Suspect(
                 row=rows.ids[row] if rows.ids else str(row), split=name, text=shortened(rows.texts[row], 200),
-                label=data.task.shown_label(rows.labels[row]), answer=data.task.shown(logits[row : row + 1], rows.labels[row : row + 1])[0],
+                label=data.task.shown_label(rows.labels[row]),
+                answer=data.task.shown(logits[row : row + 1], rows.labels[row : row + 1])[0],
             )  # fmt: skip
