@@ -23,8 +23,9 @@ from compress.cli.help import choices_and_settings
 from compress.cli.main import main
 from compress.models.loading import save_model
 from compress.registry import GROUPS
+from compress.tasks.ranking import Ranking
 from compress.tasks.spans import AnswerSpans
-from tests.conftest import CONFIGS, VOCABULARY, reviews, tiny_tokenizer, write_tsv
+from tests.conftest import CONFIGS, VOCABULARY, reviews, tiny_model, tiny_tokenizer, write_tsv
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -98,6 +99,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train", "dev", "test"):
         (folder / f"{name}.conll").write_text("Ada B-per\nmet O\nBo B-per\n\n" * 20, encoding="utf-8")
     save_tagger(folder / "runs" / "tags" / "latest")
+    rows = [f"{row % 2}\tquery {row // 4}\ta film {row}\n" for row in range(80)]
+    (folder / "candidates.tsv").write_text("relevance\tquery\tcandidate\n" + "".join(rows), encoding="utf-8")
+    save_model(tiny_model(**Ranking(1.0).head_config()), tiny_tokenizer(), folder / "runs" / "ranking" / "latest")
     answers = [{"text": "film", "answer_start": 4}]
     paragraphs = [
         {"context": f"the film {number}", "qas": [{"question": "was", "answers": answers}]} for number in range(40)

@@ -31,6 +31,7 @@ class Collected:
     texts: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
@@ -74,14 +75,17 @@ class Collected:
         if isinstance(given, list) and isinstance(text, str):
             self.first_listed = self.first_listed or number
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
-        for value in (label, text, pair):
+        group = _group(fields, layout.group)
+        for value in (label, text, pair, group):
             if isinstance(value, Bad):
                 self._refuse(number, value)
                 return None
         if self.source.lower().endswith(".tsv"):
             self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
         self._take(number, name)
-        for column, value in ((self.texts, text), (self.pairs, pair), (self.labels, label)):
+        for column, value in (
+            (self.texts, text), (self.pairs, pair), (self.labels, label), (self.groups, group),
+        ):  # fmt: skip
             if isinstance(value, str):
                 column.append(value)
         return fields
@@ -167,9 +171,10 @@ class Collected:
             raise DataError(f"{self.source}: has a header but no rows.")
         labelled = layout.label is not None or bool(layout.label_columns)
         pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
+        groups = self.groups if layout.group and not self.form else None
         return Rows(
-            self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, self.ids,
-            self.records,
+            self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, groups,
+            self.ids, self.records,
         )  # fmt: skip
 
     def _refuse(self, number: int, bad: Bad) -> None:
@@ -194,6 +199,17 @@ def _text(fields: dict[str, object], name: str | None) -> str | Bad | None:
         return Bad(f"{name!r} is {kind_of(value)}, not a string. Put texts in quotes, or set data.text.")
     text = (value or "").strip()
     return text or Bad(f"the text ({name!r}) is empty. Fill it, or remove the row.")
+
+
+def _group(fields: dict[str, object], name: str | None) -> str | Bad | None:
+    if name is None:
+        return None
+    value = fields[name]
+    if value is None or not str(value).strip():
+        return Bad(f"the group ({name!r}) is empty. Name the row's group, or remove the row.")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return Bad(f"the group ({name!r}) is {kind_of(value)}, not a word or a whole number.")
+    return str(value).strip()
 
 
 def _label(fields: dict[str, object], name: str | None) -> str | Bad | None:

@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from compress.errors import DataError
 from compress.settings import nearest
 
-LABELS = ("label", "labels", "target", "score", "intent", "sentiment", "spans", "entities", "answers")
+LABELS = ("label", "labels", "target", "relevance", "score", "intent", "sentiment", "spans", "entities", "answers")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "slots", "slot_tags")
-TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence", "tokens", "words")
+TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence", "tokens", "words", "query")
 PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
+CANDIDATES = ("candidate", "passage", "document")
+GROUPS = ("group", "query_id", "qid")
 
 
 def is_header(fields: Sequence[str]) -> bool:
@@ -48,8 +50,8 @@ def choose(
                 f"{where}: cannot tell which column holds the texts: {listed(names)}. Name it: data.text=COLUMN."
             )
         if pair is None:
-            second = (*PAIRS, "sentence", "context") if text.casefold() == "question" else PAIRS
-            pair = _first([name for name in free if name != text], second)
+            more = {"question": ("sentence", "context"), "query": CANDIDATES}.get(text.casefold(), ())
+            pair = _first([name for name in free if name != text], (*PAIRS, *more))
     if not labelled:
         return text, pair, None
     if label is None:
@@ -66,6 +68,19 @@ def choose(
                 f"Name it: data.label=COLUMN.{hint}"
             )
     return text, pair, label
+
+
+def choose_group(names: Sequence[str], wanted: str | None, others: Sequence[str | None], where: str) -> str | None:
+    """Return the column that says to which group a row belongs: the one that is ``wanted``, or recognised by its name.
+
+    ``others`` are columns with another use. None where there is none; raises DataError where the wanted one is missing.
+    """
+    if wanted is not None and wanted not in names:
+        raise DataError(
+            f"{where}: has no column {wanted!r} (data.group); its columns are {listed(names)}. "
+            f"{nearest(wanted, list(names))}"
+        )
+    return wanted or _first([name for name in names if name not in others], GROUPS)
 
 
 def choose_label_columns(

@@ -21,7 +21,7 @@ class Split:
 
     texts: Sequence[str]
     pairs: Sequence[str] | None = None  # second texts, same length, for pair tasks
-    labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores
+    labels: Array | None = None  # (rows, …): int64 for classes, float32 for scores; unlabelled: None, or groups alone
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
     grouped: bool = False  # whether rows with the same number in the first column of the labels belong together
     overlap: int | None = None  # tokens that a row's windows share, where the task reads it in some: `Task.overlap`
@@ -67,11 +67,11 @@ class Split:
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
-        """Return these rows, then ``more``, whose labels do not count: ``missing`` where these rows have some."""
+        """Return these rows, then unlabelled ones: ``missing`` where these rows have labels, and ``more`` no groups."""
         labels = self.labels
         if labels is not None:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
-            labels = np.concatenate([labels, without])
+            labels = np.concatenate([labels, without if more.labels is None else more.labels])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
         texts = StoredTexts(chain(self.texts, more.texts))
         return Split(texts, pairs, labels, self.by_token, self.grouped, self.overlap, self._ids_with(more))

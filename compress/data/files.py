@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from compress.data import asked, conll
 from compress.data.collected import Collected
-from compress.data.columns import choose, choose_label_columns, is_header, listed
+from compress.data.columns import choose, choose_group, choose_label_columns, is_header, listed
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
 from compress.data.rows import Rows, folded
-from compress.data.source import PARTS, Data, Splits
+from compress.data.source import SPLITS, Data, Splits
 from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
@@ -30,7 +30,6 @@ CONLL, SQUAD = ".conll", ".squad"
 LINE = "line"
 UNITS = {".parquet": "row", SQUAD: asked.UNIT}
 """What is counted in files of other formats than lines."""
-SPLITS = PARTS
 
 
 class Format(Enum):
@@ -67,6 +66,9 @@ class Files(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    group: str | None = (
+        None  # rankings: name of the column that names each row's group; default: recognised, or the first text
+    )
     id: str | None = None  # name of the column that names each row, by which a teacher's answers in a file are found
     format: Format | None = None  # tsv, csv, jsonl, parquet, conll or squad; default: by the suffix
     label_names: list[str] = field(
@@ -96,16 +98,17 @@ class Files(Data):
         columns = [name for name in (self.text, self.text_pair, self.label) if name is not None]
         if len(set(columns)) < len(columns):
             yield Fault("text", self.text, "names the same column as another of text, text_pair, label")
+        if self.group is not None and self.group == self.label:
+            yield Fault("group", self.group, "names the same column as label")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
         if self.id is not None and self.id in columns:
             yield Fault("id", self.id, "names the same column as one of text, text_pair, label")
         if self.header is False and self.id is not None:
             yield Fault("id", self.id, "names a column, and header=false says that columns have no names")
-        if self.header is False and (columns or self.label_columns):
-            yield Fault(
-                "header", False, "leaves no columns to name", "Leave out data.text, data.text_pair, data.label."
-            )
+        if self.header is False and (columns or self.label_columns or self.group):
+            remedy = "Leave out data.text, data.text_pair, data.label, data.group."
+            yield Fault("header", False, "leaves no columns to name", remedy)
         if len(set(self.label_names)) < len(self.label_names):
             yield Fault("label_names", list(self.label_names), "names a label twice", "Give each number its own name.")
         if self.label is not None and self.label_columns:
@@ -240,8 +243,9 @@ class Files(Data):
             )
             of_labels = choose_label_columns(names, self.label_columns, columns, name) if by_column else ()
             layout = Layout(
-                names, *columns, of_labels, by_position=not isinstance(first, dict), line=number, id=self.id
-            )
+                names, *columns, of_labels, by_position=not isinstance(first, dict), line=number, id=self.id,
+                group=self._group(names, name, labelled, (*columns, *of_labels), like),
+            )  # fmt: skip
         else:
             if self.id is not None:
                 raise DataError(f"{name}: has no header, so that data.id = {self.id!r} names no column of it.")
@@ -258,10 +262,23 @@ class Files(Data):
         header = isinstance(first, list) and columns is not None
         return layout, chain(passed, records if header else chain([(number, first)], records))
 
+    def _group(
+        self, names: list[str], name: str, labelled: bool, others: Sequence[str | None], like: Rows | None
+    ) -> str | None:
+        """Return the column of groups, which is that of the training rows."""
+        if like is None or like.columns is None or not like.columns.named:
+            return choose_group(names, self.group, others, name)
+        column = like.columns.group
+        return (
+            None
+            if column is None or (column not in names and not labelled)
+            else choose_group(names, column, others, name)
+        )
+
     def _has_header(self, first: list[str]) -> bool:
         if self.header is not None:
             return self.header
-        names = (self.text, self.text_pair, self.label, self.id)
+        names = (self.text, self.text_pair, self.label, self.group, self.id)
         return any(name is not None for name in names) or bool(self.label_columns) or is_header(first)
 
     def _same_columns(

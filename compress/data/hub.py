@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.data.asked import ANSWERS, is_asked
 from compress.data.collected import Collected
-from compress.data.columns import choose, choose_label_columns
+from compress.data.columns import choose, choose_group, choose_label_columns
 from compress.data.formats import Bad, kind_of
 from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.layout import Layout, refuse_empty_columns
@@ -42,6 +42,9 @@ class Hub(Data):
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
+    group: str | None = (
+        None  # rankings: name of the column that names each row's group; default: recognised, or the first text
+    )
     label_columns: list[str] = field(
         default_factory=list
     )  # several labels: names of their 0/1 columns, in which * stands for any letters
@@ -99,7 +102,8 @@ class Hub(Data):
             table.column_names, self.text, self.text_pair, self.label, where=where, labelled=labelled and not by_column
         )
         marked = choose_label_columns(table.column_names, self.label_columns, columns, where) if by_column else ()
-        unused = Unused([column for column in table.column_names if column not in (*columns, *marked)])
+        group = choose_group(table.column_names, self.group, (*columns, *marked), where)
+        unused = Unused([column for column in table.column_names if column not in (*columns, *marked, group)])
         if labelled and self.text is None and columns[1] is None:
             for row in table.select(range(min(LOOKED_AT, len(table)))):
                 unused.see(row)
@@ -126,6 +130,7 @@ class Hub(Data):
             if name != "train":
                 notes.append(f"The labels of split {split} are not public; it counts as missing.")
             return None
+        named = None if group is None else [str(value).strip() for value in table[group]]
         kept = [
             index
             for index in range(len(texts))
@@ -143,7 +148,8 @@ class Hub(Data):
             None if pairs is None else [pairs[index].strip() for index in kept],
             None if words is None else [word for index in kept if (word := words[index]) is not None],
             [index + 1 for index in kept],
-            columns=Columns("columns by name", *columns, marked, tuple(unused.names)),
+            columns=Columns("columns by name", *columns, marked, tuple(unused.names), group=group),
+            groups=None if named is None else [named[index] for index in kept],
             records=kept,
         )
 

@@ -24,6 +24,7 @@ class Layout:
     label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     by_position: bool = True
     line: int | None = None  # of the header, if the file has one
+    group: str | None = None
     id: str | None = None  # what names each row
 
     @property
@@ -33,7 +34,7 @@ class Layout:
 
     @property
     def _used(self) -> tuple[str, ...]:
-        single = (self.text, self.pair, self.label, self.id)
+        single = (self.text, self.pair, self.label, self.group, self.id)
         return (*(name for name in single if name is not None), *self.label_columns)
 
     @property
@@ -42,7 +43,7 @@ class Layout:
         header = f"header in line {self.line}" if self.line else "no header"
         header = header if self.by_position else "columns by name"
         columns = self.text, self.pair, self.label, self.label_columns
-        return Columns(header, *columns, self.ignored, self.line is not None)
+        return Columns(header, *columns, self.ignored, self.line is not None, self.group)
 
     def fields(self, record: list[str] | dict[str, object]) -> dict[str, object] | Bad:
         """Return the fields by name, or the reason why the record is bad."""

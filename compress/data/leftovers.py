@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from compress.data.apart import texts_apart
+from compress.data.cutting import cut
 from compress.data.dataset import Dataset, Split
 from compress.data.rows import Rows
 from compress.wording import counted
@@ -23,11 +24,14 @@ def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int
     if not free:
         note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
         return replace(data, notes=(*data.notes, note))
-    left = train.take(np.sort(np.random.default_rng(seed).permutation(np.asarray(free))[:rows]))
-    if data.task.apart:
+    left, task = _chosen(train.take(np.asarray(free)), rows, seed), data.task
+    if task.apart:
         more = texts_apart(left)
     else:
         more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
+    if task.grouped:
+        labels = task.encoded([task.encode(label) for label in left.words])
+        more = replace(more, labels=task.without_labels(labels), grouped=True)
     note = (
         f"{counted(len(left), 'other training row')} of {len(free):,}, at random, seed {seed}, are used without their "
         "labels: only the teacher labels them."
@@ -35,3 +39,10 @@ def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int
     unlabelled = more if data.unlabelled is None else data.unlabelled.followed_by(more)
     summary = None if data.summary is None else data.summary.with_unlabelled(len(unlabelled))
     return replace(data, unlabelled=unlabelled, notes=(*data.notes, note), summary=summary)
+
+
+def _chosen(free: Rows, number: int, seed: int) -> Rows:
+    """Return that many rows at random, or whole groups with about as many."""
+    if free.groups is not None and number < len(free):
+        return free.take(cut(free.groups, [0] * len(free), number, seed)[1])
+    return free.take(np.sort(np.random.default_rng(seed).permutation(len(free))[:number]))

@@ -35,6 +35,7 @@ class Columns:
     label_columns: tuple[str, ...] = ()  # 0/1 columns, one for each label
     ignored: tuple[str, ...] = ()
     named: bool = True  # whether the file has these names
+    group: str | None = None  # the column that says which rows belong together
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Rows:
     unit: str = "row"  # what `numbers` count
     columns: Columns | None = None
     form: str = ""  # the task that alone has rows written like these; empty: any may
+    groups: Sequence[str] | None = (
+        None  # names of the rows' groups, such as queries, for tasks that compare within them
+    )
     ids: Sequence[str] = ()  # what names each row, as data.id does; empty: nothing does yet
     records: Sequence[int] = ()  # the place of each among all records of the source, from 0; empty: counted
 
@@ -90,6 +94,7 @@ class Rows:
             self.unit,
             self.columns,
             self.form,
+            None if self.groups is None else [self.groups[i] for i in indices],
             [self.ids[i] for i in indices] if self.ids else (),
             [self.records[i] for i in indices] if self.records else (),
         )

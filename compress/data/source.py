@@ -15,20 +15,20 @@ from typing import Any
 from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.grouping import numbered, ungrouped
 from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault, RecipeError
 from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, nearest, spelled
-from compress.tasks.base import Task
+from compress.tasks.base import Array, Task
 from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
-PARTS = ("train", "validation", "test", "unlabelled")
-"""What a source gives, in the order of `Splits`."""
+SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 class Broken(Enum):
@@ -127,9 +127,7 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
             raise ValueError(f"no {name} rows")
         chosen[name] = rows
         if number is not None and number < len(rows):
-            how = "at random" if task.classes(rows.words) is None else "stratified"
-            notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
-            chosen[name] = rows.take(sample(_classes(rows, task), number, seed))
+            chosen[name] = _sampled(rows, name, number, task, seed, notes)
         elif number is not None and number > len(rows):
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
@@ -153,6 +151,24 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
         if settings.unlabelled_rows
         else data
     )
+
+
+def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: list[str]) -> Rows:
+    """Return that many of the rows, stratified; where rows belong to groups, whole groups with about as many rows."""
+    if rows.groups is None:
+        how = "at random" if task.classes(rows.words) is None else "stratified"
+        notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
+        return rows.take(sample(_classes(rows, task), number, seed))
+    _, some = cut(rows.groups, [0] * len(rows), number, seed)
+    if not len(some):
+        short = f"data.{'train' if name == 'training' else name}_rows"
+        raise DataError(f"{rows.source}: {short} = {number} is less than the rows of any group. Raise it.")
+    taken = rows.take(some)
+    notes.append(
+        f"{len(taken):,} of {len(rows):,} {name} rows, whole groups ({len(set(taken.groups or ())):,} of "
+        f"{len(set(rows.groups)):,}) at random, seed {seed}."
+    )
+    return taken
 
 
 def _with_unseen(task: Task, parts: Splits) -> tuple[Task, dict[str, tuple[str, int]]]:
@@ -189,6 +205,7 @@ def _labelled(parts: Splits) -> dict[str, Rows]:
 
 def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
     """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
+    parts = _grouped(parts) if kind.grouped else _ungrouped(parts)
     labelled = _labelled(parts)
     if kind.several:
         lists = separated(list(labelled.values()), separator)
@@ -201,7 +218,7 @@ def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
             "Leave it out, or set task=multi_label."
         )
     for rows in labelled.values():
-        empty = [index for index, word in enumerate(rows.words) if not word]
+        empty = [index for index, word in enumerate(rows.words) if not word or word.startswith(" ")]
         if empty:
             column = f" ({rows.columns.label!r})" if rows.columns else ""
             more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
@@ -214,7 +231,7 @@ def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
 
     Raises DataError for an id that stands twice.
     """
-    given: dict[str, Rows] = {name: rows for name in PARTS if (rows := getattr(parts, name)) is not None}
+    given: dict[str, Rows] = {name: rows for name in SPLITS if (rows := getattr(parts, name)) is not None}
     named: dict[str, Any] = {name: rows.named(name) for name, rows in given.items()}
     places: dict[str, str] = {}
     for rows in given.values():
@@ -226,6 +243,24 @@ def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
                 )
     records = {name: rows.records[-1] + 1 if rows.records else len(rows) for name, rows in given.items()}
     return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
+
+
+def _grouped(parts: Splits) -> Splits:
+    """Return the parts with the number of each row's group in its label; no two splits share a number."""
+    first = 0
+    for name in SPLITS:
+        rows = getattr(parts, name)
+        if rows is not None:
+            own, first = numbered(rows, first)
+            changed: dict[str, Any] = {name: own}
+            parts = replace(parts, **changed)
+    return parts
+
+
+def _ungrouped(parts: Splits) -> Splits:
+    rows_of: dict[str, Rows | None] = {name: getattr(parts, name) for name in SPLITS}
+    changed: dict[str, Any] = {name: ungrouped(rows) for name, rows in rows_of.items() if rows is not None}
+    return replace(parts, **changed)
 
 
 def _kind(parts: Splits, name: str) -> type[Task]:
@@ -273,7 +308,8 @@ def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str])
 def _task(parts: Splits, kind: type[Task]) -> Task:
     """Return the task of the training labels, or say why there is none."""
     train, labels = parts.train, parts.train.words
-    if len(set(labels)) == 1 and not kind.by_token and not kind.apart:  # rows may all be built alike
+    built_alike = kind.by_token or kind.apart or kind.grouped
+    if len(set(labels)) == 1 and not built_alike:
         raise DataError(
             f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
             "Give rows of at least two classes, or set data.label to the right column."
@@ -336,7 +372,10 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
 
     def without(rows: Rows, name: str, share: float, offset: int) -> tuple[Rows, Rows]:
         stay, off = cut(
-            task.cut_by(rows) or rows.keys, _classes(rows, task), max(1, round(share * whole)), seed + offset
+            rows.groups or task.cut_by(rows) or rows.keys,
+            _classes(rows, task),
+            max(1, round(share * whole)),
+            seed + offset,
         )
         if not len(off):
             raise DataError(
@@ -344,9 +383,10 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
         stratified = "" if task.classes(rows.words) is None else "stratified, "
+        together = "equal texts" if rows.groups is None else "groups"
         notes.append(
             f"{counted(len(off), f'{name} row')} cut from the {whole:,} given training rows "
-            f"({stratified}seed {seed}, equal texts kept together); {len(stay):,} remain for training."
+            f"({stratified}seed {seed}, {together} kept together); {len(stay):,} remain for training."
         )
         return rows.take(stay), rows.take(off)
 
@@ -365,13 +405,17 @@ def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
 def _encoded(rows: Rows, task: Task) -> Split:
     """Encode the labels; a label that the task cannot read is refused with its place."""
     _refuse_labels(rows, type(task))
-    codes = {label: task.encode(label) for label in set(rows.words)}
-    labels = task.encoded([codes[label] for label in rows.words])
+    labels = _codes(rows, task)
     if task.apart:
         parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
         return replace(texts_apart(rows), labels=parted, grouped=True)
     by_token = type(task) if task.by_token else None
-    return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap)
+    return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap, grouped=task.grouped)
+
+
+def _codes(rows: Rows, task: Task) -> Array:
+    codes = {label: task.encode(label) for label in set(rows.words)}
+    return task.encoded([codes[label] for label in rows.words])
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:
@@ -389,7 +433,9 @@ def _read(rows: Rows, task: Task) -> Split:
     if task.apart:
         return texts_apart(rows)
     texts = tuple(rows.texts) if rows.form else tuple(map(task.read, rows.texts))
-    return replace(_split(rows), texts=texts)
+    if not task.grouped:
+        return replace(_split(rows), texts=texts)
+    return replace(_split(rows), texts=texts, labels=_codes(rows, task), grouped=True)
 
 
 def _split(rows: Rows) -> Split:

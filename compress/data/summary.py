@@ -183,7 +183,9 @@ def _folded_label(label: str) -> object:
 
 
 def _columns(columns: Columns) -> str:
-    used = [("label", columns.label), ("text", columns.text), ("second text", columns.pair)]
+    used = [
+        ("label", columns.label), ("text", columns.text), ("second text", columns.pair), ("group", columns.group),
+    ]  # fmt: skip
     pairs = ", ".join(f"{role} = {name!r}" for role, name in used if name is not None)
     pairs += f", labels = {_some(map(repr, columns.label_columns))}" if columns.label_columns else ""
     ignored = f"; not used: {_some(map(repr, columns.ignored))}" if columns.ignored else ""

@@ -105,7 +105,11 @@ class Distill(Training):
         for name, loss in self.losses.items():
             if loss.needs_classes and known.task is not None and not known.task.distributes:
                 rule = f"needs classes, but the labels are {known.task.predicts}"
-                yield Fault(f"losses.{name}", None, rule, "Use mse instead.")
+                remedy = "Use margin_mse, pairwise or mse instead." if known.task.grouped else "Use mse instead."
+                yield Fault(f"losses.{name}", None, rule, remedy)
+            if loss.compares_rows and known.task is not None and not known.task.grouped:
+                rule = f"compares rows of a group, and rows of the task {known.task.name} stand alone"
+                yield Fault(f"losses.{name}", None, rule, "Leave it out, or set task=ranking.")
             if loss.needs_vectors and known.task is not None and not known.task.apart:
                 rule = f"compares vectors of texts, but the labels are {known.task.predicts}"
                 yield Fault(f"losses.{name}", None, rule, "Use soft or mse instead.")

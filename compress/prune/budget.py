@@ -31,7 +31,7 @@ from compress.prune.criteria import importance_of
 from compress.prune.gradual import Gradual
 from compress.prune.parts import HEADS, UNITS
 from compress.prune.search import best_shape
-from compress.prune.sensitivity import Lost, Ranking, Sensitivity, ranking_of
+from compress.prune.sensitivity import Lost, PartOrder, Sensitivity, ranking_of
 from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
 
@@ -203,7 +203,7 @@ class Budget(Gradual):
             return {"order": asdict(order), "lost": [losses.told() for losses in lost]}
 
         def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
-            order = Ranking(**measured.record["order"])
+            order = PartOrder(**measured.record["order"])
             lost = [Lost.of(losses) for losses in measured.record["lost"]]
             distance = Sensitivity(model, sampled(tokenizer), order).distance
             found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)

@@ -23,7 +23,7 @@ Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Ranking:
+class PartOrder:
     """The heads and the units of each layer, the most important first."""
 
     heads: list[list[int]]
@@ -36,10 +36,10 @@ class Ranking:
         return shrink(model, heads=heads, units=units, layers=[i for i, size in enumerate(shape) if size != GONE])
 
 
-def ranking_of(heads: Sequence[Tensor], units: Sequence[Tensor]) -> Ranking:
+def ranking_of(heads: Sequence[Tensor], units: Sequence[Tensor]) -> PartOrder:
     """Return the order by importance."""
     ordered = [[scores.argsort(descending=True).tolist() for scores in part] for part in (heads, units)]
-    return Ranking(*ordered)
+    return PartOrder(*ordered)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sensitivity:
     is never negative, and least where nothing is cut.
     """
 
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: Ranking) -> None:
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: PartOrder) -> None:
         self.model, self.order = model, order
         self.device = next(model.parameters()).device
         self.batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]

@@ -10,7 +10,7 @@ _SHARES = frozenset(
     {"accuracy", "f1", "macro", "micro", "precision", "recall", "exact", "balanced", "average", "subset"}
 )
 """First words of metrics that are written in percent."""
-_ACRONYMS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
+_ACRONYMS = {"ndcg@10": "nDCG@10", "mrr": "MRR", "f1": "F1", "mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 
 def is_share(metric: str) -> bool:
@@ -21,8 +21,8 @@ def is_share(metric: str) -> bool:
 def metric_title(metric: str) -> str:
     """Return a metric's name for a heading or an axis: "Accuracy", "Macro F1", "MCC"; "F1 of spam" for "f1:spam"."""
     name, _, label = metric.partition(":")
-    words = [_ACRONYMS.get(word, word) for word in name.split("_")]
-    title = " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+    first, *words = name.split("_")
+    title = " ".join([_ACRONYMS.get(first, first[:1].upper() + first[1:]), *(_ACRONYMS.get(w, w) for w in words)])
     return f"{title} of {label}" if label else title
 
 

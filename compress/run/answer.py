@@ -12,7 +12,7 @@ from rich.text import Text
 
 from compress.benchmark.scores import ScoredRows
 from compress.data.dataset import Split
-from compress.data.source import PARTS
+from compress.data.source import SPLITS
 from compress.errors import Fault, ModelError, RecipeError
 from compress.files import storage_faults, write_text
 from compress.pipeline.state import State
@@ -46,7 +46,7 @@ def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
         console.print(Text(line, style="dim"), soft_wrap=True)
     workshop = Workshop(recipe.cache_folder, console)
     state = recipe.teacher(State.begin(data=checked.data, workshop=workshop, seed=recipe.seed))
-    rows = [row for part in PARTS for row in _answered(state, getattr(state.data, part), part)]
+    rows = [row for part in SPLITS for row in _answered(state, getattr(state.data, part), part)]
     with storage_faults(path.parent):
         _write(path, rows)
     return len(rows)

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.data.files import SPLITS
 from compress.data.hub import Hub
+from compress.data.source import SPLITS
 from compress.errors import Fault, StorageError
 from compress.files import hash_json, held, storage_faults, writable
 from compress.run.marker import FOLDERS, Marker, obstacles, read_marker, stop_at

@@ -50,11 +50,14 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Return a readable prediction per text: label and probabilities, a score, or spans. Raises CompressError.
 
-    ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts;
+    ``path`` is a run, whose recommended artifact answers, or a student or artifact folder; ``pairs`` are second texts,
+    one for each text, or several for a single one;
     ``device`` is "cpu", or "cuda" where the machine has a GPU; ``decoding`` is a way of reading answers that the task
     has, as "viterbi" for tags.
     """
     texts, pairs = _listed(texts), _listed(pairs or ())
+    if len(texts) == 1 and len(pairs) > 1:
+        texts = texts * len(pairs)  # a query and its candidates
     if pairs and len(pairs) != len(texts):
         raise ModelError(f"{len(texts)} texts, but {len(pairs)} second texts. Give one second text per text.")
     if not texts or any(not text.strip() for text in texts):

@@ -121,6 +121,12 @@ class Task(ABC):
     Labels are then (rows, answers), filled with `missing`, and so are answers (rows, answers, outputs), filled with 0,
     wherever rows are evaluated. In training both are by token.
     """
+    grouped: ClassVar[bool] = False
+    """Whether rows belong to groups, such as the candidates of a query, within which they are compared.
+
+    A label is then read with its group's number behind it ("2 17"), and labels are (rows, 2), the number first.
+    Fine-tuning uses `mean_loss`, for a head of transformers knows no such labels.
+    """
     windows: ClassVar[bool] = False
     """Whether a row whose second text is longer than a model takes is read in windows of it.
 
@@ -251,6 +257,11 @@ class Task(ABC):
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
         return ""
 
+    @classmethod
+    def without_labels(cls, labels: Array) -> Array:
+        """Return encoded labels that only tell the rows' groups; of a task that is `grouped`."""
+        raise NotImplementedError(f"{cls.name} compares no rows")
+
     # the head of a model
 
     @classmethod
@@ -367,6 +378,13 @@ class Task(ABC):
         ``mask`` (batch, tokens) is nonzero on real tokens, of a task `by_token` on those that are read;
         ``temperature`` softens both sides where `distributes`.
         """
+
+    def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
+        """Return how much higher a row scores than another of its group, (pairs,), each pair once; of a `grouped` task.
+
+        ``differing`` leaves out pairs with equal labels; a label that is not known differs from every other.
+        """
+        raise NotImplementedError(f"{self.name} compares no rows")
 
     def softened(self, members: Tensor, temperature: float) -> Tensor:
         """Return the logits of an ensemble whose answer at a temperature is the mean of its members' own at it.

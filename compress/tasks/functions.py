@@ -110,3 +110,13 @@ def label_soft_target_loss(student: Tensor, teacher: Tensor, temperature: float)
     ours, theirs = (x / temperature for x in alike(student, teacher))
     log_q, log_p = (torch.stack([functional.logsigmoid(x), functional.logsigmoid(-x)]) for x in (ours, theirs))
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(0).mean()
+
+
+def pairs_within(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of all pairs of the same group, each (pairs,), the first row before the second.
+
+    ``groups`` (batch,) are numbers; NaN stands for a row that has no group.
+    """
+    rows = torch.arange(len(groups), device=groups.device)
+    first, second = torch.where((groups[:, None] == groups[None, :]) & (rows[:, None] < rows[None, :]))
+    return first, second

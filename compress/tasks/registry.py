@@ -12,6 +12,7 @@ from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.classification import Classification
 from compress.tasks.heads import MARK
 from compress.tasks.multi_label import MultiLabel
+from compress.tasks.ranking import Ranking
 from compress.tasks.regression import Regression
 from compress.tasks.spans import AnswerSpans
 from compress.tasks.tags import Tags
@@ -42,6 +43,7 @@ register(Classification)  # takes any labels, and so is asked last
 register(Regression)
 register(MultiLabel)
 register(Tags)
+register(Ranking)
 register(AnswerSpans)
 register(SentenceVectors)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from compress.data.dataset import Dataset, Split
-from compress.data.source import PARTS
+from compress.data.source import SPLITS
 from compress.errors import Fault, ModelError
 from compress.files import hash_json
 from compress.hub_access import similar_path
@@ -169,7 +169,7 @@ class AnswerFile(BaseTeacher):
 
     def _files(self) -> Iterator[tuple[str, str]]:
         """Yield (setting, path)."""
-        for name in ("file", *PARTS[1:]):
+        for name in ("file", *SPLITS[1:]):
             if (path := getattr(self, name)) is not None and (path or name != "file"):
                 yield name, path
 
@@ -223,7 +223,7 @@ class AnswerFile(BaseTeacher):
         calibration = self._calibration(KeptAnswers(table, ""), data)
         temperature = calibration.temperature if calibration and self.calibrate else 1.0
         by_id = [] if table.match is Match.text else [rows.ids and list(rows.ids) for rows in _splits(data).values()]
-        settings = {**self.made_with(), **dict.fromkeys(("file", *PARTS[1:], "latency_ms", "cost_per_1000"))}
+        settings = {**self.made_with(), **dict.fromkeys(("file", *SPLITS[1:], "latency_ms", "cost_per_1000"))}
         key = hash_json([settings, table.content, list(data.label_map.items()), repr(data.task), temperature, by_id])
         return KeptAnswers(table, key, temperature, self.weigh)
 

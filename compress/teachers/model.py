@@ -341,8 +341,9 @@ class Teacher(BaseTeacher, Training):
         validation = tokenize(state.data.validation, tokenizer, self.max_tokens)
         nn.Module.to(model, device())
         task = state.data.task
+        own_loss = task.weights or task.grouped or task.windows or task.any_encoder
         curves = fit(
-            Supervised(model, task.mean_loss if task.weights or task.windows or task.any_encoder else None),
+            Supervised(model, task.mean_loss if own_loss else None),
             tokens,
             replace(self, learning_rate=self.rate),
             seed=state.seed,

@@ -107,6 +107,30 @@ class Answer(BaseModel):
     predictions: list[Prediction]
 
 
+class Query(BaseModel):
+    """A query, and the candidates to rank for it."""
+
+    model_config = ConfigDict(extra="forbid")
+    query: Text
+    candidates: list[Text] = Field(min_length=1, max_length=MOST_TEXTS)
+
+
+class Ranked(BaseModel):
+    """A candidate with its score, and where it stood in the question, counted from 0; or why it has no score."""
+
+    index: int
+    candidate: str
+    score: float | None = None
+    error: str | None = None
+    truncated: bool | None = None  # query and candidate were longer than the model's limit
+
+
+class Ranking(BaseModel):
+    """The candidates, best first; those without a score come last."""
+
+    candidates: list[Ranked]
+
+
 class Unusable(Exception):
     """A folder cannot be served here; the message says why."""
 
@@ -136,7 +160,7 @@ class Artifact:
         if problem := lacking(graph):
             raise Unusable(f"{folder}: {problem}")
         kind = config.get("compress_task") or config.get("problem_type") or "single_label_classification"
-        if kind not in ("single_label_classification", SEVERAL, VECTORS, "regression", "tags", "spans"):
+        if kind not in ("single_label_classification", SEVERAL, VECTORS, "regression", "tags", "spans", "ranking"):
             raise Unusable(
                 f"{folder} is for {kind}, and this program answers with labels, spans, a score or a vector per text"
             )
@@ -147,7 +171,8 @@ class Artifact:
         self.is_vector = kind == VECTORS
         names = {} if self.is_vector else config["id2label"]
         self.labels = [names[str(index)] for index in range(len(names))]
-        self.is_score, self.tags_words = kind == "regression", kind == "tags"
+        self.ranks, self.tags_words = kind == "ranking", kind == "tags"
+        self.is_score = self.ranks or kind == "regression"
         self.is_several = kind == SEVERAL
         self.reader: Reader | None = None
         if kind == "spans":
@@ -599,6 +624,17 @@ def create_app(
         pairs = question.pairs or [None] * len(question.texts)
         results = await answers(list(zip(question.texts, pairs, strict=True)), request)
         return Answer(predictions=[Prediction(**result) for result in results])
+
+    @app.post("/rank", response_model_exclude_none=True)
+    async def rank(question: Query, request: Request) -> Ranking:
+        if not batcher.artifact.ranks:
+            raise HTTPException(422, "this model ranks no candidates: ask /predict")
+        results = await answers([(question.query, candidate) for candidate in question.candidates], request)
+        found = [
+            Ranked(index=index, candidate=candidate, **result)
+            for index, (candidate, result) in enumerate(zip(question.candidates, results, strict=True))
+        ]
+        return Ranking(candidates=sorted(found, key=lambda own: (own.score is None, -(own.score or 0.0))))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

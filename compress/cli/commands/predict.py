@@ -21,7 +21,9 @@ def parser() -> Parser:
     )
     options.add_completed(FOLDERS, "path", metavar="PATH", help="a run, or a student or artifact in it")
     options.add_argument("texts", nargs="*", metavar="TEXT", help="without any, the lines of standard input")
-    options.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair; once per TEXT")
+    options.add_argument(
+        "--pair", action="append", metavar="TEXT", help="second text of a pair; once per TEXT, or several for one TEXT"
+    )
     options.add_argument("--device", default="cpu", metavar="cpu", help="where to run: cpu or cuda")
     options.add_argument(
         "--decoding",
@@ -37,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """``compress predict``: ask a model about texts."""
     options = parser().parse_intermixed_args(argv)
     texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
-    if options.pair is not None and len(options.pair) != len(texts):
+    if options.pair is not None and len(options.pair) != len(texts) != 1:
         parser().error(f"--pair is given {len(options.pair)} times for {len(texts)} texts")
 
     with stopping_at_once():

@@ -21,6 +21,7 @@ from compress.models.outputs import Outputs
 from compress.models.quantities import MEMBERS, Quantity
 from compress.settings import Settings, at_least, between
 from compress.tasks.base import Task
+from compress.tensors import alike
 
 Pairs = tuple[tuple[int, int], ...]  # (student layer, teacher layer), counted from 1
 
@@ -63,6 +64,14 @@ class Comparison:
         by_row = torch.vmap(lambda *row: distance(*(side[None] for side in row)))
         return (weights[rows] * by_row(*(side[rows] for side in sides))).mean()
 
+    def margins(self, *, differing: bool) -> tuple[Tensor, Tensor]:
+        """Return `Task.margins` of both models, each (pairs,); empty where nothing tells the groups of rows."""
+        sides = alike(self.student.logits, self.teacher.logits)
+        if self.labels is None:
+            return sides[0].flatten()[:0], sides[1].flatten()[:0]
+        ours, theirs = (self.task.margins(side, self.labels, differing=differing) for side in sides)
+        return ours, theirs
+
     def of(self, quantity: Quantity, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return a quantity of both models for a pair of layers: of the teacher's, the parts that the student kept."""
         student, teacher = self.student[quantity][pair[0]], self.teacher[quantity][pair[1]]
@@ -86,6 +95,8 @@ class Loss(Settings):
     softens: ClassVar[bool] = False
     """Whether it reads the teacher's answer at a temperature, for which an ensemble gives what each member says."""
     needs_classes: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = False
+    """Whether it compares rows of a group with each other, so that the task must be one that is `grouped`."""
     needs_vectors: ClassVar[bool] = False
     """Whether the logits must be vectors of texts."""
     needs_teacher: ClassVar[bool] = True
