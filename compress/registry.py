@@ -75,7 +75,7 @@ GROUPS: Mapping[str, Options] = {
         }
     ),
     "task": Options(shared="compress.tasks.registry:CHOICES"),
-    "teacher": Options({"model": "compress.teachers.model:Teacher"}),
+    "teacher": Options({"model": "compress.teachers.model:Teacher", "answers": "compress.teachers.answers:AnswerFile"}),
     "augment": Options(
         {"perturb": "compress.augment.perturb:Perturb", "substitute": "compress.augment.substitute:Substitute"},
         several=True,

@@ -89,6 +89,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my").mkdir()
     for name, rows, seed in (("train", 160, 1), ("test", 60, 2)):
         write_tsv(folder / "my" / f"{name}.tsv", reviews(rows, seed))
+    answers = [
+        {"text": text, "answers": label} for seed, rows in ((1, 160), (2, 60)) for label, text in reviews(rows, seed)
+    ]
+    (folder / "my" / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     for name in ("classifier", "teacher", "student"):
         save_classifier(folder / "my" / name)
     shutil.copy(ROOT / "recipes" / "soft_targets.yaml", folder / "my" / "recipe.yaml")

@@ -209,6 +209,16 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None if record is None else convert(record, SensitivityEntry)
 
     @property
+    def stated_ms(self) -> float | None:
+        """The milliseconds that a teacher which cannot be timed takes for a row, as the recipe states them."""
+        return self.details.get("stated_latency_ms")
+
+    @property
+    def cost_per_1000(self) -> float | None:
+        """What 1,000 answers of a teacher cost, as the recipe states it."""
+        return self.details.get("cost_per_1000")
+
+    @property
     def measured(self) -> bool:
         """Whether it was run here."""
         return not self.not_measured

@@ -25,7 +25,7 @@ def home_of(places: Sequence[OnDevice], subject: str) -> OnDevice | None:
 
 def runs_of(
     places: Sequence[OnDevice], subject: str, reference: str, logits: Array, expected: Array, scores: ScoredRows,
-    teacher_metric: float,
+    teacher_metric: float | None,
 ) -> list[DeviceRun]:  # fmt: skip
     """Return what a subject is worth, and how fast it is, in every way of running it; or why it does not run.
 
@@ -46,8 +46,9 @@ def runs_of(
 
 
 def _run(
-    place: OnDevice, way: Way, reference: str, logits: Array, expected: Array, scores: ScoredRows, teacher_metric: float
-) -> DeviceRun:
+    place: OnDevice, way: Way, reference: str, logits: Array, expected: Array, scores: ScoredRows,
+    teacher_metric: float | None,
+) -> DeviceRun:  # fmt: skip
     about: dict[str, Any] = {
         "device": place.device.name, "variant": way.variant.name,
         "precision": way.variant.precision or way.precision,

@@ -57,8 +57,11 @@ class ScoredRows:
         """Return a PyTorch model's logits on the rows, as the data's task reads them."""
         return self._read(OfModel(model).of_tokens(self.reader(model.folder).tokens, self.state.workshop), model.folder)
 
-    def answers(self) -> Array:
-        """Return the teacher's logits on the rows, as the data's task reads them."""
+    def answers(self) -> Array | None:
+        """Return the teacher's logits on the rows, as the data's task reads them; None where it answers only some."""
+        weights = self.state.given_answers.weights(self.rows)
+        if weights is not None and not weights.all():
+            return None
         given = self.state.given_answers.logits(self.rows, self.state.workshop)
         return given if self.state.teacher is None else self._read(given, self.state.teacher.folder)
 
@@ -104,7 +107,7 @@ class ScoredRows:
         """Return the main metric."""
         return self.state.data.task.metrics(logits, self.rows.known_labels)[self.state.data.task.main_metric]
 
-    def scores(self, logits: Array, teacher_metric: float) -> dict[str, Any]:
+    def scores(self, logits: Array, teacher_metric: float | None) -> dict[str, Any]:
         """Return metrics, their intervals and the share of the teacher's metric, as fields of an entry."""
         labels, task = self.rows.known_labels, self.state.data.task
         metrics = task.metrics(logits, labels)
@@ -124,6 +127,6 @@ class ScoredRows:
         return self.state.data.task.by_class(logits, self.rows.known_labels)
 
 
-def share(metric: float, teacher: float) -> float | None:
-    """Return a metric over the teacher's; None where that is 0."""
-    return metric / teacher if teacher > 0 else None
+def share(metric: float, teacher: float | None) -> float | None:
+    """Return a metric over the teacher's; None where that is 0, or not known."""
+    return metric / teacher if teacher is not None and teacher > 0 else None

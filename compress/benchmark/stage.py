@@ -123,26 +123,33 @@ class Benchmark(Settings):
         places = self._places(bench, state, cheap)
         choosing = Choosing(state)
         stages, answers = [], bench.answers()
-        teacher_metric = bench.metric(answers)
-        logits_of = {record.name: bench.logits(record.model) if record.model else answers for record in state.records}
+        teacher_metric = None if answers is None else bench.metric(answers)
+        of_teacher = {} if answers is None else {first.name: answers}
+        logits_of = of_teacher | {record.name: bench.logits(record.model) for record in state.records if record.model}
         twin = bench.logits(label_student.model) if label_student and label_student.model else None
         distilled = next((record.name for record in reversed(state.records) if record.role is Role.distillation), None)
         for before, record in zip([None, *state.records[:-1]], state.records, strict=True):
-            logits = logits_of[record.name]
-            others = {} if before is None else {first.name: answers, before.name: logits_of[before.name]}
+            about: dict[str, Any] = {
+                "name": record.name, "kind": record.kind, "role": record.role.value, "seconds": record.seconds,
+                "reused": record.reused, "details": record.details.report(), "notes": list(record.notes),
+                "curves": [dict(point) for point in record.curves],
+            }  # fmt: skip
+            if (logits := logits_of.get(record.name)) is None:  # of a teacher that answers only some test rows
+                stages.append(StageEntry(**about))
+                continue
+            names = [] if before is None else [first.name, before.name]
+            others = {name: logits_of[name] for name in names if name in logits_of}
             if record.name == distilled and twin is not None:
                 others["labels_only"] = twin
             runs = []
-            if record is first:
+            if record is first and answers is not None:
                 runs = runs_of(places, reference, reference, answers, answers, bench, teacher_metric)
             stages.append(
                 StageEntry(
-                    name=record.name, kind=record.kind, role=record.role.value, seconds=record.seconds,
-                    reused=record.reused, details=record.details.report(), **bench.scores(logits, teacher_metric),
+                    **about, **bench.scores(logits, teacher_metric),
                     **_shape(record.model), **_timed(places, STAGES + record.name, reference), runs=runs,
-                    agreement=state.data.task.agreement(logits, answers),
+                    agreement=None if answers is None else state.data.task.agreement(logits, answers),
                     differences=bench.differences(logits, others), classes=bench.by_class(logits),
-                    curves=[dict(point) for point in record.curves], notes=list(record.notes),
                 )
             )  # fmt: skip
         artifacts, shipped = [], {}
@@ -167,7 +174,7 @@ class Benchmark(Settings):
                     f"more than export.{artifact.name}.tolerance = {artifact.tolerance:g}."
                 )
             shipped[artifact.name] = logits
-            compared = {} if first.name == "student" else {first.name: answers}
+            compared = {} if first.name == "student" else of_teacher
             compared |= {} if itself else {"student": student}
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
@@ -186,7 +193,7 @@ class Benchmark(Settings):
                     notes=[*artifact.notes, *([_against(trained)] if trained else [])],
                 )
             )  # fmt: skip
-        compared = {first.name: answers} | shipped
+        compared = of_teacher | shipped
         cpu = next((place for place in places if place.device is CPU), None)
         baselines = [
             _of_the_cheap(model, bench, compared, teacher_metric, cpu, reference)
@@ -195,7 +202,7 @@ class Benchmark(Settings):
         ]
         baselines += _untrained(bench, places, reference, answers, compared, teacher_metric)
         if label_student is not None and twin is not None:
-            baselines.append(_twin(bench, label_student, twin, {first.name: answers}, teacher_metric))
+            baselines.append(_twin(bench, label_student, twin, of_teacher, teacher_metric))
         kept = {f"stages/{name}": logits for name, logits in logits_of.items()}
         kept |= {f"artifacts/{name}": logits for name, logits in shipped.items()}
         kept |= {} if twin is None else {"baselines/labels_only": twin}
@@ -225,7 +232,7 @@ class Benchmark(Settings):
 
 
 def _of_the_cheap(
-    cheap: Cheap, bench: ScoredRows, others: Mapping[str, Array], teacher_metric: float, cpu: OnDevice | None,
+    cheap: Cheap, bench: ScoredRows, others: Mapping[str, Array], teacher_metric: float | None, cpu: OnDevice | None,
     reference: str,
 ) -> BaselineEntry:  # fmt: skip
     """Return a cheap model's figures; its speedup is that of texts to answers, tokenization on both sides."""
@@ -240,8 +247,8 @@ def _of_the_cheap(
 
 
 def _untrained(
-    bench: ScoredRows, places: Sequence[OnDevice], reference: str, answers: Array, others: Mapping[str, Array],
-    teacher_metric: float,
+    bench: ScoredRows, places: Sequence[OnDevice], reference: str, answers: Array | None, others: Mapping[str, Array],
+    teacher_metric: float | None,
 ) -> Iterator[BaselineEntry]:  # fmt: skip
     """Yield what the teacher's own deployable forms are worth, ``answers`` being the teacher's."""
     task = bench.state.data.task
@@ -253,7 +260,7 @@ def _untrained(
         }  # fmt: skip
         home = home_of(places, subject)
         logits = home.logits[home.ways[subject][0].label] if home else None
-        if home is None or logits is None or not np.isfinite(logits).all():
+        if home is None or logits is None or answers is None or not np.isfinite(logits).all():
             failures = [failure.reason for place in places for failure in place.failures if failure.subject == subject]
             broken = not_finite(logits) if logits is not None else "; ".join(dict.fromkeys(failures))
             yield BaselineEntry(**about, not_measured=artifact.unmeasured or broken)
@@ -275,7 +282,7 @@ _UNTRAINED = {
 
 
 def _twin(
-    bench: ScoredRows, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float
+    bench: ScoredRows, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float | None
 ) -> BaselineEntry:
     return BaselineEntry(
         name="labels_only", kind="the same student, before pruning, trained on labels alone",

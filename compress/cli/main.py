@@ -29,6 +29,7 @@ commands:
   run         run a recipe, from data to report; without arguments, the quickstart
   search      name a speed or an accuracy, and get the student that has it
   export      quantize and export a saved student, or any saved classifier, with a report
+  answer      write what a teacher answers to every row, for runs without it
   compare     compare finished runs
   bench       measure the latency of models and artifacts
   predict     predict labels or scores for texts

@@ -33,6 +33,9 @@ class Collected:
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    read: int = 0  # records, good and bad
     first_bad: str = ""
     bad: int = 0
     left_out: int = 0  # rows without a label, in a file that allows missing labels
@@ -45,6 +48,7 @@ class Collected:
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
         """Take one row and return its fields, or record that it is bad or left out."""
+        self.read += 1
         fields = record if isinstance(record, Bad) else layout.fields(record)
         if isinstance(fields, Bad):
             self._refuse(number, fields)
@@ -54,15 +58,20 @@ class Collected:
             return None
         if layout.label is not None and self.label_names:
             fields = {**fields, layout.label: _named(fields[layout.label], self.label_names)}
+        name = None if layout.id is None else _id(fields, layout.id)
+        if isinstance(name, Bad):
+            self._refuse(number, name)
+            return None
         given = None if layout.label is None else fields[layout.label]
         if layout.pair is not None and layout.label is not None and self._is_asked(layout.label, given):
-            return self._add_asked(number, asked_row(fields[layout.text], fields[layout.pair], given), fields)
+            asked_for = asked_row(fields[layout.text], fields[layout.pair], given)
+            return self._add_asked(number, asked_for, fields, name)
         if layout.pair is None and is_tagged(fields[layout.text], given):
             row = tagged_row(fields[layout.text], given, labelled=layout.label is not None)
-            return self._add_tagged(number, row, fields)
+            return self._add_tagged(number, row, fields, name)
         text, pair = (_text(fields, name) for name in (layout.text, layout.pair))
         if given == [] and isinstance(text, str) and (self.form == tagged.FORM or layout.label in SPANS):
-            return self._add_tagged(number, without_spans(text), fields)
+            return self._add_tagged(number, without_spans(text), fields, name)
         if isinstance(given, list) and isinstance(text, str):
             self.first_listed = self.first_listed or number
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
@@ -73,7 +82,7 @@ class Collected:
                 return None
         if self.source.lower().endswith(".tsv"):
             self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
-        self.numbers.append(number)
+        self._take(number, name)
         for column, value in (
             (self.texts, text), (self.pairs, pair), (self.labels, label), (self.groups, group),
         ):  # fmt: skip
@@ -81,31 +90,42 @@ class Collected:
                 column.append(value)
         return fields
 
-    def _add_tagged(self, number: int, row: TaggedRow | Bad, fields: dict[str, object]) -> dict[str, object] | None:
+    def _add_tagged(
+        self, number: int, row: TaggedRow | Bad, fields: dict[str, object], name: str | None
+    ) -> dict[str, object] | None:
         """Take a row of words and tags."""
         if isinstance(row, Bad):
             self._refuse(number, row)
             return None
         self.form = tagged.FORM
         self.widened += row.widened
-        self.numbers.append(number)
+        self._take(number, name)
         self.texts.append(row.text)
         if row.tags is not None:
             self.labels.append(row.tags)
         return fields
 
+    def _take(self, number: int, name: str | None) -> None:
+        """Note where a good row stands, and what names it."""
+        self.numbers.append(number)
+        self.records.append(self.read - 1)
+        if name is not None:
+            self.ids.append(name)
+
     def _is_asked(self, column: str, given: object) -> bool:
         """Return whether a label is answers in the second text: by its form or column, or as those before it."""
         return is_asked(given) or self.form == asked.FORM or column.strip().casefold() == asked.ANSWERS
 
-    def _add_asked(self, number: int, row: AskedRow | Bad, fields: dict[str, object]) -> dict[str, object] | None:
+    def _add_asked(
+        self, number: int, row: AskedRow | Bad, fields: dict[str, object], name: str | None
+    ) -> dict[str, object] | None:
         """Take a row of a question, a context and answers."""
         if isinstance(row, Bad):
             self._refuse(number, row)
             return None
         self.form = asked.FORM
         self.guessed += row.guessed
-        self.numbers.append(number)
+        self._take(number, name)
         self.texts.append(row.question)
         self.pairs.append(row.context)
         self.labels.append(row.label)
@@ -152,7 +172,10 @@ class Collected:
         labelled = layout.label is not None or bool(layout.label_columns)
         pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
         groups = self.groups if layout.group and not self.form else None
-        return Rows(self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, groups)
+        return Rows(
+            self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, groups,
+            self.ids, self.records,
+        )  # fmt: skip
 
     def _refuse(self, number: int, bad: Bad) -> None:
         self.bad += 1
@@ -214,6 +237,14 @@ def _word(value: object, name: str) -> str | Bad:
         return Bad(f"the label ({name!r}) is {kind_of(value)}, not a word or a number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    return str(value).strip()
+
+
+def _id(fields: dict[str, object], name: str) -> str | Bad:
+    """Return what names a row."""
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        return Bad(f"the id ({name!r}) is {value!r}, neither text nor a whole number. Fill it, or leave out data.id.")
     return str(value).strip()
 
 

@@ -25,9 +25,10 @@ class Split:
     by_token: type[Task] | None = None  # the task that knows which tokens of a row answer; None: the row as one
     grouped: bool = False  # whether rows with the same number in the first column of the labels belong together
     overlap: int | None = None  # tokens that a row's windows share, where the task reads it in some: `Task.overlap`
+    ids: Sequence[str] | None = None  # what names each row for a teacher that keeps its answers; "": nothing does
 
     def __post_init__(self) -> None:
-        for name in ("texts", "pairs"):
+        for name in ("texts", "pairs", "ids"):
             texts = getattr(self, name)
             if texts is not None and not isinstance(texts, StoredTexts):
                 object.__setattr__(self, name, StoredTexts(texts))
@@ -62,6 +63,7 @@ class Split:
             self.by_token,
             self.grouped,
             self.overlap,
+            None if self.ids is None else StoredTexts(self.ids[i] for i in rows),
         )
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
@@ -71,9 +73,8 @@ class Split:
             without = np.full((len(more), *labels.shape[1:]), missing, labels.dtype)
             labels = np.concatenate([labels, without if more.labels is None else more.labels])
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        return Split(
-            StoredTexts(chain(self.texts, more.texts)), pairs, labels, self.by_token, self.grouped, self.overlap
-        )
+        texts = StoredTexts(chain(self.texts, more.texts))
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self.overlap, self._ids_with(more))
 
     def joined(self, more: Split, missing: float) -> Split:
         """Return these rows, then ``more``, all with their labels; ``missing`` fills up those of shorter rows."""
@@ -86,8 +87,14 @@ class Split:
                 for part in parts
             ]
         pairs = None if self.pairs is None or more.pairs is None else StoredTexts(chain(self.pairs, more.pairs))
-        texts = StoredTexts(chain(self.texts, more.texts))
-        return Split(texts, pairs, np.concatenate(parts), self.by_token, self.grouped, self.overlap)
+        texts, labels = StoredTexts(chain(self.texts, more.texts)), np.concatenate(parts)
+        return Split(texts, pairs, labels, self.by_token, self.grouped, self.overlap, self._ids_with(more))
+
+    def _ids_with(self, more: Split) -> Sequence[str] | None:
+        """Return the ids of these rows, then of ``more``."""
+        if self.ids is None and more.ids is None:
+            return None
+        return StoredTexts(chain.from_iterable(rows.ids or [""] * len(rows) for rows in (self, more)))
 
     @property
     def count(self) -> int:
@@ -150,6 +157,7 @@ class Dataset:
         default_factory=dict
     )  # labels without a training row -> where the first of their rows was read, and how many there are
     summary: Summary | None = None  # how the rows were read, if a source read them
+    records: Mapping[str, int] = field(default_factory=dict)  # read from each source without ids, by its part
 
     @property
     def transfer(self) -> Split:

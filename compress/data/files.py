@@ -21,6 +21,7 @@ from compress.data.source import SPLITS, Data, Splits
 from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
 from compress.known import NOTHING, Known
+from compress.settings import nearest
 from compress.tasks.choice import AUTO
 from compress.tasks.registry import TASKS
 from compress.wording import counted
@@ -68,6 +69,7 @@ class Files(Data):
     group: str | None = (
         None  # rankings: name of the column that names each row's group; default: recognised, or the first text
     )
+    id: str | None = None  # name of the column that names each row, by which a teacher's answers in a file are found
     format: Format | None = None  # tsv, csv, jsonl, parquet, conll or squad; default: by the suffix
     label_names: list[str] = field(
         default_factory=list
@@ -100,6 +102,10 @@ class Files(Data):
             yield Fault("group", self.group, "names the same column as label")
         if self.text_pair is not None and self.text is None:
             yield Fault("text", None, "must be named when text_pair is", "For example data.text=COLUMN.")
+        if self.id is not None and self.id in columns:
+            yield Fault("id", self.id, "names the same column as one of text, text_pair, label")
+        if self.header is False and self.id is not None:
+            yield Fault("id", self.id, "names a column, and header=false says that columns have no names")
         if self.header is False and (columns or self.label_columns or self.group):
             remedy = "Leave out data.text, data.text_pair, data.label, data.group."
             yield Fault("header", False, "leaves no columns to name", remedy)
@@ -182,6 +188,8 @@ class Files(Data):
 
     def _sentences(self, name: str, path: Path, labelled: bool) -> tuple[Layout, Numbered]:
         """Return the columns of a CoNLL file's records, and the records."""
+        if self.id is not None:
+            raise DataError(f"{name}: has columns of words and tags, and none of ids. Leave out data.id.")
         records = conll.read_conll(path, self.text, self.label, labelled=labelled)
         first = next(records, None)
         if first is None:
@@ -221,13 +229,26 @@ class Files(Data):
             hint = "" if isinstance(first, dict) else " A file without a header has the label first, then the text."
             wanted = self._same_columns(names, name, labelled, like)
             by_column = labelled and bool(self.label_columns)
-            columns = choose(names, *wanted, where=name, labelled=labelled and not by_column, hint=hint)
+            if self.id is not None and self.id not in names:
+                raise DataError(
+                    f"{name}: has no column {self.id!r} (data.id); its columns are {listed(names)}. "
+                    f"{nearest(self.id, names)}"
+                )
+            columns = choose(
+                [column for column in names if column != self.id],
+                *wanted,
+                where=name,
+                labelled=labelled and not by_column,
+                hint=hint,
+            )
             of_labels = choose_label_columns(names, self.label_columns, columns, name) if by_column else ()
             layout = Layout(
-                names, *columns, of_labels, by_position=not isinstance(first, dict), line=number,
+                names, *columns, of_labels, by_position=not isinstance(first, dict), line=number, id=self.id,
                 group=self._group(names, name, labelled, (*columns, *of_labels), like),
             )  # fmt: skip
         else:
+            if self.id is not None:
+                raise DataError(f"{name}: has no header, so that data.id = {self.id!r} names no column of it.")
             if suffix != ".txt":
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
             layout = without_header(name, number, list(first), labelled, like)
@@ -257,10 +278,8 @@ class Files(Data):
     def _has_header(self, first: list[str]) -> bool:
         if self.header is not None:
             return self.header
-        named = any(name is not None for name in (self.text, self.text_pair, self.label, self.group)) or bool(
-            self.label_columns
-        )
-        return named or is_header(first)
+        names = (self.text, self.text_pair, self.label, self.group, self.id)
+        return any(name is not None for name in names) or bool(self.label_columns) or is_header(first)
 
     def _same_columns(
         self, names: list[str], name: str, labelled: bool, like: Rows | None

@@ -150,6 +150,7 @@ class Hub(Data):
             [index + 1 for index in kept],
             columns=Columns("columns by name", *columns, marked, tuple(unused.names), group=group),
             groups=None if named is None else [named[index] for index in kept],
+            records=kept,
         )
 
 

@@ -25,6 +25,7 @@ class Layout:
     by_position: bool = True
     line: int | None = None  # of the header, if the file has one
     group: str | None = None
+    id: str | None = None  # what names each row
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -33,10 +34,8 @@ class Layout:
 
     @property
     def _used(self) -> tuple[str, ...]:
-        return (
-            *(name for name in (self.text, self.pair, self.label, self.group) if name is not None),
-            *self.label_columns,
-        )
+        single = (self.text, self.pair, self.label, self.group, self.id)
+        return (*(name for name in single if name is not None), *self.label_columns)
 
     @property
     def columns(self) -> Columns:

@@ -28,7 +28,7 @@ def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int
     if task.apart:
         more = texts_apart(left)
     else:
-        more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs))
+        more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
     if task.grouped:
         labels = task.encoded([task.encode(label) for label in left.words])
         more = replace(more, labels=task.without_labels(labels), grouped=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from compress.tasks.base import Array
@@ -17,6 +17,11 @@ def folded(text: str) -> str:
 def key_of(first: str, second: str | None = None) -> str:
     """Return a key that equal rows share: the folded text, or both folded texts in either order."""
     return folded(first) if second is None else "\x00".join(sorted((folded(first), folded(second))))
+
+
+def row_id(part: str, record: int) -> str:
+    """Return what names a row of a source without ids: its part of the data, and its place there, from 0."""
+    return f"{part} {record}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Rows:
     groups: Sequence[str] | None = (
         None  # names of the rows' groups, such as queries, for tasks that compare within them
     )
+    ids: Sequence[str] = ()  # what names each row, as data.id does; empty: nothing does yet
+    records: Sequence[int] = ()  # the place of each among all records of the source, from 0; empty: counted
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -56,6 +63,12 @@ class Rows:
     def place(self, index: int) -> str:
         """Return the origin of a row, for a message."""
         return f"{self.source}, {self.unit} {self.numbers[index] if self.numbers else index + 1}"
+
+    def named(self, part: str) -> Rows:
+        """Return the rows with ids: their own, or ``part`` and the place of each in the source, as "train 0"."""
+        if self.ids:
+            return self
+        return replace(self, ids=[row_id(part, record) for record in self.records or range(len(self))])
 
     @property
     def words(self) -> Sequence[str]:
@@ -82,4 +95,6 @@ class Rows:
             self.columns,
             self.form,
             None if self.groups is None else [self.groups[i] for i in indices],
+            [self.ids[i] for i in indices] if self.ids else (),
+            [self.records[i] for i in indices] if self.records else (),
         )

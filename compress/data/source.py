@@ -107,6 +107,7 @@ class Data(Settings):
 def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     notes = list(parts.notes)
+    parts, records = _named(parts)
     kind = _kind(parts, choice.kind)
     parts = _spelled(parts, kind, settings.separator)
     kind.check(list(_labelled(parts).values()), asked=choice.kind != AUTO or bool(parts.train.form))
@@ -143,6 +144,7 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
         {spelled(name): label for name, label in settings.labels.items()},
         unseen,
         summarize(chosen, parts.unlabelled, task),
+        records,
     )
     return (
         with_leftovers(data, given, list(chosen.values()), settings.unlabelled_rows, seed)
@@ -222,6 +224,25 @@ def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
             more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
             raise DataError(f"{rows.place(empty[0])}: the label{column} is empty. Fill it, or remove the row.{more}")
     return parts
+
+
+def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
+    """Return the parts with an id for every row, and how many records each part without ids of its own has.
+
+    Raises DataError for an id that stands twice.
+    """
+    given: dict[str, Rows] = {name: rows for name in SPLITS if (rows := getattr(parts, name)) is not None}
+    named: dict[str, Any] = {name: rows.named(name) for name, rows in given.items()}
+    places: dict[str, str] = {}
+    for rows in given.values():
+        for index, name in enumerate(rows.ids):
+            if (first := places.setdefault(name, rows.place(index))) != rows.place(index):
+                raise DataError(
+                    f"{rows.place(index)}: the id {shortened(name)!r} is that of {first} too. Give each row an id of "
+                    "its own, or leave out data.id."
+                )
+    records = {name: rows.records[-1] + 1 if rows.records else len(rows) for name, rows in given.items()}
+    return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
 
 
 def _grouped(parts: Splits) -> Splits:
@@ -418,7 +439,7 @@ def _read(rows: Rows, task: Task) -> Split:
 
 
 def _split(rows: Rows) -> Split:
-    return Split(tuple(rows.texts), None if rows.pairs is None else tuple(rows.pairs))
+    return Split(tuple(rows.texts), None if rows.pairs is None else tuple(rows.pairs), ids=rows.ids or None)
 
 
 def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:

@@ -293,7 +293,8 @@ class Distill(Training):
         if state.teacher is None:
             for fault in self._looking_inside():
                 raise ModelError(str(fault))
-            source = FromLogits(state.given_answers.logits(rows, state.workshop))
+            answers = state.given_answers
+            source = FromLogits(answers.logits(rows, state.workshop), answers.weights(rows))
             return Distillation(
                 student, self.losses, source, layer_drop=self._layer_drop(student), task=state.data.task
             )

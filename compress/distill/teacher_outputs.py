@@ -135,16 +135,17 @@ class FromModel:
 
 
 class FromLogits:
-    """The answers of a teacher without weights, (rows, outputs), by the number of the row."""
+    """The answers of a teacher without weights, (rows, outputs), and how much each counts, by the number of the row."""
 
-    def __init__(self, logits: Array) -> None:
-        self.logits = logits
+    def __init__(self, logits: Array, weights: Array | None = None) -> None:
+        self.logits, self.weights = logits, weights
 
     def batch(self, batch: Mapping[str, torch.Tensor]) -> Outputs:
         """Return the teacher's logits for the rows of a batch."""
-        rows = self.logits[batch["rows"].cpu().numpy()]
-        mask = batch["attention_mask"]
-        return Outputs(mask=mask, values={LOGITS: {0: torch.from_numpy(rows).to(mask.device)}})
+        rows, mask = batch["rows"].cpu().numpy(), batch["attention_mask"]
+        logits = torch.from_numpy(self.logits[rows]).to(mask.device)
+        weights = None if self.weights is None else torch.from_numpy(self.weights[rows]).to(mask.device)
+        return Outputs(mask=mask, values={LOGITS: {0: logits}}, weights=weights)
 
 
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:

@@ -25,6 +25,7 @@ class Outputs:
     mask: Tensor  # (batch, tokens), 1 on real tokens
     values: Mapping[Quantity, Mapping[int, Tensor]]
     answering: Tensor | None = None  # (batch, tokens), 1 on tokens whose answers are read; None: rows answer
+    weights: Tensor | None = None  # (batch,), how much each row's logits count, 0: not at all; None: all the same
 
     def __getitem__(self, quantity: Quantity) -> Mapping[int, Tensor]:
         return self.values[quantity]

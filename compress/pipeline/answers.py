@@ -32,8 +32,13 @@ class Answers(Protocol):
     def logits(self, rows: Split, workshop: Workshop) -> Array:
         """Return the logits (rows, outputs), fp32, in the order of the rows.
 
-        Outputs are numbered as the labels of the data. Raises ModelError for a row without an answer.
+        Outputs are numbered as the labels of the data. Raises ModelError where a row has no answer, unless `weights`
+        says so.
         """
+        ...
+
+    def weights(self, rows: Split) -> Array | None:
+        """Return how much each answer counts (rows,), fp32, at most 1; 0: the row has none. None: all the same."""
         ...
 
 
@@ -52,6 +57,10 @@ class OfModel:
         """Return the logits, which the workshop keeps."""
         tokenizer = load_tokenizer(self.model.folder)
         return self.of_tokens(tokenize(rows, tokenizer, tokenizer.model_max_length), workshop)
+
+    def weights(self, rows: Split) -> Array | None:
+        """Return None: it answers every row."""
+        return None
 
     def of_tokens(self, tokens: Tokens, workshop: Workshop) -> Array:
         """Return the logits of rows that are cut into the model's tokens already."""

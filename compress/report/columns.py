@@ -44,11 +44,15 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
 
     def milliseconds(entry: Entry) -> str:
         found = entry.headline(report.place)
+        if found is None and entry.stated_ms is not None:
+            return f"{formats.significant(entry.stated_ms)} (stated)"
         elsewhere = f" ({place(found.place)})" if found and found.place != report.place else ""
         noisy = ("*" if short else " noisy") if found and found.noise else ""
         quiet = f" ({formats.significant(found.quiet_ms)})" if quiet_too and found and found.quiet_ms else ""
         return formats.significant(found.median_ms if found else None) + quiet + noisy + elsewhere
 
+    stated = any(entry.cost_per_1000 is not None for shown in every for entry in shown.stages)
+    cost = [Column("Cost/1,000", lambda entry: formats.significant(entry.cost_per_1000))] if stated else []
     unit = " %" if formats.is_share(metric) else ""
     return [
         Column(formats.metric_title(metric) + unit, quality),
@@ -56,6 +60,7 @@ def columns(report: Report, *, short: bool = False, beside: Sequence[Report] = (
         Column("MiB", lambda entry: formats.significant(entry.size_mib)),
         *(() if short else (Column("Params", lambda entry: formats.parameters(entry.parameters)),)),
         Column("ms (quiet)" if quiet_too else "ms", milliseconds),
+        *cost,
         Column("Speedup", lambda entry: formats.times(entry.speedup)),
         *(over_int8 if any(shown.has_int8_speedups for shown in every) else ()),
         Column("Agree %", lambda entry: formats.percent(entry.agreement)),

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
-from compress.errors import Fault, RecipeError, StorageError
+from compress.errors import Fault, ModelError, RecipeError, StorageError
 from compress.files import hash_json, storage_faults, write_text
 from compress.known import Known
 from compress.machine import describe
@@ -109,7 +109,10 @@ class _Work:
     def carry_out(self) -> Searched:
         state = self.base.teacher(State.begin(data=self.data, workshop=self.workshop, seed=self.base.seed))
         scores = ScoredRows(state, state.data.validation)
-        teacher = scores.metric(scores.answers())
+        answers = scores.answers()
+        if answers is None:
+            raise ModelError("The teacher has no answer to some validation rows, by which a search compares students.")
+        teacher = scores.metric(answers)
         task = state.data.task
         self.report.metric, self.report.teacher = task.main_metric, teacher
         self.report.validation_rows = len(state.data.validation)

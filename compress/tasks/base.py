@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+LEAST = 1e-6  # a probability is taken to be at least this, so that its logarithm is finite
+SUMS = 0.01  # how far from 1 rounding may bring the sum of probabilities
+
 
 class Labelled(Protocol):
     """Rows of a split with their labels as they were read."""
@@ -391,6 +394,25 @@ class Task(ABC):
         return mean_of_softened(members[:, :, 0], members[:, :, 1], temperature)
 
     # answers
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return the probability that logits (…, outputs) give each output, where the task `distributes`."""
+        raise NotImplementedError(f"{self.name} has no probabilities")
+
+    def of_probabilities(self, shares: Array) -> Array:
+        """Return logits (…, outputs), fp64, that stand for these probabilities, none further out than `LEAST` allows.
+
+        Where the task `distributes`.
+        """
+        raise NotImplementedError(f"{self.name} has no probabilities")
+
+    def improper(self, shares: Array) -> Array:
+        """Return which rows (rows,) of values between 0 and 1 (rows, outputs) cannot be probabilities of an answer."""
+        return np.zeros(len(shares), dtype=bool)
+
+    def mislabelled(self, logits: Array, labels: Array) -> Array:
+        """Return the rows whose label looks wrong beside answers that did not learn from it, the surest first."""
+        return np.zeros(0, dtype=np.int64)
 
     def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
         """Return entries of a model's configuration that say how its answers are read, chosen on validation rows.

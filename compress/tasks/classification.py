@@ -13,10 +13,11 @@ from transformers import AutoModelForSequenceClassification
 
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_classes
-from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
+from compress.tasks.base import LEAST, SUMS, Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import refuse_doubtful_labels, refuse_too_many_classes
 from compress.tasks.functions import UNLABELLED, soft_target_loss
 from compress.tasks.judging import Head, judge_classes
+from compress.tasks.label_errors import label_errors
 from compress.tasks.paired import Difference
 from compress.tasks.statistics import f1_of, of_counts, wilson
 from compress.wording import shortened
@@ -187,6 +188,27 @@ class Classification(Task):
         """Return `soft_target_loss`: KL(others || logits) in nats."""
         return soft_target_loss(logits, others, temperature)
 
+    def probabilities(self, logits: Array) -> Array:
+        """Return the softmax."""
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        shares: Array = shifted / shifted.sum(-1, keepdims=True)
+        return shares
+
+    def of_probabilities(self, shares: Array) -> Array:
+        """Return their logarithms, less the mean of each row, as a head's logits lie around 0."""
+        logs = np.log(np.maximum(shares.astype(np.float64), LEAST))
+        centred: Array = logs - logs.mean(-1, keepdims=True)
+        return centred
+
+    def improper(self, shares: Array) -> Array:
+        """Return where they do not sum to 1."""
+        off: Array = np.abs(shares.sum(-1) - 1) > SUMS
+        return off
+
+    def mislabelled(self, logits: Array, labels: Array) -> Array:
+        """Return `label_errors`."""
+        return label_errors(self.probabilities(logits), labels)
+
     def predictions(self, logits: Array) -> Array:
         """Return the index of the largest logit of each row."""
         best: Array = logits.argmax(-1)
@@ -194,15 +216,13 @@ class Classification(Task):
 
     def describe(self, logits: Array) -> list[dict[str, Any]]:
         """Return label and probability of each row, with all probabilities beside them."""
-        shifted = np.exp(logits - logits.max(-1, keepdims=True))
-        shares = shifted / shifted.sum(-1, keepdims=True)
         return [
             {
                 "label": self.labels[int(row.argmax())],
                 "probability": float(row.max()),
                 "probabilities": {label: float(share) for label, share in zip(self.labels, row, strict=True)},
             }
-            for row in shares
+            for row in self.probabilities(logits)
         ]
 
     def shown(self, logits: Array, labels: Array) -> list[str]:

@@ -16,6 +16,7 @@ from compress.tasks.base import Array
 
 ENOUGH = 40  # rows; with fewer, nothing is concluded
 CERTAIN = 1e-3  # probability below which chance is ruled out
+CLASSES = "teacher.classes"  # the setting that orders outputs which have no names
 OTHER_SCALE = 0.4  # share of two ranges in which both lie, below which their scales are taken to differ
 
 
@@ -64,8 +65,7 @@ def judge_classes(
         if adoption.assumed:
             raise ModelError(
                 f"{head.name}: it answers {share:.1%} of {rows:,} labelled {unit}s correctly, as chance "
-                f"would, and nothing shows that it was trained on these labels ({adoption.note}). Name a teacher that "
-                "was, set teacher.fine_tune=always to train it on these rows, or name its outputs: data.labels."
+                f"would, and nothing shows that it was trained on these labels ({adoption.note}). {_other(head)}"
             )
         yield "not better than chance: this model does not know these labels, or was trained on other texts"
 
@@ -107,9 +107,8 @@ def judge_labels(
         if adoption.assumed:
             raise ModelError(
                 f"{head.name}: of {int(given.sum()):,} labels that it gives on {rows:,} labelled rows {right:,} are "
-                f"right, as by chance, and nothing shows that it was trained on these labels ({adoption.note}). Name a "
-                "teacher that was, set teacher.fine_tune=always to train it on these rows, or name its outputs: "
-                "data.labels."
+                f"right, as by chance, and nothing shows that it was trained on these labels ({adoption.note}). "
+                f"{_other(head)}"
             )
         yield "not better than chance: this model does not know these labels, or was trained on other texts"
 
@@ -148,13 +147,28 @@ def _meant(adoption: Adoption, names: Sequence[str], order: Array) -> dict[str, 
 
 def _remedy(head: Head, meant: dict[str, str]) -> str:
     """Return what to write so that outputs stand for other labels, as it can be pasted."""
-    if head.setting != "teacher.model":
+    if head.setting == CLASSES and head.adoption.assumed:
+        names = (meant.get(name, name) for name in head.adoption.own)
+        return f"name its numbers in their order: 'teacher.classes=[{','.join(names)}]'"
+    if head.setting == CLASSES:
+        return f"correct teacher.classes ({', '.join(f'{name} is {label}' for name, label in meant.items())})"
+    if head.setting not in ("teacher.model", "teacher.file"):
         pairs = ", ".join(f"{name} is {label}" for name, label in meant.items())
         return f"correct the id2label in its config.json ({pairs})"
     if all(re.fullmatch(r"[\w-]+( [\w-]+)*", word) for pair in meant.items() for word in pair):
         pairs = ", ".join(f"{name}: {label}" for name, label in meant.items())
         return f"set 'data.labels={{{pairs}}}'"
     return f"write into a recipe file: data: {{labels: {json.dumps(meant, ensure_ascii=False)}}}"
+
+
+def _other(head: Head) -> str:
+    """Return what to do about a teacher that does not know the labels."""
+    if head.setting == CLASSES:
+        return "Check how its rows are matched (teacher.match) and the order of its columns (teacher.classes)."
+    return (
+        "Name a teacher that was, set teacher.fine_tune=always to train it on these rows, or name its outputs: "
+        "data.labels."
+    )
 
 
 def _beyond_chance(successes: int, trials: int, share: float, tests: int) -> bool:

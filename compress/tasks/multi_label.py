@@ -16,7 +16,7 @@ from compress.errors import DataError
 from compress.settings import nearest
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_labels
-from compress.tasks.base import Array, Baseline, ByClass, Features, Labelled, Task
+from compress.tasks.base import LEAST, Array, Baseline, ByClass, Features, Labelled, Task
 from compress.tasks.doubts import LONGEST
 from compress.tasks.functions import label_loss, label_soft_target_loss, mean_of_softened_labels
 from compress.tasks.heads import THRESHOLDS
@@ -228,6 +228,17 @@ class MultiLabel(Task):
     def softened(self, members: Tensor, temperature: float) -> Tensor:
         """Return `mean_of_softened_labels`."""
         return mean_of_softened_labels(members[:, :, 0], members[:, :, 1], temperature)
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return the sigmoid."""
+        shares: Array = 1 / (1 + np.exp(-logits))
+        return shares
+
+    def of_probabilities(self, shares: Array) -> Array:
+        """Return the logarithm of each label's odds."""
+        inside = np.clip(shares.astype(np.float64), LEAST, 1 - LEAST)
+        odds: Array = np.log(inside) - np.log1p(-inside)
+        return odds
 
     def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:
         """Return the thresholds of a model that answers validation rows with these logits."""

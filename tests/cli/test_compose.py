@@ -30,7 +30,10 @@ from compress.yaml_dialect import HEADER
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
-NEEDED = {"export": ["data.train=x.tsv", "student.model=x"]}  # what has no default in a recipe
+NEEDED = {
+    "export": ["data.train=x.tsv", "student.model=x"],
+    "answers": ["teacher.file=x.tsv"],
+}  # what has no default in a recipe
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +82,7 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "substitute": ["augment.substitute.synonyms=x.tsv"],
         "budget": ["prune.budget.speedup=2"],
         "saved": ["student.model=x", "distill.epochs=0"],
+        "answers": ["recipe=soft_targets", "teacher.file=x.tsv"],
     }.get(option, [])
     beside = {"transformers_js": "onnx,"}.get(option, "")  # which it gathers
     chosen = f"[{beside}{option}]" if group in SEVERAL else option

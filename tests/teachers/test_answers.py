@@ -64,6 +64,9 @@ class Table:
         except KeyError:
             raise ModelError("the table has no answer for a row") from None
 
+    def weights(self, rows: Split) -> None:
+        """All the same."""
+
 
 @dataclass(kw_only=True)
 class TableTeacher(BaseTeacher):

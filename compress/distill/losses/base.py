@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from compress.distill.schedules import Schedule, schedule_faults, value_at
@@ -47,6 +48,21 @@ class Comparison:
         """The logits of both that are read: (batch, outputs), or (words, outputs) where tokens answer."""
         ours, theirs, read = self.student.logits, self.teacher.logits, self.student.answering
         return (ours, theirs) if read is None else (ours[read.bool()], theirs[read.bool()])
+
+    def mean(self, distance: Callable[..., Tensor], *sides: Tensor) -> Tensor:
+        """Return ``distance(*sides)``, a mean over the rows of tensors (batch, …).
+
+        Where the teacher's answers do not count alike, each row's own distance is multiplied by its weight; the mean is
+        over the rows that have an answer.
+        """
+        weights = self.teacher.weights
+        if weights is None:
+            return distance(*sides)
+        rows = weights > 0
+        if not rows.any():
+            return sides[0].sum() * 0
+        by_row = torch.vmap(lambda *row: distance(*(side[None] for side in row)))
+        return (weights[rows] * by_row(*(side[rows] for side in sides))).mean()
 
     def margins(self, *, differing: bool) -> tuple[Tensor, Tensor]:
         """Return `Task.margins` of both models, each (pairs,); empty where nothing tells the groups of rows."""

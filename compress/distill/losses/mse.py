@@ -24,4 +24,4 @@ class LogitsMSE(Loss):
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return `logits_mse_loss`."""
         ours, theirs = comparison.answers
-        return logits_mse_loss(ours, theirs) if len(ours) else ours.sum()
+        return comparison.mean(logits_mse_loss, ours, theirs) if len(ours) else ours.sum()

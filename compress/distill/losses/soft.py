@@ -43,4 +43,8 @@ class SoftTargets(Loss):
         read = ours.mask if ours.answering is None else ours.answering
         members = theirs.values.get(MEMBERS)
         logits = theirs.logits if members is None else comparison.task.softened(members[0], temperature)
-        return comparison.task.distance(ours.logits, logits, read, temperature)
+
+        def distance(ours: Tensor, theirs: Tensor, read: Tensor) -> Tensor:
+            return comparison.task.distance(ours, theirs, read, temperature)
+
+        return comparison.mean(distance, ours.logits, logits, read)
