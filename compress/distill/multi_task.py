@@ -69,6 +69,18 @@ class OtherTask(Settings):
         return assemble(parts, self.data, TaskChoice(kind=self.task, metric=self.metric), seed)
 
 
+ONE_BY_ONE = "Distil that task alone."
+
+
+def _headless(task: Task) -> str:
+    """Return why a task cannot be one of several, as a clause; empty where it can."""
+    if not knows(task.auto, MultiTaskConfig):
+        return f"multi_task has no heads for the task {task.name}"
+    if task.grouped:
+        return f"the task {task.name} compares the rows of a group, and multi_task draws rows one by one"
+    return ""
+
+
 @dataclass(frozen=True)
 class _Learnt:
     """One task in the work: its rows, and who teaches it."""
@@ -129,8 +141,8 @@ class MultiTask(Training):
         if not self.tasks:
             example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
             yield Fault("tasks", None, "needs at least one more task", f"In a recipe file: `prepare: {example}`.")
-        if not knows(task.auto, MultiTaskConfig):
-            yield Fault("main", self.main, f"has no heads for the task {task.name}")
+        if rule := _headless(task):
+            yield Fault("main", self.main, rule, ONE_BY_ONE)
 
     def _unfit(self, student: Any) -> Iterator[Fault]:
         """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
@@ -151,6 +163,9 @@ class MultiTask(Training):
                 data = other.load(seed)
             except CompressError as error:
                 yield Fault(f"tasks.{name}.data", None, str(error).rstrip("."))
+                continue
+            if rule := _headless(data.task):
+                yield Fault(f"tasks.{name}.task", data.task.name, rule, ONE_BY_ONE)
                 continue
             try:
                 other.teacher.inspect(data)

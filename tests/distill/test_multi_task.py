@@ -309,6 +309,12 @@ def one_class(folder: Path) -> Files:
     return Files(train=str(write_tsv(folder / "one.tsv", [("same", text) for _, text in reviews(20, 1)])))
 
 
+def ranked(folder: Path) -> Files:
+    """Return queries with a relevant candidate and another."""
+    rows = [(str(number % 2), f"query {number // 2}", text) for number, (_, text) in enumerate(reviews(40, 1))]
+    return Files(train=str(write_tsv(folder / "ranked.tsv", rows)))
+
+
 def foreign(folder: Path) -> Teacher:
     """Return a teacher whose tokenizer numbers the same words otherwise."""
     tokenizer = tiny_tokenizer()
@@ -341,6 +347,7 @@ CASES: dict[str, tuple[str, Change]] = {
     "no folder": ("tasks.topic.teacher.model", lambda _, tasks: topic_with(tasks, teacher=Teacher(model="./nowhere"))),
     "one class": ("tasks.topic.data", lambda folder, tasks: topic_with(tasks, data=one_class(folder))),
     "tokenizer": ("tasks.topic.teacher.model", lambda folder, tasks: topic_with(tasks, teacher=foreign(folder))),
+    "ranking": ("tasks.topic.task", lambda folder, tasks: topic_with(tasks, task="ranking", data=ranked(folder))),
     "other labels": ("tasks.count.teacher", lambda _, tasks: untrained(tasks)),
 }
 
