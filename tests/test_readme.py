@@ -102,6 +102,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{row % 2}\tquery {row // 4}\ta film {row}\n" for row in range(80)]
     (folder / "candidates.tsv").write_text("relevance\tquery\tcandidate\n" + "".join(rows), encoding="utf-8")
     save_model(tiny_model(**Ranking(1.0).head_config()), tiny_tokenizer(), folder / "runs" / "ranking" / "latest")
+    for name in ("train", "dev", "test"):
+        scored = [(str(row % 6), f"a film {row}", f"a film {row + row % 6}") for row in range(60)]
+        write_tsv(folder / f"{name}.tsv", scored)
     answers = [{"text": "film", "answer_start": 4}]
     paragraphs = [
         {"context": f"the film {number}", "qas": [{"question": "was", "answers": answers}]} for number in range(40)
@@ -140,7 +143,7 @@ def expanded(line: str, folder: Path) -> list[str]:
 def test_every_command_is_accepted(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that train are only checked; all others run."""
     words = expanded(line, here)
-    if words[0] in ("run", "export") and not {"--help", "--cfg"} & set(words):
+    if words[0] in ("run", "search", "export") and not {"--help", "--cfg"} & set(words):
         if words == ["run"] or "-m" in words:
             words += ["data=files", "data.train=my/train.tsv", "teacher.model=my/teacher"]
         words.append("--cfg")

@@ -67,12 +67,7 @@ def search(
     Raises RecipeError, before any training, for settings that cannot be used and a speed that no candidate has.
     """
     console = console or Console(stderr=True)
-    faults = [fault.under("target") for fault in all_faults(target)]
-    faults += [fault.under("search") for fault in all_faults(settings)]
-    if base.alone:
-        faults.append(Fault("student", None, "is its own teacher, and a search needs one to learn from"))
-    if faults:
-        raise RecipeError(faults)
+    refuse_faults(base, target, settings)
     base = replace(base, recipe="search")
     checked = check(replace(base, output=None, name=None), say=lambda text: _say(console, text))
     if checked.weights is None:
@@ -83,6 +78,16 @@ def search(
     with _folder(base, which, command, target) as (folder, report):
         work = _Work(base, target, settings, checked, console, folder, report)
         return work.carry_out()
+
+
+def refuse_faults(base: Recipe, target: SearchTarget, settings: Search) -> None:
+    """Raise RecipeError with all that is wrong with a search's own settings."""
+    faults = [fault.under("target") for fault in all_faults(target)]
+    faults += [fault.under("search") for fault in all_faults(settings)]
+    if base.alone:
+        faults.append(Fault("student", None, "is its own teacher, and a search needs one to learn from"))
+    if faults:
+        raise RecipeError(faults)
 
 
 class _Work:

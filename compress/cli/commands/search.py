@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from compress.cli.parser import WORDS, Parser
+from compress.cli.running import DRY, show
 from compress.starting import stopping_at_once
 
 SEARCH = """\
@@ -40,10 +41,11 @@ MISSED = 3  # exit code of a search whose target no trial met
 
 def parser() -> Parser:
     """Return the options."""
-    options = Parser("search", "WORD …", "Find the student that has a speed, or keeps an accuracy.", SEARCH)
+    options = Parser("search", "WORD … [--cfg]", "Find the student that has a speed, or keeps an accuracy.", SEARCH)
     options.add_completed(
         WORDS, "words", nargs="*", metavar="WORD", help="target.NAME=VALUE, search.NAME=VALUE, or as for compress run"
     )
+    options.add_argument(*DRY, action="store_true", help="check, print what all trials share, run nothing")
     return options
 
 
@@ -56,9 +58,12 @@ def main(argv: Sequence[str]) -> int:
 
         from compress.cli.search import searching
         from compress.report.table import print_report
-        from compress.search.search import search
+        from compress.search.search import refuse_faults, search
 
     recipe, target, settings = searching(options.words)
+    if options.cfg:
+        refuse_faults(recipe, target, settings)
+        return show(recipe)
     found = search(recipe, target, settings, shlex.join(["compress", "search", *options.words]))
     if found.run is not None:
         print_report(found.run.report, Console())
