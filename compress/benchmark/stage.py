@@ -174,8 +174,7 @@ class Benchmark(Settings):
                     f"more than export.{artifact.name}.tolerance = {artifact.tolerance:g}."
                 )
             shipped[artifact.name] = logits
-            compared = {} if first.name == "student" else of_teacher
-            compared |= {} if itself else {"student": student}
+            compared = ({} if first.name == "student" else of_teacher) | ({} if itself else {"student": student})
             trained = bench.against_trained(artifact, logits)
             runs = runs_of(places, subject, reference, logits, student, bench, teacher_metric)
             artifacts.append(

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForTokenClassification
 
+from compress.benchmark import ways
 from compress.benchmark.figures import Entry
 from compress.benchmark.stage import Benchmark
 from compress.cli.main import main
@@ -156,8 +157,12 @@ def test_the_report_shows_the_devices_and_each_reason_once(finished: Path, capsy
     assert "counting, rounded" in [name for name, _ in grids(found)[1].rows]
 
 
-def test_nothing_is_measured_twice(finished: Path, counter: tuple[CountingDevice, CountingRuntime]) -> None:
+def test_nothing_is_measured_twice(
+    finished: Path, counter: tuple[CountingDevice, CountingRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine where nothing is noisy; what is would be measured once more."""
     _, runtime = counter
+    monkeypatch.setattr(ways, "_noisy", lambda entries: 0)
     before = len(runtime.loaded)
     files = {name: finished / f"{name}.tsv" for name in ("train", "validation", "test")}
     recipe(
