@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from compress.benchmark import ways
+from compress.benchmark.scores import ScoredRows
 from compress.benchmark.ways import Timing, latencies
 from compress.data.dataset import Dataset, Split
 from compress.pipeline.state import State
@@ -44,7 +45,7 @@ def test_noisy_timings_are_measured_once_more_when_they_are_found_and_the_quiete
 
     monkeypatch.setattr(ways, "_time_ways", made_up)
     for asked, number in zip(again, shown, strict=True):
-        found = latencies(CPU, {}, None, state, TIMING, {}, again=asked)  # type: ignore[arg-type]  # nothing is scored
+        found = latencies(CPU, {}, ScoredRows(state), state, TIMING, {}, again=asked)
         assert [entry["median_ms"] for entry in found["stages/teacher"]] == [number] * 2
     assert next(given, None) is None
 
