@@ -50,7 +50,8 @@ def asked(report: SearchReport) -> str:
 def frontier_of(report: SearchReport, *, narrow: bool = False) -> str:
     """Return the picture: each candidate's best trial, the teacher's forms, on validation rows."""
     points = [*_teacher(report), *_best(report)]
-    place = f"cpu, {report.machine.get('threads', 1)} thread(s), validation rows"
+    threads = report.machine.get("threads", 1)
+    place = f"cpu, {threads} thread{'s' if threads != 1 else ''}, validation rows"
     return picture("frontier", points, report.metric, place, narrow=narrow)
 
 

@@ -289,17 +289,18 @@ class _Work:
     def _verdict(self, winner: Winner) -> tuple[bool, str]:
         """Return whether the target is met on test rows, and a sentence on each part of it."""
         parts: list[tuple[bool, str]] = []
-        target = self.target
+        target, ms, speedup, keeps = self.target, winner.ms, winner.speedup, winner.keeps
         if target.latency_ms is not None:
-            parts.append((winner.ms is not None and winner.ms <= target.latency_ms,
-                          f"{_number(winner.ms)} ms of {target.latency_ms:g}"))  # fmt: skip
+            words = f"{_number(ms)} ms per row, {target.latency_ms:g} asked for"
+            parts.append((ms is not None and ms <= target.latency_ms, words))
         if target.speedup is not None:
-            parts.append((winner.speedup is not None and winner.speedup >= target.speedup,
-                          f"{_number(winner.speedup)}× the teacher's speed of {target.speedup:g}×"))  # fmt: skip
+            words = f"{_number(speedup)}× as fast as the teacher, {target.speedup:g}× asked for"
+            parts.append((speedup is not None and speedup >= target.speedup, words))
         if target.keep is not None:
-            bound = "" if winner.keeps_at_least is None else f", at least {winner.keeps_at_least:.1%} (95 % bound)"
-            parts.append((winner.keeps is not None and winner.keeps >= target.keep,
-                          f"{_percent(winner.keeps)} kept of {target.keep:.1%} asked for{bound}"))  # fmt: skip
+            least = winner.keeps_at_least
+            bound = "" if least is None else f" (95 % bound: at least {least:.1%})"
+            words = f"{_percent(keeps)} of the teacher's metric kept{bound}, {target.keep:.1%} asked for"
+            parts.append((keeps is not None and keeps >= target.keep, words))
         met = all(ok for ok, _ in parts)
         details = "; ".join(words for _, words in parts)
         kept = "" if target.keep is not None else f" It keeps {_percent(winner.keeps)} of the teacher's metric."
