@@ -86,7 +86,6 @@ class SearchReport(Struct, kw_only=True):
     free: list[FreeLunch] = []
     trials: list[TrialEntry] = []
     finalists: list[Finalist] = []
-    importances: dict[str, float] = {}
     winner: Winner | None = None
     verdict: str = ""
     met: bool | None = None

@@ -207,7 +207,7 @@ class _Work:
         def metric(trial: Trial, cycles: int) -> float:
             _say(
                 self.console,
-                f"trial {study.begun + 1} of {self.settings.trials}: {trial.candidate.name}, {trial.way}, learning "
+                f"trial {study.ended + 1} of {self.settings.trials}: {trial.candidate.name}, {trial.way}, learning "
                 f"rate {trial.learning_rate:.2g}, cycle {cycles} of {self.settings.cycles}",
                 bold=True,
             )
@@ -220,7 +220,6 @@ class _Work:
         finally:
             self.report.trials = [_entry(tried) for tried in study.tried()]
             self._write()
-        self.report.importances = study.importances()
 
     def _metric(self, trial: Trial, cycles: int, seed: int, taught: State, scores: ScoredRows) -> float:
         """Return the main metric, on validation rows, of the student of a trial; all trials have one teacher."""

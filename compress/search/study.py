@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "journal.log"
-STARTUP = 8  # trials before the sampler uses what it has learned; those that are proposed below come first
+STARTUP = 8  # trials before the sampler uses what it has learned
 CANDIDATE, WAY, RATE = "candidate", "way", "learning_rate"
 METRICS, SECONDS = "metrics", "seconds"  # attributes of a trial
 
@@ -79,7 +79,6 @@ class Study:
             )  # fmt: skip
         self._complete, self._pruned = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
         self._fail, self._running = optuna.trial.TrialState.FAIL, optuna.trial.TrialState.RUNNING
-        self._waiting = optuna.trial.TrialState.WAITING
         if not self._study.trials:
             self._propose()
         for interrupted in self._study.get_trials(deepcopy=False, states=(self._running,)):
@@ -87,26 +86,23 @@ class Study:
             self._study.enqueue_trial(interrupted.params)  # its finished cycles are in the cache
 
     def _propose(self) -> None:
-        """Put what has proved itself first: every candidate's first way, the most accurate candidates before others."""
+        """Let every candidate be tried once, in its first way, before the sampler proposes anything."""
         for choice in self.choices.values():
-            self._study.enqueue_trial(_params(choice.candidate, choice.ways[0], choice.candidate.rate))
+            way, rate = _names(choice)
+            first = {CANDIDATE: choice.candidate.name, way: choice.ways[0], rate: choice.candidate.rate}
+            self._study.enqueue_trial(first)
 
     @property
-    def begun(self) -> int:
+    def ended(self) -> int:
         """How many trials have ended."""
         return len(self._study.get_trials(deepcopy=False, states=(self._complete, self._pruned)))
-
-    @property
-    def seconds(self) -> float:
-        """What the trials have taken, those of earlier processes too."""
-        return sum(float(trial.user_attrs.get(SECONDS, 0)) for trial in self._study.get_trials(deepcopy=False))
 
     def run(self, trials: int, cycles: int, metric: Callable[[Trial, int], float], go_on: Callable[[], bool]) -> None:
         """Try until ``trials`` have ended, or ``go_on`` says no, which is asked before every cycle.
 
         ``metric(trial, n)`` is that of a trial after ``n`` cycles, on validation rows.
         """
-        while self.begun < trials and go_on():
+        while self.ended < trials and go_on():
             asked = self._study.ask()
             trial, ms = self._suggested(asked)
             started = time.perf_counter()
@@ -139,35 +135,20 @@ class Study:
             if trial.user_attrs.get(METRICS) and trial.state != self._fail
         ]  # fmt: skip
 
-    def importances(self) -> dict[str, float]:
-        """Return the share of the differences that each setting explains (fANOVA); empty for too few trials."""
-        optuna = optuna_module()
-        if len(self._study.get_trials(deepcopy=False, states=(self._complete, self._pruned))) < STARTUP:
-            return {}
-        try:
-            return dict(optuna.importance.get_param_importances(self._study, params=[CANDIDATE]))
-        except (ValueError, RuntimeError):  # all trials are equally good
-            return {}
-
     def _suggested(self, asked: optuna.Trial) -> tuple[Trial, float]:
-        name = asked.suggest_categorical(CANDIDATE, list(self.choices))
-        choice = self.choices[name]
-        kind = _kind(choice.candidate)
-        asked.suggest_categorical(f"{WAY}_{kind}", list(choice.ways))
-        asked.suggest_float(f"{RATE}_{kind}", *choice.candidate.rates, log=True)
+        choice = self.choices[asked.suggest_categorical(CANDIDATE, list(self.choices))]
+        way, rate = _names(choice)
+        asked.suggest_categorical(way, list(choice.ways))
+        asked.suggest_float(rate, *choice.candidate.rates, log=True)
         return self._read(asked.params)
 
     def _read(self, params: dict[str, Any]) -> tuple[Trial, float]:
         choice = self.choices[params[CANDIDATE]]
-        kind = _kind(choice.candidate)
-        return Trial(choice.candidate, params[f"{WAY}_{kind}"], params[f"{RATE}_{kind}"]), choice.ms
+        way, rate = _names(choice)
+        return Trial(choice.candidate, params[way], params[rate]), choice.ms
 
 
-def _params(candidate: Candidate, way: str, rate: float) -> dict[str, Any]:
-    kind = _kind(candidate)
-    return {CANDIDATE: candidate.name, f"{WAY}_{kind}": way, f"{RATE}_{kind}": rate}
-
-
-def _kind(candidate: Candidate) -> str:
-    """Return what shares a space of ways and rates: a way that one layer lacks is one of a space of its own."""
-    return "layers" if candidate.layers > 1 else "layer" if candidate.layers else "words"
+def _names(choice: Choice) -> tuple[str, str]:
+    """Return the names of a candidate's way and rate, which candidates share that have the same ones to choose from."""
+    kind = f"{'layers' if choice.candidate.layers else 'words'}: {', '.join(choice.ways)}"
+    return f"{WAY} ({kind})", f"{RATE} ({kind})"
