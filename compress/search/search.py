@@ -42,7 +42,7 @@ from compress.search.result import (
 )
 from compress.search.settings import Search, SearchTarget
 from compress.search.speeds import TEACHER, Speed, Speeds, measured, own_forms
-from compress.search.study import Choice, EndedTrial, Study
+from compress.search.study import Choice, EndedTrial, Study, optuna_module
 from compress.settings import all_faults, plain
 
 PAGE = "search.html"
@@ -64,10 +64,12 @@ def search(
 ) -> Searched:
     """Find the student that reaches the target, or comes nearest, and run its recipe; interrupted, it resumes.
 
-    Raises RecipeError, before any training, for settings that cannot be used and a speed that no candidate has.
+    Raises RecipeError, before any training, for settings that cannot be used and a speed that no candidate has, and
+    MissingPackageError, before any work, where Optuna is not installed.
     """
     console = console or Console(stderr=True)
     refuse_faults(base, target, settings)
+    optuna_module()
     base = replace(base, recipe="search")
     checked = check(replace(base, output=None, name=None), say=lambda text: _say(console, text))
     if checked.weights is None:

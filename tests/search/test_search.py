@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from compress.cli.search import searching
 from compress.distill.stage import Distill
-from compress.errors import RecipeError
+from compress.errors import MissingPackageError, RecipeError
 from compress.models.auto import from_config
 from compress.models.loading import save_model
 from compress.run.recipe import Recipe
@@ -207,3 +208,11 @@ def test_the_words_of_a_search_are_typed() -> None:
     )
     assert (target.speedup, target.keep) == (10.0, 0.1)
     assert (settings.students, settings.minutes, recipe.seed) == (["bert", "cnn"], None, 7)
+
+
+def test_a_missing_package_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'compress-encoders\[search\]'"):
+        searched(tmp_path, SearchTarget(keep=0.6))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "search").exists()
