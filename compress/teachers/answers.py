@@ -100,7 +100,33 @@ class KeptAnswers:
 
 
 @dataclass(kw_only=True)
-class AnswerFile(BaseTeacher):
+class Answering(BaseTeacher):
+    """What all teachers have in common that only answer."""
+
+    words: dict[Any, list[str]] = field(
+        default_factory=dict, metadata={"open": True}
+    )  # the words that stand for each class, as {good: [good,positive]}; default: its name
+    rest: Rest = Rest.drop  # the probability of all other words: drop, or spread equally over the classes
+    missing: Missing = Missing.labels  # training rows without an answer: labels, leave_out, refuse
+    calibrate: bool = False  # divide logits by the temperature that fits labelled rows best
+    latency_ms: float | None = None  # milliseconds that the teacher takes for a row, for the report's tables
+    cost_per_1000: float | None = None  # what 1,000 rows cost, in a currency of your choice, for the report's tables
+
+    def __post_init__(self) -> None:
+        """Turn the keys of ``words`` into text as YAML writes them."""
+        self.words = {spelled(key): words for key, words in self.words.items()}
+
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Stated figures can be; nothing adds rows that have no answer."""
+        yield from at_least(self, "latency_ms", 0)
+        yield from at_least(self, "cost_per_1000", 0)
+        if added := list(known.group("augment")):
+            rule = f"has no answers to the rows that augment adds ({', '.join(added)})"
+            yield Fault("", None, rule, "Leave out augment, or have those rows answered and give them as data.")
+
+
+@dataclass(kw_only=True)
+class AnswerFile(Answering):
     """Read the teacher's answers from a file: probabilities, logits, words, or a language model's likeliest words.
 
     Rows are Parquet, JSONL, CSV or TSV, with a column for each class or one column that holds them all; or a NumPy
@@ -118,41 +144,23 @@ class AnswerFile(BaseTeacher):
         AnswerForm.auto
     )  # what the numbers are, or logprobs of words, or words; auto: as names and numbers show
     classes: list[str] = field(default_factory=list)  # in the order of the file's numbers; default: the data's order
-    words: dict[Any, list[str]] = field(
-        default_factory=dict, metadata={"open": True}
-    )  # the words that stand for each class, as {good: [good,positive]}; default: its name
-    rest: Rest = Rest.drop  # the probability of all other words: drop, or spread equally over the classes
     several: bool = False  # rows with the same id or text are several answers to one row, which are averaged
     weigh: bool = True  # rows whose several answers differ count less
-    missing: Missing = Missing.labels  # training rows without an answer: labels, leave_out, refuse
-    calibrate: bool = False  # divide logits by the temperature that fits labelled rows best
-    latency_ms: float | None = None  # milliseconds that the teacher takes for a row, for the report's tables
-    cost_per_1000: float | None = None  # what 1,000 rows cost, in a currency of your choice, for the report's tables
-
-    def __post_init__(self) -> None:
-        """Turn the keys of ``words`` into text as YAML writes them."""
-        self.words = {spelled(key): words for key, words in self.words.items()}
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """Files are there, stated figures can be; nothing adds rows that the file cannot know."""
+        """Files are there, and what is said of them fits."""
+        yield from super().faults(known)
         if not self.file:
             yield Fault("file", None, "needs a file", "For example teacher.file=answers.jsonl.")
         for name, path in self._files():
             if fault := _path_fault(path):
                 yield Fault(name, path, *fault)
-        yield from at_least(self, "latency_ms", 0)
-        yield from at_least(self, "cost_per_1000", 0)
         if repeated := next((name for name in self.classes if self.classes.count(name) > 1), None):
             yield Fault("classes", list(self.classes), f"names {repeated!r} twice")
         if len(self.keys) > 2:
             yield Fault("keys", list(self.keys), "must be one column, or two for pairs of texts")
         if self.column is not None and self.column.count("*") > 1:
             yield Fault("column", self.column, "must have one * at most, for the name of the class")
-        if added := list(known.group("augment")):
-            rule = f"has no answers to the rows that augment adds ({', '.join(added)})"
-            yield Fault(
-                "file", self.file, rule, "Leave out augment, or have those rows answered and give them as data."
-            )
         if known.reading and known.data is not None and not any(self.faults()):
             yield from self._unlearned(known, known.data)
 
@@ -188,19 +196,22 @@ class AnswerFile(BaseTeacher):
         record = self.record("teacher", notes=notes, details=details)
         return replace(state, data=data).with_teacher(record, kept)
 
+    def reading(self, data: Dataset) -> Reading:
+        """Return how the fields of the file are read."""
+        return Reading(
+            match=self.match, keys=tuple(self.keys), column=self.column, form=self.form, classes=tuple(self.classes),
+            words=tuple((name, tuple(words)) for name, words in self.words.items()),
+            names=tuple(data.label_map.items()), rest=self.rest, several=self.several,
+        )  # fmt: skip
+
     def _table(self, data: Dataset) -> Table:
         if data.task.by_token or data.task.apart or data.train.grouped:
             raise ModelError(
                 f"{self.file}: answers in a file are classes, sets of labels or scores, one for each row, and those of "
                 f"the task {data.task.name} are not. Name a teacher that is a model."
             )
-        reading = Reading(
-            match=self.match, keys=tuple(self.keys), column=self.column, form=self.form, classes=tuple(self.classes),
-            words=tuple((name, tuple(words)) for name, words in self.words.items()),
-            names=tuple(data.label_map.items()), rest=self.rest, several=self.several,
-        )  # fmt: skip
         files = {"train" if name == "file" else name: path for name, path in self._files()}
-        return read_table(files, reading, data.task, dict(data.records))
+        return read_table(files, self.reading(data), data.task, dict(data.records))
 
     def _kept(self, data: Dataset) -> KeptAnswers:
         """Return the answers as they are learned; raises ModelError where they are of no use."""
