@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -116,6 +116,10 @@ class Answering(BaseTeacher):
         """Turn the keys of ``words`` into text as YAML writes them."""
         self.words = {spelled(key): words for key, words in self.words.items()}
 
+    def class_names(self) -> Sequence[str]:
+        """Return the classes that have words."""
+        return list(self.words)
+
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Stated figures can be; nothing adds rows that have no answer."""
         yield from at_least(self, "latency_ms", 0)
@@ -167,13 +171,17 @@ class AnswerFile(Answering):
     def _unlearned(self, known: Known, data: Dataset) -> Iterator[Fault]:
         """Yield why rows without an answer would be learned by nothing."""
         distill = known.stages.get("distill")
-        if self.missing is not Missing.labels or distill is None:
+        if self.missing is not Missing.labels or distill is None or "training" in data.answered:
             return
         losses = getattr(distill, "losses", {}).values()
         rows = int((self._table(data).find(data.train) < 0).sum())
         if rows and not any(loss.weight > 0 and not loss.needs_teacher for loss in losses):
             rule = f"has {counted(rows, 'training row')} to learn by their labels, and no loss reads labels"
             yield Fault("missing", self.missing.value, rule, "Add the loss hard, or set teacher.missing=leave_out.")
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes of the file's numbers, or those that have words."""
+        return self.classes or super().class_names()
 
     def _files(self) -> Iterator[tuple[str, str]]:
         """Yield (setting, path)."""
@@ -240,16 +248,22 @@ class AnswerFile(Answering):
 
     def _learned(self, kept: KeptAnswers, data: Dataset) -> Dataset:
         """Return the data without rows that have no answer, where they cannot be learned or are not to be."""
-        train, unlabelled = data.train, data.unlabelled
-        if self.missing is Missing.leave_out:
-            train = _answered(kept, train)
+        splits, unlabelled = _splits(data), data.unlabelled
+        learned = [*data.answered, *(["training"] if self.missing is Missing.leave_out else [])]
+        for name in learned:
+            splits[name] = _answered(kept, splits[name])
+            if not len(splits[name]):
+                raise ModelError(
+                    f"{self.file}: has no answer to a {name} row. Have them answered, or give labelled rows."
+                )
         if unlabelled is not None:
             unlabelled = _answered(kept, unlabelled)
-        if not len(train):
-            raise ModelError(f"{self.file}: has no answer to a training row. Set teacher.missing=labels.")
-        if train is data.train and unlabelled is data.unlabelled:
+        if unlabelled is data.unlabelled and not learned:
             return data
-        return replace(data, train=train, unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None)
+        return replace(
+            data, train=splits["training"], validation=splits["validation"], test=splits["test"],
+            unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None,
+        )  # fmt: skip
 
     def _coverage(self, kept: KeptAnswers, data: Dataset) -> dict[str, tuple[int, int]]:
         return {name: (int((kept.table.find(rows) >= 0).sum()), len(rows)) for name, rows in _splits(data).items()}
@@ -284,12 +298,13 @@ class AnswerFile(Answering):
         notes = [self._covered(coverage)]
         missing = coverage["training"][1] - coverage["training"][0]
         if missing:
-            how = "left out" if self.missing is Missing.leave_out else "learned by their labels alone"
+            lost = self.missing is Missing.leave_out or "training" in data.answered
+            how = "left out" if lost else "learned by their labels alone"
             notes.append(f"{counted(missing, 'training row')} without an answer are {how}")
         unlabelled = coverage.get("unlabelled", (0, 0))
         if lost := unlabelled[1] - unlabelled[0]:
             notes.append(f"{counted(lost, 'unlabelled row')} without an answer are left out")
-        if coverage["test"][0] < coverage["test"][1]:
+        if coverage["test"][0] < coverage["test"][1] and "test" not in data.answered:
             notes.append("it is not measured: not every test row has an answer")
         agreement = {}
         for name in ("training", "validation", "test"):
@@ -373,7 +388,7 @@ def _suspects(kept: KeptAnswers, data: Dataset) -> Iterator[Suspect]:
     """Yield the rows whose label looks wrong, the surest first within each split."""
     for name in ("training", "validation", "test"):
         rows = _answered(kept, _splits(data)[name])
-        if rows.labels is None or not len(rows):
+        if rows.labels is None or not len(rows) or name in data.answered:
             continue
         logits = kept.of(rows)
         for row in data.task.mislabelled(logits, rows.labels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,6 +48,10 @@ class BaseTeacher(Stage):
     def inspect(self, data: Dataset) -> Inspection:
         """Return what is known of it and how it numbers the labels; raises ModelError where it cannot be used."""
         raise NotImplementedError(type(self).__name__)
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes that it knows before any row is read, as it calls them; none where rows must say it."""
+        return ()
 
     def fields(self, state: State) -> Mapping[str, Mapping[str, Any]] | None:
         """Return what a file of answers is to hold of each row, by its id; None: its logits.

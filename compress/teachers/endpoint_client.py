@@ -284,8 +284,9 @@ def replies(client: Client, prompts: Sequence[str], at_once: int) -> Iterator[tu
                 return
             try:
                 done.put((prompt, client.ask(prompt, stop)))
-            except Exception as error:
+            except Exception as error:  # the first one ends the others, of which nobody takes the answers then
                 done.put((prompt, error))
+                stop.set()
 
     for _ in range(min(at_once, len(prompts))):
         threading.Thread(target=work, daemon=True).start()
