@@ -23,7 +23,7 @@ from compress.wording import counted, shortened
 
 LONGEST_BODY = 2**24  # bytes of an answer that are read
 LONGEST_PAUSE = 300.0  # seconds between two attempts, at most
-WORTH_SAYING = 10.0  # seconds of a pause that the user is told of
+WORTH_SAYING = 10.0  # seconds of a pause that is reported
 QUOTED = 200  # characters of a server's own words in a message
 WRONG_ROW = (400, 413, 422)  # statuses that refuse one request; where others are answered, it is the row's fault
 PASSING = (408, 425, 429)  # statuses that may pass, as all from 500 on
@@ -269,7 +269,7 @@ def _listed(logprobs: Any, api: Api) -> list[Entry]:
 
 
 def replies(client: Client, prompts: Sequence[str], at_once: int) -> Iterator[tuple[str, Reply]]:
-    """Yield each prompt with its reply, as they come, with some requests at once; raises ModelError.
+    """Yield each prompt with its reply in the order of the replies, some requests at once; raises ModelError.
 
     Threads that wait for a server do not keep the program from ending.
     """
