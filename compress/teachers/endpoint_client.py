@@ -262,10 +262,10 @@ def _listed(logprobs: Any, api: Api) -> list[Entry]:
             raise _NoLogprobs
         first = logprobs["content"][0]
         pairs = [(entry["token"], entry["logprob"]) for entry in first.get("top_logprobs") or [first]]
-    entries = [{"token": str(token), "logprob": float(logprob)} for token, logprob in pairs]
-    if any(math.isnan(entry["logprob"]) for entry in entries):
+    entries = [(str(token), float(logprob)) for token, logprob in pairs]
+    if any(math.isnan(logprob) for _, logprob in entries):
         raise ValueError("not a number")
-    return [entry for entry in entries if math.isfinite(entry["logprob"])]
+    return [{"token": token, "logprob": logprob} for token, logprob in entries if math.isfinite(logprob)]
 
 
 def replies(client: Client, prompts: Sequence[str], at_once: int) -> Iterator[tuple[str, Reply]]:
