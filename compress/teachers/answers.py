@@ -298,8 +298,8 @@ class AnswerFile(Answering):
         notes = [self._covered(coverage)]
         missing = coverage["training"][1] - coverage["training"][0]
         if missing:
-            lost = self.missing is Missing.leave_out or "training" in data.answered
-            how = "left out" if lost else "learned by their labels alone"
+            unlearned = self.missing is Missing.leave_out or "training" in data.answered
+            how = "left out" if unlearned else "learned by their labels alone"
             notes.append(f"{counted(missing, 'training row')} without an answer are {how}")
         unlabelled = coverage.get("unlabelled", (0, 0))
         if lost := unlabelled[1] - unlabelled[0]:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
@@ -268,7 +268,7 @@ def _listed(logprobs: Any, api: Api) -> list[Entry]:
     return [{"token": token, "logprob": logprob} for token, logprob in entries if math.isfinite(logprob)]
 
 
-def replies(client: Client, prompts: Sequence[str], at_once: int) -> Iterator[tuple[str, Reply]]:
+def replies(client: Client, prompts: Sequence[str], at_once: int) -> Generator[tuple[str, Reply], None, None]:
     """Yield each prompt with its reply in the order of the replies, some requests at once; raises ModelError.
 
     Threads that wait for a server do not keep the program from ending.
