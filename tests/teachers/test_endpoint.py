@@ -17,6 +17,7 @@ from compress.errors import ModelError
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.settings import all_faults
+from compress.teachers.answer_values import Rest
 from compress.teachers.answers import AnswerFile, KeptAnswers, Missing
 from compress.teachers.endpoint import Endpoint
 from compress.teachers.endpoint_client import Api, Pace, pause
@@ -96,7 +97,7 @@ def test_what_was_answered_before_a_failure_is_kept_and_asked_never_again(
     assert sorted(served.prompts() + answered) == sorted({*served.prompts(), *answered})
     assert len({*served.prompts(), *answered}) == len(texts(data))
     served.requests = []
-    asked(endpoint(served, rest="spread", words={"good": ["Good"]}), data, tmp_path)  # read otherwise, asked alike
+    asked(endpoint(served, rest=Rest.spread, words={"good": ["good", "great"]}), data, tmp_path)
     assert served.requests == []
 
 
