@@ -103,6 +103,7 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
     assert check(again).data.fingerprint == said["dataset"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_saved_student_can_be_trained_for_int8_too(world: Path) -> None:
     made = recipe_for(str(world / "run"), ["quantize=[qat]", f"cache={world / 'cache'}", "output=out", *QUICK])
     learned = QuantizationAware(epochs=0.5, agreement=0.5)

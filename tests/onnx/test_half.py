@@ -143,7 +143,9 @@ def with_large_states(folder: Path, factor: float) -> tuple[Path, list[str]]:
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("factor", [3e6, 3e8])  # products leave fp16's range; and then weights, too
+@pytest.mark.parametrize(
+    "factor", [pytest.param(3e6, marks=pytest.mark.slow), 3e8]
+)  # products leave fp16's range; and weights
 def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path, source: Path) -> None:
     path, wide = with_large_states(tmp_path, factor)
     assert wide

@@ -102,6 +102,7 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     assert stage_of(tmp_path, "speed")["details"]["measured_speedup"] == stage["details"]["measured_speedup"]
 
 
+@pytest.mark.slow
 def test_a_latency_between_the_least_and_what_it_takes_is_kept_by_the_table(
     tmp_path: Path, files: dict[str, Path], teacher_folder: Path
 ) -> None:

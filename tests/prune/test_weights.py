@@ -213,10 +213,7 @@ def finished(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in {"magnitude", "movement", "lottery"} else pytest.param(name, marks=pytest.mark.slow)
-        for name in METHODS
-    ],
+    [name if name in {"movement", "lottery"} else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
 )
 def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(
     name: str, finished: Finished

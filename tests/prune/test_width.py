@@ -410,6 +410,7 @@ def test_onnx_says_the_same_as_a_narrow_model(family: str, tmp_path: Path) -> No
     torch.testing.assert_close(torch.from_numpy(said), observe(model, batch).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, files: dict[str, Path]) -> None:
     losses = {
         "soft": SoftTargets(),

@@ -252,7 +252,7 @@ WHOLE: dict[str, tuple[EmbeddingStudent, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", ["bilstm", pytest.param("cnn", marks=pytest.mark.slow), "static"])
 def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     save_tiny(tmp_path / "teacher")
     student, rate = WHOLE[name]
