@@ -44,7 +44,7 @@ class SharedWords:
 
     Word 0 is the special token before the first text, such as [CLS]. The others are the smallest parts of the texts
     that both cut out: pieces belong to one word where they have a character in common. White space, other special
-    tokens, and what one of the two has cut off belong to no word.
+    tokens, and what either has cut off belong to no word.
     """
 
     student: WordNumbers
