@@ -17,7 +17,7 @@ from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
-from compress.models.shared_words import SharedWords
+from compress.models.shared_words import AlignedWords
 from compress.tasks.base import Task
 from compress.tasks.registry import task_of_config
 from compress.train import Objective
@@ -56,7 +56,7 @@ class Distillation(Objective):
         layers: Pairs = (),
         layer_drop: float = 0.0,
         task: Task | None = None,
-        words: SharedWords | None = None,
+        words: AlignedWords | None = None,
     ) -> None:
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers

@@ -34,7 +34,7 @@ from compress.models.device import device
 from compress.models.evaluate import main_metric, predict_rows, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
-from compress.models.shared_words import SharedWords, shared_words
+from compress.models.shared_words import AlignedWords, shared_words
 from compress.models.tokenizer import same_tokens
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
@@ -313,7 +313,7 @@ class Distill(Training):
 
     def words(
         self, student: PreTrainedModel, rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
-    ) -> SharedWords | None:
+    ) -> AlignedWords | None:
         """Return the words by which layers are compared; None where tokens are compared one by one, or nothing is.
 
         ``tokenizers`` are the student's and the teacher's, ``most`` the tokens at which each cuts a row.
@@ -333,7 +333,7 @@ class Distill(Training):
         passes: float,
         notes: list[str],
         task: Task | None = None,
-        words: SharedWords | None = None,
+        words: AlignedWords | None = None,
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 

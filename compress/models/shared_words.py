@@ -39,7 +39,7 @@ class WordNumbers:
 
 
 @dataclass(frozen=True)
-class SharedWords:
+class AlignedWords:
     """The words of rows, by the tokens of a student and of its teacher.
 
     Word 0 is the special token before the first text, such as [CLS]. The others are the smallest parts of the texts
@@ -56,7 +56,7 @@ class SharedWords:
         return float((self.student.flat >= 0).mean())
 
 
-def shared_words(rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]) -> SharedWords:
+def shared_words(rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]) -> AlignedWords:
     """Return the words of rows that a student's and a teacher's tokenizer share.
 
     ``most`` are the tokens at which each cuts a row.
@@ -79,7 +79,7 @@ def shared_words(rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
                 ends[side] += len(numbers)
                 offsets[side].append([ends[side]])
     student, teacher = (WordNumbers(*(part.mapped() for part in own)) for own in zip(flat, offsets, strict=True))
-    return SharedWords(student, teacher)
+    return AlignedWords(student, teacher)
 
 
 def _numbered(texts: Sequence[str], encodings: Sequence[Any]) -> list[Array]:
