@@ -336,6 +336,11 @@ class AnswerSpans(Task):
         """Compare the main metric by a paired bootstrap over questions."""
         return self._difference(self.main_metric, self._sums(logits, labels), self._sums(others, labels))
 
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare two ways to train over seeds and questions."""
+        ways = [[self._sums(side, labels) for side in way] for way in (logits, others)]
+        return paired.of_seeds_in_sums(self.main_metric, ways, lambda sums: self._values(sums)[self.main_metric])
+
     def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
         """Return the differences on answerable and on unanswerable questions, where there are both."""
         if not self.unanswerable:
