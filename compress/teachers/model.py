@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import partial
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
-from compress.errors import Fault, MissingPackageError, ModelError
+from compress.errors import CompressError, Fault, MissingPackageError, ModelError
 from compress.families.registry import FAMILIES, principal_config
 from compress.hub_access import absent, looks_like_a_path
 from compress.known import NOTHING, Known
@@ -36,10 +36,12 @@ from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, nearest
 from compress.tasks.adoption import (
     Adoption,
+    OtherTaskRefusal,
     Refusal,
     adopted,
     check_mapping,
     has_head,
+    head_names,
     is_trained,
     own_names,
     rows_by_name,
@@ -140,6 +142,14 @@ class Teacher(BaseTeacher, Training):
             raise MissingPackageError(package, "demo", f"teacher.model={self.model}")
         return str(Path(spec.origin).parent / folder)
 
+    def class_names(self) -> Sequence[str]:
+        """Return the names of the outputs of `chosen`; none where it is not there, or has no names."""
+        try:
+            config = load_config(self.each()[self.chosen - 1].source(), trust_remote_code=self.trust_remote_code)
+        except (CompressError, IndexError):
+            return ()
+        return head_names(config)
+
     def inspect(self, data: Dataset) -> Inspection:
         """Return what is known of the model and how its head reads the data, without its weights.
 
@@ -219,6 +229,10 @@ class Teacher(BaseTeacher, Training):
         if adoption is not None and not data.task.any_encoder:
             check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
         else:
+            if data.answered and not data.task.any_encoder:
+                raise ModelError(
+                    f"{self.model}: must be fine-tuned ({why}), and no row has a label. Give labelled rows."
+                )
             refuse_unseen(data)
             if isinstance(config, EnsembleConfig):
                 raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned: {why}.")
@@ -245,11 +259,7 @@ class Teacher(BaseTeacher, Training):
             return adopted(config, data)[1], ""
         except Refusal as refusal:
             refuse_unseen(data)
-            raise ModelError(
-                f"{self.model} is a finished classifier that {refusal}. Map its labels to the "
-                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it again on these rows: "
-                "teacher.fine_tune=always."
-            ) from refusal
+            raise ModelError(f"{self.model} has a finished head that {refusal}. {_remedy(refusal)}") from refusal
 
     def _check_labels(self, config: Any, data: Dataset) -> None:
         """Raise ModelError where ``data.labels`` does not fit a model that is trained here."""
@@ -381,6 +391,19 @@ class Teacher(BaseTeacher, Training):
         if floor <= self.epochs:
             return outcome
         return f"{outcome} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"
+
+
+def _remedy(refusal: Refusal) -> str:
+    """Return what to do about a finished head that does not serve."""
+    if isinstance(refusal, OtherTaskRefusal):
+        return (
+            "Name a teacher of the data's task, or give this one a new head, trained on these rows: "
+            "teacher.fine_tune=always."
+        )
+    return (
+        "Map its labels to the data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it again on "
+        "these rows: teacher.fine_tune=always."
+    )
 
 
 def _numbered(member: Member, data: Dataset) -> Dataset:
