@@ -41,6 +41,7 @@ from compress.search.speeds import FORMS, TEACHER, Exported, Speed, Speeds, expo
 from compress.search.study import Choice, EndedTrial, Study, optuna_module
 from compress.search.verdict import unreachable, verdict
 from compress.settings import all_faults, plain
+from compress.teachers.standing_in import with_answers_as_labels
 
 RESERVED = 0.25  # share of the minutes that finalists and the finished run may take
 
@@ -129,7 +130,8 @@ class _Work:
         return self.before + time.monotonic() - self.started
 
     def carry_out(self) -> Searched:
-        state = self.base.teacher(State.begin(data=self.data, workshop=self.workshop, seed=self.base.seed))
+        begun = State.begin(data=self.data, workshop=self.workshop, seed=self.base.seed)
+        state = with_answers_as_labels(self.base.teacher(begun))
         scores = ScoredRows(state, state.data.validation)
         answers = scores.answers()
         if answers is None:
