@@ -53,7 +53,7 @@ class PlannedRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class PlannedWork:
     """What a stage does."""
 
     stage: str  # its name in the recipe
@@ -75,7 +75,7 @@ class Plan:
     student: Any = None  # configuration, as it is before any pruning
     recovery: Any = None  # the distillation, which trains again what was pruned
     added: int = 0  # rows that augmentations add, at most
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PlannedWork, ...] = ()
     stage: str = ""  # the one that is planned now
     known: dict[Any, Tokens] = field(default_factory=dict, compare=False, repr=False)
 
@@ -87,9 +87,17 @@ class Plan:
             self.known[key] = tokenize(rows, tokenizer, most)
         return self.known[key]
 
+    def bounded(self, since: Plan) -> Plan:
+        """Return the plan in which the trainings that came after ``since`` may not all take place, or end sooner."""
+        new = [
+            replace(step, training=None if step.training is None else replace(step.training, at_most=True))
+            for step in self.steps[len(since.steps) :]
+        ]
+        return replace(self, steps=(*since.steps, *new))
+
     def having(self, **what: Any) -> Plan:
         """Return the plan with one more step of the stage that is planned now."""
-        return replace(self, steps=(*self.steps, Step(stage=self.stage, **what)))
+        return replace(self, steps=(*self.steps, PlannedWork(stage=self.stage, **what)))
 
 
 def drawn(tokens: Tokens) -> int:

@@ -67,9 +67,10 @@ def _twins(recipe: Recipe, plan: Plan) -> Plan:
         size = distill.batch_size
         steps = -(-(data.transfer.count + plan.added) // size)
         twin = labels_only(distill, distill.epochs * steps / data.train.steps(size))
-        plan = replace(plan, stage="labels_only")
+        before = plan = replace(plan, stage="labels_only")
         for _ in range(twin.cycles):
             plan = twin.planned(plan, "labels_only", None)
+        plan = plan.bounded(before) if plan.added else plan
     if recipe.depths is not Depths.none and recipe.benchmark.depths_twin:
         plan = replace(plan, stage="twin without LayerDrop")
         for stage in recipe.twin_without_layer_drop():

@@ -7,16 +7,16 @@ from typing import Any
 
 from compress.families.forms.uneven import kept_heads, neurons
 from compress.families.registry import can_be_taken_apart
-from compress.pipeline.plan import Plan, Step, lengths
+from compress.pipeline.plan import Plan, PlannedWork, lengths
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.report.formats import MISSING, significant
 from compress.run.recipe import Recipe
-from compress.run.rehearsal import Cost, parameter_mib
+from compress.run.rehearsal import TrainingCost, parameter_mib
 from compress.student.layer_map import layer_pairs
 
 
-def rows_of(recipe: Recipe, plan: Plan, spent: Sequence[Cost | None]) -> list[dict[str, str]]:
+def rows_of(recipe: Recipe, plan: Plan, spent: Sequence[TrainingCost | None]) -> list[dict[str, str]]:
     """Return a row of the table for everything that a plan has, and for stages that train nothing."""
     mib = _sizes(recipe, plan)
     found: list[dict[str, str]] = []
@@ -40,7 +40,7 @@ def shapes_of(plan: Plan) -> Iterator[str]:
         yield "layers, student from teacher: " + ", ".join(f"{ours} from {theirs}" for ours, theirs in pairs)
 
 
-def totals_of(recipe: Recipe, plan: Plan, spent: Sequence[Cost | None]) -> Iterator[str]:
+def totals_of(recipe: Recipe, plan: Plan, spent: Sequence[TrainingCost | None]) -> Iterator[str]:
     """Yield what a plan comes to, and what is not in it."""
     known = [cost for cost in spent if cost is not None]
     seconds = sum(cost.seconds + cost.outputs_seconds for cost in known)
@@ -55,7 +55,7 @@ def totals_of(recipe: Recipe, plan: Plan, spent: Sequence[Cost | None]) -> Itera
     )
 
 
-def _row(step: Step, cost: Cost | None) -> dict[str, str]:
+def _row(step: PlannedWork, cost: TrainingCost | None) -> dict[str, str]:
     if step.added is not None:
         return _line(
             step.stage, f"{step.added.copies} copies of {step.added.of:,} rows", rows=f"≤ {step.added.at_most:,}"
@@ -94,7 +94,7 @@ def _sizes(recipe: Recipe, plan: Plan) -> Mapping[str, float]:
     }
 
 
-def _mib(step: Step, cost: Cost | None) -> float | None:
+def _mib(step: PlannedWork, cost: TrainingCost | None) -> float | None:
     """Return what a training leaves in the cache: the model, and the teacher's outputs."""
     if step.training is None:
         return None

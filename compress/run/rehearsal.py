@@ -32,7 +32,7 @@ WEIGHT = 4  # bytes of a number in fp32
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What a training takes."""
 
     seconds: float  # of its steps and of the validations between them
@@ -41,14 +41,14 @@ class Cost:
     outputs: Any = None  # what tells these outputs from others
 
 
-def costs(plan: Plan) -> list[Cost | None]:
+def costs(plan: Plan) -> list[TrainingCost | None]:
     """Return what each step of a plan takes; None for one that is not tried. Nothing is written.
 
     Outputs of the teacher count where they are first needed.
     """
-    known: dict[Any, Cost] = {}
+    known: dict[Any, TrainingCost] = {}
     kept: set[Any] = set()
-    found: list[Cost | None] = []
+    found: list[TrainingCost | None] = []
     for step in plan.steps:
         training = step.training
         if training is None or training.rehearsal is None:
@@ -64,7 +64,7 @@ def costs(plan: Plan) -> list[Cost | None]:
                 known[key] = _cost(training, training.rehearsal, plan)
         cost = known[key]
         if cost.outputs in kept:
-            cost = Cost(cost.seconds)
+            cost = TrainingCost(cost.seconds)
         elif cost.outputs is not None:
             kept.add(cost.outputs)
         found.append(cost)
@@ -76,7 +76,7 @@ def parameter_mib(config: Any) -> float:
     return sum(shape.numel() for shape in parameter_shapes(config).values()) * WEIGHT / MIB
 
 
-def _cost(training: PlannedTraining, rehearsal: Rehearsal, plan: Plan) -> Cost:
+def _cost(training: PlannedTraining, rehearsal: Rehearsal, plan: Plan) -> TrainingCost:
     settings, tokens = training.settings, training.tokens
     learner = nn.Module.to(from_config(training.learner), device()).train()
     teacher = None if training.teacher is None else nn.Module.to(from_config(training.teacher), device()).eval()
@@ -114,7 +114,7 @@ def _cost(training: PlannedTraining, rehearsal: Rehearsal, plan: Plan) -> Cost:
             outputs_seconds, outputs_mib = share * per_token * sum(widths), size * 1024
             outputs = str(training.teacher), theirs.fingerprint, str(sorted(map(str, rehearsal.wanted.items())))
     steps = training.steps * max(each, 0.0) * sum(sizes) / len(epoch)
-    return Cost(steps + _validations(training, learner, plan), outputs_seconds, outputs_mib, outputs)
+    return TrainingCost(steps + _validations(training, learner, plan), outputs_seconds, outputs_mib, outputs)
 
 
 def _validations(training: PlannedTraining, learner: PreTrainedModel, plan: Plan) -> float:

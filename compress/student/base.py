@@ -123,7 +123,10 @@ class Student(Stage):
         """From here on the student's tokens count, and what is trained is the student."""
         stem = self.stem(plan.data.task) if plan.teacher is None else plan.teacher
         tokenizer = self.tokenizer(plan.teacher_tokenizer, plan.data.train)
-        return replace(plan, student=self.config(stem), tokenizer=tokenizer)
+        config = self.config(stem)
+        if self.own_tokens and not self.trained:  # a small corpus may not have as many pieces as are asked for
+            config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+        return replace(plan, student=config, tokenizer=tokenizer)
 
     def notes(self) -> tuple[str, ...]:
         """Return notes about this architecture for the report; the first stage that trains it adds them."""

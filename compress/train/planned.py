@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compress.data.dataset import Split
 from compress.models.tokens import Tokens
 from compress.pipeline.plan import Plan, PlannedTraining, Rehearsal, drawn
 from compress.train.settings import Training
+
+if TYPE_CHECKING:
+    from compress.data.dataset import Split
 
 
 def planned(
