@@ -118,14 +118,15 @@ def _cost(training: PlannedTraining, rehearsal: Rehearsal, plan: Plan) -> Traini
 
 
 def _validations(training: PlannedTraining, learner: PreTrainedModel, plan: Plan) -> float:
-    """Return the seconds of answering the validation rows before a training and after each of its epochs."""
-    tokens = plan.tokens(plan.data.validation)
+    """Return the seconds of answering as many rows as validation has, before a training and after each epoch."""
+    tokens = training.tokens
     every = list(tokens.batches(ROWS))
     sizes = [_padded(tokens.lengths, batch) for batch in every]
     chosen = _spread(sizes)
     learner.eval()
     batches = [_placed(tokens.batch(every[place])) for place in chosen]
-    once = _seconds(partial(_answer, learner, ()), batches) / sum(sizes[place] for place in chosen) * sum(sizes)
+    each = _seconds(partial(_answer, learner, ()), batches) / sum(sizes[place] for place in chosen)
+    once = each * sum(sizes) * len(plan.data.validation) / max(1, tokens.rows)
     return once * (1 + math.ceil(training.settings.epochs))
 
 
