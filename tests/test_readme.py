@@ -93,6 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answers = [
         {"text": text, "answers": label} for seed, rows in ((1, 160), (2, 60)) for label, text in reviews(rows, seed)
     ]
+    (folder / "my" / "texts.txt").write_text("".join(f"{text}\n" for _, text in reviews(160, 1)))
     (folder / "my" / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     for name in ("classifier", "teacher", "student"):
         save_classifier(folder / "my" / name)
