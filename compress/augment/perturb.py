@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.augment import tagger
 from compress.augment.base import Augmentation, Texts, texts_of
-from compress.augment.words import Words, cut, joined, script_faults
+from compress.augment.words import Words, are_letters, cut, joined
 from compress.data.dataset import Split
 from compress.errors import Fault, ModelError
 from compress.known import NOTHING, Known
@@ -40,7 +40,7 @@ class Perturb(Augmentation):
     tagger: str = "english"  # parts of speech: english (packaged), an installed spaCy pipeline, or a folder
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """Rates are probabilities, something changes, texts have spaces between words, and there is a mask token."""
+        """Rates are probabilities, something changes, words have parts of speech, and there is a mask token."""
         yield from super().faults(known)
         rates = ("mask_rate", "replace_rate", "ngram_rate")
         for name in rates:
@@ -52,8 +52,11 @@ class Perturb(Augmentation):
             yield Fault(
                 "mask_rate", 0, "must be above 0, or another rate", "Without any change, copies equal their originals."
             )
-        if known.data is not None:
-            yield from script_faults(known.data)
+        if known.data is not None and self.replace_rate and are_letters(known.data):
+            rule = (
+                "draws words of the same part of speech, and letters of scripts without spaces between words have none"
+            )
+            yield Fault("replace_rate", self.replace_rate, rule, "Set it to 0.")
         if known.only_answers and self.mask_rate:
             rule = "needs the mask token of the teacher's tokenizer, and the teacher only answers"
             yield Fault("mask_rate", self.mask_rate, rule, "Set it to 0.")

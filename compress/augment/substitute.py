@@ -15,7 +15,7 @@ from compress.augment.base import Augmentation, Texts, texts_of
 from compress.augment.grammar import GRAMMAR
 from compress.augment.lexicon import read_synonyms
 from compress.augment.vectors import Vectors, read_vectors
-from compress.augment.words import cut, is_letters, joined, script_faults, written_as
+from compress.augment.words import cut, is_letters, joined, written_as
 from compress.data.dataset import Split
 from compress.errors import Fault
 from compress.files import hash_file
@@ -50,7 +50,7 @@ class Substitute(Augmentation):
     grammar: bool = False  # also replace English words of grammar (the, is, not), which the paper leaves
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """There is a source, the files exist, something is replaced, and texts have spaces between words."""
+        """There is a source, the files exist, and something is replaced."""
         yield from super().faults(known)
         yield from between(self, "rate", 0, 1, open_low=True)
         yield from at_least(self, "candidates", 1)
@@ -60,8 +60,6 @@ class Substitute(Augmentation):
             value = getattr(self, name)
             if value and not Path(value).expanduser().is_file():
                 yield Fault(name, value, "is not a file", "Name a file.")
-        if known.data is not None:
-            yield from script_faults(known.data)
 
     def look(self) -> None:
         """Raise ModelError or DataError if a source cannot be used."""

@@ -2,8 +2,8 @@
 
 White space separates words; punctuation at either end is a word of its own, so that
 "great!" is two words and "doesn't" one. Texts that are tokenised already ("does n't") stay the same.
-Handles, hashtags and links are kept whole. Scripts without spaces between words are not divided;
-`script_faults` refuses them.
+Handles, hashtags and links are kept whole. Of scripts without spaces between words, as Chinese, Japanese
+and Thai, each letter is a word, with the vowel signs and accents that belong to it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from compress.data.dataset import Dataset
-from compress.data.scripts import is_unsegmented
-from compress.errors import Fault
+from compress.data.scripts import is_unsegmented, unsegmented_places
 
 CLITICS = frozenset({"s", "m", "d", "t", "re", "ve", "ll"})  # of 's, 'm, … as words of their own
 KINDS = {"@": "handle", "#": "hashtag"}
@@ -73,15 +72,25 @@ def written_as(word: str, like: str) -> str:
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
 
 
-def script_faults(data: Dataset) -> Iterator[Fault]:
-    """Yield a fault if most training texts have no spaces between words: each text would count as one word."""
-    if is_unsegmented(data.train.texts) or (data.train.pairs is not None and is_unsegmented(data.train.pairs)):
-        rule = "changes words, and the training texts are in a script without spaces between words"
-        yield Fault("", None, rule, "Leave this augmentation out: it needs spaces between words.")
+def are_letters(data: Dataset) -> bool:
+    """Return whether the words of most training texts are letters, of scripts without spaces between words."""
+    return is_unsegmented(data.train.texts) or (data.train.pairs is not None and is_unsegmented(data.train.pairs))
 
 
 def _pieces(chunk: str) -> Iterator[str]:
-    """Yield the parts of a piece between white space: punctuation, the word, punctuation."""
+    """Yield the words of a piece between white space."""
+    start = 0
+    for begin, end in unsegmented_places(chunk):
+        yield from _spaced(chunk[start:begin])
+        yield chunk[begin:end]
+        start = end
+    yield from _spaced(chunk[start:])
+
+
+def _spaced(chunk: str) -> Iterator[str]:
+    """Yield the parts of what has no letters of such scripts: punctuation, the word, punctuation."""
+    if not chunk:
+        return
     letters = [place for place, character in enumerate(chunk) if character.isalnum()]
     if not letters:
         yield chunk

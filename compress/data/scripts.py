@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 MOSTLY = 0.5  # share of such letters from which texts count as unsegmented
 LOOKED_AT = 2000  # texts that are inspected
 
-_UNSEGMENTED = re.compile(
+UNSEGMENTED = (
     "[\u0e00-\u0eff"  # Thai, Lao
     "\u0f00-\u0fff"  # Tibetan
     "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Burmese
@@ -20,11 +21,25 @@ _UNSEGMENTED = re.compile(
     "\u2e80-\u2fdf\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f"  # Han, Bopomofo
     "\U00020000-\U0003fffd]"
 )
+"""A regular expression for a letter of such scripts, each of which counts as a word where words are needed."""
+_UNSEGMENTED = re.compile(UNSEGMENTED)
 
 
 def unsegmented_letters(text: str) -> int:
     """Return how many letters of a text belong to scripts without spaces between words."""
     return len(_UNSEGMENTED.findall(text))
+
+
+def unsegmented_places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each letter of such scripts begins and ends, with the vowel signs and accents that follow it."""
+    end = 0
+    for match in _UNSEGMENTED.finditer(text):
+        if match.start() < end:
+            continue
+        end = match.end()
+        while end < len(text) and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        yield match.start(), end
 
 
 def unsegmented_share(texts: Iterable[str]) -> float:

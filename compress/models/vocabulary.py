@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, Sequence, Split
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from compress.data.scripts import UNSEGMENTED
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
 from compress.models.segments import OfEmbeddings
@@ -110,8 +111,10 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
 def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> Any:
     """Return a tokenizer of whole words, cut and cleaned as ``tokenizer`` does before it looks for pieces.
 
-    Its vocabulary is the special tokens and the ``most`` most frequent words that occur ``at_least`` so often.
+    Of scripts without spaces between words, each letter is a word. Its vocabulary is the special tokens and the
+    ``most`` most frequent words that occur ``at_least`` so often.
     """
+    tokenizer = _dividing(tokenizer)
     counts = Counter(_words(tokenizer, texts))
     special = [tokenizer.convert_ids_to_tokens(number) for number in sorted(set(tokenizer.all_special_ids))]
     words = sorted(
@@ -120,6 +123,17 @@ def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> 
     words = special + [word for word in words[:most] if word not in special]
     vocabulary = {word: number for number, word in enumerate(words)}
     return with_model(tokenizer, {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}, special)
+
+
+def _dividing(tokenizer: Any) -> Any:
+    """Return the tokenizer, which divides scripts without spaces between words into letters, with their marks."""
+    letters = Split(Regex(UNSEGMENTED + r"\p{M}*"), "isolated")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.pre_tokenizer = letters if backend.pre_tokenizer is None else Sequence([backend.pre_tokenizer, letters])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names, **tokenizer.special_tokens_map,
+    )  # fmt: skip
 
 
 def wordless(longest: int) -> Any:

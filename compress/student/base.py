@@ -155,5 +155,5 @@ class Student(Stage):
 
         if self.reads_texts:
             made_with.append(state.data.train.fingerprint)
-        product = state.workshop.make(Kind("student", revision=1), made_with, work)
+        product = state.workshop.make(Kind("student", revision=2), made_with, work)
         return replace(state, student=Model.of(product), notes=self.notes())

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.augment.base import Augmentation
 from compress.augment.perturb import Perturb
 from compress.augment.substitute import Substitute
+from compress.augment.words import cut, joined
 from compress.benchmark import baselines
 from compress.benchmark.baselines import tfidf
 from compress.cli.main import main
@@ -82,12 +82,18 @@ def test_tfidf_of_texts_without_a_word_counts_characters() -> None:
     assert record.metrics["accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("augmentation", [Perturb(), Substitute(mlm="some/model")])
-def test_augmentations_of_words_refuse_texts_that_they_cannot_divide(augmentation: Augmentation) -> None:
-    (fault,) = augmentation.faults(Known(data=chinese(20)))
-    assert "without spaces between words" in fault.rule
+def test_letters_of_such_scripts_are_words_but_have_no_part_of_speech() -> None:
+    text = "这部电影good!很好 ดีมาก かな"
+    words = cut(text)
+    assert words.words == [*"这部电影", "good", "!", "很", "好", "ดี", "ม", "า", "ก", "か", "な"]
+    assert joined(words.words, words.gaps) == text
+    known = Known(data=chinese(20))
+    (fault,) = Perturb().faults(known)
+    assert (fault.setting, fault.remedy) == ("replace_rate", "Set it to 0.")
+    assert not list(Perturb(replace_rate=0).faults(known))
+    assert not list(Substitute(mlm="some/model").faults(known))
     split = Split(("a film", "another film"), labels=np.arange(2))
-    assert not list(augmentation.faults(Known(data=Dataset("films", Classification(("a", "b")), split, split, split))))
+    assert not list(Perturb().faults(Known(data=Dataset("films", Classification(("a", "b")), split, split, split))))
 
 
 def test_the_refusal_comes_before_any_work(
@@ -97,7 +103,7 @@ def test_the_refusal_comes_before_any_work(
     labels = [("bad", "good")[int(label)] for label in rows.train.known_labels]
     train = write_tsv(tmp_path / "train.tsv", list(zip(labels, rows.train.texts, strict=True)))
     words = [f"data.train={train}", f"teacher.model={teacher_folder}", "teacher.max_tokens=32", "augment=[perturb]"]
-    rest = ["benchmark.tokens=[8]", "augment.perturb.replace_rate=0", f"output={tmp_path / 'run'}"]
+    rest = ["benchmark.tokens=[8]", f"output={tmp_path / 'run'}"]
     assert main(["run", "--cfg", "data=files", *words, *rest]) == 2
     error = capsys.readouterr().err
-    assert "augment.perturb: changes words, and the training texts are in a script without spaces" in error
+    assert "augment.perturb.replace_rate = 0.1: draws words of the same part of speech, and letters of" in error

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
-from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, RobertaConfig
@@ -25,7 +25,7 @@ from compress.errors import ModelError
 from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
-from compress.models.vocabulary import used_pieces, with_pieces, with_rows
+from compress.models.vocabulary import of_words, used_pieces, with_pieces, with_rows
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
@@ -42,6 +42,20 @@ def shrunk(model: Any, tokenizer: Any, texts: tuple[str, ...], folder: Path) -> 
     with_rows(model, keep, smaller)
     save_model(model, smaller, folder)
     return load_model(folder), load_tokenizer(folder)
+
+
+def test_words_of_scripts_without_spaces_are_letters_whatever_the_tokenizer_does() -> None:
+    backend = Tokenizer(WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3}, unk_token="<unk>"))
+    backend.pre_tokenizer = Metaspace()
+    teacher = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    words = of_words(teacher, ["这部电影很好 good film", "这书 ดีมาก"], 100, 1)
+    assert words.convert_ids_to_tokens(words("这电影 good ดีก")["input_ids"]) == [
+        "▁", "这", "电", "影", "▁good", "▁", "ดี", "ก",
+    ]  # fmt: skip
+    again = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(words.backend_tokenizer.to_str()))
+    assert again("这电影 good ดีก")["input_ids"] == words("这电影 good ดีก")["input_ids"]
 
 
 def test_word_pieces_that_no_text_uses_go_and_the_answers_stay(tmp_path: Path) -> None:
