@@ -20,6 +20,7 @@ from compress.tasks.heads import MARK, NORMALIZED, POOLING
 from compress.tasks.judging import Head
 from compress.tasks.paired import Difference
 from compress.tasks.retrieval import RETRIEVAL, retrieval
+from compress.tasks.scored import Scored, correlations
 from compress.tasks.sentence_vectors import POOLINGS, AutoModelForSentenceVectors
 from compress.tasks.statistics import bootstrap
 from compress.tasks.vector_pairs import Pairs, cosines, pairs_of, same_nearest, unit
@@ -49,7 +50,7 @@ class VectorAdoption(Adoption):
 
 
 @dataclass(frozen=True)
-class SentenceVectors(Task):
+class SentenceVectors(Scored):
     """One vector per text. Rows of data are two texts and a score of how alike they are.
 
     A model reads single texts, so the rows of a split are texts. Labels are (texts, 4): the number of the row that a
@@ -57,8 +58,6 @@ class SentenceVectors(Task):
     Judged by one of `RETRIEVAL`, first texts are queries, second ones documents, and scores their relevance.
     """
 
-    low: float  # smallest and largest score of the training rows
-    high: float
     width: int = 0  # of the vectors; 0: the model is not known yet
     pooling: str = ""  # one of POOLINGS; empty: the model's own
     normalized: bool = True  # whether vectors have length 1
@@ -102,19 +101,6 @@ class SentenceVectors(Task):
         if is_score(label):
             return None
         return f"the score {shortened(label)!r} is not a finite number.", "Correct it, or remove the row."
-
-    @classmethod
-    def of_labels(cls, labels: Sequence[str]) -> Self:
-        """Return the task with the range of these scores; raises ValueError where one is not a finite number."""
-        values = [cls(0, 0).encode(label) for label in set(labels)]
-        return cls(min(values), max(values))
-
-    def encode(self, label: str) -> float:
-        """Return the score as a finite number; raises ValueError where it is none."""
-        value = float(str(label))
-        if not math.isfinite(value):
-            raise ValueError(label)
-        return value
 
     def encoded(self, codes: Sequence[float]) -> Array:
         """Return the scores (rows,)."""
@@ -282,8 +268,8 @@ class SentenceVectors(Task):
 
         def metrics(rows: Array | None) -> dict[str, float]:
             chosen = slice(None) if rows is None else rows
-            found = _correlations(whole[chosen], pairs.scores[chosen])
-            cuts = {width: _correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
+            found = correlations(whole[chosen], pairs.scores[chosen])
+            cuts = {width: correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
             return found | {f"spearman@{width}": values["spearman"] for width, values in cuts.items()}
 
         return metrics
@@ -321,7 +307,7 @@ class SentenceVectors(Task):
         sides = [(cosines(ours, pairs), cosines(theirs, pairs)) for ours, theirs in zip(logits, others, strict=True)]
 
         def value(found: Array, rows: Array) -> float:
-            return _correlations(found[rows], pairs.scores[rows])[self.main_metric]
+            return correlations(found[rows], pairs.scores[rows])[self.main_metric]
 
         def by_seed(rows: Array) -> Array:
             return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in sides])
@@ -340,13 +326,3 @@ class SentenceVectors(Task):
             return unit(features(given).toarray())
 
         return Baseline(kind=f"cosine of {features.kind}", parameters=0, logits=logits)
-
-
-def _correlations(scores: Array, labels: Array) -> dict[str, float]:
-    from scipy.stats import pearsonr, spearmanr
-
-    varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
-    return {
-        "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
-        "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
-    }
