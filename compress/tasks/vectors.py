@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +17,7 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, Refusal, is_trained
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import is_score, refuse_doubtful_labels
+from compress.tasks.functions import pairs_within
 from compress.tasks.heads import MARK, NORMALIZED, POOLING
 from compress.tasks.judging import Head
 from compress.tasks.paired import Difference
@@ -55,6 +57,7 @@ class SentenceVectors(Scored):
 
     A model reads single texts, so the rows of a split are texts. Labels are (texts, 4): the number of the row that a
     text is from, its place in it, 0 or 1, the score, and a number that equal texts share; all NaN for a text alone.
+    Rows of a group with the same first text are one: that text once, and every second text with its own score.
     Judged by one of `RETRIEVAL`, first texts are queries, second ones documents, and scores their relevance.
     """
 
@@ -204,6 +207,32 @@ class SentenceVectors(Scored):
         span = (self.high - low) or 1.0
         targets = ((pairs.scores - low) / span).clamp(0, 1).to(logits.dtype)
         return (functional.cosine_similarity(logits[pairs.first], logits[pairs.second], dim=-1) - targets) ** 2
+
+    def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
+        """Return how much larger the inner product of a query with one of its documents is than with another."""
+        pairs = pairs_of(labels)
+        products = (logits[pairs.first] * logits[pairs.second]).sum(-1)
+        first, second = pairs_within(labels[pairs.second, 0])
+        if differing:
+            kept = pairs.scores[first] != pairs.scores[second]
+            first, second = first[kept], second[kept]
+        return products[first] - products[second]
+
+    def relevant(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, documents, and which of these score above 0 for which; equal texts are one."""
+        pairs = pairs_of(labels)
+        (queries, asked), (documents, there) = (
+            np.unique(labels[places, 3].cpu().numpy(), return_inverse=True) for places in (pairs.first, pairs.second)
+        )
+        found = torch.zeros(len(queries), len(documents), dtype=torch.bool, device=labels.device)
+        positive = pairs.scores > 0
+        rows, columns = (torch.from_numpy(side).to(labels.device) for side in (asked, there))
+        found[rows[positive], columns[positive]] = True
+        places = [
+            torch.zeros(len(names), dtype=torch.long, device=labels.device).scatter_(0, numbers, own)
+            for names, numbers, own in ((queries, rows, pairs.first), (documents, columns, pairs.second))
+        ]
+        return places[0], places[1], found
 
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """One minus the cosine of both vectors of a text, mean over texts; a temperature has no effect."""

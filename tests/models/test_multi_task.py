@@ -181,8 +181,9 @@ def test_heads_of_every_kind_share_an_encoder_and_reload_alone_and_together(main
         with model.answering(name), again.answering(name):
             logits = observe(model, batch).logits
             assert task_of_config(model.config) == task_of_config(again.config) == task_of_config(alone.config) == task
-            assert torch.equal(observe(again, batch).logits, logits)
-        assert torch.equal(observe(alone, batch).logits, logits)
+            told = observe(again, batch).logits, observe(alone, batch).logits
+        for found in told:  # a product with one column rounds by where in memory its weights lie
+            torch.testing.assert_close(found, logits, rtol=1e-6, atol=1e-8)
         assert logits.shape == (3, *([batch["input_ids"].shape[1]] if task.by_token else []), task.outputs)
 
 
