@@ -20,10 +20,11 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, positive
-from compress.train import Objective, Training, fit
+from compress.train import Objective, Training, fit, planned
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -57,6 +58,13 @@ class SimCse(Training):
         if known.task is not None and not known.task.apart:
             rule = f"learns vectors of texts, and the labels are {known.task.predicts}"
             yield Fault("", None, rule, "Leave simcse out of prepare.")
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training, which reads every text twice."""
+        return planned(
+            plan, "SimCSE", Split(plan.data.transfer.texts), self, learner=plan.student, more=plan.added,
+            rehearsal=Rehearsal(objective=lambda student, *_: Contrast(student, self.temperature)),
+        )  # fmt: skip
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose vectors tell texts apart."""

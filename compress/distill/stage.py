@@ -25,9 +25,9 @@ from compress.distill.losses import (
 )
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
-from compress.distill.source import Keep, Taught, source_of
+from compress.distill.source import Keep, Taught, decided, source_of
 from compress.distill.sparsify import Masks, Sparsify
-from compress.distill.teacher_outputs import FromLogits
+from compress.distill.teacher_outputs import FromLogits, FromModel
 from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.known import NOTHING, Known
@@ -35,8 +35,11 @@ from compress.models.device import device
 from compress.models.evaluate import main_metric, predict_rows, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
+from compress.models.shared_words import AlignedWords, shared_words
+from compress.models.tokenizer import same_tokens
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.record import NONE, Role
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
@@ -45,7 +48,7 @@ from compress.settings import at_least, between, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
-from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
+from compress.train import Supervised, Training, encoder_faults, fit, parameter_faults, planned, same_randomness
 
 CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
 TRAINED = Kind("distill", revision=2)
@@ -143,11 +146,13 @@ class Distill(Training):
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
             return
         if getattr(student, "own_tokens", False):
-            for name, loss in self.losses.items():
-                if loss.compares_layers:
-                    rule = "compares layers token by token, and the student has word pieces of its own"
-                    yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
-            return
+            by_token = [name for name, loss in self.losses.items() if not all(part.pools for part in loss.quantities)]
+            for name in by_token:
+                rule = "compares attention token by token, and the student has a tokenizer of its own"
+                remedy = "Leave it out; hidden, embeddings, cosine, patient and relations compare words."
+                yield Fault(f"losses.{name}", None, rule, remedy)
+            if by_token:
+                return
         if teacher is None:  # it only answers; see `_looking_inside`
             return
         try:
@@ -162,6 +167,47 @@ class Distill(Training):
                 yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
             elif loss.compares_layers:
                 yield from (fault.under(f"losses.{name}") for fault in loss.faults(replace(known, layers=pairs)))
+
+    def plan(self, plan: Plan) -> Plan:
+        """Every cycle of every generation is a training."""
+        plan, teacher = replace(plan, recovery=self), plan.teacher
+        for generation in range(self.generations if self.epochs else 0):
+            first = self if generation == 0 else replace(self, layer_map="uniform")
+            for _ in range(self.cycles):
+                plan = first.planned(plan, "distill", teacher, self.epochs * self.cycles)
+            teacher = plan.student  # of the next generation
+        return plan
+
+    def planned(self, plan: Plan, title: str, teacher: Any, passes: float | None = None) -> Plan:
+        """Return the plan with one training with these losses, from a teacher of this configuration; see `train`."""
+        rows, passes = plan.data.transfer if self._needs_teacher else plan.data.train, max(passes or 0, self.epochs)
+        answering = teacher if self._needs_teacher else None
+        return planned(
+            plan, title, rows, self, learner=plan.student, teacher=answering,
+            more=plan.added if self._needs_teacher else 0,
+            rehearsal=self.rehearsal(plan, answering, passes),
+        )  # fmt: skip
+
+    def rehearsal(self, plan: Plan, teacher: Any, passes: float) -> Rehearsal:
+        """Return how to try a training of ``passes``; without a ``teacher`` learning costs what it does on labels.
+
+        The teacher, where there is one, runs on every batch.
+        """
+        if teacher is None:
+            return Rehearsal(objective=lambda student, *_: Supervised(student, plan.data.task.mean_loss))
+        layers, last = self._layers(plan.student, teacher), (layer_count(plan.student), layer_count(teacher))
+        needed = wanted(self.losses.values(), layers, last, teacher)
+
+        def objective(student: PreTrainedModel, taught_by: PreTrainedModel | None, tokens: Tokens) -> Distillation:
+            assert taught_by is not None
+            rate = self._layer_drop(student)
+            source = FromModel(taught_by, needed, tokens)
+            return Distillation(student, self.losses, source, teacher, layers, rate, plan.data.task)
+
+        def keeps(gib: float) -> bool:
+            return decided(self.teacher_outputs, gib, self.cache_gib, passes)[0] is Keep.disk
+
+        return Rehearsal(objective=objective, wanted=needed, keeps=keeps)
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -254,7 +300,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, passes, notes)
+            objective = self._objective(state, student, tokenizer, rows, passes, notes)
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
         objective.masks = masks
@@ -286,8 +332,9 @@ class Distill(Training):
         return record
 
     def _objective(
-        self, state: State, student: PreTrainedModel, rows: Split, passes: float, notes: list[str]
+        self, state: State, student: PreTrainedModel, own: Any, rows: Split, passes: float, notes: list[str]
     ) -> Distillation:
+        """Return what is trained; ``own`` is the student's tokenizer."""
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student), task=state.data.task)
         if state.teacher is None:
@@ -302,8 +349,21 @@ class Distill(Training):
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         return self.comparison(
-            state.workshop, state.given_teacher, teacher, tokens, student, passes, notes, state.data.task
-        )
+            state.workshop, state.given_teacher, teacher, tokens, student, passes, notes, state.data.task,
+            words=self.words(student, rows, (own, tokenizer), (own.model_max_length, tokenizer.model_max_length)),
+        )  # fmt: skip
+
+    def words(
+        self, student: PreTrainedModel, rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
+    ) -> AlignedWords | None:
+        """Return the words by which layers are compared; None where tokens are compared one by one, or nothing is.
+
+        ``tokenizers`` are the student's and the teacher's, ``most`` the tokens at which each cuts a row.
+        """
+        own = getattr(student.config, "own_tokens", False) and not same_tokens(*tokenizers)
+        if not own or not any(loss.compares_layers for loss in self.losses.values()):
+            return None
+        return shared_words(rows, tokenizers, most)
 
     def comparison(
         self,
@@ -315,11 +375,12 @@ class Distill(Training):
         passes: float,
         notes: list[str],
         task: Task | None = None,
+        words: AlignedWords | None = None,
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 
-        ``passes`` over the rows decide whether the teacher's outputs are worth keeping; ``task`` compares labels, as
-        `Distillation` has it.
+        ``passes`` over the rows decide whether the teacher's outputs are worth keeping; ``task`` compares labels and
+        ``words`` are those of the rows, as `Distillation` has them.
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
@@ -334,7 +395,9 @@ class Distill(Training):
         notes.append(note)
         for loss in losses.values():
             notes += loss.notes(student.config, teacher.config, loss.pairs(layers, last))
-        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task)
+        if words is not None:
+            notes.append(f"layers are compared by words, {words.share:.0%} of the student's tokens being in one")
+        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task, words)
 
     def _layer_drop(self, student: PreTrainedModel) -> float:
         """Return the rate at which layers are skipped: none where pruning has left a single one."""
@@ -393,13 +456,22 @@ def _without_groups(loss: str, task: Task, data: Dataset | None) -> Iterator[Fau
         yield Fault(f"losses.{loss}", None, rule, "Leave it out, or give rows with negative texts.")
 
 
+def planned_recovery(plan: Plan, epochs: float, title: str = "distill") -> Plan:
+    """Return the plan with the student trained again as it was distilled; as it is where nothing is distilled."""
+    distill: Distill | None = plan.recovery
+    if distill is None or epochs <= 0:
+        return plan
+    again = replace(distill, epochs=epochs)
+    return again.planned(plan, title, plan.teacher, distill.epochs)
+
+
 def curves_of(products: Sequence[Product]) -> list[Mapping[str, float]]:
     """Return the training curves of products that were made one from another, in order."""
     return [point for product in products for point in product.record["curves"]]
 
 
-def labels_only(distill: Distill) -> Distill:
-    """Return the same training on labels alone: what the student would be without a teacher."""
+def labels_only(distill: Distill, epochs: float) -> Distill:
+    """Return the same training for ``epochs`` on labels alone: what the student would be without a teacher."""
     plain = Distill()
     more = {
         name: loss for name, loss in distill.losses.items() if not (loss.needs_teacher or isinstance(loss, HardLabels))
@@ -407,6 +479,8 @@ def labels_only(distill: Distill) -> Distill:
     return replace(
         distill,
         losses={"hard": HardLabels(), **more},
+        epochs=epochs,
+        losses={"hard": HardLabels()},
         layer_map=None,
         generations=1,
         teacher_outputs=plain.teacher_outputs,

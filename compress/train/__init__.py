@@ -3,6 +3,7 @@
 from compress.train.engine import fit
 from compress.train.objective import Objective, Supervised, TrainingRows
 from compress.train.order import LengthGrouped, Order, grouped_by_length
+from compress.train.planned import planned
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training, encoder_faults, freeze_faults, parameter_faults
 from compress.train.summary import summary
@@ -21,6 +22,7 @@ __all__ = [
     "freeze_faults",
     "grouped_by_length",
     "parameter_faults",
+    "planned",
     "same_randomness",
     "summary",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from compress.errors import CompressError
+from compress.errors import CompressError, DivergedError
 from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
@@ -68,7 +68,7 @@ def fit(
     if isinstance(tokens, Tokens) and tokens.groups is not None:
         tokens = tokens.whole
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
-    steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
+    steps = settings.steps(len(order), least_steps)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=steps,
@@ -173,13 +173,13 @@ class ObjectiveTrainer(Trainer):
         return optimizer
 
     def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
-        """Return the objective's loss and keep its parts for the log; raises CompressError when it is not finite."""
+        """Return the objective's loss and keep its parts for the log; raises DivergedError when it is not finite."""
         loss, parts = model(inputs, self.state.global_step / self.state.max_steps)
         for name, part in parts.items():
             self.parts.setdefault(name, []).append(float(part.detach()))
         assert isinstance(loss, Tensor)
         if not bool(torch.isfinite(loss)):
-            raise CompressError(
+            raise DivergedError(
                 f"Training diverged: the loss is {loss.item()} at step {self.state.global_step}. "
                 "Lower the stage's learning_rate, or its gradient_clip."
             )

@@ -69,6 +69,10 @@ class Training(Stage):
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
             yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 if the processor supports it.")
 
+    def steps(self, drawn: int, least: int = 0) -> int:
+        """Return the steps of a training whose epochs draw ``drawn`` rows, windows or groups; ``least``: fewest."""
+        return max(1, least, round(self.epochs * -(-drawn // self.batch_size)))
+
     def made_with(self) -> Any:
         """Leave out what does not change the result."""
         return {name: value for name, value in super().made_with().items() if name != "checkpoint_seconds"}
