@@ -35,8 +35,8 @@ from compress.models.multi_task import (
 )
 from compress.models.tokens import Groups, Tokens, tokenize
 from compress.pipeline.model import Model
-from compress.pipeline.record import NONE
 from compress.pipeline.plan import Plan, Rehearsal
+from compress.pipeline.record import NONE
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least

@@ -478,9 +478,8 @@ def labels_only(distill: Distill, epochs: float) -> Distill:
     }
     return replace(
         distill,
-        losses={"hard": HardLabels(), **more},
         epochs=epochs,
-        losses={"hard": HardLabels()},
+        losses={"hard": HardLabels(), **more},
         layer_map=None,
         generations=1,
         teacher_outputs=plain.teacher_outputs,
