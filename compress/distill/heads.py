@@ -29,7 +29,7 @@ TOLERANCE = 1e-3  # largest difference of a logit of the graph from PyTorch's
 
 
 @dataclass(frozen=True)
-class Head:
+class LearntTask:
     """One of the tasks that a student learns: its rows, and who teaches it."""
 
     name: str
@@ -49,7 +49,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(Details):
+class WrittenHeads(Details):
     """What the graph of each head is worth."""
 
     heads: Sequence[Mapping[str, Any]]
@@ -80,7 +80,7 @@ def head_alone(name: str, several: Product, workshop: Workshop) -> Model:
     return Model.of(workshop.make(Kind("head", revision=1), [several.key, name], extract))
 
 
-def written_head(head: Head, several: Product, workshop: Workshop, seed: int) -> WrittenHead:
+def written_head(head: LearntTask, several: Product, workshop: Workshop, seed: int) -> WrittenHead:
     """Write a head of a multi-task student as a model and as an ONNX graph, and score the graph beside the teacher.
 
     Raises ModelError where a logit of the graph differs from PyTorch's by more than `TOLERANCE`.

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
-from compress.distill.heads import Head, Heads, head_alone, with_auto, written_head
+from compress.distill.heads import LearntTask, WrittenHeads, head_alone, with_auto, written_head
 from compress.distill.losses import HardLabels, LogitsMSE, Loss, MarginMSE, SoftTargets, wanted
 from compress.distill.losses.alignment import Alignment
 from compress.distill.objective import Distillation
@@ -191,11 +191,11 @@ class MultiTask(Training):
 
     def __call__(self, state: State) -> State:
         """Return the state with a student of the recipe's own task that has learned the others beside it."""
-        student, learnt = state.given_student, [Head(self.main, state.data, state.given_teacher)]
+        student, learnt = state.given_student, [LearntTask(self.main, state.data, state.given_teacher)]
         seconds, reused = 0.0, True
         for name, other in self.tasks.items():
             taught = other.teacher(State.begin(data=other.load(state.seed), workshop=state.workshop, seed=state.seed))
-            learnt.append(Head(name, taught.data, taught.given_teacher))
+            learnt.append(LearntTask(name, taught.data, taught.given_teacher))
             seconds, reused = seconds + taught.records[-1].seconds, reused and taught.records[-1].reused
         settings = {name: value for name, value in self.made_with().items() if name not in ("tasks", "write_heads")}
         made_with = [settings, student.key, [task.key for task in learnt], state.seed]
@@ -208,13 +208,13 @@ class MultiTask(Training):
         record = self.record(
             "multi_task", [product], notes=[*product.record["notes"], *(head.note for head in written)],
             curves=product.record["curves"],
-            details=Heads(heads=[head.figures for head in written]) if written else NONE,
+            details=WrittenHeads(heads=[head.figures for head in written]) if written else NONE,
         )  # fmt: skip
         beside = {place: folder for head in written for place, folder in head.folders.items()}
         record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused, beside=beside)
         return state.with_student(record, head_alone(self.main, product, state.workshop))
 
-    def _work(self, state: State, student: Model, learnt: list[Head], folder: Path) -> dict[str, Any]:
+    def _work(self, state: State, student: Model, learnt: list[LearntTask], folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(student.folder)
         with same_randomness():
             torch.manual_seed(state.seed)  # the other tasks' heads start from it
