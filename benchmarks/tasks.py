@@ -265,7 +265,7 @@ class Work:
                 self._keep_model(DISTILLED, seed, state, state.given_student)
                 self._keep_artifact(INT8, seed, state, DynamicInt8()(state).artifacts[-1])
             if (LABELS, seed) not in done:
-                state = labels_only(self.recipe.distill)(start)
+                state = labels_only(self.recipe.distill, self.recipe.distill.epochs)(start)
                 self._keep_model(LABELS, seed, state, state.given_student)
 
     def _keep_model(self, name: str, seed: int | None, state: State, model: Model) -> None:

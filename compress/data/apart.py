@@ -19,10 +19,25 @@ def texts_apart(rows: Rows) -> Split:
     return Split(tuple(chain.from_iterable(zip(*columns, strict=True))))
 
 
+def without_repeats(split: Split) -> Split:
+    """Return the texts of rows that belong together, their first text once."""
+    labels = split.known_labels
+    seen: set[tuple[float, float]] = set()
+    kept = []
+    for index, (row, place, _, text) in enumerate(labels):
+        if place > 0 or (row, text) not in seen:
+            kept.append(index)
+        if place == 0:
+            seen.add((row, text))
+    places = np.array(kept, dtype=np.int64)
+    return Split(tuple(split.texts[index] for index in kept), labels=labels[places], grouped=True)
+
+
 def row_numbers(rows: Rows) -> Array:
     """Return a number for each row (rows,), fp64, that no other row has, nor a row of another split with other texts.
 
     It depends on the texts alone, and on how often they came before: splits can be joined and cut, and files renamed.
+    Rows of a group with the same first text have the number of the first of them.
     """
     seen: Counter[bytes] = Counter()
     numbers = np.empty(len(rows), dtype=np.float64)
@@ -30,6 +45,10 @@ def row_numbers(rows: Rows) -> Array:
         content = "\x00".join(key).encode()
         numbers[index] = _number(content + b"\x00%d" % seen[content])
         seen[content] += 1
+    if rows.groups is not None:
+        first: dict[tuple[str, str], float] = {}
+        for index, key in enumerate(zip(rows.groups, rows.texts, strict=True)):
+            numbers[index] = first.setdefault(key, numbers[index])
     return numbers
 
 

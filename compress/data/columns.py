@@ -13,7 +13,7 @@ TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "slots", "slot_tags")
 TEXTS = ("text", "text_a", "sentence1", "premise", "question1", "question", "sentence", "tokens", "words", "query")
 PAIRS = ("text_b", "text_pair", "sentence2", "hypothesis", "question2")
 CANDIDATES = ("candidate", "passage", "document")
-GROUPS = ("group", "query_id", "qid")
+GROUPS = ("group", "query_id", "qid", "record")
 
 
 def is_header(fields: Sequence[str]) -> bool:

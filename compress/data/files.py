@@ -15,6 +15,7 @@ from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
 from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
+from compress.data.related import RECORD, related
 from compress.data.rows import Rows, folded
 from compress.data.source import SPLITS, Data, Splits
 from compress.data.tagged import FORM
@@ -58,6 +59,9 @@ class Files(Data):
     tags, in two columns of a table with spaces between words and between tags, or in lists of spans: start, end, label.
 
     Answers in a context are in SQuAD's JSON (a .json file), or in rows with question, context and answers.
+
+    For sentence vectors and rankings, columns named query, positive and negative (several texts in a list, or further
+    columns that begin with negative) stand for a row of each text beside the query, relevance 1 or 0.
     """
 
     train: str = ""  # path; required, unless there are unlabelled rows alone
@@ -170,7 +174,11 @@ class Files(Data):
                         "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
                     )
                 read = asked.read_squad if suffix == SQUAD else READERS.get(suffix, read_txt)
-                layout, records = self._layout(name, read(path), labelled, like, alone)
+                records = read(path)
+                if labelled and not (self.text or self.label or self.label_columns or self.header is False):
+                    records, columns = related(records)
+                    notes += [] if columns is None else [columns.note(name)]
+                layout, records = self._layout(name, records, labelled, like, alone)
             unused = Unused(layout.ignored)
             for number, record in records:
                 if (fields := collected.add(number, record, layout)) is not None:
@@ -275,6 +283,8 @@ class Files(Data):
         if like is None or like.columns is None or not like.columns.named:
             return choose_group(names, self.group, others, name)
         column = like.columns.group
+        if column == RECORD and column not in names:
+            return choose_group(names, self.group, others, name)
         return (
             None
             if column is None or (column not in names and not labelled)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.apart import row_numbers, text_numbers, texts_apart
+from compress.data.apart import row_numbers, text_numbers, texts_apart, without_repeats
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
 from compress.data.grouping import numbered, ungrouped
@@ -220,7 +220,7 @@ def _labelled(parts: Splits) -> dict[str, Rows]:
 
 def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
     """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
-    parts = _grouped(parts) if kind.grouped else _ungrouped(parts)
+    parts = _grouped(parts) if kind.grouped else parts if kind.apart else _ungrouped(parts)
     labelled = _labelled(parts)
     if kind.several:
         lists = separated(list(labelled.values()), separator)
@@ -454,7 +454,8 @@ def _encoded(rows: Rows, task: Task) -> Split:
     labels = _codes(rows, task)
     if task.apart:
         parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
-        return replace(texts_apart(rows), labels=parted, grouped=True)
+        split = replace(texts_apart(rows), labels=parted, grouped=True)
+        return split if rows.groups is None else without_repeats(split)
     by_token = type(task) if task.by_token else None
     return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap, grouped=task.grouped)
 

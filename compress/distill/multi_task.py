@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
-from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets, wanted
+from compress.distill.heads import LearntTask, WrittenHeads, head_alone, with_auto, written_head
+from compress.distill.losses import HardLabels, LogitsMSE, Loss, MarginMSE, SoftTargets, wanted
+from compress.distill.losses.alignment import Alignment
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
@@ -23,18 +25,18 @@ from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.auto import knows
 from compress.models.device import device
-from compress.models.evaluate import main_metric
+from compress.models.evaluate import main_metric, tune
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.multi_task import (
-    MultiTaskConfig,
     MultiTaskForSequenceClassification,
-    classifier_of,
+    auto_named,
     config_with_heads,
     with_heads,
 )
-from compress.models.tokens import Tokens, tokenize
+from compress.models.tokens import Groups, Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.plan import Plan, Rehearsal
+from compress.pipeline.record import NONE
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
@@ -65,7 +67,7 @@ class OtherTask(Settings):
 
     def load(self, seed: int) -> Dataset:
         """Read the rows; raises DataError. Given validation rows are validation rows, for no test is made here."""
-        parts = self.data.read()
+        parts = self.data.read_for(self.task)
         if parts.test is None:
             parts = replace(parts, test=parts.validation)
         return assemble(parts, self.data, TaskChoice(kind=self.task, metric=self.metric), seed)
@@ -74,36 +76,24 @@ class OtherTask(Settings):
 ONE_BY_ONE = "Distil that task alone."
 
 
-def _headless(task: Task) -> str:
-    """Return why a task cannot be one of several, as a clause; empty where it can."""
-    if not knows(task.auto, MultiTaskConfig):
-        return f"multi_task has no heads for the task {task.name}"
-    if task.grouped:
-        return f"the task {task.name} compares the rows of a group, and multi_task draws rows one by one"
+def _headless(task: Task, student: Any) -> str:
+    """Return why a student of this configuration can have no head for a task, as a clause; empty where it can."""
+    if auto_named(task.auto.__name__) is not task.auto:
+        return f"the task {task.name} has models of its own, and multi_task builds those of transformers"
+    if not knows(task.auto, type(student)):
+        return f"a student of type {student.model_type} has no {task.head}, which the task {task.name} needs"
     return ""
-
-
-@dataclass(frozen=True)
-class _Learnt:
-    """One task in the work: its rows, and who teaches it."""
-
-    name: str
-    data: Dataset
-    teacher: Model
-
-    @property
-    def key(self) -> list[Any]:
-        rows = self.data.transfer.fingerprint, self.data.validation.fingerprint
-        return [self.name, self.teacher.key, *rows, self.data.task.head_config(), self.data.task.decides]
 
 
 @dataclass(kw_only=True)
 class MultiTask(Training):
     """Learn other tasks too, each from a teacher of its own (BAM, Clark et al., arXiv:1907.04829).
 
-    A batch is of one task, drawn with probability proportional to rows^exponent. Its loss moves from the
-    task's teacher to its labels (teacher annealing): cross-entropy for classes, squared error for scores.
-    The encoder is shared, each task has a head. Later stages continue with the recipe's own task.
+    Tasks may be of any mix of kinds. A batch is of one task, drawn with probability proportional to rows^exponent. Its
+    loss moves from the task's teacher to its labels (teacher annealing): soft targets where answers are probabilities,
+    margins for rankings, distances for vectors, squared error for scores. Where the rows of a task belong to groups, a
+    batch has ``batch_size`` groups. The encoder is shared, each task has a head, and each head is also written as a
+    model and as an ONNX graph of its own. Later stages continue with the recipe's own task.
     """
 
     tasks: dict[str, OtherTask] = field(
@@ -117,6 +107,7 @@ class MultiTask(Training):
     hard: HardLabels = field(
         default_factory=lambda: HardLabels(weight=0.0, weight_end=1.0, weight_schedule=Schedule.linear)
     )
+    write_heads: bool = True  # write each head as a model and as ONNX of its own, and score both
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Names are plain, a loss has weight, all tasks can be learned by the student, and their teachers taught by."""
@@ -129,22 +120,17 @@ class MultiTask(Training):
             yield Fault("main", self.main, "is the name of another task", "Give the recipe's own task another name.")
         if not any(loss.weight > 0 or (loss.weight_end or 0) > 0 for loss in (self.soft, self.hard)):
             yield Fault("soft.weight", self.soft.weight, "must be above 0, or hard.weight must")
-        if known.task is not None:
-            yield from self._without_heads(known.task)
+        if known.task is not None and not self.tasks:
+            example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
+            yield Fault("tasks", None, "needs at least one more task", f"In a recipe file: `prepare: {example}`.")
         if known.only_answers:
             yield Fault("epochs", self.epochs, NEEDS_WEIGHTS, "Leave multi_task out of prepare.")
         if known.student is not None:
             yield from self._unfit(known.student)
+            if known.task is not None and (rule := _headless(known.task, known.student)):
+                yield Fault("main", self.main, rule, ONE_BY_ONE)
         if known.student is not None and known.source is not None:
-            yield from self._cannot_teach(known.source, known.seed)
-
-    def _without_heads(self, task: Task) -> Iterator[Fault]:
-        """There is another task, and the recipe's own has one answer a row."""
-        if not self.tasks:
-            example = "{multi_task: {tasks: {rte: {data: {train: FILE, validation: FILE}, teacher: {model: FOLDER}}}}}"
-            yield Fault("tasks", None, "needs at least one more task", f"In a recipe file: `prepare: {example}`.")
-        if rule := _headless(task):
-            yield Fault("main", self.main, rule, ONE_BY_ONE)
+            yield from self._cannot_teach(known.source, known.student, known.seed)
 
     def _unfit(self, student: Any) -> Iterator[Fault]:
         """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
@@ -155,7 +141,7 @@ class MultiTask(Training):
             heads = dict.fromkeys((self.main, *self.tasks), student.to_dict())
             yield from freeze_faults(self, list(parameter_shapes(config_with_heads(student, heads, self.main))))
 
-    def _cannot_teach(self, teacher: str, seed: int) -> Iterator[Fault]:
+    def _cannot_teach(self, teacher: str, student: Any, seed: int) -> Iterator[Fault]:
         """Every task's rows can be read, and its teacher knows them, or can be trained, and reads as the student."""
         own = reading(load_tokenizer(teacher))
         for name, other in self.tasks.items():
@@ -166,7 +152,7 @@ class MultiTask(Training):
             except CompressError as error:
                 yield Fault(f"tasks.{name}.data", None, str(error).rstrip("."))
                 continue
-            if rule := _headless(data.task):
+            if rule := _headless(data.task, student):
                 yield Fault(f"tasks.{name}.task", data.task.name, rule, ONE_BY_ONE)
                 continue
             try:
@@ -205,49 +191,53 @@ class MultiTask(Training):
 
     def __call__(self, state: State) -> State:
         """Return the state with a student of the recipe's own task that has learned the others beside it."""
-        student, learnt = state.given_student, [_Learnt(self.main, state.data, state.given_teacher)]
+        student, learnt = state.given_student, [LearntTask(self.main, state.data, state.given_teacher)]
         seconds, reused = 0.0, True
         for name, other in self.tasks.items():
             taught = other.teacher(State.begin(data=other.load(state.seed), workshop=state.workshop, seed=state.seed))
-            learnt.append(_Learnt(name, taught.data, taught.given_teacher))
+            learnt.append(LearntTask(name, taught.data, taught.given_teacher))
             seconds, reused = seconds + taught.records[-1].seconds, reused and taught.records[-1].reused
-        settings = {name: value for name, value in self.made_with().items() if name != "tasks"}
+        settings = {name: value for name, value in self.made_with().items() if name not in ("tasks", "write_heads")}
         made_with = [settings, student.key, [task.key for task in learnt], state.seed]
 
         def work(folder: Path) -> dict[str, Any]:
             return self._work(state, student, learnt, folder)
 
-        def extract(folder: Path) -> None:
-            model = load_model(product.folder)
-            assert isinstance(model, MultiTaskForSequenceClassification)
-            save_model(classifier_of(model, self.main), load_tokenizer(product.folder), folder)
+        product = state.workshop.make(Kind("multi_task", revision=3), made_with, work)
+        written = [written_head(task, product, state.workshop, state.seed) for task in learnt if self.write_heads]
+        record = self.record(
+            "multi_task", [product], notes=[*product.record["notes"], *(head.note for head in written)],
+            curves=product.record["curves"],
+            details=WrittenHeads(heads=[head.figures for head in written]) if written else NONE,
+        )  # fmt: skip
+        beside = {place: folder for head in written for place, folder in head.folders.items()}
+        record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused, beside=beside)
+        return state.with_student(record, head_alone(self.main, product, state.workshop))
 
-        product = state.workshop.make(Kind("multi_task", revision=2), made_with, work)
-        alone = state.workshop.make(Kind("main_task", revision=1), [product.key], extract)
-        record = self.record("multi_task", [product], notes=product.record["notes"], curves=product.record["curves"])
-        record = replace(record, seconds=seconds + record.seconds, reused=reused and record.reused)
-        return state.with_student(record, Model.of(alone))
-
-    def _work(self, state: State, student: Model, learnt: list[_Learnt], folder: Path) -> dict[str, Any]:
+    def _work(self, state: State, student: Model, learnt: list[LearntTask], folder: Path) -> dict[str, Any]:
         tokenizer = load_tokenizer(student.folder)
         with same_randomness():
             torch.manual_seed(state.seed)  # the other tasks' heads start from it
-            heads = {task.name: task.data.task.head_config() for task in learnt}
+            heads = {task.name: with_auto(task.data.task) for task in learnt}
             model = with_heads(load_model(student.folder), heads, self.main)
         nn.Module.to(model, device())
         parts: dict[str, Distillation] = {}
-        rows: list[Tokens] = []
+        rows: list[Tokens | Groups] = []
         validation: dict[str, Tokens] = {}
         notes: list[str] = []
         teachers: dict[str, float] = {}
         for task in learnt:
             teacher, theirs = load_model(task.teacher.folder, on=device()), load_tokenizer(task.teacher.folder)
-            own = tokenize(task.data.transfer, theirs, theirs.model_max_length)
+            longest, limit = tokenizer.model_max_length, theirs.model_max_length
+            if task.data.task.by_token:  # both answer for the same tokens
+                longest = limit = min(longest, limit)
+            own = tokenize(task.data.transfer, theirs, limit)
             losses = self._losses(task.data.task)
             read = wanted(losses.values(), (), (0, 0), teacher.config)
             source = on_disk(state.workshop, task.teacher, teacher, own, read)
             parts[task.name] = Distillation(model.head(task.name), losses, source, task=task.data.task)
-            rows.append(tokenize(task.data.transfer, tokenizer, tokenizer.model_max_length))
+            tokens = tokenize(task.data.transfer, tokenizer, longest)
+            rows.append(tokens if tokens.groups is None else tokens.whole)
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
             held = tokenize(task.data.validation, theirs, theirs.model_max_length)
             teachers[task.name] = main_metric(teacher, held, task.data.task)[task.data.task.main_metric]
@@ -272,6 +262,10 @@ class MultiTask(Training):
             order=ByTask([tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed),
         )  # fmt: skip
         found = measured()
+        for task in learnt:
+            with model.answering(task.name):
+                tune(model, validation[task.name], task.data.task)
+                model.keep_head()
         save_model(model.cpu(), tokenizer, folder)
         for task, share in zip(learnt, shares([len(tokens) for tokens in rows], self.exponent), strict=True):
             notes.append(
@@ -282,10 +276,14 @@ class MultiTask(Training):
         return {"curves": curves, "notes": notes}
 
     def _losses(self, task: Task) -> dict[str, Loss]:
-        """Return the two terms for a task: scores are compared by squared error on both sides."""
+        """Return the two terms for a task: soft targets or, where it has none, the squared error that it is taught by.
+
+        That of margins between the rows of a group, of vectors, or of scores.
+        """
         soft: Loss = self.soft
         if not task.distributes:
-            soft = LogitsMSE(
+            kind: type[Loss] = MarginMSE if task.grouped else Alignment if task.apart else LogitsMSE
+            soft = kind(
                 weight=soft.weight, weight_end=soft.weight_end, weight_schedule=soft.weight_schedule,
                 step_at=soft.step_at,
             )  # fmt: skip

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.data.dataset import Split
+from compress.data.dataset import Dataset, Split
 from compress.distill.keep_best import Validated, fallen
 from compress.distill.layer_drop import unskippable
 from compress.distill.losses import (
@@ -110,9 +111,8 @@ class Distill(Training):
                 rule = f"needs classes, but the labels are {known.task.predicts}"
                 remedy = "Use margin_mse, pairwise or mse instead." if known.task.grouped else "Use mse instead."
                 yield Fault(f"losses.{name}", None, rule, remedy)
-            if loss.compares_rows and known.task is not None and not known.task.grouped:
-                rule = f"compares rows of a group, and rows of the task {known.task.name} stand alone"
-                yield Fault(f"losses.{name}", None, rule, "Leave it out, or set task=ranking.")
+            if loss.compares_rows and known.task is not None:
+                yield from _without_groups(name, known.task, known.data)
             if loss.needs_vectors and known.task is not None and not known.task.apart:
                 rule = f"compares vectors of texts, but the labels are {known.task.predicts}"
                 yield Fault(f"losses.{name}", None, rule, "Use soft or mse instead.")
@@ -445,6 +445,17 @@ class DistillationRecovery:
         return settings.train(state, start, name, sparsify, self.distill.epochs, comparable and sparsify is None)
 
 
+def _without_groups(loss: str, task: Task, data: Dataset | None) -> Iterator[Fault]:
+    """Yield why a loss has no rows to compare with each other."""
+    if not task.grouped and not task.apart:
+        rule = f"compares rows of a group, and rows of the task {task.name} stand alone"
+        yield Fault(f"losses.{loss}", None, rule, "Leave it out, or set task=ranking.")
+    groups = data.train.groups if data is not None and task.apart else None
+    if groups is not None and np.bincount(groups).max(initial=0) < 3:  # a query and two documents
+        rule = "compares the documents of a query, and no training row has more than one"
+        yield Fault(f"losses.{loss}", None, rule, "Leave it out, or give rows with negative texts.")
+
+
 def planned_recovery(plan: Plan, epochs: float, title: str = "distill") -> Plan:
     """Return the plan with the student trained again as it was distilled; as it is where nothing is distilled."""
     distill: Distill | None = plan.recovery
@@ -462,10 +473,13 @@ def curves_of(products: Sequence[Product]) -> list[Mapping[str, float]]:
 def labels_only(distill: Distill, epochs: float) -> Distill:
     """Return the same training for ``epochs`` on labels alone: what the student would be without a teacher."""
     plain = Distill()
+    more = {
+        name: loss for name, loss in distill.losses.items() if not (loss.needs_teacher or isinstance(loss, HardLabels))
+    }
     return replace(
         distill,
         epochs=epochs,
-        losses={"hard": HardLabels()},
+        losses={"hard": HardLabels(), **more},
         layer_map=None,
         generations=1,
         teacher_outputs=plain.teacher_outputs,

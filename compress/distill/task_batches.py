@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.models.tokens import Tokens
+from compress.models.tokens import Groups, Tokens
 from compress.tasks.base import Array
 from compress.train import Order, grouped_by_length
 
 
 class TaskRows:
-    """The rows of several tasks behind each other; a batch is of one task and knows which."""
+    """The rows of several tasks behind each other, or groups of rows; a batch is of one task and knows which."""
 
-    def __init__(self, tasks: Sequence[Tokens]) -> None:
+    def __init__(self, tasks: Sequence[Tokens | Groups]) -> None:
         self.tasks = tasks
         self.starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in tasks])])
 
@@ -42,7 +42,7 @@ class TaskRows:
         if (numbers != task).any():
             raise ValueError(f"a batch is of one task; these rows are of {sorted(set(numbers.tolist()))}")
         own = self.tasks[task].batch(np.asarray(rows) - self.starts[task])
-        return own | {"task": torch.full((len(rows),), task)}
+        return own | {"task": torch.full((len(own["rows"]),), task)}
 
 
 def shares(rows: Sequence[int], exponent: float) -> Array:

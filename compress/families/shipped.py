@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from compress.families.forms.form import Form
+from compress.tasks.sentence_vectors import AutoModelForSentenceVectors, OfSentenceVectors
 
 CODE = "modeling_compress.py"
 _STEM = CODE.removesuffix(".py")
@@ -181,4 +182,6 @@ def _registered(classes: Sequence[type[PreTrainedModel]]) -> str:
         for auto in _autos_of(kind):
             lines.append(f"from transformers import {auto}  # noqa: E402")
             lines.append(f"{auto}.register({config}, {kind.__name__}, exist_ok=True)")
+        if issubclass(kind, OfSentenceVectors):
+            lines.append(f"{AutoModelForSentenceVectors.__name__}.register({config}, {kind.__name__}, exist_ok=True)")
     return "\n".join(lines)

@@ -58,7 +58,7 @@ _autos: list[Any] = []
 
 
 def register() -> None:
-    """Make transformers know every type of ours: the three lists above, and all forms of families for every task."""
+    """Make transformers know every type of ours: the lists above, and for every task all forms of families."""
     for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS), (SentenceVectors, EMBEDDERS)):
         for config_class, model_class in models:
             AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
@@ -82,6 +82,7 @@ def register_auto(auto: Any) -> None:
 
 
 def _register_task(task: type[Task]) -> None:
+    task.auto.register(MultiTaskConfig, MultiTaskForSequenceClassification, exist_ok=True)  # it has heads of any kind
     register_auto(task.auto)
 
 

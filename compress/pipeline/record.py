@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from compress.pipeline.model import Model
@@ -48,6 +49,7 @@ class Record:
     notes: tuple[str, ...] = ()
     curves: Curve = ()
     details: Details = NONE
+    beside: Mapping[str, Path] = field(default_factory=dict)  # more folders that a run keeps, by their place in its own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,8 @@ def write_run(folder: Path, run: str, recipe: Recipe, state: State, report: Repo
     Files that are not on the folder's list stay. Raises StorageError.
     """
     models = {f"stages/{number:02d}-{r.name}": r.model.folder for number, r in enumerate(state.records) if r.model}
+    for number, record in enumerate(state.records):
+        models |= {f"stages/{number:02d}-{record.name}/{place}": beside for place, beside in record.beside.items()}
     models |= {f"artifacts/{a.name}": a.folder for a in state.artifacts if a.key != state.given_student.key}
     models |= {f"stages/{a.name}": a.trained.model.folder for a in state.artifacts if a.trained is not None}
     models |= {f"rejected/{r.artifact.name}": r.artifact.folder for r in state.rejected}

@@ -385,11 +385,19 @@ class Task(ABC):
         """
 
     def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
-        """Return how much higher a row scores than another of its group, (pairs,), each pair once; of a `grouped` task.
+        """Return how much higher a row scores than another of its group, (pairs,), each pair once.
 
-        ``differing`` leaves out pairs with equal labels; a label that is not known differs from every other.
+        Of a `grouped` task, or of one `apart`, where documents of the same query are compared. ``differing`` leaves
+        out pairs with equal labels; a label that is not known differs from every other.
         """
         raise NotImplementedError(f"{self.name} compares no rows")
+
+    def relevant(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where the queries and the documents of a batch stand, and which are relevant; of a task `apart`.
+
+        Places (queries,) and (documents,), equal texts once, and (queries, documents), true where a document is.
+        """
+        raise NotImplementedError(f"{self.name} has no documents")
 
     def softened(self, members: Tensor, temperature: float) -> Tensor:
         """Return the logits of an ensemble whose answer at a temperature is the mean of its members' own at it.

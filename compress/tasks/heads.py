@@ -23,6 +23,9 @@ UNANSWERABLE = "unanswerable"
 OVERLAP = "window_overlap"
 """Entry with the tokens that neighbouring windows of a long text share; null: a third of a window."""
 
+TUNED = (THRESHOLDS, NULL_THRESHOLD)
+"""Entries that are chosen on validation rows, after training."""
+
 OF_SPANS = (UNANSWERABLE, NULL_THRESHOLD, OVERLAP)
 
 POOLING, NORMALIZED = "vector_pooling", "vector_normalized"

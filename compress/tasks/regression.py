@@ -14,21 +14,19 @@ from transformers import AutoModelForSequenceClassification
 
 from compress.tasks import paired
 from compress.tasks.adoption import Adoption, adopt_score
-from compress.tasks.base import Array, Baseline, Features, Labelled, Task
+from compress.tasks.base import Array, Baseline, Features, Labelled
 from compress.tasks.doubts import is_score, refuse_doubtful_labels
 from compress.tasks.judging import Head, judge_scores
 from compress.tasks.paired import Difference
+from compress.tasks.scored import Scored, correlations
 from compress.tasks.statistics import bootstrap
 from compress.tensors import alike
 from compress.wording import shortened
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(Scored):
     """One real number for a text or a pair of texts."""
-
-    low: float  # smallest and largest label of the training split
-    high: float
 
     name = "regression"
     auto = AutoModelForSequenceClassification
@@ -60,12 +58,6 @@ class Regression(Task):
         return f"the label {shortened(label)!r} is not a finite number.", "Correct it, or ask for task=classification."
 
     @classmethod
-    def of_labels(cls, labels: Sequence[str]) -> Self:
-        """Return the task with the range of these scores; raises ValueError where one is not a finite number."""
-        values = [cls(0, 0).encode(label) for label in set(labels)]
-        return cls(min(values), max(values))
-
-    @classmethod
     def owns(cls, config: Any) -> bool:
         """Return whether the outputs are scores, or there is only one."""
         return bool(config.problem_type == "regression" or config.num_labels == 1)
@@ -89,13 +81,6 @@ class Regression(Task):
             "problem_type": "regression",
             "label_range": [self.low, self.high],
         }
-
-    def encode(self, label: str) -> float:
-        """Return the label as a finite number; raises ValueError where it is none."""
-        value = float(str(label))
-        if not math.isfinite(value):
-            raise ValueError(label)
-        return value
 
     def encoded(self, codes: Sequence[float]) -> Array:
         """Return the scores (rows,)."""
@@ -142,17 +127,9 @@ class Regression(Task):
 
         R² is the share of the labels' variance that the scores explain, below 0 where their mean is nearer.
         """
-        from scipy.stats import pearsonr, spearmanr
-
         scores = self.predictions(logits).astype(np.float64)
-        varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
         error, variance = float(((scores - labels) ** 2).mean()), float(np.var(labels.astype(np.float64)))
-        return {
-            "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
-            "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
-            "r2": 1 - error / variance if variance > 0 else 0.0,
-            "mse": error,
-        }
+        return correlations(scores, labels) | {"r2": 1 - error / variance if variance > 0 else 0.0, "mse": error}
 
     def intervals(self, logits: Array, labels: Array) -> dict[str, tuple[float, float]]:
         """Return bootstrap intervals."""

@@ -27,24 +27,24 @@ class Pairs(Generic[Column]):
 
 
 def pairs_of(labels: Column) -> Pairs[Column]:
-    """Return the pairs among texts with labels (texts, 3): row, place, score; a text without its other is left out.
+    """Return the pairs among texts with labels (texts, 3 or more): row, place, score.
 
-    They are in the order of the first texts.
+    Each scored text at a place after 0 makes one with the text at place 0 of its row; without that, it is left out.
+    They are in the order of the texts.
     """
     known = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels
     scored = np.flatnonzero(~np.isnan(known[:, 2]))
-    starts, ends = (scored[known[scored, 1] == place] for place in (0, 1))
-    order = np.argsort(known[ends, 0], kind="stable")
-    ends = ends[order]
-    found = np.searchsorted(known[ends, 0], known[starts, 0])
-    there = np.zeros(len(starts), dtype=bool)
-    inside = found < len(ends)
-    there[inside] = known[ends[found[inside]], 0] == known[starts[inside], 0]
-    first, second = starts[there], ends[found[there]]
+    starts, ends = scored[known[scored, 1] == 0], scored[known[scored, 1] > 0]
+    starts = starts[np.argsort(known[starts, 0], kind="stable")]
+    found = np.searchsorted(known[starts, 0], known[ends, 0])
+    there = np.zeros(len(ends), dtype=bool)
+    inside = found < len(starts)
+    there[inside] = known[starts[found[inside]], 0] == known[ends[inside], 0]
+    first, second = starts[found[there]], ends[there]
     if isinstance(labels, Tensor):
         places: Any = [torch.from_numpy(side).to(labels.device) for side in (first, second)]
-        return Pairs(places[0], places[1], labels[places[0], 2])
-    return Pairs(first, second, known[first, 2])
+        return Pairs(places[0], places[1], labels[places[1], 2])
+    return Pairs(first, second, known[second, 2])
 
 
 def cosines(vectors: Array, pairs: Pairs[Array]) -> Array:

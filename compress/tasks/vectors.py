@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,10 +17,12 @@ from compress.tasks import paired
 from compress.tasks.adoption import Adoption, Refusal, is_trained
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.doubts import is_score, refuse_doubtful_labels
+from compress.tasks.functions import pairs_within
 from compress.tasks.heads import MARK, NORMALIZED, POOLING
 from compress.tasks.judging import Head
 from compress.tasks.paired import Difference
 from compress.tasks.retrieval import RETRIEVAL, retrieval
+from compress.tasks.scored import Scored, correlations
 from compress.tasks.sentence_vectors import POOLINGS, AutoModelForSentenceVectors
 from compress.tasks.statistics import bootstrap
 from compress.tasks.vector_pairs import Pairs, cosines, pairs_of, same_nearest, unit
@@ -49,16 +52,15 @@ class VectorAdoption(Adoption):
 
 
 @dataclass(frozen=True)
-class SentenceVectors(Task):
+class SentenceVectors(Scored):
     """One vector per text. Rows of data are two texts and a score of how alike they are.
 
     A model reads single texts, so the rows of a split are texts. Labels are (texts, 4): the number of the row that a
     text is from, its place in it, 0 or 1, the score, and a number that equal texts share; all NaN for a text alone.
+    Rows of a group with the same first text are one: that text once, and every second text with its own score.
     Judged by one of `RETRIEVAL`, first texts are queries, second ones documents, and scores their relevance.
     """
 
-    low: float  # smallest and largest score of the training rows
-    high: float
     width: int = 0  # of the vectors; 0: the model is not known yet
     pooling: str = ""  # one of POOLINGS; empty: the model's own
     normalized: bool = True  # whether vectors have length 1
@@ -102,19 +104,6 @@ class SentenceVectors(Task):
         if is_score(label):
             return None
         return f"the score {shortened(label)!r} is not a finite number.", "Correct it, or remove the row."
-
-    @classmethod
-    def of_labels(cls, labels: Sequence[str]) -> Self:
-        """Return the task with the range of these scores; raises ValueError where one is not a finite number."""
-        values = [cls(0, 0).encode(label) for label in set(labels)]
-        return cls(min(values), max(values))
-
-    def encode(self, label: str) -> float:
-        """Return the score as a finite number; raises ValueError where it is none."""
-        value = float(str(label))
-        if not math.isfinite(value):
-            raise ValueError(label)
-        return value
 
     def encoded(self, codes: Sequence[float]) -> Array:
         """Return the scores (rows,)."""
@@ -219,6 +208,32 @@ class SentenceVectors(Task):
         targets = ((pairs.scores - low) / span).clamp(0, 1).to(logits.dtype)
         return (functional.cosine_similarity(logits[pairs.first], logits[pairs.second], dim=-1) - targets) ** 2
 
+    def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
+        """Return how much larger the inner product of a query with one of its documents is than with another."""
+        pairs = pairs_of(labels)
+        products = (logits[pairs.first] * logits[pairs.second]).sum(-1)
+        first, second = pairs_within(labels[pairs.second, 0])
+        if differing:
+            kept = pairs.scores[first] != pairs.scores[second]
+            first, second = first[kept], second[kept]
+        return products[first] - products[second]
+
+    def relevant(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, documents, and which of these score above 0 for which; equal texts are one."""
+        pairs = pairs_of(labels)
+        (queries, asked), (documents, there) = (
+            np.unique(labels[places, 3].cpu().numpy(), return_inverse=True) for places in (pairs.first, pairs.second)
+        )
+        found = torch.zeros(len(queries), len(documents), dtype=torch.bool, device=labels.device)
+        positive = pairs.scores > 0
+        rows, columns = (torch.from_numpy(side).to(labels.device) for side in (asked, there))
+        found[rows[positive], columns[positive]] = True
+        places = [
+            torch.zeros(len(names), dtype=torch.long, device=labels.device).scatter_(0, numbers, own)
+            for names, numbers, own in ((queries, rows, pairs.first), (documents, columns, pairs.second))
+        ]
+        return places[0], places[1], found
+
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """One minus the cosine of both vectors of a text, mean over texts; a temperature has no effect."""
         return (1 - functional.cosine_similarity(*alike(logits, others), dim=-1)).mean()
@@ -282,8 +297,8 @@ class SentenceVectors(Task):
 
         def metrics(rows: Array | None) -> dict[str, float]:
             chosen = slice(None) if rows is None else rows
-            found = _correlations(whole[chosen], pairs.scores[chosen])
-            cuts = {width: _correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
+            found = correlations(whole[chosen], pairs.scores[chosen])
+            cuts = {width: correlations(alike[chosen], pairs.scores[chosen]) for width, alike in cut.items()}
             return found | {f"spearman@{width}": values["spearman"] for width, values in cuts.items()}
 
         return metrics
@@ -321,7 +336,7 @@ class SentenceVectors(Task):
         sides = [(cosines(ours, pairs), cosines(theirs, pairs)) for ours, theirs in zip(logits, others, strict=True)]
 
         def value(found: Array, rows: Array) -> float:
-            return _correlations(found[rows], pairs.scores[rows])[self.main_metric]
+            return correlations(found[rows], pairs.scores[rows])[self.main_metric]
 
         def by_seed(rows: Array) -> Array:
             return np.array([value(ours, rows) - value(theirs, rows) for ours, theirs in sides])
@@ -340,13 +355,3 @@ class SentenceVectors(Task):
             return unit(features(given).toarray())
 
         return Baseline(kind=f"cosine of {features.kind}", parameters=0, logits=logits)
-
-
-def _correlations(scores: Array, labels: Array) -> dict[str, float]:
-    from scipy.stats import pearsonr, spearmanr
-
-    varied = len(labels) > 1 and np.ptp(scores) > 0 and np.ptp(labels) > 0
-    return {
-        "spearman": float(spearmanr(scores, labels).statistic) if varied else 0.0,
-        "pearson": float(pearsonr(scores, labels).statistic) if varied else 0.0,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,9 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from compress.data import Files
 from compress.data.dataset import Split
-from compress.distill.losses import HardLabels, SoftTargets
-from compress.distill.multi_task import MultiTask, MultiTaskDistillation, OtherTask
+from compress.distill.losses import HardLabels, MarginMSE, SoftTargets
+from compress.distill.losses.alignment import Alignment
+from compress.distill.multi_task import MultiTask, MultiTaskDistillation, OtherTask, _headless
 from compress.distill.objective import Distillation
 from compress.distill.task_batches import ByTask, TaskRows
 from compress.distill.teacher_outputs import FromModel
@@ -26,15 +28,20 @@ from compress.errors import Fault, RecipeError
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, save_model
 from compress.models.multi_task import MultiTaskForSequenceClassification, with_heads
-from compress.models.outputs import observe
+from compress.models.outputs import INPUTS, observe
+from compress.models.static import StaticConfig
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
+from compress.run.predict import predict
+from compress.runtimes.devices import CPU
+from compress.runtimes.registry import load_session
 from compress.settings import all_faults
 from compress.student.bilstm import BiLstm
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
+from compress.tasks.tags import Tags
 from compress.teachers.model import FineTune, Teacher
 from compress.train import Training, fit
 from tests.conftest import GOOD, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
@@ -248,13 +255,25 @@ def test_the_whole_chain_leaves_a_folder_with_every_head_and_a_student_of_the_ma
     said = report(world)
     assert [stage["name"] for stage in said["stages"]] == ["teacher", "multi_task", "distill"]
     notes = said["stages"][1]["notes"]
-    assert [note.partition(":")[0] for note in notes] == ["main", "topic", "count"]
-    assert all("its teacher" in note and "40 validation rows" in note for note in notes)
+    assert [note.partition(":")[0] for note in notes[:3]] == ["main", "topic", "count"]
+    assert all("its teacher" in note and "40 validation rows" in note for note in notes[:3])
+    assert [note.rpartition(" on ")[2] for note in notes[3:]] == ["40 test rows", *["40 validation rows"] * 2]
     assert "pearson" in notes[2]
     several = world / "run" / "stages" / "01-multi_task"
     for name, outputs in (("main", 2), ("topic", 2), ("count", 1)):
         model = AutoModelForSequenceClassification.from_pretrained(several, task=name)
         assert model.config.num_labels == outputs
+        alone = AutoModelForSequenceClassification.from_pretrained(several / "heads" / name)
+        batch = {key: value for key, value in rows_of()[0].batch([0, 1]).items() if key in INPUTS}
+        torch.testing.assert_close(alone(**batch).logits, model(**batch).logits)
+        session = load_session(several / "heads" / name / "onnx", CPU)
+        said_by_graph = session({key: value.numpy() for key, value in batch.items()})
+        torch.testing.assert_close(torch.from_numpy(said_by_graph), alone(**batch).logits.detach(), atol=1e-4, rtol=0)
+    heads = said["stages"][1]["details"]["heads"]
+    assert [(head["name"], head["task"], head["rows"], head["rows_are"]) for head in heads] == [
+        ("main", "classification", 40, "test"), ("topic", "classification", 40, "validation"),
+        ("count", "regression", 40, "validation"),
+    ]  # fmt: skip
     assert AutoModelForSequenceClassification.from_pretrained(several, task="topic").config.id2label[0] == "none"
     assert type(load_model(world / "run" / "student")) is BertForSequenceClassification
     curve = said["stages"][1]["curves"]
@@ -281,15 +300,98 @@ def test_the_student_goes_on_as_what_its_head_in_the_folder_says(world: Path, tm
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "model")
     model = Model(tmp_path / "model", "model")
     state = State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1, teacher=model, student=model)
-    after = MultiTask(tasks=others(world, files), epochs=0.5, batch_size=16)(state)
+    settings = MultiTask(tasks=others(world, files), epochs=0.5, batch_size=16, write_heads=False)
+    after = settings(state)
     several, alone = load_model(after.records[-1].model.folder), load_model(after.given_student.folder)
     batch = rows_of()[0].batch([0, 1, 2])
     with torch.no_grad():
         assert torch.equal(observe(several, batch).logits, observe(alone, batch).logits)
     assert type(alone) is BertForSequenceClassification
     before = products(state)
-    MultiTask(tasks=others(world, files), epochs=0.5, batch_size=16, exponent=1.0)(state)
-    assert products(state) - before == {"multi_task": 1, "main_task": 1}
+    replace(settings, exponent=1.0)(state)
+    assert products(state) - before == {"multi_task": 1, "head": 1}
+
+
+def mixed(folder: Path, made: list[tuple[str, str]]) -> dict[str, str]:
+    """Write rows of every kind of task; what is asked is which words are good."""
+    folder.mkdir()
+    good = [[word for word in text.split() if word in GOOD] for _, text in made]
+    lines: dict[str, list[dict[str, Any]]] = {
+        "words": [
+            {"tokens": text.split(), "tags": ["B-good" if word in GOOD else "O" for word in text.split()]}
+            for _, text in made
+        ],
+        "labels": [
+            {"text": text, "labels": [name for name in ("film", "plot") if name in text.split()]} for _, text in made
+        ],
+        "ranks": [
+            {"relevance": int(label == "good"), "query": "the film", "candidate": text, "qid": number // 8}
+            for number, (label, text) in enumerate(made)
+        ],
+        "places": [
+            {"question": "was the film so", "context": text,
+             "answers": [{"text": word, "answer_start": text.index(word)} for word in found]}
+            for (_, text), found in zip(made, good, strict=True)
+        ],
+        "vectors": [
+            {"score": float(one[0] == other[0]), "text": one[1], "text_b": other[1]}
+            for one, other in zip(made, made[1:] + made[:1], strict=True)
+        ],
+    }  # fmt: skip
+    paths = {name: folder / f"{name}.jsonl" for name in lines}
+    for name, path in paths.items():
+        path.write_text("".join(json.dumps(row) + "\n" for row in lines[name]))
+    return {name: str(path) for name, path in paths.items()}
+
+
+KINDS = {"words": "tags", "labels": "multi_label", "ranks": "ranking", "places": "spans", "vectors": "vectors"}
+
+
+@pytest.mark.slow
+def test_one_student_learns_every_kind_of_task_beside_classes_and_each_head_is_exported(tmp_path: Path) -> None:
+    train, held = mixed(tmp_path / "train", reviews(200, 1)), mixed(tmp_path / "held", reviews(60, 2))
+    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    save_model(tiny_model(**labels), tiny_tokenizer(), tmp_path / "teacher")
+    quick = Teacher(
+        model=str(tmp_path / "teacher"), epochs=12, learning_rate=5e-3, batch_size=16, max_tokens=32, least_steps=0,
+        fine_tune=FineTune.always,
+    )  # fmt: skip
+    tasks = {
+        name: OtherTask(data=Files(train=train[name], validation=held[name]), teacher=quick, task=kind)
+        for name, kind in KINDS.items()
+    }
+    rows = write_tsv(tmp_path / "main.tsv", reviews(200, 3))
+    data = Files(train=str(rows)).load("auto", 1)
+    model = Model(tmp_path / "teacher", "model")
+    state = State.begin(data=data, workshop=Workshop(tmp_path / "cache"), seed=1, teacher=model, student=model)
+    settings = MultiTask(tasks=tasks, epochs=12, batch_size=16, learning_rate=5e-3)
+    assert [type(settings._losses(other.load(1).task)["soft"]) for other in tasks.values()] == [
+        SoftTargets, SoftTargets, MarginMSE, SoftTargets, Alignment,
+    ]  # fmt: skip
+    record = settings(state).records[-1]
+    heads = {head["name"]: head for head in record.details.report()["heads"]}
+    assert {name: heads[name]["task"] for name in KINDS} == KINDS
+    assert heads["words"]["metrics"]["f1"] > 0.8
+    assert heads["labels"]["metrics"]["micro_f1"] > 0.2  # its teacher, trained as briefly, has 0.7
+    assert heads["ranks"]["metrics"]["ndcg@10"] > 0.9
+    assert heads["places"]["metrics"]["f1"] > 0.5
+    assert heads["vectors"]["metrics"]["spearman"] > 0.5
+    graphs = {name: record.beside[f"heads/{name}/onnx"] for name in ("main", *KINDS)}
+    text = "good film good"
+    assert len(predict(graphs["words"], text)[0]["spans"]) == 2
+    assert set(predict(graphs["labels"], text)[0]["probabilities"]) == {"film", "plot"}
+    assert len(load_model(record.beside["heads/labels"]).config.thresholds) == 2
+    assert predict(graphs["ranks"], "the film", [text, "bad film bad"])[0]["candidate"] == text
+    assert "label" in predict(graphs["main"], text)[0]
+    assert predict(graphs["places"], "was the film so", "a lovely plot")[0]["answer"] == "lovely"
+    assert len(predict(graphs["vectors"], text)[0]["vector"]) == 16
+    assert type(load_model(record.beside["heads/words"])).__name__ == "BertForTokenClassification"
+
+
+def test_a_student_that_cannot_have_a_head_for_a_task_is_refused_by_name() -> None:
+    rule = _headless(Tags(("O", "B-a")), StaticConfig())
+    assert rule == ("a student of type compress_static has no token classification head, which the task tags needs")
+    assert not _headless(Tags(("O", "B-a")), tiny_model().config)
 
 
 def products(state: State) -> Counter[str]:
@@ -307,12 +409,6 @@ def refused(wrong: Any) -> list[Fault]:
 
 def one_class(folder: Path) -> Files:
     return Files(train=str(write_tsv(folder / "one.tsv", [("same", text) for _, text in reviews(20, 1)])))
-
-
-def ranked(folder: Path) -> Files:
-    """Return queries with a relevant candidate and another."""
-    rows = [(str(number % 2), f"query {number // 2}", text) for number, (_, text) in enumerate(reviews(40, 1))]
-    return Files(train=str(write_tsv(folder / "ranked.tsv", rows)))
 
 
 def foreign(folder: Path) -> Teacher:
@@ -347,7 +443,6 @@ CASES: dict[str, tuple[str, Change]] = {
     "no folder": ("tasks.topic.teacher.model", lambda _, tasks: topic_with(tasks, teacher=Teacher(model="./nowhere"))),
     "one class": ("tasks.topic.data", lambda folder, tasks: topic_with(tasks, data=one_class(folder))),
     "tokenizer": ("tasks.topic.teacher.model", lambda folder, tasks: topic_with(tasks, teacher=foreign(folder))),
-    "ranking": ("tasks.topic.task", lambda folder, tasks: topic_with(tasks, task="ranking", data=ranked(folder))),
     "other labels": ("tasks.count.teacher", lambda _, tasks: untrained(tasks)),
 }
 

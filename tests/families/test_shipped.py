@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from compress.distill.heads import with_auto
 from compress.families.forms.fake_quantization import FakeQuantization
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import shrink
@@ -30,7 +31,10 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.shared import Shared
 from compress.student.static import Static
+from compress.tasks.base import Task
 from compress.tasks.classification import Classification
+from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_ensemble import joined as ensemble_of_three
 from tests.student.test_words import PAIRS, TEXTS, built
@@ -53,8 +57,13 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
     made["cnn"] = built(Cnn(filters=5), TEXTS)[0], "bert"
     made["static"] = built(Static(bigrams=50), TEXTS)[0], "bert"
     made["ensemble"] = ensemble_of_three(), "bert"
-    tasks = {"main": Classification(("bad", "good")), "topic": Classification(("film", "music", "other"))}
-    heads = {name: task.head_config() for name, task in tasks.items()}
+    tasks: dict[str, Task] = {
+        "main": Classification(("bad", "good")),
+        "topic": Classification(("film", "music", "other")),
+        "words": Tags(("O", "B-a")),
+        "vectors": SentenceVectors(0.0, 1.0, 11, "mean"),
+    }
+    heads = {name: with_auto(task) for name, task in tasks.items()}
     made["multi-task"] = with_heads(narrow(tiny_model(), [1, 2, 3, 4, 5]), heads, "main"), "bert"
     return made
 
@@ -119,6 +128,10 @@ for folder in map(Path, sys.argv[1:]):
     if folder.name == "multi-task":
         other = load(folder, trust_remote_code=True, task="topic")
         assert other(torch.tensor([[2, 7, 3]])).logits.shape == (1, 3)
+        other.config.task = "words"
+        assert other(torch.tensor([[2, 7, 3]])).logits.shape == (1, 3, 2)
+        other.config.task = "vectors"
+        assert other(torch.tensor([[2, 7, 3]])).logits.shape == (1, 11)
     model.save_pretrained(folder.with_name(folder.name + "-saved"))
     shutil.copyfile(folder / "said.pt", folder.with_name(folder.name + "-saved") / "said.pt")
     shutil.copyfile(folder / "tokenizer.json", folder.with_name(folder.name + "-saved") / "tokenizer.json")

@@ -8,16 +8,27 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from compress.distill.heads import with_auto
 from compress.families.forms.uneven import shrink
 from compress.families.registry import family_of
-from compress.models.loading import quiet, save_model
-from compress.models.multi_task import MultiTaskForSequenceClassification, classifier_of, config_with_heads, with_heads
+from compress.models.loading import load_model, quiet, save_model
+from compress.models.multi_task import (
+    MultiTaskForSequenceClassification,
+    classifier_of,
+    config_with_heads,
+    with_heads,
+)
 from compress.models.outputs import observe, parameters
 from compress.models.quantities import HIDDEN, SCORES
 from compress.tasks.classification import Classification
-from compress.tasks.heads import HEAD, MARK, THRESHOLDS
+from compress.tasks.heads import HEAD, MARK, NULL_THRESHOLD, THRESHOLDS
+from compress.tasks.multi_label import MultiLabel
+from compress.tasks.ranking import Ranking
 from compress.tasks.registry import task_of_config
 from compress.tasks.regression import Regression
+from compress.tasks.spans import AnswerSpans
+from compress.tasks.tags import Tags
+from compress.tasks.vectors import SentenceVectors
 from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.fresh import run_fresh
 
@@ -145,6 +156,49 @@ def test_every_head_keeps_all_its_entries_and_none_of_anothers() -> None:
         for found in (config, config.classifier(task)):
             assert {name: getattr(found, name) for name in HEAD if name in entries} == entries
             assert not [name for name in (THRESHOLDS, MARK) if name not in entries and getattr(found, name, None)]
+
+
+KINDS = {
+    "main": Classification(("bad", "good")),
+    "words": Tags(("O", "B-a", "I-a")),
+    "labels": MultiLabel(("film", "plot"), (0.3, 0.6)),
+    "ranks": Ranking(2.0),
+    "places": AnswerSpans(unanswerable=True, stride=7),
+    "vectors": SentenceVectors(0.0, 5.0, 16, "mean"),
+}
+
+
+@pytest.mark.parametrize("main", ["main", "words"])
+@torch.no_grad()
+def test_heads_of_every_kind_share_an_encoder_and_reload_alone_and_together(main: str, tmp_path: Path) -> None:
+    heads = {name: with_auto(task) for name, task in KINDS.items()}
+    start = classifier_of(with_heads(tiny_model(), heads, "main"), main)  # of words, it has no pooler
+    model, batch = with_heads(start, heads, main), tiny_batch()
+    assert torch.equal(observe(model, batch).logits, observe(start, batch).logits)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    for name, task in KINDS.items():
+        alone, again = classifier_of(model, name), load_model(tmp_path)
+        with model.answering(name), again.answering(name):
+            logits = observe(model, batch).logits
+            assert task_of_config(model.config) == task_of_config(again.config) == task_of_config(alone.config) == task
+            told = observe(again, batch).logits, observe(alone, batch).logits
+        for found in told:  # a product with one column rounds by where in memory its weights lie
+            torch.testing.assert_close(found, logits, rtol=1e-6, atol=1e-8)
+        assert logits.shape == (3, *([batch["input_ids"].shape[1]] if task.by_token else []), task.outputs)
+
+
+def test_what_was_tuned_for_a_head_stays_with_it() -> None:
+    heads = {name: with_auto(KINDS[name]) for name in ("labels", "places")}
+    model = with_heads(tiny_model(), {"main": KINDS["main"].head_config(), **heads}, "main")
+    for name, entry, value in (("labels", THRESHOLDS, [0.2, 0.9]), ("places", NULL_THRESHOLD, 1.5)):
+        with model.answering(name):
+            setattr(model.config, entry, value)
+            model.keep_head()
+    for name, entry, value in (("labels", THRESHOLDS, [0.2, 0.9]), ("places", NULL_THRESHOLD, 1.5)):
+        assert getattr(classifier_of(model, name).config, entry) == value
+        with model.answering(name):
+            assert getattr(model.config, entry) == value
+    assert getattr(model.config, THRESHOLDS, None) is None
 
 
 def test_a_task_without_a_head_is_refused_by_name(tmp_path: Path) -> None:

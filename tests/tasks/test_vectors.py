@@ -16,6 +16,7 @@ from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.dataset import Split
 from compress.data.rows import Rows
 from compress.distill.losses import LOSSES
+from compress.distill.losses.contrastive import in_batch_loss
 from compress.distill.stage import Distill
 from compress.errors import CompressError, DataError, RecipeError
 from compress.export.onnx import Onnx
@@ -77,8 +78,8 @@ def pair_files(folder: Path) -> dict[str, str]:
 def quick(folder: Path, model: Path, **settings: Any) -> Recipe:
     return Recipe(
         recipe="toy", name="run", output=str(folder / "out"), cache=str(folder / "cache"),
-        task=TaskChoice(kind="vectors"),
         **{
+            "task": TaskChoice(kind="vectors"),
             "data": Files(**pair_files(folder)),
             "teacher": Teacher(model=str(model), max_tokens=16),
             "student": Bert(layers=2),
@@ -204,6 +205,43 @@ def test_documents_are_found_as_a_loop_over_queries_finds_them() -> None:
     assert "ndcg@10" not in TASK.metrics(vectors, labels)
 
 
+def test_relevant_documents_are_found_among_those_of_the_batch_that_are_not_relevant_to_the_query() -> None:
+    """Query 0 has the relevant documents 10 and 11 and the irrelevant 12, query 1 has 12; document 10 comes twice."""
+    rows = [(7, 0, 1), (7, 10, 2), (7, 11, 1), (7, 12, 0), (9, 1, 1), (9, 12, 1), (4, 0, 1), (4, 10, 1)]
+    place = [0, 1, 1, 1, 0, 1, 0, 1]
+    labels = torch.tensor(
+        [[row, own, score, text] for (row, text, score), own in zip(rows, place, strict=True)], dtype=torch.float64
+    )
+    generator = torch.Generator().manual_seed(0)
+    of_text = {text: torch.randn(3, generator=generator) for text in (0, 1, 10, 11, 12)}
+    vectors = torch.stack([of_text[text] for _, text, _ in rows]).requires_grad_()
+    queries, documents, relevant = TASK.relevant(labels)
+    assert labels[queries, 3].tolist() == [0, 1]
+    assert labels[documents, 3].tolist() == [10, 11, 12]
+    assert relevant.tolist() == [[True, True, False], [False, False, True]]
+    scores = {(q, d): functional.cosine_similarity(of_text[q], of_text[d], dim=0) / 0.1
+              for q in (0, 1) for d in (10, 11, 12)}  # fmt: skip
+    expected = []
+    for query, document, others in ((0, 10, [12]), (0, 11, [12]), (1, 12, [10, 11])):
+        found = scores[query, document].exp()
+        expected.append(-(found / (found + sum(scores[query, other].exp() for other in others))).log())
+    loss = in_batch_loss(vectors[queries], vectors[documents], relevant, 0.1)
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    loss.backward()
+    assert in_batch_loss(vectors[queries], vectors[documents], torch.zeros_like(relevant), 0.1) == 0
+
+
+def test_margins_are_those_of_a_querys_inner_products_with_its_own_documents() -> None:
+    labels = torch.from_numpy(np.array([
+        (5, 0, 1, 0), (5, 1, 1, 1), (6, 0, 1, 2), (5, 1, 0, 3), (6, 1, 1, 4), (6, 1, 1, 5), (np.nan,) * 4,
+    ]))  # fmt: skip
+    vectors = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    near = vectors[0] @ vectors[1] - vectors[0] @ vectors[3]
+    alike = vectors[2] @ vectors[4] - vectors[2] @ vectors[5]
+    torch.testing.assert_close(TASK.margins(vectors, labels, differing=True), near[None])
+    torch.testing.assert_close(TASK.margins(vectors, labels, differing=False), torch.stack([near, alike]))
+
+
 def test_vectors_agree_by_their_angle_and_by_their_neighbours_where_widths_differ() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(30, 8))
@@ -243,6 +281,33 @@ def test_both_texts_of_a_row_stay_together_when_rows_are_drawn_joined_and_batche
     assert sorted(group for groups in batches for group in groups) == split.groups.tolist()
     assert tokens.whole.batch([1, 3])["rows"].tolist() == [2, 3, 6, 7]
     assert tokens.whole.lengths.tolist() == [max(tokens.lengths[2 * i : 2 * i + 2]) for i in range(4)]
+
+
+def test_a_query_with_its_positive_and_negative_texts_is_read_once_and_stays_together(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    lines = [{"query": f"q {n}", "positive": f"p {n}", "negatives": [f"n {n}", f"m {n}"][: n % 3]} for n in range(40)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    held = write_tsv(
+        tmp_path / "held.tsv", [("relevance", "query", "document"), ("2", "q 1", "p 1"), ("0", "q 1", "x")]
+    )
+    data = Files(train=str(path), validation=str(held), test=str(held)).load(
+        TaskChoice(kind="vectors", metric="ndcg@10"), 0
+    )  # fmt: skip
+    assert list(data.train.texts)[:7] == ["q 0", "p 0", "q 1", "p 1", "n 1", "q 2", "p 2"]
+    assert data.train.groups is not None
+    assert data.train.groups.tolist()[:9] == [0, 0, 1, 1, 1, 2, 2, 2, 2]
+    pairs = pairs_of(data.train.known_labels)
+    found = [(data.train.texts[a], data.train.texts[b], score) for a, b, score in zip(
+        pairs.first, pairs.second, pairs.scores, strict=True)]  # fmt: skip
+    assert found[:3] == [("q 0", "p 0", 1.0), ("q 1", "p 1", 1.0), ("q 1", "n 1", 0.0)]
+    assert len(data.test) == 4  # rows of their own, as nothing says that they belong together
+    assert data.task.metrics(np.eye(4), data.test.known_labels)["ndcg@10"] > 0
+
+
+def test_losses_that_compare_documents_need_a_query_with_two(tmp_path: Path) -> None:
+    teacher, margins = save_tiny(tmp_path / "teacher"), Distill(losses={"margin_mse": LOSSES["margin_mse"]()})
+    with pytest.raises(RecipeError, match=r"distill\.losses\.margin_mse.*no training row has more than one"):
+        check(quick(tmp_path, teacher, distill=margins))
 
 
 def test_bad_rows_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -402,6 +467,27 @@ def test_students_without_attention_give_vectors_whatever_the_padding(tmp_path: 
     assert (
         predict_rows(load_model(tmp_path / "student"), tokenize(Split(texts), tiny_tokenizer(), 16)) == vectors
     ).all()
+
+
+@pytest.mark.slow
+def test_documents_and_negative_texts_teach_a_student_beside_its_teachers_margins(tmp_path: Path) -> None:
+    made = [(text, label) for label, text in reviews(120, 1)]
+    good, bad = ([text for text, label in made if label == name] for name in ("good", "bad"))
+    train = [("query", "positive", "negative"), *(("good", *both) for both in zip(good, bad, strict=False))]
+    train += [("bad", *both) for both in zip(bad, good, strict=False)]
+    files = {name: str(write_tsv(tmp_path / f"{name}s.tsv", train)) for name in ("train", "validation", "test")}
+    losses = {name: LOSSES[name]() for name in ("contrastive", "margin_mse")}
+    recipe = quick(
+        tmp_path, save_tiny(tmp_path / "teacher"), data=Files(**files), export={},
+        task=TaskChoice(kind="vectors", metric="ndcg@10"), distill=Distill(epochs=4, learning_rate=1e-2, losses=losses),
+        benchmark=Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.01, teacher_int8=False, labels_only=False),
+    )  # fmt: skip
+    report = recipe.run().report
+    before, after = (stage.metrics["ndcg@10"] for stage in report.stages)
+    assert after > max(before, 0.6)
+    assert "each text in 'positive' is a row with relevance 1, those in 'negative' relevance 0" in " ".join(
+        report.dataset.notes
+    )
 
 
 @pytest.mark.slow

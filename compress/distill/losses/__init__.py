@@ -14,8 +14,10 @@ from compress.distill.losses.cosine import Cosine, cosine_loss
 from compress.distill.losses.embeddings import Embeddings
 from compress.distill.losses.hard import HardLabels
 from compress.distill.losses.hidden import HiddenStates, hidden_state_loss
+from compress.distill.losses.margin_mse import MarginMSE, margin_mse_loss
 from compress.distill.losses.minilm import MiniLM
 from compress.distill.losses.mse import LogitsMSE, logits_mse_loss
+from compress.distill.losses.pairwise import PairwiseSoftTargets, pairwise_soft_target_loss
 from compress.distill.losses.patient import Patient, patient_loss
 from compress.distill.losses.relations import Relations, relation_loss
 from compress.distill.losses.soft import SoftTargets
@@ -35,8 +37,10 @@ __all__ = [
     "HiddenStates",
     "LogitsMSE",
     "Loss",
+    "MarginMSE",
     "MiniLM",
     "Pairs",
+    "PairwiseSoftTargets",
     "Patient",
     "Relations",
     "SoftTargets",
@@ -44,7 +48,9 @@ __all__ = [
     "cosine_loss",
     "hidden_state_loss",
     "logits_mse_loss",
+    "margin_mse_loss",
     "minilm_attention_loss",
+    "pairwise_soft_target_loss",
     "patient_loss",
     "register",
     "relation_loss",
