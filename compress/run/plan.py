@@ -17,6 +17,7 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import Checked
 from compress.run.recipe import Recipe
 from compress.student.saved import Saved
+from compress.tasks.heads import with_head
 from compress.teachers.standing_in import FIELDS
 
 
@@ -31,7 +32,7 @@ def plan_of(recipe: Recipe, checked: Checked) -> Plan:
     plan = Plan(
         data=data, seed=recipe.seed, tokenizer=tokenizer, teacher_tokenizer=tokenizer,
         max_tokens=tokenizer.model_max_length if weights is None else weights.max_tokens,
-        teacher=None if weights is None else weights.config,
+        teacher=None if weights is None else with_head(weights.config, data.task.head_config()),
     )  # fmt: skip
     for name, stage in recipe.stages():
         assert isinstance(stage, Stage)
