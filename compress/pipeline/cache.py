@@ -8,6 +8,7 @@ holds a lock on that file for as long as it lives, so that nothing is removed th
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -143,7 +144,9 @@ class Cache:
         folder.mkdir(exist_ok=True)
         descriptor, _ = tempfile.mkstemp(dir=folder, prefix=f"{os.getpid()}-")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process
-        return os.fdopen(descriptor, "w")
+        file = os.fdopen(descriptor, "w")
+        atexit.register(file.close)
+        return file
 
     def _lists(self) -> Iterator[tuple[Path, bool]]:
         """Yield the lists of what processes use, and whether each one's process is still running."""
