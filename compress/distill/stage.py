@@ -22,6 +22,7 @@ from compress.distill.losses import (
     SoftTargets,
     wanted,
 )
+from compress.distill.losses.mean_over import comparing_rows
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, source_of
@@ -44,7 +45,7 @@ from compress.settings import at_least, between, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
-from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness
+from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness, whole_batch
 
 CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
 TRAINED = Kind("distill", revision=2)
@@ -107,6 +108,8 @@ class Distill(Training):
                 rule = f"needs classes, but the labels are {known.task.predicts}"
                 remedy = "Use margin_mse, pairwise or mse instead." if known.task.grouped else "Use mse instead."
                 yield Fault(f"losses.{name}", None, rule, remedy)
+            if loss.mean_over is None:
+                yield from whole_batch(self, comparing_rows(name))
             if loss.compares_rows and known.task is not None and not known.task.grouped:
                 rule = f"compares rows of a group, and rows of the task {known.task.name} stand alone"
                 yield Fault(f"losses.{name}", None, rule, "Leave it out, or set task=ranking.")

@@ -14,6 +14,7 @@ from compress.distill.losses.cosine import Cosine, cosine_loss
 from compress.distill.losses.embeddings import Embeddings
 from compress.distill.losses.hard import HardLabels
 from compress.distill.losses.hidden import HiddenStates, hidden_state_loss
+from compress.distill.losses.mean_over import Given, MeanOver
 from compress.distill.losses.minilm import MiniLM
 from compress.distill.losses.mse import LogitsMSE, logits_mse_loss
 from compress.distill.losses.patient import Patient, patient_loss
@@ -31,10 +32,12 @@ __all__ = [
     "Comparison",
     "Cosine",
     "Embeddings",
+    "Given",
     "HardLabels",
     "HiddenStates",
     "LogitsMSE",
     "Loss",
+    "MeanOver",
     "MiniLM",
     "Pairs",
     "Patient",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -31,6 +32,13 @@ class Quantity(ABC):
     """What the model's forward must be told, beside its inputs."""
     outlives_skipping: ClassVar[bool] = False
     """Whether a layer that LayerDrop skips has it all the same."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Return its name in its module, where it has one: what unpickles it finds the same quantity, not another."""
+        for name, value in vars(sys.modules[type(self).__module__]).items():
+            if value is self:
+                return name
+        return super().__reduce__()
 
     @abstractmethod
     def capture(self, model: PreTrainedModel, layers: Iterator[int]) -> AbstractContextManager[Captured]:
