@@ -75,7 +75,13 @@ GROUPS: Mapping[str, Options] = {
         }
     ),
     "task": Options(shared="compress.tasks.registry:CHOICES"),
-    "teacher": Options({"model": "compress.teachers.model:Teacher", "answers": "compress.teachers.answers:AnswerFile"}),
+    "teacher": Options(
+        {
+            "model": "compress.teachers.model:Teacher",
+            "answers": "compress.teachers.answers:AnswerFile",
+            "endpoint": "compress.teachers.endpoint:Endpoint",
+        }
+    ),
     "augment": Options(
         {"perturb": "compress.augment.perturb:Perturb", "substitute": "compress.augment.substitute:Substitute"},
         several=True,

@@ -31,6 +31,7 @@ from compress.benchmark.row_answers import RowAnswers
 from compress.benchmark.runs import counted, home_of, int8_of, not_finite, runs_of, speed, speeds_of_the_cheap
 from compress.benchmark.scores import ScoredRows, share
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, OnDevice, Timing, measure_on
+from compress.data.dataset import Dataset
 from compress.distill.stage import Distill
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
@@ -284,13 +285,17 @@ def _twin(
     bench: ScoredRows, trained: Record, logits: Array, others: Mapping[str, Array], teacher_metric: float | None
 ) -> BaselineEntry:
     return BaselineEntry(
-        name="labels_only", kind="the same student, before pruning, trained on labels alone",
+        name="labels_only", kind=f"the same student, before pruning, trained on {_labels(bench.state.data)} alone",
         runtime="pytorch", precision="fp32", seconds=trained.seconds,
         **bench.scores(logits, teacher_metric), **_shape(trained.model),
         differences=bench.differences(logits, others),
         curves=[dict(point) for point in trained.curves],
         notes=["same start, rows, steps and seed as in distillation, without preparations; the same speed"],
     )  # fmt: skip
+
+
+def _labels(data: Dataset) -> str:
+    return "the teacher's bare answers" if "training" in data.answered else "labels"
 
 
 def _unmeasured(artifact: Artifact, places: Sequence[OnDevice], subject: str) -> ArtifactEntry:

@@ -158,6 +158,7 @@ class Dataset:
     )  # labels without a training row -> where the first of their rows was read, and how many there are
     summary: Summary | None = None  # how the rows were read, if a source read them
     records: Mapping[str, int] = field(default_factory=dict)  # read from each source without ids, by its part
+    answered: tuple[str, ...] = ()  # splits whose rows have no label, in whose place the teacher's answers are put
 
     @property
     def transfer(self) -> Split:

@@ -59,10 +59,10 @@ class Files(Data):
     Answers in a context are in SQuAD's JSON (a .json file), or in rows with question, context and answers.
     """
 
-    train: str = ""  # path; the only file that is required
+    train: str = ""  # path; required, unless there are unlabelled rows alone
     validation: str | None = None  # path; used as the test rows if there is no test file
     test: str | None = None
-    unlabelled: str | None = None  # path; more texts, which only the teacher labels
+    unlabelled: str | None = None  # path; more texts, which only the teacher labels; without data.train all there is
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
@@ -82,8 +82,11 @@ class Files(Data):
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check counts, files and combinations of settings."""
         yield from super().faults(known)
-        if not self.train:
-            yield Fault("train", None, "needs a file", "For example data.train=my/train.tsv.")
+        if not self.train and not self.unlabelled:
+            remedy = (
+                "For example data.train=my/train.tsv; or texts that a teacher labels: data.unlabelled=my/texts.txt."
+            )
+            yield Fault("train", None, "needs a file", remedy)
         for name in SPLITS:
             value = getattr(self, name)
             if value == "" and name != "train":
@@ -121,24 +124,26 @@ class Files(Data):
     def read_for(self, task: str) -> Splits:
         """Read the given files; of a task whose texts are apart, unlabelled rows may be single texts."""
         alone = task in TASKS and TASKS[task].apart
-        if not self.train:
+        name = self.train or self.unlabelled
+        if not name:
             raise DataError("data.train needs a file, for example data.train=my/train.tsv.")
         notes: list[str] = []
-        train = self._rows(self.train, notes, labelled=True)
+        train = self._rows(name, notes, labelled=bool(self.train))
         if train is None:
-            raise DataError(f"{self.train}: no row has a label. Choose another file: data.train=PATH.")
+            raise DataError(f"{name}: no row has a label. Choose another file: data.train=PATH.")
 
         def read(path: str | None, labelled: bool = True) -> Rows | None:
             return None if path is None else self._rows(path, notes, labelled, train, alone=alone and not labelled)
 
         if self.label_columns and train.form == FORM:
-            raise DataError(f"{self.train}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")
+            raise DataError(f"{name}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")
         refuse_empty_columns(train)
-        validation, test, unlabelled = read(self.validation), read(self.test), read(self.unlabelled, labelled=False)
-        if self.header is None and train.columns is not None and not train.columns.named:
+        validation, test = read(self.validation), read(self.test)
+        unlabelled = read(self.unlabelled, labelled=False) if self.train else None
+        if self.header is None and train.labels is not None and train.columns is not None and not train.columns.named:
             refuse_unknown_header(train, (validation, test))
         return Splits(
-            name=self.train, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
+            name=name, train=train, validation=validation, test=test, unlabelled=unlabelled, notes=tuple(notes)
         )
 
     def _rows(

@@ -7,10 +7,12 @@ notes what the report should mention.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+import numpy as np
 
 from compress.data.apart import row_numbers, text_numbers, texts_apart
 from compress.data.cutting import cut, sample
@@ -95,25 +97,31 @@ class Data(Settings):
         """Return the raw rows of each split, as the task of that name may have them; see `Task.apart`."""
         return self.read()
 
-    def load(self, task: str | TaskChoice, seed: int) -> Dataset:
+    def load(self, task: str | TaskChoice, seed: int, names: Callable[[], Sequence[str]] = tuple) -> Dataset:
         """Read the rows and make the data set, for a task or the name of one.
 
-        Raises DataError if they cannot be used, RecipeError where ``task`` does not fit them.
+        ``names`` are the classes that a teacher knows, which is asked where no training row has a label. Raises
+        DataError if the rows cannot be used, RecipeError where ``task`` does not fit them.
         """
         choice = TaskChoice.of(task)
-        return assemble(self.read_for(choice.kind), self, choice, seed)
+        return assemble(self.read_for(choice.kind), self, choice, seed, names)
 
 
-def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Dataset:
+def assemble(
+    parts: Splits, settings: Data, choice: TaskChoice, seed: int, names: Callable[[], Sequence[str]] = tuple
+) -> Dataset:
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     notes = list(parts.notes)
     parts, records = _named(parts)
     kind = _kind(parts, choice.kind)
     parts = _spelled(parts, kind, settings.separator)
-    kind.check(list(_labelled(parts).values()), asked=choice.kind != AUTO or bool(parts.train.form))
+    if labelled := list(_labelled(parts).values()):
+        kind.check(labelled, asked=choice.kind != AUTO or bool(parts.train.form) or parts.train.labels is None)
     parts = _repaired(parts, kind, settings.broken_labels, notes)
     given = parts.train
-    task, unseen = _with_unseen(_task(parts, kind), parts)
+    task, unseen = _with_unseen(
+        _task(parts, kind, lambda: [settings.labels.get(name, name) for name in names()]), parts
+    )
     task = _judged(_pooled(task, choice), choice)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
@@ -131,8 +139,14 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
         elif number is not None and number > len(rows):
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
     splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
-    task = _weighted(task, choice, splits["training"])
-    notes += [*task.doubts(splits["training"].known_labels), *_repetitions(chosen, parts.unlabelled)]
+    answered = tuple(name for name, rows in chosen.items() if rows.labels is None)
+    if "training" not in answered:
+        task = _weighted(task, choice, splits["training"])
+        notes += task.doubts(splits["training"].known_labels)
+    elif choice.class_weights is not None:
+        rule = "has no effect: no training row has a label by which classes are counted"
+        raise RecipeError([Fault("task.class_weights", None, rule, "Leave it out.")])
+    notes += [*_without_labels(answered), *_repetitions(chosen, parts.unlabelled)]
     data = Dataset(
         parts.name,
         task,
@@ -145,6 +159,7 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
         unseen,
         summarize(chosen, parts.unlabelled, task),
         records,
+        answered,
     )
     return (
         with_leftovers(data, given, list(chosen.values()), settings.unlabelled_rows, seed)
@@ -156,7 +171,7 @@ def assemble(parts: Splits, settings: Data, choice: TaskChoice, seed: int) -> Da
 def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: list[str]) -> Rows:
     """Return that many of the rows, stratified; where rows belong to groups, whole groups with about as many rows."""
     if rows.groups is None:
-        how = "at random" if task.classes(rows.words) is None else "stratified"
+        how = "stratified" if _stratifies(rows, task) else "at random"
         notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
         return rows.take(sample(_classes(rows, task), number, seed))
     _, some = cut(rows.groups, [0] * len(rows), number, seed)
@@ -174,8 +189,8 @@ def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: l
 def _with_unseen(task: Task, parts: Splits) -> tuple[Task, dict[str, tuple[str, int]]]:
     """Return the task with the labels of all splits, and where those without a training row were read."""
     unseen: dict[str, tuple[str, int]] = {}
-    for rows in (parts.validation, parts.test):
-        if rows is not None:
+    for name, rows in _labelled(parts).items():
+        if name != "train":
             for index, word in enumerate(rows.words):
                 for label in filter(task.unknown, task.names(word)):
                     place, count = unseen.get(label, (rows.place(index), 0))
@@ -274,13 +289,12 @@ def _kind(parts: Splits, name: str) -> type[Task]:
     for rows in (parts.validation, parts.test):
         if rows is not None and rows.form and not form and name in (AUTO, rows.form):
             name = rows.form  # the training rows may be written otherwise
-    return task_class(form or name, train.words)
+    return task_class(form or name, train.labels)
 
 
 def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str]) -> Splits:
     """Return the parts with labels that keep to the task's rule, or note how many do not, as ``broken`` says."""
-    names = [name for name in ("train", "validation", "test") if getattr(parts, name) is not None]
-    splits: list[Rows] = [getattr(parts, name) for name in names]
+    names, splits = list(_labelled(parts)), list(_labelled(parts).values())
     right = iter(kind.repaired([label for rows in splits for label in rows.words]))
     for name, rows in zip(names, splits, strict=True):
         labels = [next(right) for _ in rows.words]
@@ -305,9 +319,18 @@ def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str])
     return parts
 
 
-def _task(parts: Splits, kind: type[Task]) -> Task:
-    """Return the task of the training labels, or say why there is none."""
-    train, labels = parts.train, parts.train.words
+def _task(parts: Splits, kind: type[Task], names: Callable[[], Sequence[str]]) -> Task:
+    """Return the task of the training labels, or of the ``names`` of classes where there are none, or say why not."""
+    train = parts.train
+    if train.labels is None:
+        try:
+            return kind.of_names(names())
+        except ValueError as error:
+            raise DataError(
+                f"{train.source}: no row has a label, and {error}. Name a teacher that is a finished classifier, or "
+                "the classes of one that only answers: teacher.classes=[…], or the words for them: teacher.words={…}."
+            ) from None
+    labels = train.words
     built_alike = kind.by_token or kind.apart or kind.grouped
     if len(set(labels)) == 1 and not built_alike:
         raise DataError(
@@ -382,7 +405,7 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
                 f"{rows.source}: {counted(len(rows), 'row')} cannot be cut into training and {name} rows. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
-        stratified = "" if task.classes(rows.words) is None else "stratified, "
+        stratified = "stratified, " if _stratifies(rows, task) else ""
         together = "equal texts" if rows.groups is None else "groups"
         notes.append(
             f"{counted(len(off), f'{name} row')} cut from the {whole:,} given training rows "
@@ -399,11 +422,34 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
 
 
 def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
-    return task.classes(rows.words) or [0] * len(rows)
+    return (None if rows.labels is None else task.classes(rows.labels)) or [0] * len(rows)
+
+
+def _stratifies(rows: Rows, task: Task) -> bool:
+    return rows.labels is not None and task.classes(rows.labels) is not None
+
+
+def _without_labels(answered: Sequence[str]) -> Iterator[str]:
+    """Yield what cannot be known where splits have no labels."""
+    if "training" in answered:
+        yield (
+            "No training row has a label: the teacher's answers take the place of labels, also for hard losses, for "
+            "the student trained on labels alone and for TF-IDF."
+        )
+    if "test" in answered:
+        yield (
+            "No test row has a label: every figure compares with the teacher's answers. Whether those are right, and "
+            "whether a student is better than its teacher, cannot be known. Label some rows: data.test."
+        )
+    elif "validation" in answered:
+        yield "No validation row has a label: what is kept and recommended is what agrees with the teacher."
 
 
 def _encoded(rows: Rows, task: Task) -> Split:
     """Encode the labels; a label that the task cannot read is refused with its place."""
+    if rows.labels is None:
+        known = task.encoded([task.encode(task.output_names[0])])
+        return replace(_split(rows), labels=np.full((len(rows), *known.shape[1:]), task.missing, known.dtype))
     _refuse_labels(rows, type(task))
     labels = _codes(rows, task)
     if task.apart:
@@ -446,7 +492,7 @@ def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:
     """Return notes on texts that occur more than once in the used rows."""
     train, notes = chosen["training"], []
     seen: dict[str, set[str]] = {}
-    for key, label in zip(train.keys, train.words, strict=True):
+    for key, label in zip(train.keys, train.labels or [""] * len(train), strict=True):
         seen.setdefault(key, set()).add(label)
     if repeated := len(train) - len(seen):
         torn = sum(len(labels) > 1 for labels in seen.values())

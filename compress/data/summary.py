@@ -147,7 +147,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
     sizes = {name: len(rows) for name, rows in chosen.items()}
     if unlabelled is not None:
         sizes[UNLABELLED] = len(unlabelled)
-    counts = {name: Counter(chain.from_iterable(map(task.names, rows.words))) for name, rows in chosen.items()}
+    counts = {n: Counter(chain.from_iterable(map(task.names, rows.labels or ()))) for n, rows in chosen.items()}
     if not any(counts.values()):
         return Summary(columns=files, rows=sizes)
     labels = sorted(set().union(*counts.values()), key=lambda label: (-counts["training"][label], label))
@@ -160,7 +160,7 @@ def summarize(chosen: Mapping[str, Rows], unlabelled: Rows | None, task: Task) -
         absent={
             name: missing
             for name, by_label in counts.items()
-            if (missing := tuple(label for label in labels if not by_label[label]))
+            if by_label and (missing := tuple(label for label in labels if not by_label[label]))
         },
     )
 

@@ -278,6 +278,10 @@ class Family(Layered, ABC):
         """
         return None
 
+    def heard(self, model: PreTrainedModel, name: str, forward: Callable[..., Any]) -> AbstractContextManager[None]:
+        """Let the module of this name in each layer compute ``forward(module, …)`` for a time."""
+        return forward_replaced([layer.get_submodule(name) for layer in self.layers(model)], forward)
+
     # masked language models
 
     def language_head(self) -> LanguageHeadNames | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from compress.families.base import (
     LanguageHeadNames,
     Listener,
     Projection,
-    forward_replaced,
     has_submodule,
 )
 from compress.families.bert import BertFamily
@@ -75,12 +74,9 @@ class DebertaV2Family(BertFamily):
         """Return pooler and classifier."""
         return ("pooler.dense", "classifier") if has_submodule(model, "pooler.dense") else None
 
-    @contextmanager
-    def listening(self, model: PreTrainedModel, listener: Listener) -> Iterator[None]:
+    def listening(self, model: PreTrainedModel, listener: Listener) -> AbstractContextManager[None]:
         """Run attention by hand, with the listener in its middle."""
-        attentions = [layer.get_submodule("attention.self") for layer in self.layers(model)]
-        with forward_replaced(attentions, partial(_told, listener)):
-            yield
+        return self.heard(model, "attention.self", partial(_told, listener))
 
     def language_head(self) -> LanguageHeadNames | None:
         """Return none: its two kinds of heads have other names, and the newer one no decoder."""

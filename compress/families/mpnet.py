@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from compress.families.base import (
     LanguageHeadNames,
     Listener,
     Projection,
-    forward_replaced,
     has_submodule,
 )
 from compress.families.bert import BertFamily
@@ -67,12 +66,9 @@ class MPNetFamily(BertFamily):
         """Return the two layers of the head."""
         return ("classifier.dense", "classifier.out_proj") if has_submodule(model, "classifier.dense") else None
 
-    @contextmanager
-    def listening(self, model: PreTrainedModel, listener: Listener) -> Iterator[None]:
+    def listening(self, model: PreTrainedModel, listener: Listener) -> AbstractContextManager[None]:
         """Run attention by hand, with the listener in its middle."""
-        attentions = [layer.get_submodule("attention.attn") for layer in self.layers(model)]
-        with forward_replaced(attentions, partial(_told, listener)):
-            yield
+        return self.heard(model, "attention.attn", partial(_told, listener))
 
     def language_head(self) -> LanguageHeadNames | None:
         """Return the two parts before the decoder."""

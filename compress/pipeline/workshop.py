@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,7 @@ class Workshop:
         folder. Raises StorageError.
         """
         key, final = self._place(kind, made_with)
-        Cache(self.cache).use(final.name, str(self.run.absolute()) if self.run else None)
-
-        def say_waiting() -> None:
-            self._say(f"{kind.name}: another run is making this now; waiting for it")
+        self._use(final)
 
         with storage_faults(self.cache):
             try:
@@ -90,7 +88,7 @@ class Workshop:
                     return _read(final, key, reused=True)
             except DamagedError:
                 pass  # reported below, by the process that makes it again
-            with locked(self.cache / LOCKS / final.name, say_waiting):
+            with self._alone(kind, final):
                 try:
                     if final.exists() and not again:  # another process has made it meanwhile
                         return _read(final, key, reused=True)
@@ -99,6 +97,32 @@ class Workshop:
                     shutil.rmtree(final)
                 self._work(kind, final, key, work)
                 return _read(final, key, reused=False)
+
+    @contextmanager
+    def collecting(self, kind: Kind, made_with: Any) -> Iterator[Path]:
+        """Hold a folder that is never finished: each use adds to it, and what is there is kept whatever ends the use.
+
+        Unlike a product it does not depend on versions of packages. Raises StorageError.
+        """
+        folder = self.cache / f"{kind.name}-{hash_json([kind.name, kind.revision, made_with])[:24]}"
+        self._use(folder)
+        with storage_faults(self.cache), self._alone(kind, folder):
+            partial = folder.with_name(folder.name + PARTIAL)
+            partial.mkdir(exist_ok=True)
+            yield partial
+
+    def _use(self, folder: Path) -> None:
+        Cache(self.cache).use(folder.name, str(self.run.absolute()) if self.run else None)
+
+    @contextmanager
+    def _alone(self, kind: Kind, folder: Path) -> Iterator[None]:
+        """Hold the lock of a folder."""
+
+        def say_waiting() -> None:
+            self._say(f"{kind.name}: another run is making this now; waiting for it")
+
+        with locked(self.cache / LOCKS / folder.name, say_waiting):
+            yield
 
     def _place(self, kind: Kind, made_with: Any) -> tuple[str, Path]:
         key = hash_json([kind.name, kind.revision, made_with, self.version])

@@ -78,6 +78,9 @@ class DataFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: Annotated[dict[str, int], Meta(description="number of rows, by split")] = {}
     fingerprint: str = ""
     notes: list[str] = []
+    answered: Annotated[
+        list[str], Meta(description="splits without labels, in whose place the teacher's answers are put")
+    ] = []
     summary: Summary = field(default_factory=Summary)
 
 

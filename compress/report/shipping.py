@@ -186,6 +186,16 @@ def _misleading(report: Report, best: Entry) -> Iterator[Reason]:
         yield Reason(rule="misleading", decision=CARE, text="Accuracy says little here.", detail=f"{told} {remedy}")
 
 
+def _unlabelled(report: Report, best: Entry) -> Iterator[Reason]:
+    """Test rows have no labels: what the teacher gets wrong is not seen."""
+    if "test" in report.dataset.answered:
+        yield Reason(
+            rule="unlabelled", decision=CARE, text="No test row has a label of its own.",
+            detail=f"{best.name} is compared with the teacher's answers. Whether these are right is not known, nor "
+            "whether a student is better than its teacher. Label some rows: data.test.",
+        )  # fmt: skip
+
+
 def _unfound(report: Report, best: Entry) -> Iterator[Reason]:
     """There are classes that it never finds."""
     missed = [found for found in best.classes if found.rows >= UNFOUND and found.recall == 0]
@@ -217,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     _few_rows,
     _unproven,
     _misleading,
+    _unlabelled,
     _unfound,
     _slower,
 )

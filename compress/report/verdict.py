@@ -77,17 +77,18 @@ def _of_distillation(report: Report) -> Iterator[str]:
     difference = distilled.differences.get("labels_only") if distilled else None
     if not (distilled and difference):
         return
+    alone = "the teacher's bare answers" if "training" in report.dataset.answered else "labels"
     effect = "made no clear difference in this run"
     if difference.clear:
         effect = "helped" if difference.value > 0 else "harmed"
     yield (
-        f"Distillation {effect}: {in_words(difference)}, against the same student trained on labels alone "
+        f"Distillation {effect}: {in_words(difference)}, against the same student trained on {alone} alone "
         f"({report.test_rows or 0:,} rows, one seed)."
     )
     before = report.stages[1 : report.stages.index(distilled)]
     if prepared := [stage.name for stage in before if stage.role != STUDENT]:
         without = ", ".join(prepared)
-        yield f"The student trained on labels alone went without {without}, and so was trained for fewer steps."
+        yield f"The student trained on {alone} alone went without {without}, and so was trained for fewer steps."
 
 
 def _speed(entry: Entry) -> float:

@@ -53,7 +53,9 @@ def measure_again(folder: Path, recipe: Recipe) -> Report:
             f"{folder}: was measured on another machine ({report.machine.get('cpu')}), and this is a {here['cpu']}. "
             "Run the recipe here: its figures belong together."
         )
-    data = recipe.data.load(recipe.task, recipe.seed)
+    data = recipe.data.load(recipe.task, recipe.seed, recipe.teacher.class_names)
+    if data.answered:
+        raise CompressError(f"{folder}: the labels of its rows are its teacher's answers. Run the recipe again.")
     if identity(recipe, data.fingerprint) != marker.run:
         raise CompressError(f"{folder}: its data or recipe.yaml has changed since. Run the recipe again.")
     with alone(folder):

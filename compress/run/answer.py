@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ SUFFIXES = (".jsonl", ".parquet")
 
 
 def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
-    """Write the logits of the recipe's teacher for every row of its data, and return how many rows that are.
+    """Write what the recipe's teacher answers to every row of its data, and return how many rows that are.
 
     The teacher is fine-tuned where it must be; what is finished is kept in the cache. A row has the id that it has in
-    the data, or its place there, as "train 0", its one or two texts, and a logit for each output by its name. Raises
-    RecipeError before any work where the recipe or the path cannot be used.
+    the data, or its place there, as "train 0", its one or two texts, and a logit for each output by its name, or what
+    the teacher has in place of logits. Raises RecipeError before any work where the recipe or the path cannot be used.
     """
     if faults := list(_path_faults(path)):
         raise RecipeError(faults)
@@ -46,24 +46,34 @@ def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
         console.print(Text(line, style="dim"), soft_wrap=True)
     workshop = Workshop(recipe.cache_folder, console)
     state = recipe.teacher(State.begin(data=checked.data, workshop=workshop, seed=recipe.seed))
-    rows = [row for part in SPLITS for row in _answered(state, getattr(state.data, part), part)]
+    for note in state.records[-1].notes:
+        console.print(Text(f"  {note}", style="dim"), soft_wrap=True)
+    given = recipe.teacher.fields(state)
+    rows = [row for part in SPLITS for row in _answered(state, getattr(state.data, part), part, given)]
     with storage_faults(path.parent):
         _write(path, rows)
     return len(rows)
 
 
-def _answered(state: State, rows: Split | None, part: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a part of the data with their answers."""
+def _answered(
+    state: State, rows: Split | None, part: str, given: Mapping[str, Mapping[str, Any]] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a part of the data with what is ``given`` as their answers, or with logits."""
     if rows is None:
         return
+    answers = _logits(state, rows, part) if given is None else [given[name] for name in rows.ids or ()]
+    for place, answer in enumerate(answers):
+        texts = {"text": rows.texts[place]} | ({} if rows.pairs is None else {"text_b": rows.pairs[place]})
+        named = {} if rows.ids is None else {"id": rows.ids[place]}
+        yield {**named, **texts, **answer}
+
+
+def _logits(state: State, rows: Split, part: str) -> list[Mapping[str, Any]]:
     logits = ScoredRows(state, rows).answers()
     if logits is None:
         raise ModelError(f"The teacher has no answer to some of {counted(len(rows), f'{part} row')}. Name another one.")
     names = state.data.task.output_names
-    for place, answer in enumerate(logits.tolist()):
-        texts = {"text": rows.texts[place]} | ({} if rows.pairs is None else {"text_b": rows.pairs[place]})
-        named = {} if rows.ids is None else {"id": rows.ids[place]}
-        yield {**named, **texts, "logits": dict(zip(names, answer, strict=True))}
+    return [{"logits": dict(zip(names, answer, strict=True))} for answer in logits.tolist()]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -66,11 +66,11 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
     if not found.any_of("data", "task"):
         say("reading the data")
         with found.attempt("data"):
-            data = recipe.data.load(recipe.task, recipe.seed)
+            data = recipe.data.load(recipe.task, recipe.seed, recipe.teacher.class_names)
             known = replace(known, data=data, task=data.task)
     if data is not None:
         found.add(other_run(recipe, identity(recipe, data.fingerprint)))
-        if why := data.task.too_few(data.train.known_labels):
+        if "training" not in data.answered and (why := data.task.too_few(data.train.known_labels)):
             found.add([Fault("data.train_rows", len(data.train), why, "Use more rows.")])
         if not found.any_of("teacher"):
             with found.attempt("teacher"):

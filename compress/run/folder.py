@@ -60,7 +60,7 @@ def report_of(
         ),
         dataset=DataFacts(
             name=data.name, rows=rows, fingerprint=data.fingerprint, notes=[*summary.warnings(), *data.notes],
-            summary=summary,
+            answered=list(data.answered), summary=summary,
         ),
         augmentation=[convert(augmented.report(), AugmentationEntry) for augmented in state.augmentations],
         stages=measured.stages, artifacts=measured.artifacts, rejected=rejected(state),

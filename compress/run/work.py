@@ -33,6 +33,8 @@ from compress.run.handed_over import settled
 from compress.run.names import point_to_latest
 from compress.run.place import claimed, identity, lasting
 from compress.run.result import Run
+from compress.teachers.base import BaseTeacher
+from compress.teachers.standing_in import with_answers_as_labels
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
@@ -73,6 +75,8 @@ def _work(recipe: Recipe, checked: Checked, console: Console) -> tuple[State, Me
     for title, stage in recipe.stages():
         try:
             after = _told(console, title, state, stage)
+            if isinstance(stage, BaseTeacher):
+                after = with_answers_as_labels(after)
         except ModelError as error:
             if not (state.rejected and isinstance(stage, Stage) and stage.gathers):
                 raise

@@ -146,7 +146,7 @@ def adopted(config: Any, data: Dataset) -> tuple[Dataset, Adoption]:
 
 def rows_by_name(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> list[int | None]:
     """Return for each label the output of a head that is named as it; None where none is, or the head has no names."""
-    names = _names(config)
+    names = head_names(config)
     if _unnamed(names) and not mapping:
         return [None] * len(labels)
     mapped = {label: name for name, label in mapping.items() if name in names}
@@ -156,10 +156,11 @@ def rows_by_name(config: Any, labels: Sequence[str], mapping: Mapping[str, str])
 
 def own_names(config: Any, task: Task) -> tuple[str, ...]:
     """Return the names of a head's outputs; none where they contradict each other, or it is none of the task's kind."""
-    return _names(config) if has_head(config, task) else ()
+    return head_names(config) if has_head(config, task) else ()
 
 
-def _names(config: Any) -> tuple[str, ...]:
+def head_names(config: Any) -> tuple[str, ...]:
+    """Return the names of a head's outputs, in their order; none where they contradict each other."""
     try:
         return head_labels(config)
     except Refusal:

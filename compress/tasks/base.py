@@ -169,6 +169,11 @@ class Task(ABC):
         """Return the task that the labels of the training split stand for; raises ValueError for another's."""
 
     @classmethod
+    def of_names(cls, names: Sequence[str]) -> Self:
+        """Return the task with these labels, where no row has one; raises ValueError where names say too little."""
+        raise ValueError(f"the task {cls.name} needs labelled rows: its labels are {cls.predicts}")
+
+    @classmethod
     @abstractmethod
     def refusal(cls, label: str) -> tuple[str, str] | None:
         """Return what is wrong with a label, as "the label '…' is …", and the remedy; None for one that can be used."""

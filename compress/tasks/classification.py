@@ -62,6 +62,13 @@ class Classification(Task):
         return cls(tuple(distinct))
 
     @classmethod
+    def of_names(cls, names: Sequence[str]) -> Self:
+        """Return the task with these classes; raises ValueError for fewer than two."""
+        if len(set(names)) < 2:
+            raise ValueError("there must be two classes or more")
+        return cls(tuple(dict.fromkeys(names)))
+
+    @classmethod
     def owns(cls, config: Any) -> bool:
         """Return whether there are several outputs, and they are not scores."""
         return bool(config.problem_type != "regression" and config.num_labels != 1)
@@ -116,7 +123,8 @@ class Classification(Task):
         number = np.array([adoption.outputs[label] for label in self.labels], dtype=np.int64)
         weight_of = dict(zip((adoption.outputs[label] for label in self.labels), self.weights, strict=False))
         weights = tuple(weight_of.get(output, 1.0) for output in range(len(adoption.names))) if self.weights else ()
-        return replace(self, labels=adoption.names, weights=weights), [number[known] for known in labels]
+        own = [np.where(known == self.missing, self.missing, number[np.maximum(known, 0)]) for known in labels]
+        return replace(self, labels=adoption.names, weights=weights), own
 
     def encode(self, label: str) -> int:
         """Return the label's index; raises ValueError for a label outside `labels`."""

@@ -73,9 +73,14 @@ def task_faults(setting: str, name: str) -> Iterator[Fault]:
         yield Fault(setting, name, "is not the name of a task", nearest(name, known))
 
 
-def task_class(name: str, labels: Sequence[str]) -> type[Task]:
-    """Return the task of that name; for ``auto`` the one that these labels, of the training split, look like."""
-    return TASKS[name] if name != AUTO else next(task for task in reversed(TASKS.values()) if task.fits(labels))
+def task_class(name: str, labels: Sequence[str] | None) -> type[Task]:
+    """Return the task of that name; for ``auto`` the one that these labels, of the training split, look like.
+
+    Without labels ``auto`` is classes.
+    """
+    if labels is None and name == AUTO:
+        return Classification
+    return TASKS[name] if name != AUTO else next(task for task in reversed(TASKS.values()) if task.fits(labels or ()))
 
 
 def kind_of_config(config: Any) -> type[Task]:

@@ -143,7 +143,7 @@ class _Collected:
         self.without = self.bad = 0
         self.first_bad = self.first = ""
         self.spans: list[tuple[int, int]] = []  # of each row among the answers
-        self.meaning, self.order = self._meaning()
+        self.meaning, self.order = meaning_of(reading, task)
 
     def array(self, part: str, name: str) -> None:
         """Take the rows of an array (rows, outputs) or (rows, answers, outputs)."""
@@ -428,33 +428,37 @@ class _Collected:
         distances = np.abs(shares - means[owners]).max(-1)
         return task.of_probabilities(means), 1 - mean(distances)
 
-    def _meaning(self) -> tuple[Meaning, list[int]]:
-        """Return how fields are read, and the file's outputs in the order of the data's labels.
 
-        Raises ModelError where the classes that the settings name are not the data's.
-        """
-        reading, outputs = self.reading, self.task.output_names
-        label_of = dict(reading.names)
-        own = {label: name for name, label in label_of.items()}
-        names = reading.classes or tuple(own.get(label, label) for label in outputs)
-        labels = [label_of.get(name, name) for name in names]
-        if unknown := next((label for label in labels if label not in outputs), None):
-            raise ModelError(
-                f"teacher.classes names the class {shortened(unknown)!r}, which the data does not have. "
-                f"{nearest(unknown, outputs)}"
-            )
-        if lacking := next((label for label in outputs if label not in labels), None):
-            raise ModelError(f"teacher.classes lacks the class {shortened(lacking)!r} of the data. Name all of them.")
-        words, spoken = dict(reading.words), dict[str, int]()
-        if unknown := next((name for name in words if name not in (*names, *outputs)), None):
-            raise ModelError(f"teacher.words names the class {shortened(unknown)!r}. {nearest(unknown, outputs)}")
-        for place, (name, label) in enumerate(zip(names, labels, strict=True)):
-            for word in words.get(label, words.get(name, (name,))):
-                other = spoken.setdefault(folded_word(word), place)
-                if other != place:
-                    raise ModelError(
-                        f"teacher.words: {word!r} stands for {names[other]!r} and for {name!r}, as case and signs "
-                        "around words do not count. Give each class words of its own."
-                    )
-        meaning = Meaning(classes=names, words=tuple(spoken.items()), rest=reading.rest)
-        return meaning, [labels.index(label) for label in outputs]
+def meaning_of(reading: Reading, task: Task) -> tuple[Meaning, list[int]]:
+    """Return how fields are read, and the file's outputs in the order of the data's labels.
+
+    Raises ModelError where the classes that the settings name are not the data's.
+    """
+    outputs, label_of = task.output_names, dict(reading.names)
+    own = {label: name for name, label in label_of.items()}
+    names = reading.classes or tuple(own.get(label, label) for label in outputs)
+    labels = [label_of.get(name, name) for name in names]
+    if unknown := next((label for label in labels if label not in outputs), None):
+        raise ModelError(
+            f"teacher.classes names the class {shortened(unknown)!r}, which the data does not have. "
+            f"{nearest(unknown, outputs)}"
+        )
+    if lacking := next((label for label in outputs if label not in labels), None):
+        raise ModelError(f"teacher.classes lacks the class {shortened(lacking)!r} of the data. Name all of them.")
+    words, spoken = dict(reading.words), dict[str, int]()
+    if unknown := next((name for name in words if name not in (*names, *outputs)), None):
+        raise ModelError(f"teacher.words names the class {shortened(unknown)!r}. {nearest(unknown, outputs)}")
+    each = [words.get(label, words.get(name, (name,))) for name, label in zip(names, labels, strict=True)]
+    for place, name in enumerate(names):
+        for word in each[place]:
+            other = spoken.setdefault(folded_word(word), place)
+            if other != place:
+                raise ModelError(
+                    f"teacher.words: {word!r} stands for {names[other]!r} and for {name!r}, as case and signs "
+                    "around words do not count. Give each class words of its own."
+                )
+    meaning = Meaning(
+        classes=names, words=tuple(spoken.items()), shown=tuple(next(iter(word), "") for word in each),
+        rest=reading.rest,
+    )  # fmt: skip
+    return meaning, [labels.index(label) for label in outputs]

@@ -44,6 +44,7 @@ class Meaning:
 
     classes: tuple[str, ...]  # the file's names of the outputs, in their order
     words: tuple[tuple[str, int], ...]  # words, folded, and the output that each stands for
+    shown: tuple[str, ...]  # the first word of each output, as the settings write it
     rest: Rest
 
     def vectors(self, field: object, form: AnswerForm) -> Vectors:

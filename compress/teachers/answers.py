@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -100,7 +100,37 @@ class KeptAnswers:
 
 
 @dataclass(kw_only=True)
-class AnswerFile(BaseTeacher):
+class Answering(BaseTeacher):
+    """What all teachers have in common that only answer."""
+
+    words: dict[Any, list[str]] = field(
+        default_factory=dict, metadata={"open": True}
+    )  # the words that stand for each class, as {good: [good,positive]}; default: its name
+    rest: Rest = Rest.drop  # the probability of all other words: drop, or spread equally over the classes
+    missing: Missing = Missing.labels  # training rows without an answer: labels, leave_out, refuse
+    calibrate: bool = False  # divide logits by the temperature that fits labelled rows best
+    latency_ms: float | None = None  # milliseconds that the teacher takes for a row, for the report's tables
+    cost_per_1000: float | None = None  # what 1,000 rows cost, in a currency of your choice, for the report's tables
+
+    def __post_init__(self) -> None:
+        """Turn the keys of ``words`` into text as YAML writes them."""
+        self.words = {spelled(key): words for key, words in self.words.items()}
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes that have words."""
+        return list(self.words)
+
+    def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
+        """Stated figures can be; nothing adds rows that have no answer."""
+        yield from at_least(self, "latency_ms", 0)
+        yield from at_least(self, "cost_per_1000", 0)
+        if added := list(known.group("augment")):
+            rule = f"has no answers to the rows that augment adds ({', '.join(added)})"
+            yield Fault("", None, rule, "Leave out augment, or have those rows answered and give them as data.")
+
+
+@dataclass(kw_only=True)
+class AnswerFile(Answering):
     """Read the teacher's answers from a file: probabilities, logits, words, or a language model's likeliest words.
 
     Rows are Parquet, JSONL, CSV or TSV, with a column for each class or one column that holds them all; or a NumPy
@@ -118,54 +148,40 @@ class AnswerFile(BaseTeacher):
         AnswerForm.auto
     )  # what the numbers are, or logprobs of words, or words; auto: as names and numbers show
     classes: list[str] = field(default_factory=list)  # in the order of the file's numbers; default: the data's order
-    words: dict[Any, list[str]] = field(
-        default_factory=dict, metadata={"open": True}
-    )  # the words that stand for each class, as {good: [good,positive]}; default: its name
-    rest: Rest = Rest.drop  # the probability of all other words: drop, or spread equally over the classes
     several: bool = False  # rows with the same id or text are several answers to one row, which are averaged
     weigh: bool = True  # rows whose several answers differ count less
-    missing: Missing = Missing.labels  # training rows without an answer: labels, leave_out, refuse
-    calibrate: bool = False  # divide logits by the temperature that fits labelled rows best
-    latency_ms: float | None = None  # milliseconds that the teacher takes for a row, for the report's tables
-    cost_per_1000: float | None = None  # what 1,000 rows cost, in a currency of your choice, for the report's tables
-
-    def __post_init__(self) -> None:
-        """Turn the keys of ``words`` into text as YAML writes them."""
-        self.words = {spelled(key): words for key, words in self.words.items()}
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """Files are there, stated figures can be; nothing adds rows that the file cannot know."""
+        """Files are there, and what is said of them fits."""
+        yield from super().faults(known)
         if not self.file:
             yield Fault("file", None, "needs a file", "For example teacher.file=answers.jsonl.")
         for name, path in self._files():
             if fault := _path_fault(path):
                 yield Fault(name, path, *fault)
-        yield from at_least(self, "latency_ms", 0)
-        yield from at_least(self, "cost_per_1000", 0)
         if repeated := next((name for name in self.classes if self.classes.count(name) > 1), None):
             yield Fault("classes", list(self.classes), f"names {repeated!r} twice")
         if len(self.keys) > 2:
             yield Fault("keys", list(self.keys), "must be one column, or two for pairs of texts")
         if self.column is not None and self.column.count("*") > 1:
             yield Fault("column", self.column, "must have one * at most, for the name of the class")
-        if added := list(known.group("augment")):
-            rule = f"has no answers to the rows that augment adds ({', '.join(added)})"
-            yield Fault(
-                "file", self.file, rule, "Leave out augment, or have those rows answered and give them as data."
-            )
         if known.reading and known.data is not None and not any(self.faults()):
             yield from self._unlearned(known, known.data)
 
     def _unlearned(self, known: Known, data: Dataset) -> Iterator[Fault]:
         """Yield why rows without an answer would be learned by nothing."""
         distill = known.stages.get("distill")
-        if self.missing is not Missing.labels or distill is None:
+        if self.missing is not Missing.labels or distill is None or "training" in data.answered:
             return
         losses = getattr(distill, "losses", {}).values()
         rows = int((self._table(data).find(data.train) < 0).sum())
         if rows and not any(loss.weight > 0 and not loss.needs_teacher for loss in losses):
             rule = f"has {counted(rows, 'training row')} to learn by their labels, and no loss reads labels"
             yield Fault("missing", self.missing.value, rule, "Add the loss hard, or set teacher.missing=leave_out.")
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes of the file's numbers, or those that have words."""
+        return self.classes or super().class_names()
 
     def _files(self) -> Iterator[tuple[str, str]]:
         """Yield (setting, path)."""
@@ -188,19 +204,22 @@ class AnswerFile(BaseTeacher):
         record = self.record("teacher", notes=notes, details=details)
         return replace(state, data=data).with_teacher(record, kept)
 
+    def reading(self, data: Dataset) -> Reading:
+        """Return how the fields of the file are read."""
+        return Reading(
+            match=self.match, keys=tuple(self.keys), column=self.column, form=self.form, classes=tuple(self.classes),
+            words=tuple((name, tuple(words)) for name, words in self.words.items()),
+            names=tuple(data.label_map.items()), rest=self.rest, several=self.several,
+        )  # fmt: skip
+
     def _table(self, data: Dataset) -> Table:
         if data.task.by_token or data.task.apart or data.train.grouped:
             raise ModelError(
                 f"{self.file}: answers in a file are classes, sets of labels or scores, one for each row, and those of "
                 f"the task {data.task.name} are not. Name a teacher that is a model."
             )
-        reading = Reading(
-            match=self.match, keys=tuple(self.keys), column=self.column, form=self.form, classes=tuple(self.classes),
-            words=tuple((name, tuple(words)) for name, words in self.words.items()),
-            names=tuple(data.label_map.items()), rest=self.rest, several=self.several,
-        )  # fmt: skip
         files = {"train" if name == "file" else name: path for name, path in self._files()}
-        return read_table(files, reading, data.task, dict(data.records))
+        return read_table(files, self.reading(data), data.task, dict(data.records))
 
     def _kept(self, data: Dataset) -> KeptAnswers:
         """Return the answers as they are learned; raises ModelError where they are of no use."""
@@ -229,16 +248,22 @@ class AnswerFile(BaseTeacher):
 
     def _learned(self, kept: KeptAnswers, data: Dataset) -> Dataset:
         """Return the data without rows that have no answer, where they cannot be learned or are not to be."""
-        train, unlabelled = data.train, data.unlabelled
-        if self.missing is Missing.leave_out:
-            train = _answered(kept, train)
+        splits, unlabelled = _splits(data), data.unlabelled
+        learned = [*data.answered, *(["training"] if self.missing is Missing.leave_out else [])]
+        for name in learned:
+            splits[name] = _answered(kept, splits[name])
+            if not len(splits[name]):
+                raise ModelError(
+                    f"{self.file}: has no answer to a {name} row. Have them answered, or give labelled rows."
+                )
         if unlabelled is not None:
             unlabelled = _answered(kept, unlabelled)
-        if not len(train):
-            raise ModelError(f"{self.file}: has no answer to a training row. Set teacher.missing=labels.")
-        if train is data.train and unlabelled is data.unlabelled:
+        if unlabelled is data.unlabelled and not learned:
             return data
-        return replace(data, train=train, unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None)
+        return replace(
+            data, train=splits["training"], validation=splits["validation"], test=splits["test"],
+            unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None,
+        )  # fmt: skip
 
     def _coverage(self, kept: KeptAnswers, data: Dataset) -> dict[str, tuple[int, int]]:
         return {name: (int((kept.table.find(rows) >= 0).sum()), len(rows)) for name, rows in _splits(data).items()}
@@ -273,12 +298,13 @@ class AnswerFile(BaseTeacher):
         notes = [self._covered(coverage)]
         missing = coverage["training"][1] - coverage["training"][0]
         if missing:
-            how = "left out" if self.missing is Missing.leave_out else "learned by their labels alone"
+            unlearned = self.missing is Missing.leave_out or "training" in data.answered
+            how = "left out" if unlearned else "learned by their labels alone"
             notes.append(f"{counted(missing, 'training row')} without an answer are {how}")
         unlabelled = coverage.get("unlabelled", (0, 0))
         if lost := unlabelled[1] - unlabelled[0]:
             notes.append(f"{counted(lost, 'unlabelled row')} without an answer are left out")
-        if coverage["test"][0] < coverage["test"][1]:
+        if coverage["test"][0] < coverage["test"][1] and "test" not in data.answered:
             notes.append("it is not measured: not every test row has an answer")
         agreement = {}
         for name in ("training", "validation", "test"):
@@ -362,7 +388,7 @@ def _suspects(kept: KeptAnswers, data: Dataset) -> Iterator[Suspect]:
     """Yield the rows whose label looks wrong, the surest first within each split."""
     for name in ("training", "validation", "test"):
         rows = _answered(kept, _splits(data)[name])
-        if rows.labels is None or not len(rows):
+        if rows.labels is None or not len(rows) or name in data.answered:
             continue
         logits = kept.of(rows)
         for row in data.task.mislabelled(logits, rows.labels):

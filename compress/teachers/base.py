@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from compress.data.dataset import Dataset
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
+from compress.pipeline.state import State
 from compress.teachers.examination import Subject
 
 
@@ -47,6 +48,17 @@ class BaseTeacher(Stage):
     def inspect(self, data: Dataset) -> Inspection:
         """Return what is known of it and how it numbers the labels; raises ModelError where it cannot be used."""
         raise NotImplementedError(type(self).__name__)
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes that it knows before any row is read, as it calls them; none where rows must say it."""
+        return ()
+
+    def fields(self, state: State) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return what a file of answers is to hold of each row, by its id; None: its logits.
+
+        ``state`` is the one that it returned.
+        """
+        return None
 
     def subjects(self, data: Dataset) -> Iterator[Subject]:
         """Yield its models as they will be used, in the order of the lines, to be tried on rows before any work."""

@@ -73,6 +73,7 @@ def examine(subject: Subject, workshop: Workshop) -> list[str]:
     product = workshop.make(Kind("examination", revision=1), made_with, work)
     logits = np.load(product.folder / "logits.npy", allow_pickle=False)
     labels = sample.known_labels[: len(logits)]
+    known = subject.data.task.labelled(torch.from_numpy(labels)).numpy()
     head = Head(subject.name, subject.setting, subject.adoption, mapped=bool(subject.data.label_map))
     if not np.isfinite(logits).all():
         broken = int((~np.isfinite(logits).all(-1)).sum())
@@ -80,7 +81,9 @@ def examine(subject: Subject, workshop: Workshop) -> list[str]:
             f"{subject.name}: its logits are not finite on {broken:,} of {len(logits):,} rows, so its weights or its "
             "number format are damaged. Save it again from where it was trained, in fp32."
         )
-    return [*notes, *subject.data.task.judge(head, logits, labels)]
+    if not known.any():
+        return [*notes, "no row has a label by which its answers could be judged"]
+    return [*notes, *subject.data.task.judge(head, logits[known], labels[known])]
 
 
 def within(tokens: Tokens) -> int:

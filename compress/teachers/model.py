@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import partial
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset
 from compress.data.source import refuse_unseen
-from compress.errors import Fault, MissingPackageError, ModelError
+from compress.errors import CompressError, Fault, MissingPackageError, ModelError
 from compress.families.registry import FAMILIES, principal_config
 from compress.hub_access import absent, looks_like_a_path
 from compress.known import NOTHING, Known
@@ -39,6 +39,7 @@ from compress.tasks.adoption import (
     adopted,
     check_mapping,
     has_head,
+    head_names,
     is_trained,
     own_names,
     rows_by_name,
@@ -139,6 +140,14 @@ class Teacher(BaseTeacher, Training):
             raise MissingPackageError(package, "demo", f"teacher.model={self.model}")
         return str(Path(spec.origin).parent / folder)
 
+    def class_names(self) -> Sequence[str]:
+        """Return the names of the outputs of `chosen`; none where it is not there, or has no names."""
+        try:
+            config = load_config(self.each()[self.chosen - 1].source(), trust_remote_code=self.trust_remote_code)
+        except (CompressError, IndexError):
+            return ()
+        return head_names(config)
+
     def inspect(self, data: Dataset) -> Inspection:
         """Return what is known of the model and how its head reads the data, without its weights.
 
@@ -218,6 +227,10 @@ class Teacher(BaseTeacher, Training):
         if adoption is not None and not data.task.any_encoder:
             check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
         else:
+            if data.answered and not data.task.any_encoder:
+                raise ModelError(
+                    f"{self.model}: must be fine-tuned ({why}), and no row has a label. Give labelled rows."
+                )
             refuse_unseen(data)
             if isinstance(config, EnsembleConfig):
                 raise ModelError(f"{self.model} is an ensemble, which cannot be fine-tuned: {why}.")

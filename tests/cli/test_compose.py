@@ -83,6 +83,7 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "budget": ["prune.budget.speedup=2"],
         "saved": ["student.model=x", "distill.epochs=0"],
         "answers": ["recipe=soft_targets", "teacher.file=x.tsv"],
+        "endpoint": ["recipe=soft_targets", "teacher.url=http://localhost:8000/v1", "teacher.model=x"],
     }.get(option, [])
     beside = {"transformers_js": "onnx,"}.get(option, "")  # which it gathers
     chosen = f"[{beside}{option}]" if group in SEVERAL else option

@@ -132,6 +132,11 @@ def test_a_teacher_must_beat_tfidf(less: dict[str, Any], decision: str, said: st
     assert ("Train it longer" in shipped.reasons[0].detail) == bool(said)
 
 
+def test_test_rows_without_labels_are_a_warning() -> None:
+    for answered, decision in ((["training"], "ship"), (["training", "test"], "ship with care")):
+        assert judged(dataset={"rows": {"test": 2000}, "answered": answered}).decision == decision
+
+
 def test_a_student_clearly_better_than_its_teacher_is_a_warning_of_the_teacher() -> None:
     report = report_of()
     report["stages"][1]["differences"]["teacher"] = difference(0.05)
@@ -211,5 +216,5 @@ def test_a_given_model_without_a_teacher_is_judged_against_itself() -> None:
 def test_every_rule_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
     names = set(re.findall(r'rule="(\w+)"', Path(rules.__file__).read_text(encoding="utf-8")))
-    assert len(names) == 16
+    assert len(names) == 17
     assert all(f"`{name}`" in page for name in names)

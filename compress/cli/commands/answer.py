@@ -10,10 +10,13 @@ from compress.starting import stopping_at_once
 
 ANSWER = """\
 WORDs choose the data and the teacher, as for `compress run`; the student is not made. Each row of FILE has an id, its
-text and a logit for each class. With it, another run needs no teacher: teacher=answers teacher.file=FILE.
+text and a logit for each class, or a language model's likeliest words. With it, another run needs no teacher:
+teacher=answers teacher.file=FILE. A server is asked once for each text; stop it and run it again, it resumes.
 
-example:
+examples:
   compress answer answers.jsonl recipe=soft_targets data=files data.train=my/train.tsv teacher.model=my/teacher
+  compress answer answers.jsonl recipe=answers data=files data.train=my/train.tsv \
+    teacher=endpoint teacher.url=http://localhost:8000/v1 teacher.model=NAME
 """
 
 
