@@ -22,6 +22,8 @@ from compress.processes import OWN, Launched
 
 PATIENCE = timedelta(days=365)  # helpers wait through everything that the first does alone
 
+MEETING_TIME = timedelta(minutes=2)
+
 _mine: list[Team] = []  # at most one
 
 
@@ -41,8 +43,15 @@ class Team:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(launched.local_rank)
-        with _told():
-            dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=PATIENCE)
+        try:
+            store, *_ = next(dist.rendezvous("env://", self.rank, self.size, timeout=MEETING_TIME))
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise LostError(
+                f"{self.size} processes were started, and did not meet at {place} ({error}). Start them with torchrun "
+                "--standalone --nproc-per-node N -m compress run …"
+            ) from error
 
     @property
     def leads(self) -> bool:

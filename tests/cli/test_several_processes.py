@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,13 +16,23 @@ import pytest
 
 from tests.conftest import reviews, save_tiny, write_tsv
 
+
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 REPOSITORY = Path(__file__).parents[2]
 ALONE = [sys.executable, "-m"]
 TOGETHER = {
-    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"],
-    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-                   "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                   "--main_process_port", "0", "-m"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
+    "accelerate": [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m",
+    ],
 }  # fmt: skip
 
 
@@ -29,10 +40,11 @@ def command(launcher: list[str], folder: Path, output: str, *more: str) -> list[
     """Return the command of a small run of a teacher and a student without dropout."""
     return [
         *launcher, "compress", "run", "recipe=soft_targets", "data=files", f"data.train={folder}/train.tsv",
-        f"data.test={folder}/test.tsv", f"teacher.model={folder}/teacher", "teacher.epochs=2", "teacher.batch_size=8",
-        "teacher.fine_tune=always", "teacher.max_tokens=32", "teacher.least_steps=0", "student.layers=2", "distill.epochs=2", "prune=[heads]",
-        "quantize=[]", "export=[]", "benchmark.teacher_int8=false", "benchmark.tfidf=false", "benchmark.rows=2",
-        "benchmark.batches=[1]", "benchmark.tokens=[8]", "benchmark.seconds=0.05", f"output={folder}/{output}",
+        f"data.test={folder}/test.tsv", f"teacher.model={folder}/teacher", "teacher.fine_tune=always",
+        "teacher.epochs=2", "teacher.batch_size=8", "teacher.max_tokens=32", "teacher.least_steps=0",
+        "student.layers=2", "distill.epochs=2", "prune=[heads]", "quantize=[]", "export=[]",
+        "benchmark.teacher_int8=false", "benchmark.tfidf=false", "benchmark.rows=2", "benchmark.batches=[1]",
+        "benchmark.tokens=[8]", "benchmark.seconds=0.05", f"output={folder}/{output}",
         f"cache={folder}/{output}-cache", *more,
     ]  # fmt: skip
 
