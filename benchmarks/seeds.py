@@ -66,6 +66,12 @@ def _answers(results: Path) -> Path:
     return results.with_name(f"{results.stem}-answers")
 
 
+def answers(results: Path, run: Mapping[str, Any]) -> Array:
+    """Return the logits that a run kept beside ``results``."""
+    logits: Array = np.load(_answers(results) / run["answers"], allow_pickle=False)["logits"]
+    return logits
+
+
 def over_seeds(task: Task, results: Path, runs: Runs, others: Runs) -> Difference | None:
     """Compare runs with the runs of another way by the answers that were kept; None where some are missing.
 

@@ -42,6 +42,15 @@ REASONS = {
 _NUMBER = re.compile(r"(?:\[Errno |os error )(\d+)")  # as messages quote it
 
 
+def no_file(path: Path) -> str:
+    """Return why no file can be read at a path, as a rule; "" where there is one."""
+    if path.is_dir():
+        return "is a directory"
+    if path.exists():
+        return "" if path.is_file() else "is not a regular file"
+    return "is a symbolic link that leads nowhere" if path.is_symlink() else "does not exist"
+
+
 def storage_error(error: BaseException, place: object = None) -> StorageError | None:
     """Return an error of reading or writing files with a message for the user; None for other errors.
 

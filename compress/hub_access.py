@@ -49,7 +49,12 @@ def absent(name: str, packaged: Iterable[str] = ()) -> tuple[str, str] | None:
 
 def meant_path(name: str) -> str:
     """Return a question for the path that is most like a name with a slash; "" without one."""
-    close = similar_path(Path(name).expanduser()) if "/" in name else ""
+    return meant_file(Path(name).expanduser()) if "/" in name else ""
+
+
+def meant_file(path: Path) -> str:
+    """Return a question for the path that is most like one that leads nowhere; "" without one."""
+    close = "" if path.exists() else similar_path(path)
     return f"Did you mean {close}?" if close else ""
 
 
@@ -59,7 +64,7 @@ def similar_path(path: Path) -> str:
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError:
         return ""
-    close = get_close_matches(path.name, siblings, n=1, cutoff=0.7)
+    close = get_close_matches(path.name, [name for name in siblings if name != path.name], n=1, cutoff=0.7)
     return str(path.parent / close[0]) if close else ""
 
 

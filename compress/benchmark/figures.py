@@ -253,7 +253,7 @@ class BaselineEntry(Entry, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CostEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What int8 in one part of a model alone loses, on validation rows."""
+    """What one part of a model loses by itself in the form of an artifact, on validation rows."""
 
     part: str
     loss: Annotated[float, Meta(description="rise of the task's loss")]
@@ -271,7 +271,7 @@ class RejectedEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_mib: float | None = None
     seconds: Annotated[float | None, Meta(description="that making it took")] = None
     instead: Annotated[str, Meta(description="the artifact that was kept in its place, by name")] = ""
-    costs: Annotated[list[CostEntry], Meta(description="what each part loses alone in int8, the costliest first")] = []
+    costs: Annotated[list[CostEntry], Meta(description="what each part loses alone in it, the costliest first")] = []
     why_no_costs: str = ""
     notes: list[str] = []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from compress.data.dataset import Split
 from compress.data.formats import READERS, Bad, lines_of
 from compress.errors import DataError, Fault
+from compress.files import no_file
+from compress.hub_access import meant_file
 
 REMEDY = "Name a text file with one row per line, or leave it out to use the run's own rows."
 
@@ -18,12 +19,8 @@ def corpus_faults(setting: str, name: str) -> Iterator[Fault]:
     path = Path(name).expanduser()
     if path.suffix.lower() in READERS:
         yield Fault(setting, name, "is a table, where a text file is needed", REMEDY)
-    elif path.is_dir():
-        yield Fault(setting, name, "is a directory", REMEDY)
-    elif not path.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = get_close_matches(path.name, siblings, n=1)
-        yield Fault(setting, name, "does not exist", f"Did you mean {path.parent / close[0]}?" if close else REMEDY)
+    elif rule := no_file(path):
+        yield Fault(setting, name, rule, meant_file(path) or REMEDY)
     elif path.stat().st_size == 0:
         yield Fault(setting, name, "has no rows", "The file is empty.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,8 @@ from compress.data.rows import Rows, folded
 from compress.data.source import SPLITS, Data, Splits
 from compress.data.tagged import FORM
 from compress.errors import DataError, Fault
+from compress.files import no_file
+from compress.hub_access import meant_file
 from compress.known import NOTHING, Known
 from compress.settings import nearest
 from compress.tasks.choice import AUTO
@@ -319,14 +320,11 @@ class Files(Data):
         if path.is_dir():
             inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in known)[:5]
             return "is a directory", f"Name a file in it: {', '.join(inside)}." if inside else "Name a file."
-        if not path.exists():
-            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            close = get_close_matches(path.name, siblings, n=1)
-            if close:
-                return "does not exist", f"Did you mean {path.parent / close[0]}?"
-            return "does not exist", "" if path.parent.is_dir() else f"Nor does the folder {path.parent}."
-        if not path.is_file():
-            return "is not a regular file", "Copy its content to a file."
+        if rule := no_file(path):
+            if path.exists():
+                return rule, "Copy its content to a file."
+            folder = path.parent.is_dir()
+            return rule, meant_file(path) or ("" if folder else f"Nor does the folder {path.parent}.")
         known += [".txt"] if unlabelled else []
         if self.format is None and path.suffix.lower() not in known:
             columns = " Columns of words and tags: data.format=conll." if path.suffix.lower() == ".txt" else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.data.formats import READERS
-from compress.hub_access import looks_like_a_path, similar_path
+from compress.files import no_file
+from compress.hub_access import looks_like_a_path, meant_file
 
 EXAMPLE = "Read files with data=files data.train=PATH."
 
@@ -24,8 +25,7 @@ def no_data_set(name: str) -> tuple[str, str] | None:
             return None
     except OSError as error:
         return f"cannot be read ({error.strerror})", EXAMPLE
-    close = similar_path(path)
-    return "does not exist", f"Did you mean {close}? {EXAMPLE}" if close else EXAMPLE
+    return no_file(path), f"{meant_file(path)} {EXAMPLE}".strip()
 
 
 def folder_instead(name: str) -> tuple[str, str] | None:

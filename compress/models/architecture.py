@@ -78,8 +78,10 @@ def _of_kind(config: Any) -> Iterator[str]:
         yield f"{kind} does not take token numbers and an attention mask. {instead}"
     quantized = getattr(config, "quantization_config", None)
     how = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
-    if quantized is not None and getattr(how, "value", how) != "bitsandbytes":
-        yield f"its weights are quantized ({getattr(how, 'value', how)}). Name the model that it was made from."
+    how = getattr(how, "value", how)
+    if quantized is not None and how != "bitsandbytes":
+        by = f"by {how}" if how else "but quantization_config in config.json has no quant_method"
+        yield f"its weights are quantized, {by}. Name the model that it was made from."
 
 
 def _of_values(config: Any) -> Iterator[str]:

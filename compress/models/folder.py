@@ -114,8 +114,10 @@ def _check_template(path: Path) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Raise ModelError where numbers in config.json would make transformers build without end, or are none."""
+    """Raise ModelError where config.json has what transformers cannot read, or would build without end."""
     for name, value in read_object(path).items():
+        if name == "quantization_config" and value is not None and not isinstance(value, dict):
+            _refuse(path, f"quantization_config must be a JSON object and is {_kind(value)}")
         if isinstance(value, bool) or not isinstance(value, int):
             continue
         if "layers" in name and not 0 <= value <= _MOST_LAYERS:

@@ -34,7 +34,7 @@ from compress.models.sentence_transformers import write_modules
 from compress.models.stated import stated_config, stated_family
 from compress.models.tokenizer import fit_tokenizer, save_tokenizer
 from compress.models.trusted import is_trusted, remember
-from compress.models.weights import Finding, check_files, check_finding, check_finite, local_folder
+from compress.models.weights import Finding, check_files, check_finding, check_finite, check_quantized, local_folder
 from compress.tasks.heads import set_head
 
 register()  # classes of this package's models are used here without a look-up by their type
@@ -150,8 +150,10 @@ def load_model(
         loaded, finding = _from_pretrained(
             model, config, trust_remote_code, device_map={"": on or torch.device("cpu")} if quantized else None
         )
+    if quantized:
+        check_quantized(model, loaded)
+    check_finding(model, loaded, finding, trained=trained)
     if not quantized:
-        check_finding(model, loaded, finding, trained=trained)
         check_finite(model, loaded.named_parameters())
         nn.Module.to(loaded, on)
     check_features(model, config)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedModel
 
 from compress.errors import ModelError
@@ -94,6 +94,21 @@ def check_finding(model: str | Path, loaded: PreTrainedModel, finding: Finding, 
             f"{model}: its weights hold {_first(left)}, which a model of type {loaded.config.model_type} does not take"
             f"{_reason(left)}: without it the model answers otherwise. "
             "Name a model that transformers 5 supports in full."
+        )
+
+
+def check_quantized(model: str | Path, loaded: PreTrainedModel) -> None:
+    """Raise ModelError where layers that bitsandbytes is to multiply hold weights that were never quantized."""
+    layers = ((name, module) for name, module in loaded.named_modules() if isinstance(module, nn.Linear))
+    plain = [
+        name
+        for name, module in layers
+        if type(module).__module__.startswith("bitsandbytes") and type(module.weight) is nn.Parameter
+    ]
+    if plain:
+        raise ModelError(
+            f"{model}: quantization_config in its config.json says that weights are quantized, and those of "
+            f"{_first(plain)} are not. Remove quantization_config, or name the folder that holds the quantized weights."
         )
 
 

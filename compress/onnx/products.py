@@ -70,6 +70,16 @@ def part_of(path: str) -> str:
     return f"layer {int(found.group(1)) + 1} {'attention' if 'attention' in path else 'ffn'}"
 
 
+def layer_of(path: str) -> str:
+    """Return the layer that a module is in, "layer 1", or "embeddings" or "head"."""
+    return whole_part(part_of(path))
+
+
+def whole_part(part: str) -> str:
+    """Return the layer that a part is in; a part of no layer as it is."""
+    return part.removesuffix(" attention").removesuffix(" ffn")
+
+
 def matrix_products(graph: Any) -> list[MatrixProduct]:
     """Return the matrix products of an ``onnx.GraphProto`` in its order; LSTM directions and convolutions count too."""
     return list(_Reader(graph).products())

@@ -54,7 +54,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Cost:
-    """What int8 in one part of a model alone loses, on validation rows."""
+    """What one part of a model loses by itself in the form of an artifact, on validation rows."""
 
     part: str
     loss: float  # rise of the task's loss

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from compress.known import Known
+from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.model import Model
 from compress.pipeline.record import NONE, Details, Record, Role
 from compress.pipeline.state import State
@@ -64,6 +65,14 @@ class Stage(Settings):
         They are tried in turn where its artifact loses more of the main metric than ``max_drop``, a share of 1.
         """
         yield from ()
+
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each part of the student loses alone in the form of an artifact that this stage made.
+
+        The costliest comes first. There is nothing where the parts of that form cannot be told apart, and where
+        the first of its `gentler` forms measures it anyway.
+        """
+        return ()
 
     def made_with(self) -> Any:
         """Return the settings as they enter the fingerprint of what this stage makes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
@@ -20,11 +20,13 @@ from compress.known import NOTHING, Known
 from compress.machine import versions
 from compress.models.auto import from_pretrained
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, plain_errors, quiet, save_model
-from compress.pipeline.artifact import Artifact
+from compress.onnx.products import layer_of
+from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.record import Details
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
+from compress.quantize.costs import ModulesApart, costs_by_part
 from compress.settings import at_least
 
 THRESHOLD = 6.0  # LLM.int8's
@@ -87,9 +89,10 @@ class BitsAndBytes(Stage):
 
         def work(folder: Path) -> dict[str, Any]:
             whole = load_model(student.folder)
-            model, quantized, left = self._quantized(whole, student.folder)
+            layers, left = self._layers(whole)
+            model = self._quantized(whole, student.folder, layers)
             save_model(model, load_tokenizer(student.folder), folder)
-            return {"memory_mib": _mib(model), "fp32_mib": _mib(whole), "quantized": quantized, "left": left}
+            return {"memory_mib": _mib(model), "fp32_mib": _mib(whole), "quantized": len(layers), "left": left}
 
         made_with = [self.made_with(), student.key, versions().get("bitsandbytes")]
         product = state.workshop.make(Kind("bitsandbytes", revision=1), made_with, work)
@@ -106,28 +109,41 @@ class BitsAndBytes(Stage):
         )  # fmt: skip
         return state.with_artifacts(artifact)
 
-    def _quantized(self, whole: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, int, int]:
-        """Return the quantized model, how many layers are, and how many are not for their shape's sake."""
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each layer loses with its linear layers alone quantized."""
+        folder = state.given_student.folder
+
+        def prepared() -> ModulesApart:
+            whole = load_model(folder)
+            layers: dict[str, list[str]] = {}
+            for name in self._layers(whole)[0]:
+                layers.setdefault(layer_of(name), []).append(name)
+            return ModulesApart(layers, lambda names: self._quantized(whole, folder, names) if names else whole)
+
+        return costs_by_part(state, artifact, load_tokenizer(folder), prepared)
+
+    def _layers(self, whole: PreTrainedModel) -> tuple[list[str], int]:
+        """Return the linear layers that are quantized, and how many of the encoder's are not for their shape's sake."""
+        family = family_of(whole.config)
+        linears = {name: module for name, module in whole.named_modules() if isinstance(module, nn.Linear)}
+        inner = {name: module for name, module in linears.items() if family.in_encoder(name)}
+        fits = [n for n, module in inner.items() if self.bits is Bits.int8 or _whole_blocks(*module.weight.shape)]
+        if not fits:
+            raise ModelError(f"nf4: no linear layer has {OUTPUTS}·i outputs and {INPUTS}·j inputs. Use bits=int8.")
+        return fits, len(inner) - len(fits)
+
+    def _quantized(self, whole: PreTrainedModel, folder: Path, layers: Collection[str]) -> PreTrainedModel:
+        """Return the model in a folder with these of its linear layers quantized; ``whole`` is as it is."""
         try:
             import bitsandbytes  # noqa: F401  # transformers uses it
         except ImportError as error:
             raise MissingPackageError("bitsandbytes", "bitsandbytes", "Quantizing to int8 or nf4 in PyTorch") from error
-        family = family_of(whole.config)
-        linears = {name: module for name, module in whole.named_modules() if isinstance(module, nn.Linear)}
-        head = [name for name in linears if not family.in_encoder(name)]
-        left = [
-            name
-            for name, module in linears.items()
-            if self.bits is Bits.nf4 and name not in head and not _whole_blocks(*module.weight.shape)
-        ]
-        count = len(linears) - len(head) - len(left)
-        if not count:
-            raise ModelError(f"nf4: no linear layer has {OUTPUTS}·i outputs and {INPUTS}·j inputs. Use bits=int8.")
+        linears = [name for name, module in whole.named_modules() if isinstance(module, nn.Linear)]
         settings = BitsAndBytesConfig(
             load_in_8bit=self.bits is Bits.int8,
             load_in_4bit=self.bits is Bits.nf4,
-            llm_int8_threshold=self.threshold,
-            llm_int8_skip_modules=[*head, *left],
+            llm_int8_threshold=float(self.threshold),
+            llm_int8_skip_modules=[name for name in linears if name not in layers],
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=torch.float32,
@@ -142,7 +158,8 @@ class BitsAndBytes(Stage):
                 device_map="cpu",
                 use_safetensors=True,
             )  # fmt: skip
-        return model.eval(), count, len(left)
+        model.eval()
+        return model
 
 
 def _whole_blocks(outputs: int, inputs: int) -> bool:

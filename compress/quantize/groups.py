@@ -7,8 +7,8 @@ scale per group too, and multiplies integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import tokenize
 from compress.onnx.folder import MODEL, onnx_student, write_folder
+from compress.onnx.package import import_onnx
 from compress.onnx.products import INT8_LEVEL
-from compress.pipeline.artifact import Artifact
+from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.quantize.qdq import quiet_quantizer
+from compress.quantize.costs import costs_by_part
+from compress.quantize.mixed import Precisions
+from compress.quantize.qdq import IntegerScheme, nodes_by_part, quiet_quantizer
 from compress.runtimes.onnxruntime import import_onnxruntime, inference_session
 from compress.runtimes.rows import model_inputs
 
@@ -59,10 +62,11 @@ class GroupWise(Stage):
         def work(folder: Path) -> Mapping[str, Any]:
             tokens = tokenize(sample, tokenizer := load_tokenizer(graph.folder), tokenizer.model_max_length)
             inputs = model_inputs(tokens, list(range(len(tokens))))
-            floats = self._model(graph.folder / MODEL, FP32_LEVEL)
+            onnx = import_onnx("Quantization")
+            floats = self.quantized(onnx.load(graph.folder / MODEL), FP32_LEVEL)
             made, moved = floats, 0.0
             if self.int8:
-                integers = self._model(graph.folder / MODEL, INT8_LEVEL)
+                integers = self.quantized(onnx.load(graph.folder / MODEL), INT8_LEVEL)
                 logits = [inference_session(m, 1).run(None, inputs)[0] for m in (floats, integers)]
                 moved = float(np.abs(logits[0] - logits[1]).max())
                 made = integers if moved > 0 else floats  # a runtime without such a kernel takes the level for a hint
@@ -85,11 +89,26 @@ class GroupWise(Stage):
         )  # fmt: skip
         return state.with_artifacts(artifact)
 
-    def _model(self, path: Path, level: int) -> Any:
-        """Return the graph (``onnx.ModelProto``) with its products in groups, at an accuracy level of MatMulNBits."""
-        import_onnxruntime("Quantization")
-        import onnx
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each part loses with its products alone in groups."""
+        graph = onnx_student(state)
 
+        def prepared() -> Precisions:
+            model = import_onnx("Quantization").load(graph.folder / MODEL)
+            products = {node.name for node in model.graph.node if node.op_type == "MatMul"}
+            by_part = nodes_by_part(model, attention=False, embeddings=False)
+            own = {part: [node for node in nodes if node in products] for part, nodes in by_part.items()}
+            parts = {part: nodes for part, nodes in own.items() if nodes}
+            return _Grouped(model, parts, {}, IntegerScheme(), stage=self)
+
+        return costs_by_part(state, artifact, load_tokenizer(graph.folder), prepared)
+
+    def quantized(self, model: Any, level: int, without: Sequence[str] = ()) -> Any:
+        """Return a graph (``onnx.ModelProto``) with its products in groups, at an accuracy level of MatMulNBits.
+
+        ``model`` is changed; the nodes ``without`` stay as they are.
+        """
+        import_onnxruntime("Quantization")
         with quiet_quantizer():
             from onnxruntime.quantization.matmul_nbits_quantizer import (
                 DefaultWeightOnlyQuantConfig,
@@ -101,6 +120,21 @@ class GroupWise(Stage):
             op_types_to_quantize=("MatMul",),
         )  # fmt: skip
         with quiet_quantizer():
-            quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=how)
+            quantizer = MatMulNBitsQuantizer(model, algo_config=how, nodes_to_exclude=list(without))
             quantizer.process()
         return quantizer.model.model
+
+
+@dataclass(frozen=True)
+class _Grouped(Precisions):
+    """A graph of which any products can be had in groups."""
+
+    stage: GroupWise = field(default_factory=GroupWise)
+
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these products in groups."""
+        model = type(self.model)()
+        model.CopyFrom(self.model)
+        others = [node.name for node in model.graph.node if node.name not in nodes]
+        level = INT8_LEVEL if self.stage.int8 else FP32_LEVEL
+        return self.stage.quantized(model, level, others) if nodes else model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import MODEL, onnx_student, write_folder
 from compress.onnx.half import LARGEST, float_tensors, in_half, kept_in_fp32
 from compress.onnx.package import import_onnx
-from compress.pipeline.artifact import Artifact
+from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import RangeRule, measure_ranges
+from compress.quantize.costs import costs_by_part
+from compress.quantize.mixed import Precisions
+from compress.quantize.qdq import IntegerScheme, nodes_by_part
 from compress.settings import at_least
 
 ROOM = 4  # other rows have larger values than those that were seen: up to this many times as large
@@ -53,6 +56,31 @@ class HalfPrecision(Stage):
             seconds=product.seconds, notes=tuple(notes),
         )  # fmt: skip
         return state.with_artifacts(artifact)
+
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each part loses with its matrix products alone in fp16."""
+        graph, sample = onnx_student(state), drawn(state, self.rows)
+
+        def prepared() -> Precisions:
+            model, tokenizer = import_onnx("Writing fp16 ONNX").load(graph.folder / MODEL), load_tokenizer(graph.folder)
+            wide = too_wide(model, _tokens(sample, tokenizer), state.seed)
+            parts = nodes_by_part(model, attention=True, embeddings=False)
+            return Halved(model, parts, {}, IntegerScheme(), wide=tuple(wide))
+
+        return costs_by_part(state, artifact, load_tokenizer(graph.folder), prepared)
+
+
+@dataclass(frozen=True)
+class Halved(Precisions):
+    """A graph of which any products can be had in fp16."""
+
+    wide: tuple[str, ...] = ()  # tensors that fp16 may not hold
+
+    def made(self, nodes: Sequence[str]) -> Any:
+        """Return the graph (``onnx.ModelProto``) with these products in fp16, where fp16 holds what they are given."""
+        chosen = [node for node in self.model.graph.node if node.name in nodes]
+        held = {name for node in chosen for name in (*node.input, *node.output)}
+        return in_half(self.model, {*self.wide, *(set(float_tensors(self.model)) - held)}) if nodes else self.model
 
 
 def half_student(state: State, rows: int) -> Product:

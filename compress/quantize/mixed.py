@@ -6,23 +6,21 @@ Training and validation rows decide; test rows are never seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
-
-import numpy as np
-import torch
 
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
-from compress.models.loading import load_config, load_model
-from compress.models.tokens import Tokens, tokenize
+from compress.models.loading import load_model
+from compress.models.tokens import Tokens
+from compress.onnx.products import whole_part
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
-from compress.progress import progress
 from compress.quantize.calibration import TOKENS_A_BATCH
+from compress.quantize.costs import Validation
 from compress.quantize.hessian import omegas
 from compress.quantize.qdq import IntegerScheme, with_qdq
 from compress.quantize.ranges import Range
@@ -57,13 +55,24 @@ class Precisions:
     parts: Mapping[str, Sequence[str]]  # nodes by part of the model
     ranges: Mapping[str, Range]  # of activations
     scheme: IntegerScheme
+    grain: Grain = Grain.layer  # of the parts that are told apart
 
-    def merged(self, grain: Grain) -> dict[str, list[str]]:
-        """Return the nodes by part, or by layer."""
+    @property
+    def merged(self) -> dict[str, list[str]]:
+        """The nodes of each part that is told apart."""
         found: dict[str, list[str]] = {}
         for part, nodes in self.parts.items():
-            found.setdefault(_merged(part, grain), []).extend(nodes)
+            found.setdefault(_merged(part, self.grain), []).extend(nodes)
         return found
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The parts that are told apart."""
+        return list(self.merged)
+
+    def answers(self, parts: Collection[str], tokens: Tokens) -> Array:
+        """Return the logits, as `Tokens.gathered`, with these parts in int8."""
+        return self.logits([node for part, own in self.merged.items() if part in parts for node in own], tokens)
 
     def made(self, nodes: Sequence[str]) -> Any:
         """Return the graph (``onnx.ModelProto``) with these nodes in int8."""
@@ -168,25 +177,15 @@ class Mixed(Settings):
         self, state: State, precisions: Precisions, tokenizer: Any, calibration: Tokens
     ) -> tuple[list[str], MixedSearch]:
         """Return the nodes that are to be int8, and how that was found."""
-        task, validation = state.data.task, state.data.validation
-        split = validation.take(np.random.default_rng(state.seed).permutation(len(validation))[: self.rows])
-        tokens, parts = tokenize(split, tokenizer, tokenizer.model_max_length), precisions.merged(self.grain)
-
-        student = load_config(state.given_student.folder)
-
-        def measured(nodes: Sequence[str]) -> tuple[float, float, Array]:
-            logits = precisions.logits(nodes, tokens)
-            loss = task.mean_loss(torch.from_numpy(logits), torch.from_numpy(split.known_labels))
-            read = task.aligned(logits, student)
-            return float(loss), task.metrics(read, split.known_labels)[task.main_metric], read
-
-        plain_loss, plain_metric, plain_logits = measured([])
-        drops: dict[str, float] = {}
+        precisions = replace(precisions, grain=self.grain)
+        validation, parts = Validation(state, tokenizer, self.rows), precisions.merged
+        task, labels = validation.task, validation.rows.known_labels
+        whole = validation.worth(precisions.logits([], validation.tokens))
+        drops: dict[str, float | None] = {}
         if self.order is RankedBy.loss:
-            sensitivity: dict[str, float] = {}
-            for part in progress(list(parts), title="sensitivity", unit="part"):
-                loss, metric, _ = measured(parts[part])
-                sensitivity[part], drops[part] = loss - plain_loss, plain_metric - metric
+            costs = validation.costs(precisions, whole)
+            sensitivity = {part: cost.loss for part, cost in costs.items()}
+            drops = {part: cost.drop for part, cost in costs.items()}
         else:
             sensitivity = self._omegas(state, calibration, precisions.scheme, list(parts))
         waiting = sorted(parts, key=lambda part: -sensitivity[part])
@@ -194,20 +193,20 @@ class Mixed(Settings):
         steps: list[MixedStep] = []
         while True:
             nodes = [node for part, own in parts.items() if part not in spared for node in own]
-            _, metric, logits = measured(nodes)
-            drop = plain_metric - metric
+            mixed = validation.worth(precisions.logits(nodes, validation.tokens))
+            drop = whole.metric - mixed.metric
             steps.append(MixedStep(tuple(spared), drop))
             good = drop <= (self.max_drop or 0) + ROUNDING
             if self.bound:
-                paired = task.difference(logits, plain_logits, split.known_labels)
-                good = judged(paired, split.count, (self.max_drop or 0) / POINT).passed
+                paired = task.difference(mixed.logits, whole.logits, labels)
+                good = judged(paired, validation.rows.count, (self.max_drop or 0) / POINT).passed
             if good or not waiting:
                 break
             spared.append(waiting.pop(0))
         return nodes, MixedSearch(
             metric=task.main_metric,
-            fp32=plain_metric,
-            rows=len(split),
+            fp32=whole.metric,
+            rows=len(validation.rows),
             order=self.order.value,
             max_drop=self.max_drop or 0,
             parts=tuple(
@@ -228,4 +227,4 @@ class Mixed(Settings):
 
 
 def _merged(part: str, grain: Grain) -> str:
-    return part if grain is Grain.half else part.removesuffix(" attention").removesuffix(" ffn")
+    return part if grain is Grain.half else whole_part(part)

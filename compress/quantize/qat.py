@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.forms.fake_quantization import FakeQuantization, ranges
+from compress.families.forms.fake_quantization import FAKE, FakeQuantization, only, ranges
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
@@ -23,7 +23,8 @@ from compress.models.outputs import observe
 from compress.models.tokens import Tokens, tokenize
 from compress.onnx.folder import write_folder
 from compress.onnx.graph import exported, input_names
-from compress.pipeline.artifact import Artifact, Trained
+from compress.onnx.products import layer_of
+from compress.pipeline.artifact import Artifact, Cost, Trained
 from compress.pipeline.model import Model
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
@@ -31,6 +32,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import drawn
 from compress.quantize.calibration import even_batches
+from compress.quantize.costs import ModulesApart, costs_by_part
 from compress.quantize.int8 import WeightBits, reduced
 from compress.settings import between, positive
 
@@ -94,6 +96,25 @@ class QuantizationAware(Stage):
         )  # fmt: skip
         state = state.with_artifacts(self._artifact(state, Model.of(training), scheme, training))
         return self._control(state, scheme) if self.control else state
+
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each part of the trained model loses alone in int8."""
+        assert artifact.trained is not None
+        folder = artifact.trained.model.folder
+
+        def made(names: Collection[str]) -> PreTrainedModel:
+            model = load_model(folder)
+            only(model, names)
+            return model
+
+        def prepared() -> ModulesApart:
+            parts: dict[str, list[str]] = {}
+            for name, module in load_model(folder).named_modules():
+                if isinstance(module, FAKE):
+                    parts.setdefault(layer_of(name), []).append(name)
+            return ModulesApart(parts, made)
+
+        return costs_by_part(state, artifact, load_tokenizer(folder), prepared)
 
     def _control(self, state: State, scheme: FakeQuantization) -> State:
         """Return the state with the student trained on in fp32, then in integers."""

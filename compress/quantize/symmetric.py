@@ -17,12 +17,14 @@ from compress.onnx.half import in_half
 from compress.onnx.needs import IN_FLOATS
 from compress.onnx.package import import_onnx
 from compress.onnx.storage import inferred
-from compress.pipeline.artifact import Artifact
+from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
 from compress.quantize.calibrated import Calibrated, clipped
 from compress.quantize.calibration import measure_ranges
+from compress.quantize.costs import costs_by_part
 from compress.quantize.half import too_wide
+from compress.quantize.mixed import Precisions
 from compress.quantize.qdq import (
     MATRIX_PRODUCTS,
     IntegerScheme,
@@ -32,6 +34,8 @@ from compress.quantize.qdq import (
     with_qdq,
 )
 from compress.runtimes.onnxruntime import import_onnxruntime
+
+SCHEME = IntegerScheme(symmetric=True)
 
 
 @dataclass(kw_only=True)
@@ -55,6 +59,16 @@ class SymmetricInt8(Calibrated):
         )  # fmt: skip
         return state.with_artifacts(artifact)
 
+    def costs(self, state: State, artifact: Artifact) -> tuple[Cost, ...]:
+        """Return what each part loses alone in int8, with all else in fp32."""
+        graph = onnx_student(state)
+
+        def prepared() -> Precisions:
+            quantizable = _Quantizable(graph.folder, self, state)
+            return Precisions(quantizable.model, quantizable.parts, quantizable.measured.ranges, SCHEME)
+
+        return costs_by_part(state, artifact, load_tokenizer(graph.folder), prepared)
+
 
 def symmetric_student(state: State, rows: int) -> Product:
     """Return the folder with the student's int8 graph; ranges are measured on ``rows`` training rows."""
@@ -70,24 +84,33 @@ def symmetric_graph(state: State, calibrated: Calibrated) -> Product:
     graph = onnx_student(state)
 
     def work(folder: Path) -> dict[str, Any]:
-        import_onnxruntime("Quantization")
-        onnx = import_onnx("Quantization")
-        tokenizer = load_tokenizer(graph.folder)
-        model = inferred(onnx.load(graph.folder / MODEL))
-        left = set(last_products(graph.folder / MODEL))
-        parts = nodes_by_part(model, attention=True, embeddings=False)
-        nodes = [node for part in parts.values() for node in part if node not in left]
-        tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
-        how = calibrated.rule(symmetric=True)
-        measured = measure_ranges(model, activations(model, nodes), tokens, how, state.seed)
-        wide = too_wide(model, tokens, state.seed)
-        made = in_half(with_qdq(model, nodes, measured.ranges, IntegerScheme(symmetric=True)), wide)
+        onnx, found = import_onnx("Quantization"), _Quantizable(graph.folder, calibrated, state)
+        model, parts, measured = found.model, found.parts, found.measured
+        nodes = [node for part in parts.values() for node in part]
+        wide = too_wide(model, found.tokens, state.seed)
+        made = in_half(with_qdq(model, nodes, measured.ranges, SCHEME), wide)
         onnx.helper.set_model_props(made, {IN_FLOATS: "1"})
         write_folder(made, graph.folder, folder, pairs=state.data.pairs)
         warnings = clipped(measured.excess, parts_of_activations(model, parts))
         return {"warnings": warnings} if warnings else {}
 
     return state.workshop.make(Kind("symmetric", revision=3), [graph.key, *calibrated.measured_with(state)], work)
+
+
+class _Quantizable:
+    """A student's graph, what is int8 in it, and the ranges that training rows give."""
+
+    def __init__(self, folder: Path, calibrated: Calibrated, state: State) -> None:
+        import_onnxruntime("Quantization")
+        tokenizer = load_tokenizer(folder)
+        self.model = inferred(import_onnx("Quantization").load(folder / MODEL))
+        left = set(last_products(folder / MODEL))
+        by_part = nodes_by_part(self.model, attention=True, embeddings=False)
+        own = {part: [node for node in nodes if node not in left] for part, nodes in by_part.items()}
+        self.parts = {part: nodes for part, nodes in own.items() if nodes}
+        self.tokens = tokenize(calibrated.sample(state), tokenizer, tokenizer.model_max_length)
+        read = activations(self.model, [node for nodes in self.parts.values() for node in nodes])
+        self.measured = measure_ranges(self.model, read, self.tokens, calibrated.rule(symmetric=True), state.seed)
 
 
 def last_products(path: Path) -> list[str]:

@@ -27,9 +27,13 @@ def in_words(name: str, gate: Gate) -> str:
 def why(rejected: RejectedEntry) -> str:
     """Return why an artifact was rejected, which parts cost most, and what was kept in its place."""
     parts = [f"{_reason(rejected.gate)}."]
-    if rejected.costs:
-        named = ", ".join(f"{cost.part} ({_cost(cost.drop, cost.loss)})" for cost in rejected.costs[:NAMED])
-        parts.append(f"The costliest parts, each alone in int8: {named}.")
+    alone = f"alone in {rejected.precision or 'int8'}"
+    if named := ", ".join(
+        f"{cost.part} ({_cost(cost.drop, cost.loss)})" for cost in rejected.costs[:NAMED] if cost.loss > 0
+    ):
+        parts.append(f"The costliest parts, each {alone}: {named}.")
+    elif rejected.costs:
+        parts.append(f"No part loses anything {alone}: only together they do.")
     elif rejected.why_no_costs:
         parts.append(f"Which parts cost most is not known: {rejected.why_no_costs}.")
     parts.append(f"Kept in its place: {rejected.instead}." if rejected.instead else "No gentler form was kept.")

@@ -137,7 +137,7 @@ def _rejected(report: Report) -> Iterator[str]:
         yield table(gates.HEADINGS, gates.rows(report))
         for rejected in report.rejected:
             if rejected.costs:
-                yield f"What int8 costs in each part of {text(rejected.name)}, alone:"
+                yield f"What {text(rejected.precision or 'int8')} costs in each part of {text(rejected.name)}, alone:"
                 yield table(gates.COST_HEADINGS, gates.costs(rejected))
 
 

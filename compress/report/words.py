@@ -58,7 +58,7 @@ def verdict(report: Report) -> Verdict:
         return Verdict("No artifact is recommended" + (": see the findings below." if report.verdicts else "."))
     clauses = [_kept(report, best)]
     if best.speedup is not None:
-        clauses.append(f"answers {_faster(best.speedup)}{_over_int8(best)}")
+        clauses.append(f"answers {_faster(best.speedup)}{_over_int8(best)}{_noisy(report, best)}")
     if (ratio := _smaller(teacher, best)) is not None:
         clauses.append(f"is {times(ratio)} smaller" if ratio >= 1 else f"is {times(1 / ratio)} larger")
     clauses = [clause for clause in clauses if clause]
@@ -73,6 +73,12 @@ def verdict(report: Report) -> Verdict:
 
 def _faster(speedup: float) -> str:
     return f"{times(speedup)} {'faster' if speedup >= 1 else 'as fast, so more slowly'}"
+
+
+def _noisy(report: Report, best: Entry) -> str:
+    """Return that timings of an artifact or of what it is compared with are noisy; "" where they are not."""
+    timings = [entry.headline(report.place) for entry in (best, report.reference) if entry is not None]
+    return " (noisy timings)" if any(timing is not None and timing.noise for timing in timings) else ""
 
 
 def _over_int8(entry: Entry) -> str:
@@ -120,7 +126,7 @@ def figures(report: Report) -> list[Figure]:
         label = f"{'as fast as' if best.speedup < 1 else 'faster than'} the {report.against}"
         timings = f"{formats.significant(ours)} ms against {formats.significant(theirs)} ms"
         int8 = f"; {times(best.over_int8)} against the teacher's own int8" if best.over_int8 is not None else ""
-        found.append(Figure(times(best.speedup), label, f"{timings}{int8}; {condition(report)}"))
+        found.append(Figure(times(best.speedup), label, f"{timings}{int8}; {condition(report)}{_noisy(report, best)}"))
     if (ratio := _smaller(teacher, best)) is not None and teacher is not None:
         sizes = f"{formats.significant(best.size_mib)} MiB against {formats.significant(teacher.size_mib)} MiB"
         figure = (times(ratio), "smaller on disk") if ratio >= 1 else (times(1 / ratio), "larger on disk")

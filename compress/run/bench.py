@@ -15,26 +15,30 @@ from compress.runtimes.devices import Device, chosen_devices
 from compress.runtimes.pytorch import torch_threads
 from compress.runtimes.registry import runtime_of
 
+USUAL = (32, 128)  # tokens per row
+
 
 def bench_paths(
     paths: Sequence[Path],
     batches: Sequence[int],
-    tokens: Sequence[int],
+    tokens: Sequence[int] | None,
     threads: int,
     devices: Sequence[str] = (),
     seconds: float = 2.0,
 ) -> list[dict[str, Any]]:
     """Return one record per path, device and variant, with `latency` entries, or with why it is ``not_measured``.
 
-    Whatever runs on a device is called alternately. Without ``devices``, those that the machine has. Raises
-    CompressError, also where a path runs on none of the devices.
+    Whatever runs on a device is called alternately. Without ``tokens``, rows have the `USUAL` lengths, as far as the
+    models take them; without ``devices``, those that the machine has. Raises CompressError, also where a path runs on
+    none of the devices.
     """
     chosen = chosen_devices(devices, "--device")
     folders = {str(path): artifact_folder(path) for path in paths}
     tokenizers = {name: load_tokenizer(folder) for name, folder in folders.items()}
     longest = min(tokenizer.model_max_length for tokenizer in tokenizers.values())
-    if max(tokens) > longest:
-        raise CompressError(f"--tokens {max(tokens)}: these models take at most {longest} tokens.")
+    lengths = tokens or sorted({min(length, longest) for length in USUAL})
+    if max(lengths) > longest:
+        raise CompressError(f"--tokens {max(lengths)}: these models take at most {longest} tokens.")
     records: list[dict[str, Any]] = []
     for device in chosen:
         with device.active(), torch_threads(threads):
@@ -42,7 +46,7 @@ def bench_paths(
             found: dict[str, Any] = {}
             if sessions:
                 readers = {label: tokenizers[on_device[label]["path"]] for label in sessions}
-                found = grid(sessions, readers, batches=batches, lengths=tokens, seconds=seconds, threads=threads)
+                found = grid(sessions, readers, batches=batches, lengths=lengths, seconds=seconds, threads=threads)
         records += [record | {"latency": found.get(label, [])} for label, record in on_device.items()]
     for name in folders:
         reasons = [record.get("not_measured") for record in records if record["path"] == name]

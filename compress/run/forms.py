@@ -75,6 +75,7 @@ class FailClosed:
                 break
             rejected.append(Rejected(artifact=made, gate=made.gate, costs=_costs(made)))
         assert artifact.gate is not None
+        costs = costs or stage.costs(state, artifact)
         why = "" if costs else "the parts of this form cannot be told apart"
         first = Rejected(artifact=artifact, gate=artifact.gate, costs=costs, why_no_costs=why)
         new = (replace(rejection, instead=instead) for rejection in (first, *rejected))

@@ -65,6 +65,10 @@ class Refusal(Exception):
     """A head cannot be used for the data's labels; the message says why, as a clause without a subject."""
 
 
+class OtherTaskRefusal(Refusal):
+    """A head answers another question than the data asks: no map of labels makes it serve."""
+
+
 def has_head(config: Any, task: Task | type[Task]) -> bool:
     """Return whether a model of this configuration answers as the task's do; see `Task.any_encoder`."""
     return task.any_encoder or is_trained(config, task)
@@ -95,11 +99,11 @@ def adopt_classes(config: Any, labels: Sequence[str], mapping: Mapping[str, str]
     """
     kind = config.problem_type
     if kind == "regression":
-        raise Refusal("was trained for scores, not for classes")
+        raise OtherTaskRefusal("was trained for scores, not for classes (task=regression is its task)")
     if int(config.num_labels) == 1:
         return _single(config, labels, mapping)
     if kind == "multi_label_classification":
-        raise Refusal(
+        raise OtherTaskRefusal(
             "was trained for multi label classification, not for one label per row (task=multi_label is its task)"
         )
     return _several(head_labels(config), labels, mapping)
@@ -112,7 +116,7 @@ def adopt_labels(config: Any, labels: Sequence[str], mapping: Mapping[str, str])
     """
     if config.problem_type != "multi_label_classification":
         trained_for = f"problem_type is {config.problem_type} in its config.json"
-        raise Refusal(
+        raise OtherTaskRefusal(
             f"was not trained for any number of labels per row ({trained_for}, not multi_label_classification)"
         )
     return _several(head_labels(config), labels, mapping)
@@ -121,9 +125,9 @@ def adopt_labels(config: Any, labels: Sequence[str], mapping: Mapping[str, str])
 def adopt_score(config: Any) -> Adoption:
     """Return how a model's one output is read as a score; raises Refusal."""
     if int(config.num_labels) != 1:
-        raise Refusal(f"has {config.num_labels} outputs where scores need one")
+        raise OtherTaskRefusal(f"has {config.num_labels} outputs where scores need one")
     if config.problem_type not in (None, "regression"):
-        raise Refusal("was trained for classification, not for scores")
+        raise OtherTaskRefusal("was trained for classification, not for scores")
     return Adoption(("score",), {"score": 0})
 
 
@@ -187,7 +191,7 @@ def _single(config: Any, labels: Sequence[str], mapping: Mapping[str, str]) -> A
     """Read one output as the second of two classes."""
     (name,) = head_labels(config)
     if len(labels) != 2:
-        raise Refusal(f"has a single output, and the data has {len(labels)} classes")
+        raise OtherTaskRefusal(f"has a single output, and the data has {len(labels)} classes")
     named = mapping.get(name) or _match(name, labels)
     positive = named or labels[1]
     negative = labels[0] if positive == labels[1] else labels[1]

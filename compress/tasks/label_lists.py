@@ -57,11 +57,28 @@ def separated(splits: Sequence[Labelled], separator: str | None) -> list[list[st
     """Return the labels of splits, the training rows first, as lists of names.
 
     A field that is not a list holds names between ``separator``; "" says that it holds one name, None that the sign is
-    recognised. An empty field is a row without a label. Raises DataError for a sign that may be meant or not, and for
-    a row that names a label twice or has an empty name.
+    recognised. An empty field is a row without a label. Raises DataError for a sign that may be meant or not or has
+    nothing to separate, for lists of 0 and 1, and for a row that names a label twice or has an empty name.
     """
+    for rows in splits:
+        _refuse_marks(rows)
     sign = _recognised(splits[0]) if separator is None else _confirmed(splits[0], separator)
     return [[_listed_row(rows, index, word, sign) for index, word in enumerate(rows.words)] for rows in splits]
+
+
+def _refuse_marks(rows: Labelled) -> None:
+    """Raise DataError where the lists of all rows hold a 0 or 1 for each label, not names."""
+    lists = [names for word in rows.words if (names := names_of(word))]
+    if not all(name.casefold() in _MARKS for names in lists for name in names):
+        return
+    as_long = len({len(names) for names in lists}) == 1 and len(lists[0]) > 1
+    if as_long or any(len(set(names)) < len(names) for names in lists):
+        index = next(index for index, word in enumerate(rows.words) if names_of(word))
+        raise DataError(
+            f"{rows.place(index)}: the labels {shortened(rows.words[index])} are a 0 or 1 for each label, and "
+            "which label each stands for is not known. Write lists of names, or a column of 0 and 1 for each label, "
+            "and name the columns in data.label_columns."
+        )
 
 
 def _listed_row(rows: Labelled, index: int, word: str, sign: str) -> str:
@@ -107,8 +124,13 @@ def _recognised(rows: Labelled) -> str:
 
 
 def _confirmed(rows: Labelled, separator: str) -> str:
-    """Return the sign that the user names. Raises DataError where no label has it, and another divides them."""
+    """Return the sign that the user names. Raises DataError where it has no effect, or another divides the labels."""
     words = {word for word in rows.words if word and names_of(word) is None}
+    if not words and any(rows.words):
+        raise DataError(
+            f"{rows.source}: data.separator = {separator!r} has no effect, because labels are lists already, or "
+            "columns of 0 and 1. Leave it out."
+        )
     if separator and not any(separator in word for word in words):
         other = next((sign for sign in SEPARATORS if _divides(words, sign)), None)
         if other is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,6 +203,25 @@ def of_seeds(metric: str, by_seed: Callable[[Array], Array], rows: int, samples:
     half = float(t.ppf(1 - LEVEL / 2, freedom)) * error
     p = float(2 * t.sf(abs(value) / error, freedom))
     return Difference(metric=metric, value=value, low=value - half, high=value + half, p=p)
+
+
+def of_seeds_in_sums(
+    metric: str, ways: Sequence[Sequence[Array]], statistic: Callable[[Array], Array]
+) -> Difference:  # fmt: skip
+    """Compare two ways to train by a metric that is a function of sums over rows: `of_seeds`.
+
+    ``ways`` hold, for each of the two and seed by seed, what is summed (rows, sums); ``statistic`` turns sums
+    (samples, sums) into values (samples,).
+    """
+    rows = len(ways[0][0])
+
+    def by_seed(drawn: Array) -> Array:
+        times = np.bincount(drawn, minlength=rows)[None]
+        ours, theirs = (np.array([statistic(times @ columns)[0] for columns in way]) for way in ways)
+        apart: Array = ours - theirs
+        return apart
+
+    return of_seeds(metric, by_seed, rows)
 
 
 def of_scores(metric: str, labels: Array, scores: Array, other: Array) -> Difference:

@@ -14,7 +14,7 @@ from transformers import AutoModelForQuestionAnswering
 
 from compress.errors import DataError
 from compress.tasks import paired, span_labels, span_scores
-from compress.tasks.adoption import Adoption, Refusal
+from compress.tasks.adoption import Adoption, OtherTaskRefusal
 from compress.tasks.base import Array, Baseline, Features, Labelled, Task
 from compress.tasks.functions import UNLABELLED, span_loss, span_soft_target_loss
 from compress.tasks.heads import MARK, NULL_THRESHOLD, OVERLAP, STARTS_AND_ENDS, UNANSWERABLE, output_count
@@ -180,7 +180,9 @@ class AnswerSpans(Task):
     def adopt(self, config: Any, mapping: Mapping[str, str]) -> Adoption:
         """Return how a head is read: its first output is the start; raises Refusal."""
         if output_count(config) != len(START_AND_END):
-            raise Refusal(f"has {output_count(config)} outputs where spans need two, their start and their end")
+            raise OtherTaskRefusal(
+                f"has {output_count(config)} outputs where spans need two, their start and their end"
+            )
         return Adoption(START_AND_END, {name: number for number, name in enumerate(START_AND_END)})
 
     @property
@@ -337,6 +339,11 @@ class AnswerSpans(Task):
     def difference(self, logits: Array, others: Array, labels: Array) -> Difference:
         """Compare the main metric by a paired bootstrap over questions."""
         return self._difference(self.main_metric, self._sums(logits, labels), self._sums(others, labels))
+
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare two ways to train over seeds and questions."""
+        ways = [[self._sums(side, labels) for side in way] for way in (logits, others)]
+        return paired.of_seeds_in_sums(self.main_metric, ways, lambda sums: self._values(sums)[self.main_metric])
 
     def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
         """Return the differences on answerable and on unanswerable questions, where there are both."""

@@ -353,6 +353,11 @@ class Tags(Task):
 
         return paired.of_resampled_rows(metric, np.concatenate(columns, axis=1), differences)
 
+    def difference_over_seeds(self, logits: Sequence[Array], others: Sequence[Array], labels: Array) -> Difference:
+        """Compare two ways to train over seeds and rows."""
+        ways = [[self._counts(side, labels).columns for side in way] for way in (logits, others)]
+        return paired.of_seeds_in_sums(self.main_metric, ways, lambda sums: self._values(sums)[self.main_metric])
+
     def guarded(self, logits: Array, others: Array, labels: Array) -> list[Difference]:
         """Return the difference of the recall of each type, or raw tag, of which the labels have `ENOUGH`."""
         ours, theirs = (self._counts(side, labels) for side in (logits, others))

@@ -14,8 +14,8 @@ import torch
 from compress.data.dataset import Dataset, Split
 from compress.data.source import SPLITS
 from compress.errors import Fault, ModelError
-from compress.files import hash_json
-from compress.hub_access import similar_path
+from compress.files import hash_json, no_file
+from compress.hub_access import meant_file
 from compress.known import NOTHING, Known
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
@@ -349,11 +349,8 @@ class AnswerFile(Answering):
 def _path_fault(name: str) -> tuple[str, str] | None:
     """Return (rule, remedy) where there is no file of answers."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        return "is a directory", "Name a file in it."
-    if not path.is_file():
-        close = similar_path(path)
-        return "does not exist", f"Did you mean {close}?" if close else "Name the file with the answers."
+    if rule := no_file(path):
+        return rule, meant_file(path) or "Name the file with the answers."
     if path.suffix.lower() not in SUFFIXES:
         return f"has the unknown suffix {path.suffix!r}", f"Known: {', '.join(SUFFIXES)}. Convert or rename it."
     return ("is empty", "Write it again.") if path.stat().st_size == 0 else None

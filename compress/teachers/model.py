@@ -35,6 +35,7 @@ from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, nearest
 from compress.tasks.adoption import (
     Adoption,
+    OtherTaskRefusal,
     Refusal,
     adopted,
     check_mapping,
@@ -257,11 +258,7 @@ class Teacher(BaseTeacher, Training):
             return adopted(config, data)[1], ""
         except Refusal as refusal:
             refuse_unseen(data)
-            raise ModelError(
-                f"{self.model} is a finished classifier that {refusal}. Map its labels to the "
-                "data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it again on these rows: "
-                "teacher.fine_tune=always."
-            ) from refusal
+            raise ModelError(f"{self.model} has a finished head that {refusal}. {_remedy(refusal)}") from refusal
 
     def _check_labels(self, config: Any, data: Dataset) -> None:
         """Raise ModelError where ``data.labels`` does not fit a model that is trained here."""
@@ -380,6 +377,19 @@ class Teacher(BaseTeacher, Training):
         if floor <= self.epochs:
             return outcome
         return f"{outcome} ({self.least_steps:,} steps are the least, more than teacher.epochs = {self.epochs:g})"
+
+
+def _remedy(refusal: Refusal) -> str:
+    """Return what to do about a finished head that does not serve."""
+    if isinstance(refusal, OtherTaskRefusal):
+        return (
+            "Name a teacher of the data's task, or give this one a new head, trained on these rows: "
+            "teacher.fine_tune=always."
+        )
+    return (
+        "Map its labels to the data's (data.labels={ITS_LABEL: LABEL, …}), name another teacher, or train it again on "
+        "these rows: teacher.fine_tune=always."
+    )
 
 
 def _numbered(member: Member, data: Dataset) -> Dataset:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import Dataset, Files
+from compress.data.corpus import corpus_faults
 from compress.settings import all_faults
 from compress.tasks.classification import Classification
 from compress.tasks.regression import Regression
+from compress.teachers.answers import AnswerFile
 
 LABELS = ("neg", "pos")
 ROWS = [{"label": LABELS[i % 2], "text": f'say "{i}", ünï {i}'} for i in range(40)]
@@ -159,3 +162,17 @@ def test_faults_of_settings_are_told_together_before_reading(tmp_path: Path) -> 
         map(str, all_faults(Files(train=train, validation=train)))
     )
     assert not list(all_faults(Files(train=train)))
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.txt")
+    nowhere = "is a symbolic link that leads nowhere"
+    rules = {"loop": nowhere, "dangling": nowhere, "pipe": "is not a regular file", "none": "does not exist"}
+    for name, rule in rules.items():
+        path = str(tmp_path / f"{name}.txt")
+        found = [*corpus_faults("corpus", path), *all_faults(Files(train=path)), *all_faults(AnswerFile(file=path))]
+        about = [fault for fault in found if fault.value == path]
+        assert [fault.rule for fault in about] == [rule] * 3
+        assert not any(path in fault.remedy for fault in about)

@@ -155,6 +155,14 @@ BAD: dict[str, tuple[list[tuple[Any, str]] | list[str], dict[str, Any], str]] = 
     "null in a list": ([*ROWS, (["far", None], "x")], {}, r"line 61: the label \('labels'\) is empty"),
     "list of lists": ([*ROWS, ([["far"]], "x")], {}, r"line 61: the label \('labels'\) is a list, not a word"),
     "empty name": ([*ROWS, (["far", " "], "x")], {}, "line 61: .* has an empty label"),
+    "0 and 1 for each label": (
+        [([int(name in names) for name in NAMES], text) for names, text in ROWS],
+        {},
+        r"line 1: the labels .* are a 0 or 1 for each label, .* data\.label_columns",
+    ),
+    "0 or 1 of two": ([([i % 2, 1 - i % 2], text) for i, (_, text) in enumerate(ROWS)], {}, "are a 0 or 1 for each"),
+    "true and false": ([([n in names for n in NAMES], text) for names, text in ROWS], {}, "are a 0 or 1 for each"),
+    "separator of lists": (ROWS, {"separator": "|"}, "'|' has no effect, because labels are lists already"),
     "long": ([*ROWS, (["a" * 1001], "x")], {}, "line 61: a label has 1,001 characters"),
 }
 
@@ -200,6 +208,7 @@ def test_an_empty_field_is_a_row_without_labels_only_where_there_may_be_several(
 def test_lists_among_words_are_not_classes(tmp_path: Path) -> None:
     mixed = [(names[0] if len(names) == 1 else names, text) for names, text in ROWS]
     path = jsonl(tmp_path / "a.jsonl", mixed)
+    assert answers(Files(train=path, separator="|").load("multi_label", 1)) == EXPECTED
     with pytest.raises(DataError, match=r"line 1: the label is a list, .*task=multi_label"):
         Files(train=path).load("auto", 1)
     assert answers(Files(train=path).load("multi_label", 1)) == EXPECTED

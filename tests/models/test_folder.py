@@ -30,6 +30,14 @@ def test_a_size_that_no_model_has_is_refused_by_name(tmp_path: Path, name: str) 
         load_config(path.parent)
 
 
+@pytest.mark.parametrize("value", [[], "8 bits", 8, True])
+def test_a_quantization_that_is_no_object_is_refused(tmp_path: Path, value: object) -> None:
+    path = save_tiny(tmp_path / "model", num_labels=2) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": value}))
+    with pytest.raises(ModelError, match=r"config\.json: quantization_config must be a JSON object and is "):
+        load_config(path.parent)
+
+
 @pytest.mark.parametrize("file", ["spm.model", "sentencepiece.model", "spiece.model"])
 @pytest.mark.parametrize("kind", ["deberta-v2", "bert"])
 def test_a_model_of_sentencepiece_alone_is_told_from_no_tokenizer(tmp_path: Path, file: str, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,15 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
             assert not list(folder.glob("*.bin"))
             folders.append(folder)
     run_fresh(CODE, *folders)
+
+
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_weights_that_are_not_as_config_json_says_are_refused(tmp_path: Path, bits: str) -> None:
+    path = save_tiny(tmp_path / "model", num_labels=2) / "config.json"
+    said = {"quant_method": "bitsandbytes", f"load_in_{bits}bit": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": said}))
+    with pytest.raises(ModelError, match=r"says that weights are quantized, and those of bert\.encoder\..* are not"):
+        load_model(path.parent)
 
 
 def test_int8_is_each_rows_largest_weight_in_127_steps(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_each_group_has_the_scale_of_its_own_weights(graphs: Graphs) -> None:
     """The integers and scales of one matrix, against 8-bit rounding written out for each group."""
     path = graphs("bert")
     levels = len(logging.getLogger().handlers), logging.getLogger().level
-    model = GroupWise(bits=8, group=16)._model(path, 1)
+    model = GroupWise(bits=8, group=16).quantized(onnx.load(path), 1)
     assert (len(logging.getLogger().handlers), logging.getLogger().level) == levels
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
     stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -135,7 +135,8 @@ def test_predict_and_bench_open_every_folder_of_a_run(finished: Path, tmp_path: 
                 False, 32, folder.parent.name != "artifacts",
             )  # fmt: skip
             assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
-    records = bench_paths(folders, [1], [8], 1, seconds=0.01)
+    records = bench_paths(folders, [1], None, 1, seconds=0.01)
+    assert {timing["tokens"] for record in records for timing in record["latency"]} == {32}
     assert {record["path"] for record in records if record["latency"]} == set(map(str, folders))
     assert not hasattr(load_config(run / "student"), "compress")  # what is made from it says its own
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from compress.errors import DataError
 from compress.tasks.adoption import Refusal
+from compress.tasks.base import Task
 from compress.tasks.heads import MARK
 from compress.tasks.span_decoding import best, n_best
 from compress.tasks.span_labels import Gold, packed, read, unpacked, written
@@ -249,3 +250,14 @@ def test_the_baseline_finds_answers_that_look_alike_and_stand_near_the_words_of_
     nothing = V2.constant(labels)
     assert nothing is not None
     assert V2.metrics(nothing.logits(texts), labels)["exact"] == 0.0
+
+
+def test_ways_to_train_are_compared_over_seeds_by_the_scores_of_questions_as_by_answering_every_sample_anew() -> None:
+    golds = ["1973", "oil crisis", "March", "March 1974"]
+    ours = [logits_of(*golds), logits_of("oil", *golds[1:])]
+    theirs = [logits_of("oil", "crisis", "March 1974", "March"), logits_of("the", "oil", "March", "March")]
+    labels = labels_of(*((gold,) for gold in golds))
+    found = V1.difference_over_seeds(ours, theirs, labels)
+    anew = Task.difference_over_seeds(V1, ours, theirs, labels)
+    assert (found.value, found.low, found.high) == pytest.approx((anew.value, anew.low, anew.high))
+    assert found.value > 0

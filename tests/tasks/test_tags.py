@@ -11,6 +11,7 @@ from compress.data import Files
 from compress.data.dataset import Split
 from compress.models.row_lengths import with_cuts
 from compress.models.tokens import tokenize
+from compress.tasks.base import Task
 from compress.tasks.functions import UNLABELLED
 from compress.tasks.tags import Tags
 from tests.conftest import tiny_tokenizer
@@ -184,3 +185,13 @@ def test_words_that_are_cut_off_or_have_no_token_are_counted(tmp_path: Path) -> 
     cut, unread = data.summary.cutting()
     assert f"{len(data.train)} words without an answer" in cut
     assert f"makes no token, and which have no answer: {len(data.train)} training words" in unread
+
+
+def test_ways_to_train_are_compared_over_seeds_by_counted_spans_as_by_evaluating_every_sample_anew() -> None:
+    generator, words = np.random.default_rng(0), ["O", "B-a", "I-a"]
+    labels = encoded(*(" ".join(generator.choice(words, 5)) for _ in range(12)))
+    ways = [[generator.normal(size=(12, 5, 3)) + share * np.eye(3)[labels] for _ in range(2)] for share in (3.0, 0.5)]
+    found = TASK.difference_over_seeds(*ways, labels)
+    anew = Task.difference_over_seeds(TASK, *ways, labels)
+    assert (found.value, found.low, found.high) == pytest.approx((anew.value, anew.low, anew.high))
+    assert found.value > 0

@@ -124,7 +124,8 @@ def test_outputs_in_another_order_are_refused_with_the_order_that_fits(world: Pa
 def test_a_finished_classifier_of_other_labels_is_trained_only_when_told(world: Path, tmp_path: Path) -> None:
     model = variant(world, tmp_path / "model", named("cheap", "dear"))
     message = refused(asked(world, model, tmp_path))
-    assert "finished classifier that was trained on other labels (cheap, dear)" in message
+    assert "finished head that was trained on other labels (cheap, dear)" in message
+    assert "Map its labels to the data's (data.labels=" in message
     assert "teacher.fine_tune=always" in message
     (line,) = map(str, check(asked(world, model, tmp_path, fine_tune=FineTune.always)).models)
     assert "is trained, because teacher.fine_tune = always" in line
@@ -195,9 +196,21 @@ def test_one_logit_trained_by_binary_cross_entropy_is_a_teacher_of_two_classes(w
     torch.testing.assert_close(two, observe(model, batch).logits.softmax(-1))
 
 
-def test_several_labels_a_row_are_refused(world: Path, tmp_path: Path) -> None:
-    model = variant(world, tmp_path / "model", named("bad", "good", problem_type="multi_label_classification"))
-    assert "multi label classification, not for one label per row" in refused(asked(world, model, tmp_path))
+@pytest.mark.parametrize(
+    ("problem_type", "rule"),
+    [
+        ("multi_label_classification", "was trained for multi label classification, not for one label per row"),
+        ("regression", "was trained for scores, not for classes (task=regression is its task)"),
+    ],
+)
+def test_a_head_of_another_task_is_refused_without_advice_to_map_its_labels(
+    problem_type: str, rule: str, world: Path, tmp_path: Path
+) -> None:
+    model = variant(world, tmp_path / "model", named("bad", "good", problem_type=problem_type))
+    message = refused(asked(world, model, tmp_path))
+    assert f"has a finished head that {rule}" in message
+    assert "Name a teacher of the data's task" in message
+    assert "data.labels" not in message
 
 
 def test_weights_that_are_not_finite_are_refused(world: Path, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def parser() -> Parser:
         FOLDERS, "paths", nargs="+", metavar="PATH", help="a run, a student/ or artifacts/NAME/ folder"
     )
     options.add_argument("--batch", type=numbers, default=[1, 8, 32], metavar="1,8,32", help="rows per call")
-    options.add_argument("--tokens", type=numbers, default=[32, 128], metavar="32,128", help="tokens per row")
+    options.add_argument(
+        "--tokens", type=numbers, metavar="32,128", help="tokens per row; by default no more than the models take"
+    )
     options.add_argument("--threads", type=number, default=1, metavar="1", help="threads of every runtime")
     options.add_argument(
         "--device", default="", metavar="cpu,cuda", help="where to run, by default on all that the machine has"

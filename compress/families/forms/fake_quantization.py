@@ -7,7 +7,7 @@ normalisation and GELU stay as they are. Rounding is ONNX's: division, half to e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,9 @@ class FakeQuantizedEmbedding(nn.Embedding):
         return fake_quantize(rows, scale, torch.zeros_like(scale), -EMBEDDINGS, EMBEDDINGS)
 
 
+FAKE = (FakeQuantizedLinear, FakeQuantizedEmbedding)
+
+
 def insert(model: nn.Module, scheme: FakeQuantization) -> None:
     """Put fake-quantized modules in the place of the linear layers and embeddings that ``scheme`` says."""
     linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
@@ -162,6 +165,22 @@ def insert(model: nn.Module, scheme: FakeQuantization) -> None:
             assert isinstance(embedding, nn.Embedding)
             model.set_submodule(name, FakeQuantizedEmbedding(embedding, scheme))
     model.register_forward_pre_hook(_tell_mask, with_kwargs=True)
+
+
+def only(model: nn.Module, names: Collection[str]) -> None:
+    """Leave fake quantization in these modules alone: the others compute with the same weights as they are."""
+    for name, module in list(model.named_modules()):
+        if name in names or not isinstance(module, FAKE):
+            continue
+        with torch.device("meta"):
+            plain: nn.Linear | nn.Embedding
+            if isinstance(module, FakeQuantizedLinear):
+                plain = nn.Linear(module.in_features, module.out_features, module.bias is not None)
+                plain.bias = module.bias
+            else:
+                plain = nn.Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
+        plain.weight = module.weight
+        model.set_submodule(name, plain)
 
 
 def ranges(model: nn.Module) -> Iterator[MovingRange]:
