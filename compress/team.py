@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from compress.errors import CompressError
 from compress.processes import OWN, Launched
@@ -44,7 +45,7 @@ class Team:
         if torch.cuda.is_available():
             torch.cuda.set_device(launched.local_rank)
         try:
-            store, *_ = next(dist.rendezvous("env://", self.rank, self.size, timeout=MEETING_TIME))
+            store, *_ = next(rendezvous("env://", self.rank, self.size, timeout=MEETING_TIME))
             dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

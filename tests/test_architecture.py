@@ -80,6 +80,7 @@ GROUND = (
     "plugins",
     "registry",
     "starting",
+    "team",
     "auto_classes",
     "runs",
     "yaml_dialect",
