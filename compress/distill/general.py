@@ -47,13 +47,16 @@ class General(OnCorpus, LayerTraining):
 
         def work(folder: Path) -> dict[str, Any]:
             student, tokenizer = load_model(start.folder, on=device()), load_tokenizer(start.folder)
-            tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
+            theirs, most = load_tokenizer(source), self.max_tokens or tokenizer.model_max_length
+            tokens = tokenize(rows, tokenizer, most)
             notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
             with same_randomness():
                 torch.manual_seed(state.seed)  # the projections start from it, and a head that nobody reads
                 teacher = load_model(source, head=IDLE_HEAD, on=device())
+                words = self.distill().words(student, rows, (tokenizer, theirs), (most, most))
+                taught = tokens if words is None else tokenize(rows, theirs, most)
                 objective = self.distill().comparison(
-                    state.workshop, origin, teacher, tokens, student, self.epochs, notes
+                    state.workshop, origin, teacher, taught, student, self.epochs, notes, words=words
                 )
             curves = fit(
                 objective, tokens, self, seed=state.seed, folder=folder / SCRATCH, title="general", validate=dict

@@ -19,6 +19,7 @@ from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
 from compress.models.quantities import Quantity
+from compress.models.shared_words import AlignedWords
 from compress.tasks.base import Task
 from compress.tasks.registry import task_of_config
 from compress.train import Objective, Whole
@@ -49,6 +50,7 @@ class Distillation(Objective):
     and terms that compare attention, queries, keys or values of a skipped layer are left out, for it has none.
 
     ``task`` is what labels are compared by; default: that of the student's head, which knows no weights of classes.
+    ``words`` are those of the rows where the two tokenizers differ: what is by token is then compared by word.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Distillation(Objective):
         layers: Pairs = (),
         layer_drop: float = 0.0,
         task: Task | None = None,
+        words: AlignedWords | None = None,
     ) -> None:
         super().__init__()
         self.student, self.losses, self.teacher, self.layers = student, dict(losses), teacher, layers
         self.layer_drop = layer_drop
         self.task = task or task_of_config(student.config)
+        self.words = words
         self.masks: Masks | None = None  # of a student whose weights leave while it is trained
         self.quantities = tuple(dict.fromkeys(quantity for loss in losses.values() for quantity in loss.quantities))
         self.last = (layer_count(student.config), layer_count(teacher_config)) if teacher_config else (0, 0)
@@ -117,6 +121,10 @@ class Distillation(Objective):
         skipped = self.draw(progress) if whole is None else whole.drawn
         student = observe_without(self.student, batch, skipped, *self.quantities)
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
+        if self.words is not None:
+            rows, place = batch["rows"].cpu().numpy(), batch["attention_mask"].device
+            student = student.by_words(self.words.student.batch(rows).to(place))
+            teacher = teacher.by_words(self.words.teacher.batch(rows).to(place))
         comparison = Comparison(
             self._projected(student), teacher, batch.get("labels"), self.layers, progress, self.task,
             self.last, self.kept,

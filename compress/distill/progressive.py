@@ -82,6 +82,10 @@ class Progressive(Training):
             rule = "cannot train one layer after the other where layers share weights"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare, or choose another student.")
             return
+        if getattr(student, "own_tokens", False):
+            rule = "compares layers token by token, and the student has a tokenizer of its own"
+            yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")
+            return
         if not layer_count(student) or known_layers(student) is None:
             rule = f"cannot train a student of type {student.model_type} layer by layer"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare.")

@@ -35,6 +35,8 @@ from compress.models.device import device
 from compress.models.evaluate import main_metric, predict_rows, tune
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.masking import hold_zeros, settle
+from compress.models.shared_words import AlignedWords, shared_words
+from compress.models.tokenizer import same_tokens
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.record import NONE, Role
@@ -146,11 +148,13 @@ class Distill(Training):
                     yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need none.")
             return
         if getattr(student, "own_tokens", False):
-            for name, loss in self.losses.items():
-                if loss.compares_layers:
-                    rule = "compares layers token by token, and the student has word pieces of its own"
-                    yield Fault(f"losses.{name}", None, rule, "Leave it out; soft, mse and hard need the logits only.")
-            return
+            by_token = [name for name, loss in self.losses.items() if not all(part.pools for part in loss.quantities)]
+            for name in by_token:
+                rule = "compares attention token by token, and the student has a tokenizer of its own"
+                remedy = "Leave it out; hidden, embeddings, cosine, patient and relations compare words."
+                yield Fault(f"losses.{name}", None, rule, remedy)
+            if by_token:
+                return
         if teacher is None:  # it only answers; see `_looking_inside`
             return
         try:
@@ -257,7 +261,7 @@ class Distill(Training):
         notes = [f"{tokens.truncated:,} of {len(tokens):,} rows were longer and were cut"] if tokens.truncated else []
         with same_randomness():
             torch.manual_seed(state.seed)  # the projections start from it
-            objective = self._objective(state, student, rows, passes, notes)
+            objective = self._objective(state, student, tokenizer, rows, passes, notes)
             if go_on(objective.projections, start.folder):
                 notes.append(GOES_ON)
         objective.masks = masks
@@ -289,8 +293,9 @@ class Distill(Training):
         return record
 
     def _objective(
-        self, state: State, student: PreTrainedModel, rows: Split, passes: float, notes: list[str]
+        self, state: State, student: PreTrainedModel, own: Any, rows: Split, passes: float, notes: list[str]
     ) -> Distillation:
+        """Return what is trained; ``own`` is the student's tokenizer."""
         if not self._needs_teacher:
             return Distillation(student, self.losses, layer_drop=self._layer_drop(student), task=state.data.task)
         if state.teacher is None:
@@ -305,8 +310,21 @@ class Distill(Training):
         tokenizer = load_tokenizer(state.given_teacher.folder)
         tokens = tokenize(rows, tokenizer, tokenizer.model_max_length)
         return self.comparison(
-            state.workshop, state.given_teacher, teacher, tokens, student, passes, notes, state.data.task
-        )
+            state.workshop, state.given_teacher, teacher, tokens, student, passes, notes, state.data.task,
+            words=self.words(student, rows, (own, tokenizer), (own.model_max_length, tokenizer.model_max_length)),
+        )  # fmt: skip
+
+    def words(
+        self, student: PreTrainedModel, rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
+    ) -> AlignedWords | None:
+        """Return the words by which layers are compared; None where tokens are compared one by one, or nothing is.
+
+        ``tokenizers`` are the student's and the teacher's, ``most`` the tokens at which each cuts a row.
+        """
+        own = getattr(student.config, "own_tokens", False) and not same_tokens(*tokenizers)
+        if not own or not any(loss.compares_layers for loss in self.losses.values()):
+            return None
+        return shared_words(rows, tokenizers, most)
 
     def comparison(
         self,
@@ -318,11 +336,12 @@ class Distill(Training):
         passes: float,
         notes: list[str],
         task: Task | None = None,
+        words: AlignedWords | None = None,
     ) -> Distillation:
         """Return the objective for rows as the teacher's ``tokens``; ``origin`` says which teacher that is.
 
-        ``passes`` over the rows decide whether the teacher's outputs are worth keeping; ``task`` compares labels, as
-        `Distillation` has it.
+        ``passes`` over the rows decide whether the teacher's outputs are worth keeping; ``task`` compares labels and
+        ``words`` are those of the rows, as `Distillation` has them.
         """
         layers = self._layers(student.config, teacher.config)
         last = layer_count(student.config), layer_count(teacher.config)
@@ -337,7 +356,9 @@ class Distill(Training):
         notes.append(note)
         for loss in losses.values():
             notes += loss.notes(student.config, teacher.config, loss.pairs(layers, last))
-        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task)
+        if words is not None:
+            notes.append(f"layers are compared by words, {words.share:.0%} of the student's tokens being in one")
+        return Distillation(student, losses, source, teacher.config, layers, self._layer_drop(student), task, words)
 
     def _layer_drop(self, student: PreTrainedModel) -> float:
         """Return the rate at which layers are skipped: none where pruning has left a single one."""

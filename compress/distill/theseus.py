@@ -55,6 +55,10 @@ class Theseus(Training):
         if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
             yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
             return
+        if getattr(student, "own_tokens", False):
+            rule = "shares the teacher's embeddings, and the student has a tokenizer of its own"
+            yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
+            return
         shapes, known, place = parameter_shapes(student), parameter_shapes(teacher), family_of(student).place
         yield from freeze_faults(self, [name for name in shapes if place(name) is not None])
         ours, theirs = layer_count(student), layer_count(teacher)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compress.models.ensemble import principal
 from compress.models.quantities import LOGITS, Quantity
+from compress.models.shared_words import pooled
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -29,6 +30,19 @@ class Outputs:
 
     def __getitem__(self, quantity: Quantity) -> Mapping[int, Tensor]:
         return self.values[quantity]
+
+    def by_words(self, numbers: Tensor) -> Outputs:
+        """Return the mean over the tokens of each word of all that is by token (`Quantity.pools`).
+
+        ``numbers`` (batch, tokens) are the tokens' words, see `compress.models.shared_words`; the mask is of words.
+        """
+        words = int(numbers.max()) + 1
+        values = {
+            quantity: {layer: pooled(own, numbers, words) if quantity.pools else own for layer, own in layers.items()}
+            for quantity, layers in self.values.items()
+        }
+        mask = pooled(torch.ones_like(numbers, dtype=torch.float32)[..., None], numbers, words)[..., 0]
+        return replace(self, mask=mask.long(), values=values)
 
     @property
     def logits(self) -> Tensor:

@@ -45,7 +45,7 @@ def windows_of(encoding: Any, second: str, most: int, overlap: int | None) -> tu
     before = np.setdiff1d(before, cut)
     extents = np.full((len(sides), 2), -1, dtype=np.int32)
     for place in inside:
-        extents[place] = _trimmed(second, *encoding.offsets[place])
+        extents[place] = trimmed(second, *encoding.offsets[place])
     extents[0] = 0
     room = max(1, most - len(before) - len(after))
     shared = min(room // SHARE if overlap is None else overlap, room // 2)
@@ -56,7 +56,7 @@ def windows_of(encoding: Any, second: str, most: int, overlap: int | None) -> tu
     return made, bool(len(cut))
 
 
-def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
+def trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
     """Return the characters of a token without white space at its ends; -1 for a token without any other."""
     while start < stop and text[start].isspace():
         start += 1

@@ -127,8 +127,7 @@ def of_student(recipe: Recipe, known: Known, found: Found) -> Known:
     told = recipe.known_to_parts(known)
     if any(all_faults(recipe.student, told)):
         return known
-    assert known.task is not None
-    student = recipe.student.config(recipe.student.stem(known.task) if known.only_answers else known.teacher)
+    student = recipe.student.config(recipe.student.built_from(known))
     faults = [fault.under("student") for fault in all_faults(recipe.student, replace(told, student=student))]
     found.add(faults)
     return known if faults else replace(known, student=student)

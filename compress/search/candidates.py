@@ -123,6 +123,6 @@ def _faults(trial: Trial, recipe: Recipe, known: Known) -> list[str]:
     wrong = [str(fault.under("student")) for fault in all_faults(parts.student, told)]
     if wrong:
         return wrong
-    told = replace(told, student=parts.student.config(known.teacher))
+    told = replace(told, student=parts.student.config(parts.student.built_from(known)))
     stages = {"student": parts.student, "distill": parts.distill} | parts.prepare
     return [str(fault.under(name)) for name, stage in stages.items() for fault in all_faults(stage, told)]

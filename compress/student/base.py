@@ -69,6 +69,12 @@ class Student(Stage):
         """Whether it has the teacher's tokenizer, or shapes or weights that are the teacher's."""
         return True
 
+    def built_from(self, known: Known) -> Any:
+        """Return the configuration that its own is made from: the teacher's, or what stands in for it."""
+        if known.only_answers and known.task is not None:
+            return self.stem(known.task)
+        return known.teacher
+
     def stem(self, task: Task) -> Any:
         """Return what stands in for the configuration of a teacher that only answers; `needs_weights` says if any can.
 

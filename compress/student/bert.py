@@ -23,7 +23,7 @@ from compress.settings import at_least
 from compress.student.base import Material
 from compress.student.layer_map import depth_faults, layer_map, layer_map_faults
 from compress.student.stand_in import WithStandIn
-from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, where
+from compress.student.start import NAMED, copy_weights, layers_of, model_faults, name_faults, reads_alike, where
 from compress.tasks.heads import head_of
 
 ALL = "all"  # as many layers as the teacher
@@ -71,6 +71,10 @@ class Bert(WithStandIn):
     def stands_in(self) -> str | None:
         """A model that weights start from lends its shapes and its tokenizer too."""
         return None if self.start in NAMED else where(self.start)
+
+    def stands_apart(self, teacher: Any) -> bool:
+        """Return whether weights start from a model of another family than the teacher's, or with other tokens."""
+        return self.stands_in is not None and not reads_alike(self.stands_in, teacher)
 
     def _against(self, teacher: Any, known: Known) -> Iterator[Fault]:
         faults = list(self._size_faults(teacher))
@@ -132,7 +136,8 @@ class Bert(WithStandIn):
             units=self.intermediate_size or family.unit_count(teacher),
         )
         layers = layer_map(self.layer_map, count, teacher.num_hidden_layers)
-        origin: dict[str, Any] = {"teacher_layers": list(layers)}
+        apart = getattr(teacher, "own_tokens", False) and self.stands_in is not None
+        origin: dict[str, Any] = {"teacher_layers": None if apart else list(layers)}
         origin |= family.of_layers(teacher, [layer - 1 for layer in layers])
         for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):
             if getattr(teacher, shape, None):  # an uneven teacher's layers keep their sizes, but where one is asked for

@@ -33,36 +33,57 @@ class WithStandIn(Student):
         """Without a model that is named, the teacher's is needed."""
         return self.stands_in is None
 
+    def stands_apart(self, teacher: Any) -> bool:
+        """Return whether it is built from the named model although a teacher of this configuration has weights."""
+        return False
+
+    def built_from(self, known: Known) -> Any:
+        """Return the teacher's configuration; where it has none, or the named model stands apart, that one's."""
+        if known.task is not None and known.teacher is not None and self.stands_apart(known.teacher):
+            return self.stem(known.task, own_tokens=True)
+        return super().built_from(known)
+
     def lender(self, setting: str, known: Known) -> tuple[Any, list[Fault]]:
         """Return the configuration that lends its shapes, or None, and what is wrong with it under ``setting``."""
-        if not known.only_answers or self.stands_in is None or known.task is None or absent(self.stands_in):
+        if self.stands_in is None or known.task is None or absent(self.stands_in):
             return known.teacher, []
         try:
-            return self.stem(known.task), []
+            return self.built_from(known), []
         except ModelError as error:
             return None, [Fault(setting, None, str(error).rstrip("."))]
 
-    def stem(self, task: Task) -> Any:
-        """Return the configuration of the model that is named, with the task's head; None where none is."""
+    def stem(self, task: Task, *, own_tokens: bool = False) -> Any:
+        """Return the configuration of the model that is named, with the task's head; None where none is.
+
+        ``own_tokens`` notes in it that there is a teacher with other tokens.
+        """
         if self.stands_in is None:
             return None
         config = load_config(self.stands_in)
         family_of(config)
-        return with_head(config, task.head_config())
+        config = with_head(config, task.head_config())
+        if own_tokens:
+            config.own_tokens = True
+        return config
 
     def origin(self, state: State) -> Origin:
-        """Return the teacher's model; where there is none, the one that is named."""
-        if state.teacher is not None or self.stands_in is None:
+        """Return the teacher's model; where there is none, or the one that is named stands apart, that one."""
+        apart = state.teacher is not None and self.stands_apart(load_config(state.teacher.folder))
+        if self.stands_in is None or (state.teacher is not None and not apart):
             return super().origin(state)
         source, head = self.stands_in, state.data.task.head_config()
         config = load_config(source)
+        most = longest_row(config)
+        if state.teacher is not None:
+            head = head | {"own_tokens": True}
+            most = min(most, load_tokenizer(state.teacher.folder).model_max_length)
 
         def tokenizer() -> Any:
             loaded = load_tokenizer(source)
-            loaded.model_max_length = min(loaded.model_max_length, longest_row(config))
+            loaded.model_max_length = min(loaded.model_max_length, most)
             return loaded
 
-        key = [content_of(source, config), head]
+        key = [content_of(source, config), head, *([most] if apart else [])]
         return Origin(key, tokenizer, lambda material: self.build(load_model(source, head=head), material))
 
 

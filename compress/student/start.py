@@ -109,6 +109,17 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
         yield Fault("start", start, rule, "Set student.heads.")
 
 
+def reads_alike(start: str, teacher: Any) -> bool:
+    """Return whether a model is of the family of a teacher's configuration and has its vocabulary; raises ModelError.
+
+    Vocabularies that are not known count as the same.
+    """
+    source, tokens = load_config(start), _tokens(start)
+    if can_be_taken_apart(source) and can_be_taken_apart(teacher) and family_of(source) != family_of(teacher):
+        return False
+    return not tokens or _tokens_of(teacher) in ({}, tokens)
+
+
 def _tokens(model: str) -> dict[str, int]:
     """Return the number of each token; empty for a folder without a tokenizer."""
     if Path(model).is_dir() and not any((Path(model) / name).is_file() for name in VOCABULARIES):

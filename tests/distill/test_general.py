@@ -285,7 +285,9 @@ def test_students_that_are_no_such_encoder_or_read_other_pieces_are_refused(pret
         (fault,) = faults(stage, pretrained, student=config)
         assert "student=bert" in fault.remedy
     own = Bert(layers=2, vocabulary=50).config(load_config(pretrained))
-    assert {fault.setting for fault in faults(General(losses=["hidden"]), pretrained, student=own)} == {"losses.hidden"}
+    assert {fault.setting for fault in faults(General(losses=["hidden", "minilm"]), pretrained, student=own)} == {
+        "losses.minilm"
+    }
     assert "prepare=[dual]" in faults(MaskedLM(), pretrained, student=own)[0].remedy
 
 

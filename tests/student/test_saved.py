@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.distill.losses import HiddenStates
+from compress.distill.losses import AttentionScores
 from compress.distill.stage import Distill
 from compress.known import Known
 from compress.models.loading import load_config
@@ -36,9 +36,9 @@ def test_of_the_same_size_with_other_pieces_it_is_refused_for_losses_that_compar
     config = Saved(model=str(student)).config(load_config(teacher))
     assert getattr(config, "own_tokens", False) == other
     faults = list(
-        Distill(losses={"hidden": HiddenStates()}).faults(Known(student=config, teacher=load_config(teacher)))
+        Distill(losses={"attention": AttentionScores()}).faults(Known(student=config, teacher=load_config(teacher)))
     )
-    assert [fault.setting for fault in faults] == (["losses.hidden"] if other else [])
+    assert [fault.setting for fault in faults] == (["losses.attention"] if other else [])
 
 
 def test_with_another_case_it_reads_other_tokens(tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
+from compress.distill.losses import AttentionScores, HiddenStates, Relations, SoftTargets
+from compress.distill.stage import Distill
 from compress.errors import RecipeError
 from compress.families.registry import FAMILIES
-from compress.models.loading import load_model, save_model
+from compress.known import Known
+from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.run.check import check
 from compress.student.bert import Bert
+from compress.student.layer_map import layer_pairs
 from compress.student.start import name_faults
 from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
@@ -174,14 +178,12 @@ def no_weights(folder: Path) -> Path:
     ("make", "words"),
     [
         (lambda folder: folder / "nowhere", ["student.start", "is not a folder"]),
-        (other_family, ["is of type roberta, where the teacher is of type bert"]),
         (fewer_layers, ["has fewer layers, 1, than the student, 2"]),
         (
             narrower,
             ["intermediate.dense.weight is 12 × 16, the student's 32 × 16"],
         ),
         (other_heads, ["has 2 heads per layer, where the student has 4"]),
-        (other_vocabulary, ["has another vocabulary than the teacher"]),
         (no_weights, ["has no weights"]),
     ],
 )
@@ -195,6 +197,32 @@ def test_a_folder_that_cannot_give_the_weights_is_refused_before_any_work(
         assert word in str(told.value)
     assert [fault.setting for fault in told.value.faults] == ["student.start"]
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("make", [other_family, other_vocabulary])
+def test_a_folder_with_other_tokens_gives_its_own_shapes_tokenizer_and_layers(make: Any, tmp_path: Path) -> None:
+    state, place = a_state(tmp_path), make(tmp_path)
+    student = Bert(layers=2, start=str(place))
+    made = student(state).given_student
+    model, source = load_model(made.folder), load_model(place, head=HEAD)
+    assert type(model.config) is type(source.config)
+    assert model.config.own_tokens
+    assert same(model.base_model.embeddings, source.base_model.embeddings)
+    layers, origins = (FAMILIES[part.config.model_type].layers(part) for part in (model, source))
+    assert all(same(ours, origins[theirs - 1]) for ours, theirs in zip(layers, (2, 4), strict=True))
+    own, theirs = (load_tokenizer(folder) for folder in (made.folder, place))
+    assert own.get_vocab() == theirs.get_vocab()
+    assert own.model_max_length == 32  # the teacher's
+    assert [pair[1] for pair in layer_pairs(None, model.config, tiny_model().config)] == [2, 4]
+    losses = {"soft": SoftTargets(), "hidden": HiddenStates(), "relations": Relations()}
+    known = Known(student=model.config, teacher=load_model(state.given_teacher.folder).config, task=state.data.task)
+    assert not list(Distill(losses=losses).faults(known))
+    (fault,) = Distill(losses={**losses, "attention": AttentionScores()}).faults(known)
+    assert "compares attention token by token, and the student has a tokenizer of its own" in str(fault)
+    trained = Distill(losses=losses, epochs=1, batch_size=4).train(state, made)
+    by_words = any("layers are compared by words" in note for note in trained.record["notes"])
+    assert by_words == (make is other_vocabulary)  # the other one cuts texts as the teacher does
+    assert not same(load_model(trained.folder), model)
 
 
 def test_pretrained_needs_a_teacher_that_is_trained_here(files: dict[str, Path], tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ class Scores(InAttention):
 class Projected(InAttention):
     """Queries, keys or values, (batch, tokens, heads * head size)."""
 
+    pools: ClassVar[bool] = True
+
     def token_axes(self, axes: int) -> tuple[int, ...]:
         """The first."""
         return (0,)

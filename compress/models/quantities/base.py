@@ -30,6 +30,8 @@ class Quantity(ABC):
     """On disk. Rounding to float16, about 1e-3 of a value's size, is far below a squared error of layers."""
     asks: ClassVar[Mapping[str, Any]] = {}
     """What the model's forward must be told, beside its inputs."""
+    pools: ClassVar[bool] = False
+    """Whether it is (batch, tokens, width), so that the pieces of a word have a mean, where tokenizers differ."""
     outlives_skipping: ClassVar[bool] = False
     """Whether a layer that LayerDrop skips has it all the same."""
 

@@ -23,6 +23,7 @@ class Hidden(Quantity):
     """
 
     name: ClassVar[str] = "hidden"
+    pools: ClassVar[bool] = True
     asks: ClassVar[Mapping[str, Any]] = {"output_hidden_states": True}
     outlives_skipping: ClassVar[bool] = True
 
