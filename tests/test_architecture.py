@@ -167,7 +167,7 @@ def test_losses_know_no_path_and_no_hub() -> None:
 @pytest.mark.parametrize(
     ("folder", "shared"),
     [
-        ("distill/losses", {"base", "tensors"}),
+        ("distill/losses", {"base", "mean_over", "tensors"}),
         ("prune/criteria", {"base", "slopes"}),
         ("prune/methods", {"base", "while_training"}),
     ],
