@@ -63,6 +63,10 @@ class StorageError(CompressError):
     """A folder cannot be written to or is full; earlier files are intact."""
 
 
+class DivergedError(CompressError):
+    """A training's loss is not finite any more."""
+
+
 class DamagedError(CompressError):
     """A stored file has changed since it was written. The cache catches this and repeats the work."""
 

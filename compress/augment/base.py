@@ -20,6 +20,7 @@ from compress.data.dataset import Dataset, Split
 from compress.data.rows import key_of
 from compress.errors import CompressError, DamagedError, Fault
 from compress.known import NOTHING, Known
+from compress.pipeline.plan import Plan, PlannedRows
 from compress.pipeline.record import Augmented
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -76,6 +77,12 @@ class Augmentation(Stage):
     def maker(self, state: State) -> Maker:
         """Return the object that produces the copies."""
         raise NotImplementedError(type(self).__name__)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Rows are added, of which duplicates are not known yet."""
+        most = min(self.copies * len(plan.data.train), 10**12 if self.rows is None else self.rows)
+        added = PlannedRows(copies=self.copies, at_most=most, of=len(plan.data.train))
+        return replace(plan.having(added=added), added=plan.added + most)
 
     def __call__(self, state: State) -> State:
         """Return the state with more unlabelled rows, and a record of them for the report."""

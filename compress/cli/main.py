@@ -27,6 +27,7 @@ Make BERT-sized models small and fast: distil, prune, quantize, export, measure,
 
 commands:
   run         run a recipe, from data to report; without arguments, the quickstart
+  plan        say what a run would do: rows, steps, minutes, disk
   search      name a speed or an accuracy, and get the student that has it
   export      quantize and export a saved student, or any saved classifier, with a report
   answer      write what a teacher answers to every row, for runs without it

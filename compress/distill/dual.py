@@ -9,23 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from compress.distill.dual_objective import DualObjective
-from compress.distill.language_teacher import LanguageTraining
-from compress.distill.mixing import words_of
+from compress.distill.language_teacher import LanguageTraining, encoder_of
+from compress.distill.mixing import SharedWords, words_of
 from compress.distill.on_corpus import predicts_words
 from compress.errors import Fault
+from compress.families.language_head import LanguageHead
 from compress.families.registry import family_of, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.positions import longest_row
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.student.layer_map import layer_map, layer_map_faults
-from compress.train import fit, same_randomness
+from compress.tasks.heads import IDLE_HEAD, with_head
+from compress.train import fit, planned, same_randomness
 
 
 class ProjectedSide(Enum):
@@ -86,6 +90,33 @@ class Dual(LanguageTraining):
         choice = self.layer_map or getattr(student, "teacher_layers", None) or "uniform"
         return layer_map(choice, layer_count(student), layer_count(teacher))
 
+    def plan(self, plan: Plan) -> Plan:
+        """A head for a teacher that has none, then one training of both models on the texts."""
+        rows, source = self.texts(plan), self.source(plan.pretrained)
+        most = self.max_tokens or plan.max_tokens
+        theirs, ours = load_tokenizer(source), plan.tokenizer
+        words, teacher = words_of(rows, theirs, ours, most), with_head(load_config(source), IDLE_HEAD)
+
+        def objective(student: PreTrainedModel, taught_by: PreTrainedModel | None, _: Tokens) -> DualObjective:
+            assert taught_by is not None
+            head = LanguageHead(teacher).to(student.device)
+            return self._objective(student, encoder_of(taught_by), head, words, (theirs, ours), plan.seed)
+
+        return planned(
+            self.planned_head(plan, source, plan.tokens(rows, theirs, most)), "dual", rows, self, learner=plan.student,
+            teacher=teacher, tokens=words.tokens(ours), more=self.more(plan), rehearsal=Rehearsal(objective=objective),
+        )  # fmt: skip
+
+    def _objective(
+        self, student: PreTrainedModel, encoder: PreTrainedModel, head: LanguageHead, words: SharedWords,
+        tokenizers: tuple[Any, Any], seed: int,
+    ) -> DualObjective:  # fmt: skip
+        return DualObjective(
+            student, encoder, head, words, tokenizers, self.layers(student.config, encoder.config),
+            share=self.masked_share, student_words=self.student_words, weight=self.masked_lm_weight,
+            projected=self.projected.value, seed=seed,
+        )  # fmt: skip
+
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained."""
         start, source, rows = state.given_student, self.source(state.pretrained), self.texts(state)
@@ -98,11 +129,7 @@ class Dual(LanguageTraining):
             encoder, head = self.language_teacher(state, source, lambda: tokenize(rows, theirs, most), theirs, notes)
             with same_randomness():
                 torch.manual_seed(state.seed)  # the student's head and the projections start from it
-                objective = DualObjective(
-                    student, encoder, head, words, (theirs, tokenizer), self.layers(student.config, encoder.config),
-                    share=self.masked_share, student_words=self.student_words, weight=self.masked_lm_weight,
-                    projected=self.projected.value, seed=state.seed,
-                )  # fmt: skip
+                objective = self._objective(student, encoder, head, words, (theirs, tokenizer), state.seed)
             curves = fit(
                 objective, words.tokens(tokenizer), self, seed=state.seed, folder=folder / SCRATCH,
                 title="dual", validate=dict,

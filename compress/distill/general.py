@@ -15,13 +15,14 @@ from compress.distill.projections import keep
 from compress.errors import Fault
 from compress.known import Known
 from compress.models.device import device
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
-from compress.tasks.heads import IDLE_HEAD
-from compress.train import fit, same_randomness
+from compress.tasks.heads import IDLE_HEAD, with_head
+from compress.train import fit, planned, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -39,6 +40,16 @@ class General(OnCorpus, LayerTraining):
         if not any(self.faults()):
             plain = replace(self.distill(), freeze=[], layer_decay=1.0)  # of the student, which are reported already
             yield from plain.faults(Known(student=student, teacher=config))
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training on the texts."""
+        rows, teacher = self.texts(plan), with_head(load_config(self.source(plan.pretrained)), IDLE_HEAD)
+        tokens = plan.tokens(rows, max_tokens=self.max_tokens)
+        rehearsal = self.distill().rehearsal(plan, teacher, self.epochs)
+        return planned(
+            plan, "general", rows, self, learner=plan.student, teacher=teacher, tokens=tokens, more=self.more(plan),
+            rehearsal=rehearsal,
+        )  # fmt: skip
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained."""

@@ -18,14 +18,15 @@ from compress.errors import CompressError, Fault, ModelError
 from compress.families.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.loading import load_tokenizer
+from compress.models.loading import load_config, load_tokenizer
 from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
+from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.functions import hard_label_loss
-from compress.train import Objective, Whole, fit, same_randomness
+from compress.train import Objective, Whole, fit, planned, same_randomness
 
 HEAD = "head.safetensors"
 
@@ -56,6 +57,16 @@ class LanguageTraining(OnCorpus):
                 yield Fault("teacher", self.teacher, rule, remedy)
         except CompressError as error:
             yield Fault("teacher", self.teacher, str(error).rstrip("."))
+
+    def planned_head(self, plan: Plan, source: str, tokens: Tokens) -> Plan:
+        """Return the plan with the training of a head, where the pretrained teacher has none."""
+        config = load_config(source)
+        if self.head_epochs == 0 or has_language_head(source, config):
+            return plan
+        settings = replace(self, epochs=self.head_epochs)
+        return planned(
+            plan, "masked LM head", self.texts(plan), settings, learner=config, tokens=tokens, more=self.more(plan)
+        )
 
     def language_teacher(
         self, state: State, source: str, texts: Callable[[], Tokens], tokenizer: Any, notes: list[str]
@@ -133,6 +144,13 @@ class HeadTraining(Objective):
         if whole is not None:
             loss = loss * whole.share("masked_lm", int(chosen.sum()))
         return loss, {"masked_lm": loss}
+
+
+def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a classifier's encoder."""
+    encoder = model.base_model
+    assert isinstance(encoder, PreTrainedModel)
+    return encoder
 
 
 def states_of(encoder: nn.Module, batch: Mapping[str, Tensor], ids: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from compress.distill.stage import Distill
 from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.settings import nearest
 from compress.train import Training
@@ -77,6 +78,10 @@ class Layers(LayerTraining):
         yield from super().faults(known)
         if self.early_stopping:
             yield Fault("early_stopping", self.early_stopping, "means nothing while the head is not trained", "Set 0.")
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training."""
+        return self.distill().planned(plan, "layers", plan.teacher)
 
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained; its head, which no loss reaches, stays as it was."""

@@ -13,20 +13,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.language_teacher import LanguageTraining, states_of
+from compress.distill.language_teacher import LanguageTraining, encoder_of, states_of
 from compress.distill.losses import cosine_loss
 from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, word_embeddings
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.loading import load_model, load_tokenizer, save_model
-from compress.models.tokens import tokenize
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
+from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
 from compress.tasks.functions import hard_label_loss, soft_target_loss
-from compress.train import Objective, Whole, fit, same_randomness
+from compress.tasks.heads import IDLE_HEAD, with_head
+from compress.train import Objective, Whole, fit, planned, same_randomness
 
 
 class Positions(Enum):
@@ -68,6 +70,26 @@ class MaskedLM(LanguageTraining):
             rule = "predicts the teacher's word pieces, and the student has its own"
             yield Fault("soft_weight", self.soft_weight, rule, "Use prepare=[dual], or leave out student.vocabulary.")
 
+    def plan(self, plan: Plan) -> Plan:
+        """A head for a teacher that has none, then one training on the texts."""
+        rows, source = self.texts(plan), self.source(plan.pretrained)
+        tokens = plan.tokens(rows, max_tokens=self.max_tokens)
+        teacher, masking = with_head(load_config(source), IDLE_HEAD), self._masking(tokens, plan.tokenizer, plan.seed)
+
+        def objective(student: PreTrainedModel, taught_by: PreTrainedModel | None, _: Tokens) -> MaskedDistillation:
+            assert taught_by is not None
+            head = LanguageHead(teacher).to(student.device)
+            return MaskedDistillation(student, encoder_of(taught_by), head, masking, self)
+
+        return planned(
+            self.planned_head(plan, source, tokens), "masked LM", rows, self, learner=plan.student, teacher=teacher,
+            tokens=tokens, more=self.more(plan), rehearsal=Rehearsal(objective=objective),
+        )  # fmt: skip
+
+    def _masking(self, tokens: Tokens, tokenizer: Any, seed: int) -> Masking:
+        counts = np.bincount(tokens.columns["input_ids"], minlength=len(tokenizer))
+        return masking_of(tokenizer, self.masked_share, seed, counts, self.smoothing)
+
     def __call__(self, state: State) -> State:
         """Return the state with the student's encoder trained."""
         start, source, rows = state.given_student, self.source(state.pretrained), self.texts(state)
@@ -77,8 +99,7 @@ class MaskedLM(LanguageTraining):
             tokens = tokenize(rows, tokenizer, self.max_tokens or tokenizer.model_max_length)
             notes = [f"{tokens.truncated:,} rows were longer and were cut"] if tokens.truncated else []
             encoder, head = self.language_teacher(state, source, lambda: tokens, tokenizer, notes)
-            counts = np.bincount(tokens.columns["input_ids"], minlength=len(tokenizer))
-            masking = masking_of(tokenizer, self.masked_share, state.seed, counts, self.smoothing)
+            masking = self._masking(tokens, tokenizer, state.seed)
             with same_randomness():
                 torch.manual_seed(state.seed)  # what the head does not have from the teacher's, and the projection
                 objective = MaskedDistillation(student, encoder, head, masking, self)

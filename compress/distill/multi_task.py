@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compress.data import Dataset, Files
 from compress.data.source import assemble
@@ -16,7 +17,7 @@ from compress.distill.losses import HardLabels, LogitsMSE, Loss, SoftTargets, wa
 from compress.distill.objective import Distillation
 from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
-from compress.distill.teacher_outputs import on_disk
+from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.errors import CompressError, Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
@@ -33,6 +34,7 @@ from compress.models.multi_task import (
 )
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
@@ -41,7 +43,7 @@ from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.members import reading
 from compress.teachers.model import Teacher
-from compress.train import Objective, Training, Whole, fit, freeze_faults, same_randomness
+from compress.train import Objective, Training, Whole, fit, freeze_faults, planned, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -176,6 +178,30 @@ class MultiTask(Training):
             if reading(theirs) != own:
                 rule = "has another tokenizer than the student"
                 yield Fault(f"tasks.{name}.teacher.model", other.teacher.model, rule, "Name one with the same.")
+
+    def plan(self, plan: Plan) -> Plan:
+        """The other tasks' teachers that know them not yet, then one training on the rows of all."""
+        others = 0
+        for other in self.tasks.values():
+            data = other.load(plan.seed)
+            theirs = replace(plan, data=data, added=0, known={})
+            plan = replace(plan, steps=other.teacher.plan(theirs).steps)
+            others += len(data.transfer)
+        return planned(
+            plan, "multi_task", plan.data.transfer, self, learner=plan.student, teacher=plan.teacher,
+            more=plan.added, others=others, rehearsal=self._rehearsal(plan),
+        )  # fmt: skip
+
+    def _rehearsal(self, plan: Plan) -> Rehearsal:
+        """Return how to try it on the recipe's own rows."""
+        losses, task = self._losses(plan.data.task), plan.data.task
+        needed = wanted(losses.values(), (), (0, 0), plan.teacher)
+
+        def objective(student: PreTrainedModel, teacher: PreTrainedModel | None, tokens: Tokens) -> Distillation:
+            assert teacher is not None
+            return Distillation(student, losses, FromModel(teacher, needed, tokens), task=task)
+
+        return Rehearsal(objective=objective, wanted=needed, keeps=lambda _: True)
 
     def __call__(self, state: State) -> State:
         """Return the state with a student of the recipe's own task that has learned the others beside it."""

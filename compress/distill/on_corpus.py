@@ -19,6 +19,7 @@ from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
 from compress.settings import at_least
@@ -107,12 +108,18 @@ class OnCorpus(Training):
         """Return what tells one content of the pretrained model from another."""
         return f"pretrained {content_of(source, load_config(source))}"
 
-    def texts(self, state: State) -> Split:
+    def texts(self, state: State | Plan) -> Split:
         """Return the rows to train on, without labels."""
         rows = replace(state.data.transfer, labels=None) if self.corpus is None else read_corpus(self.corpus)
         if self.rows is None or self.rows >= len(rows):
             return rows
         return rows.take(np.sort(np.random.default_rng(state.seed).choice(len(rows), self.rows, replace=False)))
+
+    def more(self, plan: Plan) -> int:
+        """Return how many rows augmentations will have added to the texts, at most."""
+        if self.corpus is not None:
+            return 0
+        return plan.added if self.rows is None else max(0, min(plan.added, self.rows - len(plan.data.transfer)))
 
     def handed_on(self, state: State, product: Product, rows: Split) -> State:
         """Return the state with the student that ``product`` holds, and its record."""

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from compress.distill.keep_best import head_note
 from compress.distill.losses import AttentionTransfer, HiddenStates, Loss, wanted
 from compress.distill.objective import Distillation, Source
-from compress.distill.source import Keep, Taught, source_of
+from compress.distill.source import Keep, Taught, decided, source_of
+from compress.distill.teacher_outputs import FromModel
 from compress.errors import Fault
 from compress.families.forms.uneven import kept_heads
 from compress.families.registry import known_layers, layer_count
@@ -27,12 +28,13 @@ from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
 from compress.settings import at_least, between, positive
 from compress.student.layer_map import layer_map_faults, layer_pairs
-from compress.train import Training, fit, parameter_faults, same_randomness
+from compress.train import Training, fit, parameter_faults, planned, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -116,6 +118,30 @@ class Progressive(Training):
             if own and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in own):
                 yield Fault("freeze", list(self.freeze), f"leaves nothing to train of layer {layer + 1}")
                 return
+
+    def plan(self, plan: Plan) -> Plan:
+        """A training for each layer."""
+        pairs, teacher = layer_pairs(self.layer_map, plan.student, plan.teacher), plan.teacher
+        needed = wanted(self.losses().values(), pairs, (layer_count(plan.student), layer_count(teacher)), teacher)
+        settings = replace(self, epochs=self.epochs / len(pairs))
+
+        def rehearsal(pair: tuple[int, int]) -> Rehearsal:
+            def objective(student: PreTrainedModel, taught_by: PreTrainedModel | None, tokens: Tokens) -> Distillation:
+                assert taught_by is not None
+                self.choose(student, pair[0])
+                return Distillation(student, self.losses(), FromModel(taught_by, needed, tokens), teacher, (pair,))
+
+            def keeps(gib: float) -> bool:
+                return decided(self.teacher_outputs, gib, self.cache_gib, self.epochs)[0] is Keep.disk
+
+            return Rehearsal(objective=objective, wanted=needed, keeps=keeps)
+
+        for pair in pairs:
+            plan = planned(
+                plan, f"layer {pair[0]} of {len(pairs)}", plan.data.transfer, settings, learner=plan.student,
+                teacher=teacher, more=plan.added, rehearsal=rehearsal(pair),
+            )  # fmt: skip
+        return plan
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose layers have learned in turn; its head has not."""

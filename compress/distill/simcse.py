@@ -20,10 +20,11 @@ from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.models.outputs import observe
 from compress.models.tokens import tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, positive
-from compress.train import Objective, Training, fit, whole_batch
+from compress.train import Objective, Training, fit, planned, whole_batch
 
 IN_BATCH = "every text of a batch is compared with all others"
 
@@ -60,6 +61,13 @@ class SimCse(Training):
         if known.task is not None and not known.task.apart:
             rule = f"learns vectors of texts, and the labels are {known.task.predicts}"
             yield Fault("", None, rule, "Leave simcse out of prepare.")
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training, which reads every text twice."""
+        return planned(
+            plan, "SimCSE", Split(plan.data.transfer.texts), self, learner=plan.student, more=plan.added,
+            rehearsal=Rehearsal(objective=lambda student, *_: Contrast(student, self.temperature)),
+        )  # fmt: skip
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose vectors tell texts apart."""

@@ -39,14 +39,16 @@ def source_of(
     ``epochs`` are the passes that this training, or the one that it repeats a part of, makes.
     """
     size = gib(layout(taught.model, taught.tokens, taught.wanted), taught.tokens)
-    if keep is Keep.auto:
-        chosen, why = by_size(size, most_gib, epochs)
-    else:
-        chosen, why = keep, ""
+    chosen, why = decided(keep, size, most_gib, epochs)
     if chosen is Keep.disk:
         note = f"the teacher's outputs are kept on disk, {size * 1024:,.0f} MiB"
         return on_disk(workshop, taught.teacher, taught.model, taught.tokens, taught.wanted), note
     return FromModel(taught.model, taught.wanted, taught.tokens), f"the teacher runs on every batch{why}"
+
+
+def decided(keep: Keep, gib: float, most_gib: float, epochs: float) -> tuple[Keep, str]:
+    """Return disk or forward for outputs of this size, and why where sizes decide."""
+    return by_size(gib, most_gib, epochs) if keep is Keep.auto else (keep, "")
 
 
 def by_size(gib: float, most_gib: float, epochs: float) -> tuple[Keep, str]:

@@ -25,9 +25,9 @@ from compress.distill.losses import (
 from compress.distill.losses.mean_over import comparing_rows
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
-from compress.distill.source import Keep, Taught, source_of
+from compress.distill.source import Keep, Taught, decided, source_of
 from compress.distill.sparsify import Masks, Sparsify
-from compress.distill.teacher_outputs import FromLogits
+from compress.distill.teacher_outputs import FromLogits, FromModel
 from compress.errors import Fault, ModelError
 from compress.families.registry import can_be_taken_apart, layer_count
 from compress.known import NOTHING, Known
@@ -39,6 +39,7 @@ from compress.models.shared_words import AlignedWords, shared_words
 from compress.models.tokenizer import same_tokens
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.record import NONE, Role
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
@@ -47,7 +48,16 @@ from compress.settings import at_least, between, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
-from compress.train import Training, encoder_faults, fit, parameter_faults, same_randomness, whole_batch
+from compress.train import (
+    Supervised,
+    Training,
+    encoder_faults,
+    fit,
+    parameter_faults,
+    planned,
+    same_randomness,
+    whole_batch,
+)
 
 CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
 TRAINED = Kind("distill", revision=2)
@@ -169,6 +179,47 @@ class Distill(Training):
                 yield Fault(f"losses.{name}", None, "needs a student of at least two layers", "Leave it out.")
             elif loss.compares_layers:
                 yield from (fault.under(f"losses.{name}") for fault in loss.faults(replace(known, layers=pairs)))
+
+    def plan(self, plan: Plan) -> Plan:
+        """Every cycle of every generation is a training."""
+        plan, teacher = replace(plan, recovery=self), plan.teacher
+        for generation in range(self.generations if self.epochs else 0):
+            first = self if generation == 0 else replace(self, layer_map="uniform")
+            for _ in range(self.cycles):
+                plan = first.planned(plan, "distill", teacher, self.epochs * self.cycles)
+            teacher = plan.student  # of the next generation
+        return plan
+
+    def planned(self, plan: Plan, title: str, teacher: Any, passes: float | None = None) -> Plan:
+        """Return the plan with one training with these losses, from a teacher of this configuration; see `train`."""
+        rows, passes = plan.data.transfer if self._needs_teacher else plan.data.train, max(passes or 0, self.epochs)
+        answering = teacher if self._needs_teacher else None
+        return planned(
+            plan, title, rows, self, learner=plan.student, teacher=answering,
+            more=plan.added if self._needs_teacher else 0,
+            rehearsal=self.rehearsal(plan, answering, passes),
+        )  # fmt: skip
+
+    def rehearsal(self, plan: Plan, teacher: Any, passes: float) -> Rehearsal:
+        """Return how to try a training of ``passes``; without a ``teacher`` learning costs what it does on labels.
+
+        The teacher, where there is one, runs on every batch.
+        """
+        if teacher is None:
+            return Rehearsal(objective=lambda student, *_: Supervised(student, plan.data.task.mean_loss))
+        layers, last = self._layers(plan.student, teacher), (layer_count(plan.student), layer_count(teacher))
+        needed = wanted(self.losses.values(), layers, last, teacher)
+
+        def objective(student: PreTrainedModel, taught_by: PreTrainedModel | None, tokens: Tokens) -> Distillation:
+            assert taught_by is not None
+            rate = self._layer_drop(student)
+            source = FromModel(taught_by, needed, tokens)
+            return Distillation(student, self.losses, source, teacher, layers, rate, plan.data.task)
+
+        def keeps(gib: float) -> bool:
+            return decided(self.teacher_outputs, gib, self.cache_gib, passes)[0] is Keep.disk
+
+        return Rehearsal(objective=objective, wanted=needed, keeps=keeps)
 
     def __call__(self, state: State) -> State:
         """Return the state with the distilled student, and a way to train it again later."""
@@ -406,16 +457,26 @@ class DistillationRecovery:
         return settings.train(state, start, name, sparsify, self.distill.epochs, comparable and sparsify is None)
 
 
+def planned_recovery(plan: Plan, epochs: float, title: str = "distill") -> Plan:
+    """Return the plan with the student trained again as it was distilled; as it is where nothing is distilled."""
+    distill: Distill | None = plan.recovery
+    if distill is None or epochs <= 0:
+        return plan
+    again = replace(distill, epochs=epochs)
+    return again.planned(plan, title, plan.teacher, distill.epochs)
+
+
 def curves_of(products: Sequence[Product]) -> list[Mapping[str, float]]:
     """Return the training curves of products that were made one from another, in order."""
     return [point for product in products for point in product.record["curves"]]
 
 
-def labels_only(distill: Distill) -> Distill:
-    """Return the same training on labels alone: what the student would be without a teacher."""
+def labels_only(distill: Distill, epochs: float) -> Distill:
+    """Return the same training for ``epochs`` on labels alone: what the student would be without a teacher."""
     plain = Distill()
     return replace(
         distill,
+        epochs=epochs,
         losses={"hard": HardLabels()},
         layer_map=None,
         generations=1,

@@ -19,12 +19,13 @@ from compress.models.ensemble import principal
 from compress.models.evaluate import main_metric
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
 from compress.models.outputs import observe
-from compress.models.tokens import tokenize
+from compress.models.tokens import Tokens, tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
 from compress.tasks.base import Task
-from compress.train import Objective, Training, Whole, fit, freeze_faults
+from compress.train import Objective, Training, Whole, fit, freeze_faults, planned
 
 
 @dataclass(kw_only=True)
@@ -77,6 +78,19 @@ class Theseus(Training):
     def rate_at(self, progress: float) -> float:
         """Return the probability of a replacement when a share ``progress`` of training is done."""
         return self.rate + (self.rate_end - self.rate) * min(1.0, progress / self.full_at)
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training on labels, in which the teacher's layers run too."""
+        task = plan.data.task
+
+        def objective(student: PreTrainedModel, teacher: PreTrainedModel | None, _: Tokens) -> Replacement:
+            assert teacher is not None
+            return Replacement(student, teacher, self, task)
+
+        return planned(
+            plan, "theseus", plan.data.train, self, learner=plan.student, teacher=plan.teacher,
+            rehearsal=Rehearsal(objective=objective),
+        )  # fmt: skip
 
     def __call__(self, state: State) -> State:
         """Return the state with a student whose layers have worked among the teacher's."""

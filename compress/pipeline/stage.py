@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from compress.known import Known
 from compress.pipeline.artifact import Artifact, Cost
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.record import NONE, Details, Record, Role
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
@@ -32,6 +33,10 @@ class Stage(Settings):
     def __call__(self, state: State) -> State:
         """Return the state after this stage."""
         raise NotImplementedError(type(self).__name__)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Return the plan with what this stage will train, and what is known of a run after it."""
+        return plan
 
     def record(
         self,

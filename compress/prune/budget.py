@@ -22,6 +22,7 @@ from compress.models.loading import load_config, load_model, load_tokenizer
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.record import Details
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
@@ -131,6 +132,10 @@ class Budget(Gradual):
     @property
     def _timed(self) -> bool:
         return self._name in ("speedup", "latency_ms")
+
+    def plan(self, plan: Plan) -> Plan:
+        """A recovery after each round, until the budget is met."""
+        return super().plan(plan).bounded(plan)
 
     def __call__(self, state: State) -> State:
         """Return the state with the student in the shape that was chosen; raises RecipeError where none fits."""

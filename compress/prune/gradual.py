@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.tokens import Tokens, tokenize
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -56,6 +58,12 @@ class Gradual(Stage):
         """Return the rows on which parts are compared."""
         rows = np.random.default_rng(state.seed).permutation(len(state.data.train))[: self.rows]
         return tokenize(state.data.train.take(rows), tokenizer, tokenizer.model_max_length)
+
+    def plan(self, plan: Plan) -> Plan:
+        """A recovery after each round."""
+        for _ in range(self.rounds):
+            plan = planned_recovery(plan, self.recovery_epochs / self.rounds)
+        return plan
 
     def recovered(self, state: State, student: Model) -> Product | None:
         """Return the student after a round's share of the recovery; None where there is none."""

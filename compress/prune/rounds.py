@@ -12,12 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.distill.keep_best import fallen
+from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
@@ -81,6 +83,14 @@ class InRounds(Gradual):
         batches = (tokens.batch(part) for part in tokens.batches(32))
         measured = importance_of(model, self.parts, batches, self.importance)
         return choose(measured, remaining, self.scope), {"importance": [scores.tolist() for scores in measured]}
+
+    def plan(self, plan: Plan) -> Plan:
+        """A recovery after each round that removes something."""
+        before = sum(self.parts.sizes(plan.student))
+        for turn in range(1, self.rounds + 1):
+            if self.remaining(before, self.done(turn)) < before:
+                plan = planned_recovery(plan, self.recovery_epochs / self.rounds)
+        return plan
 
     def __call__(self, state: State) -> State:
         """Return the state with the smaller student."""

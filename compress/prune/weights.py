@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.files import MIB
@@ -19,6 +20,7 @@ from compress.known import NOTHING, Known
 from compress.models.loading import load_model, without_values
 from compress.models.masking import Pattern, matrices
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.record import Details, Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -110,6 +112,12 @@ class PruneWeights(MovementSettings, LotterySettings):
                 rule = f"does not divide {name}, which is {shape[0]} x {shape[1]}"
                 yield Fault("pattern", self.pattern, rule, "Choose one that does.")
                 return
+
+    def plan(self, plan: Plan) -> Plan:
+        """As many trainings as the method has."""
+        for _ in range(METHODS[self.method].trainings(self)):
+            plan = planned_recovery(plan, self.recovery_epochs, f"weights_{self.method}")
+        return plan
 
     def __call__(self, state: State) -> State:
         """Return the state with the student, some of whose weights are zero."""

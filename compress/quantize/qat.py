@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 
+from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.forms.fake_quantization import FAKE, FakeQuantization, only, ranges
 from compress.families.forms.quantization_aware import fake_quantized
@@ -26,6 +27,7 @@ from compress.onnx.graph import exported, input_names
 from compress.onnx.products import layer_of
 from compress.pipeline.artifact import Artifact, Cost, Trained
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -74,6 +76,11 @@ class QuantizationAware(Stage):
             rule = f"cannot train a student of type {known.student.model_type} with fake quantization"
             remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
             yield Fault("epochs", self.epochs, rule, remedy)
+
+    def plan(self, plan: Plan) -> Plan:
+        """One training with fake quantization, and one without for the control."""
+        plan = planned_recovery(plan, self.epochs, "qat_training")
+        return planned_recovery(plan, self.epochs, "qat_control") if self.control else plan
 
     def __call__(self, state: State) -> State:
         """Return the state with the artifacts ``qat`` and ``qat-control``; ValueError where nothing was distilled."""

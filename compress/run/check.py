@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.data import Dataset
@@ -54,10 +55,10 @@ class Tried:
         return "; ".join((self.line, *self.answers))
 
 
-def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checked:
+def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None, cache: Path | None = None) -> Checked:
     """Return what is known of a run that can start; raises RecipeError with all that is wrong.
 
-    Finished models are tried on some rows; what they answer is kept in the cache.
+    Finished models are tried on some rows; what they answer is kept in ``cache``, by default the run's.
     """
     found = Found([*use(recipe.uses), *all_faults(recipe)])
     if not any(name_faults(recipe)):
@@ -83,7 +84,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Checke
     if data is not None and not found.faults:
         say("trying the models on some rows")
         with found.attempt("teacher"):
-            models += _tried(recipe, data)
+            models += _tried(recipe, data, cache or recipe.cache_folder)
     if found.faults or data is None:
         raise RecipeError(found.faults)
     return Checked(data, tuple(models), recipe.teacher.inspect(data).weights)
@@ -95,9 +96,9 @@ def told(data: Dataset) -> list[str]:
     return [f"data: {data.name}", *(f"  {what}: {words}" for what, words in facts), *(f"  {n}" for n in data.notes)]
 
 
-def _tried(recipe: Recipe, data: Dataset) -> Iterator[Tried]:
+def _tried(recipe: Recipe, data: Dataset, cache: Path) -> Iterator[Tried]:
     """Yield the teacher's models and a saved student, tried on some rows where finished; raises ModelError."""
-    workshop = Workshop(recipe.cache_folder)
+    workshop = Workshop(cache)
     inspection = recipe.teacher.inspect(data)
     for line, subject in zip_longest(inspection.lines, recipe.teacher.subjects(data)):
         yield Tried(f"teacher: {line}", tuple(examine(subject, workshop)) if subject else ())

@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from compress.augment.base import Augmentation
+from compress.benchmark.depths import Depths
 from compress.benchmark.stage import Benchmark
 from compress.data import Data, Tweets
+from compress.distill.layers import LayerTraining
 from compress.distill.stage import Distill
 from compress.errors import Fault
 from compress.export.onnx import Onnx
@@ -132,6 +134,20 @@ class Recipe(Settings):
         parts = {"prune": self.prune, "export": dict(sorted(self.export.items())), "quantize": self.quantize}
         found = [(group, name, stage) for group, stages in parts.items() for name, stage in stages.items()]
         return sorted(found, key=lambda step: step[2].gathers)
+
+    @property
+    def depths(self) -> Depths:
+        """At which depths the distilled student is measured."""
+        chosen = self.benchmark.depths
+        if chosen is Depths.auto:
+            return Depths.every_other if self.layer_drop > 0 else Depths.none
+        return chosen
+
+    def twin_without_layer_drop(self) -> Iterator[Stage]:
+        """Yield the student and what trains it, so that no layer is skipped."""
+        yield self.student
+        for stage in (*self.prepare.values(), self.distill):
+            yield replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage
 
     @property
     def layer_drop(self) -> float:

@@ -16,8 +16,7 @@ from compress.benchmark.depths import Depths, depth_curve
 from compress.benchmark.figures import DepthCurve, Measurements
 from compress.benchmark.untrained import untrained
 from compress.describe import mistyped
-from compress.distill.layers import LayerTraining
-from compress.distill.stage import Distill, curves_of, labels_only
+from compress.distill.stage import curves_of, labels_only
 from compress.errors import ModelError, RecipeError
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.model import Model
@@ -101,17 +100,14 @@ def _label_student(recipe: Recipe, state: State, console: Console) -> Record:
     console.print("[bold]baseline: the same student, labels alone[/bold]")
     start = recipe.student(state).given_student
     steps = [rows.steps(recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
-    epochs = recipe.distill.epochs * steps[0] / steps[1]  # as many steps
-    twin = replace(labels_only(recipe.distill), epochs=epochs)
+    twin = labels_only(recipe.distill, recipe.distill.epochs * steps[0] / steps[1])  # as many steps
     products = twin.in_cycles(state, start, "labels_only")
     return twin.record("labels_only", products, curves=curves_of(products))
 
 
 def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[DepthCurve]:
     """Measure the distilled student, before any pruning, at every depth; and its twin, where that is asked for."""
-    order = recipe.benchmark.depths
-    if order is Depths.auto:
-        order = Depths.every_other if recipe.layer_drop > 0 else Depths.none
+    order = recipe.depths
     if order is Depths.none:
         return []
     console.print("[bold]the distilled student at every depth[/bold]")
@@ -119,7 +115,7 @@ def _depth_curves(recipe: Recipe, state: State, console: Console) -> list[DepthC
     if recipe.benchmark.depths_twin:
         console.print("[bold]its twin, trained without LayerDrop[/bold]")
         twin = replace(state, student=None, records=(), notes=())
-        for stage in (recipe.student, *map(_without_layer_drop, (*recipe.prepare.values(), recipe.distill))):
+        for stage in recipe.twin_without_layer_drop():
             twin = stage(twin)
         curves.append(depth_curve(state, _distilled(twin), order, "twin", 0.0))
     return curves
@@ -158,8 +154,3 @@ def _with_student_folder(state: State) -> State:
 def _distilled(state: State) -> Model:
     """Return the model after distillation, the last generation's."""
     return [record.model for record in state.records if record.model and record.role is Role.distillation][-1]
-
-
-def _without_layer_drop(stage: Stage) -> Stage:
-    """Return the same stage that skips no layer."""
-    return replace(stage, layer_drop=0.0) if isinstance(stage, (Distill, LayerTraining)) else stage

@@ -23,6 +23,7 @@ from compress.student.bilstm import BiLstm
 from compress.student.cnn import Cnn
 from compress.student.static import Static
 from compress.student.words import Pieces
+from compress.wording import counted
 
 BIGRAMS = 100_000  # rows of a static student's table of bigrams
 
@@ -87,6 +88,13 @@ def candidates(students: Sequence[str], recipe: Recipe, known: Known) -> tuple[l
     return fitting, why
 
 
+def stems(students: Sequence[str], recipe: Recipe) -> Iterator[Recipe]:
+    """Yield the recipe of the smallest candidate of each kind, whatever the teacher is; one of them has to fit."""
+    smallest = {"bert": _of_depth(1)} | {candidate.name: candidate for candidate in _words()}
+    for name in students:
+        yield Trial(smallest[name], "mse", smallest[name].rate).recipe(recipe, 1, recipe.seed)
+
+
 def ways(candidate: Candidate, recipe: Recipe, known: Known) -> list[str]:
     """Return the ways to train a candidate that the task and both models allow."""
     return [way for way in candidate.ways() if not _faults(Trial(candidate, way, candidate.rate), recipe, known)]
@@ -95,16 +103,23 @@ def ways(candidate: Candidate, recipe: Recipe, known: Known) -> list[str]:
 def _all(students: Sequence[str], known: Known) -> Iterator[Candidate]:
     if "bert" in students and can_be_taken_apart(known.teacher):
         for layers in range(layer_count(known.teacher), 0, -1):
-            name = f"{layers} {'layer' if layers == 1 else 'layers'}"
-            yield Candidate(name, Bert(layers=layers), layers, (1e-5, 5e-4), 1e-4)
+            yield _of_depth(layers)
+    yield from (candidate for candidate in _words() if candidate.name in students)
+
+
+def _of_depth(layers: int) -> Candidate:
+    return Candidate(counted(layers, "layer"), Bert(layers=layers), layers, (1e-5, 5e-4), 1e-4)
+
+
+def _words() -> Iterator[Candidate]:
+    """Yield the candidates that read words of their own."""
     small: dict[str, Student] = {
         "bilstm": BiLstm(tokens=Pieces.words),
         "cnn": Cnn(tokens=Pieces.words),
         "static": Static(tokens=Pieces.words, bigrams=BIGRAMS),
     }
     for name, student in small.items():
-        if name in students:
-            yield Candidate(name, student, 0, (3e-4, 1e-2), 2e-3)
+        yield Candidate(name, student, 0, (3e-4, 1e-2), 2e-3)
 
 
 def _misfit(candidate: Candidate, recipe: Recipe, known: Known) -> str:

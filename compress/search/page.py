@@ -28,7 +28,8 @@ def to_page(report: SearchReport) -> str:
         form_names=FORM_NAMES,
         ways=WAYS,
         picture=both(frontier_of, report),
-        trials=sorted(report.trials, key=lambda trial: -trial.metrics[-1]),
+        trials=sorted(report.trials, key=lambda trial: trial.metrics[-1:], reverse=True),
+        noisy=sorted({f"{form.name}, {FORM_NAMES[form.form]}: {form.noise}" for form in report.forms if form.noise}),
         metric=formats.metric_name(report.metric),
         value=partial(formats.metric_value, report.metric),
     )
@@ -68,7 +69,8 @@ def _best(report: SearchReport) -> Iterator[Point]:
     """Yield the best trial of each candidate; of the one that was chosen, that trial."""
     chosen = next((finalist.number for finalist in report.finalists if finalist.chosen), None)
     best: dict[str, TrialEntry] = {}
-    for trial in sorted(report.trials, key=lambda trial: (trial.number == chosen, trial.metrics[-1])):
+    ended = [trial for trial in report.trials if trial.metrics]
+    for trial in sorted(ended, key=lambda trial: (trial.number == chosen, trial.metrics[-1])):
         best[trial.candidate] = trial
     for name, trial in best.items():
         ringed = trial.number == chosen

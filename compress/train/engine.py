@@ -69,7 +69,7 @@ def fit(
     if isinstance(tokens, Tokens) and tokens.groups is not None:
         tokens = tokens.whole
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
-    steps = max(1, least_steps, round(settings.epochs * -(-len(order) // settings.batch_size)))
+    steps = settings.steps(len(order), least_steps)
     with quiet():
         arguments = TrainingArguments(
             output_dir=str(folder / CHECKPOINTS),

@@ -71,6 +71,10 @@ class Training(Stage):
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
             yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 if the processor supports it.")
 
+    def steps(self, drawn: int, least: int = 0) -> int:
+        """Return the steps of a training whose epochs draw ``drawn`` rows, windows or groups; ``least``: fewest."""
+        return max(1, least, round(self.epochs * -(-drawn // self.batch_size)))
+
     def made_with(self) -> Any:
         """Leave out what does not change the result, or only the order of sums and what dropout draws."""
         left_out = ("checkpoint_seconds", "micro_batch")

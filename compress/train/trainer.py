@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from compress.errors import CompressError
+from compress.errors import CompressError, DivergedError
 from compress.progress import say
 from compress.train.helpers import Helpers, Step, add_gradients, batches_of, sizes_of
 from compress.train.objective import Objective, TrainingRows, Whole
@@ -60,7 +60,7 @@ class ObjectiveTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
         """Add the gradients of the loss of ``inputs``, numbers of rows; return it, and keep its parts for the log.
 
-        Raises CompressError when it is not finite, and when memory does not suffice.
+        Raises DivergedError when it is not finite, CompressError when memory does not suffice.
         """
         model.train()
         step = self.state.global_step
@@ -70,7 +70,7 @@ class ObjectiveTrainer(Trainer):
         for name, part in parts.items():
             self.parts.setdefault(name, []).append(float(part))
         if not bool(torch.isfinite(loss)):
-            raise CompressError(
+            raise DivergedError(
                 f"Training diverged: the loss is {loss.item()} at step {step}. "
                 "Lower the stage's learning_rate, or its gradient_clip."
             )

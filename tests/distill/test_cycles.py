@@ -50,7 +50,7 @@ def test_a_longer_training_takes_the_shorter_one_from_the_cache(state: State) ->
 
 
 def test_the_twin_on_labels_alone_has_as_many_cycles() -> None:
-    assert labels_only(distill(3)).cycles == 3
+    assert labels_only(distill(3), 1).cycles == 3
 
 
 def test_cycles_of_nothing_and_fewer_than_one_are_refused() -> None:

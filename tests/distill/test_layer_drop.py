@@ -382,4 +382,4 @@ def test_rates_that_are_no_probabilities_are_refused(stage: Any, rate: float) ->
 def test_preparations_and_the_twin_trained_on_labels_drop_layers_too() -> None:
     assert Layers(layer_drop=0.3).distill().layer_drop == 0.3
     assert General(layer_drop=0.3).distill().layer_drop == 0.3
-    assert labels_only(Distill(layer_drop=0.3)).layer_drop == 0.3
+    assert labels_only(Distill(layer_drop=0.3), 1).layer_drop == 0.3

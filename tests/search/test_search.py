@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,31 @@ from compress.distill.stage import Distill
 from compress.errors import MissingPackageError, RecipeError
 from compress.models.auto import from_config
 from compress.models.loading import save_model
+from compress.pipeline.state import State
 from compress.run.recipe import Recipe
 from compress.search import search as module
 from compress.search.search import Searched, search
 from compress.search.settings import Search, SearchTarget
 from compress.search.speeds import Speed, Speeds
+from compress.search.verdict import unreachable
+from compress.student.bert import Bert
 from tests.conftest import CONFIGS, tiny_tokenizer, write_files
 from tests.run.test_recipe import recipe
 
-SHORT = Search(trials=4, cycles=2, finalists=1, seeds=2, students=["bert", "static"], anyway=True)
+SHORT = Search(trials=3, cycles=2, finalists=1, seeds=2, students=["bert", "static"], anyway=True)
 
 
 def base(folder: Path, **changes: Any) -> Recipe:
     """Return what all trials of a search share: a tiny teacher and rows, in ``folder``."""
     if not (folder / "teacher").exists():
         config = CONFIGS["bert"]()
-        config.num_hidden_layers = 2
+        config.num_hidden_layers = 1
         save_model(from_config(config).base_model, tiny_tokenizer(), folder / "teacher")
         write_files(folder)
     files = {name: folder / f"{name}.tsv" for name in ("train", "validation", "test")}
     distill = Distill(epochs=1, batch_size=16)
     whole = recipe(files, folder / "teacher", folder, distill=distill, output=str(folder / "search"), name=None)
+    assert whole.student == Bert(layers=2)  # more than the teacher has: a search asks nothing of the recipe's student
     return replace(whole, **changes)
 
 
@@ -47,6 +52,14 @@ def searched(folder: Path, target: SearchTarget, settings: Search = SHORT, **cha
 def written(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "search" / "search.json").read_text())
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tables() -> Iterator[None]:
+    """Give static students a small table of bigrams."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("compress.search.candidates.BIGRAMS", 100)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +73,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_ends_in_a_run_of_the_student_that_it_found(finished: Path) -> None:
     found = written(finished)
     assert found["finished"]
-    assert len(found["trials"]) == 4
-    assert {trial["candidate"] for trial in found["trials"]} == {"2 layers", "1 layer", "static"}
+    assert len(found["trials"]) == 3
+    assert {trial["candidate"] for trial in found["trials"]} == {"1 layer", "static"}
     winner, (finalist,) = found["winner"], found["finalists"]
     assert finalist["chosen"]
     assert len(finalist["metrics"]) == 2
@@ -88,7 +101,7 @@ def test_every_form_of_every_candidate_is_timed_before_training(finished: Path) 
     forms = written(finished)["forms"]
     assert [(form["name"], form["form"]) for form in forms] == [
         (name, form)
-        for name in ("teacher", "2 layers", "1 layer", "static")
+        for name in ("teacher", "1 layer", "static")
         for form in ("eager", "onnx", "dynamic")
         if form != "eager" or name == "teacher"
     ]
@@ -120,32 +133,67 @@ def test_a_speed_that_nothing_has_is_refused_with_the_nearest(finished: Path, tm
     with pytest.raises(RecipeError, match=r"target.latency_ms = 1e-06: no candidate is that fast. The fastest"):
         searched(finished, SearchTarget(latency_ms=1e-6), output=str(tmp_path / "search"))
     assert not (tmp_path / "search" / "run").exists()
+    with pytest.raises(RecipeError, match=r"target.speedup = 1000000.0: no candidate is that fast"):
+        searched(finished, SearchTarget(speedup=1e6), output=str(tmp_path / "search"))  # the folder is free again
 
 
 def test_an_interrupted_search_resumes_where_it_was(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, output = written(finished), str(tmp_path / "search")
-    metric, calls = module._Work._metric, []
+    trained, calls = module._Work._trained, []
 
-    def interrupted(work: Any, *given: Any) -> float:
+    def interrupted(work: Any, *given: Any) -> State:
         calls.append(given)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return metric(work, *given)
+        return trained(work, *given)
 
-    monkeypatch.setattr(module._Work, "_metric", interrupted)
+    monkeypatch.setattr(module._Work, "_trained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         searched(finished, SearchTarget(keep=0.6), output=output)
     half = written(tmp_path)
     assert not half["finished"]
-    assert 0 < len(half["trials"]) < 4
+    assert 0 < len(half["trials"]) < 3
     searched(finished, SearchTarget(keep=0.6), output=output)
     after = written(tmp_path)
     assert after["finished"]
     assert len(after["trials"]) == len(whole["trials"])
     kept = [trial for trial in half["trials"] if trial["ended"] != "unfinished"]
     assert [trial for trial in after["trials"] if trial["number"] in {done["number"] for done in kept}] == kept
+
+
+def test_a_finished_search_is_returned_as_it_is(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(module._Work, "carry_out")
+    again = searched(finished, SearchTarget(keep=0.6))
+    assert again.report.met is written(finished)["met"]
+    assert again.run is not None
+    assert again.run.folder == finished / "search" / "run"
+
+
+def test_what_was_foretold_is_compared_with_every_trained_candidate(finished: Path) -> None:
+    found = written(finished)
+    forms = {(form["name"], form["form"]): form["ms"] for form in found["forms"]}
+    assert {form["name"] for form in found["compared"]} == {trial["candidate"] for trial in found["trials"]}
+    for form in found["compared"]:
+        assert form["predicted_ms"] == forms[form["name"], form["form"]]
+        assert form["ms"] > 0
+        assert form["off"] > -1
+    assert "Foretold and measured latency" in (finished / "search" / "search.html").read_text()
+
+
+def test_a_candidate_that_cannot_be_exported_is_left_out_with_the_reason(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("compress.search.speeds.DynamicInt8.artifact", broken)
+    with pytest.raises(RecipeError, match="none of them fits this task and teacher"):
+        searched(finished, SearchTarget(speedup=2), replace(SHORT, students=["static"]), output=str(tmp_path / "s"))
+    assert json.loads((tmp_path / "s" / "search.json").read_text())["left_out"] == {
+        "static": "it cannot be exported: RuntimeError: no such operator."
+    }
 
 
 def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path) -> None:
@@ -175,6 +223,11 @@ def test_a_target_of_speed_is_the_stricter_of_both() -> None:
     speeds = Speeds((Speed("teacher", "eager", 9, 1), Speed("a", "onnx", 3, 1), Speed("a", "dynamic", 2, 1)))
     assert speeds.teacher_ms == 9
     assert speeds.fastest("a").form == "dynamic"
+    assert SearchTarget(latency_ms=3, speedup=5).strictest(10) == "speedup"
+    fault = unreachable(SearchTarget(latency_ms=1.5, speedup=9), speeds, ["a"])
+    assert str(fault).startswith(
+        "target.speedup = 9: no candidate is that fast. The fastest, a as int8 ONNX, takes 2 ms"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.cli.commands.compare import compare_runs
+from compress.cli.commands.plan import show_plan
+from compress.cli.output import refused
 from compress.cli.parser import WORDS, Parser
 from compress.cli.running import DRY, carry_out, show
 from compress.starting import stopping_at_once
@@ -43,10 +45,11 @@ replaced.
 
 def parser() -> Parser:
     """Return the options."""
-    options = Parser("run", "[WORD …] [-m] [--cfg]", "Run a recipe, from data to report.", RUN)
+    options = Parser("run", "[WORD …] [-m] [--cfg] [--plan]", "Run a recipe, from data to report.", RUN)
     options.add_completed(WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE")
     options.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
     options.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
+    options.add_argument("--plan", action="store_true", help="say what would be done, as `compress plan`; run nothing")
     return options
 
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{choices_and_settings()}")
         return 0
     options = parser().parse_intermixed_args(argv)
+    if options.plan and options.multirun:
+        return refused("--plan: is for one run. Leave out -m.")
     if options.multirun:
         return _sweep(options.words, dry=options.cfg)
 
@@ -67,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         from compress.cli import compose
 
     recipe = compose.compose(options.words)
+    if options.plan:
+        return show_plan(recipe)
     if options.cfg:
         return show(recipe)
     return carry_out(recipe, ["run", *options.words])

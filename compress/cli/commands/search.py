@@ -58,12 +58,12 @@ def main(argv: Sequence[str]) -> int:
 
         from compress.cli.search import searching
         from compress.report.table import print_report
-        from compress.search.search import refuse_faults, search
+        from compress.search.search import refuse_faults, search, settled
 
     recipe, target, settings = searching(options.words)
     if options.cfg:
         refuse_faults(recipe, target, settings)
-        return show(recipe)
+        return show(settled(recipe, settings)[0])
     found = search(recipe, target, settings, shlex.join(["compress", "search", *options.words]))
     if found.run is not None:
         print_report(found.run.report, Console())

@@ -89,6 +89,10 @@ class Method(ABC, Generic[S]):
     from_before_distillation: ClassVar[bool] = False
     """Whether it goes back to weights that no earlier stage of pruning has changed."""
 
+    def trainings(self, stage: S) -> int:
+        """Return how many trainings of ``recovery_epochs`` it takes."""
+        return 1
+
     @abstractmethod
     def __call__(self, stage: S, state: State) -> list[Product]:
         """Return what was made on the way; the last is the student with all zeros."""

@@ -36,6 +36,10 @@ class LotteryTickets(Method[LotterySettings]):
     settings = LotterySettings
     from_before_distillation = True
 
+    def trainings(self, stage: LotterySettings) -> int:
+        """One for each round."""
+        return stage.rounds
+
     def __call__(self, stage: LotterySettings, state: State) -> list[Product]:
         """Return a ticket and what it was trained to, for each round; the last is the student."""
         start, student = state.undistilled, state.given_student

@@ -1,0 +1,66 @@
+"""``compress plan``: what a run would do, before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from compress.cli.parser import WORDS, Parser
+from compress.starting import stopping_at_once
+
+if TYPE_CHECKING:
+    from compress.run.recipe import Recipe
+
+PLAN = """\
+Words are those of `compress run`. Every training is listed with its rows, tokens and steps, as the run would have
+them, and with the minutes that it would take: a few of its real batches are trained now, with random weights. Nothing
+is written, and finished work in the cache is not subtracted. `compress run … --plan` is the same.
+
+examples:
+  compress plan recipe=quickstart
+  compress plan recipe=tinybert data=files data.train=my/train.tsv teacher.model=my/teacher
+"""
+
+
+def parser() -> Parser:
+    """Return the options."""
+    options = Parser("plan", "[WORD …]", "Say what a run would do: rows, steps, minutes, disk.", PLAN)
+    options.add_completed(WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    """``compress plan``: check a recipe and print what it would do."""
+    options = parser().parse_intermixed_args(argv)
+
+    with stopping_at_once():
+        from compress.cli import compose
+
+    return show_plan(compose.compose(options.words))
+
+
+def show_plan(recipe: Recipe) -> int:
+    """Check a recipe and print what it would do."""
+    import sys
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from compress.cli.output import note, table
+    from compress.run.check import check, told
+    from compress.run.plan import plan_of
+    from compress.run.plan_words import rows_of, shapes_of, totals_of
+    from compress.run.rehearsal import costs
+
+    with TemporaryDirectory() as aside:
+        checked = check(recipe, cache=Path(aside))
+    for line in (*told(checked.data), *map(str, checked.models)):
+        print(line, file=sys.stderr)
+    plan = plan_of(recipe, checked)
+    note("trying each training on a few batches")
+    spent = costs(plan)
+    for line in shapes_of(plan):
+        print(line)
+    table(rows_of(recipe, plan, spent))
+    for line in totals_of(recipe, plan, spent):
+        print(line)
+    return 0
