@@ -202,7 +202,9 @@ def _unfound(report: Report, best: Entry) -> Iterator[Reason]:
     if missed:
         names = ", ".join(f"{formats.shorten(found.label)} ({found.rows:,} rows)" for found in missed[:5])
         more = f" and {len(missed) - 5:,} more classes" if len(missed) > 5 else ""
-        remedy = "Give more rows of them, or more weight: task.class_weights=balanced."
+        chosen = report.settings.get("task")
+        weighted = isinstance(chosen, dict) and chosen.get("class_weights")
+        remedy = f"Give more rows of them{'' if weighted else ', or more weight: task.class_weights=balanced'}."
         yield Reason(rule="unfound", decision=CARE, text=f"{best.name} never finds {names}{more}.", detail=remedy)
 
 

@@ -151,7 +151,7 @@ class _Work:
             return self._stop(
                 f"The teacher itself in {FORM_NAMES[met.form]} meets the target without any training: "
                 f"{met.ms:.3g} ms, {met.keeps:.1%} of its {task.main_metric} on {self.report.validation_rows:,} "
-                "validation rows. Get it with compress export, or continue: search.anyway=true.",
+                f"validation rows. {self._noise()}Get it with compress export, or continue: search.anyway=true.",
                 met=True,
             )
         within = [candidate for candidate in fitting if speeds.fastest(candidate.name).ms <= limit]
@@ -204,6 +204,11 @@ class _Work:
             keeps = metric / teacher if teacher > 0 else 0.0
             fits = speed.ms <= limit and (self.target.keep is None or keeps >= self.target.keep)
             yield FreeLunch(form=form, ms=speed.ms, metric=metric, keeps=keeps, meets=fits)
+
+    def _noise(self) -> str:
+        """Return a sentence on timings that were noisy, and a space; nothing where none was."""
+        noisy = any(form.noise for form in self.report.forms)
+        return "The machine was busy, so repeat this on a quiet one before you rely on it. " if noisy else ""
 
     def _value(self, teacher: float, teacher_ms: float) -> Callable[[float, float], float]:
         """Return what is maximized of a trial's metric and latency.

@@ -30,7 +30,7 @@ FORMS = ("onnx", "dynamic")  # of every candidate, and in that order of the teac
 
 @dataclass(frozen=True)
 class Speed:
-    """The latency of one form of a model: medians in milliseconds, one row at its real length."""
+    """The latency of one form of a model: milliseconds as `deciding` has them, one row at its real length."""
 
     name: str  # of the candidate, or "teacher"
     form: str  # "eager" (PyTorch), "onnx" (fp32) or "dynamic" (int8)
@@ -104,10 +104,21 @@ def measured(
     scores = ScoredRows(state, state.data.validation)
     with CPU.active(), torch_threads(timing.threads):
         entries = latencies(CPU, {way.subject: [way] for way in ways}, scores, state, timing, {})
-    return Speeds(tuple(speed for way in ways if (speed := _speed(way, entries[way.label])) is not None))
+    figure = deciding([entry for own in entries.values() for entry in own])
+    return Speeds(tuple(speed for way in ways if (speed := _speed(way, entries[way.label], figure)) is not None))
 
 
-def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed | None:
+def deciding(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the figure by which timings are compared: medians, or where any is noisy, those of the quietest turns.
+
+    On a busy machine a long call is interrupted more often than a short one, so medians flatter the fast.
+    """
+    measured = [entry for entry in entries if "not_measured" not in entry]
+    noisy = any("noise" in entry for entry in measured)
+    return "quiet_ms" if noisy and all("quiet_ms" in entry for entry in measured) else "median_ms"
+
+
+def _speed(way: Way, entries: Sequence[dict[str, Any]], figure: str) -> Speed | None:
     """Return the speed of a way of running; None where it did not run."""
     name, _, form = way.subject.partition("/")[2].rpartition("/")
     name, form = (name, form) if name else (TEACHER, form if form in FORMS else "eager")
@@ -115,7 +126,7 @@ def _speed(way: Way, entries: Sequence[dict[str, Any]]) -> Speed | None:
     if "not_measured" in entry:
         return None
     mib = size_mib(way.folder, (".safetensors", *SUFFIXES))
-    return Speed(name, form, float(entry["median_ms"]), mib, entry.get("noise", ""))
+    return Speed(name, form, float(entry[figure]), mib, entry.get("noise", ""))
 
 
 def _of_artifact(subject: str, artifact: Artifact) -> Way:

@@ -194,6 +194,20 @@ def test_a_class_that_is_never_found_is_named(rows: int, recall: float, decision
     assert (f"never finds bad ({rows} rows)" in shipped.reasons[0].text) == (decision != "ship")
 
 
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        (None, "Give more rows of them, or more weight: task.class_weights=balanced."),
+        ("balanced", "Give more rows of them."),
+    ],
+)
+def test_weights_that_classes_have_already_are_not_advised(given: str | None, remedy: str) -> None:
+    report = report_of()
+    report["settings"] = {"task": {"class_weights": given}}
+    report["artifacts"][0]["classes"] = [one("good", 1995, 0.9), one("bad", 5, 0.0)]
+    assert shipping(parse(report)).reasons[0].detail == remedy
+
+
 @pytest.mark.parametrize(("speedup", "decision"), [(1.0, "ship with care"), (1.01, "ship"), (None, "ship")])
 def test_what_is_not_faster_is_called_so(speedup: float | None, decision: str) -> None:
     assert with_artifact(speedup=speedup).decision == decision

@@ -22,7 +22,7 @@ from compress.run.recipe import Recipe
 from compress.search import search as module
 from compress.search.search import Searched, search
 from compress.search.settings import Search, SearchTarget
-from compress.search.speeds import Speed, Speeds
+from compress.search.speeds import Speed, Speeds, deciding
 from compress.search.verdict import unreachable
 from compress.student.bert import Bert
 from tests.conftest import CONFIGS, tiny_tokenizer, write_files
@@ -213,6 +213,13 @@ def test_only_what_is_fast_enough_is_tried_and_only_accuracy_decides_between_it(
     value = work._value(1.0, 10.0)
     assert value(0.89, 1.0) < value(0.9, 5.0) < value(0.95, 4.0)
     assert value(0.8, 1.0) < value(0.85, 9.0) < 0
+
+
+def test_noisy_timings_are_compared_by_the_quietest_turns_of_all() -> None:
+    calm, noisy = {"median_ms": 5.0, "quiet_ms": 4.0}, {"median_ms": 9.0, "quiet_ms": 4.5, "noise": "9 tasks"}
+    assert deciding([calm, calm]) == "median_ms"
+    assert deciding([calm, noisy, {"not_measured": "no memory"}]) == "quiet_ms"
+    assert deciding([noisy, {"median_ms": 1.0}]) == "median_ms"  # which not all have
 
 
 def test_a_target_of_speed_is_the_stricter_of_both() -> None:
