@@ -32,7 +32,7 @@ SENT = "for-helpers"  # the folder in which a training is given to other process
 
 
 @dataclass(frozen=True)
-class Step:
+class SharedStep:
     """What all processes know of a step."""
 
     rows: list[int]
@@ -89,14 +89,14 @@ def add_gradients(
     return torch.stack(losses).sum(), {name: torch.stack(values).sum() for name, values in sums.items()}
 
 
-class Member:
+class Participant:
     """One process in the training of an objective."""
 
     def __init__(self, mine: Team, objective: Objective, rows: TrainingRows) -> None:
         self.team, self.objective, self.rows = mine, objective, rows
         self.between_steps = True  # all processes are known to wait for the next
 
-    def take(self, step: Step, call: Callable[..., Any], move: Move, backward: Backward) -> list[Sums]:
+    def take(self, step: SharedStep, call: Callable[..., Any], move: Move, backward: Backward) -> list[Sums]:
         """Add, in the first process, the gradients of a step; return what each process found.
 
         Where one of them failed, no process has gradients.
@@ -140,11 +140,11 @@ class Member:
         return found
 
 
-class Helpers(Member):
+class Helpers(Participant):
     """The other processes, as the first one sees them."""
 
     def gradients(
-        self, step: Step, call: Callable[..., Any], move: Move, backward: Backward
+        self, step: SharedStep, call: Callable[..., Any], move: Move, backward: Backward
     ) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Add the gradients of a step; return loss and parts, None where memory did not suffice.
 
@@ -232,7 +232,7 @@ def _help(mine: Team, training: Assignment) -> None:
     objective, rows = receive(training.folder, device())
     mine.gather(None)
     objective.train()
-    member, kind = Member(mine, objective, rows), device().type
+    member, kind = Participant(mine, objective, rows), device().type
 
     def call(*arguments: Any) -> Any:
         with torch.autocast(kind, training.arithmetic, enabled=training.arithmetic is not None):
@@ -242,7 +242,7 @@ def _help(mine: Team, training: Assignment) -> None:
         return {name: value.to(device()) for name, value in batch.items()}
 
     while (step := mine.tell()) is not None:
-        assert isinstance(step, Step)
+        assert isinstance(step, SharedStep)
         torch.manual_seed(int(np.random.SeedSequence([training.seed, step.number, mine.rank]).generate_state(1)[0]))
         objective.zero_grad()
         scale = step.scale

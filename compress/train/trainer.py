@@ -14,7 +14,7 @@ from transformers import Trainer
 
 from compress.errors import CompressError, DivergedError
 from compress.progress import say
-from compress.train.helpers import Helpers, Step, add_gradients, batches_of, sizes_of
+from compress.train.helpers import Helpers, SharedStep, add_gradients, batches_of, sizes_of
 from compress.train.objective import Objective, TrainingRows, Whole
 from compress.train.order import Order
 
@@ -93,7 +93,9 @@ class ObjectiveTrainer(Trainer):
         Means of the parts count by what they are means over, so that gradients are those of the whole batch.
         """
         if self.helpers is not None:
-            step = Step(rows, progress, self.micro_batch, self.goal.draw(progress), self.state.global_step, self._scale)
+            step = SharedStep(
+                rows, progress, self.micro_batch, self.goal.draw(progress), self.state.global_step, self._scale
+            )
             return self.helpers.gradients(step, model, self._prepare_inputs, self.accelerator.backward)
         if self.micro_batch is None or len(rows) <= self.micro_batch or self.goal.indivisible:
             loss, parts = model(self._prepare_inputs(self.rows.batch(rows)), progress)
