@@ -127,12 +127,14 @@ def _main(argv: list[str]) -> int:
 def _together(mine: Launched, work: Callable[[], int]) -> int:
     """Do the work in the first of several processes while the others help; return the exit code of this one."""
     with stopping_at_once():
+        from compress.progress import say
         from compress.team import join
         from compress.train.helpers import serve
 
     team = join(mine)
     if not team.leads:
         return serve(team)
+    say(f"{team.size} processes divide the steps of training")
     try:
         return work()
     finally:

@@ -1,7 +1,12 @@
-"""What is trained, on its way to another process: tensors for its own device, large arrays left in files."""
+"""What is trained, on its way to another process: tensors for its own device, large arrays left in files.
+
+It is pickled, as it holds whatever an objective does. So only this user can enter the folder, and the reader is told,
+on the way by which it hears everything else, the digest of what it may read.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +25,13 @@ from compress.models.quiet import quiet
 SENT = "sent.pt"
 
 
-def send(value: Any, folder: Path) -> None:
-    """Write a value into a new folder; raises what pickle raises for one that it cannot write."""
-    folder.mkdir(parents=True)
+class ForeignError(Exception):
+    """What lies in the folder is not what was sent."""
+
+
+def send(value: Any, folder: Path) -> str:
+    """Write a value into a new folder; return its digest. Raises what pickle raises for one that it cannot write."""
+    folder.mkdir(mode=0o700)
 
     class Pickler(pickle.Pickler):
         """Pickle, with what it does not know of models, and with large arrays in files of their own."""
@@ -48,12 +57,19 @@ def send(value: Any, folder: Path) -> None:
                 found = masking.remade(value)
             return NotImplemented if found is None else found
 
-    torch.save(value, folder / SENT, pickle_module=SimpleNamespace(Pickler=Pickler, __name__="pickle"))
+    with (folder / SENT).open("x+b") as file:
+        torch.save(value, file, pickle_module=SimpleNamespace(Pickler=Pickler, __name__="pickle"))
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def receive(folder: Path, device: torch.device) -> Any:
-    """Return a value that `send` wrote, its tensors on a device."""
-    return torch.load(folder / SENT, map_location=device, weights_only=False)  # this program's own file
+def receive(folder: Path, digest: str, device: torch.device) -> Any:
+    """Return a value that `send` wrote, its tensors on a device; raises ForeignError before it reads anything else."""
+    with (folder / SENT).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ForeignError(f"{folder} holds something else than what was sent.")
+        file.seek(0)
+        return torch.load(file, map_location=device, weights_only=False)
 
 
 def _begun(kind: type[PreTrainedModel], config: Any) -> PreTrainedModel:

@@ -182,7 +182,7 @@ def helped(
     reason = objective.indivisible
     if not reason:
         try:
-            send((objective, rows), place)
+            digest = send((objective, rows), place)
         except Exception as error:  # pickle raises anything
             reason = f"it cannot be handed to another process ({error})"
     if reason:
@@ -190,9 +190,11 @@ def helped(
         say(f"{title}: trained by one of {mine.size} processes: {reason}")
         yield None
         return
-    mine.tell(Assignment(place.absolute(), seed, arithmetic))
-    mine.gather(None)  # all have read it
-    shutil.rmtree(place)
+    try:
+        mine.tell(Assignment(place.absolute(), digest, seed, arithmetic))
+        mine.gather(None)  # all have read it
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     helpers = Helpers(mine, objective, rows)
     try:
         yield helpers
@@ -208,6 +210,7 @@ class Assignment:
     """A training, as helpers get it."""
 
     folder: Path
+    digest: str
     seed: int
     arithmetic: torch.dtype | None
 
@@ -229,7 +232,7 @@ def serve(mine: Team) -> int:
 
 def _help(mine: Team, training: Assignment) -> None:
     """Compute gradients until the training ends."""
-    objective, rows = receive(training.folder, device())
+    objective, rows = receive(training.folder, training.digest, device())
     mine.gather(None)
     objective.train()
     member, kind = Participant(mine, objective, rows), device().type

@@ -30,8 +30,8 @@ ALONE = [sys.executable, "-m"]
 TOGETHER = {
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
     "accelerate": [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m",
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
+        "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m",
     ],
 }  # fmt: skip
 
@@ -76,6 +76,7 @@ def test_two_processes_report_what_one_does(launcher: str, world: Path) -> None:
             process = started(command(words, world, name))
             _, told = process.communicate(timeout=600)
             assert process.returncode == 0, told
+            assert ("2 processes divide the steps of training" in told.splitlines()) == (name == launcher)
     alone, together = report(world / "alone"), report(world / launcher)
     for ours, theirs in zip(together["stages"], alone["stages"], strict=True):
         assert ours["name"] == theirs["name"]

@@ -142,6 +142,7 @@ def test_losses_of_vectors_too_pair_by_pair(name: str, tmp_path: Path) -> None:
     check(objective, Sliced(batch, [[0, 1], [2, 3], [4]]), tmp_path, (1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["soft", "hard", "mse"])
 @pytest.mark.parametrize("kind", ["tags", "spans"])
 def test_losses_of_tokens_too_of_which_every_row_has_another_number(kind: str, name: str, tmp_path: Path) -> None:
@@ -162,6 +163,7 @@ def test_losses_of_tokens_too_of_which_every_row_has_another_number(kind: str, n
     check(objective, Sliced(batch), tmp_path)
 
 
+@pytest.mark.slow
 def test_fine_tuning_preparations_and_several_tasks_have_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     batch = numbered(4)
     batch["labels"][1] = -100
@@ -229,6 +231,7 @@ def test_out_of_memory_halves_what_is_computed_at_a_time_and_the_result_is_that_
     ]
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_a_single_row_or_with_rows_that_stay_together_is_told_in_a_sentence(tmp_path: Path) -> None:
     settings = Training(epochs=1, batch_size=4)
     with pytest.raises(CompressError, match=r"^student: out of memory with a single row\. Lower teacher\.max_tokens"):
@@ -239,6 +242,7 @@ def test_out_of_memory_with_a_single_row_or_with_rows_that_stay_together_is_told
         fit(together, tokens(8), settings, seed=3, folder=tmp_path / "x", title="student", validate=dict)
 
 
+@pytest.mark.slow
 def test_ranges_of_fake_quantization_move_with_whole_batches_which_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,10 +92,10 @@ def sparse(scores: WeightScores) -> Distillation:
     "make",
     [
         layers,
-        uneven,
-        lambda: sparse(AbsoluteValues()),
-        lambda: sparse(Movements(0.01)),
-        lambda: Supervised(tiny_model(**CALM)),
+        pytest.param(uneven, marks=pytest.mark.slow),
+        pytest.param(lambda: sparse(AbsoluteValues()), marks=pytest.mark.slow),
+        pytest.param(lambda: sparse(Movements(0.01)), marks=pytest.mark.slow),
+        pytest.param(lambda: Supervised(tiny_model(**CALM)), marks=pytest.mark.slow),
     ],
     ids=["layers", "uneven", "sparse", "movement", "fine-tuning"],
 )
@@ -106,12 +106,14 @@ def test_two_processes_train_as_one_does(make: Callable[[], Objective], pair: Te
         torch.testing.assert_close(together[name], value, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_each_process_divides_its_rows_again(pair: Team, tmp_path: Path) -> None:
     alone, together = (trained(layers, tmp_path, alone=alone, micro_batch=2) for alone in (True, False))
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_compares_all_rows_of_a_batch_is_trained_by_one_which_is_told(
     pair: Team, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +126,7 @@ def test_what_compares_all_rows_of_a_batch_is_trained_by_one_which_is_told(
     assert capsys.readouterr().err.splitlines().count(told) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_loss_ends_the_training_and_not_the_team(pair: Team, tmp_path: Path) -> None:
     def wrong() -> Distillation:
         return Distillation(tiny_model(), {"soft": LOSSES["soft"]()}, FromModel(tiny_model(num_labels=3).double(), {}))
@@ -133,6 +136,7 @@ def test_a_failure_of_the_loss_ends_the_training_and_not_the_team(pair: Team, tm
     assert trained(uneven, tmp_path, alone=False)
 
 
+@pytest.mark.slow
 def test_out_of_memory_in_any_process_halves_what_all_compute_at_a_time(
     pair: Team, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
