@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from compress.train.helpers import SENT
 from tests.conftest import reviews, save_tiny, write_tsv
 
 
@@ -93,6 +94,8 @@ def test_a_killed_process_ends_the_run_in_a_sentence_and_the_same_command_resume
         if list((world / "killed-cache").rglob("checkpoint-*/whole")):
             break
         time.sleep(0.05)
+    else:
+        pytest.fail("no checkpoint was written")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     helper = next(int(pid) for pid in children if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(helper, signal.SIGKILL)
@@ -101,7 +104,8 @@ def test_a_killed_process_ends_the_run_in_a_sentence_and_the_same_command_resume
     lines = [line for line in told.splitlines() if "again; it resumes" in line]
     assert len(lines) == 1
     assert "compress/" not in told.partition("torch/distributed")[0]  # no traceback of ours
-    resumed = started(command(ALONE, world, "killed", "teacher.epochs=40", "teacher.checkpoint_seconds=0.2"))
+    resumed = started(words)
     _, told = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, told
     assert report(world / "killed")["stages"][0]["name"] == "teacher"
+    assert not list((world / "killed-cache").rglob(SENT))
