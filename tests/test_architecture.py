@@ -80,6 +80,7 @@ GROUND = (
     "plugins",
     "registry",
     "starting",
+    "team",
     "auto_classes",
     "runs",
     "yaml_dialect",
@@ -166,7 +167,7 @@ def test_losses_know_no_path_and_no_hub() -> None:
 @pytest.mark.parametrize(
     ("folder", "shared"),
     [
-        ("distill/losses", {"base", "tensors"}),
+        ("distill/losses", {"base", "mean_over", "tensors"}),
         ("prune/criteria", {"base", "slopes"}),
         ("prune/methods", {"base", "while_training"}),
     ],
@@ -217,8 +218,14 @@ def test_names_say_what_they_name(path: Path) -> None:
     assert bound == []
 
 
+PICKLED = {
+    "models/sending.py": "what the first process of a run hands to its own helpers: of a private folder, by its digest"
+}
+"""Files that may load pickles, and why."""
+
+
 def test_no_pickle_is_loaded() -> None:
-    for path in FILES:
+    for path in (path for path in FILES if str(path.relative_to(PACKAGE)) not in PICKLED):
         source = path.read_text()
         assert "torch.load" not in source, path
         assert "allow_pickle=True" not in source, path

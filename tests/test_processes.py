@@ -1,17 +1,17 @@
-"""One process works: launchers of several are refused by every command and by Python."""
+"""Several processes: which are taken, and that every command but `run`, and Python, refuses them."""
 
 from __future__ import annotations
 
 import pytest
 
 from compress.cli.main import main
-from compress.processes import RANKS, SIZES, SeveralProcessesError, refuse_several
+from compress.processes import MEETING, OWN, RANKS, SIZES, Launched, SeveralProcessesError, launched, refuse_several
 from compress.run.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    for name in (*SIZES, *RANKS):
+    for name in (*SIZES, *RANKS, *OWN, *MEETING):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -31,7 +31,7 @@ def test_a_launcher_of_one_process_is_accepted(monkeypatch):
 
 @pytest.mark.parametrize(
     "argv",
-    [["run"], ["run", "-m", "seed=1,2"], ["run", "--cfg"], ["export", "x"], ["compare", "x"], ["bench", "x"],
+    [["run", "-m", "seed=1,2"], ["run", "--cfg"], ["export", "x"], ["compare", "x"], ["bench", "x"],
      ["predict", "x", "y"]],
     ids=" ".join,
 )  # fmt: skip
@@ -40,9 +40,26 @@ def test_every_command_that_works_is_refused_in_a_line(argv, monkeypatch, capsys
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(argv) == 2
     said = capsys.readouterr()
-    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, because compress runs in one process;")
+    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, because this runs in one process. Start several")
     assert (said.err.count("\n"), said.out) == (1, "")
     assert not list(tmp_path.iterdir())
+
+
+def test_run_takes_what_torchrun_says_and_refuses_what_other_launchers_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert launched() is None
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    assert main(["run"]) == 2
+    assert "because several processes must be started by torchrun or accelerate launch." in capsys.readouterr().err
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
+    told = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Launched(3, 4, 1)
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(SeveralProcessesError, match="RANK = 4 is not the number of one of them"):
+        launched()
 
 
 def test_only_the_first_process_speaks(monkeypatch, capsys):

@@ -17,7 +17,7 @@ from compress.cli.running import DRY
 from compress.errors import CompressError
 from compress.files import storage_error
 from compress.interruption import Terminated, terminable
-from compress.processes import SeveralProcessesError, is_first, refuse_several
+from compress.processes import Launched, SeveralProcessesError, is_first, launched, refuse_several
 from compress.starting import STOPPED, stopping_at_once
 
 OVERVIEW = """\
@@ -62,6 +62,7 @@ def _command(name: str, argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {name: partial(_command, name) for name in NAMES}
 """The commands by name; each is a module of `compress.cli.commands`."""
 
+DIVIDED = ("run",)  # commands that several processes carry out together
 LIGHT = ("recipes", "completion")  # commands that any number of processes may run at once
 
 
@@ -116,6 +117,25 @@ def _main(argv: list[str]) -> int:
         meant = f"run {name}" if "=" in name else close[0] if close else None
         hint = f"Did you mean compress {meant}?" if meant else f"Known: {', '.join(COMMANDS)}."
         return refused(f"Unknown command {name}. {hint}")
+    if name in DIVIDED and not set(rest) & {"-h", "--help", "-m", "--multirun", *DRY} and (mine := launched()):
+        return _together(mine, partial(COMMANDS[name], rest))
     if name not in LIGHT and not set(rest) & {"-h", "--help"}:
         refuse_several()
     return COMMANDS[name](rest)
+
+
+def _together(mine: Launched, work: Callable[[], int]) -> int:
+    """Do the work in the first of several processes while the others help; return the exit code of this one."""
+    with stopping_at_once():
+        from compress.progress import say
+        from compress.team import join
+        from compress.train.helpers import serve
+
+    team = join(mine)
+    if not team.leads:
+        return serve(team)
+    say(f"{team.size} processes divide the steps of training")
+    try:
+        return work()
+    finally:
+        team.end()

@@ -18,7 +18,7 @@ from compress.families.registry import family_of
 from compress.models.outputs import INPUTS
 from compress.models.word_pieces import started_pieces
 from compress.tasks.functions import hard_label_loss
-from compress.train import Objective
+from compress.train import Objective, Whole
 
 WORDS, PIECES = 1, 2  # purposes of random numbers: which words are the student's, which pieces are hidden
 
@@ -182,18 +182,37 @@ class DualObjective(Objective):
             device
         )
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def indivisible(self) -> str:
+        """Empty: pieces are predicted one by one, and every part of a batch has its share of the projection loss."""
+        return ""
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return how many pieces either model predicts, and the number of rows."""
+        return self._sizes(self.masking(batch, progress)[1], self.mixed(batch, progress)[1])
+
+    def _sizes(self, labels: Tensor, mixed: Tensor) -> dict[str, int]:
+        hidden = {"student_masked_lm": labels, "teacher_masked_lm": mixed}
+        sizes = {name: int((values != HIDDEN).sum()) for name, values in hidden.items()}
+        return sizes | {"projection": len(labels)}
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the whole loss and each part's own value."""
         ids, labels = self.masking(batch, progress)
         states, chosen = states_of(self.student.base_model, batch, ids), labels != HIDDEN
         logits = self.head(states[chosen], word_embeddings(self.student))
-        parts = {
-            "student_masked_lm": hard_label_loss(logits, labels[chosen]),
-            "teacher_masked_lm": self.teacher(*self.mixed(batch, progress)),
-        }
-        loss = self.weight * (parts["student_masked_lm"] + parts["teacher_masked_lm"])
+        own = hard_label_loss(logits, labels[chosen])
+        mixed = self.mixed(batch, progress)
+        parts = {"student_masked_lm": own, "teacher_masked_lm": self.teacher(*mixed)}
         if self.projections is not None:
             parts["projection"] = self.projections(self.pairs())
+        if whole is not None:
+            sizes = self._sizes(labels, mixed[1])
+            parts = {name: part * whole.share(name, sizes[name]) for name, part in parts.items()}
+        loss = self.weight * (parts["student_masked_lm"] + parts["teacher_masked_lm"])
+        if "projection" in parts:
             loss = loss + parts["projection"]
         return loss, parts
 

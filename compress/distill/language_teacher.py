@@ -26,7 +26,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
 from compress.tasks.functions import hard_label_loss
-from compress.train import Objective, fit, planned, same_randomness
+from compress.train import Objective, Whole, fit, planned, same_randomness
 
 HEAD = "head.safetensors"
 
@@ -122,7 +122,18 @@ class HeadTraining(Objective):
         """The encoder that the head belongs to."""
         return self.frozen[0]
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def indivisible(self) -> str:
+        """Empty: tokens are predicted one by one."""
+        return ""
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return the number of hidden tokens."""
+        return {"masked_lm": int((self.masking(batch, progress)[1] != HIDDEN).sum())}
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return cross-entropy of the hidden tokens."""
         (encoder,) = self.frozen
         ids, labels = self.masking(batch, progress)
@@ -130,6 +141,8 @@ class HeadTraining(Objective):
             states = states_of(encoder, batch, ids)
         chosen = labels != HIDDEN
         loss = hard_label_loss(self.head(states[chosen], word_embeddings(encoder).detach()), labels[chosen])
+        if whole is not None:
+            loss = loss * whole.share("masked_lm", int(chosen.sum()))
         return loss, {"masked_lm": loss}
 
 

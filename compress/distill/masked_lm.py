@@ -28,7 +28,7 @@ from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between, positive
 from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.tasks.heads import IDLE_HEAD, with_head
-from compress.train import Objective, fit, planned, same_randomness
+from compress.train import Objective, Whole, fit, planned, same_randomness
 
 
 class Positions(Enum):
@@ -145,7 +145,22 @@ class MaskedDistillation(Objective):
         """The student."""
         return self.student
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def indivisible(self) -> str:
+        """Empty: tokens are compared one by one."""
+        return ""
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return the number of tokens that each loss compares."""
+        return self._sizes(batch["attention_mask"], self.masking(batch, progress)[1])
+
+    def _sizes(self, mask: Tensor, labels: Tensor) -> dict[str, int]:
+        hidden, real = int((labels != HIDDEN).sum()), int(mask.bool().sum())
+        return {"soft": real if self.settings.soft_on is Positions.real else hidden, "labels": hidden, "cosine": real}
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the three losses and the value of each."""
         teacher, teacher_head = self.frozen
         ids, labels = self.masking(batch, progress)
@@ -163,5 +178,8 @@ class MaskedDistillation(Objective):
             "labels": hard_label_loss(logits, labels[where]),
             "cosine": cosine_loss(projected, theirs, mask),
         }
+        if whole is not None:
+            sizes = self._sizes(mask, labels)
+            parts = {name: part * whole.share(name, sizes[name]) for name, part in parts.items()}
         weights = {name: getattr(self.settings, f"{name}_weight") for name in parts}
         return torch.stack([weights[name] * part for name, part in parts.items()]).sum(), parts

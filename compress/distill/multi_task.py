@@ -45,7 +45,7 @@ from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.members import reading
 from compress.teachers.model import Teacher
-from compress.train import Objective, Training, fit, freeze_faults, planned, same_randomness
+from compress.train import Objective, Training, Whole, fit, freeze_faults, planned, same_randomness
 
 
 @dataclass(kw_only=True)
@@ -307,8 +307,23 @@ class MultiTaskDistillation(Objective):
         """The model that learns."""
         return self.model
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def indivisible(self) -> str:
+        """What keeps a batch of one of the tasks whole."""
+        return next((reason for _, part in self.parts if (reason := part.indivisible)), "")
+
+    def draw(self, progress: float) -> frozenset[int]:
+        """Return nothing: no layer is skipped."""
+        return frozenset()
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return those of the batch's task."""
+        return self.parts[int(batch["task"][0])][1].sizes(batch, progress)
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the batch's task."""
         name, part = self.parts[int(batch["task"][0])]
-        loss, terms = part(batch, progress)
+        loss, terms = part(batch, progress) if whole is None else part(batch, progress, whole)
         return loss, {f"{name}_{term}": value for term, value in terms.items()}

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.distill.layer_drop import draw, idle
-from compress.distill.losses import Comparison, Loss, Pairs
+from compress.distill.losses import Comparison, Given, Loss, Pairs
+from compress.distill.losses.mean_over import comparing_rows
 from compress.distill.sparsify import Masks
+from compress.families.forms.fake_quantization import ranges
 from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
 from compress.models.outputs import Outputs
@@ -20,7 +22,7 @@ from compress.models.quantities import Quantity
 from compress.models.shared_words import AlignedWords
 from compress.tasks.base import Task
 from compress.tasks.registry import task_of_config
-from compress.train import Objective
+from compress.train import Objective, Whole
 
 
 class Source(Protocol):
@@ -28,6 +30,10 @@ class Source(Protocol):
 
     def batch(self, batch: Mapping[str, Tensor]) -> Outputs:
         """Return the teacher's outputs for the rows of a batch."""
+        ...
+
+    def row_weights(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Return how much the logits of each row count, as in `Outputs.weights`, which `batch` gives too."""
         ...
 
 
@@ -89,11 +95,30 @@ class Distillation(Objective):
         """The model that learns."""
         return self.student
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of the losses and the value of each."""
+    @property
+    def indivisible(self) -> str:
+        """Why a batch must stay whole: a loss compares its rows, or it moves ranges of activations as a whole."""
+        if any(True for _ in ranges(self.student)):
+            return "the ranges of fake quantization move with whole batches"
+        return next((comparing_rows(name) for name, loss in self.losses.items() if loss.mean_over is None), "")
+
+    def draw(self, progress: float) -> frozenset[int]:
+        """Return which layers are skipped; masks are drawn again where it is time to."""
         if self.training and self.masks is not None:
             self.masks.step(progress)
-        skipped = draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()
+        return draw(layer_count(self.student.config), self.layer_drop) if self.training else frozenset()
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return the size of each loss."""
+        weights = None if self.teacher is None else self.teacher.row_weights(batch)
+        given = Given(batch["attention_mask"], batch.get("answering"), batch.get("labels"), weights, self.task)
+        return {name: given.count(loss.mean_over) for name, loss in self.losses.items() if loss.mean_over is not None}
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the losses and the value of each."""
+        skipped = self.draw(progress) if whole is None else whole.drawn
         student = observe_without(self.student, batch, skipped, *self.quantities)
         teacher = self.teacher.batch(batch) if self.teacher is not None else student
         if self.words is not None:
@@ -105,6 +130,9 @@ class Distillation(Objective):
             self.last, self.kept,
         )  # fmt: skip
         parts = {name: _of_those_that_ran(loss, comparison, skipped) for name, loss in self.losses.items()}
+        if whole is not None:
+            sizes = self.sizes(batch, progress)
+            parts = {name: part * whole.share(name, sizes[name]) for name, part in parts.items()}
         weighted = [self.losses[name].weight_at(progress) * part for name, part in parts.items()]
         total = torch.stack(weighted).sum()
         return total + idle(self.student, skipped) if skipped else total, parts

@@ -24,7 +24,9 @@ from compress.pipeline.plan import Plan, Rehearsal
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, positive
-from compress.train import Objective, Training, fit, planned
+from compress.train import Objective, Training, fit, planned, whole_batch
+
+IN_BATCH = "every text of a batch is compared with all others"
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -55,6 +57,7 @@ class SimCse(Training):
         yield from super().faults(known)
         yield from at_least(self, "batch_size", 2)
         yield from positive(self, "temperature")
+        yield from whole_batch(self, IN_BATCH)
         if known.task is not None and not known.task.apart:
             rule = f"learns vectors of texts, and the labels are {known.task.predicts}"
             yield Fault("", None, rule, "Leave simcse out of prepare.")
@@ -98,6 +101,11 @@ class Contrast(Objective):
     def trained(self) -> PreTrainedModel:
         """The model that learns."""
         return self.model
+
+    @property
+    def indivisible(self) -> str:
+        """Why a batch must stay whole."""
+        return IN_BATCH
 
     def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; it has no parts."""

@@ -23,6 +23,7 @@ from compress.distill.losses import (
     SoftTargets,
     wanted,
 )
+from compress.distill.losses.mean_over import comparing_rows
 from compress.distill.objective import Distillation
 from compress.distill.projections import go_on, keep
 from compress.distill.source import Keep, Taught, decided, source_of
@@ -48,7 +49,16 @@ from compress.settings import at_least, between, positive
 from compress.student.base import Student
 from compress.student.layer_map import layer_map_faults, layer_pairs
 from compress.tasks.base import Task
-from compress.train import Supervised, Training, encoder_faults, fit, parameter_faults, planned, same_randomness
+from compress.train import (
+    Supervised,
+    Training,
+    encoder_faults,
+    fit,
+    parameter_faults,
+    planned,
+    same_randomness,
+    whole_batch,
+)
 
 CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
 TRAINED = Kind("distill", revision=2)
@@ -111,6 +121,8 @@ class Distill(Training):
                 rule = f"needs classes, but the labels are {known.task.predicts}"
                 remedy = "Use margin_mse, pairwise or mse instead." if known.task.grouped else "Use mse instead."
                 yield Fault(f"losses.{name}", None, rule, remedy)
+            if loss.mean_over is None:
+                yield from whole_batch(self, comparing_rows(name))
             if loss.compares_rows and known.task is not None:
                 yield from _without_groups(name, known.task, known.data)
             if loss.needs_vectors and known.task is not None and not known.task.apart:

@@ -105,6 +105,9 @@ class FromDisk:
             values.setdefault(part.quantity, {})[part.layer] = padded
         return Outputs(mask, values)
 
+    def row_weights(self, batch: Mapping[str, torch.Tensor]) -> None:
+        """Return None: a teacher with weights answers every row."""
+
     def _padded(self, part: Kept, rows: Array) -> Array:
         lengths, starts, flat = self.lengths[rows], self.starts[part.name], self.maps[part.name]
         padded = np.zeros((len(rows), *part.shape(int(lengths.max()))), dtype=np.float32)
@@ -133,6 +136,9 @@ class FromModel:
         with torch.autocast(batch["attention_mask"].device.type, enabled=False):
             return observe(self.teacher, batch, *self.wanted)
 
+    def row_weights(self, batch: Mapping[str, torch.Tensor]) -> None:
+        """Return None: a teacher with weights answers every row."""
+
 
 class FromLogits:
     """The answers of a teacher without weights, (rows, outputs), and how much each counts, by the number of the row."""
@@ -144,8 +150,13 @@ class FromLogits:
         """Return the teacher's logits for the rows of a batch."""
         rows, mask = batch["rows"].cpu().numpy(), batch["attention_mask"]
         logits = torch.from_numpy(self.logits[rows]).to(mask.device)
-        weights = None if self.weights is None else torch.from_numpy(self.weights[rows]).to(mask.device)
-        return Outputs(mask=mask, values={LOGITS: {0: logits}}, weights=weights)
+        return Outputs(mask=mask, values={LOGITS: {0: logits}}, weights=self.row_weights(batch))
+
+    def row_weights(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """Return how much the answer to each row counts (batch,)."""
+        if self.weights is None:
+            return None
+        return torch.from_numpy(self.weights[batch["rows"].cpu().numpy()]).to(batch["attention_mask"].device)
 
 
 def on_disk(workshop: Workshop, teacher: Model, model: PreTrainedModel, tokens: Tokens, wanted: Wanted) -> FromDisk:

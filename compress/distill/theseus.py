@@ -25,7 +25,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import between
 from compress.tasks.base import Task
-from compress.train import Objective, Training, fit, freeze_faults, planned
+from compress.train import Objective, Training, Whole, fit, freeze_faults, planned
 
 
 @dataclass(kw_only=True)
@@ -141,15 +141,32 @@ class Replacement(Objective):
         """The student."""
         return self.student
 
-    def forward(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def indivisible(self) -> str:
+        """Empty: the parts of a batch share what was drawn."""
+        return ""
+
+    def draw(self, progress: float) -> Tensor:
+        """Return which of the student's layers work (layers,)."""
+        layers = family_of(self.student.config).layers(self.student)
+        return torch.rand(len(layers)) < self.settings.rate_at(progress)
+
+    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
+        """Return the number of labels."""
+        return {"hard": self.task.labels_in(batch["labels"])}
+
+    def forward(
+        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss on labels of a mixture of both."""
         layers = family_of(self.student.config).layers(self.student)
-        replaced = torch.rand(len(layers)) < self.settings.rate_at(progress)
-        loss = self.task.mean_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
+        replaced = self.draw(progress) if whole is None else whole.drawn
+        share = 1.0 if whole is None else whole.share("hard", self.sizes(batch, progress)["hard"])
+        loss = share * self.task.mean_loss(self.mixed(batch, replaced.tolist()), batch["labels"])
         for layer, drawn in zip(layers, replaced, strict=True):
             if not drawn:  # nothing at all may have been drawn; the loss has a gradient then too
                 loss = loss + 0 * torch.stack([p.sum() for p in layer.parameters()]).sum()
-        return loss, {"hard": loss, "replaced": replaced.float().mean()}
+        return loss, {"hard": loss, "replaced": share * replaced.float().mean()}
 
     def mixed(self, batch: Mapping[str, Tensor], replaced: list[bool]) -> Tensor:
         """Return the logits (batch, outputs) of the teacher with these of its runs replaced."""

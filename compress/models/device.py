@@ -6,5 +6,5 @@ import torch
 
 
 def device() -> torch.device:
-    """Return the device that training and prediction use: the first GPU, else the CPU."""
+    """Return the device that training and prediction use: the process's GPU, the first by default, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -169,6 +169,29 @@ def mask(module: nn.Module, pattern: Pattern, *, learned: bool = False) -> Maske
     return masked
 
 
+def remade(module: nn.Module) -> tuple[Any, ...] | None:
+    """Return what pickle makes a masked module of, which it does not know how to by itself; None for other modules."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    (plain,) = type(module).__bases__
+    return _unfilled, (plain,), module.__dict__.copy(), None, None, _mask_again
+
+
+def _unfilled(kind: type[nn.Module]) -> nn.Module:
+    return kind.__new__(kind)
+
+
+def _mask_again(module: nn.Module, state: dict[str, Any]) -> None:
+    """Make a module of a masked one's attributes read its weight through the mask."""
+    module.__dict__.update(state)
+    masks = module._modules.pop("parametrizations")
+    assert isinstance(masks, nn.ModuleDict)
+    below = masks["weight"]
+    assert isinstance(below, parametrize.ParametrizationList)
+    module.register_parameter("weight", below.get_parameter("original"))
+    parametrize.register_parametrization(module, "weight", below[0], unsafe=True)
+
+
 def own_weight(module: nn.Module) -> Tensor:
     """Return the weight below a mask, as it is trained."""
     masked = parametrize.is_parametrized(module, "weight")

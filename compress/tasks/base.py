@@ -376,6 +376,10 @@ class Task(ABC):
         """Return the mean loss as transformers' own head sums it up; all rows have labels."""
         return self.mean_loss(logits, labels)
 
+    def labels_in(self, labels: Tensor) -> int:
+        """Return how many things `mean_loss` of rows with these labels is a mean over."""
+        return int(self.labelled(labels).sum())
+
     @abstractmethod
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return how far a model's answers lie from ``others``, mean over answers: 0 where they are the same.
@@ -383,6 +387,10 @@ class Task(ABC):
         ``mask`` (batch, tokens) is nonzero on real tokens, of a task `by_token` on those that are read;
         ``temperature`` softens both sides where `distributes`.
         """
+
+    def answers_in(self, mask: Tensor) -> int:
+        """Return how many answers `distance` of a batch with this mask is a mean over."""
+        return len(mask)
 
     def margins(self, logits: Tensor, labels: Tensor, *, differing: bool) -> Tensor:
         """Return how much higher a row scores than another of its group, (pairs,), each pair once.

@@ -215,6 +215,10 @@ class AnswerSpans(Task):
         """Return `span_soft_target_loss`: KL(others || logits) in nats over the positions of the context."""
         return span_soft_target_loss(logits, others, mask, temperature)
 
+    def answers_in(self, mask: Tensor) -> int:
+        """Return the number of rows of which something is read."""
+        return int(mask.bool().any(-1).sum())
+
     # answers
 
     def tuned(self, answers: Callable[[], Array], labels: Array) -> dict[str, Any]:

@@ -248,9 +248,17 @@ class Tags(Task):
         known = labels != UNLABELLED
         return functional.cross_entropy(logits[known], labels[known], reduction="sum") / known.sum().clamp(min=1)
 
+    def labels_in(self, labels: Tensor) -> int:
+        """Return the number of words with a tag."""
+        return int((labels != UNLABELLED).sum())
+
     def distance(self, logits: Tensor, others: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """Return `token_soft_target_loss`: KL(others || logits) in nats of each word (arXiv:1909.00100)."""
         return token_soft_target_loss(logits, others, mask, temperature)
+
+    def answers_in(self, mask: Tensor) -> int:
+        """Return the number of words."""
+        return int(mask.bool().sum())
 
     # answers
 

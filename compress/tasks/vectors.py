@@ -202,6 +202,10 @@ class SentenceVectors(Scored):
         pairs = pairs_of(labels)
         return self._errors(logits, pairs).sum() / max(len(pairs.first), 1)
 
+    def labels_in(self, labels: Tensor) -> int:
+        """Return the number of pairs."""
+        return len(pairs_of(labels).first)
+
     def _errors(self, logits: Tensor, pairs: Pairs[Tensor]) -> Tensor:
         low = self.low if self.low < self.high else min(self.low, 0.0)  # documents that are all relevant
         span = (self.high - low) or 1.0

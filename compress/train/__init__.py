@@ -1,11 +1,19 @@
 """Training: one engine for teachers, distillation and recovery; with its settings, row orders and objectives."""
 
 from compress.train.engine import fit
-from compress.train.objective import Objective, Supervised, TrainingRows
+from compress.train.objective import Objective, Supervised, TrainingRows, Whole
 from compress.train.order import LengthGrouped, Order, grouped_by_length
 from compress.train.planned import planned
 from compress.train.randomness import same_randomness
-from compress.train.settings import Decay, Precision, Training, encoder_faults, freeze_faults, parameter_faults
+from compress.train.settings import (
+    Decay,
+    Precision,
+    Training,
+    encoder_faults,
+    freeze_faults,
+    parameter_faults,
+    whole_batch,
+)
 from compress.train.summary import summary
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "Supervised",
     "Training",
     "TrainingRows",
+    "Whole",
     "encoder_faults",
     "fit",
     "freeze_faults",
@@ -25,4 +34,5 @@ __all__ = [
     "planned",
     "same_randomness",
     "summary",
+    "whole_batch",
 ]  # fmt: skip

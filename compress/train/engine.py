@@ -12,27 +12,28 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from compress.errors import CompressError, DivergedError
+from compress.errors import CompressError
 from compress.families.registry import layers_below_top
 from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
 from compress.models.tokens import Tokens
+from compress.progress import say
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
+from compress.train.helpers import helped
 from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training
+from compress.train.trainer import ObjectiveTrainer
 
+MIXED = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 CURVE_POINTS = 40  # points of a training curve
 
 
@@ -69,28 +70,32 @@ def fit(
         tokens = tokens.whole
     order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
     steps = settings.steps(len(order), least_steps)
-    arguments = TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
-        max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.decay.value,
-        lr_scheduler_kwargs={"power": 2.0, "lr_end": 0.0} if settings.decay is Decay.quadratic else {},
-        warmup_steps=round(settings.warmup * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.gradient_clip,
-        bf16=settings.precision is Precision.bf16,
-        fp16=settings.precision is Precision.fp16,
-        eval_strategy="no",
-        save_strategy="no",  # our callback saves by time
-        save_total_limit=2,
-        logging_steps=max(1, steps // CURVE_POINTS),
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        seed=seed,
-    )
+    with quiet():
+        arguments = TrainingArguments(
+            output_dir=str(folder / CHECKPOINTS),
+            max_steps=steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.decay.value,
+            lr_scheduler_kwargs={"power": 2.0, "lr_end": 0.0} if settings.decay is Decay.quadratic else {},
+            warmup_steps=round(settings.warmup * steps),
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.gradient_clip,
+            bf16=settings.precision is Precision.bf16,
+            fp16=settings.precision is Precision.fp16,
+            eval_strategy="no",
+            save_strategy="no",  # our callback saves by time
+            save_total_limit=2,
+            logging_steps=max(1, steps // CURVE_POINTS),
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            seed=seed,
+        )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # of several GPUs, each is for a process of its own
+    if settings.micro_batch is not None and (reason := objective.indivisible):
+        say(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = resumable(folder)
     with (
@@ -99,15 +104,17 @@ def fit(
         quiet(),
         warnings.catch_warnings(),
         _frozen(objective.trained, settings.freeze),
+        helped(objective, tokens, folder, title, seed, MIXED.get(settings.precision)) as helpers,
     ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer = ObjectiveTrainer(
+            tokens,
+            title,
+            settings.micro_batch,
             model=objective,
             args=arguments,
-            train_dataset=tokens,
-            data_collator=tokens.batch,
         )
-        trainer.order = order
+        trainer.order, trainer.helpers = order, helpers
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         trainer.undecayed = frozenset(map(id, undecayed))
         keeper = Keeper(
@@ -134,62 +141,6 @@ def _shares(model: PreTrainedModel, layer_decay: float, shares: Mapping[Tensor, 
         parameter: layer_decay ** layers_below_top(name, model.config) for name, parameter in model.named_parameters()
     }
     return {parameter: share * shares.get(parameter, 1.0) for parameter, share in decayed.items()}
-
-
-class ObjectiveTrainer(Trainer):
-    """The Trainer with our batch order, learning rates per parameter, and the parts of the loss in its log."""
-
-    order: Order
-    shares: Mapping[Tensor, float]
-    undecayed: frozenset[int]
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.parts: dict[str, list[float]] = {}
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
-
-    def get_decay_parameter_names(self, model: Any, *arguments: Any, **settings: Any) -> list[str]:
-        """Return the Trainer's own choice without the parameters that have no weight decay."""
-        names: list[str] = super().get_decay_parameter_names(model, *arguments, **settings)
-        free = {name for name, parameter in model.named_parameters() if id(parameter) in self.undecayed}
-        return [name for name in names if name not in free]
-
-    def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
-        """Make the Trainer's own optimizer; groups are split where parameters have a share of the rate."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
-        if not self.shares:
-            return optimizer
-        groups = []
-        for group in optimizer.param_groups:
-            share_of = {id(parameter): self.shares.get(parameter, 1.0) for parameter in group["params"]}
-            for share in sorted(set(share_of.values()), reverse=True):
-                own = [parameter for parameter in group["params"] if share_of[id(parameter)] == share]
-                groups.append({**group, "params": own, "lr": group["lr"] * share, "initial_lr": group["lr"] * share})
-        optimizer.param_groups.clear()
-        for group in groups:
-            optimizer.add_param_group(group)
-        return optimizer
-
-    def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
-        """Return the objective's loss and keep its parts for the log; raises DivergedError when it is not finite."""
-        loss, parts = model(inputs, self.state.global_step / self.state.max_steps)
-        for name, part in parts.items():
-            self.parts.setdefault(name, []).append(float(part.detach()))
-        assert isinstance(loss, Tensor)
-        if not bool(torch.isfinite(loss)):
-            raise DivergedError(
-                f"Training diverged: the loss is {loss.item()} at step {self.state.global_step}. "
-                "Lower the stage's learning_rate, or its gradient_clip."
-            )
-        return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Also log the means of the loss's parts since the last entry."""
-        logs |= {name: float(np.mean(values)) for name, values in self.parts.items()}
-        self.parts.clear()
-        super().log(logs, start_time)
 
 
 def _stock_callbacks(trainer: Trainer) -> list[TrainerCallback]:

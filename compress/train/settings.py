@@ -41,7 +41,8 @@ class Training(Stage):
     """Settings of a stage that trains."""
 
     epochs: float = 3.0  # passes over the rows
-    batch_size: int = 32  # rows per step
+    batch_size: int = 32  # rows per step, over all processes
+    micro_batch: int | None = None  # rows at a time; default: all of a step, and half as many when memory runs out
     learning_rate: float = 5e-5  # AdamW's peak learning rate
     decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
     warmup: float = 0.1  # share of steps with a rising learning rate
@@ -59,6 +60,7 @@ class Training(Stage):
         """Check ranges."""
         yield from positive(self, "epochs")
         yield from at_least(self, "batch_size", 1)
+        yield from at_least(self, "micro_batch", 1)
         yield from positive(self, "learning_rate")
         yield from between(self, "warmup", 0, 1)
         yield from at_least(self, "weight_decay", 0)
@@ -74,8 +76,16 @@ class Training(Stage):
         return max(1, least, round(self.epochs * -(-drawn // self.batch_size)))
 
     def made_with(self) -> Any:
-        """Leave out what does not change the result."""
-        return {name: value for name, value in super().made_with().items() if name != "checkpoint_seconds"}
+        """Leave out what does not change the result, or only the order of sums and what dropout draws."""
+        left_out = ("checkpoint_seconds", "micro_batch")
+        return {name: value for name, value in super().made_with().items() if name not in left_out}
+
+
+def whole_batch(training: Training, reason: str) -> Iterator[Fault]:
+    """Yield ``micro_batch`` where it would divide a batch that must stay whole for a reason, given as a clause."""
+    if training.micro_batch is not None and training.micro_batch < training.batch_size:
+        rule = f"cannot divide batches of {training.batch_size}: {reason}"
+        yield Fault("micro_batch", training.micro_batch, rule, "Leave it out; lower batch_size if memory runs out.")
 
 
 def parameter_faults(training: Training, config: Any) -> Iterator[Fault]:

@@ -36,7 +36,7 @@ from compress.run.rehearsal import costs
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
 from compress.teachers.model import Teacher
-from compress.train.engine import ObjectiveTrainer
+from compress.train.trainer import ObjectiveTrainer
 from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import QUICK, recipe
 

@@ -15,6 +15,7 @@ from compress.distill.losses.embeddings import Embeddings
 from compress.distill.losses.hard import HardLabels
 from compress.distill.losses.hidden import HiddenStates, hidden_state_loss
 from compress.distill.losses.margin_mse import MarginMSE, margin_mse_loss
+from compress.distill.losses.mean_over import Given, MeanOver
 from compress.distill.losses.minilm import MiniLM
 from compress.distill.losses.mse import LogitsMSE, logits_mse_loss
 from compress.distill.losses.pairwise import PairwiseSoftTargets, pairwise_soft_target_loss
@@ -33,11 +34,13 @@ __all__ = [
     "Comparison",
     "Cosine",
     "Embeddings",
+    "Given",
     "HardLabels",
     "HiddenStates",
     "LogitsMSE",
     "Loss",
     "MarginMSE",
+    "MeanOver",
     "MiniLM",
     "Pairs",
     "PairwiseSoftTargets",

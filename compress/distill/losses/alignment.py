@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.tensors import alike
 
 
@@ -38,6 +39,7 @@ class Alignment(Loss):
 
     measure: Measure = Measure.squared  # squared distance, or cosine
 
+    mean_over = MeanOver.answers
     needs_vectors = True
 
     def __call__(self, comparison: Comparison) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import real_pairs, total
 from compress.models.quantities import SCORES
 from compress.tensors import alike
@@ -31,6 +32,7 @@ class AttentionScores(Loss):
 
     weight: float = 0.1  # its factor in the sum; at 1, as in TinyBERT's own stage, it drowns other losses
 
+    mean_over = MeanOver.token_pairs
     quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:

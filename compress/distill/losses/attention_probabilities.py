@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compress.distill.losses.attention import attention_loss
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import total
 from compress.models.quantities import SCORES
 
@@ -18,6 +19,7 @@ from compress.models.quantities import SCORES
 class AttentionProbabilities(Loss):
     """Squared error of attention probabilities, summed over layers."""
 
+    mean_over = MeanOver.token_pairs
     quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import divergence, total
 from compress.models.quantities import SCORES
 
@@ -25,6 +26,7 @@ def minilm_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Ten
 class AttentionTransfer(Loss):
     """KL of attention distributions, summed over mapped layers (MobileBERT, arXiv:2004.02984, eq. 3)."""
 
+    mean_over = MeanOver.tokens
     quantities = (SCORES,)
 
     def __call__(self, comparison: Comparison) -> Tensor:

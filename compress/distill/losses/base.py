@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
@@ -90,6 +91,8 @@ class Loss(Settings):
 
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     """What it reads beside the logits, at the layers that `pairs` names."""
+    mean_over: ClassVar[MeanOver | None] = None
+    """What it is a mean over; None: of a batch as a whole, whose rows it compares, so that none can be divided."""
     part_by_part: ClassVar[bool] = True
     """Whether heads are compared each with the same one; else any number with any other."""
     softens: ClassVar[bool] = False

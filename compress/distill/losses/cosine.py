@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
 from compress.tensors import alike
@@ -30,6 +31,7 @@ class Cosine(Loss):
 
     mapped: bool = False  # compare all mapped layers, by their mean, instead of the last alone
 
+    mean_over = MeanOver.tokens
     quantities = (HIDDEN,)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
 from compress.distill.losses.hidden import hidden_state_loss
+from compress.distill.losses.mean_over import MeanOver
 from compress.models.quantities import HIDDEN
 
 
@@ -16,6 +17,7 @@ from compress.models.quantities import HIDDEN
 class Embeddings(Loss):
     """Squared error of the embedding layer's output (TinyBERT, arXiv:1909.10351)."""
 
+    mean_over = MeanOver.tokens
     quantities = (HIDDEN,)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 
 
 @register("hard")
@@ -14,6 +15,7 @@ from compress.distill.losses.base import Comparison, Loss, register
 class HardLabels(Loss):
     """Labels: cross-entropy, or squared error for scores."""
 
+    mean_over = MeanOver.labels
     needs_teacher = False
 
     def __call__(self, comparison: Comparison) -> Tensor:

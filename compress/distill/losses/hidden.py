@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import total
 from compress.models.quantities import HIDDEN
 from compress.tensors import alike
@@ -27,6 +28,7 @@ def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 class HiddenStates(Loss):
     """Squared error of mapped layers' hidden states, summed over layers (TinyBERT, arXiv:1909.10351)."""
 
+    mean_over = MeanOver.tokens
     quantities = (HIDDEN,)
 
     def __call__(self, comparison: Comparison) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 
 
 def margin_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -26,6 +27,7 @@ class MarginMSE(Loss):
     Pairs of rows of a group whose relevances differ; of unlabelled rows all pairs.
     """
 
+    mean_over = MeanOver.differing_margins
     compares_rows = True
 
     def __call__(self, comparison: Comparison) -> Tensor:

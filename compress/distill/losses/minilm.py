@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compress.distill.losses.attention_transfer import minilm_attention_loss
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.relations import relation_loss
 from compress.models.quantities import SCORES, VALUES
 
@@ -17,6 +18,7 @@ from compress.models.quantities import SCORES, VALUES
 class MiniLM(Loss):
     """Attention distributions and value relations of the last layer (MiniLM, arXiv:2002.10957)."""
 
+    mean_over = MeanOver.tokens
     quantities = (SCORES, VALUES)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.tensors import alike
 
 
@@ -20,6 +21,8 @@ def logits_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
 @dataclass(kw_only=True)
 class LogitsMSE(Loss):
     """Squared error of the logits (Ba & Caruana, arXiv:1312.6184)."""
+
+    mean_over = MeanOver.answers
 
     def __call__(self, comparison: Comparison) -> Tensor:
         """Return `logits_mse_loss`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.settings import positive
@@ -34,6 +35,7 @@ class PairwiseSoftTargets(Loss):
 
     temperature: float = 1.0  # T, dividing both sides' margins
 
+    mean_over = MeanOver.margins
     compares_rows = True
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:

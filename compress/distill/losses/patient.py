@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.models.quantities import HIDDEN
 from compress.tensors import alike
 
@@ -27,6 +28,7 @@ def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class Patient(Loss):
     """[CLS] states of mapped layers but the student's last, normalised (BERT-PKD, arXiv:1908.09355)."""
 
+    mean_over = MeanOver.rows
     quantities = (HIDDEN,)
 
     def pairs(self, layers: Pairs, last: tuple[int, int]) -> Pairs:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, Pairs, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import divergence, total
 from compress.errors import Fault
 from compress.families.forms.uneven import head_size, kept_heads
@@ -69,6 +70,7 @@ class Relations(Loss):
     teacher_layer: int | None = None  # compared with the student's last; default: the last
     relation_heads: int | None = None  # must divide both widths; default: 48, of wide teachers 64, or what is nearest
 
+    mean_over = MeanOver.tokens
     quantities = RELATIONS
     part_by_part = False
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.distill.losses.base import Comparison, Loss, register
+from compress.distill.losses.mean_over import MeanOver
 from compress.distill.schedules import Schedule, schedule_faults, value_at
 from compress.errors import Fault
 from compress.known import NOTHING, Known
@@ -24,6 +25,7 @@ class SoftTargets(Loss):
     temperature_end: float | None = None  # T at the end of training, with a schedule
     temperature_schedule: Schedule = Schedule.constant  # constant, linear or step
 
+    mean_over = MeanOver.soft_answers
     softens = True
     needs_classes = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -33,6 +34,13 @@ class Quantity(ABC):
     """Whether it is (batch, tokens, width), so that the pieces of a word have a mean, where tokenizers differ."""
     outlives_skipping: ClassVar[bool] = False
     """Whether a layer that LayerDrop skips has it all the same."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Return its name in its module, where it has one: what unpickles it finds the same quantity, not another."""
+        for name, value in vars(sys.modules[type(self).__module__]).items():
+            if value is self:
+                return name
+        return super().__reduce__()
 
     @abstractmethod
     def capture(self, model: PreTrainedModel, layers: Iterator[int]) -> AbstractContextManager[Captured]:
