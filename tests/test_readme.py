@@ -155,6 +155,8 @@ def checked(words: list[str]) -> list[str]:
         if words == ["run"] or "-m" in words:
             words += ["data=files", "data.train=my/train.tsv", "teacher.model=my/teacher"]
         words.append("--cfg")
+    if words[0] == "plan":
+        words += ["data=files", "data.train=my/train.tsv", "teacher.model=my/teacher"]
     return words
 
 

@@ -17,7 +17,7 @@ from compress.distill.sparsify import Masks
 from compress.families.forms.fake_quantization import ranges
 from compress.families.registry import layer_count
 from compress.families.skipping import observe_without
-from compress.models.outputs import Outputs
+from compress.models.outputs import Outputs, words_in
 from compress.models.quantities import Quantity
 from compress.models.shared_words import AlignedWords
 from compress.tasks.base import Task
@@ -111,7 +111,10 @@ class Distillation(Objective):
     def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
         """Return the size of each loss."""
         weights = None if self.teacher is None else self.teacher.row_weights(batch)
-        given = Given(batch["attention_mask"], batch.get("answering"), batch.get("labels"), weights, self.task)
+        mask = batch["attention_mask"]
+        if self.words is not None:
+            mask = words_in(self.words.student.batch(batch["rows"].cpu().numpy()).to(mask.device))
+        given = Given(mask, batch.get("answering"), batch.get("labels"), weights, self.task)
         return {name: given.count(loss.mean_over) for name, loss in self.losses.items() if loss.mean_over is not None}
 
     def forward(

@@ -41,13 +41,18 @@ class Outputs:
             quantity: {layer: pooled(own, numbers, words) if quantity.pools else own for layer, own in layers.items()}
             for quantity, layers in self.values.items()
         }
-        mask = pooled(torch.ones_like(numbers, dtype=torch.float32)[..., None], numbers, words)[..., 0]
-        return replace(self, mask=mask.long(), values=values)
+        return replace(self, mask=words_in(numbers), values=values)
 
     @property
     def logits(self) -> Tensor:
         """The answers, (batch, outputs)."""
         return self.values[LOGITS][0]
+
+
+def words_in(numbers: Tensor) -> Tensor:
+    """Return (batch, words), 1 where a row has a word, of the words (batch, tokens) of its tokens."""
+    ones = torch.ones_like(numbers, dtype=torch.float32)[..., None]
+    return pooled(ones, numbers, int(numbers.max()) + 1)[..., 0].long()
 
 
 def observe(

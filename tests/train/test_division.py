@@ -26,6 +26,7 @@ from compress.families.forms.fake_quantization import FakeQuantization
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.known import Known
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
+from compress.models.shared_words import AlignedWords, WordNumbers
 from compress.student.bert import Bert
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
@@ -104,16 +105,26 @@ def ranked() -> dict[str, Tensor]:
 QUERIES = [[0], [1, 2], [3, 4]]
 
 
-def distillation(loss: Loss, task: Task | None = None, source: Any = None) -> Distillation:
+def distillation(
+    loss: Loss, task: Task | None = None, source: Any = None, words: AlignedWords | None = None
+) -> Distillation:
     teacher = tiny_model(seed=3).double()
     student = Bert(layers=2, hidden_size=8, heads=4, layer_map=[2, 4]).build(tiny_model(**CALM))
     source = source or FromModel(teacher, {quantity: ALL[quantity] for quantity in loss.quantities})
-    return Distillation(student, {"x": loss}, source, teacher.config, PAIRS, task=task)
+    return Distillation(student, {"x": loss}, source, teacher.config, PAIRS, task=task, words=words)
 
 
 @pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.mean_over and loss.quantities])
 def test_losses_inside_the_models_have_the_gradients_of_the_whole_batch(name: str, tmp_path: Path) -> None:
     check(distillation(LOSSES[name]()), Sliced(numbered(4)), tmp_path)
+
+
+def test_losses_by_words_too_of_which_there_are_fewer_than_tokens(tmp_path: Path) -> None:
+    batch = numbered(4)
+    lengths = batch["attention_mask"].sum(-1).tolist()
+    words = [np.arange(length) // (row + 1) for row, length in enumerate(lengths)]
+    numbers = WordNumbers(np.concatenate(words), np.cumsum([0, *lengths]))
+    check(distillation(LOSSES["hidden"](), words=AlignedWords(numbers, numbers)), Sliced(batch), tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap
