@@ -32,15 +32,15 @@ def refused_or_done(action: Callable[[], Any], folder: Path) -> None:
     """Assert that ``action`` works or raises CompressError, soon, and writes nothing into ``folder``."""
     before = sorted(folder.rglob("*"))
     start = time.monotonic()
-    said, code = "done", 0
+    found, code = "done", 0
     try:
         action()
     except CompressError as error:
-        said = str(error)
+        found = str(error)
     except SystemExit as error:
         code = error.code
-    assert said.strip()
-    assert "Traceback" not in said
+    assert found.strip()
+    assert "Traceback" not in found
     assert code in (0, 2)
     assert time.monotonic() - start < SECONDS
     assert sorted(folder.rglob("*")) == before

@@ -200,7 +200,7 @@ def test_no_class_name_has_two_meanings() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
-BESIDE = sorted(path for name in ("benchmarks", "examples") for path in (PACKAGE.parent / name).rglob("*.py"))
+BESIDE = sorted(path for name in ("benchmarks", "examples", "tests") for path in (PACKAGE.parent / name).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=lambda path: str(path.relative_to(PACKAGE.parent)))
@@ -211,7 +211,7 @@ def test_names_say_what_they_name(path: Path) -> None:
         for name, is_bound in (
             (getattr(node, "id", None), isinstance(getattr(node, "ctx", None), ast.Store)),
             (getattr(node, "arg", None), isinstance(node, ast.arg)),
-            (getattr(node, "name", None), isinstance(node, ast.FunctionDef)),
+            (getattr(node, "name", None), isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)),
         )
         if is_bound and name in ("one", "said")
     ]

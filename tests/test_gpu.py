@@ -151,7 +151,7 @@ def test_a_run_measures_both_devices_and_executes_engines(files: dict[str, Path]
     assert runs["cuda", "eager fp32"]["speedup"] == 1
     for form in ON_A_GPU:
         assert "not_measured" not in runs["cuda", form.name]
-    engine = next(one for one in found["artifacts"] if one["runtime"] == "tensorrt")
+    engine = next(artifact for artifact in found["artifacts"] if artifact["runtime"] == "tensorrt")
     if "not_measured" not in engine:
         assert engine["agreement"] > 0.95
         assert {timing["device"] for timing in engine["latency"]} == {"cuda"}

@@ -53,9 +53,9 @@ def kill_at(at: int, number: int) -> Callable[[int], None]:
     return lambda step: os.kill(os.getpid(), number) if step == at else None
 
 
-def assert_same(one: Any, other: Any) -> None:
-    assert one[1] == other[1]
-    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+def assert_same(first: Any, second: Any) -> None:
+    assert first[1] == second[1]
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,14 @@ def test_other_endings_resume_exactly_too(settings: dict[str, Any], at: int, tmp
 
 def test_training_that_stopped_early_is_not_trained_on_after_an_interruption(tmp_path: Path) -> None:
     def run(folder: Path, number: int | None) -> tuple[int, dict[str, torch.Tensor]]:
-        model, said = tiny_model(), iter([0.5, 0.4, 0.9])
+        model, found = tiny_model(), iter([0.5, 0.4, 0.9])
         calls = []
 
         def validate() -> dict[str, float]:
             calls.append(1)
             if number is not None and len(calls) == 2:
                 os.kill(os.getpid(), number)
-            return {"accuracy": next(said)}
+            return {"accuracy": next(found)}
 
         settings = Training(epochs=3, batch_size=16, learning_rate=3e-3, early_stopping=1)
         fit(Supervised(model), tokens(), settings, seed=3, folder=folder, title="test", validate=validate)
@@ -219,16 +219,16 @@ def test_a_run_stopped_by_either_signal_ends_as_one_that_was_left_alone(tmp_path
                 time.sleep(0.02)
             time.sleep(1)
             process.send_signal(number)
-        said = process.communicate(timeout=120)[1]
-        return process.returncode, said
+        printed = process.communicate(timeout=120)[1]
+        return process.returncode, printed
 
     assert run("whole")[0] == 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         name = f"stopped-{code}"
-        returned, said = run(name, number)
+        returned, found = run(name, number)
         assert returned == code
-        assert said.splitlines()[-1].endswith("Stopped. Run the same command again; it resumes.")
-        assert "Traceback" not in said
+        assert found.splitlines()[-1].endswith("Stopped. Run the same command again; it resumes.")
+        assert "Traceback" not in found
         assert len(list((tmp_path / f"{name}-cache").rglob("whole"))) == 1
         assert run(name)[0] == 0
         files = [tmp_path / run_ / "student" / "model.safetensors" for run_ in ("whole", name)]

@@ -39,9 +39,9 @@ def test_every_command_that_works_is_refused_in_a_line(argv, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(argv) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("WORLD_SIZE = 2: must be 1 or unset, because this runs in one process. Start several")
-    assert (said.err.count("\n"), said.out) == (1, "")
+    printed = capsys.readouterr()
+    assert printed.err.startswith("WORLD_SIZE = 2: must be 1 or unset, because this runs in one process. Start several")
+    assert (printed.err.count("\n"), printed.out) == (1, "")
     assert not list(tmp_path.iterdir())
 
 

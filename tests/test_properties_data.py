@@ -60,7 +60,7 @@ def tables(draw: st.DrawFn) -> tuple[str, bytes]:
     suffix = draw(st.sampled_from([".tsv", ".csv", ".jsonl"]))
     if suffix == ".jsonl":
         objects = draw(st.lists(st.dictionaries(KEYS, SCALARS, max_size=4), max_size=12))
-        return suffix, "\n".join(json.dumps(one) for one in objects).encode()
+        return suffix, "\n".join(json.dumps(entry) for entry in objects).encode()
     sign = draw(st.sampled_from(["\t", ",", ";"]))
     header = draw(st.one_of(st.just([]), st.lists(KEYS, min_size=1, max_size=4)))
     rows = draw(st.lists(st.tuples(LABELS, TEXTS) | st.tuples(LABELS, TEXTS, TEXTS), max_size=30))

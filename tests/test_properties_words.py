@@ -25,7 +25,7 @@ from compress.run.recipe_yaml import to_yaml
 from compress.settings import all_faults
 from tests.properties import FEW, MANY, NASTY_TEXTS, NUMBERS, TEXTS, refused_or_done
 
-SETTINGS = [one.path for one in describe(Recipe)]
+SETTINGS = [field.path for field in describe(Recipe)]
 OPTIONS = [f"{group.replace('/', '.')}.{option}" for group in GROUPS for option in GROUPS[group]]
 HYDRAS = ["hydra", "hydra/launcher", "hydra.launcher.x", "+hydra.callbacks.x", "hydra.sweeper.max_batch_size"]
 SPECIALS = ["_target_", "_partial_", "_args_", "<<", "defaults", "hydra", "recipe", "a.b", "override /prune"]
@@ -51,9 +51,9 @@ def bracketed(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         lists.map(lambda some: f"[{','.join(some)}]"),
         lists.map(",".join),
-        lists.map(lambda some: "{" + ",".join(f"k{n}: {one}" for n, one in enumerate(some)) + "}"),
+        lists.map(lambda some: "{" + ",".join(f"k{n}: {item}" for n, item in enumerate(some)) + "}"),
         lists.map(lambda some: f"choice({','.join(some)})"),
-        inner.map(lambda one: f"'{one}'"),
+        inner.map(lambda value: f"'{value}'"),
     )
 
 
@@ -84,7 +84,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(known_or(st.sampled_from(SPECIALS)), inner, max_size=4),
-        st.lists(inner, min_size=1, max_size=1).map(lambda one: [one[0], one[0]]),  # an alias, where it is a list
+        st.lists(inner, min_size=1, max_size=1).map(lambda value: [value[0], value[0]]),  # an alias, where it is a list
     ),
     max_leaves=12,
 )

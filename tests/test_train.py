@@ -118,12 +118,12 @@ def test_training_learns_and_leaves_random_state_and_mode_alone(tmp_path: Path) 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     model = tiny_model()
-    said = iter([0.5, 0.9, 0.7, 0.6, 0.95])
+    values = iter([0.5, 0.9, 0.7, 0.6, 0.95])
     at_best: list[dict[str, torch.Tensor]] = []
 
     def validate() -> dict[str, float]:
         at_best.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"accuracy": next(said)}
+        return {"accuracy": next(values)}
 
     settings = Training(epochs=5, batch_size=16, learning_rate=3e-3, early_stopping=2)
     curve = fit(Supervised(model), tokens(), settings, seed=3, folder=tmp_path, title="test", validate=validate)
@@ -135,12 +135,12 @@ def scripted(
     folder: Path, answers: list[dict[str, float]], *, rows: int = 48, **arguments: Any
 ) -> tuple[list[int], list[dict[str, float]], int]:
     """Train with what validation says given; return the steps of the validations, the curve and the steps kept."""
-    model, said = tiny_model(), iter(answers)
+    model, found = tiny_model(), iter(answers)
     weights: list[torch.Tensor] = []
 
     def validate() -> dict[str, float]:
         weights.append(model.classifier.bias.detach().clone())
-        return next(said)
+        return next(found)
 
     settings = arguments.pop("settings")
     curve = fit(
@@ -206,10 +206,10 @@ def test_a_validation_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None
         (3, True, [], "trained for 3 epochs, without validation"),
     ],
 )  # fmt: skip
-def test_a_curve_is_told_in_a_clause(most: float, best_kept: bool, values: list[float], said: str) -> None:
+def test_a_curve_is_told_in_a_clause(most: float, best_kept: bool, values: list[float], message: str) -> None:
     curve = [{"loss": 0.1, "step": 30.0, "epoch": 3.0}]
     curve += [{"step": 10.0 * n, "epoch": float(n), "validation_accuracy": v} for n, v in enumerate(values, 1)]
-    assert summary(curve, most, best_kept=best_kept) == said
+    assert summary(curve, most, best_kept=best_kept) == message
 
 
 def test_a_diverging_training_is_stopped_in_plain_words(tmp_path: Path) -> None:

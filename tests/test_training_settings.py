@@ -110,10 +110,10 @@ def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Pa
         ({"freeze": ["*"]}, "freeze", "leaves nothing to train"),
     ],
 )
-def test_patterns_that_make_no_sense_are_refused(settings: dict[str, list[str]], setting: str, said: str) -> None:
+def test_patterns_that_make_no_sense_are_refused(settings: dict[str, list[str]], setting: str, message: str) -> None:
     faults = list(parameter_faults(Training(**settings), tiny_model().config))  # type: ignore[arg-type]
     assert [fault.setting for fault in faults] == [setting]
-    assert said in str(faults[0])
+    assert message in str(faults[0])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5, float("nan")])
@@ -132,14 +132,14 @@ def test_generations_follow_each_other_and_the_teacher_stays_the_teacher(
         "quantize": {},
     }
     state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    names = [stage["name"] for stage in said["stages"]]
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    names = [stage["name"] for stage in facts["stages"]]
     assert names == ["teacher", "distill", "distill-2", "distill-3", "heads"]
     assert state.given_teacher == state.records[0].model
     folders = [record.model.folder for record in state.records[1:4]]
     first, second, third = (load_model(folder).state_dict() for folder in folders)
-    for one, next_one in ((first, second), (second, third)):
-        assert not torch.equal(one["classifier.weight"], next_one["classifier.weight"])
+    for item, next_one in ((first, second), (second, third)):
+        assert not torch.equal(item["classifier.weight"], next_one["classifier.weight"])
     assert list((tmp_path / "run" / "stages").glob("*-distill-3"))
 
 

@@ -54,14 +54,14 @@ def data(rows: int = 40, **changes: Any) -> Dataset:
 
 def test_copies_of_all_rows_are_written_and_read_back(tmp_path: Path) -> None:
     given = data()
-    said = produce(Numbered(given.train), given, 3, None, 7, tmp_path)
+    result = produce(Numbered(given.train), given, 3, None, 7, tmp_path)
     made = read(tmp_path / ROWS, pairs=False)
-    assert len(made) == said["counts"]["kept"] == 120 - said["counts"]["duplicates"]
-    assert said["counts"]["copies"] == said["counts"]["drawn"] == 120
+    assert len(made) == result["counts"]["kept"] == 120 - result["counts"]["duplicates"]
+    assert result["counts"]["copies"] == result["counts"]["drawn"] == 120
     assert {text.rpartition(" ")[0] for text in made.texts} == set(given.train.texts)
     assert made.labels is None
-    assert len(said["examples"]) == 20
-    for example in said["examples"]:
+    assert len(result["examples"]) == 20
+    for example in result["examples"]:
         assert example["augmented"][0] in made.texts
         assert example["augmented"][0].startswith(example["original"][0] + " ")
     assert not (tmp_path / NOTED).exists()
@@ -71,10 +71,10 @@ def test_duplicates_and_measured_rows_are_dropped_and_counted(tmp_path: Path) ->
     train = Split(("row", "row 1"), None, np.array([0, 1]))
     test = Split(("Row  2",), None, np.array([0]))
     given = data(train=train, test=test, unlabelled=Split(("ROW 3",)))
-    said = produce(Numbered(train, most=5), given, 200, None, 0, tmp_path)
+    made = produce(Numbered(train, most=5), given, 200, None, 0, tmp_path)
     kept = [folded(text) for text in read(tmp_path / ROWS, pairs=False).texts]
     assert sorted(kept) == ["row 0", "row 1 0", "row 1 1", "row 1 2", "row 1 3", "row 1 4", "row 4"]
-    counts = said["counts"]
+    counts = made["counts"]
     assert counts["measured"] > 0
     assert counts["kept"] + counts["duplicates"] + counts["measured"] == counts["copies"] == 400
 
@@ -83,21 +83,21 @@ def test_swapped_pairs_are_duplicates_and_pairs_stay_pairs(tmp_path: Path) -> No
     train = Split(("a", "b"), ("b", "a"), np.array([0, 1]))
     test = Split(("b 1",), ("a 1",), np.array([0]))
     given = data(train=train, validation=test, test=test)
-    said = produce(Numbered(train, most=3), given, 50, None, 0, tmp_path)
+    result = produce(Numbered(train, most=3), given, 50, None, 0, tmp_path)
     made = read(tmp_path / ROWS, pairs=True)
     assert made.pairs is not None
     assert {frozenset(pair) for pair in zip(made.texts, made.pairs, strict=True)} == {
         frozenset(("a 0", "b 0")), frozenset(("a 2", "b 2")),
     }  # fmt: skip
-    assert said["counts"]["measured"] > 0
+    assert result["counts"]["measured"] > 0
 
 
 def test_a_limit_keeps_so_many_rows_of_a_random_part_and_makes_no_others(tmp_path: Path) -> None:
     given = data(1000)
     maker = Numbered(given.train)
-    said = produce(maker, given, 4, 50, 3, tmp_path)
+    result = produce(maker, given, 4, 50, 3, tmp_path)
     made = read(tmp_path / ROWS, pairs=False)
-    assert len(made) == said["counts"]["kept"] == 50
+    assert len(made) == result["counts"]["kept"] == 50
     assert maker.asked < 20
     sources = {int(text.split()[1]) for text in made.texts}
     assert max(sources) > 500
@@ -196,7 +196,7 @@ def test_two_augmentations_add_up_and_do_not_repeat_each_other(tmp_path: Path) -
     once = substitute(state(tmp_path))
     both = Perturb(copies=2)(once)
     assert both.data.unlabelled is not None
-    assert len(both.data.unlabelled) == sum(one.counts["kept"] for one in both.augmentations)
+    assert len(both.data.unlabelled) == sum(entry.counts["kept"] for entry in both.augmentations)
     thrice = substitute(both)
     assert thrice.augmentations[-1].counts["kept"] == 0
     assert thrice.data.unlabelled == both.data.unlabelled

@@ -38,21 +38,21 @@ def test_a_run_is_trained_on_the_added_rows_and_reports_them(
     tmp_path: Path, files: dict[str, Path], teacher_folder: Path
 ) -> None:
     state = augmented(files, teacher_folder, tmp_path, benchmark=BASELINES).run().state
-    said = report(tmp_path)
-    added = [one["counts"]["kept"] for one in said["augmentation"]]
+    facts = report(tmp_path)
+    added = [record["counts"]["kept"] for record in facts["augmentation"]]
     assert min(added) >= 40
-    assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0,
+    assert facts["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0,
                                        "augmented": sum(added)}  # fmt: skip
     assert len(state.data.transfer) == 160 + sum(added)
-    assert [one["kind"] for one in said["augmentation"]] == ["Perturb", "Substitute"]
-    for one in said["augmentation"]:
-        assert len(one["examples"]) == 20
-    assert said["augmentation"][0]["settings"]["mask_rate"] == 0.1
-    assert said["augmentation"][1]["counts"]["by_synonyms"] > 0
+    assert [record["kind"] for record in facts["augmentation"]] == ["Perturb", "Substitute"]
+    for record in facts["augmentation"]:
+        assert len(record["examples"]) == 20
+    assert facts["augmentation"][0]["settings"]["mask_rate"] == 0.1
+    assert facts["augmentation"][1]["counts"]["by_synonyms"] > 0
     # distillation sees all rows, and its twin makes as many steps on the labelled ones
     steps = -(-len(state.data.transfer) // 16)
     distilled, labels_only = (
-        max(row["step"] for row in entry["curves"]) for entry in (said["stages"][1], said["baselines"][-1])
+        max(row["step"] for row in entry["curves"]) for entry in (facts["stages"][1], facts["baselines"][-1])
     )
     assert distilled == labels_only == steps
     (outputs,) = (path for path in (tmp_path / "cache").glob("teacher_outputs-*") if path.is_dir())
@@ -61,23 +61,23 @@ def test_a_run_is_trained_on_the_added_rows_and_reports_them(
     page = Page((tmp_path / "run" / "report.html").read_text())
     markdown = (tmp_path / "run" / "report.md").read_text()
     assert page.text.count("20 examples") == 2
-    for one in said["augmentation"]:
-        for example in one["examples"]:
+    for record in facts["augmentation"]:
+        for example in record["examples"]:
             assert " ".join(example["augmented"][0].split()) in page.text
-        assert f"## Augmentation: {one['kind']}" in markdown
-    copies = said["augmentation"][0]["counts"]["copies"]
+        assert f"## Augmentation: {record['kind']}" in markdown
+    copies = facts["augmentation"][0]["counts"]["copies"]
     assert f"{added[0]:,} rows of {copies:,} copies of training rows were added" in page.text
 
     before = made(tmp_path)
     augmented(files, teacher_folder, tmp_path, benchmark=BASELINES).run()
     assert made(tmp_path) == before
-    assert all(one["reused"] for one in report(tmp_path)["augmentation"])
+    assert all(record["reused"] for record in report(tmp_path)["augmentation"])
 
     augmented(files, teacher_folder, tmp_path, augment={}, output=str(tmp_path / "without" / "run")).run()
     without = report(tmp_path / "without")
     assert "augmentation" not in without
     assert "augmented" not in without["dataset"]["rows"]
-    assert without["dataset"]["fingerprint"] == said["dataset"]["fingerprint"]  # the given data are the same
+    assert without["dataset"]["fingerprint"] == facts["dataset"]["fingerprint"]  # the given data are the same
 
 
 def test_pairs_with_scores_are_augmented(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_pairs_with_scores_are_augmented(tmp_path: Path) -> None:
     state = augmented(files, save_tiny(tmp_path / "teacher"), tmp_path, distill=mse).run().state
     assert state.data.unlabelled is not None
     assert state.data.unlabelled.pairs is not None
-    assert len(state.data.unlabelled.pairs) == sum(one.counts["kept"] for one in state.augmentations) > 60
+    assert len(state.data.unlabelled.pairs) == sum(entry.counts["kept"] for entry in state.augmentations) > 60
     example = report(tmp_path)["augmentation"][0]["examples"][0]
     assert len(example["original"]) == len(example["augmented"]) == 2
 

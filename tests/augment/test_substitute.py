@@ -72,10 +72,10 @@ def test_of_a_pair_the_model_reads_both_texts(mlm: Path) -> None:
     pair = ("the plot was good", "very poor music")
     found = model.candidates(pair, [cut(text) for text in pair], 3)
     assert len(found) == 7
-    said = tokenizer(*pair, return_tensors="pt")
-    said["input_ids"][0, 1 + 4 + 1 + 1] = tokenizer.mask_token_id  # "poor"
+    encoded = tokenizer(*pair, return_tensors="pt")
+    encoded["input_ids"][0, 1 + 4 + 1 + 1] = tokenizer.mask_token_id  # "poor"
     with torch.no_grad():
-        logits = model.model(**said).logits[0, 7]
+        logits = model.model(**encoded).logits[0, 7]
     best = sorted(WORDS, key=lambda word: -float(logits[tokenizer.convert_tokens_to_ids(word)]))[:3]
     assert found[1, 1] == best
     alone = model.candidates(pair[1:], [cut(pair[1])], 3)

@@ -61,8 +61,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     return folder, dropping(folder).run().state
 
 
-def stages(said: dict[str, Any]) -> dict[str, Any]:
-    return {stage["name"]: stage for stage in said["stages"]}
+def stages(message: dict[str, Any]) -> dict[str, Any]:
+    return {stage["name"]: stage for stage in message["stages"]}
 
 
 def test_the_student_and_its_twin_are_measured_at_every_depth(finished: tuple[Path, State]) -> None:
@@ -81,11 +81,11 @@ def test_the_student_and_its_twin_are_measured_at_every_depth(finished: tuple[Pa
 def test_the_curve_ends_at_the_distilled_student_and_passes_through_the_pruned_one(
     finished: tuple[Path, State],
 ) -> None:
-    said = report(finished[0])
-    cuts = said["depths"][0]["cuts"]
-    assert cuts[3]["metrics"] == stages(said)["distill"]["metrics"]
-    assert cuts[1]["metrics"] == stages(said)["layers"]["metrics"]
-    assert cuts[3]["interval"] == stages(said)["distill"]["interval"]
+    facts = report(finished[0])
+    cuts = facts["depths"][0]["cuts"]
+    assert cuts[3]["metrics"] == stages(facts)["distill"]["metrics"]
+    assert cuts[1]["metrics"] == stages(facts)["layers"]["metrics"]
+    assert cuts[3]["interval"] == stages(facts)["distill"]["interval"]
 
 
 def distilled(state: State) -> Model:
@@ -109,11 +109,11 @@ def test_a_cut_says_to_the_bit_what_the_whole_model_says_with_those_layers_skipp
         for rows in tokens.batches(TOKENS_A_BATCH // int(tokens.lengths.max())):
             expected[depth, rows] = observe_without(whole, tokens.batch(rows), set(ALL) - set(left)).logits.numpy()
     kept = [np.load(path / "logits.npy") for path in (folder / "cache").glob("depths-*")]
-    assert any(np.array_equal(one, expected) for one in kept)
+    assert any(np.array_equal(item, expected) for item in kept)
     assert len({row.tobytes() for row in expected}) == 4  # each layer says something
     labels = state.data.test.known_labels
-    for said, cut in zip(expected, report(folder)["depths"][0]["cuts"], strict=True):
-        assert cut["metrics"]["accuracy"] == (said.argmax(-1) == labels).mean()
+    for answer, cut in zip(expected, report(folder)["depths"][0]["cuts"], strict=True):
+        assert cut["metrics"]["accuracy"] == (answer.argmax(-1) == labels).mean()
 
 
 @torch.inference_mode()
@@ -147,10 +147,10 @@ def test_both_curves_are_in_the_markdown_and_on_the_page(finished: tuple[Path, S
 
 def test_the_same_recipe_measures_nothing_twice(finished: tuple[Path, State]) -> None:
     folder, _ = finished
-    before, said = made(folder), report(folder)["depths"]
+    before, facts = made(folder), report(folder)["depths"]
     dropping(folder).run()
     assert made(folder) == before
-    assert report(folder)["depths"] == said
+    assert report(folder)["depths"] == facts
     assert all(stage["reused"] for stage in report(folder)["stages"])
 
 
@@ -186,7 +186,7 @@ def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_t
     for part in ("attention.self.query", "output.dense"):
         ours = [layer.get_submodule(part).weight for layer in pruned.bert.encoder.layer]
         theirs = [whole.bert.encoder.layer[place].get_submodule(part).weight for place in left]
-        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
 
     test = state.data.test
     labels = 1 - test.known_labels  # turned round
@@ -194,7 +194,7 @@ def test_layers_by_importance_leave_as_pruning_at_once_takes_them_and_never_by_t
     changed = depth_curve(turned, model, order, "distill", 0.3).cuts
     assert [cut.layers for cut in changed] == [cut.layers for cut in cuts]
     right = [round(cut.metrics["accuracy"] * len(test)) for cut in cuts]
-    assert [round(cut.metrics["accuracy"] * len(test)) for cut in changed] == [len(test) - one for one in right]
+    assert [round(cut.metrics["accuracy"] * len(test)) for cut in changed] == [len(test) - item for item in right]
 
 
 def test_without_layer_drop_nothing_is_measured_unless_asked_for(finished: tuple[Path, State]) -> None:
@@ -221,7 +221,7 @@ def test_a_preparation_that_drops_layers_counts_too(finished: tuple[Path, State]
     ours, twin = report(folder / "prepared")["depths"]
     assert [ours["layer_drop"], twin["layer_drop"]] == [0.6, 0]
     logits = [
-        np.load(folder / "cache" / one / "logits.npy") for one in made(folder) - before if one.startswith("depths")
+        np.load(folder / "cache" / item / "logits.npy") for item in made(folder) - before if item.startswith("depths")
     ]
     assert len(logits) == 2
     assert not np.array_equal(*logits)
@@ -242,9 +242,9 @@ def test_scores_have_a_curve_too(tmp_path: Path) -> None:
     state = (
         dropping(tmp_path, distill=distill, prune={}, benchmark=replace(BENCHMARK, depths=Depths.gradient)).run().state
     )
-    said = report(tmp_path)
-    (curve,) = said["depths"]
-    assert curve["cuts"][3]["metrics"] == stages(said)["distill"]["metrics"]
+    facts = report(tmp_path)
+    (curve,) = facts["depths"]
+    assert curve["cuts"][3]["metrics"] == stages(facts)["distill"]["metrics"]
     assert "<h2>Pearson against depth</h2>" in (tmp_path / "run" / "report.html").read_text()
     assert "## Pearson against depth" in (tmp_path / "run" / "report.md").read_text()
     for order in set(Depths) - {Depths.auto, Depths.none}:

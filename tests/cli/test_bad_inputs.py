@@ -187,10 +187,10 @@ def test_it_is_refused_in_plain_words_before_any_work(
     damage(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["run", *merged(words)]) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for fragment in fragments:
-        assert fragment in said.replace("\n", " ")
-    assert "Traceback" not in said
+        assert fragment in printed.replace("\n", " ")
+    assert "Traceback" not in printed
     assert not (tmp_path / "runs").exists()
 
 

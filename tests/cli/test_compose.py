@@ -316,11 +316,11 @@ def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check
         (f"{TASKS}.mrpc.data.train=a.tzv", f"{TASKS}.mrpc.data.train = 'a.tzv': does not exist"),
     ],
 )
-def test_a_fault_beside_listed_tasks_is_the_only_one(word, said, task_files, quick_check):
+def test_a_fault_beside_listed_tasks_is_the_only_one(word, message, task_files, quick_check):
     with pytest.raises(RecipeError) as caught:
         compose.compose(["recipe=own.yaml", word])
     (fault,) = caught.value.faults
-    assert str(fault).startswith(said)
+    assert str(fault).startswith(message)
 
 
 def test_yaml_says_what_only_python_knows():
@@ -387,14 +387,14 @@ def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
 
 
 def test_every_setting_has_words_beside_it():
-    told = {one.path: one for one in describe(PruneHeads, "prune.heads")}
+    told = {field.path: field for field in describe(PruneHeads, "prune.heads")}
     ratio = told["prune.heads.ratio"]
     assert (ratio.kind, ratio.default) == ("float", "0.3")
     assert ratio.comment.startswith("share removed, over all layers")
 
 
 def test_comments_are_found_in_their_field_and_only_there():
-    losses = {one.path: one.comment for one in describe(SoftTargets)}
+    losses = {field.path: field.comment for field in describe(SoftTargets)}
     assert losses["temperature"] == "T, dividing both sides' logits"
     assert losses["weight"] == "its factor in the sum"
 

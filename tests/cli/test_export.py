@@ -58,13 +58,13 @@ def test_a_runs_student_is_exported_with_the_runs_teacher_and_data(world: Path, 
     assert main(["export", str(run), *words]) == 0
     assert contents(run) == before
     out = elsewhere / "runs" / "export" / "out"
-    said = json.loads((out / "report.json").read_text())
+    facts = json.loads((out / "report.json").read_text())
     first = json.loads((run / "report.json").read_text())
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "student"]
-    assert said["stages"][0]["metrics"] == first["stages"][0]["metrics"]
-    assert said["stages"][1]["metrics"] == first["stages"][-1]["metrics"]
-    assert said["stages"][1]["retained"] == first["stages"][-1]["retained"]
-    assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic"]
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "student"]
+    assert facts["stages"][0]["metrics"] == first["stages"][0]["metrics"]
+    assert facts["stages"][1]["metrics"] == first["stages"][-1]["metrics"]
+    assert facts["stages"][1]["retained"] == first["stages"][-1]["retained"]
+    assert [artifact["name"] for artifact in facts["artifacts"]] == ["student", "onnx", "dynamic"]
     assert (out / "artifacts" / "dynamic" / "model.onnx").is_file()
     weights = [load_file(folder / "student" / "model.safetensors") for folder in (run, out)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -72,7 +72,7 @@ def test_a_runs_student_is_exported_with_the_runs_teacher_and_data(world: Path, 
     again = recipe_for(str(out), [*words[:-1], "output=of-the-export"])  # a run of export is a run
     assert again.teacher.model == str((out / "stages" / "00-teacher").resolve())
     assert again.student.model == str((out / "student").resolve())
-    assert check(again).data.fingerprint == said["dataset"]["fingerprint"]
+    assert check(again).data.fingerprint == facts["dataset"]["fingerprint"]
     made = {path.name for path in (world / "cache").iterdir()}
     assert main(["run", f"recipe={out / 'recipe.yaml'}", "output=again"]) == 0  # as its report says
     assert {path.name for path in (world / "cache").iterdir()} == made
@@ -84,23 +84,23 @@ def test_a_classifier_from_elsewhere_is_exported_and_compared_with_itself(world:
     words = [*data(world), "quantize=[dynamic,static]", "output=out", *QUICK]
     assert main(["export", str(world / "other"), *words]) == 0
     assert contents(world / "other") == before
-    said = json.loads((elsewhere / "out" / "report.json").read_text())
-    (student,) = said["stages"]
+    facts = json.loads((elsewhere / "out" / "report.json").read_text())
+    (student,) = facts["stages"]
     assert (student["name"], student["retained"], student["agreement"], student["speedup"]) == ("student", 1, 1, 1)
-    assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
+    assert [artifact["name"] for artifact in facts["artifacts"]] == ["student", "onnx", "dynamic", "static"]
     assert load_tokenizer(elsewhere / "out" / "student").model_max_length == 24  # rows as long as it takes them
-    one, other = (load_model(folder).state_dict() for folder in (world / "other", elsewhere / "out" / "student"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (load_model(folder).state_dict() for folder in (world / "other", elsewhere / "out" / "student"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     for written in ("report.html", "report.md", "student/README.md"):
         text = (elsewhere / "out" / written).read_text()
         assert "given student" in text
         assert "against the teacher" not in text
         assert "distilled" not in text
-    assert "labels_only" not in {baseline["name"] for baseline in said["baselines"]}
+    assert "labels_only" not in {baseline["name"] for baseline in facts["baselines"]}
     again = recipe_for("out", ["quantize=[]", "output=of-the-export"])
     assert again.alone
     assert again.student.model == str((elsewhere / "out" / "student").resolve())
-    assert check(again).data.fingerprint == said["dataset"]["fingerprint"]
+    assert check(again).data.fingerprint == facts["dataset"]["fingerprint"]
 
 
 @pytest.mark.slow
@@ -162,10 +162,10 @@ def test_what_cannot_be_exported_is_refused_in_words(
     world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(world)
-    for said, words in broken(world, elsewhere).items():
-        assert main(["export", *words]) == 2, said
+    for item, words in broken(world, elsewhere).items():
+        assert main(["export", *words]) == 2, item
         out = capsys.readouterr().err
-        assert said in out
+        assert item in out
         assert "Traceback" not in out
     assert contents(world) == before
     assert not (elsewhere / "runs").exists()
@@ -173,7 +173,7 @@ def test_what_cannot_be_exported_is_refused_in_words(
 
 @pytest.mark.parametrize(("lost", "said"), [("classifier", "lack classifier.bias and 1 more"), ("bert", "lack bert.")])
 def test_weights_that_are_not_there_are_never_made_up(
-    lost: str, said: str, world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    lost: str, message: str, world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     save_model(tiny_model(**labels), tiny_tokenizer(), elsewhere / "partly")
@@ -190,7 +190,7 @@ def test_weights_that_are_not_there_are_never_made_up(
     for words in (["export", "partly", *data(world), *QUICK], ["run", *teacher, *QUICK]):
         assert main(words) == 2
         out = capsys.readouterr().err.replace("\n", " ")
-        assert said in out
+        assert message in out
         assert "Traceback" not in out
 
 
@@ -228,7 +228,9 @@ def test_a_runs_timings_are_measured_again_and_nothing_else(
     assert made - {""} == {"latency"}  # beside notes of use and locks
     for old, new in zip(before["stages"] + before["artifacts"], after["stages"] + after["artifacts"], strict=True):
         assert [timing["median_ms"] for timing in old["latency"]] != [timing["median_ms"] for timing in new["latency"]]
-        conditions = [[(one["batch"], one["tokens"]) for one in entry["latency"]] for entry in (old, new)]
+        conditions = [
+            [(measurement["batch"], measurement["tokens"]) for measurement in entry["latency"]] for entry in (old, new)
+        ]
         assert conditions[0] == conditions[1]
         timed = {"latency", "speedup", "rows_per_second"}
         assert {k: v for k, v in old.items() if k not in timed} == {k: v for k, v in new.items() if k not in timed}

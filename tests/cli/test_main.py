@@ -92,10 +92,10 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "fragments"), MISTAKES, ids=lambda value: " ".join(value)[:40])
 def test_a_mistake_is_told_in_words(words, fragments, capsys, quick_check):
     assert code_of(["run", *words]) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for fragment in fragments:
-        assert fragment in said
-    assert not any(word in said for word in ("full_key", "Traceback", "object_type", "ConfigStore", "faults"))
+        assert fragment in printed
+    assert not any(word in printed for word in ("full_key", "Traceback", "object_type", "ConfigStore", "faults"))
 
 
 FILES = [
@@ -126,18 +126,18 @@ FILES = [
 def test_a_mistake_in_a_recipe_file_is_told_with_file_and_line(text, fragments, capsys, quick_check, elsewhere):
     (elsewhere / "own.yaml").write_text(text)
     assert code_of(["run", "recipe=own.yaml"]) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for fragment in fragments:
-        assert fragment in said
-    assert said.count("\n") == 1
+        assert fragment in printed
+    assert printed.count("\n") == 1
 
 
 def test_mistakes_are_told_at_once(capsys, quick_check, elsewhere):
     (elsewhere / "own.yaml").write_text("teacher: {epocs: 1}\nseed: x\ndefaults:\n  - override /prune: [heads]\n")
     assert main(["run", "recipe=own.yaml", "prune.heads.ratio=3", "student=brt", "teacher.epochs=0", "=5"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "6 errors in the recipe; nothing was started."
-    assert len(said) == 7
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "6 errors in the recipe; nothing was started."
+    assert len(lines) == 7
 
 
 def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_check):
@@ -164,9 +164,9 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
 )
 def test_a_mistaken_command_is_told_in_a_line(argv, fragment, capsys):
     assert code_of(argv) == 2
-    said = capsys.readouterr().err
-    assert fragment in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert fragment in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_flags_may_stand_between_words(capsys, quick_check):
 
 def test_help_of_run_lists_every_choice_and_setting(capsys):
     assert main(["run", "--help"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for fragment in (
         "prune.heads.ratio=0.3",
         "share removed, over all layers",
@@ -255,7 +255,7 @@ def test_help_of_run_lists_every_choice_and_setting(capsys):
         "runs/<recipe>/",
         "-m",
     ):
-        assert fragment in said
+        assert fragment in printed
 
 
 @pytest.mark.parametrize("command", ["compare", "bench", "predict", "recipes"])

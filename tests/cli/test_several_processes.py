@@ -82,8 +82,8 @@ def test_two_processes_report_what_one_does(launcher: str, world: Path) -> None:
     for ours, theirs in zip(together["stages"], alone["stages"], strict=True):
         assert ours["name"] == theirs["name"]
         assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-3)
-        for one, other in zip(ours.get("curves", []), theirs.get("curves", []), strict=True):
-            assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+        for first, second in zip(ours.get("curves", []), theirs.get("curves", []), strict=True):
+            assert first == pytest.approx(second, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow

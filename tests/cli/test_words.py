@@ -164,8 +164,8 @@ def test_pipes_are_no_data_models_or_reports(elsewhere, capsys):
     os.mkfifo("run/report.json")
     assert main(["compare", "run", "run"]) == 2
     assert main(["compare", "train.tsv", "run"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[0] for line in said] == [
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
         "model/tokenizer.json",
         *["run/report.json is not a regular file. A finished run has a report.json; name its folder."],
         "train.tsv is not a regular file. A finished run has a report.json; name its folder.",
@@ -253,9 +253,9 @@ def test_an_interrupted_sweep_stops_as_a_whole_and_tells_what_is_finished(monkey
     monkeypatch.setattr(Recipe, "run", run)
     monkeypatch.setattr("compress.cli.commands.run.compare_runs", lambda *_: None)
     assert main(["run", "-m", "seed=1,2,3", "output=out"]) == 130
-    said = capsys.readouterr()
-    assert said.out == "seed=1: out/seed=1\n"
-    assert said.err == "Stopped: 1 run is finished. Run the same command again; it resumes.\n"
+    printed = capsys.readouterr()
+    assert printed.out == "seed=1: out/seed=1\n"
+    assert printed.err == "Stopped: 1 run is finished. Run the same command again; it resumes.\n"
     ended: list[Outcome] = []
     with pytest.raises(KeyboardInterrupt):
         sweep(["seed=1,2,3", "output=out"], ended)

@@ -40,7 +40,7 @@ def squad(rows: list[dict[str, Any]], version: str = "1.1") -> str:
 def side_by_side(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row as `datasets` has it."""
     answers = row["answers"]
-    return row | {"answers": {key: [one[key] for one in answers] for key in ("text", "answer_start")}}
+    return row | {"answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")}}
 
 
 def lines(rows: list[dict[str, Any]]) -> str:

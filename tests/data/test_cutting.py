@@ -75,10 +75,10 @@ def test_given_validation_rows_without_a_test_become_the_test(tmp_path: Path) ->
 
 def test_both_missing_splits_are_cut_from_training(tmp_path: Path) -> None:
     path = rows_file(tmp_path / "a.tsv", 200)
-    one, same, other = (Files(train=path).load("auto", seed) for seed in (1, 1, 2))
-    assert (len(one.train), len(one.validation), len(one.test)) == (150, 20, 30)
-    assert one.fingerprint == same.fingerprint != other.fingerprint
-    assert set(Counter(one.test.known_labels.tolist()).values()) == {15}
+    first, same, second = (Files(train=path).load("auto", seed) for seed in (1, 1, 2))
+    assert (len(first.train), len(first.validation), len(first.test)) == (150, 20, 30)
+    assert first.fingerprint == same.fingerprint != second.fingerprint
+    assert set(Counter(first.test.known_labels.tolist()).values()) == {15}
 
 
 def test_three_given_splits_are_left_as_they_are(tmp_path: Path) -> None:

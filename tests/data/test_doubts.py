@@ -293,7 +293,7 @@ def test_only_line_feeds_end_lines(tmp_path: Path, sign: str, suffix: str) -> No
     objects = [
         {"label": label, "text": text} for label, text in (row.split("\t") for row in rows[".tsv"][:-1].split("\n"))
     ]
-    rows[".jsonl"] = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
+    rows[".jsonl"] = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in objects)
     dataset = load(tmp_path, rows[suffix], suffix)
     texts = [text for split in (dataset.train, dataset.validation, dataset.test) for text in split.texts]
     assert len(texts) == 41

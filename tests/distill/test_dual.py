@@ -46,8 +46,8 @@ def objective(folder: Path, family: str = "bert", **settings: Any) -> DualObject
     rows, theirs, ours = words(family=family)
     student = SMALL.build(load_model(source, head={"num_labels": 2}), Material(theirs, ours, pairs=False))
     encoder, head = load_language_model(source)
-    said: dict[str, Any] = {"share": 0.4, "student_words": 0.5, "weight": 3.0, "projected": "up", "seed": 3}
-    return DualObjective(student, encoder, head, rows, (theirs, ours), (2, 4), **(said | settings)).eval()
+    found: dict[str, Any] = {"share": 0.4, "student_words": 0.5, "weight": 3.0, "projected": "up", "seed": 3}
+    return DualObjective(student, encoder, head, rows, (theirs, ours), (2, 4), **(found | settings)).eval()
 
 
 def batch_of(model: DualObjective, rows: list[int]) -> dict[str, torch.Tensor]:
@@ -76,9 +76,9 @@ def test_a_mixture_reads_each_word_as_one_tokenizer_or_the_other_does() -> None:
     tokens = rows.tokens(ours)
     batch = tokens.batch(list(range(60)))
     for row, text in enumerate(TEXTS):
-        said = ours(text)["input_ids"]
-        assert batch["input_ids"][row, : len(said)].tolist() == said
-        assert int(batch["attention_mask"][row].sum()) == len(said)
+        encoded = ours(text)["input_ids"]
+        assert batch["input_ids"][row, : len(encoded)].tolist() == encoded
+        assert int(batch["attention_mask"][row].sum()) == len(encoded)
 
 
 def test_no_mixture_is_longer_than_the_limit_and_texts_of_pairs_are_rows_of_their_own() -> None:
@@ -226,8 +226,8 @@ def test_a_small_vocabulary_is_trained_with_the_teacher_then_distilled_in_one_ru
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
     whole = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "dual", "distill"]
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "dual", "distill"]
     student = load_config(tmp_path / "run" / "student")
     assert (student.vocab_size, student.own_tokens) == (45, True)
     before = made(tmp_path)

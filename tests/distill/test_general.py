@@ -93,7 +93,7 @@ def test_the_three_losses_of_masked_rows_are_those_of_loops_over_positions(
     teacher, teacher_head = model.frozen
     inputs = {"input_ids": ids, "attention_mask": batch["attention_mask"], "token_type_ids": batch["token_type_ids"]}
     ours, theirs = (side(**inputs).last_hidden_state for side in (model.student.bert, teacher))
-    said = model.head(ours, word_embeddings(model.student)).tolist()
+    found = model.head(ours, word_embeddings(model.student)).tolist()
     known = teacher_head(theirs, word_embeddings(teacher)).tolist()
     soft, hard, cosine = [], [], []
     for row in range(3):
@@ -105,10 +105,10 @@ def test_the_three_losses_of_masked_rows_are_those_of_loops_over_positions(
             cosine.append(1 - dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(x * x for x in b)))
             label = int(labels[row, place])
             if soft_on is Positions.real or label != HIDDEN:
-                p, q = softmax(known[row][place], 2.5), softmax(said[row][place], 2.5)
+                p, q = softmax(known[row][place], 2.5), softmax(found[row][place], 2.5)
                 soft.append(2.5**2 * sum(x * math.log(x / y) for x, y in zip(p, q, strict=True)))
             if label != HIDDEN:
-                hard.append(-math.log(softmax(said[row][place], 1.0)[label]))
+                hard.append(-math.log(softmax(found[row][place], 1.0)[label]))
     assert 0 < len(hard) < len(cosine)
     means = {"soft": sum(soft) / len(soft), "labels": sum(hard) / len(hard), "cosine": sum(cosine) / len(cosine)}
     for name, mean in means.items():
@@ -218,8 +218,8 @@ def test_a_preparation_that_was_broken_off_ends_with_the_same_weights(
         stage(state)
     assert list((tmp_path / "parts" / "cache").rglob("whole"))
     resumed = stage(state)
-    one, other = (load_model(after.given_student.folder).state_dict() for after in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (load_model(after.given_student.folder).state_dict() for after in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert stage(state).records[-1].reused
 
 
@@ -238,8 +238,8 @@ def test_a_teacher_without_a_head_gets_one_that_is_trained_with_the_encoder_froz
     again = stage.language_teacher(state, str(plain), lambda: rows, tiny_tokenizer(), [])[1]
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
     assert len(list((tmp_path / "cache").glob("language_head-*"))) == 1
-    said = stage(state).records[-1].notes
-    assert any("had no masked-language-model head" in note for note in said)
+    found = stage(state).records[-1].notes
+    assert any("had no masked-language-model head" in note for note in found)
 
 
 def faults(stage: OnCorpus, teacher: Path, *, student: Any = None, fine_tuned: bool = True) -> list[Fault]:
@@ -330,8 +330,8 @@ def test_general_layers_and_distillation_are_one_run(files: dict[str, Path], cor
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
     recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "general", "layers", "distill"]
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "general", "layers", "distill"]
     before = made(tmp_path)
     state = recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state
     assert all(record.reused for record in state.records)
@@ -351,9 +351,9 @@ def test_masked_language_modelling_then_distillation_is_one_run(files: dict[str,
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
     recipe(files, tmp_path / "teacher", tmp_path, **parts).run()
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "masked_lm", "distill"]
-    assert said["stages"][-1]["metrics"]["accuracy"] > 0.6
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "masked_lm", "distill"]
+    assert facts["stages"][-1]["metrics"]["accuracy"] > 0.6
     assert all(record.reused for record in recipe(files, tmp_path / "teacher", tmp_path, **parts).run().state.records)
 
 

@@ -101,11 +101,11 @@ def test_one_more_generation_adds_to_what_is_done(finished: tuple[Path, State]) 
 
 
 def test_the_verdict_is_about_the_last_generation(finished: tuple[Path, State]) -> None:
-    said = report(finished[0])
-    first, last = said["stages"][1:3]
+    facts = report(finished[0])
+    first, last = facts["stages"][1:3]
     assert "labels_only" not in first.get("differences", {})
     last["differences"]["labels_only"] |= {"value": 0.123, "low": 0.1, "high": 0.15, "p": 0.001}
-    assert any("Distillation helped: accuracy +12.3 points" in sentence for sentence in verdicts(parse(said)))
+    assert any("Distillation helped: accuracy +12.3 points" in sentence for sentence in verdicts(parse(facts)))
 
 
 def test_a_born_again_student_is_the_teacher_it_was_before_training(tmp_path: Path) -> None:

@@ -129,17 +129,17 @@ def test_losses_and_gradients_are_those_of_a_loop_over_the_layers_that_ran(
 
     ran = [layer for layer in (1, 2, 3, 4) if layer not in skipped]
     cut = shrink(student, layers=[layer - 1 for layer in ran])  # another model, with the same weights in those layers
-    said = observe(cut, batch, HIDDEN, SCORES)
+    outputs = observe(cut, batch, HIDDEN, SCORES)
     with torch.no_grad():
         theirs = observe(teacher, batch, HIDDEN, SCORES)
-    states = [said[HIDDEN][sum(layer <= number for layer in ran)] for number in range(5)]
+    states = [outputs[HIDDEN][sum(layer <= number for layer in ran)] for number in range(5)]
     expected = {
-        "soft": soft_target_loss(said.logits, theirs.logits, 2.0),
-        "hard": hard_label_loss(said.logits, batch["labels"]),
+        "soft": soft_target_loss(outputs.logits, theirs.logits, 2.0),
+        "hard": hard_label_loss(outputs.logits, batch["labels"]),
         "hidden": sum(hidden_state_loss(states[layer], theirs[HIDDEN][layer], mask) for layer in (1, 2, 3, 4)),
         "embeddings": hidden_state_loss(states[0], theirs[HIDDEN][0], mask),
         "attention": sum(
-            attention_loss(said[SCORES][turn], theirs[SCORES][layer], mask) for turn, layer in enumerate(ran, 1)
+            attention_loss(outputs[SCORES][turn], theirs[SCORES][layer], mask) for turn, layer in enumerate(ran, 1)
         ),
     }  # fmt: skip
     assert set(parts) == set(expected)

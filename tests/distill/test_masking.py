@@ -64,8 +64,8 @@ def test_what_else_is_in_the_batch_does_not_matter() -> None:
         length = int(rows.lengths[row])
         alone = masking()(rows.batch([row]), 0.5)
         assert length <= width
-        for one, all_of_them in zip(alone, together, strict=True):
-            assert torch.equal(one[0], all_of_them[row, :length])
+        for item, all_of_them in zip(alone, together, strict=True):
+            assert torch.equal(item[0], all_of_them[row, :length])
 
 
 def test_rare_pieces_are_hidden_more_often_and_the_share_holds() -> None:

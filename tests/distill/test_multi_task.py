@@ -252,9 +252,9 @@ def chain(folder: Path, **changes: Any) -> Any:
 
 def test_the_whole_chain_leaves_a_folder_with_every_head_and_a_student_of_the_main_task(world: Path) -> None:
     chain(world).run()
-    said = report(world)
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "multi_task", "distill"]
-    notes = said["stages"][1]["notes"]
+    facts = report(world)
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "multi_task", "distill"]
+    notes = facts["stages"][1]["notes"]
     assert [note.partition(":")[0] for note in notes[:3]] == ["main", "topic", "count"]
     assert all("its teacher" in note and "40 validation rows" in note for note in notes[:3])
     assert [note.rpartition(" on ")[2] for note in notes[3:]] == ["40 test rows", *["40 validation rows"] * 2]
@@ -269,14 +269,14 @@ def test_the_whole_chain_leaves_a_folder_with_every_head_and_a_student_of_the_ma
         session = load_session(several / "heads" / name / "onnx", CPU)
         said_by_graph = session({key: value.numpy() for key, value in batch.items()})
         torch.testing.assert_close(torch.from_numpy(said_by_graph), alone(**batch).logits.detach(), atol=1e-4, rtol=0)
-    heads = said["stages"][1]["details"]["heads"]
+    heads = facts["stages"][1]["details"]["heads"]
     assert [(head["name"], head["task"], head["rows"], head["rows_are"]) for head in heads] == [
         ("main", "classification", 40, "test"), ("topic", "classification", 40, "validation"),
         ("count", "regression", 40, "validation"),
     ]  # fmt: skip
     assert AutoModelForSequenceClassification.from_pretrained(several, task="topic").config.id2label[0] == "none"
     assert type(load_model(world / "run" / "student")) is BertForSequenceClassification
-    curve = said["stages"][1]["curves"]
+    curve = facts["stages"][1]["curves"]
     points = [point for point in curve if "validation_mean" in point]
     assert len(points) == 2
     point = points[-1]
@@ -334,8 +334,8 @@ def mixed(folder: Path, made: list[tuple[str, str]]) -> dict[str, str]:
             for (_, text), found in zip(made, good, strict=True)
         ],
         "vectors": [
-            {"score": float(one[0] == other[0]), "text": one[1], "text_b": other[1]}
-            for one, other in zip(made, made[1:] + made[:1], strict=True)
+            {"score": float(first[0] == second[0]), "text": first[1], "text_b": second[1]}
+            for first, second in zip(made, made[1:] + made[:1], strict=True)
         ],
     }  # fmt: skip
     paths = {name: folder / f"{name}.jsonl" for name in lines}

@@ -250,12 +250,12 @@ def test_a_mobile_student_goes_through_the_whole_chain_once(files: dict[str, Pat
         prepare={"progressive": prepare}, quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
     )  # fmt: skip
     mine.run()
-    said, before = report(tmp_path), made(tmp_path)
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "progressive", "distill"]
-    assert any("2 layers trained in turn, those below frozen" in note for note in said["stages"][1]["notes"])
-    assert {"hidden", "attention"} <= set(said["stages"][1]["curves"][0])
-    assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
-    assert all(artifact["agreement"] > 0.9 for artifact in said["artifacts"])
+    facts, before = report(tmp_path), made(tmp_path)
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "progressive", "distill"]
+    assert any("2 layers trained in turn, those below frozen" in note for note in facts["stages"][1]["notes"])
+    assert {"hidden", "attention"} <= set(facts["stages"][1]["curves"][0])
+    assert [artifact["name"] for artifact in facts["artifacts"]] == ["student", "onnx", "dynamic", "static"]
+    assert all(artifact["agreement"] > 0.9 for artifact in facts["artifacts"])
     mine.run()
     assert made(tmp_path) == before
     assert all(stage["reused"] for stage in report(tmp_path)["stages"])
@@ -272,11 +272,11 @@ def test_a_student_with_shared_layers_goes_through_the_whole_chain_and_says_what
         quantize={"dynamic": DynamicInt8(), "static": StaticInt8(rows=16)},
     )  # fmt: skip
     mine.run()
-    said, before = report(tmp_path), made(tmp_path)
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill"]
-    assert any("latency does not" in note for note in said["stages"][1]["notes"])
-    assert not any("latency does not" in note for note in said["stages"][0]["notes"])
-    assert all(artifact["agreement"] > 0.9 for artifact in said["artifacts"])
+    facts, before = report(tmp_path), made(tmp_path)
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "distill"]
+    assert any("latency does not" in note for note in facts["stages"][1]["notes"])
+    assert not any("latency does not" in note for note in facts["stages"][0]["notes"])
+    assert all(artifact["agreement"] > 0.9 for artifact in facts["artifacts"])
     mine.run()
     assert made(tmp_path) == before
     wrong = replace(mine, prune={"heads": PruneHeads()}, prepare={"progressive": Progressive()})

@@ -38,13 +38,13 @@ def test_rows_that_are_taken_are_the_rows() -> None:
     [(8.0, "kept on disk, 0 MiB"), (1e-6, "runs on every batch: its outputs would take 0.0 GiB, more than cache_gib")],
 )
 def test_where_outputs_come_from_is_noted_and_a_recovery_reads_what_was_kept(
-    most: float, said: str, tmp_path: Path
+    most: float, message: str, tmp_path: Path
 ) -> None:
     distill = Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()}, epochs=1, cache_gib=most)
     state = distill(taught_state(tmp_path))
-    assert said in state.records[-1].notes[-1]
+    assert message in state.records[-1].notes[-1]
     shorter = state.given_recovery.train(state, state.given_student, 0.5)
-    assert said in shorter.record["notes"][-1]
+    assert message in shorter.record["notes"][-1]
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

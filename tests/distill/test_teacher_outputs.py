@@ -25,16 +25,16 @@ def test_disk_says_what_the_teacher_says(tmp_path: Path) -> None:
     teacher, rows = tiny_model(), tokens(70)
     disk = on_disk(Workshop(tmp_path), TEACHER, teacher, rows, WANTED)
     batch = rows.batch([3, 41, 7, 69])
-    kept, said = disk.batch(batch), FromModel(teacher, WANTED).batch(batch)
+    kept, found = disk.batch(batch), FromModel(teacher, WANTED).batch(batch)
     real = batch["attention_mask"].bool()
-    assert torch.allclose(kept.logits, said.logits, atol=1e-5)
+    assert torch.allclose(kept.logits, found.logits, atol=1e-5)
     for layer in WANTED[HIDDEN]:
-        torch.testing.assert_close(kept[HIDDEN][layer][real], said[HIDDEN][layer][real], rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(kept[HIDDEN][layer][real], found[HIDDEN][layer][real], rtol=2e-3, atol=2e-3)
     for part in RELATIONS:
-        torch.testing.assert_close(kept[part][3][real], said[part][3][real], rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(kept[part][3][real], found[part][3][real], rtol=2e-3, atol=2e-3)
     pairs = (real[:, :, None] & real[:, None, :])[:, None].expand(-1, 4, -1, -1)
     for layer in WANTED[SCORES]:
-        torch.testing.assert_close(kept[SCORES][layer][pairs], said[SCORES][layer][pairs], rtol=2e-3, atol=5e-3)
+        torch.testing.assert_close(kept[SCORES][layer][pairs], found[SCORES][layer][pairs], rtol=2e-3, atol=5e-3)
 
 
 def test_a_pass_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,11 +272,11 @@ def test_a_run_replaces_then_trains_the_successor_and_does_nothing_twice(
         "prune": {}, "quantize": {}, "export": {},
     }  # fmt: skip
     state = recipe(files, teacher_folder, tmp_path, **changes).run().state
-    said, before = report(tmp_path), made(tmp_path)
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "theseus", "distill"]
-    assert [stage["kind"] for stage in said["stages"]] == ["Teacher", "Theseus", "Distill"]
-    assert said["stages"][1]["metrics"]["accuracy"] > 0.8
-    assert all(0 <= point["replaced"] <= 1 for point in said["stages"][1]["curves"] if "replaced" in point)
+    facts, before = report(tmp_path), made(tmp_path)
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "theseus", "distill"]
+    assert [stage["kind"] for stage in facts["stages"]] == ["Teacher", "Theseus", "Distill"]
+    assert facts["stages"][1]["metrics"]["accuracy"] > 0.8
+    assert all(0 <= point["replaced"] <= 1 for point in facts["stages"][1]["curves"] if "replaced" in point)
     teacher, theseus, _ = (
         AutoModelForSequenceClassification.from_pretrained(record.model.folder).state_dict() for record in state.records
     )

@@ -71,12 +71,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return artifacts(tmp_path_factory.mktemp("serve"), Classification(("bad", "good")), SymmetricInt8(rows=8))
 
 
-def same(said: dict[str, Any], expected: dict[str, Any]) -> None:
+def same(message: dict[str, Any], expected: dict[str, Any]) -> None:
     """Hold an answer against what `compress predict` says."""
-    assert said.pop("truncated") in (True, False)
-    assert set(said) == set(expected)
+    assert message.pop("truncated") in (True, False)
+    assert set(message) == set(expected)
     for name, value in expected.items():
-        assert said[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-5))
+        assert message[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-5))
 
 
 @contextmanager
@@ -113,13 +113,13 @@ def test_a_tagger_answers_with_the_spans_of_compress_predict(app: Any, tmp_path:
     state = Onnx()(State.begin(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "s")))
     folder = state.artifacts[0].folder
     texts = [*TEXTS, "so very fine, good; film's plot was (dull) and a 电影 — \x08 lovely"]
-    said = app.Artifact(folder, 1)([(text, None) for text in texts])
+    found = app.Artifact(folder, 1)([(text, None) for text in texts])
     expected = predict(folder, texts)
     assert sum(len(answer["spans"]) for answer in expected) > 5
-    for ours, theirs in zip(said, expected, strict=True):
+    for ours, theirs in zip(found, expected, strict=True):
         for span, known in zip(ours["spans"], theirs["spans"], strict=True):
             assert span == known | {"score": pytest.approx(known["score"], abs=1e-5)}
-    assert [answer["truncated"] for answer in said] == [False, False, True, False, False, False, False]
+    assert [answer["truncated"] for answer in found] == [False, False, True, False, False, False, False]
 
 
 def test_vectors_are_served_as_numbers_and_as_openais_clients_ask(app: Any, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_vectors_are_served_as_numbers_and_as_openais_clients_ask(app: Any, tmp_
 
 
 def test_a_model_of_labels_gives_no_vectors(app: Any, folders: dict[str, Path]) -> None:
-    async def one() -> httpx.Response:
+    async def asked() -> httpx.Response:
         made = app.create_app(folders["onnx"])
         async with (
             made.router.lifespan_context(made),
@@ -174,7 +174,7 @@ def test_a_model_of_labels_gives_no_vectors(app: Any, folders: dict[str, Path]) 
         ):
             return await client.post("/encode", json={"texts": ["good"]})
 
-    reply = asyncio.run(one())
+    reply = asyncio.run(asked())
     assert (reply.status_code, reply.json()["detail"]) == (422, "this model gives no vectors: ask /predict")
 
 
@@ -203,17 +203,17 @@ def test_many_at_once_get_the_answers_of_compress_predict_from_few_batches(
         def ask(text: str) -> dict[str, Any]:
             reply = httpx.post(f"{address}/predict", json={"texts": [text]}, timeout=60)
             reply.raise_for_status()
-            [one] = reply.json()["predictions"]
-            return dict(one)
+            [answer] = reply.json()["predictions"]
+            return dict(answer)
 
-        said = list(askers.map(ask, texts))
+        result = list(askers.map(ask, texts))
     found = {name: count - before[name] for name, count in counts(address).items()}
     assert httpx.get(f"{address}/health").json() == {
         "status": "ok", "model": folders["onnx"].name, "labels": ["bad", "good"], "waiting": 0,
     }  # fmt: skip
-    for text, one in zip(texts, said, strict=True):
-        assert one["truncated"] == (text == LONG)
-        same(one, expected[TEXTS.index(text)])
+    for text, item in zip(texts, result, strict=True):
+        assert item["truncated"] == (text == LONG)
+        same(item, expected[TEXTS.index(text)])
     assert (found["requests"], found["rows"], found["refused"]) == (48, 48, 0)
     assert found["batches"] <= 24
     assert 2 <= counts(address)["largest_batch"] <= 16
@@ -304,8 +304,8 @@ def asked(app: Any, folder: Path, *questions: dict[str, Any], **settings: Any) -
 def test_a_request_of_many_texts_is_answered_in_its_order(app: Any, folders: dict[str, Path]) -> None:
     for name in ("onnx", "symmetric"):
         [reply], metrics = asked(app, folders[name], {"texts": TEXTS}, most_rows=4, wait_ms=1)
-        for one, expected in zip(reply.json()["predictions"], predict(folders[name], TEXTS), strict=True):
-            same(one, expected)
+        for answer, expected in zip(reply.json()["predictions"], predict(folders[name], TEXTS), strict=True):
+            same(answer, expected)
         assert "serve_batches 2\n" in metrics  # 6 rows, at most 4 at once
 
 
@@ -321,8 +321,8 @@ def test_pairs_are_read_as_pairs_and_only_by_a_model_of_pairs(
     app: Any, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder, pairs = artifacts(tmp_path, Classification(("bad", "good")), pairs=True)["onnx"], TEXTS[::-1]
-    two, one = {"texts": TEXTS, "pairs": pairs}, {"texts": TEXTS}
-    [reply, refused], _ = asked(app, folder, two, one)
+    two, single = {"texts": TEXTS, "pairs": pairs}, {"texts": TEXTS}
+    [reply, refused], _ = asked(app, folder, two, single)
     for answer, expected in zip(reply.json()["predictions"], predict(folder, TEXTS, pairs), strict=True):
         same(answer, expected)
     assert (refused.status_code, refused.json()["detail"]) == (
@@ -342,8 +342,8 @@ def test_pairs_are_read_as_pairs_and_only_by_a_model_of_pairs(
 def test_scores_are_served(app: Any, tmp_path: Path) -> None:
     folder = artifacts(tmp_path, Regression(0.0, 1.0))["onnx"]
     [reply], _ = asked(app, folder, {"texts": TEXTS})
-    for one, expected in zip(reply.json()["predictions"], predict(folder, TEXTS), strict=True):
-        same(one, expected)
+    for answer, expected in zip(reply.json()["predictions"], predict(folder, TEXTS), strict=True):
+        same(answer, expected)
 
 
 def test_more_than_may_wait_get_503_and_the_others_their_answer(app: Any, folders: dict[str, Path]) -> None:
@@ -436,9 +436,11 @@ def test_it_needs_what_it_says_and_nothing_of_this_package() -> None:
 
 
 def test_a_folder_without_a_graph_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    said = subprocess.run([sys.executable, EXAMPLE / "app.py", tmp_path], capture_output=True, text=True, check=False)
-    assert said.returncode == 2
-    assert "config.json cannot be read" in said.stderr.splitlines()[-1]
+    process = subprocess.run(
+        [sys.executable, EXAMPLE / "app.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert "config.json cannot be read" in process.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def layers(artifact: Any, gpu: str = "sm86") -> list[Layer]:
     found = json.loads((artifact.folder / f"{gpu}.layers.json").read_text())
-    return [Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in found]
+    return [Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in difference.items()}) for difference in found]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -132,13 +132,13 @@ def test_the_int8_graph_says_nearly_what_the_fp32_graph_says(built: dict[str, An
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # what the graph means, not what this CPU does
-    said = {
-        name: onnxruntime.InferenceSession(str(one.folder / "model.onnx"), options).run(None, batch)[0]
-        for name, one in built.items()
+    outputs = {
+        name: onnxruntime.InferenceSession(str(engine.folder / "model.onnx"), options).run(None, batch)[0]
+        for name, engine in built.items()
     }
-    np.testing.assert_allclose(said["fp16"], said["fp32"], atol=5e-3)
-    np.testing.assert_allclose(said["int8"], said["fp32"], atol=0.05)
-    assert np.abs(said["int8"] - said["fp32"]).max() > np.abs(said["fp16"] - said["fp32"]).max() / 10
+    np.testing.assert_allclose(outputs["fp16"], outputs["fp32"], atol=5e-3)
+    np.testing.assert_allclose(outputs["int8"], outputs["fp32"], atol=0.05)
+    assert np.abs(outputs["int8"] - outputs["fp32"]).max() > np.abs(outputs["fp16"] - outputs["fp32"]).max() / 10
 
 
 def test_a_product_whose_activations_are_not_int8_does_not_count(built: dict[str, Any], tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_what_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch
                 targets(capabilities)
         reasons.append(str(refused.value))
     assert len(set(reasons)) == len(reasons)
-    assert not any("\n" in one or ". " in one for one in reasons)
+    assert not any("\n" in reason or ". " in reason for reason in reasons)
     assert "pip install 'compress-encoders[tensorrt]'" in reasons[2]
     assert "9.0" in reasons[3]
     assert all(name in reasons[4] for name in ("neither tensorrt", "nor TensorRT-RTX"))
@@ -262,12 +262,12 @@ def test_the_command_runs_from_any_folder(state: State, tmp_path: Path) -> None:
     (artifact,) = TensorRt()(state).artifacts
     (tmp_path / "trtexec").write_text("#!/bin/sh\nls; echo $1\n")
     (tmp_path / "trtexec").chmod(0o755)
-    said = subprocess.run(
+    process = subprocess.run(
         ["sh", artifact.folder / "build.sh"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, cwd="/",
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    assert "model.onnx" in said
-    assert said[-1] == "--onnx=model.onnx"
+    assert "model.onnx" in process
+    assert process[-1] == "--onnx=model.onnx"
 
 
 def test_settings_that_cannot_be_are_refused_before_work() -> None:
@@ -306,15 +306,15 @@ def test_a_run_lists_engines_as_built_and_not_measured_and_makes_nothing_twice(
         ).run()  # fmt: skip
 
     run()
-    said = report(tmp_path)
-    engines = {one["name"]: one for one in said["artifacts"] if one["runtime"] == "tensorrt"}
+    facts = report(tmp_path)
+    engines = {artifact["name"]: artifact for artifact in facts["artifacts"] if artifact["runtime"] == "tensorrt"}
     assert sorted(engines) == ["tensorrt-fp16", "tensorrt-int8"]
-    assert said["recommended"] in ("student", "onnx")
-    for name, one in engines.items():
-        assert one["not_measured"] == "engines run on an NVIDIA GPU (device cuda)"
-        assert "metrics" not in one
-        assert one["size_mib"] > 0
-        assert sorted(path.name for path in (tmp_path / "run" / one["path"]).iterdir()) == [
+    assert facts["recommended"] in ("student", "onnx")
+    for name, engine in engines.items():
+        assert engine["not_measured"] == "engines run on an NVIDIA GPU (device cuda)"
+        assert "metrics" not in engine
+        assert engine["size_mib"] > 0
+        assert sorted(path.name for path in (tmp_path / "run" / engine["path"]).iterdir()) == [
             "build.sh", "config.json", "model.onnx", "sm86.engine", "sm86.layers.json", "tokenizer.json",
             "tokenizer_config.json",
         ]  # fmt: skip

@@ -59,10 +59,12 @@ def test_files_have_the_names_that_are_looked_for_and_hold_what_the_notes_say(wo
     for name, artifact in origin.items():
         there = world / "run" / "artifacts" / artifact / "model.onnx"
         assert (folder / "onnx" / f"{name}.onnx").read_bytes() == there.read_bytes()
-    said = next(one for one in report(world)["artifacts"] if one["name"] == "transformers_js")
-    assert said["not_measured"] == "holds the files of onnx, static, fp16, measured there"
-    assert "onnx/model_quantized.onnx is static" in said["notes"][0]
-    assert {"symmetric has no place of its own there", "dynamic has no place of its own there"} < set(said["notes"])
+    facts = next(
+        given_artifact for given_artifact in report(world)["artifacts"] if given_artifact["name"] == "transformers_js"
+    )
+    assert facts["not_measured"] == "holds the files of onnx, static, fp16, measured there"
+    assert "onnx/model_quantized.onnx is static" in facts["notes"][0]
+    assert {"symmetric has no place of its own there", "dynamic has no place of its own there"} < set(facts["notes"])
 
 
 def test_the_type_is_one_that_others_know_though_layers_differ(world: Path) -> None:
@@ -81,10 +83,10 @@ def test_the_type_is_one_that_others_know_though_layers_differ(world: Path) -> N
 
 def test_it_answers_with_onnxruntime_and_tokenizers_alone(world: Path) -> None:
     folder = world / "run" / "artifacts" / "transformers_js"
-    said = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a good film")
+    encoded = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a good film")
     feed = {
-        "input_ids": np.array([said.ids]), "attention_mask": np.array([said.attention_mask]),
-        "token_type_ids": np.array([said.type_ids]),
+        "input_ids": np.array([encoded.ids]), "attention_mask": np.array([encoded.attention_mask]),
+        "token_type_ids": np.array([encoded.type_ids]),
     }  # fmt: skip
     logits = {}
     for name in ("model", "model_quantized", "model_fp16"):

@@ -124,18 +124,24 @@ def served(finished: Path) -> Server:
 
 
 def test_a_run_serves_what_its_other_stages_made_and_says_that_it_is_not_measured(finished: Path) -> None:
-    said = report(finished)
-    assert [one["name"] for one in said["artifacts"]] == ["student", "onnx", "dynamic", "symmetric", "triton"]
-    one = said["artifacts"][-1]
-    assert one["not_measured"].endswith("which was not run: the report shows onnx, dynamic, symmetric")
-    assert "metrics" not in one
-    assert one["size_mib"] > 0
-    assert said["recommended"] != "triton"
+    facts = report(finished)
+    assert [artifact["name"] for artifact in facts["artifacts"]] == [
+        "student",
+        "onnx",
+        "dynamic",
+        "symmetric",
+        "triton",
+    ]
+    single = facts["artifacts"][-1]
+    assert single["not_measured"].endswith("which was not run: the report shows onnx, dynamic, symmetric")
+    assert "metrics" not in single
+    assert single["size_mib"] > 0
+    assert facts["recommended"] != "triton"
     for page in ("report.md", "report.html"):
         text = (finished / "run" / page).read_text()
         assert "triton: not measured: written for nvcr.io/nvidia/tritonserver:" in text
         assert "serves onnx, dynamic, symmetric; README.md says how" in text
-    folder = finished / "run" / one["path"]
+    folder = finished / "run" / single["path"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "client.py", "config.json", "dynamic", "dynamic_text", "logits_to_labels", "onnx", "onnx_text",
         "symmetric", "symmetric_text", "text_to_tokens", "tokenizer.json", "tokenizer_config.json",
@@ -155,39 +161,39 @@ def test_a_second_run_writes_nothing_again(finished: Path) -> None:
 
 def test_a_graph_is_configured_with_its_own_names_types_and_sizes(served: Server) -> None:
     for name in ("onnx", "dynamic", "symmetric"):
-        said = served.configs[name]
+        found = served.configs[name]
         session = onnxruntime.InferenceSession(served.folder / name / "1" / "model.onnx")
-        for tensors, theirs in ((said.input, session.get_inputs()), (said.output, session.get_outputs())):
-            assert [one.name for one in tensors] == [one.name for one in theirs]
-            assert [kind(one) for one in tensors] == [TYPES[one.type] for one in theirs]
-            sizes = [[size if isinstance(size, int) else -1 for size in one.shape] for one in theirs]
-            assert [[-1, *one.dims] for one in tensors] == sizes
-        assert said.max_batch_size == 32
-        assert list(said.dynamic_batching.preferred_batch_size) == [4, 16]
-        assert said.dynamic_batching.max_queue_delay_microseconds == 1000
-        assert [(one.count, one.Kind.Name(one.kind)) for one in said.instance_group] == [(1, "KIND_CPU")]
+        for tensors, theirs in ((found.input, session.get_inputs()), (found.output, session.get_outputs())):
+            assert [item.name for item in tensors] == [item.name for item in theirs]
+            assert [kind(item) for item in tensors] == [TYPES[item.type] for item in theirs]
+            sizes = [[size if isinstance(size, int) else -1 for size in item.shape] for item in theirs]
+            assert [[-1, *item.dims] for item in tensors] == sizes
+        assert found.max_batch_size == 32
+        assert list(found.dynamic_batching.preferred_batch_size) == [4, 16]
+        assert found.dynamic_batching.max_queue_delay_microseconds == 1000
+        assert [(item.count, item.Kind.Name(item.kind)) for item in found.instance_group] == [(1, "KIND_CPU")]
 
 
 def test_texts_get_the_labels_and_probabilities_of_compress_predict(served: Server, finished: Path) -> None:
     expected = predict(finished / "run" / "artifacts" / "onnx", TEXTS)
     for batch in ([text] for text in TEXTS):
-        said = served.infer("onnx_text", {"TEXT": column(batch)})
-        one = expected[TEXTS.index(batch[0])]
-        np.testing.assert_allclose(said["PROBABILITIES"], [list(one["probabilities"].values())], atol=1e-6)
-        assert said["LABEL"].tolist() == [[one["label"].encode()]]
+        replies = served.infer("onnx_text", {"TEXT": column(batch)})
+        single = expected[TEXTS.index(batch[0])]
+        np.testing.assert_allclose(replies["PROBABILITIES"], [list(single["probabilities"].values())], atol=1e-6)
+        assert replies["LABEL"].tolist() == [[single["label"].encode()]]
     together = served.infer("onnx_text", {"TEXT": column(TEXTS)})
-    shares = [list(one["probabilities"].values()) for one in expected]
+    shares = [list(answer["probabilities"].values()) for answer in expected]
     np.testing.assert_allclose(together["PROBABILITIES"], shares, atol=1e-6)
-    assert [label.decode() for label in together["LABEL"][:, 0]] == [one["label"] for one in expected]
+    assert [label.decode() for label in together["LABEL"][:, 0]] == [answer["label"] for answer in expected]
     assert len(set(np.round(together["PROBABILITIES"][:, 0], 6))) > 2  # or equality would say little
 
 
 def test_int8_graphs_are_served_as_they_were_measured(served: Server, finished: Path) -> None:
     for name, tolerance in (("symmetric", 1e-6), ("dynamic", 0.05)):  # padding moves ranges that are measured live
         expected = predict(finished / "run" / "artifacts" / name, TEXTS)
-        shares = [list(one["probabilities"].values()) for one in expected]
-        said = [served.infer(f"{name}_text", {"TEXT": column([text])})["PROBABILITIES"][0] for text in TEXTS]
-        np.testing.assert_allclose(said, shares, atol=tolerance)
+        shares = [list(answer["probabilities"].values()) for answer in expected]
+        replies = [served.infer(f"{name}_text", {"TEXT": column([text])})["PROBABILITIES"][0] for text in TEXTS]
+        np.testing.assert_allclose(replies, shares, atol=tolerance)
     assert served.configs["symmetric"].optimization.graph.level == -1  # its int8 would saturate on some processors
     assert served.configs["dynamic"].optimization.graph.level == 0
 
@@ -196,8 +202,8 @@ def test_without_rounding_dynamic_int8_says_what_compress_predict_says(state: Ca
     before = DynamicInt8()(state())
     server = Server(repository(before, pad_to_multiple_of=1))
     expected = predict(before.artifacts[-1].folder, TEXTS)
-    said = [server.infer("dynamic_text", {"TEXT": column([text])})["PROBABILITIES"][0] for text in TEXTS]
-    np.testing.assert_allclose(said, [list(one["probabilities"].values()) for one in expected], atol=1e-6)
+    replies = [server.infer("dynamic_text", {"TEXT": column([text])})["PROBABILITIES"][0] for text in TEXTS]
+    np.testing.assert_allclose(replies, [list(answer["probabilities"].values()) for answer in expected], atol=1e-6)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -209,14 +215,14 @@ def test_the_server_reads_texts_as_training_did(family: str, paired: bool, state
     seconds = [TEXTS[2], TEXTS[0], "so " * 40, TEXTS[1], TEXTS[3]]
     tokens = tokenize(Split(tuple(TEXTS), tuple(seconds) if paired else None), tokenizer, 32)
     given = {"TEXT": column(TEXTS)} | ({"TEXT_PAIR": column(seconds)} if paired else {})
-    said = Server(folder).infer("text_to_tokens", given)
-    assert set(said) == set(tokenizer.model_input_names)
-    assert ("token_type_ids" in said) == (family in WITH_TYPES)
+    replies = Server(folder).infer("text_to_tokens", given)
+    assert set(replies) == set(tokenizer.model_input_names)
+    assert ("token_type_ids" in replies) == (family in WITH_TYPES)
     expected = tokens.batch(np.arange(len(TEXTS)))
-    for name, numbers in said.items():
+    for name, numbers in replies.items():
         np.testing.assert_array_equal(numbers, expected[name].numpy())
     if paired and family == "bert":
-        assert said["token_type_ids"].any()
+        assert replies["token_type_ids"].any()
 
 
 def test_a_tokenizer_that_cuts_on_the_left_does_so_in_the_server(state: Callable[..., State]) -> None:
@@ -227,9 +233,9 @@ def test_a_tokenizer_that_cuts_on_the_left_does_so_in_the_server(state: Callable
     before = replace(before, artifacts=(replace(before.artifacts[-1], key="left"),))
     text = " ".join(["good"] * 40 + ["bad"])
     expected = tokenize(Split((text,)), load_tokenizer(folder), 32).batch([0])["input_ids"].numpy()
-    said = Server(repository(before)).infer("text_to_tokens", {"TEXT": column([text])})["input_ids"]
-    np.testing.assert_array_equal(said, expected)
-    assert said[0, -2] != said[0, -3]
+    replies = Server(repository(before)).infer("text_to_tokens", {"TEXT": column([text])})["input_ids"]
+    np.testing.assert_array_equal(replies, expected)
+    assert replies[0, -2] != replies[0, -3]
 
 
 def test_lengths_are_rounded_up_to_the_multiple_and_never_above_the_longest(state: Callable[..., State]) -> None:
@@ -237,9 +243,9 @@ def test_lengths_are_rounded_up_to_the_multiple_and_never_above_the_longest(stat
     for multiple, widths in ((1, [3, 12, 32]), (8, [8, 16, 32]), (24, [24, 24, 32])):
         server = Server(repository(before, pad_to_multiple_of=multiple))
         texts = ["good", "the plot was very bad and so is the actor", "lovely " * 60]
-        said = [server.infer("text_to_tokens", {"TEXT": column([text])}) for text in texts]
-        assert [one["input_ids"].shape[1] for one in said] == widths
-        assert all(one["input_ids"][0, -1] == 0 for one in said[:1] if multiple > 1)
+        replies = [server.infer("text_to_tokens", {"TEXT": column([text])}) for text in texts]
+        assert [item["input_ids"].shape[1] for item in replies] == widths
+        assert all(item["input_ids"][0, -1] == 0 for item in replies[:1] if multiple > 1)
 
 
 def test_a_blank_or_broken_text_is_refused_and_others_in_the_same_call_are_answered(served: Server) -> None:
@@ -247,10 +253,10 @@ def test_a_blank_or_broken_text_is_refused_and_others_in_the_same_call_are_answe
 
     model = served.loaded["text_to_tokens"]
     rows = [column(["good"]), column(["good", " \n"]), np.array([[b"\xff\xfe"]], dtype=np.object_), column(["bad"])]
-    said = model.execute([InferenceRequest([Tensor("TEXT", one)]) for one in rows])
-    assert [one.error() is None for one in said] == [True, False, False, True]
-    assert said[1].error().message() == "TEXT: there is no text in row 1"
-    assert "utf-8" in said[2].error().message()
+    replies = model.execute([InferenceRequest([Tensor("TEXT", item)]) for item in rows])
+    assert [item.error() is None for item in replies] == [True, False, False, True]
+    assert replies[1].error().message() == "TEXT: there is no text in row 1"
+    assert "utf-8" in replies[2].error().message()
     with pytest.raises(RequestError, match="no text in row 0"):
         served.infer("onnx_text", {"TEXT": column([""])})
 
@@ -259,17 +265,17 @@ def test_scores_are_served_as_scores(state: Callable[..., State]) -> None:
     before = state(task=Regression(0.0, 5.0))
     folder = repository(before)
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["onnx", "onnx_text", "text_to_tokens"]
-    said = Server(folder).infer("onnx_text", {"TEXT": column(TEXTS)})
-    expected = [[one["score"]] for one in predict(before.artifacts[-1].folder, TEXTS)]
-    np.testing.assert_allclose(said["SCORE"], expected, atol=1e-5)
+    replies = Server(folder).infer("onnx_text", {"TEXT": column(TEXTS)})
+    expected = [[artifact["score"]] for artifact in predict(before.artifacts[-1].folder, TEXTS)]
+    np.testing.assert_allclose(replies["SCORE"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [('say "no"', "tab\tand \\", "ja – 好"), ("0", "1", "2")])
 def test_labels_of_any_letters_come_back_as_they_are(labels: tuple[str, ...], state: Callable[..., State]) -> None:
     before = state(task=Classification(labels))
-    said = Server(repository(before)).infer("onnx_text", {"TEXT": column(TEXTS)})
+    replies = Server(repository(before)).infer("onnx_text", {"TEXT": column(TEXTS)})
     expected = predict(before.artifacts[-1].folder, TEXTS)
-    assert [label.decode() for label in said["LABEL"][:, 0]] == [one["label"] for one in expected]
+    assert [label.decode() for label in replies["LABEL"][:, 0]] == [answer["label"] for answer in expected]
 
 
 @pytest.mark.parametrize("how", list(Tokenize))
@@ -287,16 +293,16 @@ def test_the_client_beside_the_models_asks_in_a_process_of_its_own(
     assert ("text_to_tokens" in server.configs) == (how is Tokenize.server)
     with listening(server) as url:
         words = [sys.executable, folder / "client.py", model, *texts, "--url", url]
-        said = subprocess.run(
+        process = subprocess.run(
             [*words, *(["--pairs", *seconds] if paired else [])],
             capture_output=True,
             text=True,
             check=True,
             timeout=120,
         )
-    lines = [line.split("\t") for line in said.stdout.splitlines()]
-    assert [line[0] for line in lines] == [one["label"] for one in expected]
-    assert [float(line[1]) for line in lines] == pytest.approx([one["probability"] for one in expected], abs=1e-4)
+    lines = [line.split("\t") for line in process.stdout.splitlines()]
+    assert [line[0] for line in lines] == [answer["label"] for answer in expected]
+    assert [float(line[1]) for line in lines] == pytest.approx([answer["probability"] for answer in expected], abs=1e-4)
     assert server.batches[model] == [4]
 
 
@@ -311,8 +317,8 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
     assert "pip install --quiet tokenizers==" in block
     assert subprocess.run(["sh", "-n", "-c", block], check=True).returncode == 0
     curl = next(line for line in page.splitlines() if line.startswith("curl"))
-    [one] = json.loads(curl.split("'")[1])["inputs"]
-    assert (one["name"], one["datatype"], one["shape"]) == ("TEXT", "BYTES", [1, 1])
+    [single] = json.loads(curl.split("'")[1])["inputs"]
+    assert (single["name"], single["datatype"], single["shape"]) == ("TEXT", "BYTES", [1, 1])
     alone = (repository(before, tokenize=Tokenize.client, device=InstanceKind.gpu) / "README.md").read_text()
     assert "--gpus=all" in alone
     assert "pip install --quiet" not in alone
@@ -323,13 +329,13 @@ def test_the_page_starts_the_server_on_this_repository(state: Callable[..., Stat
 def test_settings_reach_the_configs(state: Callable[..., State]) -> None:
     settings = {"max_batch_size": 4, "max_queue_delay_microseconds": 250, "instances": 3, "threads": 2}
     folder = repository(state(), device=InstanceKind.gpu, preferred_batch_sizes=[2, 4], **settings)
-    said = config(folder / "onnx")
-    assert said.max_batch_size == config(folder / "onnx_text").max_batch_size == 4
-    assert said.dynamic_batching.max_queue_delay_microseconds == 250
-    assert list(said.dynamic_batching.preferred_batch_size) == [2, 4]
-    assert said.parameters["intra_op_thread_count"].string_value == "2"
-    assert [(one.count, one.Kind.Name(one.kind)) for one in said.instance_group] == [(3, "KIND_GPU")]
-    assert config(folder / "text_to_tokens").instance_group[0].kind == said.instance_group[0].KIND_CPU
+    stored = config(folder / "onnx")
+    assert stored.max_batch_size == config(folder / "onnx_text").max_batch_size == 4
+    assert stored.dynamic_batching.max_queue_delay_microseconds == 250
+    assert list(stored.dynamic_batching.preferred_batch_size) == [2, 4]
+    assert stored.parameters["intra_op_thread_count"].string_value == "2"
+    assert [(item.count, item.Kind.Name(item.kind)) for item in stored.instance_group] == [(3, "KIND_GPU")]
+    assert config(folder / "text_to_tokens").instance_group[0].kind == stored.instance_group[0].KIND_CPU
 
 
 def engine(before: State, by: str, profile: list[list[int]], name: str = "tensorrt-fp16") -> State:
@@ -352,14 +358,14 @@ def engine(before: State, by: str, profile: list[list[int]], name: str = "tensor
 def test_an_engine_is_served_within_its_profile(state: Callable[..., State]) -> None:
     before = engine(state(), "tensorrt 10.13.2.6", [[1, 8, 16], [4, 8, 24]])
     folder = repository(before, preferred_batch_sizes=[8, 32])
-    said = config(folder / "tensorrt-fp16")
-    assert (said.platform, said.backend, said.max_batch_size) == ("tensorrt_plan", "tensorrt", 16)
-    assert list(said.dynamic_batching.preferred_batch_size) == [8]
-    assert said.instance_group[0].Kind.Name(said.instance_group[0].kind) == "KIND_GPU"
-    assert not said.parameters
+    settings = config(folder / "tensorrt-fp16")
+    assert (settings.platform, settings.backend, settings.max_batch_size) == ("tensorrt_plan", "tensorrt", 16)
+    assert list(settings.dynamic_batching.preferred_batch_size) == [8]
+    assert settings.instance_group[0].Kind.Name(settings.instance_group[0].kind) == "KIND_GPU"
+    assert not settings.parameters
     assert (folder / "tensorrt-fp16" / "1" / "model.plan").read_bytes() == b"a plan"
     graph = config(folder / "onnx")
-    assert (list(said.input), list(said.output)) == (list(graph.input), list(graph.output))
+    assert (list(settings.input), list(settings.output)) == (list(graph.input), list(graph.output))
     assert config(folder / "tensorrt-fp16_text").max_batch_size == 16
     steps = [step.model_name for step in config(folder / "tensorrt-fp16_text").ensemble_scheduling.step]
     assert steps == ["text_to_tokens_4_24", "tensorrt-fp16", "logits_to_labels"]

@@ -116,7 +116,7 @@ def pb_utils() -> ModuleType:
         "Tensor": Tensor, "TritonError": TritonError, "InferenceRequest": InferenceRequest,
         "InferenceResponse": InferenceResponse, "triton_string_to_numpy": NUMPY.__getitem__,
         "get_input_tensor_by_name": lambda request, name: next(
-            (one for one in request.inputs() if one.name() == name), None
+            (field for field in request.inputs() if field.name() == name), None
         ),
     }  # fmt: skip
     for name, part in parts.items():
@@ -139,10 +139,10 @@ class Server:
         self.loaded = {name: self._load(name) for name in names}
 
     def _load(self, name: str) -> Any:
-        said, version = self.configs[name], self.folder / name / "1"
-        assert said.name == name
+        found, version = self.configs[name], self.folder / name / "1"
+        assert found.name == name
         assert version.is_dir()
-        if said.backend == "python":
+        if found.backend == "python":
             before = sys.modules.get("triton_python_backend_utils")
             sys.modules["triton_python_backend_utils"] = pb_utils()
             try:
@@ -151,54 +151,54 @@ class Server:
                 del sys.modules["triton_python_backend_utils"]
                 if before is not None:
                     sys.modules["triton_python_backend_utils"] = before
-            text = json.dumps(json_format.MessageToDict(said, preserving_proto_field_name=True))
+            text = json.dumps(json_format.MessageToDict(found, preserving_proto_field_name=True))
             model.initialize({"model_config": text, "model_repository": str(self.folder / name), "model_version": "1"})
             return model
-        if said.platform == "ensemble":
+        if found.platform == "ensemble":
             return None
-        assert (said.platform, said.backend) == ("onnxruntime_onnx", "onnxruntime")
+        assert (found.platform, found.backend) == ("onnxruntime_onnx", "onnxruntime")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(said.parameters["intra_op_thread_count"].string_value)
-        options.graph_optimization_level = LEVELS[said.optimization.graph.level]
+        options.intra_op_num_threads = int(found.parameters["intra_op_thread_count"].string_value)
+        options.graph_optimization_level = LEVELS[found.optimization.graph.level]
         options.log_severity_level = 3
         return onnxruntime.InferenceSession(version / "model.onnx", options, providers=["CPUExecutionProvider"])
 
     def infer(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """Return a model's outputs; raises RequestError for what it refuses."""
-        said = self.configs[name]
-        self._check(said.input, given, said.max_batch_size)
+        found = self.configs[name]
+        self._check(found.input, given, found.max_batch_size)
         self.batches[name].append(len(next(iter(given.values()))))
-        if said.platform == "ensemble":
-            made = self._ensemble(said, given)
-        elif said.backend == "python":
+        if found.platform == "ensemble":
+            made = self._ensemble(found, given)
+        elif found.backend == "python":
             [response] = self.loaded[name].execute([InferenceRequest([Tensor(k, v) for k, v in given.items()])])
             if response.error() is not None:
                 raise RequestError(response.error().message())
-            made = {one.name(): one.as_numpy() for one in response.output_tensors()}
+            made = {field.name(): field.as_numpy() for field in response.output_tensors()}
         else:
-            names = [one.name for one in said.output]
+            names = [field.name for field in found.output]
             made = dict(zip(names, self.loaded[name].run(names, given), strict=True))
-        self._check(said.output, made, said.max_batch_size)
+        self._check(found.output, made, found.max_batch_size)
         return made
 
-    def _ensemble(self, said: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def _ensemble(self, message: Any, given: dict[str, Any]) -> dict[str, Any]:
         known = dict(given)
-        for step in said.ensemble_scheduling.step:
-            assert said.max_batch_size <= self.configs[step.model_name].max_batch_size
-            assert sorted(step.input_map) == sorted(one.name for one in self.configs[step.model_name].input)
+        for step in message.ensemble_scheduling.step:
+            assert message.max_batch_size <= self.configs[step.model_name].max_batch_size
+            assert sorted(step.input_map) == sorted(field.name for field in self.configs[step.model_name].input)
             made = self.infer(step.model_name, {theirs: known[ours] for theirs, ours in step.input_map.items()})
             known |= {ours: made[theirs] for theirs, ours in step.output_map.items()}
-        return {one.name: known[one.name] for one in said.output}
+        return {field.name: known[field.name] for field in message.output}
 
     @staticmethod
-    def _check(said: Any, tensors: dict[str, Any], most: int) -> None:
-        assert sorted(tensors) == sorted(one.name for one in said)
-        for one in said:
-            array = tensors[one.name]
-            assert array.dtype == NUMPY[kind(one)], one.name
+    def _check(message: Any, tensors: dict[str, Any], most: int) -> None:
+        assert sorted(tensors) == sorted(item.name for item in message)
+        for item in message:
+            array = tensors[item.name]
+            assert array.dtype == NUMPY[kind(item)], item.name
             assert 1 <= len(array) <= most
-            assert len(array.shape[1:]) == len(one.dims)
-            assert all(size in (-1, actual) for size, actual in zip(one.dims, array.shape[1:], strict=True))
+            assert len(array.shape[1:]) == len(item.dims)
+            assert all(size in (-1, actual) for size, actual in zip(item.dims, array.shape[1:], strict=True))
 
 
 @contextmanager
@@ -209,30 +209,30 @@ def listening(server: Server) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            said = server.configs[self.path.split("/")[3]]
+            found = server.configs[self.path.split("/")[3]]
             tensors = {
-                name: [{"name": one.name, "datatype": KSERVE[kind(one)], "shape": [-1, *one.dims]} for one in part]
-                for name, part in (("inputs", said.input), ("outputs", said.output))
+                name: [{"name": item.name, "datatype": KSERVE[kind(item)], "shape": [-1, *item.dims]} for item in part]
+                for name, part in (("inputs", found.input), ("outputs", found.output))
             }
             self.reply(
-                200, json.dumps({"name": said.name, "versions": ["1"], "platform": "", **tensors}).encode(), None
+                200, json.dumps({"name": found.name, "versions": ["1"], "platform": "", **tensors}).encode(), None
             )
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             size = int(self.headers["Inference-Header-Content-Length"])
             header, blob, given = json.loads(body[:size]), body[size:], {}
-            for one in header["inputs"]:
-                length = one["parameters"]["binary_data_size"]
-                given[one["name"]], blob = decoded(one["datatype"], one["shape"], blob[:length]), blob[length:]
+            for field in header["inputs"]:
+                length = field["parameters"]["binary_data_size"]
+                given[field["name"]], blob = decoded(field["datatype"], field["shape"], blob[:length]), blob[length:]
             name = self.path.split("/")[3]
             try:
                 made = server.infer(name, given)
             except RequestError as error:
                 self.reply(400, json.dumps({"error": str(error)}).encode(), None)
                 return
-            types = {one.name: KSERVE[kind(one)] for one in server.configs[name].output}
-            parts = {one["name"]: encoded(made[one["name"]]) for one in header["outputs"]}
+            types = {field.name: KSERVE[kind(field)] for field in server.configs[name].output}
+            parts = {field["name"]: encoded(made[field["name"]]) for field in header["outputs"]}
             outputs = [
                 {
                     "name": k,
@@ -271,7 +271,7 @@ def listening(server: Server) -> Iterator[str]:
 def encoded(array: Any) -> bytes:
     if array.dtype != np.object_:
         return bytes(array.tobytes())
-    return b"".join(struct.pack("<I", len(one)) + one for one in array.reshape(-1))
+    return b"".join(struct.pack("<I", len(item)) + item for item in array.reshape(-1))
 
 
 def decoded(datatype: str, shape: list[int], blob: bytes) -> Any:

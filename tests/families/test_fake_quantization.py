@@ -38,14 +38,14 @@ def naive(value: float, scale: float, zero: int, lowest: int, highest: int) -> f
 def test_values_are_rounded_half_to_even_and_saturated(scale: float, zero: int) -> None:
     halves = (torch.arange(-300, 300) + 0.5) * scale
     values = torch.cat([halves, torch.randn(500, generator=torch.Generator().manual_seed(0)) * 40 * scale])
-    said = fake_quantize(values, torch.tensor(scale), torch.tensor(float(zero)), 0, 255)
-    assert said.tolist() == [naive(v, scale, zero, 0, 255) for v in values.tolist()]
+    found = fake_quantize(values, torch.tensor(scale), torch.tensor(float(zero)), 0, 255)
+    assert found.tolist() == [naive(v, scale, zero, 0, 255) for v in values.tolist()]
 
 
 def test_halves_go_to_the_even_integer() -> None:
     values = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, 127.5, 200.0, -200.0])
-    said = fake_quantize(values, torch.tensor(1.0), torch.tensor(0.0), -127, 127)
-    assert said.tolist() == [0, 2, 2, 0, -2, 127, 127, -127]
+    found = fake_quantize(values, torch.tensor(1.0), torch.tensor(0.0), -127, 127)
+    assert found.tolist() == [0, 2, 2, 0, -2, 127, 127, -127]
 
 
 def test_the_integers_are_those_of_onnx_runtime(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_an_embedding_has_the_rows_of_its_quantized_table(per_channel: bool) -> 
 def test_the_gradient_goes_straight_through_even_where_values_saturate() -> None:
     values = torch.tensor([0.3, -7.0, 500.0, 1.49], requires_grad=True)
     factors = torch.tensor([1.0, -2.0, 3.0, 0.5])
-    said = fake_quantize(values, torch.tensor(0.1), torch.tensor(3.0), 0, 255)
-    assert said[1] != values[1]
-    assert said[2] != values[2]
-    (said * factors).sum().backward()
+    found = fake_quantize(values, torch.tensor(0.1), torch.tensor(3.0), 0, 255)
+    assert found[1] != values[1]
+    assert found[2] != values[2]
+    (found * factors).sum().backward()
     assert torch.equal(values.grad, factors)
 
 
@@ -165,7 +165,7 @@ def test_padding_moves_no_range() -> None:
         insert(model, FakeQuantization())
         with torch.no_grad():
             model.train()(**{name: value for name, value in batch.items() if name != "labels"})
-        found.append([(one.low.item(), one.high.item()) for one in ranges(model)])
+        found.append([(observer.low.item(), observer.high.item()) for observer in ranges(model)])
     assert len(found[0]) == 4 * 6 + 2
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 

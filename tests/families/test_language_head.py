@@ -45,8 +45,8 @@ def test_encoder_and_head_say_what_the_whole_model_says(family: str, tied: bool,
         expected = AutoModelForMaskedLM.from_pretrained(folder).eval()(**inputs).logits
     encoder, head = load_language_model(folder)
     assert (head.decoder is None) == tied
-    said = head(encoder(**inputs).last_hidden_state, word_embeddings(encoder))
-    torch.testing.assert_close(said, expected, rtol=0, atol=1e-6)
+    found = head(encoder(**inputs).last_hidden_state, word_embeddings(encoder))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert has_language_head(folder, load_config(folder))
 
 

@@ -181,8 +181,8 @@ def edited(folder: Path, to: Path, file: str, **entries: Any) -> Path:
     to.mkdir()
     for path in folder.iterdir():
         (to / path.name).write_bytes(path.read_bytes())
-    said = json.loads((to / file).read_text()) | entries
-    (to / file).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+    found = json.loads((to / file).read_text()) | entries
+    (to / file).write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
     return to
 
 

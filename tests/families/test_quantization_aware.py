@@ -98,7 +98,7 @@ def train(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
         objective, tokens(), settings, seed=3, folder=folder, title="test",
         validate=lambda: main_metric(model, validation, TASK),
     )  # fmt: skip
-    assert all(one.batches == 16 for one in ranges(model))
+    assert all(observer.batches == 16 for observer in ranges(model))
     return model.state_dict()
 
 
@@ -141,8 +141,8 @@ def test_the_integers_in_onnx_runtime_say_what_was_trained(
     executed = OnnxRuntime().executed(tmp_path, CPU)
     assert executed is not None
     assert (executed.int8, executed.products) == (linears, products)
-    weights = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.dims) == 2]
-    kinds = {one.data_type for one in weights if min(one.dims) > 2}
+    weights = [tensor for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer if len(tensor.dims) == 2]
+    kinds = {tensor.data_type for tensor in weights if min(tensor.dims) > 2}
     assert (onnx.TensorProto.FLOAT in kinds) == (not scheme.embeddings)
 
 

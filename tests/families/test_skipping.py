@@ -71,10 +71,10 @@ def test_the_states_are_those_of_a_loop_over_the_other_layers_and_a_skipped_one_
 @torch.no_grad()
 def test_scores_queries_keys_and_values_keep_the_numbers_of_their_layers(family: str, model: PreTrainedModel) -> None:
     batch = tiny_batch(family=family)
-    said = observe_without(model, batch, {2, 4}, SCORES, *RELATIONS)
+    found = observe_without(model, batch, {2, 4}, SCORES, *RELATIONS)
     cut = observe(shrink(model, layers=[0, 2]), batch, SCORES, *RELATIONS)
     for part in (SCORES, *RELATIONS):
-        ours, theirs = said[part], cut[part]
+        ours, theirs = found[part], cut[part]
         assert list(ours) == [1, 3]
         assert torch.equal(ours[1], theirs[1])
         assert torch.equal(ours[3], theirs[2])
@@ -86,8 +86,8 @@ def test_nothing_skipped_is_the_model_itself_and_padding_never_matters(family: s
     model, batch = tiny_model(family), tiny_batch(family=family)
     assert torch.equal(observe_without(model, batch, ()).logits, observe(model, batch).logits)
     longer = {n: functional.pad(v, (0, 5)) if v.dim() == 2 else v for n, v in batch.items()}
-    one, other = (observe_without(model, given, {1, 3}).logits for given in (batch, longer))
-    torch.testing.assert_close(one, other)
+    first, second = (observe_without(model, given, {1, 3}).logits for given in (batch, longer))
+    torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)

@@ -273,16 +273,16 @@ def slopes(model: PreTrainedModel, modules: Sequence[nn.Module], places: slice) 
     """Return the mean over rows of |∂L/∂ξ| for a gate on what one linear layer reads, by central differences."""
     found, step = [], 1e-3
     for row in range(3):
-        one = {name: value[row : row + 1] for name, value in batch().items()}
+        alone = {name: value[row : row + 1] for name, value in batch().items()}
         losses = []
         for offset in (step, -step):
             scale = torch.ones(modules[0].in_features)  # type: ignore[arg-type]
             scale[places] += offset
             handle = modules[0].register_forward_pre_hook(lambda _, given, scale=scale: (given[0] * scale,))
             with torch.no_grad():
-                logits = model(one["input_ids"], one["attention_mask"]).logits.double()
+                logits = model(alone["input_ids"], alone["attention_mask"]).logits.double()
             handle.remove()
-            losses.append(nn.functional.cross_entropy(logits, one["labels"]).item())
+            losses.append(nn.functional.cross_entropy(logits, alone["labels"]).item())
         found.append(abs(losses[0] - losses[1]) / (2 * step))
     return sum(found) / 3
 

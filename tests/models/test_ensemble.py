@@ -92,21 +92,21 @@ def test_soft_targets_are_the_mean_of_the_members_answers_at_the_temperature(
     how: str, temperature: float, tmp_path: Path
 ) -> None:
     save_model(joined(how), tiny_tokenizer(), tmp_path / "one")
-    one, rows = load_model(tmp_path / "one"), tokens(8)
+    single, rows = load_model(tmp_path / "one"), tokens(8)
     losses = {"soft": SoftTargets(temperature=temperature)}
-    wanted_of_it = wanted(losses.values(), (), (0, 0), one.config)
+    wanted_of_it = wanted(losses.values(), (), (0, 0), single.config)
     batch, student = rows.batch([1, 5, 2]), tiny_model(seed=9)
-    said = torch.stack([observe(model, batch).logits for model in members()])
-    said[1] = said[1].flip(-1)
+    outputs = torch.stack([observe(model, batch).logits for model in members()])
+    outputs[1] = outputs[1].flip(-1)
     weights = torch.tensor(WEIGHTS).view(-1, 1, 1).expand(3, 3, 1)
     if how == "confidence":
-        weights = weights * said.softmax(-1).amax(-1, keepdim=True)
-    mean = (weights / weights.sum(0) * (said / temperature).softmax(-1)).sum(0)
+        weights = weights * outputs.softmax(-1).amax(-1, keepdim=True)
+    mean = (weights / weights.sum(0) * (outputs / temperature).softmax(-1)).sum(0)
     ours = (observe(student, batch).logits / temperature).log_softmax(-1)
     expected = temperature**2 * (mean * (mean.log() - ours)).sum() / 3
-    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), one, rows, wanted_of_it)
-    for source in (FromModel(one, wanted_of_it), disk):
-        _, parts = Distillation(student, losses, source, one.config).eval()(batch, 0.0)
+    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), single, rows, wanted_of_it)
+    for source in (FromModel(single, wanted_of_it), disk):
+        _, parts = Distillation(student, losses, source, single.config).eval()(batch, 0.0)
         torch.testing.assert_close(parts["soft"], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -115,11 +115,11 @@ def test_soft_targets_are_the_mean_of_the_members_answers_at_the_temperature(
 def test_soft_targets_of_several_labels_are_the_mean_of_each_labels_answers_at_the_temperature(how: str) -> None:
     """Against loops; an ensemble is among the members."""
     inner = joined(how, head=SEVERAL.head_config())
-    one = ensemble(
+    settings = ensemble(
         [tiny_model(seed=5), inner], [[0, 1], [1, 0]], SEVERAL.head_config(), combine=how, weights=[1.0, 2.0], chosen=1
     )
     losses, batch, student, temperature = {"soft": SoftTargets(temperature=4.0)}, tiny_batch(), tiny_model(seed=9), 4.0
-    wanted_of_it = wanted(losses.values(), (), (0, 0), one.config)
+    wanted_of_it = wanted(losses.values(), (), (0, 0), settings.config)
     assert wanted_of_it == {MEMBERS: (0,)}
     ours = (observe(student, batch).logits / temperature).sigmoid()
     alone = observe(tiny_model(seed=5), batch).logits
@@ -130,9 +130,9 @@ def test_soft_targets_of_several_labels_are_the_mean_of_each_labels_answers_at_t
     for row in range(len(ours)):
         for label in range(2):
             shares = [
-                weight * sure(how, said[row, label]) for weight, said in zip([1, 2], [alone, within], strict=True)
+                weight * sure(how, item[row, label]) for weight, item in zip([1, 2], [alone, within], strict=True)
             ]
-            own = [said[row, 1 - label] for said in parts]  # the second label of the ensemble is the inner one's first
+            own = [item[row, 1 - label] for item in parts]  # the second label of the ensemble is the inner one's first
             inner_shares = [weight * sure(how, logit) for weight, logit in zip(WEIGHTS, own, strict=True)]
             inner_mean = sum(s * torch.sigmoid(o / temperature) for s, o in zip(inner_shares, own, strict=True))
             inner_mean = inner_mean / sum(inner_shares)
@@ -141,7 +141,9 @@ def test_soft_targets_of_several_labels_are_the_mean_of_each_labels_answers_at_t
             q = ours[row, label]
             expected += mean * torch.log(mean / q) + (1 - mean) * torch.log((1 - mean) / (1 - q))
     task = SEVERAL
-    found = Distillation(student, losses, FromModel(one, wanted_of_it), one.config, task=task).eval()(batch, 0.0)[1]
+    found = Distillation(student, losses, FromModel(settings, wanted_of_it), settings.config, task=task).eval()(
+        batch, 0.0
+    )[1]
     torch.testing.assert_close(found["soft"], temperature**2 * expected / ours.numel(), rtol=1e-4, atol=1e-6)
 
 
@@ -186,9 +188,9 @@ def test_gradients_are_right(how: str) -> None:
 @torch.no_grad()
 def test_the_model_says_what_its_members_say_in_one_order_of_labels(how: str) -> None:
     batch = tiny_batch()
-    said = [observe(member, batch).logits for member in members()]
-    said[1] = said[1].flip(-1)
-    expected = combined(torch.stack(said), torch.tensor(WEIGHTS), how)
+    outputs = [observe(member, batch).logits for member in members()]
+    outputs[1] = outputs[1].flip(-1)
+    expected = combined(torch.stack(outputs), torch.tensor(WEIGHTS), how)
     torch.testing.assert_close(observe(joined(how), batch).logits, expected)
 
 
@@ -196,25 +198,25 @@ def test_the_model_says_what_its_members_say_in_one_order_of_labels(how: str) ->
 def test_scores_are_averaged() -> None:
     models, batch = [tiny_model(seed=seed, num_labels=1) for seed in range(3)], tiny_batch()
     head = Regression(0.0, 5.0).head_config()
-    one = ensemble(models, [[0]] * 3, head, combine="probabilities", weights=WEIGHTS, chosen=1)
-    said = [observe(model, batch).logits for model in models]
-    mean = sum(w * s for w, s in zip(WEIGHTS, said, strict=True)) / sum(WEIGHTS)
-    torch.testing.assert_close(observe(one, batch).logits, mean)
+    joint = ensemble(models, [[0]] * 3, head, combine="probabilities", weights=WEIGHTS, chosen=1)
+    outputs = [observe(model, batch).logits for model in models]
+    mean = sum(w * s for w, s in zip(WEIGHTS, outputs, strict=True)) / sum(WEIGHTS)
+    torch.testing.assert_close(observe(joint, batch).logits, mean)
 
 
 @pytest.mark.parametrize("chosen", [1, 2, 3])
 @torch.no_grad()
 def test_layers_are_the_chosen_members_alone(chosen: int) -> None:
-    one, own, batch = joined(chosen=chosen), members()[chosen - 1], tiny_batch()
-    plain = observe(one, batch).logits
-    seen = observe(one, batch, HIDDEN, SCORES, *RELATIONS)
+    joint, own, batch = joined(chosen=chosen), members()[chosen - 1], tiny_batch()
+    plain = observe(joint, batch).logits
+    seen = observe(joint, batch, HIDDEN, SCORES, *RELATIONS)
     expected = observe(own, batch, HIDDEN, SCORES, *RELATIONS)
     torch.testing.assert_close(seen.logits, plain)
     for quantity in (HIDDEN, SCORES, *RELATIONS):
         ours, theirs = seen[quantity], expected[quantity]
         assert sorted(ours) == sorted(theirs)
         assert all(torch.equal(ours[layer], theirs[layer]) for layer in theirs)
-    assert torch.equal(observe(one, batch).logits, plain)  # attention is as it was
+    assert torch.equal(observe(joint, batch).logits, plain)  # attention is as it was
 
 
 def test_its_configuration_describes_the_chosen_members_layers() -> None:
@@ -229,28 +231,28 @@ def test_its_configuration_describes_the_chosen_members_layers() -> None:
 
 
 def test_its_size_is_the_sum_and_its_principal_is_a_member() -> None:
-    one = joined(chosen=2)
-    assert parameters(one) == sum(map(parameters, members()))
-    assert principal(one) is one.members[1]
+    joint = joined(chosen=2)
+    assert parameters(joint) == sum(map(parameters, members()))
+    assert principal(joint) is joint.members[1]
     alone = tiny_model()
     assert principal(alone) is alone
 
 
 @torch.no_grad()
 def test_padding_changes_nothing() -> None:
-    one, batch = joined("confidence"), tiny_batch(rows=3, tokens=9)
-    whole = observe(one, batch).logits
+    joint, batch = joined("confidence"), tiny_batch(rows=3, tokens=9)
+    whole = observe(joint, batch).logits
     for row in range(3):
         length = int(batch["attention_mask"][row].sum())
         alone = {name: value[row : row + 1, :length] for name, value in batch.items() if name != "labels"}
-        torch.testing.assert_close(observe(one, alone).logits[0], whole[row])
+        torch.testing.assert_close(observe(joint, alone).logits[0], whole[row])
 
 
 @torch.no_grad()
 def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path) -> None:
-    one, batch = joined("confidence", chosen=2), tiny_batch()
-    save_model(one, tiny_tokenizer(), tmp_path)
-    torch.save({"batch": batch, "logits": observe(one, batch).logits}, tmp_path / "said.pt")
+    joint, batch = joined("confidence", chosen=2), tiny_batch()
+    save_model(joint, tiny_tokenizer(), tmp_path)
+    torch.save({"batch": batch, "logits": observe(joint, batch).logits}, tmp_path / "said.pt")
     code = (
         "import sys, torch, compress\n"
         "from transformers import AutoModelForSequenceClassification\n"
@@ -269,16 +271,16 @@ def test_it_reloads_to_the_bit_in_a_fresh_process_without_pickles(tmp_path: Path
 
 def test_its_outputs_are_kept_on_disk_as_any_teachers(tmp_path: Path) -> None:
     save_model(joined(chosen=2), tiny_tokenizer(), tmp_path / "one")
-    one, rows = load_model(tmp_path / "one"), tokens(20)
+    single, rows = load_model(tmp_path / "one"), tokens(20)
     wanted = {HIDDEN: (0, 2), SCORES: (3,), **dict.fromkeys(RELATIONS, (4,))}
-    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), one, rows, wanted)
+    disk = on_disk(Workshop(tmp_path / "cache"), Model(tmp_path / "one", "key"), single, rows, wanted)
     batch = rows.batch([3, 11, 7])
-    kept, said = disk.batch(batch), FromModel(one, wanted).batch(batch)
+    kept, found = disk.batch(batch), FromModel(single, wanted).batch(batch)
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(kept.logits, said.logits, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(kept[HIDDEN][2][real], said[HIDDEN][2][real], rtol=2e-3, atol=2e-3)
-    torch.testing.assert_close(kept[KEYS][4][real], said[KEYS][4][real], rtol=2e-3, atol=5e-3)
-    assert kept[SCORES][3].shape == said[SCORES][3].shape
+    torch.testing.assert_close(kept.logits, found.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept[HIDDEN][2][real], found[HIDDEN][2][real], rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(kept[KEYS][4][real], found[KEYS][4][real], rtol=2e-3, atol=5e-3)
+    assert kept[SCORES][3].shape == found[SCORES][3].shape
 
 
 @torch.no_grad()

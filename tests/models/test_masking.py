@@ -55,7 +55,9 @@ def test_exactly_the_lowest_leave_also_where_scores_are_equal(
         assert places(kept) == stays(scores, round(sparsity * rows * columns))
     whole = torch.cat([first.flatten(), second.flatten()])
     found = masks([first, second], sparsity, Pattern(), together=True)
-    assert places(torch.cat([one.flatten() for one in found])) == stays(whole, round(sparsity * len(whole)))
+    assert places(torch.cat([difference.flatten() for difference in found])) == stays(
+        whole, round(sparsity * len(whole))
+    )
 
 
 @pytest.mark.parametrize(("sparsity", "left"), [(0.0, 4), (0.2, 3), (0.5, 2)])

@@ -66,13 +66,13 @@ def test_without_a_table_it_is_the_configured_number(family: str) -> None:
 
 
 def test_a_composite_takes_what_each_of_its_models_takes_and_pruning_changes_nothing() -> None:
-    one, other = tiny_model(), tiny_model("roberta")
+    first, second = tiny_model(), tiny_model("roberta")
     joined = ensemble(
-        [one, other], [[0, 1]] * 2, {"num_labels": 2}, combine="logits", weights=[1, 1], chosen=1
+        [first, second], [[0, 1]] * 2, {"num_labels": 2}, combine="logits", weights=[1, 1], chosen=1
     )  # fmt: skip
-    assert (longest_row(one.config), longest_row(other.config)) == (64, 65)
+    assert (longest_row(first.config), longest_row(second.config)) == (64, 65)
     assert longest_row(joined.config) == 64
-    assert longest_row(shrink(other, heads=[[0], [1, 2], [0, 1, 2, 3], [3]]).config) == 65
+    assert longest_row(shrink(second, heads=[[0], [1, 2], [0, 1, 2, 3], [3]]).config) == 65
 
 
 def test_the_probe_is_quick_and_leaves_random_numbers_alone() -> None:
@@ -104,6 +104,6 @@ def test_long_rows_are_cut_at_the_true_limit_in_graph_and_reloaded_model(tmp_pat
     with_tokenizer(folder, graph, pairs=False)
     answers = [one_by_one(load_session(place), tokens) for place in (folder, graph)]
     np.testing.assert_allclose(*answers, atol=1e-4)
-    said = [predict(place, [" ".join(GOOD * 20)])[0]["probabilities"] for place in (folder, graph)]
-    for label, probability in said[0].items():
-        assert said[1][label] == pytest.approx(probability, abs=1e-4)
+    replies = [predict(place, [" ".join(GOOD * 20)])[0]["probabilities"] for place in (folder, graph)]
+    for label, probability in replies[0].items():
+        assert replies[1][label] == pytest.approx(probability, abs=1e-4)

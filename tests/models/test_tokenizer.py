@@ -72,8 +72,8 @@ def test_token_types_are_no_input_where_the_model_has_one_only_whatever_its_toke
 
 
 def test_an_ensemble_of_models_with_token_types_has_them(tmp_path: Path) -> None:
-    one, other = tiny_model(num_labels=2), tiny_model(seed=1, num_labels=2)
-    joined = ensemble([one, other], [[0, 1]] * 2, {"num_labels": 2}, combine="logits", weights=[1, 1], chosen=1)
+    first, second = tiny_model(num_labels=2), tiny_model(seed=1, num_labels=2)
+    joined = ensemble([first, second], [[0, 1]] * 2, {"num_labels": 2}, combine="logits", weights=[1, 1], chosen=1)
     tokenizer = tiny_tokenizer("distilbert")
     save_model(joined, tokenizer, tmp_path)
     assert "token_type_ids" in load_tokenizer(tmp_path).model_input_names

@@ -216,9 +216,9 @@ def test_positions_stay_where_they_are_counted_from_the_padding(tmp_path: Path) 
         data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s")
     )
     after = PruneVocabulary()(state)
-    said = []
+    values = []
     for folder in (tmp_path / "student", after.given_student.folder):
         own = load_tokenizer(folder)
-        said.append(predict_rows(load_model(folder), tokenize(data.train, own, 32)))
-    np.testing.assert_array_equal(said[0], said[1])
+        values.append(predict_rows(load_model(folder), tokenize(data.train, own, 32)))
+    np.testing.assert_array_equal(values[0], values[1])
     assert len(load_tokenizer(after.given_student.folder)) == len(tokenizer)  # all before the padding had to stay

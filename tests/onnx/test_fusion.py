@@ -68,7 +68,7 @@ def test_additions_and_normalizations_stay_apart_in_every_file_for_the_cpu(tmp_p
     save_tiny(tmp_path / "teacher")
     quantize = {"dynamic": DynamicInt8(), "static": StaticInt8(rows=20), "groups": GroupWise(group=16)}
     state = tiny(tmp_path, quantize=quantize).run().state
-    files = [one.folder / "model.onnx" for one in state.artifacts if one.runtime == "onnxruntime"]
+    files = [artifact.folder / "model.onnx" for artifact in state.artifacts if artifact.runtime == "onnxruntime"]
     assert len(files) == 3
     for file in files:
         run = nodes_run(file, tmp_path / "optimized.onnx")

@@ -38,8 +38,8 @@ def source(graphs: Graphs) -> Path:
 
 def types(model: Any) -> dict[str, int]:
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    found = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.input, *graph.output)}
-    return found | {one.name: one.data_type for one in graph.initializer}
+    found = {field.name: field.type.tensor_type.elem_type for field in (*graph.value_info, *graph.input, *graph.output)}
+    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def small(nodes: list[Any], constants: dict[str, Any], width: int) -> Any:
@@ -137,8 +137,8 @@ def with_large_states(folder: Path, factor: float) -> tuple[Path, list[str]]:
     graph.graph.ClearField("output")
     graph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    said = session.run(names, inputs())
-    return path, [name for name, values in zip(names, said, strict=True) if np.abs(values).max() > 6500]
+    found = session.run(names, inputs())
+    return path, [name for name, values in zip(names, found, strict=True) if np.abs(values).max() > 6500]
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
@@ -154,8 +154,8 @@ def test_values_that_fp16_cannot_hold_stay_in_fp32(factor: float, tmp_path: Path
     if factor == 3e6:
         assert not np.isfinite(in_true_half(naive, inputs())).all()
     np.testing.assert_allclose(in_true_half(careful, inputs()), expected, atol=0.02)
-    weights = [one for one in careful.graph.initializer if one.data_type == TensorProto.FLOAT16]
-    assert all(np.isfinite(numpy_helper.to_array(one)).all() for one in weights)
+    weights = [tensor for tensor in careful.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    assert all(np.isfinite(numpy_helper.to_array(tensor)).all() for tensor in weights)
     assert len(list(kept_in_fp32(careful))) > len(list(kept_in_fp32(in_half(onnx.load(source)))))
 
 

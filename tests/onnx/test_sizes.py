@@ -25,11 +25,11 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, graphs: Gr
     feed = {name: batch[name].numpy() for name in INPUTS if name in batch}
     for heads, units, layers in ((4, 32, 4), (1, 7, 4), (3, 32, 2), (2, 1, 1)):
         data = resized(graph, model.config, heads=heads, units=units, layers=layers)
-        said = inference_session(data, 1).run(["logits"], feed)[0]
+        found = inference_session(data, 1).run(["logits"], feed)[0]
         smaller = shrink(
             model, heads=[list(range(heads))] * 4, units=[list(range(units))] * 4, layers=list(range(4 - layers, 4))
         )
-        np.testing.assert_allclose(said, observe(smaller, batch).logits.numpy(), atol=1e-5)
+        np.testing.assert_allclose(found, observe(smaller, batch).logits.numpy(), atol=1e-5)
         products = [node for node in data.graph.node if node.op_type == "MatMul"]
         embedded = family == "electra"  # a projection of the embeddings
         each = len(family_of(model.config).matrix_names()) + 2  # of a layer: those with weights, and attention's own

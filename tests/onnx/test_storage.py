@@ -124,8 +124,8 @@ def test_graphs_above_the_limit_keep_their_weights_beside_them_and_say_the_same(
         assert outside.stat().st_size >= 1024
         assert outside.stat().st_mode & 0o777 == 0o644
         assert inside.stat().st_size < (artifact.folder / "model.onnx").stat().st_size
-        said, expected = (one_by_one(load_session(place), tokens) for place in (folder, artifact.folder))
-        np.testing.assert_allclose(said, expected, atol=1e-5, err_msg=artifact.name)
+        found, expected = (one_by_one(load_session(place), tokens) for place in (folder, artifact.folder))
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=artifact.name)
     js = large["transformers_js"]
     for name in ("model", "model_quantized", "model_fp16"):
         assert (js / "onnx" / f"{name}.onnx_data").is_file()

@@ -102,8 +102,8 @@ def test_every_damage_to_every_file_of_a_product_is_told_in_one_line_and_made_go
 
 def test_a_product_of_other_work_under_the_name_is_not_taken(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, Console(quiet=True))
-    one, two = (workshop.make(KIND, [n], lambda folder, n=n: {"n": n}) for n in (1, 2))  # type: ignore[misc]
-    shutil.copy(two.folder / PRODUCT, one.folder / PRODUCT)
+    single, two = (workshop.make(KIND, [n], lambda folder, n=n: {"n": n}) for n in (1, 2))  # type: ignore[misc]
+    shutil.copy(two.folder / PRODUCT, single.folder / PRODUCT)
     assert workshop.make(KIND, [1], lambda folder: {"n": 1}).record == {"n": 1}
 
 

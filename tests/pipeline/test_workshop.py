@@ -62,8 +62,8 @@ def test_two_processes_make_a_thing_once(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in both]
-    assert [text.splitlines()[-1] for text in said] == ["7", "7"]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [text.splitlines()[-1] for text in printed] == ["7", "7"]
     assert (tmp_path / "calls").read_text() == "x"
 
 

@@ -93,8 +93,8 @@ def test_a_speed_is_predicted_and_measured_with_every_family(
     assert stage["parameters"] < stage_of(tmp_path, "distill")["parameters"]
     told = " ".join(stage["notes"])
     wanted = ("tokens: ", "table, ms: ", "round 1 of 1, heads × units: ", "predicted", "measured (ONNX Runtime fp32")
-    for said in wanted:
-        assert said in told
+    for item in wanted:
+        assert item in told
     assert "× predicted" in (tmp_path / "run" / "report.md").read_text()
     done = made(tmp_path)
     chain.run()

@@ -24,13 +24,13 @@ def test_importance_is_the_mean_absolute_slope_of_each_rows_loss_in_the_gate(fam
     for layer, head in [(0, 0), (1, 3), (3, 2)]:
         slopes = []
         for row in range(3):
-            one = {name: value[row : row + 1] for name, value in batch.items()}
+            alone = {name: value[row : row + 1] for name, value in batch.items()}
             losses = []
             for offset in (step, -step):
                 gates = [torch.ones(1, 4) for _ in range(4)]
                 gates[layer][0, head] += offset
                 with torch.no_grad(), HEADS.gated(model, gates):
-                    losses.append(hard_label_loss(observe(model, one).logits.double(), one["labels"]))
+                    losses.append(hard_label_loss(observe(model, alone).logits.double(), alone["labels"]))
             slopes.append(abs(losses[0] - losses[1]).item() / (2 * step))
         assert importance[layer][head].item() == pytest.approx(sum(slopes) / 3, rel=0.05, abs=2e-4)
 

@@ -145,7 +145,9 @@ def test_a_layers_gate_is_a_mixture_of_input_and_output() -> None:
     for row in range(3):
         losses = []
         for gate in (1 + step, 1 - step):
-            handle = layer.register_forward_hook(lambda _, given, said, gate=gate: gate * said + (1 - gate) * given[0])
+            handle = layer.register_forward_hook(
+                lambda _, given, value, gate=gate: gate * value + (1 - gate) * given[0]
+            )
             losses.append(loss_of(model, one_row(batch, row)))
             handle.remove()
         found.append(abs(losses[0] - losses[1]) / (2 * step))

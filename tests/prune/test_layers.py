@@ -65,6 +65,6 @@ def test_a_cut_says_what_the_model_says_with_those_layers_skipped_also_after_rel
 
 def test_it_asks_no_rows_and_does_not_depend_on_them() -> None:
     stage = PruneLayers(order=Selection.every_other, ratio=0.5)
-    keep, said = stage.kept(None, tiny_model(), None, 2)  # type: ignore[arg-type]
-    assert (keep, said) == ([[0, 2]], {})
+    keep, found = stage.kept(None, tiny_model(), None, 2)  # type: ignore[arg-type]
+    assert (keep, found) == ([[0, 2]], {})
     assert stage.chosen_by(None) == "every_other"  # type: ignore[arg-type]

@@ -65,8 +65,8 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
         "vocabulary": PruneVocabulary(),
     }
     state = recipe(files, tmp_path / "teacher", tmp_path, student=Bert(layers=3), prune=prune).run().state
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    stages = {stage["name"]: stage for stage in said["stages"]}
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    stages = {stage["name"]: stage for stage in facts["stages"]}
     assert sum(layer["neurons"] for layer in stages["neurons"]["layers"]) == 48
     assert len({layer["neurons"] for layer in stages["neurons"]["layers"]}) > 1  # uneven
     assert sum(layer["heads"] for layer in stages["heads"]["layers"]) == 7
@@ -75,14 +75,14 @@ def test_all_prunings_in_a_row_give_a_student_that_runs_everywhere(
     assert stages["budget"]["details"]["predicted_speedup"] >= 1.05
     assert stages["budget"]["details"]["measured_speedup"] > 0
     assert any("test rows are cut" in note for note in stages["vocabulary"]["notes"])
-    integers = [one for one in said["artifacts"] if one["precision"] == "int8"]
+    integers = [given_artifact for given_artifact in facts["artifacts"] if given_artifact["precision"] == "int8"]
     assert len(integers) == 2
-    assert all(one["int8_matmuls"][0] > 0 and one["agreement"] > 0.8 for one in integers)
+    assert all(item["int8_matmuls"][0] > 0 and item["agreement"] > 0.8 for item in integers)
     alone = state.given_student.folder, files["test"]
     logits = [run_fresh(CODE, *alone, mode, folder=tmp_path) for mode in ("compress", "shipped")]
     assert logits[0].startswith("[['")
     assert logits[1].endswith(logits[0])  # after words about code that is trusted
-    for artifact in said["artifacts"]:
+    for artifact in facts["artifacts"]:
         if artifact["precision"] == "fp32":
             assert artifact["agreement"] == 1
             assert artifact["max_abs_difference"] < 1e-4

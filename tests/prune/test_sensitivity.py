@@ -24,7 +24,7 @@ def divergence(model: PreTrainedModel, smaller: PreTrainedModel, batches: list[d
     total, rows = 0.0, 0
     for batch in batches:
         with torch.no_grad():
-            logits = [observe(one, batch).logits.double() for one in (model, smaller)]
+            logits = [observe(item, batch).logits.double() for item in (model, smaller)]
         for ours, theirs in zip(*logits, strict=True):
             p, q = (row.exp() / row.exp().sum() for row in (ours, theirs))
             total += sum(float(a * (a / b).log()) for a, b in zip(p, q, strict=True))

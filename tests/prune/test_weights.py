@@ -71,23 +71,25 @@ def test_movement_scores_sum_what_training_moves_and_the_highest_stay() -> None:
     objective = Distillation(student, {"hard": HardLabels()}).train()
     how = Sparsify(sparsity=0.6, scores=Movements(0.01), begin=0.25, end=0.75, every=1)
     objective.masks = masks = Masks(student, how)
-    expected = [torch.zeros_like(one) for one in masks.scores]
+    expected = [torch.zeros_like(score) for score in masks.scores]
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     for step in range(8):
         optimizer.zero_grad()
         batch = tiny_batch(seed=step)
         objective(batch, step / 8)[0].backward()
-        for (module, one), total in zip(masks.masked, expected, strict=True):
-            assert float(1 - one.mask.float().mean()) == pytest.approx(how.at(step / 8), abs=0.5 / one.mask.numel())
-            if not bool(one.mask.all()):
-                assert float(total[one.mask].min()) >= float(total[~one.mask].max()) - 1e-5
+        for (module, answer), total in zip(masks.masked, expected, strict=True):
+            assert float(1 - answer.mask.float().mean()) == pytest.approx(
+                how.at(step / 8), abs=0.5 / answer.mask.numel()
+            )
+            if not bool(answer.mask.all()):
+                assert float(total[answer.mask].min()) >= float(total[~answer.mask].max()) - 1e-5
             # that of the masked weight, which is the gradient of a full weight in a layer that sees it masked
             gradient = full_gradient(student, module, batch)
             total.sub_(0.1 * gradient * own_weight(module))
         optimizer.step()
-        for one, total in zip(masks.scores, expected, strict=True):
-            torch.testing.assert_close(one.detach(), total, atol=1e-5, rtol=1e-3)
-    assert any(bool((one < 0).any()) for one in expected)
+        for answer, total in zip(masks.scores, expected, strict=True):
+            torch.testing.assert_close(answer.detach(), total, atol=1e-5, rtol=1e-3)
+    assert any(bool((answer < 0).any()) for answer in expected)
 
 
 def full_gradient(student: Any, module: Any, batch: Any) -> torch.Tensor:
@@ -135,14 +137,14 @@ def test_the_smallest_leave_exactly_as_many_as_asked(family: str, together: bool
     left = [own_weight(module) for module in matrices(model).values()]
     for before, after in zip(whole, left, strict=True):
         assert torch.equal(after[after != 0], before[after != 0])
-    zeros = [int((one == 0).sum()) for one in left]
+    zeros = [int((tensor == 0).sum()) for tensor in left]
     if together:
-        assert sum(zeros) == round(0.3 * sum(one.numel() for one in left))
+        assert sum(zeros) == round(0.3 * sum(tensor.numel() for tensor in left))
         kept = min(float(after[after != 0].abs().min()) for after in left)
         gone = max(float(b[a == 0].abs().max()) for b, a in zip(whole, left, strict=True) if bool((a == 0).any()))
         assert kept >= gone
     else:
-        assert zeros == [round(0.3 * one.numel()) for one in left]
+        assert zeros == [round(0.3 * tensor.numel()) for tensor in left]
 
 
 def tiny(folder: Path, stage: PruneWeights, **changes: Any) -> Recipe:
@@ -223,11 +225,11 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
     stock = AutoModelForSequenceClassification.from_pretrained(world / "run" / "student")
     assert type(stock).__module__.startswith("transformers.")
     shares = share(model, embeddings=stage.embeddings)
-    said = report(world)
-    facts = next(one for one in said["stages"] if one["name"] == "weights")["details"]["sparse"]
+    written = report(world)
+    facts = next(step for step in written["stages"] if step["name"] == "weights")["details"]["sparse"]
     assert facts["zeros"] / facts["weights"] == pytest.approx(stage.sparsity, abs=1e-3)
     if stage.scope is Scope.layer:
-        assert max(abs(one - stage.sparsity) for one in shares) < 0.01
+        assert max(abs(item - stage.sparsity) for item in shares) < 0.01
     assert facts["compressed_mib"] < facts["compressed_mib_before"]
     for module in matrices(model).values():
         weight = own_weight(module)
@@ -238,7 +240,7 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
         if name == "blocks":
             blocks = (weight != 0).reshape(weight.shape[0] // 4, 4, -1, 2).float().sum((1, 3))
             assert set(blocks.unique().tolist()) == {0.0, 8.0}
-    for artifact in said["artifacts"]:
+    for artifact in written["artifacts"]:
         assert artifact["agreement"] > (0.999 if artifact["precision"] == "fp32" else 0.9)
     before = {path.name for path in (world / "cache").iterdir()}
     assert all(record.reused for record in tiny(world, stage, **DEPLOYED).run().state.records)
@@ -248,14 +250,16 @@ def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anyw
 def assert_zeros_are_zeros(path: Path) -> None:
     """Assert that the zeros of the student are zeros in the int8 graph, too."""
     graph = onnx.load(path).graph
-    weights = [numpy_helper.to_array(one) for one in graph.initializer]
+    weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
     whole = {(len(VOCABULARY), 16), (64, 16), (2, 16), (16, 2)}  # embeddings, classifier
-    small = [one for one in weights if one.dtype.itemsize == 1 and one.ndim == 2 and one.shape not in whole]
+    small = [
+        tensor for tensor in weights if tensor.dtype.itemsize == 1 and tensor.ndim == 2 and tensor.shape not in whole
+    ]
     encoder = small[:12]  # then the pooler
     assert len(small) == 13
-    for one in encoder:
-        zero = 128 if one.dtype == "uint8" else 0
-        assert float((one == zero).mean()) >= 0.599  # of 512 weights, 307
+    for tensor in encoder:
+        zero = 128 if tensor.dtype == "uint8" else 0
+        assert float((tensor == zero).mean()) >= 0.599  # of 512 weights, 307
 
 
 def test_what_is_trained_later_keeps_the_zeros(finished: Finished, tmp_path: Path) -> None:
@@ -310,8 +314,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         again.run()
     resumed = again.run().state.given_student
     assert next(calls) < 40  # it did not begin anew: 20 steps, one of them twice
-    one, other = load_model(whole.folder).state_dict(), load_model(resumed.folder).state_dict()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    first, second = load_model(whole.folder).state_dict(), load_model(resumed.folder).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("family", BERT_NOW)
@@ -324,7 +328,7 @@ def test_after_uneven_pruning_of_every_family(family: str, world: Path) -> None:
     made.run()
     model = load_model(world / "run" / "student")
     assert FAMILIES[family].model_type in model.config.model_type
-    assert max(abs(one - 0.5) for one in share(model)) < 0.02
+    assert max(abs(item - 0.5) for item in share(model)) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -360,8 +364,8 @@ def test_what_makes_no_sense_is_refused(stage: PruneWeights, setting: str) -> No
         ({"weights": PruneWeights(pattern="4x1", embeddings=True)}, "does not divide bert.embeddings.word"),
     ],
 )
-def test_prunings_that_do_not_go_together_are_refused(prune: dict[str, Any], said: str, world: Path) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_prunings_that_do_not_go_together_are_refused(prune: dict[str, Any], message: str, world: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
         check(tiny(world, PruneWeights(), prune=prune))
     assert not (world / "run").exists()
 

@@ -158,8 +158,8 @@ def test_channels_are_named_by_their_first_numbers_and_the_order_of_prunings_doe
     twice = narrow(narrow(model, KEEP), [1, 3, 4, 6])
     assert kept_channels(twice.config) == [1, 5, 7, 15]
     assert torch.equal(observe(twice, batch).logits, observe(narrow(model, [1, 5, 7, 15]), batch).logits)
-    one, other = narrow(shrink(model, **UNEVEN), KEEP), shrink(narrow(model, KEEP), **UNEVEN)
-    assert torch.equal(observe(one, batch).logits, observe(other, batch).logits)
+    first, second = narrow(shrink(model, **UNEVEN), KEEP), shrink(narrow(model, KEEP), **UNEVEN)
+    assert torch.equal(observe(first, batch).logits, observe(second, batch).logits)
 
 
 @torch.no_grad()
@@ -199,9 +199,9 @@ def test_any_width_runs_and_reloads_to_the_bit(
     for ours, theirs in zip(norms(model), norms(tiny_model(family)), strict=True):
         assert ours.weight.tolist() == [theirs.weight[channel].item() for channel in sorted(keep)]
     save_model(model, tiny_tokenizer(family), folder)
-    said = observe(model, batch).logits
-    assert said.isfinite().all()
-    assert torch.equal(observe(load_model(folder), batch).logits, said)
+    outputs = observe(model, batch).logits
+    assert outputs.isfinite().all()
+    assert torch.equal(observe(load_model(folder), batch).logits, outputs)
 
 
 @pytest.mark.parametrize("keep", [[], [3], [0, 16], [-1, 2]])
@@ -238,9 +238,9 @@ def test_a_channels_importance_is_the_slope_of_each_rows_loss_when_it_is_scaled_
     for channel in (0, 7, 15):
         found = []
         for row in range(3):
-            one = {name: value[row : row + 1] for name, value in batch.items()}
+            alone = {name: value[row : row + 1] for name, value in batch.items()}
             more, less = (
-                float(hard_label_loss(observe(scaled(model, channel, 1 + s), one).logits, one["labels"]))
+                float(hard_label_loss(observe(scaled(model, channel, 1 + s), alone).logits, alone["labels"]))
                 for s in (step, -step)
             )
             found.append((more - less) / (2 * step))
@@ -255,7 +255,7 @@ def test_activation_is_the_mean_absolute_state_over_real_tokens_and_places(famil
     importance = importance_of(model, CHANNELS, [batch], "activation")[0]
     seen: list[Tensor] = []
     stream = family_of(model.config).stream(model)
-    handles = [part.register_forward_hook(lambda _, given, said: seen.append(said)) for part in stream]
+    handles = [part.register_forward_hook(lambda _, given, value: seen.append(value)) for part in stream]
     states = observe(model, batch, HIDDEN)[HIDDEN]
     for handle in handles:
         handle.remove()
@@ -406,8 +406,8 @@ def test_onnx_says_the_same_as_a_narrow_model(family: str, tmp_path: Path) -> No
     names = input_names(tiny_tokenizer(family))
     write_onnx(model, names, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (said,) = session.run(None, {name: batch[name].numpy() for name in names})
-    torch.testing.assert_close(torch.from_numpy(said), observe(model, batch).logits, rtol=0, atol=1e-4)
+    (outputs,) = session.run(None, {name: batch[name].numpy() for name in names})
+    torch.testing.assert_close(torch.from_numpy(outputs), observe(model, batch).logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -426,17 +426,17 @@ def test_the_whole_chain_narrows_recovers_exports_and_reuses(tmp_path: Path, fil
     distill = Distill(losses=losses, epochs=2, learning_rate=5e-3, batch_size=16, teacher_outputs=Keep.disk)
     given = recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=prune)
     given.run()
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    width = next(stage for stage in said["stages"] if stage["name"] == "width")
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    width = next(stage for stage in facts["stages"] if stage["name"] == "width")
     assert "6 of 16 hidden channels removed" in width["notes"][0]
     assert "layer normalisations now average over fewer channels" in width["notes"][1]
     assert width["curves"]
     model = load_model(tmp_path / "run" / "student")
     assert model.config.hidden_size == 10
     assert head_size(model.config) == 4
-    fp32 = [artifact for artifact in said["artifacts"] if artifact["precision"] == "fp32"]
+    fp32 = [artifact for artifact in facts["artifacts"] if artifact["precision"] == "fp32"]
     assert all(artifact["agreement"] == 1 and artifact["max_abs_difference"] < 1e-4 for artifact in fp32)
-    assert {artifact["precision"] for artifact in said["artifacts"]} == {"fp32", "int8"}
+    assert {artifact["precision"] for artifact in facts["artifacts"]} == {"fp32", "int8"}
     assert (tmp_path / "run" / "student" / CODE).is_file()
     assert "trust_remote_code=True" in (tmp_path / "run" / "student" / "README.md").read_text()
     for folder in (tmp_path / "run" / "artifacts").iterdir():

@@ -90,12 +90,12 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
         for bits in Bits:
             folder = quantized(model, family, tmp_path, bits=bits).folder
             runner = load_session(folder)
-            said = torch.from_numpy(runner({name: value.numpy() for name, value in batch.items()}))
+            found = torch.from_numpy(runner({name: value.numpy() for name, value in batch.items()}))
             with torch.no_grad():
                 expected = model(**batch).logits
-            apart = ((said - expected).norm() / expected.norm()).item()
+            apart = ((found - expected).norm() / expected.norm()).item()
             assert 0 < apart < (0.1 if bits is Bits.int8 else 0.3)
-            torch.save({"inputs": batch, "logits": said}, folder / "said.pt")
+            torch.save({"inputs": batch, "logits": found}, folder / "said.pt")
             assert not list(folder.glob("*.bin"))
             folders.append(folder)
     run_fresh(CODE, *folders)
@@ -104,8 +104,8 @@ def test_both_reload_in_a_fresh_process_to_the_bit_and_are_near_the_student(tmp_
 @pytest.mark.parametrize("bits", ["8", "4"])
 def test_weights_that_are_not_as_config_json_says_are_refused(tmp_path: Path, bits: str) -> None:
     path = save_tiny(tmp_path / "model", num_labels=2) / "config.json"
-    said = {"quant_method": "bitsandbytes", f"load_in_{bits}bit": True}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": said}))
+    found = {"quant_method": "bitsandbytes", f"load_in_{bits}bit": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": found}))
     with pytest.raises(ModelError, match=r"says that weights are quantized, and those of bert\.encoder\..* are not"):
         load_model(path.parent)
 
@@ -126,14 +126,14 @@ def test_nf4_is_the_nearest_of_sixteen_normal_floats_in_blocks_of_64(tmp_path: P
     model = wide("bert")
     loaded = load_model(quantized(model, "bert", tmp_path, bits=Bits.nf4, double_quantization=False).folder)
     theirs = loaded.bert.encoder.layer[0].intermediate.dense.weight
-    said = dequantize_4bit(theirs.data, theirs.quant_state).flatten().numpy()
+    found = dequantize_4bit(theirs.data, theirs.quant_state).flatten().numpy()
     ours = model.bert.encoder.layer[0].intermediate.dense.weight.detach().flatten().numpy()
     codes = np.array(NF4, dtype=np.float32)
     for start in range(0, len(ours), 64):
         block = ours[start : start + 64]
         largest = np.abs(block).max()
         nearest = codes[np.abs(block[:, None] / largest - codes).argmin(1)] * largest
-        np.testing.assert_allclose(said[start : start + 64], nearest, atol=1e-6)
+        np.testing.assert_allclose(found[start : start + 64], nearest, atol=1e-6)
 
 
 def test_head_embeddings_and_layers_of_other_shapes_stay_in_fp32(tmp_path: Path) -> None:
@@ -187,19 +187,23 @@ def both(folder: Path, **changes: Any) -> Any:
 
 
 def test_both_stand_in_the_report_side_by_side_and_were_run(finished: Path) -> None:
-    artifacts = {one["name"]: one for one in report(finished)["artifacts"]}
+    artifacts = {artifact["name"]: artifact for artifact in report(finished)["artifacts"]}
     assert list(artifacts) == ["student", "eight", "four"]
-    times = [tuple(entry["median_ms"] for entry in one["latency"]) for one in artifacts.values()]
+    times = [tuple(entry["median_ms"] for entry in artifact["latency"]) for artifact in artifacts.values()]
     assert len(set(times)) == 3  # each was timed, none is the student's
     for name, precision in (("eight", "int8"), ("four", "nf4")):
-        one = artifacts[name]
-        assert (one["runtime"], one["precision"], one["path"]) == ("pytorch", precision, f"artifacts/{name}")
-        assert "int8_matmuls" not in one
-        assert one["max_abs_difference"] > 0
-        assert one["agreement"] >= 0.9
-        assert one["details"]["memory_mib"] < one["size_mib"] * 1.5
-        assert one["size_mib"] < artifacts["student"]["size_mib"]
-        folder = finished / "run" / one["path"]
+        artifact = artifacts[name]
+        assert (artifact["runtime"], artifact["precision"], artifact["path"]) == (
+            "pytorch",
+            precision,
+            f"artifacts/{name}",
+        )
+        assert "int8_matmuls" not in artifact
+        assert artifact["max_abs_difference"] > 0
+        assert artifact["agreement"] >= 0.9
+        assert artifact["details"]["memory_mib"] < artifact["size_mib"] * 1.5
+        assert artifact["size_mib"] < artifacts["student"]["size_mib"]
+        folder = finished / "run" / artifact["path"]
         assert AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu").config.num_labels == 2
     assert artifacts["student"]["max_abs_difference"] == 0
     assert "bitsandbytes" in report(finished)["versions"]
@@ -221,5 +225,5 @@ def test_what_cannot_be_is_refused_before_any_work(finished: Path, tmp_path: Pat
         narrow.run()
     nf4 = BitsAndBytes(bits=Bits.nf4, threshold=5)
     wrong = [BitsAndBytes(threshold=-1), nf4, BitsAndBytes(double_quantization=False)]
-    found = [[fault.setting for fault in all_faults(one)] for one in wrong]
+    found = [[fault.setting for fault in all_faults(item)] for item in wrong]
     assert found == [["threshold"], ["threshold"], ["double_quantization"]]

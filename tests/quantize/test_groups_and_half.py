@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def artifacts(folder: Path) -> dict[str, Any]:
-    return {one["name"]: one for one in report(folder)["artifacts"]}
+    return {artifact["name"]: artifact for artifact in report(folder)["artifacts"]}
 
 
 def test_products_of_integers_run_where_asked_for_and_the_report_says_where_not(folder: Path) -> None:
@@ -62,8 +62,8 @@ def test_each_group_has_the_scale_of_its_own_weights(graphs: Graphs) -> None:
     model = GroupWise(bits=8, group=16).quantized(onnx.load(path), 1)
     assert (len(logging.getLogger().handlers), logging.getLogger().level) == levels
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    plain = {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    plain = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     weight = plain[node.input[1].partition("_Q8")[0]]  # (inputs, outputs)
     packed, scales = stored[node.input[1]].reshape(weight.shape[1], -1), stored[node.input[2]]
     assert scales.size == weight.size / 16
@@ -80,8 +80,11 @@ def test_half_precision_says_what_stays_in_fp32(folder: Path) -> None:
     assert found["agreement"] == 1
     assert found["max_abs_difference"] < 0.02
     assert any("in fp32: 5 LayerNormalization" in note for note in found["notes"])
-    held = [numpy_helper.to_array(one) for one in onnx.load(folder / "run/artifacts/half/model.onnx").graph.initializer]
-    numbers = {kind: sum(one.size for one in held if one.dtype == kind) for kind in (np.float16, np.float32)}
+    held = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(folder / "run/artifacts/half/model.onnx").graph.initializer
+    ]
+    numbers = {kind: sum(tensor.size for tensor in held if tensor.dtype == kind) for kind in (np.float16, np.float32)}
     assert numbers[np.float16] > 9 * numbers[np.float32]
     assert "int8_matmuls" not in found
 

@@ -67,8 +67,8 @@ def test_omega_is_that_of_the_whole_hessian_of_a_model() -> None:
             hard_label_loss(model(**inputs).logits, batch["labels"]), [weight], create_graph=True
         )
         trace = sum(
-            float(torch.autograd.grad(one, weight, retain_graph=True)[0].flatten()[place])
-            for place, one in enumerate(slope.flatten())
+            float(torch.autograd.grad(item, weight, retain_graph=True)[0].flatten()[place])
+            for place, item in enumerate(slope.flatten())
         )
         weight_count, error = weight.numel(), squared_error(weight, True, 127)
         omega += trace / weight_count * error
@@ -157,18 +157,22 @@ BY_CURVATURE = StaticInt8(rows=16, mixed=Mixed(max_drop=0.0, order=RankedBy.hess
 def test_the_choice_stands_in_the_report_and_holds_on_validation_rows(folder: Path) -> None:
     candidates = {"loss": BY_LOSS, "curvature": BY_CURVATURE, "plain": StaticInt8(rows=16)}
     tiny(folder, quantize=candidates).run()
-    found = {one["name"]: one for one in report(folder)["artifacts"]}
+    found = {artifact["name"]: artifact for artifact in report(folder)["artifacts"]}
     halves = [f"layer {i} {half}" for i in (1, 2) for half in ("attention", "ffn")]
-    assert [one["part"] for one in found["loss"]["details"]["sensitivity"]["parts"]] == ["embeddings", *halves, "head"]
-    assert [one["part"] for one in found["curvature"]["details"]["sensitivity"]["parts"]] == [
+    assert [item["part"] for item in found["loss"]["details"]["sensitivity"]["parts"]] == [
+        "embeddings",
+        *halves,
+        "head",
+    ]
+    assert [item["part"] for item in found["curvature"]["details"]["sensitivity"]["parts"]] == [
         "embeddings", "layer 1", "layer 2", "head",
     ]  # fmt: skip
     assert "sensitivity" not in found["plain"]
     for name in ("loss", "curvature"):
-        said = found[name]["details"]["sensitivity"]
-        assert said["rows"] == 40
-        assert said["steps"][-1]["drop"] <= 0
-        kept = said["steps"][-1]["fp32"]
+        result = found[name]["details"]["sensitivity"]
+        assert result["rows"] == 40
+        assert result["steps"][-1]["drop"] <= 0
+        kept = result["steps"][-1]["fp32"]
         for part in found[name]["int8_parts"]:
             spared = part["part"] in kept or part["part"].rpartition(" ")[0] in kept
             assert "int8" not in part if spared else "floats" not in part

@@ -62,13 +62,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_file_says_what_was_trained_and_its_products_run_in_int8(finished: Path) -> None:
-    said = report(finished)
-    artifact = next(one for one in said["artifacts"] if one["name"] == "learned")
+    facts = report(finished)
+    artifact = next(given_artifact for given_artifact in facts["artifacts"] if given_artifact["name"] == "learned")
     assert artifact["trained"]["rows"] == 400
     assert artifact["trained"]["agreement"] >= 0.995
     assert artifact["trained"]["max_abs_difference"] < 0.5
     assert artifact["int8_matmuls"] == [8, 10]  # six of a layer, pooler and classifier; not Q·Kᵀ and P·V
-    assert artifact["metrics"]["accuracy"] >= said["stages"][-1]["metrics"]["accuracy"] - 0.05
+    assert artifact["metrics"]["accuracy"] >= facts["stages"][-1]["metrics"]["accuracy"] - 0.05
     assert any("weights in 8 bits" in note for note in artifact["notes"])
     assert any("agrees with the trained model on 100.00% of 400 test rows" in note for note in artifact["notes"])
 
@@ -99,7 +99,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_setting_only_its_own_work
 
 
 def test_the_control_is_the_same_int8_after_as_many_steps_in_fp32(finished: Path) -> None:
-    control = next(one for one in report(finished)["artifacts"] if one["name"] == "learned-control")
+    control = next(artifact for artifact in report(finished)["artifacts"] if artifact["name"] == "learned-control")
     assert control["int8_matmuls"] == [8, 10]
     assert control["trained"]["agreement"] >= 0.995
     assert any(note.startswith("trained in fp32 for as many steps, then int8") for note in control["notes"])

@@ -79,7 +79,7 @@ def test_the_least_squared_error_is_that_of_all_values(name: str, symmetric: boo
 
 def naive_divergence(counts: list[int], start: int, stop: int, levels: int) -> float:
     """Return the divergence of Migacz's talk, bin by bin."""
-    reference = [float(one) for one in counts[start:stop]]
+    reference = [float(count) for count in counts[start:stop]]
     reference[0] += sum(counts[:start])
     reference[-1] += sum(counts[stop:])
     inside = counts[start:stop]
@@ -125,7 +125,7 @@ def test_entropy_takes_the_threshold_of_least_divergence(symmetric: bool) -> Non
         start, stop = max(-threshold - first, 0), min(threshold - first, len(counts))
         if stop - start >= levels:
             costs[threshold] = naive_divergence(counts.tolist(), start, stop, levels)
-    best = min(costs, key=lambda one: (costs[one], -one))
+    best = min(costs, key=lambda value: (costs[value], -value))
     most = np.abs(values).max() if symmetric else values.max()
     assert high == pytest.approx(min(best * found.width, most), abs=2 * found.width)
     assert low == pytest.approx(-high if symmetric else max(-best * found.width, values.min()), abs=2 * found.width)

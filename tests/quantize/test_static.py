@@ -80,7 +80,9 @@ def test_the_graph_is_the_one_that_onnx_runtimes_own_calibration_gives(
     )  # fmt: skip
     theirs = onnx.load(tmp_path / "theirs.onnx")
     assert [(n.op_type, n.name) for n in ours.graph.node] == [(n.op_type, n.name) for n in theirs.graph.node]
-    stored = [{one.name: numpy_helper.to_array(one) for one in made.graph.initializer} for made in (ours, theirs)]
+    stored = [
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer} for made in (ours, theirs)
+    ]
     assert stored[0].keys() == stored[1].keys()
     for name, values in stored[0].items():
         np.testing.assert_allclose(values, stored[1][name], rtol=1e-4, atol=1, err_msg=name) if (
@@ -138,7 +140,7 @@ def test_what_is_kept_does_not_grow_with_the_rows(graphs: Graphs, monkeypatch: p
         for how in Calibration:
             seen.clear()
             names_and_ranges(path, rows(count), RangeRule(how=how))
-            arrays = [v.nbytes for one in seen for v in vars(one.seen).values() if isinstance(v, np.ndarray)]
+            arrays = [v.nbytes for item in seen for v in vars(item.seen).values() if isinstance(v, np.ndarray)]
             sizes[how, count] = len(seen), sum(arrays)
     assert all(sizes[how, 5] == sizes[how, 80] for how in Calibration)
     assert sizes[Calibration.minmax, 80][1] == 0
@@ -184,7 +186,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_calibration_gives_a_file_that_agrees_with_the_student(folder: Path) -> None:
-    found = {one["name"]: one for one in report(folder)["artifacts"]}
+    found = {artifact["name"]: artifact for artifact in report(folder)["artifacts"]}
     for name in CANDIDATES:
         assert found[name]["agreement"] >= 0.98, name
         assert found[name]["int8_matmuls"] == [18, 18]
@@ -194,11 +196,11 @@ def test_every_calibration_gives_a_file_that_agrees_with_the_student(folder: Pat
 
 
 def test_the_form_for_tensorrt_is_scored_in_floats_and_is_signed_around_zero(folder: Path) -> None:
-    found = next(one for one in report(folder)["artifacts"] if one["name"] == "symmetric")
+    found = next(artifact for artifact in report(folder)["artifacts"] if artifact["name"] == "symmetric")
     assert found["agreement"] >= 0.98
     assert found["int8_matmuls"] == [0, 18]
     model = onnx.load(folder / "run" / "artifacts" / "symmetric" / MODEL)
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     steps = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert steps
     for node in steps:
@@ -234,10 +236,10 @@ def test_weights_have_the_bits_that_the_processor_sums_rightly_unless_told_other
     for bits in WeightBits:
         for stage in (DynamicInt8(weight_bits=bits, embeddings=False), StaticInt8(weight_bits=bits, embeddings=False)):
             artifact = stage(state).artifacts[-1]
-            weights = [numpy_helper.to_array(one) for one in onnx.load(artifact.folder / MODEL).graph.initializer]
-            matrices = [one for one in weights if one.dtype == np.int8 and one.ndim == 2]
+            weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.folder / MODEL).graph.initializer]
+            matrices = [tensor for tensor in weights if tensor.dtype == np.int8 and tensor.ndim == 2]
             assert len(matrices) >= 12
-            most[bits.value, artifact.name] = max(int(np.abs(one.astype(int)).max()) for one in matrices)
+            most[bits.value, artifact.name] = max(int(np.abs(item.astype(int)).max()) for item in matrices)
             assert any(f"weights in {'8' if most[bits.value, artifact.name] > 100 else '7'} bits" in note
                        for note in artifact.notes)  # fmt: skip
     own = 127 if vnni else 64

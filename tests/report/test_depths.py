@@ -45,8 +45,8 @@ def test_models_that_keep_other_layers_have_a_column_each(report: dict[str, Any]
 def test_page_and_markdown_show_every_figure(metric: str, report: dict[str, Any]) -> None:
     report["depths"] = [curve("distill", 0.2, SPREAD), curve("twin", 0.0, CHOSEN)]
     report["task"]["main_metric"] = metric
-    for one in report["depths"]:
-        for cut in one["cuts"]:
+    for item in report["depths"]:
+        for cut in item["cuts"]:
             cut["metrics"][metric], cut["interval"][metric] = cut["metrics"]["accuracy"], cut["interval"]["accuracy"]
     page, markdown = Page(to_html(parse(report))), to_markdown(parse(report))
     assert len(page.ids()) == len(set(page.ids()))

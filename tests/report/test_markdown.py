@@ -51,9 +51,9 @@ def test_every_paired_comparison_stands_in_a_table_with_its_interval(report: dic
 
 
 def test_whether_to_ship_comes_first_and_is_said_once(report: dict[str, Any]) -> None:
-    said = to_markdown(parse(report))
-    assert said.startswith("# Ship with care: quickstart · example\n\n- **The teacher is weak.** Train it.\n")
-    assert said.count("The teacher is weak") == 1
+    sentences = to_markdown(parse(report))
+    assert sentences.startswith("# Ship with care: quickstart · example\n\n- **The teacher is weak.** Train it.\n")
+    assert sentences.count("The teacher is weak") == 1
     assert "**Ship with care**\n\n- **The teacher is weak.** Train it." in to_model_card(parse(report))
 
 

@@ -59,10 +59,10 @@ def test_two_recipes_are_compared_with_labels_alone_and_with_each_other(
     reports = [(run, load_report(Path(run))) for run in runs]
     found, why = over_seeds(reports)
     assert (len(found), why) == (3, "")
-    assert [one.difference.clear for one in found] == [True, False, True]
-    assert all(one.seeds == 3 for one in found)
+    assert [difference.difference.clear for difference in found] == [True, False, True]
+    assert all(difference.seeds == 3 for difference in found)
     ours, theirs = ([read(Path(run)).logits for run in side] for side in (runs[:3], runs[3:]))  # type: ignore[union-attr]
-    sides = [[next(iter(one.values())) for one in side] for side in (ours, theirs)]
+    sides = [[next(iter(item.values())) for item in side] for side in (ours, theirs)]
     expected = Classification(("bad", "good")).difference_over_seeds(*sides, LABELS)
     assert found[2].difference == expected
     page = comparison_html(reports)
@@ -82,9 +82,9 @@ def test_two_recipes_are_compared_with_labels_alone_and_with_each_other(
 )
 def test_what_cannot_be_compared_is_said(runs: list[str], change: Callable[[Path], Any], why: str) -> None:
     change(Path(runs[0]))
-    found, said = over_seeds([(run, load_report(Path(run))) for run in runs])
+    found, sentences = over_seeds([(run, load_report(Path(run))) for run in runs])
     assert found == []
-    assert why in said
+    assert why in sentences
 
 
 def test_runs_of_one_seed_are_not_compared_over_seeds(runs: list[str]) -> None:

@@ -107,12 +107,12 @@ def test_what_hardly_beats_one_answer_for_all_is_not_shipped(
         (difference(0.1), "do not ship", "onnx is worse than TF-IDF"),
     ],
 )
-def test_tfidf_must_be_beaten(less: dict[str, Any], decision: str, said: str) -> None:
+def test_tfidf_must_be_beaten(less: dict[str, Any], decision: str, message: str) -> None:
     report = report_of()
     report["baselines"][1]["differences"]["onnx"] = less
     shipped = shipping(parse(report))
     assert shipped.decision == decision
-    assert shipped.reasons[0].text.startswith(said)
+    assert shipped.reasons[0].text.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ def test_tfidf_must_be_beaten(less: dict[str, Any], decision: str, said: str) ->
         (difference(0.1), "do not ship", "The teacher is worse than TF-IDF"),
     ],
 )
-def test_a_teacher_must_beat_tfidf(less: dict[str, Any], decision: str, said: str) -> None:
+def test_a_teacher_must_beat_tfidf(less: dict[str, Any], decision: str, message: str) -> None:
     report = report_of()
     report["baselines"][1]["differences"]["teacher"] = less
     shipped = shipping(parse(report))
     assert shipped.decision == decision
-    assert shipped.reasons[0].text.startswith(said)
-    assert ("Train it longer" in shipped.reasons[0].detail) == bool(said)
+    assert shipped.reasons[0].text.startswith(message)
+    assert ("Train it longer" in shipped.reasons[0].detail) == bool(message)
 
 
 def test_test_rows_without_labels_are_a_warning() -> None:

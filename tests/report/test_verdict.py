@@ -78,30 +78,34 @@ def test_test_rows_have_no_say_in_what_is_recommended() -> None:
 
 
 def test_int8_that_is_not_faster_is_warned_of_with_what_to_ship() -> None:
-    chosen, said = concluded(ONNX, artifact("static", "int8", 0.8, 2.0))
+    chosen, sentences = concluded(ONNX, artifact("static", "int8", 0.8, 2.0))
     assert chosen == "onnx"
-    assert said == ["static in int8 is not faster than onnx in fp32 on this device (2.00× against 3.00×): ship onnx."]
+    assert sentences == [
+        "static in int8 is not faster than onnx in fp32 on this device (2.00× against 3.00×): ship onnx."
+    ]
 
 
 def test_the_fastest_in_floats_counts_whatever_it_is_called_and_in_fp16_too() -> None:
-    _, said = concluded(
+    _, sentences = concluded(
         artifact("student", "fp32", 0.8, 1.0), artifact("half", "fp16", 0.8, 4.0), artifact("dynamic", "int8", 0.8, 3.0)
     )
-    assert said == ["dynamic in int8 is not faster than half in fp16 on this device (3.00× against 4.00×): ship half."]
+    assert sentences == [
+        "dynamic in int8 is not faster than half in fp16 on this device (3.00× against 4.00×): ship half."
+    ]
 
 
 def test_four_bits_and_weights_in_pytorch_are_held_to_the_same() -> None:
-    _, said = concluded(
+    _, sentences = concluded(
         ONNX, artifact("groups", "int4", 0.8, 2.5), artifact("bitsandbytes", "nf4", 0.8, 0.2, int8_matmuls=None)
     )
-    assert [line.split(" is")[0] for line in said] == ["groups in int4", "bitsandbytes in nf4"]
+    assert [line.split(" is")[0] for line in sentences] == ["groups in int4", "bitsandbytes in nf4"]
 
 
 def test_a_slow_artifact_is_recommended_for_its_answers_alone_and_the_report_says_why() -> None:
     half = artifact("half", "fp16", 0.8, 3.0, loss=0.05)
-    chosen, said = concluded(half, artifact("qat", "int8", 0.82, 2.0))
+    chosen, sentences = concluded(half, artifact("qat", "int8", 0.82, 2.0))
     assert chosen == "qat"
-    assert said == [
+    assert sentences == [
         "qat in int8 is not faster than half in fp16 on this device (2.00× against 3.00×): "
         "recommended all the same: on validation rows half answers worse than the student."
     ]
@@ -110,8 +114,8 @@ def test_a_slow_artifact_is_recommended_for_its_answers_alone_and_the_report_say
 def test_integers_that_do_not_run_and_answers_that_are_lost_are_said() -> None:
     lost = {"student": difference(-0.3, clear=True)}
     dynamic = artifact("dynamic", "int8", 0.5, 4.0, int8_matmuls=[0, 18], differences=lost, loss=0.3)
-    _, said = concluded(ONNX, dynamic)
-    assert said == [
+    _, sentences = concluded(ONNX, dynamic)
+    assert sentences == [
         "dynamic loses: 50.0\N{NO-BREAK SPACE}% against 80.0\N{NO-BREAK SPACE}% of the student "
         "(accuracy −30.0 points, 95\N{NO-BREAK SPACE}% interval −31.0 to −29.0).",
         "dynamic: no matrix product runs in int8 in ONNX Runtime's optimized graph.",
@@ -122,8 +126,8 @@ def test_a_loss_that_may_be_chance_is_not_called_a_loss_and_a_small_clear_one_is
     unclear = {"student": difference(-0.02, clear=False)}
     assert concluded(ONNX, artifact("dynamic", "int8", 0.78, 4.0, differences=unclear))[1] == []
     clear = {"student": difference(-0.005, clear=True)}
-    _, said = concluded(ONNX, artifact("dynamic", "int8", 0.795, 4.0, differences=clear, loss=0.02))
-    assert said[0].startswith("dynamic loses: ")
+    _, sentences = concluded(ONNX, artifact("dynamic", "int8", 0.795, 4.0, differences=clear, loss=0.02))
+    assert sentences[0].startswith("dynamic loses: ")
 
 
 def test_a_graph_for_another_device_is_neither_judged_by_its_speed_here_nor_recommended() -> None:
@@ -157,12 +161,12 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
         (0.02, False, "Distillation made no clear difference in this run: accuracy +2.0 points"),
     ],
 )
-def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, said: str) -> None:
+def test_what_distillation_did_is_said_by_the_paired_test(value: float, clear: bool, message: str) -> None:
     stages = [
         stage("teacher", "teacher", 0.9, 1.0),
         stage("distill", "distillation", 0.85, 2.0, labels_only=difference(value, clear=clear)),
     ]
-    assert verdicts(parse(report_of(stages)))[0].startswith(said)
+    assert verdicts(parse(report_of(stages)))[0].startswith(message)
 
 
 def test_a_pruning_that_buys_little_speed_by_itself_is_pointed_out() -> None:
@@ -187,17 +191,19 @@ def against_own_int8(over_int8: float, **found: Any) -> tuple[list[str], list[st
     finished = conclude(parse(report_of([stage("teacher", "teacher", 0.84, 1.0)], artifacts=[best], baselines=[own])))
     assert finished.recommended == "dynamic"
     assert finished.shipping is not None
-    reasons = [f"{one.decision}: {one.detail}" for one in finished.shipping.reasons if one.rule == "teacher_int8"]
+    reasons = [
+        f"{reason.decision}: {reason.detail}" for reason in finished.shipping.reasons if reason.rule == "teacher_int8"
+    ]
     return reasons, [line.replace("\N{NO-BREAK SPACE}", " ") for line in finished.verdicts if "own int8" in line]
 
 
 def test_a_student_that_is_slower_than_the_teachers_own_int8_and_no_better_must_not_be_shipped() -> None:
-    reasons, said = against_own_int8(0.8, value=0.01, clear=False)
+    reasons, sentences = against_own_int8(0.8, value=0.01, clear=False)
     assert [reason.replace("\N{NO-BREAK SPACE}", " ") for reason in reasons] == [
         "do not ship: dynamic is 0.80× as fast as it, and not more accurate (accuracy −1.0 points, 95 % interval "
         "−2.0 to ±0, which may be chance). Ship baselines/teacher_int8, or distil a smaller student."
     ]
-    assert said == []
+    assert sentences == []
     assert against_own_int8(0.8, value=0.02, clear=True)[0]
 
 

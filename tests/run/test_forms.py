@@ -155,7 +155,7 @@ def test_where_every_part_is_destroyed_all_forms_of_int8_are_rejected_and_fp32_i
     code, report = export(other, tmp_path / "out", "quantize=[dynamic]", "export=[]")
     assert code == 0
     kept = [artifact["name"] for artifact in report["artifacts"]]
-    gone = {one["name"]: one["instead"] for one in report["rejected"]}
+    gone = {form["name"]: form["instead"] for form in report["rejected"]}
     assert set(kept[1:]) == set(gone.values())
     assert len(kept) == 2
     assert next(iter(gone)) == "dynamic"

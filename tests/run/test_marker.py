@@ -54,11 +54,11 @@ def test_what_is_written_again_replaces_only_what_was_written(run: Path) -> None
         (f"{ASIDE}/x", f"{ASIDE} was not written by this program"),
     ],
 )
-def test_what_is_not_its_own_stops_it_before_anything_is_written(run: Path, name: str, said: str) -> None:
+def test_what_is_not_its_own_stops_it_before_anything_is_written(run: Path, name: str, message: str) -> None:
     (run / name).parent.mkdir(exist_ok=True)
     (run / name).write_text("mine")
     before = files(run)
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=message):
         write_files(run, "a run", {"recipe.yaml": "new", "student/config.json": "new"})
     assert files(run) == before
 

@@ -248,9 +248,9 @@ def test_a_setting_that_goes_through_latest_names_the_run_itself(world: Path) ->
 def test_only_what_decides_the_results_makes_a_run_another() -> None:
     run = small(output="o")
     same = (replace(run, name="x"), replace(run, output="p"), replace(run, cache="q"), replace(run, recipe="r"))
-    assert {identity(one, "data") for one in same} == {identity(run, "data")}
+    assert {identity(item, "data") for item in same} == {identity(run, "data")}
     others = (replace(run, seed=1), replace(run, student=Bert(layers=2)), replace(run, prune={"heads": PruneHeads()}))
-    assert len({identity(one, "data") for one in (run, *others)} | {identity(run, "other data")}) == 5
+    assert len({identity(item, "data") for item in (run, *others)} | {identity(run, "other data")}) == 5
 
 
 def test_a_full_disk_is_told_and_the_same_command_ends_it(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

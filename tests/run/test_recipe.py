@@ -153,28 +153,28 @@ def test_the_order_in_which_exports_are_chosen_changes_nothing() -> None:
 
 
 def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_intervals(finished: Path) -> None:
-    said = report(finished)
-    assert said["schema"] == 2
-    assert said["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "heads"]
-    assert [artifact["name"] for artifact in said["artifacts"]] == ["student", "onnx", "dynamic", "static"]
-    assert [baseline["name"] for baseline in said["baselines"]] == [
+    facts = report(finished)
+    assert facts["schema"] == 2
+    assert facts["dataset"]["rows"] == {"train": 160, "validation": 40, "test": 60, "unlabelled": 0}
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "distill", "heads"]
+    assert [artifact["name"] for artifact in facts["artifacts"]] == ["student", "onnx", "dynamic", "static"]
+    assert [baseline["name"] for baseline in facts["baselines"]] == [
         "constant", "tfidf", "teacher_onnx", "teacher_int8", "labels_only",
     ]  # fmt: skip
-    for entry in said["stages"] + said["artifacts"] + said["baselines"]:
+    for entry in facts["stages"] + facts["artifacts"] + facts["baselines"]:
         low, high = entry["interval"]["accuracy"]
         assert low <= entry["metrics"]["accuracy"] <= high
-    teacher, _, heads = said["stages"]
+    teacher, _, heads = facts["stages"]
     assert teacher["retained"] == 1
     assert teacher["speedup"] == 1
-    assert heads["parameters"] < said["stages"][1]["parameters"]
+    assert heads["parameters"] < facts["stages"][1]["parameters"]
     assert sum(layer["heads"] for layer in heads["layers"]) == 8 - round(0.4 * 8)
-    for artifact in said["artifacts"]:
+    for artifact in facts["artifacts"]:
         assert artifact["latency"][0]["tokens"] == "real"
         assert artifact["latency"][0]["threads"] == 1
         assert artifact["latency"][0]["calls"] >= 5
         assert artifact["agreement"] >= 0.9
-    by_name = {artifact["name"]: artifact for artifact in said["artifacts"]}
+    by_name = {artifact["name"]: artifact for artifact in facts["artifacts"]}
     assert by_name["onnx"]["max_abs_difference"] < 1e-4
     for name in ("dynamic", "static"):
         ran, total = by_name[name]["int8_matmuls"]
@@ -182,19 +182,19 @@ def test_the_report_holds_every_stage_artifact_and_baseline_with_rows_and_interv
 
 
 def test_few_validation_rows_reject_nothing_and_the_report_says_what_they_cannot_show(finished: Path) -> None:
-    said = report(finished)
-    assert "rejected" not in said
-    outcomes = {artifact["name"]: artifact.get("gate", {}).get("outcome") for artifact in said["artifacts"]}
+    facts = report(finished)
+    assert "rejected" not in facts
+    outcomes = {artifact["name"]: artifact.get("gate", {}).get("outcome") for artifact in facts["artifacts"]}
     assert outcomes == {"student": None, "onnx": "holds", "dynamic": "too few rows", "static": "too few rows"}
-    reasons = [reason["detail"] for reason in said["shipping"]["reasons"] if reason["rule"] == "unproven"]
-    told = " ".join(reasons + said["verdicts"])
+    reasons = [reason["detail"] for reason in facts["shipping"]["reasons"] if reason["rule"] == "unproven"]
+    told = " ".join(reasons + facts["verdicts"])
     assert told.count("40 validation rows are too few to show that ") >= 1
     assert "at most 1 point of accuracy" in told
 
 
 def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> None:
-    said = report(finished)
-    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    facts = report(finished)
+    entries = {entry["name"]: entry for entry in facts["stages"] + facts["artifacts"] + facts["baselines"]}
     own = entries["teacher_int8"]
     assert own["over_int8"] == 1
     assert own["path"] == "baselines/teacher_int8"
@@ -203,9 +203,9 @@ def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> N
     assert entries["teacher_onnx"]["max_abs_difference"] < 1e-4
     for name in ("teacher", "heads", "onnx", "dynamic", "static", "teacher_onnx"):
         assert entries[name]["over_int8"] == pytest.approx(entries[name]["speedup"] / own["speedup"]), name
-    best = entries[said["recommended"]]
-    reasons = [f"{reason['text']}" for reason in said["shipping"]["reasons"]]
-    assert sum("eacher's own int8" in line for line in said["verdicts"] + reasons) == 1
+    best = entries[facts["recommended"]]
+    reasons = [f"{reason['text']}" for reason in facts["shipping"]["reasons"]]
+    assert sum("eacher's own int8" in line for line in facts["verdicts"] + reasons) == 1
     assert entries["tfidf"]["over_int8"] > 0
     for written in ("report.html", "report.md", "student/README.md"):
         text = (finished / "run" / written).read_text()
@@ -216,38 +216,42 @@ def test_every_model_is_timed_against_the_teachers_own_int8(finished: Path) -> N
 
 
 def test_every_artifact_answers_validation_rows_and_they_choose_the_one_to_recommend(finished: Path) -> None:
-    said = report(finished)
-    artifacts = {artifact["name"]: artifact for artifact in said["artifacts"]}
+    facts = report(finished)
+    artifacts = {artifact["name"]: artifact for artifact in facts["artifacts"]}
     for artifact in artifacts.values():
         chosen = artifact["validation"]
-        assert chosen["rows"] == said["dataset"]["rows"]["validation"]
+        assert chosen["rows"] == facts["dataset"]["rows"]["validation"]
         student = artifacts["student"]["validation"]["metrics"]["accuracy"]
         assert chosen["difference"]["value"] == pytest.approx(chosen["metrics"]["accuracy"] - student)
-    kept = {name: one["speedup"] for name, one in artifacts.items() if one["validation"]["difference"]["high"] >= 0}
-    assert said["recommended"] == max(kept, key=lambda name: kept[name])
+    kept = {
+        name: given_artifact["speedup"]
+        for name, given_artifact in artifacts.items()
+        if given_artifact["validation"]["difference"]["high"] >= 0
+    }
+    assert facts["recommended"] == max(kept, key=lambda name: kept[name])
 
 
 def test_the_report_says_whether_to_ship_and_how_each_class_is_found(finished: Path) -> None:
-    said = report(finished)
-    assert said["shipping"]["decision"] in {"ship with care", "do not ship"}  # 60 test rows are few
-    assert "few_rows" in [reason["rule"] for reason in said["shipping"]["reasons"]]
-    assert said["baselines"][0]["kind"].endswith("the majority class")
-    rows = [one["rows"] for one in said["stages"][0]["classes"]]
+    facts = report(finished)
+    assert facts["shipping"]["decision"] in {"ship with care", "do not ship"}  # 60 test rows are few
+    assert "few_rows" in [reason["rule"] for reason in facts["shipping"]["reasons"]]
+    assert facts["baselines"][0]["kind"].endswith("the majority class")
+    rows = [stage["rows"] for stage in facts["stages"][0]["classes"]]
     assert sum(rows) == 60
-    assert max(rows) == round(60 * said["baselines"][0]["metrics"]["accuracy"])
+    assert max(rows) == round(60 * facts["baselines"][0]["metrics"]["accuracy"])
 
 
 def test_tfidf_is_timed_beside_the_models_from_text_to_answer(finished: Path) -> None:
-    said = report(finished)
-    (timing,) = said["baselines"][1]["latency"]
+    facts = report(finished)
+    (timing,) = facts["baselines"][1]["latency"]
     assert (timing["tokens"], timing["tokenization"]) == ("real", True)
-    teacher = next(one for one in said["stages"][0]["latency"] if one.get("tokenization"))
-    assert said["baselines"][1]["speedup"] == pytest.approx(teacher["median_ms"] / timing["median_ms"])
+    teacher = next(stage for stage in facts["stages"][0]["latency"] if stage.get("tokenization"))
+    assert facts["baselines"][1]["speedup"] == pytest.approx(teacher["median_ms"] / timing["median_ms"])
 
 
 def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Path) -> None:
-    said = report(finished)
-    entries = {entry["name"]: entry for entry in said["stages"] + said["artifacts"] + said["baselines"]}
+    facts = report(finished)
+    entries = {entry["name"]: entry for entry in facts["stages"] + facts["artifacts"] + facts["baselines"]}
     compared = {name: set(entry.get("differences", {})) for name, entry in entries.items()}
     artifacts = {"student", "onnx", "dynamic", "static"}
     assert compared == {
@@ -258,20 +262,20 @@ def test_the_report_holds_a_paired_difference_for_every_comparison(finished: Pat
     }  # fmt: skip
     for name, entry in entries.items():
         for against, found in entry.get("differences", {}).items():
-            sides = [one["metrics"]["accuracy"] for one in (entry, entries[against])]
+            sides = [item["metrics"]["accuracy"] for item in (entry, entries[against])]
             assert found["value"] == pytest.approx(sides[0] - sides[1]), (name, against)
             assert found["low"] <= found["value"] <= found["high"]
             assert 0 < found["p"] <= 1
     assert "Who is better, on the same rows" in (finished / "run" / "report.md").read_text()
-    why, how = said["stages"][0]["notes"]
+    why, how = facts["stages"][0]["notes"]
     assert "is trained, because it has no classification head" in why
     assert "epochs: validation accuracy" in how
 
 
 def test_every_answer_is_kept_beside_the_report_that_it_gives(finished: Path) -> None:
-    answers, said = read(finished / "run"), report(finished)
+    answers, facts = read(finished / "run"), report(finished)
     assert answers is not None
-    places = {group: said[group] for group in ("stages", "artifacts", "baselines")}
+    places = {group: facts[group] for group in ("stages", "artifacts", "baselines")}
     entries = {f"{group}/{entry['name']}": entry for group, found in places.items() for entry in found}
     assert answers.logits.keys() == {
         name for name in entries if not name.startswith("baselines") or name.endswith("labels_only")
@@ -303,8 +307,8 @@ def test_an_artifact_runs_with_onnxruntime_and_tokenizers_alone(finished: Path, 
     right = 0
     for row in rows:
         label, text = row.split("\t")
-        said = tokenizer.encode(text)
-        feed = {"input_ids": said.ids, "attention_mask": said.attention_mask, "token_type_ids": said.type_ids}
+        encoded = tokenizer.encode(text)
+        feed = {"input_ids": encoded.ids, "attention_mask": encoded.attention_mask, "token_type_ids": encoded.type_ids}
         logits = session.run(["logits"], {key: np.array([value], dtype=np.int64) for key, value in feed.items()})[0]
         right += labels[str(int(logits.argmax()))] == label
     artifact = next(a for a in report(finished)["artifacts"] if a["name"] == name)
@@ -365,11 +369,11 @@ def test_scores_of_pairs_go_through_the_whole_chain_with_every_family(family: st
     save_tiny(tmp_path / "teacher", family)
     twice = {"first": PruneHeads(ratio=0.2, rows=16), "second": PruneHeads(ratio=0.4, rows=16, rounds=2)}
     recipe(files, tmp_path / "teacher", tmp_path, distill=distill, prune=twice).run()
-    said = report(tmp_path)
-    assert said["task"]["kind"] == "regression"
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill", "first", "second"]
-    assert all(-1 <= entry["metrics"]["pearson"] <= 1 for entry in said["stages"] + said["artifacts"])
-    assert [sum(layer["heads"] for layer in stage["layers"]) for stage in said["stages"]] == [16, 8, 6, 4]
+    facts = report(tmp_path)
+    assert facts["task"]["kind"] == "regression"
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "distill", "first", "second"]
+    assert all(-1 <= entry["metrics"]["pearson"] <= 1 for entry in facts["stages"] + facts["artifacts"])
+    assert [sum(layer["heads"] for layer in stage["layers"]) for stage in facts["stages"]] == [16, 8, 6, 4]
 
 
 @pytest.mark.slow
@@ -397,7 +401,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_left_alone(finished: 
     assert process.returncode == 0
     assert kills >= 2
     mine, theirs = report(tmp_path), report(finished)
-    for one, other in zip(mine["stages"] + mine["artifacts"], theirs["stages"] + theirs["artifacts"], strict=True):
-        assert one["metrics"] == other["metrics"]
+    for first, second in zip(mine["stages"] + mine["artifacts"], theirs["stages"] + theirs["artifacts"], strict=True):
+        assert first["metrics"] == second["metrics"]
     student = [(folder / "run" / "student" / "model.safetensors").read_bytes() for folder in (tmp_path, finished)]
     assert student[0] == student[1]

@@ -114,9 +114,9 @@ def test_onnx_says_what_pytorch_says(tmp_path: Path) -> None:
     write_onnx(student, names, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for rows in (slice(0, 3), slice(0, 1)):
-        said = session.run(None, {name: batch[name][rows].numpy() for name in names})[0]
+        outputs = session.run(None, {name: batch[name][rows].numpy() for name in names})[0]
         part = {name: value[rows] for name, value in batch.items()}
-        np.testing.assert_allclose(said, observe(student, part).logits.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(outputs, observe(student, part).logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from compress.tasks.tags import Tags
 from tests.conftest import save_tiny
 
 
-def swap(folder: Path, one: str, other: str) -> Path:
+def swap(folder: Path, first: str, second: str) -> Path:
     """Let two pieces of a saved tokenizer change places; the vocabulary keeps its size."""
     path = folder / "tokenizer.json"
     whole = json.loads(path.read_text())
     numbers = whole["model"]["vocab"]
-    numbers[one], numbers[other] = numbers[other], numbers[one]
+    numbers[first], numbers[second] = numbers[second], numbers[first]
     path.write_text(json.dumps(whole))
     return folder
 

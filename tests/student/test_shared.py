@@ -124,8 +124,8 @@ def test_onnx_holds_shared_weights_once_and_says_what_pytorch_says(tmp_path: Pat
     quantize_dynamic(path, tmp_path / "int8.onnx", op_types_to_quantize=["MatMul", "Gemm", "Gather"])
     assert (tmp_path / "int8.onnx").stat().st_size < parameters(student) + 120_000  # all of it in one byte each
     assert path.stat().st_size < 4 * parameters(student) + 80_000  # a layer alone takes 200,000
-    said = onnxruntime.InferenceSession(path).run(None, {name: batch[name].numpy() for name in names})[0]
-    np.testing.assert_allclose(said, observe(student, batch).logits.numpy(), rtol=1e-4, atol=1e-5)
+    outputs = onnxruntime.InferenceSession(path).run(None, {name: batch[name].numpy() for name in names})[0]
+    np.testing.assert_allclose(outputs, observe(student, batch).logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

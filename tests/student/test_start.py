@@ -106,12 +106,12 @@ def test_a_random_start_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_what_is_in_the_folder_counts_and_not_its_name(tmp_path: Path) -> None:
     state = a_state(tmp_path)
-    one, copy = save_tiny(tmp_path / "one", seed=7), save_tiny(tmp_path / "copy", seed=7)
-    keys = [Bert(layers="all", start=str(folder))(state).given_student.key for folder in (one, copy)]
+    single, copy = save_tiny(tmp_path / "one", seed=7), save_tiny(tmp_path / "copy", seed=7)
+    keys = [Bert(layers="all", start=str(folder))(state).given_student.key for folder in (single, copy)]
     assert keys[0] == keys[1]
     save_model(tiny_model(seed=8).base_model, tiny_tokenizer(), copy)
     assert Bert(layers="all", start=str(copy))(state).given_student.key != keys[0]
-    origins = [replace(state, pretrained=str(folder)) for folder in (one, copy)]
+    origins = [replace(state, pretrained=str(folder)) for folder in (single, copy)]
     assert len({Bert(start="pretrained")(given).given_student.key for given in origins}) == 2
 
 

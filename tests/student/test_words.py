@@ -259,11 +259,11 @@ def test_a_whole_run_with_words_of_its_own(name: str, files: dict[str, Path], tm
     distill = Distill(losses={"mse": LogitsMSE(), "hard": HardLabels()}, epochs=6, learning_rate=rate, batch_size=16)
     parts = {"student": student, "distill": distill, "quantize": {"dynamic": DynamicInt8()}}
     recipe(files, tmp_path / "teacher", tmp_path, **parts, prune={"vocabulary": PruneVocabulary()}).run()
-    said = json.loads((tmp_path / "run" / "report.json").read_text())
-    stages = {stage["name"]: stage for stage in said["stages"]}
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())
+    stages = {stage["name"]: stage for stage in facts["stages"]}
     assert stages["distill"]["metrics"]["accuracy"] > 0.7
     assert "layers" not in stages["distill"]
-    artifacts = {artifact["name"]: artifact for artifact in said["artifacts"]}
+    artifacts = {artifact["name"]: artifact for artifact in facts["artifacts"]}
     assert artifacts["onnx"]["agreement"] == 1
     assert artifacts["dynamic"]["agreement"] > 0.9
     ran, total = artifacts["dynamic"]["int8_matmuls"]

@@ -114,11 +114,11 @@ def test_soft_targets_compare_both_outcomes_of_each_label() -> None:
 
 def test_soft_targets_of_a_label_are_those_of_two_classes() -> None:
     (ours, _), (theirs, _) = drawn(6, 1, seed=1), drawn(6, 1, seed=2)
-    one, other = torch.from_numpy(ours), torch.from_numpy(theirs)
-    both = [torch.cat([torch.zeros_like(side), side], dim=1) for side in (one, other)]
+    first, second = torch.from_numpy(ours), torch.from_numpy(theirs)
+    both = [torch.cat([torch.zeros_like(side), side], dim=1) for side in (first, second)]
     logs = [torch.log_softmax(side / 2, dim=-1) for side in both]
     expected = 4 * functional.kl_div(logs[0], logs[1], log_target=True, reduction="batchmean")
-    torch.testing.assert_close(label_soft_target_loss(one, other, 2.0), expected)
+    torch.testing.assert_close(label_soft_target_loss(first, second, 2.0), expected)
 
 
 def test_gradients_of_both_losses_are_right_and_keep_their_size_at_higher_temperatures() -> None:
@@ -433,7 +433,7 @@ def test_transformers_own_pipeline_reads_the_student(finished: Path) -> None:
     folder = finished / "run" / "student"
     (answers,) = pipeline("text-classification", model=str(folder), top_k=None)(["good film a the plot"])
     (ours,) = predict(folder, ["good film a the plot"])
-    assert {one["label"]: one["score"] for one in answers} == pytest.approx(ours["probabilities"], abs=1e-6)
+    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(ours["probabilities"], abs=1e-6)
 
 
 def test_a_finished_teacher_of_several_labels_is_used_as_it_is(finished: Path, tmp_path: Path) -> None:
@@ -465,14 +465,14 @@ def test_triton_answers_with_lists_of_labels(finished: Path, tmp_path: Path, how
         folder, model = Triton(tokenize=Tokenize.client)(state).artifacts[-1].folder, "onnx"
     server = Server(folder)
     if how == "text":
-        said = server.infer(model, {"TEXT": np.array([[text.encode()] for text in texts], dtype=np.object_)})
-        assert [json.loads(row[0]) for row in said["LABELS"]] == [one["labels"] for one in expected]
-        shares = [list(one["probabilities"].values()) for one in expected]
-        np.testing.assert_allclose(said["PROBABILITIES"], shares, atol=1e-6)
+        replies = server.infer(model, {"TEXT": np.array([[text.encode()] for text in texts], dtype=np.object_)})
+        assert [json.loads(row[0]) for row in replies["LABELS"]] == [answer["labels"] for answer in expected]
+        shares = [list(answer["probabilities"].values()) for answer in expected]
+        np.testing.assert_allclose(replies["PROBABILITIES"], shares, atol=1e-6)
     with listening(server) as url:
         words = [sys.executable, folder / "client.py", model, *texts, "--url", url]
         printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
-    labels = [", ".join(one["labels"]) or "(none)" for one in expected]
+    labels = [", ".join(answer["labels"]) or "(none)" for answer in expected]
     assert printed.splitlines() == [f"{own}\t{text}" for own, text in zip(labels, texts, strict=True)]
 
 
@@ -480,9 +480,9 @@ def test_the_example_server_answers_with_labels(finished: Path) -> None:
     app = load(Path(__file__).parents[2] / "examples" / "serve" / "app.py", "serve_several")
     folder, texts = finished / "run" / "artifacts" / "onnx", ["good film", "the plot was so"]
     answers = app.Artifact(folder, 1)([(text, None) for text in texts])
-    for said, expected in zip(answers, predict(folder, texts), strict=True):
-        assert said["labels"] == expected["labels"]
-        assert said["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+    for answer, expected in zip(answers, predict(folder, texts), strict=True):
+        assert answer["labels"] == expected["labels"]
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
 def test_the_saved_model_is_transformers_own(finished: Path) -> None:

@@ -33,15 +33,15 @@ def test_where_nothing_differs_at_most_one_in_twenty_runs_says_so(differing: flo
 
 def test_a_loss_of_a_point_and_a_half_is_found_nine_times_in_ten() -> None:
     found = [drawn(0.04, -0.015, seed) for seed in range(RUNS)]
-    assert 0.86 <= np.mean([one.clear for one in found]) <= 0.96
-    assert all(one.value < 0 for one in found if one.clear)
+    assert 0.86 <= np.mean([difference.clear for difference in found]) <= 0.96
+    assert all(difference.value < 0 for difference in found if difference.clear)
 
 
 @pytest.mark.parametrize(("differing", "gain"), [(0.04, 0.0), (0.04, -0.015), (0.3, 0.2)])
 def test_the_interval_holds_the_truth_and_never_contradicts_the_test(differing: float, gain: float) -> None:
     found = [drawn(differing, gain, seed) for seed in range(RUNS)]
-    assert np.mean([one.low <= gain <= one.high for one in found]) >= 0.93
-    assert all(one.clear == (one.low > 0 or one.high < 0) for one in found)
+    assert np.mean([difference.low <= gain <= difference.high for difference in found]) >= 0.93
+    assert all(difference.clear == (difference.low > 0 or difference.high < 0) for difference in found)
 
 
 def test_p_is_that_of_the_exact_test() -> None:
@@ -105,9 +105,9 @@ def test_over_seeds_about_one_in_twenty_comparisons_of_equals_says_that_they_dif
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.45), (5, 0.55)])
 def test_over_seeds_a_gain_of_a_point_and_a_half_is_found(seeds: int, least: float) -> None:
     found = [compared(answers(seeds, 0.04, 0.8, 0.003, 0.015, seed)) for seed in range(RUNS)]
-    assert np.mean([one.clear for one in found]) >= least
-    assert all(one.value > 0 for one in found if one.clear)
-    assert np.mean([one.low <= 0.015 <= one.high for one in found]) >= 0.92
+    assert np.mean([difference.clear for difference in found]) >= least
+    assert all(difference.value > 0 for difference in found if difference.clear)
+    assert np.mean([difference.low <= 0.015 <= difference.high for difference in found]) >= 0.92
 
 
 def test_where_rows_do_not_matter_seeds_are_compared_by_students_t() -> None:
@@ -147,8 +147,8 @@ def test_scores_are_compared_by_the_rows_that_they_share() -> None:
     labels = generator.normal(size=500).astype(np.float32)
     good, bad = (labels + generator.normal(size=500) * noise for noise in (0.3, 0.6))
     found = task.difference(good[:, None], bad[:, None], labels)
-    said = [task.metrics(side[:, None], labels)["pearson"] for side in (good, bad)]
-    assert found.value == pytest.approx(said[0] - said[1], abs=1e-6)
+    result = [task.metrics(side[:, None], labels)["pearson"] for side in (good, bad)]
+    assert found.value == pytest.approx(result[0] - result[1], abs=1e-6)
     assert found.clear
     assert found.value > 0
     same = task.difference(good[:, None], good[:, None], labels)

@@ -56,9 +56,9 @@ def test_counts_by_row_are_those_of_a_loop_over_spans(tags: tuple[str, ...]) -> 
     counts = count(spans, predicted, labels)
     for row, (tags_of_row, answer) in enumerate(zip(true, found, strict=True)):
         guessed = (answer + ["O"] * len(tags_of_row))[: len(tags_of_row)]
-        there, said = set(spans_of(tags_of_row)), set(spans_of(guessed))
+        there, result = set(spans_of(tags_of_row)), set(spans_of(guessed))
         for index, kind in enumerate(spans.types):
-            sizes = [sum(span[0] == kind for span in group) for group in (there & said, said, there)]
+            sizes = [sum(span[0] == kind for span in group) for group in (there & result, result, there)]
             assert [counts.right[row, index], counts.found[row, index], counts.true[row, index]] == sizes
 
 

@@ -142,7 +142,7 @@ def test_the_f1_of_one_type_can_decide() -> None:
     logits = np.eye(3)[np.array([[1, 0, 0], [0, 2, 0]])]
     assert task.metrics(logits, labels)["f1:b"] == pytest.approx(2 / 3)
     assert task.difference(np.eye(3)[labels], logits, labels).value == pytest.approx(1 / 3)
-    assert [(one.label, one.rows, one.recall) for one in task.by_class(logits, labels)] == [
+    assert [(item.label, item.rows, item.recall) for item in task.by_class(logits, labels)] == [
         ("a", 2, 0.5),
         ("b", 2, 0.5),
     ]

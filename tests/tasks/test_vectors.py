@@ -52,12 +52,12 @@ def scored_pairs(rows: int, seed: int) -> list[tuple[str, ...]]:
     generator = np.random.default_rng(seed)
     made: list[tuple[str, ...]] = []
     texts = reviews(2 * rows, seed)
-    for (_, one), (_, other) in zip(texts[:rows], texts[rows:], strict=True):
+    for (_, first), (_, second) in zip(texts[:rows], texts[rows:], strict=True):
         shares = [
-            sum(word in GOOD for word in t.split()) - sum(word in BAD for word in t.split()) for t in (one, other)
+            sum(word in GOOD for word in t.split()) - sum(word in BAD for word in t.split()) for t in (first, second)
         ]
         score = 4.0 * (shares[0] * shares[1] > 0) + float(generator.uniform(0, 1))
-        made.append((f"{score:.3f}", one, other))
+        made.append((f"{score:.3f}", first, second))
     return made
 
 
@@ -95,11 +95,11 @@ def quick(folder: Path, model: Path, **settings: Any) -> Recipe:
 
 def naive_pairs(labels: np.ndarray) -> set[tuple[int, int, float]]:
     found = set()
-    for one in range(len(labels)):
-        for other in range(len(labels)):
-            same = labels[one, 0] == labels[other, 0] and labels[one, 1] == 0 and labels[other, 1] == 1
-            if same and not np.isnan(labels[one, 2]):
-                found.add((one, other, float(labels[one, 2])))
+    for item in range(len(labels)):
+        for second in range(len(labels)):
+            same = labels[item, 0] == labels[second, 0] and labels[item, 1] == 0 and labels[second, 1] == 1
+            if same and not np.isnan(labels[item, 2]):
+                found.add((item, second, float(labels[item, 2])))
     return found
 
 
@@ -162,10 +162,10 @@ def test_the_loss_on_labels_is_the_squared_error_of_whole_pairs_and_each_text_ha
     labels = torch.from_numpy(
         labels_of((9, 1, 5), (3, 0, 2), (9, 0, 5), (8, 0, 1), (3, 1, 2), (nan, nan, nan), (7, 1, 0))
     )
-    one = (functional.cosine_similarity(vectors[2], vectors[0], dim=0) - 1) ** 2
-    other = (functional.cosine_similarity(vectors[1], vectors[4], dim=0) - 0.4) ** 2
-    torch.testing.assert_close(TASK.mean_loss(vectors, labels), (one + other) / 2)
-    expected = torch.stack([one, other, one, 0 * one, other, 0 * one, 0 * one])
+    single = (functional.cosine_similarity(vectors[2], vectors[0], dim=0) - 1) ** 2
+    second = (functional.cosine_similarity(vectors[1], vectors[4], dim=0) - 0.4) ** 2
+    torch.testing.assert_close(TASK.mean_loss(vectors, labels), (single + second) / 2)
+    expected = torch.stack([single, second, single, 0 * single, second, 0 * single, 0 * single])
     torch.testing.assert_close(TASK.loss(vectors, labels), expected)
     assert TASK.labelled(labels).tolist() == [True, True, True, True, True, False, True]
     assert TASK.mean_loss(vectors[:3], labels[[3, 5, 6]]).item() == 0.0
@@ -197,10 +197,10 @@ def test_documents_are_found_as_a_loop_over_queries_finds_them() -> None:
     assert metrics["ndcg@10"] == pytest.approx(np.mean(gained))
     low, high = task.intervals(vectors, labels)["recall@10"]
     assert low < metrics["recall@10"] < high
-    other = generator.normal(size=vectors.shape)
-    found = task.difference(vectors, other, labels)
-    assert found.value == pytest.approx(metrics["ndcg@10"] - task.metrics(other, labels)["ndcg@10"])
-    over_seeds = task.difference_over_seeds([vectors, vectors], [other, other], labels)
+    second = generator.normal(size=vectors.shape)
+    found = task.difference(vectors, second, labels)
+    assert found.value == pytest.approx(metrics["ndcg@10"] - task.metrics(second, labels)["ndcg@10"])
+    over_seeds = task.difference_over_seeds([vectors, vectors], [second, second], labels)
     assert over_seeds.value == pytest.approx(found.value)
     assert "ndcg@10" not in TASK.metrics(vectors, labels)
 
@@ -224,7 +224,7 @@ def test_relevant_documents_are_found_among_those_of_the_batch_that_are_not_rele
     expected = []
     for query, document, others in ((0, 10, [12]), (0, 11, [12]), (1, 12, [10, 11])):
         found = scores[query, document].exp()
-        expected.append(-(found / (found + sum(scores[query, other].exp() for other in others))).log())
+        expected.append(-(found / (found + sum(scores[query, second].exp() for second in others))).log())
     loss = in_batch_loss(vectors[queries], vectors[documents], relevant, 0.1)
     torch.testing.assert_close(loss, torch.stack(expected).mean())
     loss.backward()
@@ -251,12 +251,12 @@ def test_vectors_agree_by_their_angle_and_by_their_neighbours_where_widths_diffe
     assert TASK.agreement(vectors, turned) == 0.5
     wider = np.concatenate([vectors, np.zeros((30, 4))], axis=1)
     assert TASK.agreement(vectors, wider) == 1.0
-    other = generator.normal(size=(30, 3))
+    second = generator.normal(size=(30, 3))
     nearest = []
-    for side in (vectors, other):
+    for side in (vectors, second):
         unit = side / np.linalg.norm(side, axis=1, keepdims=True)
         nearest.append([max((j for j in range(30) if j != i), key=lambda j: unit[i] @ unit[j]) for i in range(30)])
-    assert same_nearest(vectors, other) == pytest.approx(np.mean(np.equal(*nearest)))
+    assert same_nearest(vectors, second) == pytest.approx(np.mean(np.equal(*nearest)))
 
 
 # rows
@@ -424,7 +424,7 @@ def test_what_a_folder_of_sentence_transformers_says_is_followed_or_refused(tmp_
 def test_a_whole_run_distils_vectors_prunes_exports_and_predicts(tmp_path: Path) -> None:
     teacher = save_tiny(tmp_path / "teacher")
     more = tmp_path / "more.txt"
-    more.write_text("".join(f"{text}\n{other}\n" for _, text, other in scored_pairs(10, 5)))
+    more.write_text("".join(f"{text}\n{second}\n" for _, text, second in scored_pairs(10, 5)))
     recipe = quick(
         tmp_path, teacher, data=Files(**pair_files(tmp_path), unlabelled=str(more)),
         prune={"neurons": PruneNeurons(ratio=0.5, recovery_epochs=1), "whitening": Whitening(dimensions=8)},

@@ -295,7 +295,7 @@ def test_files_that_are_not_there_or_not_answers_are_refused(tmp_path: Path) -> 
         (".", "is a directory"),
     ):
         path = str(tmp_path / name) if name else ""
-        (fault,) = [one for one in AnswerFile(file=path).faults() if one.setting == "file"]
+        (fault,) = [item for item in AnswerFile(file=path).faults() if item.setting == "file"]
         assert re.search(expected, str(fault))
 
 

@@ -116,16 +116,16 @@ def kinds(names: set[str]) -> list[str]:
 
 def test_copies_go_through_the_whole_chain_and_nothing_is_made_twice(world: Path, tmp_path: Path) -> None:
     copies(world, tmp_path).run()
-    said, first = report(tmp_path), made(tmp_path)
-    assert [stage["name"] for stage in said["stages"]] == ["teacher", "distill"]
+    facts, first = report(tmp_path), made(tmp_path)
+    assert [stage["name"] for stage in facts["stages"]] == ["teacher", "distill"]
     teacher = load_model(tmp_path / "run" / "stages" / "00-teacher")
     assert teacher.config.model_type == "compress_ensemble"
-    assert said["stages"][0]["parameters"] == sum(p.numel() for p in teacher.parameters())
-    assert said["stages"][0]["latency"][0]["median_ms"] > 0
-    assert said["stages"][0]["retained"] == 1
-    assert [note.rpartition("seed ")[2][:2] for note in said["stages"][0]["notes"][1:3]] == ["13", "14"]
-    one, other = (member.state_dict() for member in teacher.members)  # type: ignore[union-attr]
-    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert facts["stages"][0]["parameters"] == sum(p.numel() for p in teacher.parameters())
+    assert facts["stages"][0]["latency"][0]["median_ms"] > 0
+    assert facts["stages"][0]["retained"] == 1
+    assert [note.rpartition("seed ")[2][:2] for note in facts["stages"][0]["notes"][1:3]] == ["13", "14"]
+    left, second = (member.state_dict() for member in teacher.members)  # type: ignore[union-attr]
+    assert not all(torch.equal(left[name], second[name]) for name in left)
     assert kinds(first) == ["distill", "ensemble", "student", "teacher", "teacher", "teacher_outputs"]
 
     copies(world, tmp_path).run()
@@ -176,13 +176,13 @@ def test_scores_are_averaged_through_the_whole_chain(tmp_path: Path) -> None:
     model = load_model(tmp_path / "run" / "stages" / "00-teacher")
     batch = tokens_of("the good film", "a bad plot")
     with torch.no_grad():
-        one, other = (observe(member, batch).logits for member in model.members)  # type: ignore[union-attr, arg-type]
-        torch.testing.assert_close(observe(model, batch).logits, (one + 3 * other) / 4)
+        first, second = (observe(member, batch).logits for member in model.members)  # type: ignore[union-attr, arg-type]
+        torch.testing.assert_close(observe(model, batch).logits, (first + 3 * second) / 4)
 
 
 def tokens_of(*texts: str) -> dict[str, torch.Tensor]:
-    said: dict[str, torch.Tensor] = dict(tiny_tokenizer()(list(texts), padding=True, return_tensors="pt"))
-    return said
+    encoded: dict[str, torch.Tensor] = dict(tiny_tokenizer()(list(texts), padding=True, return_tensors="pt"))
+    return encoded
 
 
 def test_a_saved_ensemble_can_be_a_teacher_as_it_is_but_not_be_fine_tuned(world: Path, tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_a_saved_ensemble_can_be_a_teacher_as_it_is_but_not_be_fine_tuned(world:
     after = Teacher(model=str(folder), max_tokens=32)(state(world, tmp_path / "again"))
     batch = tokens_of("the good film")
     with torch.no_grad():
-        said = [observe(load_model(place), batch).logits for place in (folder, after.given_teacher.folder)]
-    assert torch.equal(*said)
+        outputs = [observe(load_model(place), batch).logits for place in (folder, after.given_teacher.folder)]
+    assert torch.equal(*outputs)
     assert load_model(Bert(layers=2)(after).given_student.folder).config.model_type == "bert"
     with pytest.raises(Exception, match="is an ensemble, which cannot be fine-tuned"):
         Teacher(model=str(folder), max_tokens=32, fine_tune=FineTune.always)(state(world, tmp_path))

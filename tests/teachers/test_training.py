@@ -52,8 +52,8 @@ def test_few_rows_are_trained_on_for_the_floor_of_steps_and_the_record_says_so(w
 def test_it_stops_when_validation_no_longer_improves_and_the_record_says_when(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = iter([{"accuracy": 0.9, "loss": 0.4}, {"accuracy": 0.9, "loss": 0.5}])
-    monkeypatch.setattr("compress.teachers.model.metric_and_loss", lambda *_: next(said))
+    values = iter([{"accuracy": 0.9, "loss": 0.4}, {"accuracy": 0.9, "loss": 0.5}])
+    monkeypatch.setattr("compress.teachers.model.metric_and_loss", lambda *_: next(values))
     after = replace(teacher(world), epochs=200, early_stopping=1, least_steps=0)(state(world, tmp_path))
     note = "stopped after 50 of 200 epochs: validation accuracy 0.900, best at epoch 25"
     assert after.records[0].notes[1:] == (note,)
@@ -83,8 +83,8 @@ def test_a_teacher_stopped_in_the_middle_is_the_same_when_resumed(
         with pytest.raises(KeyboardInterrupt):
             quick(state(world, tmp_path / "parts"))
     resumed = quick(state(world, tmp_path / "parts"))
-    one, other = (load_model(after.given_teacher.folder).state_dict() for after in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (load_model(after.given_teacher.folder).state_dict() for after in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert whole.records[0].notes == resumed.records[0].notes
 
 
@@ -112,11 +112,11 @@ def test_another_metric_decides_and_weights_of_classes_train_another_teacher(wor
     assert [name for name in record.curves[-1] if name.startswith("validation")] == [
         "validation_macro_f1", "validation_loss",
     ]  # fmt: skip
-    said = []
+    values = []
     for after in (plain, weighed):
         model, tokenizer = load_model(after.given_teacher.folder), load_tokenizer(after.given_teacher.folder)
-        said.append(predict_rows(model, tokenize(start.data.test, tokenizer, 32)))
-    margins = [float((logits[:, 1] - logits[:, 0]).mean()) for logits in said]
+        values.append(predict_rows(model, tokenize(start.data.test, tokenizer, 32)))
+    margins = [float((logits[:, 1] - logits[:, 0]).mean()) for logits in values]
     assert margins[1] > margins[0]  # it leans to the heavier class
     again = quick(replace(start, data=replace(start.data, task=task)))
     assert again.records[0].reused
