@@ -195,7 +195,7 @@ def test_a_validation_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("most", "best_kept", "values", "said"),
+    ("most", "best_kept", "values", "message"),
     [
         (10, True, [0.7, 0.861, 0.85], "stopped after 3 of 10 epochs: validation accuracy 0.861, best at epoch 2"),
         (3, True, [0.7, 0.861, 0.85], "trained for 3 epochs: validation accuracy 0.861, best at epoch 2"),

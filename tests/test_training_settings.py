@@ -103,7 +103,7 @@ def test_frozen_parameters_stay_to_the_bit_and_can_learn_afterwards(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "setting", "said"),
+    ("settings", "setting", "message"),
     [
         ({"freeze": ["bert.embedings.*"]}, "freeze", "matches no trainable parameter"),
         ({"freeze": ["bert.pooler.dense.weigth"]}, "freeze", "Nearest: bert.pooler.dense.weight,"),

@@ -308,7 +308,7 @@ def test_tasks_are_listed_under_names_of_ones_own(words, task_files, quick_check
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("seed=x", "seed = 'x': must be a whole number"),
         (f"{TASKS}.rte.teacher.epocs=2", f"{TASKS}.rte.teacher.epocs = 2: is not a setting"),

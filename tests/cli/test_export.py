@@ -171,7 +171,9 @@ def test_what_cannot_be_exported_is_refused_in_words(
     assert not (elsewhere / "runs").exists()
 
 
-@pytest.mark.parametrize(("lost", "said"), [("classifier", "lack classifier.bias and 1 more"), ("bert", "lack bert.")])
+@pytest.mark.parametrize(
+    ("lost", "message"), [("classifier", "lack classifier.bias and 1 more"), ("bert", "lack bert.")]
+)
 def test_weights_that_are_not_there_are_never_made_up(
     lost: str, message: str, world: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def test_rows_that_are_taken_are_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "said"),
+    ("most", "message"),
     [(8.0, "kept on disk, 0 MiB"), (1e-6, "runs on every batch: its outputs would take 0.0 GiB, more than cache_gib")],
 )
 def test_where_outputs_come_from_is_noted_and_a_recovery_reads_what_was_kept(

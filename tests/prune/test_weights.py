@@ -355,7 +355,7 @@ def test_what_makes_no_sense_is_refused(stage: PruneWeights, setting: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("prune", "said"),
+    ("prune", "message"),
     [
         ({"weights": PruneWeights(), "heads": PruneHeads()}, "must come last"),
         ({"heads": PruneHeads(), "weights": PruneWeights(method="lottery")}, "from before distillation"),

@@ -27,7 +27,7 @@ def report_of(**parts: Any) -> dict[str, Any]:
     onnx = {
         "name": "onnx", "metrics": {"accuracy": 0.9}, "speedup": 5.0,
         "differences": {"teacher": difference(-0.01), "student": difference(0.0)},
-        "classes": [one("good", 1000, 0.9), one("bad", 1000, 0.9)],
+        "classes": [of_class("good", 1000, 0.9), of_class("bad", 1000, 0.9)],
     }  # fmt: skip
     return {
         "schema": 2, "task": {"main_metric": "accuracy"}, "dataset": {"rows": {"test": 2000}}, "recommended": "onnx",
@@ -49,7 +49,7 @@ def cheap(name: str, kind: str, accuracy: float, **less: float) -> dict[str, Any
     return {"name": name, "kind": kind, "metrics": {"accuracy": accuracy}, "differences": found}
 
 
-def one(label: str, rows: int, recall: float) -> dict[str, Any]:
+def of_class(label: str, rows: int, recall: float) -> dict[str, Any]:
     """Return how well a class is found."""
     return {"label": label, "rows": rows, "answered": rows, "precision": 0.9, "recall": recall, "f1": 0.9}
 
@@ -100,7 +100,7 @@ def test_what_hardly_beats_one_answer_for_all_is_not_shipped(
 
 
 @pytest.mark.parametrize(
-    ("less", "decision", "said"),
+    ("less", "decision", "message"),
     [
         (difference(-0.1), "ship", ""),
         (difference(-0.1, clear=False), "ship with care", "onnx is not clearly better than TF-IDF"),
@@ -116,7 +116,7 @@ def test_tfidf_must_be_beaten(less: dict[str, Any], decision: str, message: str)
 
 
 @pytest.mark.parametrize(
-    ("less", "decision", "said"),
+    ("less", "decision", "message"),
     [
         (difference(-0.1), "ship", ""),
         (difference(-0.1, clear=False), "ship with care", "The teacher is not clearly better than TF-IDF."),
@@ -189,7 +189,7 @@ def test_accuracy_that_one_answer_reaches_says_little(share: float, metric: str,
     ("rows", "recall", "decision"), [(5, 0.0, "ship with care"), (4, 0.0, "ship"), (5, 0.2, "ship")]
 )
 def test_a_class_that_is_never_found_is_named(rows: int, recall: float, decision: str) -> None:
-    shipped = with_artifact(classes=[one("good", 1995, 0.9), one("bad", rows, recall)])
+    shipped = with_artifact(classes=[of_class("good", 1995, 0.9), of_class("bad", rows, recall)])
     assert shipped.decision == decision
     assert (f"never finds bad ({rows} rows)" in shipped.reasons[0].text) == (decision != "ship")
 
@@ -204,7 +204,7 @@ def test_a_class_that_is_never_found_is_named(rows: int, recall: float, decision
 def test_weights_that_classes_have_already_are_not_advised(given: str | None, remedy: str) -> None:
     report = report_of()
     report["settings"] = {"task": {"class_weights": given}}
-    report["artifacts"][0]["classes"] = [one("good", 1995, 0.9), one("bad", 5, 0.0)]
+    report["artifacts"][0]["classes"] = [of_class("good", 1995, 0.9), of_class("bad", 5, 0.0)]
     assert shipping(parse(report)).reasons[0].detail == remedy
 
 

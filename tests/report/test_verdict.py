@@ -154,7 +154,7 @@ def test_a_twin_that_was_trained_for_fewer_steps_is_said_to_have_been() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "clear", "said"),
+    ("value", "clear", "message"),
     [
         (0.02, True, "Distillation helped: accuracy +2.0 points, 95\N{NO-BREAK SPACE}% interval +1.0 to +3.0, against"),
         (-0.02, True, "Distillation harmed: accuracy −2.0 points"),

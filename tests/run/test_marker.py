@@ -47,7 +47,7 @@ def test_what_is_written_again_replaces_only_what_was_written(run: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("student/config.json", "student/config.json was changed since it was written"),
         ("recipe.yaml", "recipe.yaml was not written by this program"),
