@@ -150,7 +150,7 @@ def test_an_unreadable_recipe_does_not_make_other_words_wrong(capsys, quick_chec
     [
         (["rnu"], "Unknown command rnu. Did you mean compress run?"),
         (["seed=3"], "Did you mean compress run seed=3?"),
-        (["xyz"], "Known: run, search, export, answer"),
+        (["xyz"], "Known: run, plan, search, export, answer"),
         (["recipes", "x"], "compress recipes: unknown option x."),
         (["compare"], "the following arguments are required: RUN"),
         (["compare", "a", "b"], "a does not exist."),
