@@ -1,6 +1,6 @@
 """Every task on real rows: teacher, distilled student, the same student by labels alone, int8, speed, recall by type.
 
-    python benchmarks/tasks.py --data FOLDER --task tags                       # some ten minutes of one core
+    python benchmarks/tasks.py --data FOLDER --task tags                       # 10 to 25 minutes of one core
     python benchmarks/tasks.py --data FOLDER --task spans --rows 3000 --words distill.epochs=3
     python benchmarks/tasks.py --data FOLDER --task tags --table               # train nothing, print what is done
 
@@ -178,7 +178,7 @@ def main() -> None:
     tasks = sorted({part.task for part in SETS.values()})
     parser.add_argument("--task", nargs="+", choices=tasks, default=tasks)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="only these of them")
-    parser.add_argument("--rows", type=int, help="training rows of each set; default: what takes some ten minutes")
+    parser.add_argument("--rows", type=int, help="training rows of each set; default: 10 to 25 minutes for a task")
     parser.add_argument("--test-rows", type=int, help="default: all; of spans and rankings some")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--teacher", default="minilm", help="a folder, a hub id or minilm, fine-tuned on each set")

@@ -67,7 +67,7 @@ def receive(folder: Path, digest: str, device: torch.device) -> Any:
     """Return a value that `send` wrote, its tensors on a device; raises ForeignError before it reads anything else."""
     with (folder / SENT).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise ForeignError(f"{folder} holds something else than what was sent.")
+            raise ForeignError(f"{folder} does not hold what was sent.")
         file.seek(0)
         return torch.load(file, map_location=device, weights_only=False)
 

@@ -72,7 +72,8 @@ def _named(base: Recipe, which: str) -> Path:
             rule = "holds another search, with other settings or data"
             raise RecipeError([Fault("output", base.output, rule, "Name another folder.")])
         if there is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RecipeError([Fault("output", base.output, "is not empty, and no search", "Name another folder.")])
+            rule = "is not empty and holds no search"
+            raise RecipeError([Fault("output", base.output, rule, "Name another folder.")])
         if faults := [*place_faults(replace(base, output=str(folder / RUN), name=None))]:
             raise RecipeError(faults)
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ class Endpoint(Answering):
         if not self.model:
             yield Fault("model", None, "must name the model, as the server does", "Most list theirs at …/v1/models.")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key):
-            remedy = "Set that variable to the key: it is written nowhere then."
+            remedy = "Set that variable to the key, so that the key itself is written nowhere."
             yield Fault("key", None, "must be the name of an environment variable, not a key", remedy)
         elif (secret := os.environ.get(self.key)) and not (secret.isascii() and secret.isprintable()):
             yield Fault("key", self.key, "is an environment variable whose value cannot be a key", "Set it again.")
@@ -183,8 +183,8 @@ class Endpoint(Answering):
         rows = f"the first {counted(len(silent), 'prompt')}" if len(silent) > 1 else "the only prompt"
         return (
             f"{self.model} at {self.url}: no word of a class ({', '.join(map(shortened, meaning.shown[:10]))}) is "
-            f"among its likeliest next words to {rows}; {_instead(silent)}. Name the words that it answers with, "
-            "teacher.words, or ask otherwise: teacher.prompt, teacher.system, teacher.likeliest."
+            f"among its likeliest next words to {rows}; {_instead(silent)}. Name the words that it answers with "
+            "(teacher.words), or change the question: teacher.prompt, teacher.system, teacher.likeliest."
         )
 
     def _notes(self, known: Mapping[str, Reply], new: Sequence[str], meaning: Meaning) -> Iterator[str]:
@@ -210,7 +210,6 @@ class _Log:
                 self.known[entry.pop("prompt")] = entry
             except (ValueError, KeyError, AttributeError):
                 continue  # it is asked again
-        self.before = len(self.known)
 
     def __contains__(self, prompt: str) -> bool:
         return hash_text(prompt) in self.known

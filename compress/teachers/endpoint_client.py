@@ -150,8 +150,8 @@ class Client:
                 if attempt == self.service.retries:
                     tried = f", {counted(attempt + 1, 'time')}" if attempt else ""
                     raise ModelError(
-                        f"{self.service.address}: {trouble.reason}{tried}. What was answered is kept: the same "
-                        "command continues from there."
+                        f"{self.service.address}: {trouble.reason}{tried}. What was answered is kept: run the same "
+                        "command again; it resumes."
                     ) from None
                 seconds = pause(attempt, trouble.after)
                 if seconds >= WORTH_SAYING:

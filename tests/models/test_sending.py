@@ -22,7 +22,7 @@ def test_what_is_sent_arrives_through_a_private_folder_and_nothing_else_is_read(
     other = send({"tensor": torch.zeros(4)}, tmp_path / "other")
     assert other != digest
     (tmp_path / "other" / SENT).replace(tmp_path / "sent" / SENT)
-    with pytest.raises(ForeignError, match="something else than what was sent"):
+    with pytest.raises(ForeignError, match="does not hold what was sent"):
         receive(tmp_path / "sent", digest, torch.device("cpu"))
     with pytest.raises(FileExistsError):
         send(value, tmp_path / "sent")

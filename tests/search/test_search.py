@@ -199,7 +199,7 @@ def test_a_candidate_that_cannot_be_exported_is_left_out_with_the_reason(
 def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("mine")
-    with pytest.raises(RecipeError, match="is not empty, and no search"):
+    with pytest.raises(RecipeError, match="is not empty and holds no search"):
         searched(finished, SearchTarget(keep=0.6), output=str(tmp_path / "mine"))
     with pytest.raises(RecipeError, match="holds another search"):
         searched(finished, SearchTarget(keep=0.7))
