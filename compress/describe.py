@@ -56,7 +56,10 @@ def expected(hint: Any) -> str:
     if get_origin(hint) in {list, tuple}:
         return f"a list, as [a,b], each {expected(get_args(hint)[0])}"
     if get_origin(hint) is dict:
-        return "a dictionary, as {a: b}" if get_args(hint)[0] is Any else "a group of choices, or settings by name"
+        key, value = get_args(hint)
+        if key is not Any:
+            return "a group of choices, or settings by name"
+        return f"a dictionary, as {'{a: [b,c]}' if get_origin(value) is list else '{a: b}'}"
     if isinstance(hint, type) and issubclass(hint, Settings):
         return f"given by its settings ({', '.join(field.name for field in fields(hint))})"
     return "a value of its type"

@@ -59,6 +59,10 @@ MISTAKES = [
     (["teacher.trust_remote_code=perhaps"], ["must be true or false."]),
     (["distill.decay=lineer"], ["must be one of linear, quadratic, cosine, constant."]),
     (["benchmark.tokens=32"], ["benchmark.tokens = 32: must be a list, as [a,b], each a whole number."]),
+    (
+        ["teacher=endpoint", "teacher.words={bad:no}"],
+        ["teacher.words = {'bad': 'no'}: must be a dictionary, as {a: [b,c]}."],
+    ),
     (["benchmark.tokens=[a]"], ["must be a list", "each a whole number."]),
     (["prune.heads=0.3"], ["must be given by its settings (", "ratio, "]),
     (["prune.heads.ratio=3"], ["prune.heads.ratio = 3.0: must lie in [0, 1)."]),
