@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
 from compress.errors import Fault, ModelError, RecipeError
@@ -42,6 +39,7 @@ from compress.search.study import Choice, EndedTrial, Study, optuna_module
 from compress.search.verdict import unreachable, verdict
 from compress.settings import all_faults, plain
 from compress.teachers.standing_in import with_answers_as_labels
+from compress.telling import StageBegan, say, tell, warn
 
 RESERVED = 0.25  # share of the minutes that finalists and the finished run may take
 
@@ -55,29 +53,26 @@ class Searched:
     run: Run | None
 
 
-def search(
-    base: Recipe, target: SearchTarget, settings: Search, command: str, console: Console | None = None
-) -> Searched:
+def search(base: Recipe, target: SearchTarget, settings: Search, command: str) -> Searched:
     """Find the student that reaches the target, or comes nearest, and run its recipe; interrupted, it resumes.
 
     One that is finished in the folder that is named is returned as it is. Raises RecipeError, before any training, for
     settings that cannot be used and a speed that no candidate has, and MissingPackageError, before any work, where
     Optuna is not installed.
     """
-    console = console or Console(stderr=True)
     refuse_faults(base, target, settings)
     optuna_module()
-    base, checked = settled(base, settings, say=lambda text: _say(console, text))
+    base, checked = settled(base, settings, say)
     if checked.weights is None:
         raise RecipeError([Fault("teacher", None, "only answers, and a search measures speeds against its weights")])
     for line in (*told(checked.data), *map(str, checked.models)):
-        _say(console, line)
+        say(line)
     which = hash_json([identity(replace(base, name=None), checked.data.fingerprint), plain(target), plain(settings)])
     with held(base, which, command, target) as (folder, report):
         if report.finished:
-            _say(console, f"{folder} holds this search, finished")
+            say(f"{folder} holds this search, finished")
             return Searched(folder, report, None if report.winner is None else load(folder / RUN))
-        work = _Work(base, target, settings, checked, console, folder, report)
+        work = _Work(base, target, settings, checked, folder, report)
         return work.carry_out()
 
 
@@ -112,14 +107,13 @@ class _Work:
     """One search at work; what is found out goes into ``report``, which is written after every step."""
 
     def __init__(
-        self, base: Recipe, target: SearchTarget, settings: Search, checked: Checked, console: Console, folder: Path,
-        report: SearchReport,
-    ) -> None:  # fmt: skip
+        self, base: Recipe, target: SearchTarget, settings: Search, checked: Checked, folder: Path, report: SearchReport
+    ) -> None:
         self.base, self.target, self.settings = base, target, settings
-        self.console, self.folder, self.report = console, folder, report
+        self.folder, self.report = folder, report
         self.data = checked.data
         self.started, self.before = time.monotonic(), report.seconds
-        self.workshop = Workshop(base.cache_folder, console, folder)
+        self.workshop = Workshop(base.cache_folder, run=folder)
         self.known = of_teacher(
             base.teacher.inspect(checked.data), Known(reading=True, data=checked.data, task=checked.data.task)
         )
@@ -174,13 +168,13 @@ class _Work:
             left_out |= self.report.left_out
             speeds = Speeds(tuple(Speed(f.name, f.form, f.ms, f.mib, f.noise) for f in self.report.forms))
         else:
-            _say(self.console, f"timing {len(fitting)} candidates with untrained weights, and the teacher", bold=True)
+            tell(StageBegan(stage=f"timing {len(fitting)} candidates with untrained weights, and the teacher"))
             made = exported({candidate.name: candidate.student(state) for candidate in fitting})
             left_out |= made.failures
             speeds = measured(state, made.forms, own, self.base)
         self.report.left_out = left_out
         for name, why in left_out.items():
-            _say(self.console, f"{name} is left out: {why}")
+            say(f"{name} is left out: {why}")
         return [candidate for candidate in fitting if candidate.name not in left_out], speeds
 
     def _free(
@@ -199,7 +193,7 @@ class _Work:
             try:
                 metric = scores.metric(scores.of_way(way, CPU, self.base.benchmark.threads))
             except CannotRunError as failure:
-                _say(self.console, f"the teacher as {form} does not run: {failure}")
+                warn(f"the teacher as {form} does not run: {failure}")
                 continue
             keeps = metric / teacher if teacher > 0 else 0.0
             fits = speed.ms <= limit and (self.target.keep is None or keeps >= self.target.keep)
@@ -227,14 +221,13 @@ class _Work:
 
     def _try(self, study: Study, state: State, scores: ScoredRows) -> None:
         def metric(trial: Trial, cycles: int) -> float:
-            _say(
-                self.console,
+            begun = (
                 f"trial {study.ended + 1} of {self.settings.trials}: {trial.candidate.name}, {trial.way}, learning "
-                f"rate {trial.learning_rate:.2g}, cycle {cycles} of {self.settings.cycles}",
-                bold=True,
+                f"rate {trial.learning_rate:.2g}, cycle {cycles} of {self.settings.cycles}"
             )
+            tell(StageBegan(stage=begun))
             found = scores.metric(scores.logits(self._trained(trial, cycles, self.base.seed, state).given_student))
-            _say(self.console, f"  validation {self.report.metric} {found:.4f}")
+            say(f"  validation {self.report.metric} {found:.4f}")
             return found
 
         def tell() -> None:
@@ -267,7 +260,7 @@ class _Work:
             for number in range(1, self.settings.seeds):
                 if not self._time_left():
                     break
-                _say(self.console, f"finalist {tried.number}: seed {number + 1} of {self.settings.seeds}", bold=True)
+                tell(StageBegan(stage=f"finalist {tried.number}: seed {number + 1} of {self.settings.seeds}"))
                 seed = (self.base.seed + number) % 2**32
                 trained = self._trained(tried.trial, len(tried.metrics), seed, state)
                 found.append(scores.metric(scores.logits(trained.given_student)))
@@ -298,7 +291,7 @@ class _Work:
         """Time what was trained of each candidate, and set it beside what was foretold."""
         trials = ranked(study.tried(), self._value(teacher, speeds.teacher_ms))
         best = {tried.trial.candidate.name: tried for tried in reversed(trials)}
-        _say(self.console, f"timing {len(best)} trained candidates", bold=True)
+        tell(StageBegan(stage=f"timing {len(best)} trained candidates"))
         made: Exported = exported(
             {
                 name: self._trained(tried.trial, len(tried.metrics), self.base.seed, state)
@@ -319,7 +312,7 @@ class _Work:
     def _finish(self, best: EndedTrial, speeds: Speeds) -> Searched:
         """Run the recipe of the best trial from start to end, and say what it came to on test rows."""
         recipe = best.trial.recipe(self.base, len(best.metrics), self.base.seed)
-        run = replace(recipe, name=None, output=str(self.folder / RUN)).run(self.console)
+        run = replace(recipe, name=None, output=str(self.folder / RUN)).run()
         entry = run.report.best or run.report.student
         assert entry is not None
         difference = entry.differences.get(run.report.stages[0].name)
@@ -368,7 +361,3 @@ def _entry(tried: EndedTrial) -> TrialEntry:
         learning_rate=tried.trial.learning_rate, metrics=tried.metrics, ms=tried.ms, seconds=tried.seconds,
         ended=tried.ended, failure=tried.failure,
     )  # fmt: skip
-
-
-def _say(console: Console, text: str, *, bold: bool = False) -> None:
-    console.print(Text(text, style="bold" if bold else "dim"), soft_wrap=True)
