@@ -1,6 +1,6 @@
 """What a command tells while it works: events, and the ways in which they are shown.
 
-Everything that a person or a program is told goes through `tell`, `say`, `warn`, `detail` or `compress.progress`, and
+Every message to a person or a program goes through `tell`, `say`, `warn`, `detail` or `compress.progress`, and
 is shown by the one `Teller` of the process: as text in a terminal, or as a line of JSON for each event. The fields of
 an event are the fields of its line.
 """
@@ -72,7 +72,7 @@ class StageEnded(Event):
     notes: Sequence[str] = ()
 
     def text(self) -> str:
-        """Return what came of it, and how long it took."""
+        """Return its notes, and how long it took."""
         how = "taken from the cache" if self.reused else f"{self.usage.get('seconds', 0):.0f} s"
         return "".join(["  ", *(f"{note}; " for note in self.notes), how])
 
