@@ -59,7 +59,7 @@ class NumberColumn:
         self._column, self._waiting = MappedColumn(np.int64), list[int]()
 
     def append(self, number: int) -> None:
-        """Write one more number."""
+        """Write the next number."""
         self._waiting.append(number)
         if len(self._waiting) == TOGETHER:
             self._column.append(self._waiting)

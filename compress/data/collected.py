@@ -52,7 +52,7 @@ class Collected:
     last: int = 0  # number of the last record, counted through all files
 
     def begin(self, file: str) -> None:
-        """Go on to the rows of this file, whose numbers begin anew."""
+        """Go on to the rows of this file, whose numbers begin at 1 again."""
         self.files.append((self.last, file))
         self.tabs = suffix_of(file) == ".tsv"
 

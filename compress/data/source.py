@@ -258,7 +258,7 @@ def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
 
 
 def _refuse_repeated_ids(splits: Sequence[Rows]) -> None:
-    """Raise DataError for an id that stands in two places; rows that were made of one record share its place."""
+    """Raise DataError for an id of two records; rows that were made of the same record share its id."""
     ends = np.cumsum([len(rows) for rows in splits])
 
     def found(place: int) -> tuple[Rows, int]:

@@ -44,4 +44,4 @@ def damage(error: OSError) -> str:
     """Return what an archive lacks, and the remedy, as sentences; raises errors of other kinds again."""
     if error.errno is not None:
         raise error
-    return f"cannot be unpacked ({error}). Copy the archive again, or make it anew."
+    return f"cannot be unpacked ({error}). Copy the archive again, or pack the file again."
