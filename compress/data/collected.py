@@ -26,7 +26,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 @dataclass
 class Collected:
-    """The good rows of a file, or of several, and the first bad ones. Good rows go to disk as they come."""
+    """The good rows of a file, or of several, and the first bad ones. Good rows go to disk."""
 
     source: str
     unit: str
