@@ -99,7 +99,11 @@ def _work(recipe: Recipe, checked: Checked, ledger: Ledger) -> tuple[State, Meas
 
 def _label_student(recipe: Recipe, state: State, ledger: Ledger) -> Record:
     """Train the distilled student's twin on labels alone."""
-    start = recipe.student(state).given_student
+    begun = recipe.student(state)
+    for stage in recipe.prepare.values():
+        if stage.role is Role.pruning:  # the same student is that in the same shape
+            begun = stage(begun)
+    start = begun.given_student
     steps = [rows.steps(recipe.distill.batch_size) for rows in (state.data.transfer, state.data.train)]
     twin = labels_only(recipe.distill, recipe.distill.epochs * steps[0] / steps[1])  # as many steps
     with ledger.part("baseline: the same student, labels alone"):

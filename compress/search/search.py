@@ -204,7 +204,9 @@ class _Work:
         if reason := shapes.misfit(replace(self.known, student=self.known.teacher)):
             return [], speeds, {"shaped": reason}
         if self.settings.minutes is not None:
-            wanted = shape_seconds(shape_of(self.known.teacher), max(speeds.by_form(TEACHER).values()))
+            forms = speeds.by_form(TEACHER)
+            ms = (forms["eager"] + forms.get("onnx", forms["eager"])) / 2  # some of it is PyTorch's, some of it is not
+            wanted = shape_seconds(shape_of(self.known.teacher), ms)
             if wanted > SHAPING * 60 * self.settings.minutes:
                 why = f"finding shapes takes about {wanted / 60:.1f} of the {self.settings.minutes:g} search.minutes."
                 return [], speeds, {"shaped": why}
