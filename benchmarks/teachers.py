@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from seeds import shown
 
 from compress.benchmark.baselines import tfidf
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--cache", default="runs/.cache")
     given = parser.parse_args()
 
-    workshop = Workshop(Path(given.cache), Console(stderr=True))
+    workshop = Workshop(Path(given.cache))
     cells: list[dict[str, Any]] = []
     baselines = {}
     for name, source in sources(given.tweets, given.files):

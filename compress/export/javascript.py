@@ -1,7 +1,7 @@
 """Rows for transformers.js, cut as they were cut when the graphs were measured.
 
-transformers.js cuts a row by dropping its last tokens: the last special token with them and, of two texts, most or all
-of the second one. So its answers to long rows are other answers than those that were measured.
+transformers.js cuts a row by dropping its last tokens: the last special token with them and, of two texts, most of
+the second one. So its answers to long rows are other answers than those that were measured.
 """
 
 from __future__ import annotations
