@@ -7,7 +7,7 @@ the second one. So its answers to long rows are other answers than those that we
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +22,8 @@ def row_module(tokenizer: Tokenizer, inputs: Sequence[str], *, windows: bool) ->
     ``tokenizer`` is the artifact's own, whose truncation is the one to follow. With ``windows`` only the second text
     is cut, which elsewhere is read in windows.
     """
-    rule: Mapping[str, Any] = tokenizer.truncation
+    rule = tokenizer.truncation
+    assert rule is not None  # as of every artifact
     one, two = (template(tokenizer.encode(*texts)) for texts in (("a",), ("a", "a")))
     settings = {
         "TOKENS": rule["max_length"], "FROM_THE_LEFT": rule["direction"] == "left", "ONLY_THE_SECOND": windows,
