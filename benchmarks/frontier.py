@@ -23,7 +23,6 @@ from statistics import mean, median
 from typing import Any
 
 import seeds
-from rich.console import Console
 
 from compress.benchmark.figures import TEACHER_INT8
 from compress.benchmark.row_answers import read
@@ -38,6 +37,7 @@ from compress.search.search import search
 from compress.tasks.base import Task
 from compress.tasks.paired import Difference
 from compress.tasks.registry import task_of_config
+from compress.telling import say
 
 
 def main() -> None:
@@ -53,20 +53,19 @@ def main() -> None:
     parser.add_argument("--cache", default="runs/.cache")
     given, words = parser.parse_known_args()
 
-    console = Console(stderr=True)
     rows = []
     for share in given.keep:
         try:
-            rows.append(measured(share, given, words, console))
+            rows.append(measured(share, given, words))
         except CompressError as error:
-            console.print(f"{share:.0%}: {error}")
+            say(f"{share:.0%}: {error}")
     found = [row for row in rows if row]
     print(table(found))
     files = {name: Path(getattr(given, name)).name for name in ("train", "test", "teacher")}
     print(json.dumps({**files, "words": words, "machine": describe(1), "versions": versions(), "rows": found}))
 
 
-def measured(share: float, given: argparse.Namespace, words: Sequence[str], console: Console) -> dict[str, Any]:
+def measured(share: float, given: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     """Return the row of one share; empty where the search has found no student."""
     folder = given.results / f"keep-{share:g}"
     common = [
@@ -77,15 +76,15 @@ def measured(share: float, given: argparse.Namespace, words: Sequence[str], cons
     recipe, target, settings = searching(
         [*common, *limit, f"target.keep={share}", f"output={folder / 'search'}", *words]
     )
-    found = search(recipe, target, settings, "benchmarks/frontier.py", console)
+    found = search(recipe, target, settings, "benchmarks/frontier.py")
     if found.run is None or found.report.winner is None:
-        console.print(f"{share:.0%}: {found.report.verdict}")
+        say(f"{share:.0%}: {found.report.verdict}")
         return {}
-    runs = list(repeated(found.folder / "run", folder, given.seeds, console))
+    runs = list(repeated(found.folder / "run", folder, given.seeds))
     return row_of(share, found.report, runs)
 
 
-def repeated(run: Path, folder: Path, numbers: Sequence[int], console: Console) -> Iterator[Run]:
+def repeated(run: Path, folder: Path, numbers: Sequence[int]) -> Iterator[Run]:
     """Yield the run of the searched recipe for each seed, done now or found finished."""
     for seed in numbers:
         output = folder / f"seed-{seed}"
@@ -94,7 +93,7 @@ def repeated(run: Path, folder: Path, numbers: Sequence[int], console: Console) 
             continue
         recipe = compose([f"recipe={run / 'recipe.yaml'}", f"seed={seed}", "benchmark.labels_only=false"])
         # rows are cut by the seed, and a teacher without a head is trained with it: each seed repeats everything
-        yield replace(recipe, name=None, output=str(output)).run(console)
+        yield replace(recipe, name=None, output=str(output)).run()
 
 
 def row_of(share: float, report: SearchReport, runs: Sequence[Run]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from compress.augment.base import Augmentation
 from compress.benchmark.depths import Depths
 from compress.benchmark.stage import Benchmark
@@ -30,6 +28,7 @@ from compress.tasks.choice import TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
+from compress.train.trackers import tracker_faults
 
 
 @dataclass(kw_only=True)
@@ -51,6 +50,7 @@ class Recipe(Settings):
     export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
     max_drop: float | None = 1.0  # points of the main metric that an artifact may lose; null: any number
     benchmark: Benchmark = field(default_factory=Benchmark)
+    report_to: list[str] = field(default_factory=list)  # trackers of curves and figures: tensorboard, mlflow
     seed: int = 13  # seed of every random choice
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
     cache: str = "runs/.cache"  # finished work, shared by runs
@@ -64,6 +64,7 @@ class Recipe(Settings):
                 "max_drop", self.max_drop, "must lie in [0, 100]: points of the main metric", "For example 1.0."
             )
         yield from name_faults(self)
+        yield from tracker_faults(self.report_to)
         yield from task_faults("task", self.task.kind)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in self.prepare.values()):
@@ -100,7 +101,7 @@ class Recipe(Settings):
         """Where finished work is kept."""
         return Path(self.cache).expanduser()
 
-    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> Run:
+    def run(self, command: str | None = None, label: str = "") -> Run:
         """Do everything that is not done yet, write the run's folder and return the run.
 
         ``data`` may also be a path, a table or a list of rows, and ``teacher`` a loaded model with its tokenizer; see
@@ -111,7 +112,7 @@ class Recipe(Settings):
         ``command`` is what the report names as the way to repeat the run; ``label`` follows the number of a run
         without a name.
         """
-        return carry_out(self, console, command, label)
+        return carry_out(self, command, label)
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
         """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.

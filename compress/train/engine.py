@@ -23,7 +23,7 @@ from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
 from compress.models.tokens import Tokens
-from compress.progress import say
+from compress.telling import warn
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.helpers import helped
@@ -31,6 +31,7 @@ from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training
+from compress.train.trackers import trackers
 from compress.train.trainer import ObjectiveTrainer
 
 MIXED = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -95,7 +96,7 @@ def fit(
         )
     arguments._n_gpu = min(1, arguments.n_gpu)  # of several GPUs, each is for a process of its own
     if settings.micro_batch is not None and (reason := objective.indivisible):
-        say(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
+        warn(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = resumable(folder)
     with (
@@ -122,6 +123,7 @@ def fit(
             least_steps=least_steps, validate_every=validate_every,
         )  # fmt: skip
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, ProgressBar(title)]
+        trainer.callback_handler.callbacks += [tracker.callback(title) for tracker in trackers()]
         if checkpoint and finished(checkpoint):
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
