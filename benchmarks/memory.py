@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 STEPS = 200
 FILES = 10
@@ -87,6 +86,7 @@ def measure(teacher: str, rows: int, cache_gib: float, *, on_disk: bool) -> dict
     from compress.teachers.model import FineTune, Teacher
 
     torch.set_num_threads(1)
+<<<<<<< HEAD
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names = list(load_config(teacher).id2label.values())
@@ -97,6 +97,14 @@ def measure(teacher: str, rows: int, cache_gib: float, *, on_disk: bool) -> dict
         found = {"rows": rows, "rate": rows / (time.process_time() - start), "before": before, "reading": max(reading)}
         found["read"] = private()
         workshop = Workshop(folder, Console(quiet=True))
+=======
+    generator = np.random.default_rng(0)
+    texts = StoredTexts(" ".join(generator.choice(WORDS, 8)) for _ in range(rows))
+    split = Split(texts, None, generator.integers(0, 2, rows))
+    data = Dataset("made up", Classification(("0", "1")), split, split.take(np.arange(20)), split.take(np.arange(20)))
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder))
+>>>>>>> trunk
         state = Teacher(model=teacher, fine_tune=FineTune.never, max_tokens=32)(
             State.begin(data=data, workshop=workshop, seed=1)
         )

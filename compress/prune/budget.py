@@ -35,6 +35,7 @@ from compress.prune.search import best_shape
 from compress.prune.sensitivity import Lost, PartOrder, Sensitivity, ranking_of
 from compress.prune.speeds import latency_costs, side_by_side
 from compress.settings import at_least, between, positive
+from compress.telling import say
 
 GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
 PARAMETER_MIB = 4 / MIB  # in fp32
@@ -268,4 +269,4 @@ class Budget(Gradual):
 def _say(state: State, lines: list[str]) -> None:
     """Say before the work what it is."""
     for line in lines:
-        state.workshop.console.print(f"[dim]  {line}[/dim]", highlight=False)
+        say(f"  {line}")
