@@ -86,7 +86,6 @@ def measure(teacher: str, rows: int, cache_gib: float, *, on_disk: bool) -> dict
     from compress.teachers.model import FineTune, Teacher
 
     torch.set_num_threads(1)
-<<<<<<< HEAD
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names = list(load_config(teacher).id2label.values())
@@ -96,15 +95,7 @@ def measure(teacher: str, rows: int, cache_gib: float, *, on_disk: bool) -> dict
             data = Files(train=pattern).load("auto", 1)
         found = {"rows": rows, "rate": rows / (time.process_time() - start), "before": before, "reading": max(reading)}
         found["read"] = private()
-        workshop = Workshop(folder, Console(quiet=True))
-=======
-    generator = np.random.default_rng(0)
-    texts = StoredTexts(" ".join(generator.choice(WORDS, 8)) for _ in range(rows))
-    split = Split(texts, None, generator.integers(0, 2, rows))
-    data = Dataset("made up", Classification(("0", "1")), split, split.take(np.arange(20)), split.take(np.arange(20)))
-    with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder))
->>>>>>> trunk
+        workshop = Workshop(folder)
         state = Teacher(model=teacher, fine_tune=FineTune.never, max_tokens=32)(
             State.begin(data=data, workshop=workshop, seed=1)
         )
