@@ -24,10 +24,10 @@ def row_module(tokenizer: Tokenizer, inputs: Sequence[str], *, windows: bool) ->
     """
     rule = tokenizer.truncation
     assert rule is not None  # as of every artifact
-    one, two = (template(tokenizer.encode(*texts)) for texts in (("a",), ("a", "a")))
+    single, double = (template(tokenizer.encode(*texts)) for texts in (("a",), ("a", "a")))
     settings = {
         "TOKENS": rule["max_length"], "FROM_THE_LEFT": rule["direction"] == "left", "ONLY_THE_SECOND": windows,
-        "INPUTS": list(inputs), "ONE": one, "TWO": two,
+        "INPUTS": list(inputs), "ONE": single, "TWO": double,
     }  # fmt: skip
     lines = (f"const {name} = {json.dumps(value)};" for name, value in settings.items())
     return CODE.replace("/* settings */", "\n".join(lines))
