@@ -5,8 +5,8 @@
 For each share of the teacher's metric that is to be kept (``--keep``) it runs one search, which chooses on validation
 rows, then the recipe that the search has written once for each seed. The table has the mean over seeds on test rows,
 the share that this is, the speed of the searched artifact over the teacher in eager PyTorch and over the teacher's own
-dynamic int8, measured alternately (median over seeds, one row at its real length), and the difference to the teacher's
-own int8 in points, with a 95 % interval over seeds and rows. Searches and runs are in ``--results``: the same command
+dynamic int8, measured alternately (median over seeds, one row at its real length), and the difference to the teacher
+in points, with a 95 % interval over seeds and rows. Searches and runs are in ``--results``: the same command
 resumes after an interruption, and more seeds or shares add to what is there. Other words are those of `compress
 search`, for example ``search.students=[bert,static] data.train_rows=4000``. Prints a Markdown table and, last, one line
 of JSON.
@@ -24,7 +24,6 @@ from typing import Any
 
 import seeds
 
-from compress.benchmark.figures import TEACHER_INT8
 from compress.benchmark.row_answers import read
 from compress.cli.compose import compose
 from compress.cli.search import searching
@@ -110,14 +109,14 @@ def row_of(share: float, report: SearchReport, runs: Sequence[Run]) -> dict[str,
         "keeps": mean(students) / mean(teachers), "eager": middle([entry.speedup for entry in made]),
         "int8": middle([entry.over_int8 for entry in made]), "rows": dict(first.dataset.rows),
         "search_minutes": report.seconds / 60, "trials": len(report.trials),
-        "over_int8": told(against_int8(runs, f"artifacts/{winner.artifact}")),
+        "less_teacher": told(against_teacher(runs, f"artifacts/{winner.artifact}")),
     }  # fmt: skip
 
 
-def against_int8(runs: Sequence[Run], artifact: str) -> Difference | None:
-    """Return the difference of an artifact's metric to that of the teacher's own int8, over seeds and rows."""
+def against_teacher(runs: Sequence[Run], artifact: str) -> Difference | None:
+    """Return the difference of an artifact's metric to the teacher's, over seeds and rows."""
     kept = [read(run.folder) for run in runs]
-    names = artifact, f"baselines/{TEACHER_INT8}"
+    names = artifact, f"stages/{runs[0].report.stages[0].name}"
     ours, theirs = ([answers.logits[name] for answers in kept if answers and name in answers.logits] for name in names)
     if len(ours) < 2 or len(ours) != len(theirs) or len(ours) < len(runs) or kept[0] is None:
         return None
@@ -143,8 +142,8 @@ def told(found: Difference | None) -> str:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the Markdown table."""
     lines = [
-        "| asked to keep | student | artifact | mean over seeds | kept | × eager | × its own int8 | less the teacher's "
-        "int8, points |",
+        "| asked to keep | student | artifact | mean over seeds | kept | × eager | × its own int8 | less the "
+        "teacher, points |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -152,7 +151,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         figures = f"{100 * mean(row['metrics']):.2f} | {row['keeps']:.1%}"
         lines.append(
             f"| {row['asked']:.0%} | {row['student']} | {row['artifact']} | {figures} | {' | '.join(speeds)} | "
-            f"{row['over_int8']} |"
+            f"{row['less_teacher']} |"
         )
     return "\n".join(lines)
 

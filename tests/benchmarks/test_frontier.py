@@ -35,7 +35,7 @@ def test_a_speed_that_a_seed_lacks_has_no_median(script: ModuleType) -> None:
 def test_the_table_has_means_shares_and_speeds_of_each_search(script: ModuleType) -> None:
     row: dict[str, Any] = {
         "asked": 0.95, "student": "2 layers", "artifact": "dynamic", "metrics": [0.8, 0.9], "keeps": 0.944,
-        "eager": 26.65, "int8": None, "over_int8": "-1.00 [-2.0, +0.1]",
+        "eager": 26.65, "int8": None, "less_teacher": "-1.00 [-2.0, +0.1]",
     }  # fmt: skip
     *_, last = script.table([row]).splitlines()
     assert last == "| 95% | 2 layers | dynamic | 85.00 | 94.4% | 26.6 | – | -1.00 [-2.0, +0.1] |"
