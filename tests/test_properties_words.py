@@ -149,6 +149,7 @@ def test_any_labels(labels: dict[str, str], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # hundreds of examples, on a machine that may have other work
 @MANY
 @given(labels=LABELS)
 def test_many_labels(labels: dict[str, str], folder: Path) -> None:
@@ -156,6 +157,7 @@ def test_many_labels(labels: dict[str, str], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # hundreds of examples, on a machine that may have other work
 @MANY
 @given(words=WORDS)
 def test_many_words(words: list[str], folder: Path) -> None:
@@ -163,6 +165,7 @@ def test_many_words(words: list[str], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # hundreds of examples, on a machine that may have other work
 @MANY
 @given(words=WORDS)
 def test_many_sweeps(words: list[str], folder: Path) -> None:
@@ -170,6 +173,7 @@ def test_many_sweeps(words: list[str], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # hundreds of examples, on a machine that may have other work
 @MANY
 @given(text=FILES)
 def test_many_recipe_files(text: str, folder: Path) -> None:
