@@ -10,6 +10,7 @@ from compress.report import devices, formats
 from compress.report.columns import place
 from compress.report.formats import times, with_unit
 from compress.report.schema import CARE, DO_NOT, SHIP, AugmentationEntry, Reason, Report
+from compress.tasks.base import ByClass
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,8 @@ PER_CLASS = ("Precision", "Recall", "F1")
 def by_class(report: Report) -> tuple[list[str], list[list[str]]]:
     """Return teacher, student and recommended artifact by name, and a line for each class.
 
-    A line holds the class, its test rows, and the percentages `PER_CLASS` of each model. Nothing where no class was
-    recorded.
+    A line holds the class, its test rows, and the percentages `PER_CLASS` of each model, a dash for a share of nothing.
+    Nothing where no class was recorded.
     """
     trained = [stage for stage in report.stages if stage is not report.teacher]
     shown: list[Entry | None] = [report.teacher, *trained[-1:], report.best]
@@ -226,11 +227,17 @@ def by_class(report: Report) -> tuple[list[str], list[list[str]]]:
         shown.pop()
     models = [entry for entry in shown if entry is not None and entry.classes]
     lines = [
-        [per[0].label, formats.count(per[0].rows)]
-        + [formats.percent(share) for scores in per for share in (scores.precision, scores.recall, scores.f1)]
+        [per[0].label, formats.count(per[0].rows)] + [cell for scores in per for cell in _found(scores)]
         for per in zip(*(entry.classes for entry in models), strict=False)
     ]
     return [entry.name for entry in models], lines
+
+
+def _found(scores: ByClass) -> tuple[str, str, str]:
+    right = formats.percent(scores.precision) if scores.answered else formats.MISSING
+    if not scores.rows:
+        return right, formats.MISSING, formats.MISSING
+    return right, formats.percent(scores.recall), formats.percent(scores.f1)
 
 
 def absent(report: Report) -> str:

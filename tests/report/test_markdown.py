@@ -66,9 +66,10 @@ def test_each_class_has_a_line_with_three_figures_of_each_model(report: dict[str
         ]
 
     report["stages"][0]["classes"], report["artifacts"][2]["classes"] = found(0.9), found(0.8)
-    headings, _, first, _ = rows(to_markdown(parse(report)), "By class")
+    headings, _, first, never = rows(to_markdown(parse(report)), "By class")
     assert headings[:4] == ["Class", "Test rows", "teacher: Precision %", "teacher: Recall %"]
     assert first == ["negative", "1,200", "50.0", "90.0", "25.0", "50.0", "80.0", "25.0"]
+    assert never == ["never", "0", *6 * ["–"]]
     assert "No test row has the class never" in to_markdown(parse(report))
 
 
