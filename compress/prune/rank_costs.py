@@ -90,7 +90,7 @@ def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: 
 def measured(config: Any, names: list[str], tokens: int, threads: int, count: int) -> RankCosts:
     """Return the table of milliseconds of a row of ``tokens`` tokens, batch 1, for models of a configuration.
 
-    Timed are whole models in which the matrices of one name have one of ``count`` ranks in all layers, called in turns
+    Timed are whole models in which the matrices of one name have one of ``count`` ranks in all layers, alternately
     with the whole model; what they save together is divided by how many weights each saves. It never falls as ranks do;
     it is below 0 where two products take longer than one.
     """
