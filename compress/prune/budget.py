@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.forms.uneven import ranks
+from compress.families.forms.uneven import is_low_rank
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer
@@ -46,7 +46,7 @@ class Budget(WithinBudget):
     def unfit(self, student: Any) -> Iterator[Fault]:
         """Parts of low-rank matrices cannot be removed."""
         yield from super().unfit(student)
-        if any(ranks(student)):
+        if is_low_rank(student):
             rule = "cannot choose heads and widths of a student with low-rank matrices"
             yield Fault(self.goal, self.wanted, rule, "Leave budget out of prune.")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, RecipeError
-from compress.families.forms.uneven import factored, multiplied, ranks
+from compress.families.forms.uneven import factored, is_low_rank, multiplied, ranks
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer
@@ -82,7 +82,7 @@ class PruneRank(WithinBudget):
     def unfit(self, student: Any) -> Iterator[Fault]:
         """Matrices must be whole, and without zeros that are kept: products of two have none."""
         yield from super().unfit(student)
-        if any(ranks(student)):
+        if is_low_rank(student):
             rule = "cannot choose ranks of a student whose matrices are low-rank already"
             yield Fault(self.goal, self.wanted, rule, "Leave rank out of prune.")
         if getattr(student, SPARSE, False):

@@ -67,11 +67,7 @@ class RankCosts(Table):
     def options(self, now: Ranks) -> list[list[int]]:
         """Return the ranks that each matrix can have which has this one now; its own is the last."""
         return [
-            [
-                rank
-                for rank, _ in own
-                if rank == current or ((rank != WHOLE and current in (WHOLE, rank)) or rank < current)
-            ]
+            [rank for rank, _ in own if current in (WHOLE, rank) or WHOLE < rank < current]
             for own, current in zip(self.saved, now, strict=True)
         ]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compress.distill.keep_best import fallen
 from compress.distill.stage import planned_recovery
 from compress.errors import Fault
-from compress.families.forms.uneven import ranks
+from compress.families.forms.uneven import is_low_rank
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -61,7 +61,7 @@ class InRounds(Gradual):
             yield Fault(
                 "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
             )
-        elif known.student is not None and self.cuts_matrices and any(ranks(known.student)):
+        elif known.student is not None and self.cuts_matrices and is_low_rank(known.student):
             rule = f"cannot remove {self.kind.name} from a student with low-rank matrices"
             yield Fault("ratio", self.ratio, rule, f"Leave {self.kind.name} out of prune.")
 

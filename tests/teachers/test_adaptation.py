@@ -121,17 +121,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def state(world: Path, cache: Path, **files: str) -> State:
+def state(world: Path, cache: Path, *, unlabelled: bool = True) -> State:
     paths = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
-    data = Files(**paths, **(files or {"unlabelled": str(world / "texts.txt")})).load("auto", seed=1)
+    data = Files(**paths, unlabelled=str(world / "texts.txt") if unlabelled else None).load("auto", seed=1)
     return State.begin(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
 
 
-def teacher(world: Path, model: str = "pretrained", **settings: Any) -> Teacher:
+def teacher(world: Path, model: str = "pretrained") -> Teacher:
     how = MaskedWords(epochs=12, learning_rate=5e-3, batch_size=16)
-    return Teacher(
-        model=str(world / model), max_tokens=32, epochs=1, least_steps=0, adapt=["masked_lm"], masked_lm=how, **settings
-    )
+    return Teacher(model=str(world / model), max_tokens=32, epochs=1, least_steps=0, adapt=["masked_lm"], masked_lm=how)
 
 
 def adapted(cache: Path) -> list[Path]:
@@ -158,7 +156,7 @@ def test_a_model_that_has_read_the_texts_fills_them_better_and_is_fine_tuned_fro
             scores = head(states_of(encoder, batch, ids), word_embeddings(encoder))
         return float(torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten()))
 
-    assert loss(folder) < 0.9 * loss(settings.model)
+    assert loss(folder) < loss(settings.model) - 0.15  # of 3.2, where words at random leave 2.6
     pooler = [load_model(model, head=IDLE_HEAD).base_model.pooler.dense.weight for model in (folder, settings.model)]
     assert torch.equal(*pooler)  # masked words do not reach it, and it is not lost
     assert after.pretrained == str(folder)  # what prepares a student reads the adapted model too
@@ -181,7 +179,7 @@ def test_a_model_that_has_read_the_texts_fills_them_better_and_is_fine_tuned_fro
 def test_a_corpus_and_a_head_that_is_trained_first(world: Path, tmp_path: Path) -> None:
     how = MaskedWords(epochs=1, head_epochs=1, corpus=str(world / "texts.txt"), rows=20, batch_size=16)
     settings = replace(teacher(world, "plain"), masked_lm=how)
-    begun = state(world, tmp_path, train=str(world / "train.tsv"))
+    begun = state(world, tmp_path, unlabelled=False)
     after = settings(begun)
     assert "of 20 texts" in after.records[0].notes[1]
     assert after.pretrained == str(adapted(tmp_path)[0])
@@ -195,7 +193,10 @@ def test_what_cannot_be_adapted_is_refused_before_work(world: Path, tmp_path: Pa
     begun = state(world, tmp_path)
     with pytest.raises(ModelError, match=r"teacher\.adapt = .*finished is used as it is"):
         teacher(world, "finished").inspect(begun.data)
-    assert teacher(world, "finished", fine_tune=FineTune.always, adapt=[]).inspect(begun.data)
+    again = replace(teacher(world, "finished"), fine_tune=FineTune.always)
+    with pytest.raises(ModelError, match="finished has no masked-language-model head"):
+        again.inspect(begun.data)
+    assert replace(again, adapt=[]).inspect(begun.data)
     save_tiny(tmp_path / "deberta", "deberta-v2")
     with pytest.raises(ModelError, match=r"deberta is of type deberta-v2, of which no masked language model is known"):
         replace(teacher(world), model=str(tmp_path / "deberta")).inspect(begun.data)
@@ -204,7 +205,7 @@ def test_what_cannot_be_adapted_is_refused_before_work(world: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="has no mask token"):
         MaskedWords().check("it", str(world / "pretrained"), CONFIGS["bert"](), maskless)
 
-    labelled = state(world, tmp_path, train=str(world / "train.tsv")).data
+    labelled = state(world, tmp_path, unlabelled=False).data
     (fault,) = all_faults(teacher(world), Known(data=labelled))
     assert (fault.setting, "no unlabelled rows" in fault.rule) == ("adapt", True)
     assert not list(all_faults(teacher(world), Known(data=begun.data)))

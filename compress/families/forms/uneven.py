@@ -112,6 +112,11 @@ def ranks(config: Any) -> list[dict[str, int]]:
     return getattr(config, "ranks", None) or [{} for _ in range(int(config.num_hidden_layers))]
 
 
+def is_low_rank(config: Any) -> bool:
+    """Return whether a model, of any type, has low-rank matrices in its layers."""
+    return any(getattr(config, "ranks", None) or ())
+
+
 def shrink(
     model: PreTrainedModel,
     *,
