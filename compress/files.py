@@ -51,6 +51,15 @@ def no_file(path: Path) -> str:
     return "is a symbolic link that leads nowhere" if path.is_symlink() else "does not exist"
 
 
+def no_folder(path: Path) -> str:
+    """Return why nothing can be read in a folder at a path, as a rule; "" where there is one."""
+    if path.is_dir():
+        return ""
+    if path.exists():
+        return "is a file, not a folder" if path.is_file() else "is neither a file nor a folder"
+    return "is a symbolic link that leads nowhere" if path.is_symlink() else "there is no such folder"
+
+
 def storage_error(error: BaseException, place: object = None) -> StorageError | None:
     """Return an error of reading or writing files with a message for the user; None for other errors.
 

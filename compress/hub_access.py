@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from compress.errors import ModelError
+from compress.files import no_folder
 
 PATIENCE = 2.0  # seconds in which the hub must answer
-NO_FOLDER = "is not a folder"
 
 
 def looks_like_a_path(name: str) -> bool:
@@ -35,14 +35,13 @@ def absent(name: str, packaged: Iterable[str] = ()) -> tuple[str, str] | None:
     path = Path(name).expanduser()
     remedy = "Name a folder with config.json and model.safetensors."
     try:
-        if path.is_dir():
-            return None
-        if path.is_file():
-            return "is a file", remedy
+        rule = no_folder(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})", remedy
-    if looks_like_a_path(name):
-        return NO_FOLDER, meant_path(name) or remedy
+    if not rule:
+        return None
+    if looks_like_a_path(name) or path.exists() or path.is_symlink():
+        return rule, meant_path(name) or remedy
     meant = get_close_matches(name.casefold(), list(packaged), n=1, cutoff=0.8) if "/" not in name else []
     return ("is neither a folder nor a packaged model", f"Did you mean {meant[0]}?") if meant else None
 
@@ -80,7 +79,7 @@ def quick(model: str | Path) -> Iterator[None]:
         return
     if reason := absent(name):
         rule, remedy = reason
-        raise ModelError(f"{name}: {'there is no such folder' if rule == NO_FOLDER else rule}. {remedy}")
+        raise ModelError(f"{name}: {rule}. {remedy}")
     if trouble := unreachable():
         if not _is_cached(name):
             remedy = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -40,12 +41,14 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "rule", "remedy"),
     [
-        ("./nope", "is not a folder", ""),
-        ("nope/", "is not a folder", ""),
-        ("~/no/such/model", "is not a folder", ""),
-        ("a/b/c", "is not a folder", ""),
-        ("./models/nmaed", "is not a folder", "Did you mean models/named?"),
-        ("train.tsv", "is a file", ""),
+        ("./nope", "there is no such folder", ""),
+        ("nope/", "there is no such folder", ""),
+        ("~/no/such/model", "there is no such folder", ""),
+        ("a/b/c", "there is no such folder", ""),
+        ("./models/nmaed", "there is no such folder", "Did you mean models/named?"),
+        ("train.tsv", "is a file, not a folder", ""),
+        ("pipe", "is neither a file nor a folder", ""),
+        ("dead", "is a symbolic link that leads nowhere", ""),
         ("minilmm", "is neither a folder nor a packaged model", "Did you mean minilm?"),
         ("MiniLM", "is neither a folder nor a packaged model", "Did you mean minilm?"),
     ],
@@ -55,12 +58,14 @@ def test_a_model_that_is_not_there_is_a_fault_of_the_settings(
 ) -> None:
     (tmp_path / "models" / "named").mkdir(parents=True)
     write_tsv(tmp_path / "train.tsv", reviews(2, 1))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dead").symlink_to("nothing")
     (fault,) = (fault for fault in Teacher(model=name).faults() if fault.setting == "model")
     assert fault.rule == rule
     assert remedy in fault.remedy
     if "packaged" not in rule:
         assert [fault.rule for fault in Saved(model=name).faults()] == [rule]
-        with pytest.raises(ModelError, match=r"there is no such folder|is a file"):
+        with pytest.raises(ModelError, match=rule):
             load_tokenizer(name)
 
 

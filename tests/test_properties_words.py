@@ -35,7 +35,7 @@ SPECIALS = ["_target_", "_partial_", "_args_", "<<", "defaults", "hydra", "recip
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of its own; data and models are not looked at."""
 
-    def check(recipe: Recipe) -> None:
+    def check(recipe: Recipe, *, refused: bool = False) -> None:
         if faults := list(all_faults(recipe)):
             raise RecipeError(faults)
 

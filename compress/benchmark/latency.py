@@ -19,6 +19,8 @@ from compress.runtimes.rows import model_inputs
 from compress.runtimes.timing import time_in_turns
 from compress.tasks.base import Array
 
+CALLS = 100  # of each model, unless it has been busy for as long as it may be
+
 Feed = Mapping[str, Array]
 Row = tuple[str, bool]  # the name of a session, and whether copies to its device and back are timed
 Texts = tuple[str, ...]  # of a row: one or two
@@ -97,7 +99,7 @@ def real_rows(
     tokenizing = {tokenizers[key]: partial(_tokenize, reader.tokenizer) for key, reader in different.items()}
     reading: Mapping[str, Reads] = {**(beside or {}), **tokenizing}
     given = [texts[row] for row in chosen]
-    timed = _timed(sessions, feeds, max(100, len(chosen)), seconds, "latency, real rows", (reading, given))
+    timed = _timed(sessions, feeds, max(CALLS, len(chosen)), seconds, "latency, real rows", (reading, given))
     result: dict[str, list[dict[str, Any]]] = {name: [] for name in (*sessions, *(beside or ()))}
     for name in beside or ():
         calls = timed[name, False]
@@ -142,7 +144,7 @@ def grid(
         for length in lengths:
             numbers = generator.integers(0, vocabulary, (batch, length))
             feeds = {name: [random_rows(numbers, input_names(tokenizers[name]))] for name in sessions}
-            timed = _timed(sessions, feeds, 100, seconds, f"latency, {batch} × {length} tokens")
+            timed = _timed(sessions, feeds, CALLS, seconds, f"latency, {batch} × {length} tokens")
             for (name, copies), calls in timed.items():
                 session = sessions[name]
                 result[name].append(

@@ -40,16 +40,16 @@ def compose(overrides: Sequence[str], *, trusted: bool = True) -> Recipe:
         faults += misfitting
     elif recipe is not None and (faults or any(all_faults(recipe))):
         other_rows = any(fault.setting == "data" for fault in faults)  # the default's, which nobody asked about
-        faults += all_faults(recipe) if other_rows else faults_of(recipe)
+        faults += all_faults(recipe) if other_rows else faults_of(recipe, refused=True)
     if recipe is None or faults:
         raise RecipeError({str(fault): fault for fault in faults}.values())
     return replace(recipe, uses=list(command.modules.used))
 
 
-def faults_of(recipe: Recipe) -> tuple[Fault, ...]:
-    """Return all that `compress.run.check.check` has against a recipe."""
+def faults_of(recipe: Recipe, *, refused: bool = False) -> tuple[Fault, ...]:
+    """Return all that `compress.run.check.check` has against a recipe, which is ``refused`` for a fault already."""
     try:
-        check(recipe)
+        check(recipe, refused=refused)
     except RecipeError as error:
         return error.faults
     return ()

@@ -18,6 +18,7 @@ from compress.settings import Settings, nearest
 
 _KINDS: dict[Any, str] = {list[str]: "a list, as [bert,cnn]", bool: "true or false", int: "a whole number"}
 PARTS: dict[str, type[Settings]] = {"target": SearchTarget, "search": Search}
+BASE = "search"  # the recipe that is meant where none is named: all rows, no unlabelled ones
 DECIDED = ("student", "prepare", "prune", "quantize", "export")
 """What a search chooses itself."""
 
@@ -38,7 +39,9 @@ def searching(words: Sequence[str]) -> tuple[Recipe, SearchTarget, Search]:
             faults.append(Fault(part, None, rule, "Leave it out, or use compress run; see search.students."))
     if faults:
         raise RecipeError(faults)
-    recipe = compose.compose([word for word, part in own.items() if part not in PARTS])
+    given = [word for word, part in own.items() if part not in PARTS]
+    named = any(own[word].strip() == "recipe" for word in given)
+    recipe = compose.compose(given if named else [f"recipe={BASE}", *given])
     return recipe, SearchTarget(**values["target"]), Search(**values["search"])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.formats import BOM, Bad, Numbered, kind_of
+from compress.data.unpacking import damage, unpacked
 from compress.tasks.span_labels import Gold, written
 from compress.wording import counted, shortened
 
@@ -118,14 +119,21 @@ def _place(context: str, text: str, start: object) -> int | str:
 
 def looks_like_squad(path: Path) -> bool:
     """Return whether a file begins as SQuAD's JSON does."""
-    with path.open("rb") as file:
-        return _SQUAD.match(file.read(200).removeprefix(BOM)) is not None
+    with unpacked(path) as file:
+        try:
+            return _SQUAD.match(file.read(200).removeprefix(BOM)) is not None
+        except OSError as error:
+            return not damage(error)
 
 
 def read_squad(path: Path) -> Numbered:
     """Yield a record for each question of SQuAD's JSON, with its number: question, context, answers."""
     try:
-        whole = json.loads(path.read_bytes().removeprefix(BOM).decode("utf-8"))
+        with unpacked(path) as file:
+            whole = json.loads(file.read().removeprefix(BOM).decode("utf-8"))
+    except OSError as error:
+        yield 1, Bad(damage(error))
+        return
     except UnicodeDecodeError as error:
         yield 1, Bad(f"byte {error.start + 1} is not UTF-8. Save the file as UTF-8.")
         return

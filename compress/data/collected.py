@@ -1,4 +1,4 @@
-"""The rows of one file as they are read: good ones are kept, bad ones counted, the first few reported."""
+"""The rows of a split's files as they are read: good ones are kept, bad ones counted, the first few reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from compress.data.layout import Layout
 from compress.data.parquet import NoLabel, UnknownClass
 from compress.data.rows import Rows
 from compress.data.tagged import SPANS, TaggedRow, is_tagged, tagged_row, without_spans
+from compress.data.unpacking import suffix_of
 from compress.errors import DataError
+from compress.mapped import NumberColumn, TextColumn
 from compress.tasks.label_lists import listed, of_marks
 from compress.wording import counted, shortened
 
@@ -24,17 +26,18 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 @dataclass
 class Collected:
-    """The good rows of one file, and its first bad ones."""
+    """The good rows of a file, or of several, and the first bad ones. Good rows go to disk."""
 
     source: str
     unit: str
-    texts: list[str] = field(default_factory=list)
-    pairs: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    records: list[int] = field(default_factory=list)
+    files: list[tuple[int, str]] = field(default_factory=list)  # `Rows.files`
+    texts: TextColumn = field(default_factory=TextColumn)
+    pairs: TextColumn = field(default_factory=TextColumn)
+    labels: TextColumn = field(default_factory=TextColumn)
+    groups: TextColumn = field(default_factory=TextColumn)
+    ids: TextColumn = field(default_factory=TextColumn)
+    numbers: NumberColumn = field(default_factory=NumberColumn)
+    records: NumberColumn = field(default_factory=NumberColumn)
     read: int = 0  # records, good and bad
     first_bad: str = ""
     bad: int = 0
@@ -42,13 +45,21 @@ class Collected:
     quoted: int = 0  # fields of a TSV file in CSV quotes
     label_names: Sequence[str] = ()  # the names of labels that are numbers, 0 first
     form: str = ""  # `Rows.form`
-    first_listed: int = 0  # number of the first row that is a text with a list
+    first_listed: str = ""  # place of the first row that is a text with a list
     widened: int = 0  # spans of characters that ended inside a word
     guessed: int = 0  # answers without an offset that occur more than once in their context
+    tabs: bool = False  # whether the present file is a TSV file
+    last: int = 0  # number of the last record, counted through all files
+
+    def begin(self, file: str) -> None:
+        """Go on to the rows of this file, whose numbers begin at 1 again."""
+        self.files.append((self.last, file))
+        self.tabs = suffix_of(file) == ".tsv"
 
     def add(self, number: int, record: Record, layout: Layout) -> dict[str, object] | None:
         """Take one row and return its fields, or record that it is bad or left out."""
         self.read += 1
+        self.last = (self.files[-1][0] if self.files else 0) + number
         fields = record if isinstance(record, Bad) else layout.fields(record)
         if isinstance(fields, Bad):
             self._refuse(number, fields)
@@ -73,16 +84,16 @@ class Collected:
         if given == [] and isinstance(text, str) and (self.form == tagged.FORM or layout.label in SPANS):
             return self._add_tagged(number, without_spans(text), fields, name)
         if isinstance(given, list) and isinstance(text, str):
-            self.first_listed = self.first_listed or number
+            self.first_listed = self.first_listed or self._place(number)
         label = _marked(fields, layout.label_columns) if layout.label_columns else _label(fields, layout.label)
         group = _group(fields, layout.group)
         for value in (label, text, pair, group):
             if isinstance(value, Bad):
                 self._refuse(number, value)
                 return None
-        if self.source.lower().endswith(".tsv"):
+        if self.tabs:
             self.quoted += sum(_QUOTED.fullmatch(value) is not None for value in (text, pair) if isinstance(value, str))
-        self._take(number, name)
+        self._take(name)
         for column, value in (
             (self.texts, text), (self.pairs, pair), (self.labels, label), (self.groups, group),
         ):  # fmt: skip
@@ -99,15 +110,15 @@ class Collected:
             return None
         self.form = tagged.FORM
         self.widened += row.widened
-        self._take(number, name)
+        self._take(name)
         self.texts.append(row.text)
         if row.tags is not None:
             self.labels.append(row.tags)
         return fields
 
-    def _take(self, number: int, name: str | None) -> None:
+    def _take(self, name: str | None) -> None:
         """Note where a good row stands, and what names it."""
-        self.numbers.append(number)
+        self.numbers.append(self.last)
         self.records.append(self.read - 1)
         if name is not None:
             self.ids.append(name)
@@ -125,7 +136,7 @@ class Collected:
             return None
         self.form = asked.FORM
         self.guessed += row.guessed
-        self._take(number, name)
+        self._take(name)
         self.texts.append(row.question)
         self.pairs.append(row.context)
         self.labels.append(row.label)
@@ -134,7 +145,7 @@ class Collected:
     def notes(self) -> list[str]:
         """Return notes about the rows for the report."""
         notes = []
-        if self.left_out and not self.texts:
+        if self.left_out and not len(self.texts):
             notes.append(f"The labels of {self.source} are not public; it counts as missing.")
         elif self.left_out:
             notes.append(f"{counted(self.left_out, 'row')} of {self.source} without a label are left out.")
@@ -158,28 +169,33 @@ class Collected:
     def rows(self, layout: Layout) -> Rows | None:
         """Return the rows, or None if all are left out; raises DataError for bad ones."""
         if self.bad:
-            more = f" {counted(self.bad - 1, f'more {self.unit}')} of this file cannot be used." if self.bad > 1 else ""
+            where = "these files" if len(self.files) > 1 else "this file"
+            more = f" {counted(self.bad - 1, f'more {self.unit}')} of {where} cannot be used." if self.bad > 1 else ""
             raise DataError(self.first_bad + more)
         if self.first_listed and self.form == tagged.FORM:
             raise DataError(
-                f"{self.source}, {self.unit} {self.first_listed}: a text with a list, where others have lists of words "
+                f"{self.first_listed}: a text with a list, where others have lists of words "
                 "and of their tags. Write all rows in one way."
             )
-        if not self.texts and self.left_out:
+        if not len(self.texts) and self.left_out:
             return None
-        if not self.texts:
+        if not len(self.texts):
             raise DataError(f"{self.source}: has a header but no rows.")
         labelled = layout.label is not None or bool(layout.label_columns)
-        pairs, labels = self.pairs if layout.pair else None, self.labels if labelled else None
-        groups = self.groups if layout.group and not self.form else None
         return Rows(
-            self.source, self.texts, pairs, labels, self.numbers, self.unit, layout.columns, self.form, groups,
-            self.ids, self.records,
+            self.source, self.texts.stored(), self.pairs.stored() if layout.pair else None,
+            self.labels.stored() if labelled else None, self.numbers.stored(), self.unit, layout.columns, self.form,
+            self.groups.stored() if layout.group and not self.form else None, self.ids.stored(), self.records.stored(),
+            tuple(self.files),
         )  # fmt: skip
 
     def _refuse(self, number: int, bad: Bad) -> None:
         self.bad += 1
-        self.first_bad = self.first_bad or f"{self.source}, {self.unit} {number}: {bad.reason}"
+        self.first_bad = self.first_bad or f"{self._place(number)}: {bad.reason}"
+
+    def _place(self, number: int) -> str:
+        """Return the origin of a record of the present file, for a message."""
+        return f"{self.files[-1][1] if self.files else self.source}, {self.unit} {number}"
 
 
 def _named(value: object, names: Sequence[str]) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compress.data.dataset import Split
 from compress.data.formats import READERS, Bad, lines_of
+from compress.data.unpacking import suffix_of
 from compress.errors import DataError, Fault
 from compress.files import no_file
 from compress.hub_access import meant_file
@@ -17,7 +18,7 @@ REMEDY = "Name a text file with one row per line, or leave it out to use the run
 def corpus_faults(setting: str, name: str) -> Iterator[Fault]:
     """Yield a fault unless ``name`` is a text file with rows; does not read its lines."""
     path = Path(name).expanduser()
-    if path.suffix.lower() in READERS:
+    if suffix_of(path) in READERS:
         yield Fault(setting, name, "is a table, where a text file is needed", REMEDY)
     elif rule := no_file(path):
         yield Fault(setting, name, rule, meant_file(path) or REMEDY)

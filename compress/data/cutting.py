@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from compress.data.equal_rows import Repeats
+from compress.mapped import PART, mapped, picked
 from compress.tasks.base import Array
 
 
@@ -27,15 +29,20 @@ def shares_of(counts: Sequence[int], total: int) -> list[int]:
     return given
 
 
-def strata_of(classes: Sequence[Hashable]) -> list[Array]:
+def numbered(names: Sequence[Hashable] | Array) -> Array:
+    """Return a number for each row (rows,), int32, that equal names share; 0 for the first of all."""
+    known: dict[Hashable, int] = {}
+    return np.fromiter((known.setdefault(name, len(known)) for name in names), np.int32, len(names))
+
+
+def strata_of(classes: Sequence[Hashable] | Array) -> list[Array]:
     """Return the positions of each class, classes in order of first appearance."""
-    members: dict[Hashable, list[int]] = {}
-    for index, name in enumerate(classes):
-        members.setdefault(name, []).append(index)
-    return [np.asarray(positions) for positions in members.values()]
+    numbers = numbered(classes)
+    order = mapped(np.argsort(numbers, kind="stable"))
+    return np.split(order, np.cumsum(np.bincount(numbers))[:-1]) if len(numbers) else []
 
 
-def sample(classes: Sequence[Hashable], rows: int, seed: int) -> Array:
+def sample(classes: Sequence[Hashable] | Array, rows: int, seed: int) -> Array:
     """Return ``rows`` positions, with classes in the same proportions as overall, in ascending order."""
     generator = np.random.default_rng(seed)
     strata = strata_of(classes)
@@ -44,23 +51,35 @@ def sample(classes: Sequence[Hashable], rows: int, seed: int) -> Array:
     return np.sort(np.concatenate(chosen))
 
 
-def cut(keys: Sequence[str], classes: Sequence[Hashable], rows: int, seed: int) -> tuple[Array, Array]:
+def cut(keys: Array, classes: Sequence[Hashable] | Array, rows: int, seed: int) -> tuple[Array, Array]:
     """Return (positions that stay, positions cut off), both ascending; about ``rows`` are cut off.
 
-    Rows with the same key stay together and count for the class of the first one. No class
+    Rows with the same key, a number, stay together and count for the class of the first one. No class
     is cut off entirely: one key of each stays.
     """
     generator = np.random.default_rng(seed)
-    groups = strata_of(keys)
-    strata = strata_of([classes[group[0]] for group in groups])
-    sizes = [sum(len(groups[g]) for g in stratum) for stratum in strata]
-    off: list[Array] = []
+    repeats = Repeats.of(keys)
+    leaders = repeats.leaders()
+    counts = picked(repeats.count, leaders)
+    strata = strata_of(numbered(classes)[leaders])
+    sizes = [int(counts[stratum].sum()) for stratum in strata]
+    gone = np.zeros(len(keys), dtype=np.bool_)
     for stratum, wanted in zip(strata, shares_of(sizes, rows), strict=True):
-        taken, left = 0, len(stratum)
-        for index in generator.permutation(stratum):
-            group = groups[index]
-            if left > 1 and taken + len(group) <= wanted:
-                off.append(group)
-                taken, left = taken + len(group), left - 1
-    gone = np.sort(np.concatenate(off)) if off else np.empty(0, np.int64)
-    return np.setdiff1d(np.arange(len(keys)), gone), gone
+        gone[leaders[_fitting(generator.permutation(stratum), counts, wanted)]] = True
+    for followers, first in repeats.followers():
+        gone[followers] = gone[first]
+    return np.flatnonzero(~gone), np.flatnonzero(gone)
+
+
+def _fitting(order: Array, counts: Array, wanted: int) -> Array:
+    """Return each of ``order`` in turn that still fits into ``wanted`` rows, but never all; ``counts`` by place."""
+    taken, left = 0, len(order)
+    chosen: list[int] = []
+    for start in range(0, len(order), PART):
+        for place, count in enumerate(counts[order[start : start + PART]].tolist(), start):
+            if taken == wanted or left == 1:
+                return order[chosen]
+            if taken + count <= wanted:
+                chosen.append(place)
+                taken, left = taken + count, left - 1
+    return order[chosen]

@@ -14,14 +14,14 @@ from compress.data.columns import choose, choose_group, choose_label_columns, is
 from compress.data.formats import READERS, Bad, Numbered, Record, read_txt
 from compress.data.headers import check_names, refuse_unknown_header
 from compress.data.ignored import Unused, ask_about_second_text
-from compress.data.layout import Layout, check_fields, refuse_empty_columns, without_header
+from compress.data.layout import Before, Layout, check_fields, refuse_empty_columns, without_header
+from compress.data.paths import files_of, names_fault
 from compress.data.related import RECORD, related
 from compress.data.rows import Rows, folded
 from compress.data.source import SPLITS, Data, Splits
 from compress.data.tagged import FORM
+from compress.data.unpacking import suffix_of
 from compress.errors import DataError, Fault
-from compress.files import no_file
-from compress.hub_access import meant_file
 from compress.known import NOTHING, Known
 from compress.settings import nearest
 from compress.tasks.choice import AUTO
@@ -49,6 +49,9 @@ class Format(Enum):
 class Files(Data):
     """TSV, CSV, JSONL, Parquet, CoNLL or SQuAD files, recognised by their suffix; UTF-8.
 
+    The rows of a split may be in several files, named by a pattern: rows-*.jsonl stands for all of them in the order of
+    their names. Files of lines may be compressed with gzip or Zstandard: rows.csv.gz, rows.jsonl.zst.
+
     A file with a header has its columns recognised by name (label, text, text_b, sentence1, …) or named
     here; an unnamed column that may hold second texts is an error. A TSV or CSV file without a
     header holds ``label, text`` or ``label, text, second text``. TSV has no quoting, CSV does. Parquet
@@ -64,10 +67,12 @@ class Files(Data):
     columns that begin with negative) stand for a row of each text beside the query, relevance 1 or 0.
     """
 
-    train: str = ""  # path; required, unless there are unlabelled rows alone
-    validation: str | None = None  # path; used as the test rows if there is no test file
+    train: str = ""  # path, or a pattern such as rows-*.jsonl; required, unless there are unlabelled rows alone
+    validation: str | None = None  # path or pattern; used as the test rows if there are no others
     test: str | None = None
-    unlabelled: str | None = None  # path; more texts, which only the teacher labels; without data.train all there is
+    unlabelled: str | None = (
+        None  # path or pattern; more texts, which only the teacher labels; without data.train all there is
+    )
     text: str | None = None  # name of the text column; default: recognised
     text_pair: str | None = None  # name of the column with second texts
     label: str | None = None  # name of the label column
@@ -96,13 +101,16 @@ class Files(Data):
             value = getattr(self, name)
             if value == "" and name != "train":
                 yield Fault(name, value, "is not a path", "Leave it out, or name a file.")
-            elif value and (fault := self._path_fault(Path(value).expanduser(), name == "unlabelled")):
+            elif value and (fault := self._names_fault(value, name == "unlabelled")):
                 yield Fault(name, value, *fault)
-        given = [name for name in SPLITS if getattr(self, name)]
-        for index, name in enumerate(given):
-            for other in given[:index]:
-                if Path(getattr(self, name)).expanduser() == Path(getattr(self, other)).expanduser():
-                    yield Fault(name, getattr(self, name), f"is the file of data.{other}", "Give it its own rows.")
+        given = {name: files_of(value) for name in SPLITS if (value := getattr(self, name))}
+        for index, (name, files) in enumerate(given.items()):
+            for other in list(given)[:index]:
+                if shared := set(files).intersection(given[other]):
+                    what = (
+                        "is the file" if shared == set(files) == set(given[other]) else f"names {min(shared)}, a file"
+                    )
+                    yield Fault(name, getattr(self, name), f"{what} of data.{other}", "Give it its own rows.")
         columns = [name for name in (self.text, self.text_pair, self.label) if name is not None]
         if len(set(columns)) < len(columns):
             yield Fault("text", self.text, "names the same column as another of text, text_pair, label")
@@ -154,51 +162,67 @@ class Files(Data):
     def _rows(
         self, name: str, notes: list[str], labelled: bool, like: Rows | None = None, *, alone: bool = False
     ) -> Rows | None:
-        """Return the rows of a file, or None if none has a label; ``like`` are the training rows.
+        """Return the rows of a file or of a pattern's files, or None if none has a label; ``like``: the training rows.
 
         ``alone``: rows may have one text though those have two.
         """
-        path = Path(name).expanduser()
-        if fault := self._path_fault(path, not labelled):
+        if fault := self._names_fault(name, not labelled):
             rule, remedy = fault
             raise DataError(f"{name}: {rule}. {remedy}".rstrip())
-        suffix = self._suffix(path, labelled)
-        collected = Collected(name, UNITS.get(suffix, LINE), label_names=self.label_names)
-        try:
-            if suffix == CONLL:
-                layout, records = self._sentences(name, path, labelled)
-            else:
-                if suffix == ".tsv" and self.format is None and labelled and conll.looks_like_conll(path):
-                    raise DataError(
-                        f"{name}: has empty lines between its lines, each of which ends in a tag: are these words in "
-                        "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
-                    )
-                read = asked.read_squad if suffix == SQUAD else READERS.get(suffix, read_txt)
-                records = read(path)
-                if labelled and not (self.text or self.label or self.label_columns or self.header is False):
-                    records, columns = related(records)
-                    notes += [] if columns is None else [columns.note(name)]
-                layout, records = self._layout(name, records, labelled, like, alone)
-            unused = Unused(layout.ignored)
-            for number, record in records:
-                if (fields := collected.add(number, record, layout)) is not None:
-                    unused.see(fields)
-        except PermissionError:
-            raise DataError(f"{name}: may not be read. Make it readable: chmod u+r {name}.") from None
+        paths = files_of(name)
+        collected = Collected(name, UNITS.get(self._suffix(paths[0], labelled), LINE), label_names=self.label_names)
+        before = (
+            None if like is None or like.columns is None else Before(like.source, like.columns, like.pairs is not None)
+        )
+        given = before is not None and before.columns.named
+        layout: Layout | None = None
+        for path in paths:
+            file = name if len(paths) == 1 else str(path)
+            collected.begin(file)
+            try:
+                own, records = self._opened(file, path, labelled, before, alone, [] if layout else notes)
+                if layout is None:
+                    layout, unused = own, Unused(own.ignored)
+                for number, record in records:
+                    if (fields := collected.add(number, record, own)) is not None:
+                        unused.see(fields)
+            except PermissionError:
+                raise DataError(f"{file}: may not be read. Make it readable: chmod u+r {file}.") from None
+            before = before or Before(file, own.columns, own.pair is not None)
+        assert layout is not None  # there is a file at least
         rows = collected.rows(layout)
-        given = like is not None and like.columns is not None and like.columns.named
         if labelled and self.text is None and layout.pair is None and not given:
             ask_about_second_text(unused, layout.text, name)
         notes += collected.notes()
         return rows
 
+    def _opened(
+        self, name: str, path: Path, labelled: bool, like: Before | None, alone: bool, notes: list[str]
+    ) -> tuple[Layout, Numbered]:
+        """Return the meaning of a file's columns, and its rows."""
+        suffix = self._suffix(path, labelled)
+        if suffix == CONLL:
+            return self._sentences(name, path, labelled)
+        if suffix == ".tsv" and self.format is None and labelled and conll.looks_like_conll(path):
+            raise DataError(
+                f"{name}: has empty lines between its lines, each of which ends in a tag: are these words in "
+                "columns, as CoNLL has them? Then set data.format=conll; otherwise data.format=tsv."
+            )
+        read = asked.read_squad if suffix == SQUAD else READERS.get(suffix, read_txt)
+        records = read(path)
+        if labelled and not (self.text or self.label or self.label_columns or self.header is False):
+            records, columns = related(records)
+            notes += [] if columns is None else [columns.note(name)]
+        return self._layout(name, suffix, records, labelled, like, alone)
+
     def _suffix(self, path: Path, labelled: bool) -> str:
         """Return the suffix that says how a file is written; `CONLL` for all of CoNLL's, `SQUAD` for its JSON."""
-        if self.format is not None and (labelled or path.suffix.lower() != ".txt"):
+        suffix = suffix_of(path)
+        if self.format is not None and (labelled or suffix != ".txt"):
             return f".{self.format.value}"
-        if path.suffix.lower() == ".json" and asked.looks_like_squad(path):
+        if suffix == ".json" and asked.looks_like_squad(path):
             return SQUAD
-        return CONLL if path.suffix.lower() in conll.SUFFIXES else path.suffix.lower()
+        return CONLL if suffix in conll.SUFFIXES else suffix
 
     def _sentences(self, name: str, path: Path, labelled: bool) -> tuple[Layout, Numbered]:
         """Return the columns of a CoNLL file's records, and the records."""
@@ -213,7 +237,7 @@ class Files(Data):
         return layout, chain([first], records)
 
     def _layout(
-        self, name: str, records: Numbered, labelled: bool, like: Rows | None, alone: bool
+        self, name: str, suffix: str, records: Numbered, labelled: bool, like: Before | None, alone: bool
     ) -> tuple[Layout, Numbered]:
         """Inspect the first readable row; return the meaning of its columns, and the rows after a header."""
         passed: list[tuple[int, Record]] = []
@@ -225,14 +249,13 @@ class Files(Data):
             passed.append((number, record))
         if first is None:
             if passed:
-                unit = UNITS.get(self._suffix(Path(name), labelled), LINE)
+                unit = UNITS.get(suffix, LINE)
                 more = counted(len(passed) - 1, f"more {unit}")
                 tail = f" {more} of this file cannot be read either." if len(passed) > 1 else ""
                 raise DataError(f"{name}, {unit} {passed[0][0]}: {_reason(passed[0][1])}{tail}")
             raise DataError(f"{name}: has no rows. Each line holds a label and a text.")
         if alone and not isinstance(first, dict) and len(first) == 1:
             like = None
-        suffix = self._suffix(Path(name), labelled)
         named = (self.text, self.text_pair, self.label)
         if isinstance(first, dict) or (suffix != ".txt" and self._has_header(first)):
             names = list(first)
@@ -267,7 +290,7 @@ class Files(Data):
                 check_fields(f"{name}, line {number}", suffix, first, named=False)
             layout = without_header(name, number, list(first), labelled, like)
             columns = None
-        if not alone and like is not None and (layout.pair is None) != (like.pairs is None):
+        if not alone and like is not None and (layout.pair is not None) != like.paired:
             single, double = (name, like.source) if layout.pair is None else (like.source, name)
             raise DataError(
                 f"{name}: {single} has one text per row, {double} has two. Give both files the same columns, or name "
@@ -277,10 +300,10 @@ class Files(Data):
         return layout, chain(passed, records if header else chain([(number, first)], records))
 
     def _group(
-        self, names: list[str], name: str, labelled: bool, others: Sequence[str | None], like: Rows | None
+        self, names: list[str], name: str, labelled: bool, others: Sequence[str | None], like: Before | None
     ) -> str | None:
         """Return the column of groups, which is that of the training rows."""
-        if like is None or like.columns is None or not like.columns.named:
+        if like is None or not like.columns.named:
             return choose_group(names, self.group, others, name)
         column = like.columns.group
         if column == RECORD and column not in names:
@@ -298,10 +321,10 @@ class Files(Data):
         return any(name is not None for name in names) or bool(self.label_columns) or is_header(first)
 
     def _same_columns(
-        self, names: list[str], name: str, labelled: bool, like: Rows | None
+        self, names: list[str], name: str, labelled: bool, like: Before | None
     ) -> tuple[str | None, str | None, str | None]:
         """Return the named columns, or those of the training rows, which every labelled file needs."""
-        if self.text is not None or like is None or like.columns is None or not like.columns.named:
+        if self.text is not None or like is None or not like.columns.named:
             return self.text, self.text_pair, self.label
         by_name = {folded(column): column for column in reversed(names)}
         columns = like.columns
@@ -318,29 +341,9 @@ class Files(Data):
         text, pair, label = (column if column is None else by_name[folded(column)] for column in wanted)
         return text, pair, label
 
-    def _path_fault(self, path: Path, unlabelled: bool) -> tuple[str, str] | None:
-        """Return (rule, remedy) if there is no readable file."""
-        try:
-            return self._looked_at(path, unlabelled)
-        except OSError as error:
-            return f"cannot be read ({error.strerror})", "Make it readable: chmod u+r FILE, and chmod u+rx its folder."
-
-    def _looked_at(self, path: Path, unlabelled: bool) -> tuple[str, str] | None:
-        known = [*READERS, *conll.SUFFIXES]
-        if path.is_dir():
-            inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in known)[:5]
-            return "is a directory", f"Name a file in it: {', '.join(inside)}." if inside else "Name a file."
-        if rule := no_file(path):
-            if path.exists():
-                return rule, "Copy its content to a file."
-            folder = path.parent.is_dir()
-            return rule, meant_file(path) or ("" if folder else f"Nor does the folder {path.parent}.")
-        known += [".txt"] if unlabelled else []
-        if self.format is None and path.suffix.lower() not in known:
-            columns = " Columns of words and tags: data.format=conll." if path.suffix.lower() == ".txt" else ""
-            remedy = f"Known: {', '.join(known)}. Rename or convert it, or name its format: data.format.{columns}"
-            return f"has the unknown suffix {path.suffix!r}", remedy
-        return ("has no rows", "The file is empty.") if path.stat().st_size == 0 else None
+    def _names_fault(self, name: str, unlabelled: bool) -> tuple[str, str] | None:
+        """Return (rule, remedy) if a path or a pattern names no readable files."""
+        return names_fault(name, unlabelled, any_suffix=self.format is not None)
 
 
 def _reason(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Read files row by row: TSV, CSV, JSONL and plain text, whatever the columns mean."""
+"""Read files row by row: TSV, CSV, JSONL and plain text, packed or not, whatever the columns mean."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compress.data.parquet import read_parquet
 from compress.data.sniff import HEAD, kind_of_file
+from compress.data.unpacking import damage, unpacked
 
 
 @dataclass(frozen=True)
@@ -34,35 +35,35 @@ def lines_of(path: Path) -> Iterator[tuple[int, str | Bad]]:
 
     A byte-order mark at the start is dropped. Lines end in LF or CR LF only, not at Unicode's other line separators.
     """
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            line = raw
-            if number == 1:
-                if bad := _not_lines(raw):
-                    yield number, bad
-                    return
-                while line.startswith(BOM):
-                    line = line.removeprefix(BOM)
-            if b"\x00" in line:
-                yield number, Bad("a NUL byte; this is not a text file, or it is damaged. Save it again as UTF-8.")
-                continue
-            if number > 1 and line.startswith(BOM):
-                yield (
-                    number,
-                    Bad("a byte-order mark in the middle of the file: were two files joined? Remove it."),
-                )
-                continue
-            try:
-                yield number, line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                yield (
-                    number,
-                    Bad(
-                        f"byte {error.start + 1} (0x{byte:02x}) is not UTF-8. Save the file as UTF-8, for example: "
-                        "iconv -f WINDOWS-1252 -t UTF-8."
-                    ),
-                )
+    number = 0
+    with unpacked(path) as file:
+        try:
+            for number, raw in enumerate(file, 1):
+                line = raw
+                if number == 1:
+                    if bad := _not_lines(raw):
+                        yield number, bad
+                        return
+                    while line.startswith(BOM):
+                        line = line.removeprefix(BOM)
+                yield number, _decoded(number, line)
+        except OSError as error:
+            yield number + 1, Bad(damage(error))
+
+
+def _decoded(number: int, line: bytes) -> str | Bad:
+    if b"\x00" in line:
+        return Bad("a NUL byte; this is not a text file, or it is damaged. Save it again as UTF-8.")
+    if number > 1 and line.startswith(BOM):
+        return Bad("a byte-order mark in the middle of the file: were two files joined? Remove it.")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = line[error.start]
+        return Bad(
+            f"byte {error.start + 1} (0x{byte:02x}) is not UTF-8. Save the file as UTF-8, for example: "
+            "iconv -f WINDOWS-1252 -t UTF-8."
+        )
 
 
 def _not_lines(first: bytes) -> Bad | None:
@@ -141,8 +142,9 @@ def read_jsonl(path: Path) -> Numbered:
             yield number, Bad("a JSON list, where each line must be a JSON object. Convert it: jq -c '.[]'.")
             return
         try:
-            value = json.loads(line, object_pairs_hook=_once)
-            json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as in "\\ud83d"
+            value = _JSON.decode(line)
+            if "\\ud" in line or "\\uD" in line:
+                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as in "\\ud83d"
         except _RepeatedKeyError as error:
             yield number, Bad(f"has the key {error.args[0]!r} twice. Remove or rename one of them.")
             continue
@@ -168,12 +170,14 @@ class _RepeatedKeyError(ValueError):
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made: dict[str, object] = {}
-    for key, value in pairs:
-        if key in made:
-            raise _RepeatedKeyError(key)
-        made[key] = value
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(next(name for place, name in enumerate(names) if name in names[:place]))
     return made
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def read_txt(path: Path) -> Numbered:

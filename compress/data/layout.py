@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 from compress.data.formats import Bad
 from compress.data.rows import Columns, Rows
 from compress.data.sniff import divided_otherwise, quoted_tsv
+from compress.data.unpacking import suffix_of
 from compress.errors import DataError
 from compress.tasks.label_lists import names_of
 from compress.wording import counted
@@ -32,7 +33,7 @@ class Layout:
         """Unused columns."""
         return tuple(name for name in self.names if name not in self._used)
 
-    @property
+    @cached_property
     def _used(self) -> tuple[str, ...]:
         single = (self.text, self.pair, self.label, self.group, self.id)
         return (*(name for name in single if name is not None), *self.label_columns)
@@ -63,6 +64,15 @@ class Layout:
         return dict(zip(self.names, record, strict=True))
 
 
+@dataclass(frozen=True)
+class Before:
+    """Rows that were read before, as those of training, with whose columns a file must agree."""
+
+    source: str  # their file, for messages
+    columns: Columns
+    paired: bool  # whether rows are two texts
+
+
 def refuse_empty_columns(train: Rows) -> None:
     """Raise DataError where a 0/1 column is 0 in all training rows."""
     columns = () if train.columns is None else train.columns.label_columns
@@ -87,19 +97,19 @@ def check_fields(where: str, suffix: str, fields: list[str], *, named: bool) -> 
         )
 
 
-def without_header(name: str, number: int, first: list[str], labelled: bool, like: Rows | None) -> Layout:
+def without_header(name: str, number: int, first: list[str], labelled: bool, like: Before | None) -> Layout:
     """Return the layout of a file without a header: label, text, second text."""
     if labelled and len(first) in (2, 3):
         names = ["label", "text", "text_b"][: len(first)]
         return Layout(names, "text", "text_b" if len(first) == 3 else None, "label")
-    texts = 2 if like is not None and like.pairs is not None else 1
+    texts = 2 if like is not None and like.paired else 1
     if not labelled and len(first) in (texts, texts + 1):
         names = ["label", "text", "text_b"][: texts + 1][-len(first) :]  # a label is passed over
         return Layout(names, "text", "text_b" if texts == 2 else None, None)
     expected = "label and text, or label, text and second text"
     if not labelled:
         expected = "text and second text" if texts == 2 else "one text"
-    remedy = divided_otherwise(Path(name).suffix.lower(), first, named=False) or (
+    remedy = divided_otherwise(suffix_of(name), first, named=False) or (
         "a file with other columns needs a header. A .tsv file divides fields by a tab, a .csv file by a comma."
     )
     remedy = remedy[:1].upper() + remedy[1:]

@@ -10,6 +10,7 @@ import numpy as np
 from compress.data.apart import texts_apart
 from compress.data.cutting import cut
 from compress.data.dataset import Dataset, Split
+from compress.data.equal_rows import among, numbers_of
 from compress.data.rows import Rows
 from compress.wording import counted
 
@@ -19,16 +20,13 @@ def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int
 
     ``chosen`` are the rows of the splits as they were read.
     """
-    used = {key for split in chosen for key in split.keys}
-    free = [row for row, key in enumerate(train.keys) if key not in used]
-    if not free:
+    used = among(train.keys, np.concatenate([split.keys for split in chosen]))
+    free = np.flatnonzero(used == 0)
+    if not len(free):
         note = "No training row is left over to be used without its label: data.unlabelled_rows has no effect."
         return replace(data, notes=(*data.notes, note))
-    left, task = _chosen(train.take(np.asarray(free)), rows, seed), data.task
-    if task.apart:
-        more = texts_apart(left)
-    else:
-        more = Split(tuple(left.texts), None if left.pairs is None else tuple(left.pairs), ids=left.ids or None)
+    left, task = _chosen(train.take(free), rows, seed), data.task
+    more = texts_apart(left) if task.apart else Split(left.texts, left.pairs, ids=left.ids or None)
     if task.grouped:
         labels = task.encoded([task.encode(label) for label in left.words])
         more = replace(more, labels=task.without_labels(labels), grouped=True)
@@ -44,5 +42,5 @@ def with_leftovers(data: Dataset, train: Rows, chosen: Sequence[Rows], rows: int
 def _chosen(free: Rows, number: int, seed: int) -> Rows:
     """Return that many rows at random, or whole groups with about as many."""
     if free.groups is not None and number < len(free):
-        return free.take(cut(free.groups, [0] * len(free), number, seed)[1])
+        return free.take(cut(numbers_of(free.groups), np.zeros(len(free)), number, seed)[1])
     return free.take(np.sort(np.random.default_rng(seed).permutation(len(free))[:number]))

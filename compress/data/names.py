@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.data.formats import READERS
+from compress.data.unpacking import suffix_of
 from compress.files import no_file
 from compress.hub_access import looks_like_a_path, meant_file
 
@@ -20,7 +21,7 @@ def no_data_set(name: str) -> tuple[str, str] | None:
     try:
         if path.is_file():
             return "is a file, not a data set", f"Read it with data=files data.train={name}."
-        is_path = looks_like_a_path(name) or path.suffix.lower() in READERS
+        is_path = looks_like_a_path(name) or suffix_of(path) in READERS
         if path.is_dir() or not is_path:
             return None
     except OSError as error:
@@ -34,7 +35,7 @@ def folder_instead(name: str) -> tuple[str, str] | None:
     try:
         if not path.is_dir():
             return None
-        files = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in READERS)
+        files = sorted(inside.name for inside in path.iterdir() if suffix_of(inside) in READERS)
     except OSError as error:
         return f"cannot be read ({error.strerror})", EXAMPLE
     if files:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+
+from compress.data.equal_rows import numbers_of
+from compress.mapped import StoredTexts, mapped, picked
 from compress.tasks.base import Array
 
 
@@ -40,13 +45,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """One split with its labels as words."""
+    """One split with its labels as words. Texts, labels and numbers are on disk."""
 
-    source: str  # the file or split, for messages
+    source: str  # the file or split, for messages; files: their pattern
     texts: Sequence[str]
     pairs: Sequence[str] | None = None
     labels: Sequence[str] | None = None
-    numbers: Sequence[int] = ()  # 1-based line or row of each text; empty: counted from 1
+    numbers: Array | Sequence[int] = ()  # 1-based line or row of each text, in all files; empty: counted from 1
     unit: str = "row"  # what `numbers` count
     columns: Columns | None = None
     form: str = ""  # the task that alone has rows written like these; empty: any may
@@ -54,7 +59,16 @@ class Rows:
         None  # names of the rows' groups, such as queries, for tasks that compare within them
     )
     ids: Sequence[str] = ()  # what names each row, as data.id does; empty: nothing does yet
-    records: Sequence[int] = ()  # the place of each among all records of the source, from 0; empty: counted
+    records: Array | Sequence[int] = ()  # the place of each among all records of the source, from 0; empty: counted
+    files: tuple[tuple[int, str], ...] = ()  # number before the first of each file, and its name; empty: the source
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "pairs", "labels", "groups", "ids"):
+            texts = getattr(self, name)
+            if texts is not None and not isinstance(texts, StoredTexts):
+                object.__setattr__(self, name, StoredTexts(texts))
+        for name in ("numbers", "records"):
+            object.__setattr__(self, name, stored_numbers(getattr(self, name)))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -62,13 +76,16 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Return the origin of a row, for a message."""
-        return f"{self.source}, {self.unit} {self.numbers[index] if self.numbers else index + 1}"
+        number = int(self.numbers[index]) if len(self.numbers) else index + 1
+        before, file = max(((before, file) for before, file in self.files if before < number), default=(0, self.source))
+        return f"{file}, {self.unit} {number - before}"
 
     def named(self, part: str) -> Rows:
         """Return the rows with ids: their own, or ``part`` and the place of each in the source, as "train 0"."""
         if self.ids:
             return self
-        return replace(self, ids=[row_id(part, record) for record in self.records or range(len(self))])
+        records = map(int, self.records) if len(self.records) else range(len(self))
+        return replace(self, ids=StoredTexts(row_id(part, record) for record in records))
 
     @property
     def words(self) -> Sequence[str]:
@@ -78,23 +95,26 @@ class Rows:
         return self.labels
 
     @cached_property
-    def keys(self) -> list[str]:
-        """A key for each row that equal rows share."""
-        second = self.pairs if self.pairs is not None else [None] * len(self)
-        return [key_of(*both) for both in zip(self.texts, second, strict=True)]
+    def keys(self) -> Array:
+        """A number for each row (rows,) that equal rows share: `numbers_of` their `key_of`."""
+        if self.pairs is None:
+            return numbers_of(map(key_of, self.texts))
+        return numbers_of(map(key_of, self.texts, self.pairs))
 
     def take(self, indices: Array) -> Rows:
         """Return the rows at these positions, in this order."""
-        return Rows(
-            self.source,
-            [self.texts[i] for i in indices],
-            None if self.pairs is None else [self.pairs[i] for i in indices],
-            None if self.labels is None else [self.labels[i] for i in indices],
-            [self.numbers[i] if self.numbers else int(i) + 1 for i in indices],
-            self.unit,
-            self.columns,
-            self.form,
-            None if self.groups is None else [self.groups[i] for i in indices],
-            [self.ids[i] for i in indices] if self.ids else (),
-            [self.records[i] for i in indices] if self.records else (),
+        stored = {name: getattr(self, name) for name in ("texts", "pairs", "labels", "groups", "ids")}
+        taken: dict[str, Any] = {name: texts and texts.take(indices) for name, texts in stored.items()}
+        numbers = (
+            picked(stored_numbers(self.numbers), indices) if len(self.numbers) else mapped(np.asarray(indices) + 1)
         )
+        records = picked(stored_numbers(self.records), indices) if len(self.records) else ()
+        rows = replace(self, **taken, numbers=numbers, records=records)
+        if "keys" in self.__dict__:
+            rows.__dict__["keys"] = picked(self.keys, indices)
+        return rows
+
+
+def stored_numbers(numbers: Array | Sequence[int]) -> Array:
+    """Return whole numbers in order, in a file."""
+    return numbers if isinstance(numbers, np.ndarray) else mapped(np.asarray(numbers, dtype=np.int64))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 HEAD = 64  # bytes that are inspected
 
 _KINDS = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it: gunzip."),
+    (b"\x1f\x8b", "a gzip archive", "End its name in .gz, or unpack it: gunzip."),
     (b"BZh", "a bzip2 archive", "Unpack it: bunzip2."),
     (b"\xfd7zXZ\x00", "an xz archive", "Unpack it: unxz."),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "Unpack it: unzstd."),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "End its name in .zst, or unpack it: unzstd."),
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV (UTF-8)."),
     (b"\xd0\xcf\x11\xe0", "a spreadsheet or a document of Microsoft Office", "Save it as CSV (UTF-8)."),
     (b"PAR1", "a Parquet file", "Rename it to end in .parquet."),

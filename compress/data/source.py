@@ -6,10 +6,11 @@ notes what the report should mention.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import numpy as np
 from compress.data.apart import row_numbers, text_numbers, texts_apart, without_repeats
 from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset, Split
+from compress.data.equal_rows import Repeats, among, numbers_of
 from compress.data.grouping import numbered, ungrouped
 from compress.data.leftovers import with_leftovers
 from compress.data.rows import Rows
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault, RecipeError
 from compress.known import NOTHING, Known
+from compress.mapped import StoredTexts
 from compress.settings import Settings, at_least, between, nearest, spelled
 from compress.tasks.base import Array, Task
 from compress.tasks.choice import AUTO, TaskChoice
@@ -30,6 +33,7 @@ from compress.tasks.label_lists import separated
 from compress.tasks.registry import task_class
 from compress.wording import counted, shortened
 
+DIFFERENT = 10_000  # labels whose code is remembered
 SPLITS = ("train", "validation", "test", "unlabelled")
 
 
@@ -174,7 +178,7 @@ def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: l
         how = "stratified" if _stratifies(rows, task) else "at random"
         notes.append(f"{number:,} of {len(rows):,} {name} rows, {how}, seed {seed}.")
         return rows.take(sample(_classes(rows, task), number, seed))
-    _, some = cut(rows.groups, [0] * len(rows), number, seed)
+    _, some = cut(numbers_of(rows.groups), np.zeros(len(rows)), number, seed)
     if not len(some):
         short = f"data.{'train' if name == 'training' else name}_rows"
         raise DataError(f"{rows.source}: {short} = {number} is less than the rows of any group. Raise it.")
@@ -248,16 +252,27 @@ def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
     """
     given: dict[str, Rows] = {name: rows for name in SPLITS if (rows := getattr(parts, name)) is not None}
     named: dict[str, Any] = {name: rows.named(name) for name, rows in given.items()}
-    places: dict[str, str] = {}
-    for rows in given.values():
-        for index, name in enumerate(rows.ids):
-            if (first := places.setdefault(name, rows.place(index))) != rows.place(index):
+    _refuse_repeated_ids([rows for rows in given.values() if rows.ids])
+    records = {name: int(rows.records[-1]) + 1 if len(rows.records) else len(rows) for name, rows in given.items()}
+    return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
+
+
+def _refuse_repeated_ids(splits: Sequence[Rows]) -> None:
+    """Raise DataError for an id of two records; rows that were made of the same record share its id."""
+    ends = np.cumsum([len(rows) for rows in splits])
+
+    def found(place: int) -> tuple[Rows, int]:
+        split = int(np.searchsorted(ends, place, side="right"))
+        return splits[split], place - int(ends[split]) + len(splits[split])
+
+    for followers, first in Repeats.of(numbers_of(chain.from_iterable(rows.ids for rows in splits))).followers():
+        for pair in zip(followers.tolist(), first.tolist(), strict=True):
+            (rows, index), (others, other) = map(found, pair)
+            if (place := rows.place(index)) != (before := others.place(other)):
                 raise DataError(
-                    f"{rows.place(index)}: the id {shortened(name)!r} is that of {first} too. Give each row an id of "
+                    f"{place}: the id {shortened(rows.ids[index])!r} is that of {before} too. Give each row an id of "
                     "its own, or leave out data.id."
                 )
-    records = {name: rows.records[-1] + 1 if rows.records else len(rows) for name, rows in given.items()}
-    return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
 
 
 def _grouped(parts: Splits) -> Splits:
@@ -294,11 +309,13 @@ def _kind(parts: Splits, name: str) -> type[Task]:
 
 def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str]) -> Splits:
     """Return the parts with labels that keep to the task's rule, or note how many do not, as ``broken`` says."""
+    if not kind.rule:
+        return parts
     names, splits = list(_labelled(parts)), list(_labelled(parts).values())
     right = iter(kind.repaired([label for rows in splits for label in rows.words]))
     for name, rows in zip(names, splits, strict=True):
         labels = [next(right) for _ in rows.words]
-        bad = [index for index, label in enumerate(labels) if label != rows.words[index]]
+        bad = [index for index, (label, word) in enumerate(zip(labels, rows.words, strict=True)) if label != word]
         if not bad:
             continue
         first = bad[0]
@@ -394,22 +411,19 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
         parts = replace(parts, test=parts.validation, validation=None)
 
     def without(rows: Rows, name: str, share: float, offset: int) -> tuple[Rows, Rows]:
-        stay, off = cut(
-            rows.groups or task.cut_by(rows) or rows.keys,
-            _classes(rows, task),
-            max(1, round(share * whole)),
-            seed + offset,
-        )
+        together = rows.groups or task.cut_by(rows)
+        keys = rows.keys if together is None else numbers_of(together)
+        stay, off = cut(keys, _classes(rows, task), max(1, round(share * whole)), seed + offset)
         if not len(off):
             raise DataError(
                 f"{rows.source}: {counted(len(rows), 'row')} cannot be cut into training and {name} rows. "
                 f"Give more rows, or {name} rows of their own (data.{name})."
             )
         stratified = "stratified, " if _stratifies(rows, task) else ""
-        together = "equal texts" if rows.groups is None else "groups"
+        what = "equal texts" if rows.groups is None else "groups"
         notes.append(
             f"{counted(len(off), f'{name} row')} cut from the {whole:,} given training rows "
-            f"({stratified}seed {seed}, {together} kept together); {len(stay):,} remain for training."
+            f"({stratified}seed {seed}, {what} kept together); {len(stay):,} remain for training."
         )
         return rows.take(stay), rows.take(off)
 
@@ -421,8 +435,9 @@ def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list
     return replace(parts, train=train, validation=validation, test=test)
 
 
-def _classes(rows: Rows, task: Task) -> Sequence[Hashable]:
-    return (None if rows.labels is None else task.classes(rows.labels)) or [0] * len(rows)
+def _classes(rows: Rows, task: Task) -> Sequence[Hashable] | Array:
+    classes = None if rows.labels is None else task.classes(rows.labels)
+    return np.zeros(len(rows), np.int8) if classes is None else classes
 
 
 def _stratifies(rows: Rows, task: Task) -> bool:
@@ -461,15 +476,15 @@ def _encoded(rows: Rows, task: Task) -> Split:
 
 
 def _codes(rows: Rows, task: Task) -> Array:
-    codes = {label: task.encode(label) for label in set(rows.words)}
-    return task.encoded([codes[label] for label in rows.words])
+    encode = lru_cache(DIFFERENT)(task.encode)
+    return task.encoded([encode(label) for label in rows.words])
 
 
 def _refuse_labels(rows: Rows, task: type[Task]) -> None:
     """Raise DataError if the task cannot read a label, with the first such row and their number."""
-    reasons = {label: task.refusal(label) for label in set(rows.words)}
-    bad = [index for index, label in enumerate(rows.words) if reasons[label] is not None]
-    if bad and (reason := reasons[rows.words[bad[0]]]) is not None:
+    reason_of = lru_cache(DIFFERENT)(task.refusal)
+    bad = [index for index, label in enumerate(rows.words) if reason_of(label) is not None]
+    if bad and (reason := reason_of(rows.words[bad[0]])) is not None:
         what, remedy = reason
         more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
         raise DataError(f"{rows.place(bad[0])}: {what} {remedy}{more}")
@@ -479,41 +494,46 @@ def _read(rows: Rows, task: Task) -> Split:
     """Return rows without labels, as people wrote them unless they are written for the task."""
     if task.apart:
         return texts_apart(rows)
-    texts = tuple(rows.texts) if rows.form else tuple(map(task.read, rows.texts))
+    texts = rows.texts if rows.form else StoredTexts(map(task.read, rows.texts))
     if not task.grouped:
         return replace(_split(rows), texts=texts)
     return replace(_split(rows), texts=texts, labels=_codes(rows, task), grouped=True)
 
 
 def _split(rows: Rows) -> Split:
-    return Split(tuple(rows.texts), None if rows.pairs is None else tuple(rows.pairs), ids=rows.ids or None)
+    return Split(rows.texts, rows.pairs, ids=rows.ids or None)
 
 
 def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:
     """Return notes on texts that occur more than once in the used rows."""
     train, notes = chosen["training"], []
-    seen: dict[str, set[str]] = {}
-    for key, label in zip(train.keys, train.labels or [""] * len(train), strict=True):
-        seen.setdefault(key, set()).add(label)
-    if repeated := len(train) - len(seen):
-        torn = sum(len(labels) > 1 for labels in seen.values())
+    repeats = Repeats.of(train.keys)
+    if repeated := len(train) - int(np.count_nonzero(repeats.count)):
+        torn = _torn(train, repeats)
         contradiction = f"; {counted(torn, 'text')} with more than one label" if torn else ""
         notes.append(
             f"Repeated texts: {counted(repeated, 'training row')} after the first (case and white space folded)"
             f"{contradiction}. A repeated row weighs more; remove it from the file if that is not meant."
         )
     for name in ("validation", "test"):
-        if leaked := sum(key in seen for key in chosen[name].keys):
+        if leaked := int(among(chosen[name].keys, train.keys).sum()):
             total = len(chosen[name])
             notes.append(
                 f"{leaked:,} of {total:,} {name} rows ({leaked / total:.1%}) have a text that is also in training, "
                 "which flatters the figures. Remove them from one of the two, or quote both figures."
             )
-    if unlabelled is not None:
-        measured = set(chosen["test"].keys)
-        if leaked := Counter(key in measured for key in unlabelled.keys)[True]:
-            notes.append(
-                f"Unlabelled rows that are test rows too: {leaked:,}; the student trains on what is measured. "
-                "Remove them from the unlabelled rows."
-            )
+    if unlabelled is not None and (leaked := int(among(unlabelled.keys, chosen["test"].keys).sum())):
+        notes.append(
+            f"Unlabelled rows that are test rows too: {leaked:,}; the student trains on what is measured. "
+            "Remove them from the unlabelled rows."
+        )
     return notes
+
+
+def _torn(rows: Rows, repeats: Repeats) -> int:
+    """Return how many texts that are repeated have more than one label."""
+    torn = np.zeros(len(rows), dtype=np.bool_)
+    for followers, first in repeats.followers() if rows.labels is not None else ():
+        for row, leader in zip(followers.tolist(), first.tolist(), strict=True):
+            torn[leader] |= rows.words[row] != rows.words[leader]
+    return int(torn.sum())

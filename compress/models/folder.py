@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from compress.errors import ModelError
+from compress.files import no_folder
 from compress.tasks.heads import counts_outputs
 
 CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
@@ -34,9 +35,9 @@ def check_folder(folder: Path, *, weights: bool) -> None:
 
     With ``weights`` it must hold safetensors too. Nothing larger than JSON and the weights' headers is read.
     """
-    if folder.is_file():
-        raise ModelError(f"{folder}: is a file. Name the folder that holds config.json and model.safetensors.")
-    if not folder.is_dir():
+    if rule := no_folder(folder):
+        if folder.exists():
+            raise ModelError(f"{folder}: {rule}. Name the folder that holds config.json and model.safetensors.")
         return  # a hub id, or a name that transformers explains
     if (folder / ADAPTER).is_file():
         raise ModelError(

@@ -21,7 +21,7 @@ from transformers import (
 from compress.errors import CompressError, ModelError
 from compress.families.registry import FAMILIES
 from compress.families.shipped import ship, without_shipped
-from compress.files import hash_folder, write_text
+from compress.files import hash_folder, no_folder, write_text
 from compress.hub_access import meant_path, quick
 from compress.models.architecture import check_architecture, check_features, ships_code
 from compress.models.auto import auto_of, from_config, from_pretrained, model_class
@@ -123,9 +123,12 @@ def _from_pretrained(
 
 def _must_be_readable(folder: Path) -> None:
     """Raise ModelError where a pipe, socket or device stands for a folder or in it: to read it could take for ever."""
-    for path in folder.iterdir() if folder.is_dir() else (folder,):
+    remedy = "Name a folder written by transformers' save_pretrained."
+    if (rule := no_folder(folder)) and folder.exists():
+        raise ModelError(f"{folder}: {rule}. {remedy}")
+    for path in () if rule else folder.iterdir():
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise ModelError(f"{path}: is not a regular file. Name a folder written by transformers' save_pretrained.")
+            raise ModelError(f"{path}: is not a regular file. {remedy}")
 
 
 def load_model(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from compress.errors import DamagedError, StorageError
-from compress.files import storage_faults, write_json
+from compress.files import no_folder, storage_faults, write_json
 from compress.sealed import read_sealed
 
 MARKER = ".compress-cache.json"  # says that a folder is a cache of this program
@@ -171,8 +171,8 @@ class Cache:
 def open_cache(folder: Path) -> Cache:
     """Return the cache in ``folder``; raises StorageError where there is none."""
     with storage_faults(folder):
-        if not folder.exists():
-            raise StorageError(f"{folder}: there is no such folder. Name the cache: --cache FOLDER.")
+        if rule := no_folder(folder):
+            raise StorageError(f"{folder}: {rule}. Name the cache: --cache FOLDER.")
         try:
             written_by = json.loads((folder / MARKER).read_bytes())["written_by"]
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):

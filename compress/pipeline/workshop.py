@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Workshop:
     cache: Path
     console: Console = field(default_factory=Console, compare=False)
     run: Path | None = None  # the folder of the run that all this is for, where there is one
+
+    def __reduce__(self) -> Any:
+        """Another process that is handed this has a console of its own."""
+        return partial(Workshop, self.cache, run=self.run), ()
 
     def make(self, kind: Kind, made_with: Any, work: Work, *, again: bool = False) -> Product:
         """Return the product of ``work(folder)``, done now or found finished; ``again``: done now, in its place.

@@ -19,7 +19,7 @@ from compress.pipeline.model import Model
 from compress.pipeline.rewrite import Rewritten, rewrite
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind, Product
-from compress.prune.costs import Costs, counted, drawn, shape_of, told
+from compress.prune.costs import Costs, Shape, counted, drawn, shape_of, told
 from compress.prune.criteria import importance_of
 from compress.prune.parts import HEADS, UNITS
 from compress.prune.search import best_shape
@@ -78,36 +78,56 @@ class Budget(WithinBudget):
 
     def cut(self, state: State, student: Model, costs: Any, target: float, products: list[Product]) -> Product:
         """Return the student in the shape that loses least within ``target``; ``products`` gains what that took."""
+        measured = self.measured(state, student, costs)
+        products.append(measured)
 
-        def sampled(tokenizer: Any) -> list[dict[str, Tensor]]:
-            tokens = self.sample(state, tokenizer)
-            return [tokens.batch(part) for part in tokens.batches(32)]
+        def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
+            shape, distance_left = self.fitted(state, model, tokenizer, costs, measured, target)
+            record = {"shape": shape, "predicted": costs.of(shape), "distance": distance_left}
+            return Rewritten(PartOrder(**measured.record["order"]).cut(model, shape), tokenizer, record)
+
+        made_with = [target, asdict(costs), [self.rows, self.tries, *self._drawn_from(state)]]
+        products.append(rewrite(state.workshop, Kind("budget", revision=1), student, made_with, cut, on=device()))
+        return products[-1]
+
+    def measured(self, state: State, student: Model, costs: Costs) -> Product:
+        """Return the order of the student's heads and units, and what every size of each of its layers loses.
+
+        They are the same for every target, so a sweep over budgets measures once.
+        """
 
         def measure(_: Path) -> dict[str, Any]:
-            model, batches = load_model(student.folder, on=device()), sampled(load_tokenizer(student.folder))
+            model, batches = (
+                load_model(student.folder, on=device()),
+                self._sampled(state, load_tokenizer(student.folder)),
+            )
             heads = importance_of(model, HEADS, batches, "gradient")
             order = ranking_of(heads, importance_of(model, UNITS, batches, "fisher"))
             options = [costs.sizes(*size) for size in shape_of(model.config)]
             lost = Sensitivity(model, batches, order).by_layer(options)
             return {"order": asdict(order), "lost": [losses.told() for losses in lost]}
 
-        def cut(model: PreTrainedModel, tokenizer: Any) -> Rewritten:
-            order = PartOrder(**measured.record["order"])
-            lost = [Lost.of(losses) for losses in measured.record["lost"]]
-            distance = Sensitivity(model, sampled(tokenizer), order).distance
-            found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)
-            assert found is not None  # the smallest shape is known to fit
-            shape, distance_left = found
-            record = {"shape": shape, "predicted": costs.of(shape), "distance": distance_left}
-            return Rewritten(order.cut(model, shape), tokenizer, record)
-
-        drawn_from = [state.data.train.fingerprint, state.seed]
-        # the same for every target, so a sweep over budgets measures once
         widths = [width for width, _ in costs.neurons]
-        measured = state.workshop.make(
-            Kind("sensitivity", revision=1), [student.key, widths, self.rows, *drawn_from], measure
-        )
-        products.append(measured)
-        made_with = [target, asdict(costs), [self.rows, self.tries, *drawn_from]]
-        products.append(rewrite(state.workshop, Kind("budget", revision=1), student, made_with, cut, on=device()))
-        return products[-1]
+        made_with = [student.key, widths, self.rows, *self._drawn_from(state)]
+        return state.workshop.make(Kind("sensitivity", revision=1), made_with, measure)
+
+    def fitted(
+        self, state: State, model: PreTrainedModel, tokenizer: Any, costs: Costs, measured: Product, target: float
+    ) -> tuple[Shape, float]:
+        """Return the shape that loses least of all that cost no more than ``target``, and its distance.
+
+        ``measured`` is what `measured` gives of the model. The smallest shape must be within the target.
+        """
+        order = PartOrder(**measured.record["order"])
+        lost = [Lost.of(losses) for losses in measured.record["lost"]]
+        distance = Sensitivity(model, self._sampled(state, tokenizer), order).distance
+        found = best_shape(costs, shape_of(model.config), lost, target, distance, self.tries, state.seed)
+        assert found is not None
+        return found
+
+    def _sampled(self, state: State, tokenizer: Any) -> list[dict[str, Tensor]]:
+        tokens = self.sample(state, tokenizer)
+        return [tokens.batch(part) for part in tokens.batches(32)]
+
+    def _drawn_from(self, state: State) -> list[Any]:
+        return [state.data.train.fingerprint, state.seed]

@@ -42,12 +42,14 @@ class Gradual(Stage):
     recovery_epochs: float = 1.0  # distillation after pruning, all rounds together; 0: none
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
-        """Check ranges, and that a schedule has rounds."""
+        """Check ranges, that a schedule has rounds, and that nothing recovers before it was distilled."""
         yield from at_least(self, "rounds", 1)
         yield from at_least(self, "rows", 1)
         yield from at_least(self, "recovery_epochs", 0)
         if self.schedule is not Curve.linear and self.rounds == 1:
             yield Fault("schedule", self.schedule.value, "has no effect on one round", "Set rounds above 1.")
+        if self.recovery_epochs and any(stage is self for stage in known.group("prepare").values()):
+            yield Fault("recovery_epochs", self.recovery_epochs, "comes before the distillation", "Set it to 0.")
 
     def done(self, turn: int) -> float:
         """Return the share of the removal that is done after a round, counted from 1."""

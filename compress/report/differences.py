@@ -45,7 +45,7 @@ def differences(reports: Labelled) -> list[str]:
     """Return one sentence for each difference that forbids comparing a figure."""
     checks: list[tuple[str, str, Callable[[Report], str]]] = [
         ("have different main metrics", "their scores cannot be compared", lambda run: run.main_metric),
-        ("were given different data", "accuracies cannot be compared", _data),
+        ("were measured on different test rows", "accuracies cannot be compared", _data),
         (
             "have different numbers of test rows",
             "accuracies cannot be compared",
@@ -66,7 +66,8 @@ def differences(reports: Labelled) -> list[str]:
 
 
 def _data(report: Report) -> str:
-    return " ".join(part for part in (report.dataset.name, report.dataset.fingerprint) if part) or "not recorded"
+    """Return a short hash of the test rows, or of all rows where a report of an earlier version has no other."""
+    return (report.dataset.test_fingerprint or report.dataset.fingerprint)[:8] or "not recorded"
 
 
 def _rows(report: Report) -> str:

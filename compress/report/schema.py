@@ -76,7 +76,8 @@ class DataFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str = ""
     rows: Annotated[dict[str, int], Meta(description="number of rows, by split")] = {}
-    fingerprint: str = ""
+    fingerprint: Annotated[str, Meta(description="a hash of all rows")] = ""
+    test_fingerprint: Annotated[str, Meta(description="a hash of the test rows")] = ""
     notes: list[str] = []
     answered: Annotated[
         list[str], Meta(description="splits without labels, in whose place the teacher's answers are put")

@@ -20,6 +20,7 @@ from compress.report.schema import Report
 
 _MARKERS = {"teacher": "D", "stage": "o", "artifact": "o", "baseline": "^"}
 _SERIES_MARKERS = "osD^vP"
+LEAST = 0.02  # least height of the picture: two points of a share, else two percent of the metric
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def picture(name: str, points: list[Point], of: str, where: str, *, narrow: bool
 
     def paint(figure: Figure) -> None:
         panel = axes(figure, 44, 26, width - 44 - 12, height - 26 - 44)
-        _limits(panel, points)
+        _limits(panel, points, formats.is_share(of))
         _ticks(panel, of, narrow=narrow)
         more = "" if narrow else f", one row at its real length, {where}"
         panel.set_xlabel(f"median latency, ms (log scale){more}", labelpad=6)
@@ -156,13 +157,14 @@ def _dashes(panel: Axes, edge: list[tuple[float, float]]) -> list[Box]:
     return [Box(left, level - 2, right, level + 2) for (left, level), (right, _) in pairwise(pixels)]
 
 
-def _limits(panel: Axes, points: list[Point]) -> None:
+def _limits(panel: Axes, points: list[Point], share: bool) -> None:
     xs = [point.x for point in points]
     ys = [y for point in points for y in (point.y, *(point.interval or ()))]
     panel.set_xscale("log")
     room = max(math.log10(max(xs) / min(xs)), 0.3) * 0.14
     panel.set_xlim(min(xs) * 10**-room, max(xs) * 10**room)
-    room = max(max(ys) - min(ys), 1e-3) * 0.08
+    least = LEAST if share else LEAST * (max(map(abs, ys)) or 1)  # fewer digits could not tell the ticks apart
+    room = max((max(ys) - min(ys)) * 0.08, (least - (max(ys) - min(ys))) / 2)
     panel.set_ylim(min(ys) - room, max(ys) + room)
 
 

@@ -55,10 +55,13 @@ class Tried:
         return "; ".join((self.line, *self.answers))
 
 
-def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None, cache: Path | None = None) -> Checked:
+def check(
+    recipe: Recipe, say: Callable[[str], None] = lambda _: None, cache: Path | None = None, *, refused: bool = False
+) -> Checked:
     """Return what is known of a run that can start; raises RecipeError with all that is wrong.
 
-    Finished models are tried on some rows; what they answer is kept in ``cache``, by default the run's.
+    Finished models are tried on some rows, unless something is wrong already (``refused`` says so of what the caller
+    found); what they answer is kept in ``cache``, by default the run's.
     """
     found = Found([*use(recipe.uses), *all_faults(recipe)])
     if not any(name_faults(recipe)):
@@ -81,7 +84,7 @@ def check(recipe: Recipe, say: Callable[[str], None] = lambda _: None, cache: Pa
         with found.attempt("teacher"):
             found.add(fault.under(part) for fault in all_faults(settings, recipe.known_to_parts(known)))
     models: list[Tried] = []
-    if data is not None and not found.faults:
+    if data is not None and not found.faults and not refused:
         say("trying the models on some rows")
         with found.attempt("teacher"):
             models += _tried(recipe, data, cache or recipe.cache_folder)

@@ -59,7 +59,8 @@ def report_of(
             test=data.task.test,
         ),
         dataset=DataFacts(
-            name=data.name, rows=rows, fingerprint=data.fingerprint, notes=[*summary.warnings(), *data.notes],
+            name=data.name, rows=rows, fingerprint=data.fingerprint, test_fingerprint=data.test.fingerprint,
+            notes=[*summary.warnings(), *data.notes],
             answered=list(data.answered), summary=summary,
         ),
         augmentation=[convert(augmented.report(), AugmentationEntry) for augmented in state.augmentations],

@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.data.dataset import Split
 from compress.errors import ModelError
+from compress.files import no_folder
 from compress.models.facts import read_facts
 from compress.models.loading import load_config, load_tokenizer
 from compress.models.positions import longest_row
@@ -26,8 +27,8 @@ def artifact_folder(path: Path) -> Path:
 
     Raises ModelError where ``path`` is neither a run, nor an ONNX folder, nor a transformers folder of an encoder.
     """
-    if not path.is_dir():
-        raise ModelError(f"{path}: there is no such folder. Name a run, or a student or artifact folder in it.")
+    if rule := no_folder(path):
+        raise ModelError(f"{path}: {rule}. Name a run, or a student or artifact folder in it.")
     if (path / "report.json").is_file():
         report = load_report(path)
         chosen = report.best

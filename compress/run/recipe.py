@@ -44,7 +44,7 @@ class Recipe(Settings):
     teacher: BaseTeacher = field(default_factory=Teacher)
     augment: dict[str, Augmentation] = field(default_factory=dict)  # more rows for the teacher to label
     student: Student = field(default_factory=Bert)
-    prepare: dict[str, Stage] = field(default_factory=dict)  # training before distillation, in the order of their names
+    prepare: dict[str, Stage] = field(default_factory=dict)  # before distillation, in the order of their names here
     distill: Distill = field(default_factory=Distill)
     prune: dict[str, Stage] = field(default_factory=dict)  # in the order of their names here
     quantize: dict[str, Stage] = field(default_factory=dict)  # side by side

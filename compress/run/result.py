@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from compress.errors import CompressError
+from compress.files import no_folder
 from compress.models.loading import load_model
 from compress.pipeline.state import State
 from compress.report import load_report
@@ -60,6 +61,6 @@ class Run:
 def load(folder: str | Path) -> Run:
     """Return the finished run in a folder. Raises CompressError where there is none."""
     path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise CompressError(f"{path}: no such folder. Name the folder of a finished run.")
+    if rule := no_folder(path):
+        raise CompressError(f"{path}: {rule}. Name the folder of a finished run.")
     return Run(path, load_report(path))

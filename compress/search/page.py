@@ -9,13 +9,14 @@ from compress.report import formats
 from compress.report.figure import COLOURS
 from compress.report.html import both, render
 from compress.report.tradeoff import Point, picture
+from compress.search.candidates import COPIES
 from compress.search.result import FORM_NAMES, SearchReport, TrialEntry
 
 WAYS = {
-    "mse": "logits' squared error, labels",
-    "soft": "soft targets, labels",
-    "layers_first": "layers, then soft targets and labels",
-    "together": "layers, soft targets and labels at once",
+    "mse": ("logits", "their squared error, beside the labels"),
+    "soft": ("soft targets", "the teacher's probabilities, beside the labels"),
+    "layers_first": ("layers first", "TinyBERT's layer losses, then soft targets and labels"),
+    "together": ("all at once", "layer losses, soft targets and labels"),
 }
 
 
@@ -27,12 +28,23 @@ def to_page(report: SearchReport) -> str:
         asked=asked(report),
         form_names=FORM_NAMES,
         ways=WAYS,
+        copies=COPIES,
         picture=both(frontier_of, report),
         trials=sorted(report.trials, key=lambda trial: trial.metrics[-1:], reverse=True),
-        noisy=sorted({f"{form.name}, {FORM_NAMES[form.form]}: {form.noise}" for form in report.forms if form.noise}),
+        noisy=_noisy(report),
         metric=formats.metric_name(report.metric),
         value=partial(formats.metric_value, report.metric),
     )
+
+
+def _noisy(report: SearchReport) -> dict[str, list[str]]:
+    """Return which timings were noisy, by why they were."""
+    found: dict[str, list[str]] = {}
+    for form in report.forms:
+        if form.noise:
+            found.setdefault(form.noise, []).append(f"{form.name} as {FORM_NAMES[form.form]}")
+    every = [["all timings"] if len(forms) == len(report.forms) else forms for forms in found.values()]
+    return dict(zip(found, every, strict=True))
 
 
 def asked(report: SearchReport) -> str:

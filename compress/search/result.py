@@ -23,6 +23,13 @@ class FormEntry(Struct, kw_only=True):
     noise: str = ""  # why the timing is noisy, where it is
 
 
+class ShapeEntry(Struct, kw_only=True):
+    """The shape of a candidate whose heads and units were chosen by layer; 0: the layer is left out."""
+
+    heads: list[int]
+    units: list[int]
+
+
 class FreeLunch(Struct, kw_only=True):
     """The teacher itself in a form that needs no training."""
 
@@ -39,6 +46,7 @@ class TrialEntry(Struct, kw_only=True):
     number: int
     candidate: str
     way: str
+    rows: str  # "given", or "perturbed" copies of them too
     learning_rate: float
     metrics: list[float]  # after each cycle
     ms: float
@@ -64,7 +72,7 @@ class FinishedForm(Struct, kw_only=True):
     form: str
     predicted_ms: float
     ms: float
-    off: float  # how much slower against the teacher in the same turns than foretold, as a share; below 0: faster
+    off: float  # how much slower it is than foretold, as a share; below 0: faster
     noise: str = ""
 
 
@@ -72,6 +80,7 @@ class Winner(Struct, kw_only=True):
     """What the finished run says on test rows, and what was foretold."""
 
     run: str  # its folder, within the search's
+    student: str  # the candidate
     artifact: str
     predicted_ms: float | None  # of the same form; None where that was not foretold
     ms: float | None
@@ -95,11 +104,14 @@ class SearchReport(Struct, kw_only=True):
     teacher: float = 0.0  # its main metric on validation rows
     validation_rows: int = 0
     forms: list[FormEntry] = []
+    shapes: dict[str, ShapeEntry] = {}  # by the candidate's name
+    timing_seconds: float = 0.0  # that timing all forms took
     left_out: dict[str, str] = {}  # candidates that the task or teacher does not allow, and why
     free: list[FreeLunch] = []
     trials: list[TrialEntry] = []
     finalists: list[Finalist] = []
     compared: list[FinishedForm] = []
+    drift: dict[str, float] = {}  # times as long as before that the teacher took, by form, when they were compared
     winner: Winner | None = None
     verdict: str = ""
     met: bool | None = None

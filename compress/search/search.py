@@ -18,14 +18,17 @@ from compress.known import Known
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
+from compress.prune.costs import shape_of
+from compress.prune.shape import PruneToShape
 from compress.run.check import Checked, check, of_teacher, told
 from compress.run.place import identity
 from compress.run.recipe import Recipe
 from compress.run.result import Run, load
 from compress.runtimes.devices import CPU
 from compress.runtimes.registry import RUNTIMES
-from compress.search.candidates import Candidate, Trial, candidates, stems, ways
+from compress.search.candidates import Candidate, candidates, of_shape, rows, stems, ways
 from compress.search.folder import RUN, held, write
+from compress.search.pace import CycleTimes, Ending, Measuring
 from compress.search.result import (
     FORM_NAMES,
     Finalist,
@@ -33,17 +36,23 @@ from compress.search.result import (
     FormEntry,
     FreeLunch,
     SearchReport,
+    ShapeEntry,
     TrialEntry,
     Winner,
 )
 from compress.search.settings import Search, SearchTarget
+from compress.search.shapes import Shapes, wanted_shares
+from compress.search.shapes import seconds as shape_seconds
 from compress.search.speeds import FORMS, TEACHER, Exported, Speed, Speeds, exported, measured, own_forms
 from compress.search.study import Choice, EndedTrial, Study, optuna_module
+from compress.search.trainings import Goal, Trainings, ranked
 from compress.search.verdict import unreachable, verdict
+from compress.search.workers import Job, training, trying
 from compress.settings import all_faults, plain
 from compress.teachers.standing_in import with_answers_as_labels
 
-RESERVED = 0.25  # share of the minutes that finalists and the finished run may take
+SHAPING = 0.15  # most of the minutes that shapes may take
+NEARLY = 1.3  # times the latency that is asked for within which a shape is sought again, a little smaller
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ def search(
         raise RecipeError([Fault("teacher", None, "only answers, and a search measures speeds against its weights")])
     for line in (*told(checked.data), *map(str, checked.models)):
         _say(console, line)
-    which = hash_json([identity(replace(base, name=None), checked.data.fingerprint), plain(target), plain(settings)])
+    tried = {name: value for name, value in plain(settings).items() if name != "workers"}
+    which = hash_json([identity(replace(base, name=None), checked.data.fingerprint), plain(target), tried])
     with held(base, which, command, target) as (folder, report):
         if report.finished:
             _say(console, f"{folder} holds this search, finished")
@@ -157,14 +167,13 @@ class _Work:
         within = [candidate for candidate in fitting if speeds.fastest(candidate.name).ms <= limit]
         if not within:
             raise RecipeError([unreachable(self.target, speeds, [candidate.name for candidate in fitting])])
-        common = {candidate.name: ways(candidate, self.base, self.known) for candidate in within}
-        choices = [Choice(c, common[c.name], speeds.fastest(c.name).ms) for c in within]
-        study = Study(self.folder, choices, self._value(teacher, speeds.teacher_ms), self.base.seed)
-        self._try(study, state, scores)
-        best = self._finals(study, state, scores, teacher, speeds.teacher_ms)
+        trainings = self._trainings(state, within, fitting, speeds, teacher)
+        study = trainings.study()
+        self._try(study, trainings)
+        best = self._finals(study, trainings)
         if best is None:
-            return self._stop(self._nothing(study), met=False)
-        self._compare(study, state, own, speeds, teacher)
+            return self._stop(self._nothing(study, trainings.ending), met=False)
+        self._compare(study, trainings, own, speeds)
         return self._finish(best, speeds)
 
     def _speeds(self, state: State, own: Sequence[Artifact]) -> tuple[list[Candidate], Speeds]:
@@ -172,16 +181,87 @@ class _Work:
         fitting, left_out = candidates(self.settings.students, self.base, self.known)
         if self.report.forms:
             left_out |= self.report.left_out
+            fitting += [of_shape(shape.heads, shape.units) for shape in self.report.shapes.values()]
             speeds = Speeds(tuple(Speed(f.name, f.form, f.ms, f.mib, f.noise) for f in self.report.forms))
         else:
+            started = time.monotonic()
             _say(self.console, f"timing {len(fitting)} candidates with untrained weights, and the teacher", bold=True)
-            made = exported({candidate.name: candidate.student(state) for candidate in fitting})
+            made = exported({candidate.name: candidate.untrained(state) for candidate in fitting})
             left_out |= made.failures
             speeds = measured(state, made.forms, own, self.base)
+            if "shaped" in self.settings.students:
+                shaped, speeds, failures = self._shaped(state, own, speeds)
+                fitting, left_out = fitting + shaped, left_out | failures
+            self.report.timing_seconds = time.monotonic() - started
         self.report.left_out = left_out
         for name, why in left_out.items():
             _say(self.console, f"{name} is left out: {why}")
         return [candidate for candidate in fitting if candidate.name not in left_out], speeds
+
+    def _shaped(
+        self, state: State, own: Sequence[Artifact], speeds: Speeds
+    ) -> tuple[list[Candidate], Speeds, dict[str, str]]:
+        """Return candidates shaped for the speed, all speeds with theirs, and why there are none, by name.
+
+        Where the one that comes nearest takes a little longer than is asked for, a smaller one is sought as well.
+        """
+        shapes = Shapes(state, self.base.benchmark.threads)
+        if reason := shapes.misfit(replace(self.known, student=self.known.teacher)):
+            return [], speeds, {"shaped": reason}
+        if self.settings.minutes is not None:
+            wanted = shape_seconds(shape_of(self.known.teacher), max(speeds.by_form(TEACHER).values()))
+            if wanted > SHAPING * 60 * self.settings.minutes:
+                why = f"finding shapes takes about {wanted / 60:.1f} of the {self.settings.minutes:g} search.minutes."
+                return [], speeds, {"shaped": why}
+        limit, fastest = self.target.most_ms(speeds.teacher_ms), speeds.fastest(TEACHER).ms
+        shares = wanted_shares(limit, fastest)
+        _say(self.console, "finding shapes for the speed: heads and units by layer", bold=True)
+        found: dict[str, Candidate] = {}
+        failures: dict[str, str] = {}
+        for _ in range(2):
+            new = {shape.name: (share, shape) for share, shape in shapes.for_shares(shares)}
+            new = {name: made for name, made in new.items() if name not in found}
+            if not new:
+                break
+            made = exported({name: shape.untrained(state) for name, (_, shape) in new.items()})
+            found |= {name: shape for name, (_, shape) in new.items()}
+            failures |= made.failures
+            speeds = speeds.and_later(measured(state, made.forms, own, self.base))
+            slower = {name: speeds.fastest(name).ms / limit for name in made.forms}
+            shares = [new[name][0] / times for name, times in slower.items() if 1 < times < NEARLY]
+        self.report.shapes = {
+            name: ShapeEntry(heads=shape.cut["shape"].heads, units=shape.cut["shape"].units)
+            for name, shape in found.items()
+            if isinstance(shape.cut["shape"], PruneToShape)
+        }
+        return list(found.values()), speeds, failures
+
+    def _trainings(
+        self, state: State, within: Sequence[Candidate], timed: Sequence[Candidate], speeds: Speeds, teacher: float
+    ) -> Trainings:
+        """Return what all trials have in common."""
+        learning = rows(self.base, self.known)
+        choices = [
+            Choice(c, ways(c, self.base, self.known), speeds.fastest(c.name).ms, learning) for c in within
+        ]  # fmt: skip
+        data, settings = state.data, self.settings
+        forms = {name: speeds.by_form(name) for name in (TEACHER, *(candidate.name for candidate in within))}
+        slowest = max((c.name for c in within), key=lambda name: sum(forms[name].values()))
+        lengths = ScoredRows(state, data.validation).reader(state.given_teacher.folder).tokens.lengths
+        measuring = Measuring(self.base.benchmark, forms[TEACHER], forms[slowest], float(lengths.mean()))
+        pace = CycleTimes(
+            {name: max(ms for form, ms in own.items() if form != "eager") for name, own in forms.items()},
+            len(data.train), len(data.transfer),
+        )  # fmt: skip
+        ending = Ending(
+            pace, settings.finalists, settings.seeds, self.base.benchmark.labels_only, settings.workers,
+            self.report.timing_seconds / (1 + len(timed)), measuring.seconds(len(data.test)),
+        )  # fmt: skip
+        needed = None if self.target.of_speed or self.target.keep is None else self.target.keep * teacher
+        left = None if settings.minutes is None else self.started + 60 * settings.minutes - self.before
+        return Trainings(
+            self.folder, self.base, settings, state, choices, Goal(needed, speeds.teacher_ms), ending, left
+        )
 
     def _free(
         self, own: Sequence[Artifact], speeds: Speeds, limit: float, scores: ScoredRows, teacher: float
@@ -210,69 +290,37 @@ class _Work:
         noisy = any(form.noise for form in self.report.forms)
         return "The machine was busy, so repeat this on a quiet one before you rely on it. " if noisy else ""
 
-    def _value(self, teacher: float, teacher_ms: float) -> Callable[[float, float], float]:
-        """Return what is maximized of a trial's metric and latency.
-
-        With a speed as target, which every trial meets, the metric. Else the speed of those that keep enough, and
-        below 0 what the others lack.
-        """
-        needed = None if self.target.keep is None else self.target.keep * teacher
-        if needed is None or self.target.of_speed:
-            return lambda metric, _: metric
-        return lambda metric, ms: teacher_ms / ms if metric >= needed else metric - needed
-
-    def _time_left(self, share: float = 1.0) -> bool:
-        minutes = self.settings.minutes
-        return minutes is None or self.seconds < 60 * minutes * share
-
-    def _try(self, study: Study, state: State, scores: ScoredRows) -> None:
-        def metric(trial: Trial, cycles: int) -> float:
-            _say(
-                self.console,
-                f"trial {study.ended + 1} of {self.settings.trials}: {trial.candidate.name}, {trial.way}, learning "
-                f"rate {trial.learning_rate:.2g}, cycle {cycles} of {self.settings.cycles}",
-                bold=True,
-            )
-            found = scores.metric(scores.logits(self._trained(trial, cycles, self.base.seed, state).given_student))
-            _say(self.console, f"  validation {self.report.metric} {found:.4f}")
-            return found
-
+    def _try(self, study: Study, trainings: Trainings) -> None:
         def tell() -> None:
             self.report.trials = [_entry(tried) for tried in study.tried()]
             self._write()
 
         try:
-            study.run(self.settings.trials, self.settings.cycles, metric, lambda: self._time_left(1 - RESERVED), tell)
+            with trying(trainings, self.settings.workers - 1, self._say):
+                trainings.try_all(study, self._say, tell)
         finally:
             tell()
 
-    def _trained(self, trial: Trial, cycles: int, seed: int, taught: State) -> State:
-        """Return the state with the student of a trial; all trials have one teacher."""
-        recipe = trial.recipe(self.base, cycles, seed)
-        state = taught.with_seed(seed)
-        for stage in (*recipe.augment.values(), recipe.student, *recipe.prepare.values(), recipe.distill):
-            state = stage(state)
-        return state
-
-    def _finals(
-        self, study: Study, state: State, scores: ScoredRows, teacher: float, teacher_ms: float
-    ) -> EndedTrial | None:
-        """Train the best trials with other seeds, while there is time, and return the best on average."""
-        value = self._value(teacher, teacher_ms)
-        finalists = ranked(study.tried(), value)
+    def _finals(self, study: Study, trainings: Trainings) -> EndedTrial | None:
+        """Train the best trials with other seeds, as far as there is time, and return the best on average."""
+        finalists = ranked(study.tried(), trainings.goal)[: self.settings.finalists]
+        jobs: dict[int, list[Job]] = {tried.number: [] for tried in finalists}
+        for number in range(1, self.settings.seeds):
+            for tried in finalists:
+                if trainings.final_fits(tried, finalists, 1 + sum(map(len, jobs.values()))):
+                    seed = (self.base.seed + number) % 2**32
+                    jobs[tried.number].append((tried.trial, len(tried.metrics), seed))
+        every = [job for own in jobs.values() for job in own]
+        workers = self.settings.workers
+        with training(trainings, every, workers - 1, self._say):  # what they make is waited for last
+            places = sorted(range(len(every)), key=lambda place: place % workers)
+            metrics = {place: trainings.after(*every[place], self._say).metric for place in places}
+        found_of = iter(sorted(metrics.items()))
         means: list[tuple[float, EndedTrial]] = []
         self.report.finalists = []
-        for tried in finalists[: self.settings.finalists]:
-            found = [tried.metric]
-            for number in range(1, self.settings.seeds):
-                if not self._time_left():
-                    break
-                _say(self.console, f"finalist {tried.number}: seed {number + 1} of {self.settings.seeds}", bold=True)
-                seed = (self.base.seed + number) % 2**32
-                trained = self._trained(tried.trial, len(tried.metrics), seed, state)
-                found.append(scores.metric(scores.logits(trained.given_student)))
-            mean = sum(found) / len(found)
-            means.append((value(mean, tried.ms), tried))
+        for tried in finalists:
+            found = [tried.metric, *(next(found_of)[1] for _ in jobs[tried.number])]
+            means.append((trainings.goal.value(sum(found) / len(found), tried.ms), tried))
             self.report.finalists.append(
                 Finalist(
                     number=tried.number, candidate=tried.trial.candidate.name, cycles=len(tried.metrics),
@@ -288,32 +336,37 @@ class _Work:
         self._write()
         return best
 
-    def _nothing(self, study: Study) -> str:
+    def _say(self, text: str) -> None:
+        _say(self.console, text, bold=not text.startswith(" "))
+
+    def _nothing(self, study: Study, ending: Ending) -> str:
         """Return why no trial can be chosen."""
         if failures := [tried.failure for tried in study.tried() if tried.failure]:
             return f"No trial could be trained. The first: {failures[0]}"
-        return "The time was over before any trial had ended. Give it more: search.minutes."
+        took, more = (spent / 60 for spent in (self.seconds, ending.seconds([])))
+        return (
+            f"There was no time for any trial: {took:.1f} minutes had gone by, and what follows the trials takes at "
+            f"least {more:.1f}. Give it more: search.minutes."
+        )
 
-    def _compare(self, study: Study, state: State, own: Sequence[Artifact], speeds: Speeds, teacher: float) -> None:
+    def _compare(self, study: Study, trainings: Trainings, own: Sequence[Artifact], speeds: Speeds) -> None:
         """Time what was trained of each candidate, and set it beside what was foretold."""
-        trials = ranked(study.tried(), self._value(teacher, speeds.teacher_ms))
-        best = {tried.trial.candidate.name: tried for tried in reversed(trials)}
+        best = {tried.trial.candidate.name: tried for tried in reversed(ranked(study.tried(), trainings.goal))}
         _say(self.console, f"timing {len(best)} trained candidates", bold=True)
         made: Exported = exported(
-            {
-                name: self._trained(tried.trial, len(tried.metrics), self.base.seed, state)
-                for name, tried in best.items()
-            }
+            {name: trainings.trained(t.trial, len(t.metrics), self.base.seed) for name, t in best.items()}
         )
-        now = measured(state, made.forms, own, self.base)
+        now = measured(trainings.taught, made.forms, own, self.base)
         self.report.compared = [
             FinishedForm(
                 name=speed.name, form=speed.form, predicted_ms=before.ms, ms=speed.ms, noise=speed.noise,
-                off=(speed.ms / now.teacher_ms) / (before.ms / speeds.teacher_ms) - 1,
+                off=speed.ms / before.ms - 1,
             )
             for speed in now.every
             if speed.name in best and (before := speeds.of(speed.name, speed.form)) is not None
         ]  # fmt: skip
+        then = speeds.by_form(TEACHER)
+        self.report.drift = {form: ms / then[form] for form, ms in now.by_form(TEACHER).items() if form in then}
         self._write()
 
     def _finish(self, best: EndedTrial, speeds: Speeds) -> Searched:
@@ -328,7 +381,8 @@ class _Work:
         least = None if difference is None or known <= 0 else (known + difference.least) / known
         predicted = speeds.of(best.trial.candidate.name, entry.name)
         self.report.winner = Winner(
-            run=RUN, artifact=entry.name, predicted_ms=None if predicted is None else predicted.ms,
+            run=RUN, student=best.trial.candidate.name, artifact=entry.name,
+            predicted_ms=None if predicted is None else predicted.ms,
             ms=run.report.milliseconds(entry), speedup=entry.speedup, over_int8=entry.over_int8, metric=metric,
             rows=run.report.dataset.rows["test"], keeps=entry.retained, keeps_at_least=least,
         )  # fmt: skip
@@ -346,12 +400,6 @@ class _Work:
         write(self.folder, self.report)
 
 
-def ranked(trials: Sequence[EndedTrial], value: Callable[[float, float], float]) -> list[EndedTrial]:
-    """Return the trials that have a metric, the best first."""
-    ended = [tried for tried in trials if tried.metrics]
-    return sorted(ended, key=lambda tried: value(tried.metric, tried.ms), reverse=True)
-
-
 def _forms(speeds: Speeds, limit: float) -> list[FormEntry]:
     return [
         FormEntry(
@@ -364,7 +412,7 @@ def _forms(speeds: Speeds, limit: float) -> list[FormEntry]:
 
 def _entry(tried: EndedTrial) -> TrialEntry:
     return TrialEntry(
-        number=tried.number, candidate=tried.trial.candidate.name, way=tried.trial.way,
+        number=tried.number, candidate=tried.trial.candidate.name, way=tried.trial.way, rows=tried.trial.rows,
         learning_rate=tried.trial.learning_rate, metrics=tried.metrics, ms=tried.ms, seconds=tried.seconds,
         ended=tried.ended, failure=tried.failure,
     )  # fmt: skip

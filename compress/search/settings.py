@@ -9,8 +9,9 @@ from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, positive
 
-STUDENTS = ("bert", "bilstm", "cnn", "static")
-"""The students that a search tries, by their names in recipes."""
+STUDENTS = ("bert", "narrow", "shaped", "bilstm", "cnn", "static")
+"""The students that a search tries: of every depth, with fewer hidden channels, with heads and units chosen by layer
+for the speed, and those that read words."""
 
 
 @dataclass(kw_only=True)
@@ -58,14 +59,17 @@ class Search(Settings):
     trials: int = 24  # trainings that are begun; most end after a cycle or two
     cycles: int = 4  # most cycles of a trial; each is a whole training of distill.epochs that continues the last
     minutes: float | None = None  # for everything; null: no limit
+    workers: int = 1  # processes on this machine that train side by side, and share its threads
     finalists: int = 2  # best trials that are trained with other seeds as well
     seeds: int = 3  # for each finalist; the first is the recipe's
-    students: list[str] = field(default_factory=lambda: list(STUDENTS))  # which to try: bert, bilstm, cnn, static
+    students: list[str] = field(
+        default_factory=lambda: list(STUDENTS)
+    )  # which to try: bert, narrow, shaped, bilstm, cnn, static
     anyway: bool = False  # go on where the teacher's own int8 or fp32 ONNX meets the target
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Counts are whole numbers from 1, and the students are known."""
-        for name in ("trials", "cycles", "finalists", "seeds"):
+        for name in ("trials", "cycles", "finalists", "seeds", "workers"):
             yield from at_least(self, name, 1)
         yield from positive(self, "minutes")
         for name in self.students:

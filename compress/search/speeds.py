@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,19 @@ class Speeds:
         """Return the fastest form that can be shipped."""
         return min((s for s in self.every if s.name == name and s.form != "eager"), key=lambda speed: speed.ms)
 
+    def by_form(self, name: str) -> dict[str, float]:
+        """Return the milliseconds of all forms of a candidate, or of the teacher."""
+        return {speed.form: speed.ms for speed in self.every if speed.name == name}
+
     def of(self, name: str, form: str) -> Speed | None:
         """Return one form; None where it cannot be made."""
         return next((speed for speed in self.every if (speed.name, speed.form) == (name, form)), None)
+
+    def and_later(self, later: Speeds) -> Speeds:
+        """Return these and what was measured later, times what the teacher took longer or shorter in those turns."""
+        drift, known = self.teacher_ms / later.teacher_ms, {speed.name for speed in self.every}
+        more = (replace(speed, ms=drift * speed.ms) for speed in later.every if speed.name not in known)
+        return Speeds((*self.every, *more))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,24 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 from compress.errors import DivergedError, MissingPackageError, StorageError
 from compress.files import locked
-from compress.search.candidates import Candidate, Trial
+from compress.search.candidates import GIVEN, Candidate, Trial
 
 if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "journal.log"
+ASKING = "asking.lock"  # held while a trial is asked for, so that workers together begin no more than there are to be
 STARTUP = 8  # trials before the sampler uses what it has learned
-CANDIDATE, WAY, RATE = "candidate", "way", "learning_rate"
+PATIENCE = 20  # proposals in a row for which there is no time, after which none is asked for any more
+CANDIDATE, WAY, ROWS, RATE = "candidate", "way", "rows", "learning_rate"
 METRICS, SECONDS, FAILURE = "metrics", "seconds", "failure"  # attributes of a trial
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate, the ways to train it, and its latency in its fastest form."""
+    """A candidate, the ways to train it, the rows that it can learn from, and its latency in its fastest form."""
 
     candidate: Candidate
     ways: Sequence[str]
     ms: float
+    rows: Sequence[str] = (GIVEN,)
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """What a trial is worth after a cycle, and the seconds that this cycle took when it was trained."""
+
+    metric: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class EndedTrial:
     trial: Trial
     ms: float
     metrics: list[float]
-    seconds: float
+    cycle_seconds: list[float]
     ended: str  # "complete", "stopped" (pruned), "failed" or "unfinished"
     failure: str = ""  # why its training ended early, as a sentence
 
@@ -48,6 +58,11 @@ class EndedTrial:
     def metric(self) -> float:
         """The metric after the last cycle."""
         return self.metrics[-1]
+
+    @property
+    def seconds(self) -> float:
+        """What all its cycles took."""
+        return sum(self.cycle_seconds)
 
 
 def optuna_module() -> Any:
@@ -87,13 +102,18 @@ class Study:
     """Trials of one search, in Optuna's journal: what a killed process has finished is there when it starts again."""
 
     def __init__(
-        self, folder: Path, choices: Sequence[Choice], value: Callable[[float, float], float], seed: int
-    ) -> None:
-        """Begin or open the study in ``folder``; ``value(metric, ms)`` is what it maximizes. Raises StorageError."""
+        self, folder: Path, choices: Sequence[Choice], value: Callable[[float, float], float], seed: int,
+        worker: int = 0,
+    ) -> None:  # fmt: skip
+        """Begin or open the study in ``folder``; ``value(metric, ms)`` is what it maximizes. Raises StorageError.
+
+        The first worker, 0, opens it before all others, and sees to what a killed process has left.
+        """
         optuna = optuna_module()
         self.choices = {choice.candidate.name: choice for choice in choices}
-        self.value, journal = value, folder / JOURNAL
-        _cut_to_whole_lines(journal)
+        self.value, journal, self._asking = value, folder / JOURNAL, folder / ASKING
+        if worker == 0:
+            _cut_to_whole_lines(journal)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # some of its options are called experimental
@@ -106,7 +126,7 @@ class Study:
                 known = self._study.get_trials(deepcopy=False)
                 self._study.sampler = optuna.samplers.TPESampler(
                     multivariate=True, group=True, n_startup_trials=STARTUP, constant_liar=True,
-                    seed=seed + len(known),  # a search that resumes draws others than it has drawn
+                    seed=(seed + len(known) + 1000 * worker) % 2**32,  # others than were drawn, here and elsewhere
                 )  # fmt: skip
         except (ValueError, KeyError) as error:
             raise StorageError(
@@ -115,17 +135,22 @@ class Study:
             ) from error
         self._complete, self._pruned = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
         self._fail, self._running = optuna.trial.TrialState.FAIL, optuna.trial.TrialState.RUNNING
-        self._propose([trial.system_attrs.get("fixed_params") for trial in known])
+        if worker == 0:
+            self._propose([trial.system_attrs.get("fixed_params") for trial in known])
         for interrupted in known:
-            if interrupted.state == self._running:
+            if worker == 0 and interrupted.state == self._running:
                 self._study.enqueue_trial(interrupted.params)  # its finished cycles are in the cache
                 self._study.tell(interrupted.number, state=self._fail)
 
     def _propose(self, proposed: Sequence[Any]) -> None:
-        """Let every candidate be tried once, in its first way, before the sampler proposes anything."""
-        for choice in self.choices.values():
+        """Let every candidate be tried once, in its first way, before the sampler proposes anything.
+
+        The fastest comes first: how long it trains tells how long the others will.
+        """
+        for choice in sorted(self.choices.values(), key=lambda choice: choice.ms):
             way, rate = _names(choice)
             first = {CANDIDATE: choice.candidate.name, way: choice.ways[0], rate: choice.candidate.rate}
+            first |= {ROWS: choice.rows[0]} if len(choice.rows) > 1 else {}
             if first not in proposed:
                 self._study.enqueue_trial(first)
 
@@ -135,40 +160,61 @@ class Study:
         return sum(tried.ended != "unfinished" for tried in self.tried())
 
     def run(
-        self, trials: int, cycles: int, metric: Callable[[Trial, int], float], go_on: Callable[[], bool],
+        self, trials: int, cycles: int, train: Callable[[Trial, int], CycleResult], fits: Callable[[Trial, int], bool],
         tell: Callable[[], None],
     ) -> None:  # fmt: skip
-        """Try until ``trials`` have ended, or ``go_on`` says no, which is asked before every cycle.
+        """Try until ``trials`` have begun, or nothing that is proposed fits into the time that is left.
 
-        ``metric(trial, n)`` is that of a trial after ``n`` cycles, on validation rows; ``tell`` is called after each.
+        ``train(trial, n)`` gives what a trial is worth after ``n`` cycles, on validation rows; ``fits(trial, n)`` says
+        whether there is time for the n-th, and ``tell`` is called after each.
         """
-        while self.ended < trials and go_on():
-            asked = self._study.ask()
+        unfit = 0
+        while unfit < PATIENCE and (asked := self._ask(trials)) is not None:
             trial, ms = self._suggested(asked)
-            started = time.perf_counter()
-            metrics: list[float] = []
-            state = self._complete
-            for cycle in range(1, cycles + 1):
-                if metrics and not go_on():
-                    break
-                try:
-                    metrics.append(metric(trial, cycle))
-                except DivergedError as failure:
-                    asked.set_user_attr(FAILURE, str(failure))
-                    break
-                asked.set_user_attr(METRICS, metrics)
-                asked.set_user_attr(SECONDS, time.perf_counter() - started)
-                asked.report(self.value(metrics[-1], ms), cycle)
-                tell()
-                if cycle < cycles and asked.should_prune():
-                    state = self._pruned
-                    break
-            if not metrics:
+            if not fits(trial, 1):
+                unfit += 1
                 self._study.tell(asked, state=self._fail)
-            elif state == self._pruned:
-                self._study.tell(asked, state=state)  # its last report is its value
-            else:
-                self._study.tell(asked, self.value(metrics[-1], ms))
+                continue
+            unfit = 0
+            self._carry_out(asked, trial, ms, cycles, train, fits, tell)
+
+    def _ask(self, trials: int) -> optuna.Trial | None:
+        """Return a new trial; None where so many have begun."""
+        with locked(self._asking):
+            known = self._study.get_trials(deepcopy=False)
+            begun = sum(trial.state == self._running or self._has_ended(trial) for trial in known)
+            return self._study.ask() if begun < trials else None
+
+    def _carry_out(
+        self, asked: optuna.Trial, trial: Trial, ms: float, cycles: int, train: Callable[[Trial, int], CycleResult],
+        fits: Callable[[Trial, int], bool], tell: Callable[[], None],
+    ) -> None:  # fmt: skip
+        metrics: list[float] = []
+        seconds: list[float] = []
+        state = self._complete
+        for cycle in range(1, cycles + 1):
+            if metrics and not fits(trial, cycle):
+                break
+            try:
+                outcome = train(trial, cycle)
+            except DivergedError as failure:
+                asked.set_user_attr(FAILURE, str(failure))
+                break
+            metrics.append(outcome.metric)
+            seconds.append(outcome.seconds)
+            asked.set_user_attr(METRICS, metrics)
+            asked.set_user_attr(SECONDS, seconds)
+            asked.report(self.value(metrics[-1], ms), cycle)
+            tell()
+            if cycle < cycles and asked.should_prune():
+                state = self._pruned
+                break
+        if not metrics:
+            self._study.tell(asked, state=self._fail)
+        elif state == self._pruned:
+            self._study.tell(asked, state=state)  # its last report is its value
+        else:
+            self._study.tell(asked, self.value(metrics[-1], ms))
 
     def tried(self) -> list[EndedTrial]:
         """Return all trials that have a metric, or a reason why they have none, in their order."""
@@ -176,24 +222,30 @@ class Study:
         return [
             EndedTrial(
                 trial.number, *self._read(trial.params), trial.user_attrs.get(METRICS, []),
-                float(trial.user_attrs.get(SECONDS, 0)), ended.get(trial.state, "unfinished"),
+                trial.user_attrs.get(SECONDS, []), ended.get(trial.state, "unfinished"),
                 trial.user_attrs.get(FAILURE, ""),
             )
             for trial in self._study.get_trials(deepcopy=False)
             if (trial.user_attrs.get(METRICS) and trial.state != self._fail) or FAILURE in trial.user_attrs
         ]  # fmt: skip
 
+    def _has_ended(self, trial: Any) -> bool:
+        """Whether a trial counts: what a killed process was at, and what there was no time for, does not."""
+        return trial.state in (self._complete, self._pruned) or FAILURE in trial.user_attrs
+
     def _suggested(self, asked: optuna.Trial) -> tuple[Trial, float]:
         choice = self.choices[asked.suggest_categorical(CANDIDATE, list(self.choices))]
         way, rate = _names(choice)
         asked.suggest_categorical(way, list(choice.ways))
         asked.suggest_float(rate, *choice.candidate.rates, log=True)
+        if len(choice.rows) > 1:
+            asked.suggest_categorical(ROWS, list(choice.rows))
         return self._read(asked.params)
 
     def _read(self, params: dict[str, Any]) -> tuple[Trial, float]:
         choice = self.choices[params[CANDIDATE]]
         way, rate = _names(choice)
-        return Trial(choice.candidate, params[way], params[rate]), choice.ms
+        return Trial(choice.candidate, params[way], params[rate], params.get(ROWS, GIVEN)), choice.ms
 
 
 def _names(choice: Choice) -> tuple[str, str]:

@@ -29,7 +29,9 @@ def verdict(target: SearchTarget, winner: Winner) -> tuple[bool, str]:
     details = "; ".join(words for _, words in parts)
     kept = "" if target.keep is not None else f" It keeps {_percent(winner.keeps)} of the teacher's metric."
     what = "meets the target" if met else "comes nearest, and does not meet the target"
-    return met, f"{winner.artifact} {what}: {details}, on {winner.rows:,} test rows.{kept}"
+    form = FORM_NAMES.get(winner.artifact)
+    artifact = f"{winner.student} as {form}" if form else winner.artifact
+    return met, f"{artifact} {what}: {details}, on {winner.rows:,} test rows.{kept}"
 
 
 def unreachable(target: SearchTarget, speeds: Speeds, names: Sequence[str]) -> Fault:

@@ -15,6 +15,7 @@ from compress.data.columns import choose, listed
 from compress.data.dataset import Split
 from compress.data.formats import READERS, Bad, Record
 from compress.data.rows import row_id
+from compress.data.unpacking import suffix_of
 from compress.errors import DataError, ModelError
 from compress.files import hash_file
 from compress.settings import nearest
@@ -189,7 +190,7 @@ class _Collected:
     def table(self, part: str, name: str) -> None:
         """Take the rows of a table."""
         path = Path(name)
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path)
         unit = "row" if suffix == ".parquet" else "line"
         records = READERS[suffix](path)
         names: list[str] | None = None

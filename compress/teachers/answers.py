@@ -13,6 +13,7 @@ import torch
 
 from compress.data.dataset import Dataset, Split
 from compress.data.source import SPLITS
+from compress.data.unpacking import packed_fault, suffix_of
 from compress.errors import Fault, ModelError
 from compress.files import hash_json, no_file
 from compress.hub_access import meant_file
@@ -351,9 +352,9 @@ def _path_fault(name: str) -> tuple[str, str] | None:
     path = Path(name).expanduser()
     if rule := no_file(path):
         return rule, meant_file(path) or "Name the file with the answers."
-    if path.suffix.lower() not in SUFFIXES:
-        return f"has the unknown suffix {path.suffix!r}", f"Known: {', '.join(SUFFIXES)}. Convert or rename it."
-    return ("is empty", "Write it again.") if path.stat().st_size == 0 else None
+    if suffix_of(path) not in SUFFIXES:
+        return f"has the unknown suffix {suffix_of(path)!r}", f"Known: {', '.join(SUFFIXES)}. Convert or rename it."
+    return packed_fault(path) or (("is empty", "Write it again.") if path.stat().st_size == 0 else None)
 
 
 def _splits(data: Dataset) -> dict[str, Split]:

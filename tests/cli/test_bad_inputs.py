@@ -103,7 +103,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("rows too long", nothing, ["teacher.max_tokens=999"], ["teacher.max_tokens = 999", "at most 64 tokens"]),
     ("grid too long", nothing, ["benchmark.tokens=[8,65]"], ["benchmark.tokens = [8, 65]", "the 64 tokens"]),
     ("misspelt start", nothing, ["student.start=techer"], ["student.start = 'techer'", "Did you mean teacher?"]),
-    ("start not there", nothing, ["student.start=./earlier"], ["student.start = './earlier'", "is not a folder"]),
+    ("start not there", nothing, ["student.start=./earlier"], ["student.start = './earlier'", "no such folder"]),
     ("layers in words", nothing, ["student.layers=most"], ["student.layers = 'most'", "a whole number, or all"]),
     ("freezing what is not there", nothing, ["distill.freeze=[bert.layer.*]"], ["distill.freeze = 'bert.layer.*'"]),
     ("modules of odd sizes", nothing, ["prepare=[theseus]", "student.layers=3"], ["divide the teacher's 4; it has 3"]),
@@ -128,7 +128,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ("weights in a word", nothing, ["task.class_weights=balance"], ["must be balanced or numbers"]),
     ("words as scores", nothing, ["task=regression"], ["train.tsv", "number"]),
     # model folders
-    ("no folder", nothing, ["teacher.model=./techer"], ["teacher.model = './techer'", "is not a folder"]),
+    ("no folder", nothing, ["teacher.model=./techer"], ["teacher.model = './techer'", "there is no such folder"]),
     ("no config", without("config.json"), [], ["teacher", "config.json"]),
     ("no weights", without("model.safetensors"), [], ["teacher", "no weights"]),
     ("pickle only", pickled, [], ["only pickled weights", "save_pretrained"]),

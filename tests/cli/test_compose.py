@@ -46,7 +46,7 @@ def elsewhere(tmp_path, monkeypatch):
 def quick_check(monkeypatch):
     """Check settings only; looking at data and models is tested with them."""
 
-    def check(recipe):
+    def check(recipe, *, refused=False):
         if faults := list(all_faults(recipe)):
             raise RecipeError(faults)
 
@@ -331,7 +331,8 @@ def test_yaml_says_what_only_python_knows():
 
 
 def test_faults_of_words_settings_and_files_are_told_together(monkeypatch):
-    def check(recipe):
+    def check(recipe, *, refused):
+        assert refused  # so that no model is tried for a run that cannot start
         raise RecipeError([*all_faults(recipe), Fault("data", None, "cannot be read")])
 
     monkeypatch.setattr(compose, "check", check)
@@ -378,7 +379,12 @@ def test_labels_of_jobs_are_short_safe_and_distinct():
 
 def test_models_and_data_are_looked_at_once_a_sweep(monkeypatch):
     looked = []
-    monkeypatch.setattr(compose, "check", looked.append)
+
+    def check(recipe, *, refused):
+        assert not refused
+        looked.append(recipe)
+
+    monkeypatch.setattr(compose, "check", check)
     check_all(sweeps.combinations(["prune.heads.ratio=0.1,0.2,0.3", "seed=1,2", "name=mine"]))
     assert [recipe.name for recipe in looked] == ["mine-heads.ratio=0.1-seed=1", "mine-heads.ratio=0.1-seed=2"]
     looked.clear()

@@ -32,7 +32,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick_check(monkeypatch):
-    def check(recipe):
+    def check(recipe, *, refused=False):
         if faults := list(all_faults(recipe)):
             raise RecipeError(faults)
 

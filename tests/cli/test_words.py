@@ -23,7 +23,7 @@ from compress.settings import all_faults
 def elsewhere(tmp_path, monkeypatch):
     """Run in a folder of its own; data and models are not looked at."""
 
-    def check(recipe):
+    def check(recipe, *, refused=False):
         if faults := list(all_faults(recipe)):
             raise RecipeError(faults)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.data import Dataset, Files
+from compress import mapped
+from compress.data import Dataset, Files, cutting, equal_rows
 from compress.data.cutting import cut, sample, shares_of
+from compress.data.equal_rows import numbers_of
 from compress.data.rows import folded
 
 
@@ -26,7 +29,7 @@ def test_shares_add_up_and_never_exceed_a_stratum(counts: list[int], total: int)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=1), st.integers(1, 30))
 def test_a_cut_keeps_equal_texts_together_and_every_row(rows: list[tuple[str, str]], wanted: int) -> None:
     keys, classes = [key for key, _ in rows], [name for _, name in rows]
-    stay, off = cut(keys, classes, wanted, 3)
+    stay, off = cut(numbers_of(keys), classes, wanted, 3)
     assert sorted([*stay, *off]) == list(range(len(rows)))
     assert not {keys[i] for i in stay} & {keys[i] for i in off}
     assert len(off) <= wanted
@@ -35,7 +38,7 @@ def test_a_cut_keeps_equal_texts_together_and_every_row(rows: list[tuple[str, st
 
 def test_a_cut_and_a_sample_are_stratified_and_follow_the_seed() -> None:
     classes = ["a"] * 800 + ["b"] * 150 + ["c"] * 50
-    keys = [str(i) for i in range(1000)]
+    keys = numbers_of(str(i) for i in range(1000))
     _, off = cut(keys, classes, 100, 7)
     assert Counter(classes[i] for i in off) == {"a": 80, "b": 15, "c": 5}
     chosen = sample(classes, 200, 7)
@@ -46,10 +49,42 @@ def test_a_cut_and_a_sample_are_stratified_and_follow_the_seed() -> None:
     assert not np.array_equal(off, cut(keys, classes, 100, 8)[1])
 
 
+def cut_row_by_row(keys: list[str], classes: list[str], rows: int, seed: int) -> list[int]:
+    """Cut as `cut` does, with lists of rows."""
+    groups: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    strata: dict[str, list[list[int]]] = {}
+    for group in groups.values():
+        strata.setdefault(classes[group[0]], []).append(group)
+    generator, off = np.random.default_rng(seed), list[int]()
+    shares = shares_of([sum(map(len, stratum)) for stratum in strata.values()], rows)
+    for stratum, wanted in zip(strata.values(), shares, strict=True):
+        taken, left = 0, len(stratum)
+        for place in generator.permutation(np.arange(len(stratum))):
+            if left > 1 and taken + len(stratum[place]) <= wanted:
+                off += stratum[place]
+                taken, left = taken + len(stratum[place]), left - 1
+    return sorted(off)
+
+
+@pytest.mark.parametrize("at_once", [7, 10_000])
+def test_a_cut_in_passes_is_that_of_all_rows_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (cutting, equal_rows, mapped):
+        monkeypatch.setattr(module, "PART", at_once)
+    draw = random.Random(1)
+    for rows in (1, 20, 300):
+        keys, classes = draw.choices([f"text {i}" for i in range(200)], k=rows), draw.choices("xyz", (8, 1, 1), k=rows)
+        for wanted in (1, rows // 4, rows):
+            stay, off = cut(numbers_of(keys), classes, wanted, 5)
+            assert off.tolist() == cut_row_by_row(keys, classes, wanted, 5)
+            assert sorted([*stay, *off]) == list(range(rows))
+
+
 def test_a_rare_class_is_in_every_sample_and_never_leaves_training() -> None:
     classes = ["common"] * 997 + ["rare"] * 3
     assert Counter(classes[i] for i in sample(classes, 10, 1))["rare"] == 1
-    stay, off = cut([str(i) for i in range(1000)], classes, 999, 1)
+    stay, off = cut(numbers_of(str(i) for i in range(1000)), classes, 999, 1)
     assert "rare" in {classes[i] for i in stay}
     assert "rare" in {classes[i] for i in off}
 

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from serving.artifact import groups
 
 from compress.data.dataset import Dataset, Split
 from compress.errors import CompressError, ModelError
@@ -421,18 +422,19 @@ def test_a_client_that_has_gone_is_not_computed_for(app: Any, folders: dict[str,
     assert (found["rows"], found["batches"], found["waiting"]) == (1, 1, 0)
 
 
-def test_rows_of_very_different_lengths_are_not_padded_to_each_other(app: Any) -> None:
-    assert app.groups([3, 32, 17, 5, 2, 15]) == [[1, 2], [5], [3, 0], [4]]
-    assert app.groups([7, 7, 7]) == [[0, 1, 2]]
-    assert sorted(row for group in app.groups(list(range(1, 50))) for row in group) == list(range(49))
+def test_rows_of_very_different_lengths_are_not_padded_to_each_other() -> None:
+    assert groups([3, 32, 17, 5, 2, 15]) == [[1, 2], [5], [3, 0], [4]]
+    assert groups([7, 7, 7]) == [[0, 1, 2]]
+    assert sorted(row for group in groups(list(range(1, 50))) for row in group) == list(range(49))
 
 
 def test_it_needs_what_it_says_and_nothing_of_this_package() -> None:
-    nodes = list(ast.walk(ast.parse((EXAMPLE / "app.py").read_text())))
+    files = [*EXAMPLE.rglob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
     names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     needed = {line.split(">=")[0] for line in (EXAMPLE / "requirements.txt").read_text().splitlines()}
-    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == needed
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == needed | {"serving"}
 
 
 def test_a_folder_without_a_graph_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def example_report() -> dict[str, Any]:
             "name": "airline tweets",
             "rows": {"train": 6000, "validation": 600, "test": ROWS, "unlabelled": 3000},
             "fingerprint": "3f7a09c1d2e4",
+            "test_fingerprint": "90be1c27aa05",
             "notes": ["14,640 rows read, 218 duplicates dropped.", "No test row is in the training split."],
         },
         "stages": stages,

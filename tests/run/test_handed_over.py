@@ -149,6 +149,8 @@ def test_the_public_names_are_there_and_listed() -> None:
         compress.Recipes  # noqa: B018
     with pytest.raises(CompressError, match="no such folder"):
         compress.load("nowhere")
+    with pytest.raises(CompressError, match="is a file, not a folder"):
+        compress.load(__file__)
 
 
 def test_a_run_of_rows_and_a_loaded_model_can_be_used_and_is_found_again(

@@ -23,6 +23,7 @@ from compress.search import search as module
 from compress.search.search import Searched, search
 from compress.search.settings import Search, SearchTarget
 from compress.search.speeds import Speed, Speeds, deciding
+from compress.search.trainings import Goal, Trainings
 from compress.search.verdict import unreachable
 from compress.student.bert import Bert
 from tests.conftest import CONFIGS, tiny_tokenizer, write_files
@@ -141,7 +142,7 @@ def test_an_interrupted_search_resumes_where_it_was(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, output = written(finished), str(tmp_path / "search")
-    trained, calls = module._Work._trained, []
+    trained, calls = Trainings.trained, []
 
     def interrupted(work: Any, *given: Any) -> State:
         calls.append(given)
@@ -149,7 +150,7 @@ def test_an_interrupted_search_resumes_where_it_was(
             raise KeyboardInterrupt
         return trained(work, *given)
 
-    monkeypatch.setattr(module._Work, "_trained", interrupted)
+    monkeypatch.setattr(Trainings, "trained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         searched(finished, SearchTarget(keep=0.6), output=output)
     half = written(tmp_path)
@@ -206,11 +207,8 @@ def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path
 
 
 def test_only_what_is_fast_enough_is_tried_and_only_accuracy_decides_between_it() -> None:
-    work = object.__new__(module._Work)
-    work.target = SearchTarget(speedup=2)
-    assert work._value(0.9, 10.0)(0.8, 3.0) == 0.8
-    work.target = SearchTarget(keep=0.9)
-    value = work._value(1.0, 10.0)
+    assert Goal(None, 10.0).value(0.8, 3.0) == 0.8
+    value = Goal(0.9, 10.0).value
     assert value(0.89, 1.0) < value(0.9, 5.0) < value(0.95, 4.0)
     assert value(0.8, 1.0) < value(0.85, 9.0) < 0
 

@@ -124,10 +124,10 @@ def test_words_are_read_and_misspellings_told(start: str, fine: bool) -> None:
 def test_a_start_that_is_no_folder_is_told_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "students" / "small").mkdir(parents=True)
     (fault,) = name_faults(str(tmp_path / "students" / "smal"))
-    assert (fault.rule, fault.remedy) == ("is not a folder", f"Did you mean {tmp_path}/students/small?")
+    assert (fault.rule, fault.remedy) == ("there is no such folder", f"Did you mean {tmp_path}/students/small?")
     (tmp_path / "students" / "file").touch()
     (fault,) = name_faults(str(tmp_path / "students" / "file"))
-    assert fault.rule == "is a file"
+    assert fault.rule == "is a file, not a folder"
     assert not list(name_faults(str(tmp_path / "students" / "small")))
     assert not list(name_faults("owner/model"))
     assert [fault.setting for fault in name_faults("model/")] == ["start"]
@@ -177,7 +177,7 @@ def no_weights(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: folder / "nowhere", ["student.start", "is not a folder"]),
+        (lambda folder: folder / "nowhere", ["student.start", "there is no such folder"]),
         (fewer_layers, ["has fewer layers, 1, than the student, 2"]),
         (
             narrower,

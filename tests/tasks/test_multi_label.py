@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from serving.artifact import Artifact as Served
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, pipeline
@@ -47,7 +48,7 @@ from compress.tasks.registry import task_of_config
 from compress.tasks.thresholds import CANDIDATES, ENOUGH, cuts, tuned
 from compress.teachers.model import FineTune, Teacher
 from tests.conftest import BAD, GOOD, reviews, save_tiny, tiny_model, tiny_tokenizer
-from tests.export.triton_server import Server, listening, load
+from tests.export.triton_server import Server, listening
 
 NAMES = ("dull", "film", "good")
 TASK = MultiLabel(NAMES)
@@ -477,9 +478,8 @@ def test_triton_answers_with_lists_of_labels(finished: Path, tmp_path: Path, how
 
 
 def test_the_example_server_answers_with_labels(finished: Path) -> None:
-    app = load(Path(__file__).parents[2] / "examples" / "serve" / "app.py", "serve_several")
     folder, texts = finished / "run" / "artifacts" / "onnx", ["good film", "the plot was so"]
-    answers = app.Artifact(folder, 1)([(text, None) for text in texts])
+    answers = Served(folder, 1)([(text, None) for text in texts])
     for answer, expected in zip(answers, predict(folder, texts), strict=True):
         assert answer["labels"] == expected["labels"]
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from serving.artifact import Artifact
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from compress.benchmark.stage import Benchmark
@@ -140,8 +141,7 @@ def test_the_served_example_and_the_client_of_triton_answer_as_predict_does(fini
     run = finished / "run" / "artifacts"
     question = "was the  film so"
     (expected,) = predict(run / "onnx", question, context)
-    example = load(Path(__file__).parents[2] / "examples" / "serve" / "app.py", "serve_app")
-    (answer,) = example.Artifact(run / "onnx", 1)([(question, context)])
+    (answer,) = Artifact(run / "onnx", 1)([(question, context)])
     score = answer.pop("score")
     assert score == pytest.approx(expected["score"], abs=1e-5)
     assert answer == {name: expected[name] for name in ("answer", "start", "end") if expected[name] is not None}

@@ -238,7 +238,7 @@ REFUSALS: dict[str, tuple[Change, str, str]] = {
     "copies and members": (lambda *_: {"copies": 2}, "teacher.copies", "cannot be combined with members"),
     "copies that know": (lambda *_: {"members": [], "copies": 2}, "teacher", "knows the task already"),
     "twice": (lambda world, _: {"members": [str(world / "known1")]}, "teacher.members", "twice"),
-    "no folder": (lambda *_: {"members": ["./nowhere"]}, "teacher.members", "is not a folder"),
+    "no folder": (lambda *_: {"members": ["./nowhere"]}, "teacher.members", "there is no such folder"),
     "empty": (lambda *_: {"members": [""]}, "teacher.members", "must name"),
     "other labels": (other_labels, "teacher", "was trained on other labels (yes, no)"),
     "other words": (foreign, "teacher", "different tokenizer"),

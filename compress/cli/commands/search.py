@@ -10,17 +10,19 @@ from compress.cli.running import DRY, show
 from compress.starting import stopping_at_once
 
 SEARCH = """\
-Words are those of `compress run`, which say what is common to all trials (data, teacher, benchmark, …), and:
+Words are those of `compress run`, which say what is common to all trials (data, teacher, benchmark, …; without recipe=,
+the recipe search), and:
 
   target.latency_ms=3      at most 3 milliseconds for a row at its real length: median, without tokenization
   target.speedup=10        10 times as fast as the teacher in eager PyTorch
   target.keep=0.99         at least this share of the teacher's main metric; alone, the fastest student that has it
   search.trials=24         trainings that are begun; most end after a cycle or two
   search.cycles=4          most cycles of a trial; each is distill.epochs, continuing the last
-  search.minutes=120       for everything
+  search.minutes=120       for everything; what there is no time for is not begun
+  search.workers=2         processes on this machine that train side by side, and share its threads
   search.finalists=2       best trials that are trained with other seeds as well
   search.seeds=3           for each finalist
-  search.students=[bert]   which to try: bert, bilstm, cnn, static
+  search.students=[bert]   which to try: bert, narrow, shaped, bilstm, cnn, static
   search.anyway=true       go on where the teacher's own int8 meets the target
 
 First the teacher itself is timed in ONNX, fp32 and int8: where that meets the target, nothing is trained. Then every
@@ -34,6 +36,7 @@ examples:
 Written to runs/search/<number>/, or to output=:
   search.html, search.json   every trial and the frontier
   journal.log                Optuna's journal, from which a killed search resumes
+  worker-1.log               what the first of the other processes says
   run/                       the run of the student that was found, as `compress run` writes it; recipe.yaml repeats it
 """
 MISSED = 3  # exit code of a search whose target no trial met

@@ -9,7 +9,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
 
-_made: dict[tuple[type, type], type] = {}
+made_classes: dict[tuple[type, type], type] = {}
+"""Every class that was made in this process, by its form and by what it is derived from."""
 
 
 class Form(PreTrainedModel):
@@ -35,25 +36,25 @@ class Form(PreTrainedModel):
     def config_of(cls, family: Family) -> type[PretrainedConfig]:
         """Return the class of a family's configurations in this form; the same one every time."""
         key = cls, family.config_class
-        if key not in _made:
+        if key not in made_classes:
             config_class: Any = cls.extended(family)
             config_class.__name__ = config_class.__qualname__ = f"{cls.word}{family.config_class.__name__}"
-            _made[key] = _found_by_name(config_class)
-        return _made[key]
+            made_classes[key] = _found_by_name(config_class)
+        return made_classes[key]
 
     @classmethod
     def model_of(cls, family: Family, stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
         """Return the class of a family's models in this form with the head of ``stock``; the same one every time."""
         key = cls, stock
-        if key not in _made:
+        if key not in made_classes:
             own = {
                 "config_class": cls.config_of(family),
                 "family": family,
                 "stock": stock,
                 "__module__": cls.__module__,
             }
-            _made[key] = _found_by_name(type(f"{cls.word}{stock.__name__}", (cls, stock), own))
-        return _made[key]
+            made_classes[key] = _found_by_name(type(f"{cls.word}{stock.__name__}", (cls, stock), own))
+        return made_classes[key]
 
 
 def stock_of(model: PreTrainedModel) -> type[PreTrainedModel]:

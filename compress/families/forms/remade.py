@@ -7,13 +7,13 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from compress.families.forms.form import Form, _made
+from compress.families.forms.form import Form, made_classes
 from compress.families.registry import FAMILIES
 
 
 def remade(kind: type) -> tuple[Callable[..., type], tuple[Any, ...]] | None:
     """Return a function and its arguments that give this class in any process; None where an import does."""
-    for (form, stock), made in _made.items():
+    for (form, stock), made in made_classes.items():
         if made is kind:
             if issubclass(stock, PretrainedConfig):
                 return _made_again, (form, stock.model_type, None)
