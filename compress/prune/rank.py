@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compress.errors import Fault, RecipeError
 from compress.families.forms.uneven import factored, is_low_rank, multiplied, ranks
+from compress.files import MIB
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer
@@ -36,6 +37,7 @@ from compress.prune.within_budget import PARAMETER_MIB, Spent, WithinBudget, siz
 from compress.settings import at_least
 from compress.tasks.base import Array
 
+ENTRY_MIB = 256 / MIB  # that one more tensor takes at most in the header of a file of safetensors
 AFTER_IT = (PruneLayers, PruneVocabulary, PruneWeights, Whitening)
 """Stages of pruning that take a student with low-rank matrices."""
 
@@ -106,7 +108,8 @@ class PruneRank(WithinBudget):
             costs, condition = counted(model, self.ranks, "parameters", 1), "counted"
         else:
             aside = size_aside(student)
-            costs, condition = counted(model, self.ranks, "MiB", PARAMETER_MIB, aside), "file of weights, fp32"
+            costs = counted(model, self.ranks, "MiB", PARAMETER_MIB, aside, ENTRY_MIB)
+            condition = "file of weights, fp32"
         return costs, costs.whole, condition, []
 
     def told(self, costs: Any, student: Model) -> str:

@@ -76,10 +76,18 @@ class RankCosts(Table):
         return self.whole - sum(max(saved for _, saved in own) for own in self.saved)
 
 
-def counted(model: PreTrainedModel, count: int, unit: str, scale: float, aside: float = 0.0) -> RankCosts:
-    """Return the table of exact counts: parameters times ``scale``, with ``aside`` added once."""
+def counted(
+    model: PreTrainedModel, count: int, unit: str, scale: float, aside: float = 0.0, factored_aside: float = 0.0
+) -> RankCosts:
+    """Return the table of exact counts: parameters times ``scale``, with ``aside`` added once.
+
+    ``factored_aside`` is what a low-rank matrix costs beside its weights.
+    """
     matrices = matrices_of(model.config)
-    saved = [[(rank, matrix.saved(rank) * scale) for rank in (*matrix.ranks(count), WHOLE)] for matrix in matrices]
+    saved = [
+        [*((rank, matrix.saved(rank) * scale - factored_aside) for rank in matrix.ranks(count)), (WHOLE, 0.0)]
+        for matrix in matrices
+    ]
     return RankCosts(unit, parameters(model) * scale + aside, tuple(tuple(own) for own in saved))
 
 
