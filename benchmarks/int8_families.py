@@ -92,7 +92,7 @@ def measured(family: str, data: Dataset, cache: Path, epochs: float) -> Iterator
     with quiet():
         torch.manual_seed(SEED)
         save_model(AutoModel.from_config(config), tokenizer, start)
-    state = State.begin(data, Workshop(cache, Console(quiet=True)), SEED)
+    state = State.begin(data, Workshop(cache), SEED)
     teacher = Teacher(
         model=str(start),
         epochs=epochs,

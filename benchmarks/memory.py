@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 STEPS = 50
 WORDS = ("a", "film", "with", "some", "words", "in", "it", "and", "an", "end", "that", "is", "good", "or", "bad")
@@ -66,7 +65,7 @@ def measure(teacher: str, rows: int) -> dict[str, float]:
     split = Split(texts, None, generator.integers(0, 2, rows))
     data = Dataset("made up", Classification(("0", "1")), split, split.take(np.arange(20)), split.take(np.arange(20)))
     with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder), Console(quiet=True))
+        workshop = Workshop(Path(folder))
         state = Teacher(model=teacher, fine_tune=FineTune.never, max_tokens=32)(
             State.begin(data=data, workshop=workshop, seed=1)
         )

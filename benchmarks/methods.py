@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import seeds
-from rich.console import Console
 
 from compress.augment.base import Augmentation
 from compress.augment.perturb import Perturb
@@ -75,6 +74,7 @@ from compress.student.words import Pieces
 from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
+from compress.telling import say
 from compress.train import Decay, Training
 
 LABELS = "labels alone"
@@ -230,10 +230,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="train nothing; measure and print what is done")
     given = parser.parse_args()
 
-    console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache)), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     budget = {"rows": given.rows, "epochs": given.epochs}
     if not given.table:
@@ -248,7 +247,7 @@ def main() -> None:
                     given.results.parent.mkdir(parents=True, exist_ok=True)
                     with given.results.open("a") as file:
                         file.write(json.dumps(about | found) + "\n")
-                    console.print(f"{method.student}, {method.name}, seed {seed}: {found['accuracy']:.4f}")
+                    say(f"{method.student}, {method.name}, seed {seed}: {found['accuracy']:.4f}")
     runs = [run for run in read(given.results) if budget.items() <= run.items() and run["seed"] in given.seeds]
     times = latencies(runs, state)
     teacher = accuracy(*answers(state.given_teacher, state), state)

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from seeds import of_figures, shown
 
 from compress.cli.compose import compose
@@ -95,7 +94,7 @@ def words_of(given: argparse.Namespace, words: Sequence[str], seed: int) -> list
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         recipe = compose([*SMALL, *common, f"teacher.model={given.teacher}"])
-        write_answers(recipe, file, Console(stderr=True))
+        write_answers(recipe, file)
     return [*(word.replace(FILE, str(file)) for word in words), *common]
 
 

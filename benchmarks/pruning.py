@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import pruning_torchpruning
 import seeds
-from rich.console import Console
 
 from compress.data import Files
 from compress.distill.losses import AttentionScores, Embeddings, HardLabels, HiddenStates, SoftTargets
@@ -63,6 +62,7 @@ from compress.student.bert import ALL, Bert
 from compress.tasks.base import Array
 from compress.tasks.statistics import wilson
 from compress.teachers.model import FineTune, Teacher
+from compress.telling import say
 
 WIDTHS = 16  # of the latency table
 ARMS = ("heads", "neurons", "layers", "uniform", "budget")
@@ -91,10 +91,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="prune nothing; print what is done")
     given = parser.parse_args()
 
-    console = Console(stderr=True)
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State.begin(data=data, workshop=Workshop(Path(given.cache), console), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache)), seed=13)
     state = Bert(layers=ALL)(Teacher(model=given.teacher, fine_tune=FineTune.never)(state))
     losses = {"soft": SoftTargets(), "hard": HardLabels(), "hidden": HiddenStates(), "embeddings": Embeddings(),
               "attention": AttentionScores(weight=0.1)}  # fmt: skip
@@ -119,7 +118,7 @@ def main() -> None:
                 seeded = state.with_seed(seed)
                 found = measure(prune(arm, speedup, seeded, costs, epochs, given.steps, length), given.results, this)
             keep(given.results, this | found)
-            console.print(f"{this}: {found['accuracy']:.4f}")
+            say(f"{this}: {found['accuracy']:.4f}")
         for seed, speedup in itertools.product(given.seeds, given.speedups):
             this = {"times_of": list(given.arms), "speedup": speedup, "seed": seed} | about
             if any(this.items() <= done.items() for done in read(given.results)):
@@ -129,7 +128,7 @@ def main() -> None:
             shapes = {run["arm"]: run["shape"] for run in runs}
             found = times(shapes, state, costs, speedup, length, foreign=seed == given.seeds[0])
             keep(given.results, this | found)
-            console.print(f"{this}: {found}")
+            say(f"{this}: {found}")
     known = [run for run in read(given.results) if about.items() <= run.items() and run["seed"] in given.seeds]
     runs = [run for run in known if run.get("epochs") in (0, given.epochs)]
     timed = [run for run in known if "times_of" in run]

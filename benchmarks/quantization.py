@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import seeds
-from rich.console import Console
 
 from compress.benchmark.latency import Reader, grid, real_rows
 from compress.data import Files
@@ -93,7 +92,7 @@ def main() -> None:
 
     source = Files(train=given.train, validation=given.test, train_rows=given.rows, validation_rows=100)
     data = source.load("auto", seed=13)
-    state = State.begin(data=data, workshop=Workshop(Path(given.cache), Console(stderr=True)), seed=13)
+    state = State.begin(data=data, workshop=Workshop(Path(given.cache)), seed=13)
     state = Teacher(model=given.teacher, fine_tune=FineTune.never)(state)
     by_seed = {}
     for seed in given.seeds:

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import seeds
 import several_labels
-from rich.console import Console
 
 from compress.benchmark.baselines import tfidf
 from compress.benchmark.latency import real_rows
@@ -234,7 +233,7 @@ class Work:
     def taught(self) -> State:
         """The state with the teacher, which is fine-tuned here if it is not in the cache."""
         data = self.recipe.data.load(self.recipe.task, SEED)
-        workshop = Workshop(self.recipe.cache_folder, Console(stderr=True))
+        workshop = Workshop(self.recipe.cache_folder)
         return self.recipe.teacher(State.begin(data=data, workshop=workshop, seed=SEED))
 
     @property

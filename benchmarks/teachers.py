@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from compress.benchmark.baselines import tfidf
 from compress.data import Data, Files, Tweets
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--cache", default="runs/.cache")
     given = parser.parse_args()
 
-    workshop = Workshop(Path(given.cache), Console(stderr=True))
+    workshop = Workshop(Path(given.cache))
     cells, baselines = [], {}
     for name, source in sources(given.tweets, given.files):
         data = source.load("auto", seed=DATA_SEED)

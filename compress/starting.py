@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = "Stopped."
+
+farewells: list[Callable[[int], None]] = []
+"""Called with the number of the signal where it ends the process at once; each may only write to a file descriptor."""
 
 
 @contextmanager
@@ -23,6 +26,8 @@ def stopping_at_once() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> None:
         newline = "\n" if sys.stderr.isatty() else ""
         os.write(2, f"{newline}{STOPPED}\n".encode())
+        for farewell in farewells:
+            farewell(number)
         os._exit(128 + number)
 
     before = {}

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -254,4 +253,4 @@ def taught_state(folder: Path, rows: int = 64, **student: Any) -> State:
     head = data.task.head_config()
     teacher = Model(save_tiny(folder / "teacher", **head), "teacher")
     own = Model(save_tiny(folder / "student", **head, **student), "student") if student else teacher
-    return State.begin(data, Workshop(folder / "cache", Console(quiet=True)), 13, teacher=teacher, student=own)
+    return State.begin(data, Workshop(folder / "cache"), 13, teacher=teacher, student=own)

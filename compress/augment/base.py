@@ -28,6 +28,7 @@ from compress.pipeline.workshop import Kind
 from compress.progress import progress
 from compress.sealed import read_sealed, write_sealed
 from compress.settings import at_least
+from compress.telling import say
 from compress.wording import counted
 
 ROWS = "rows.jsonl"  # one line per row: its one or two texts
@@ -101,12 +102,11 @@ class Augmentation(Stage):
             kind=type(self).__name__, settings=self.made_with(), counts=counts,
             examples=tuple(product.record["examples"]), seconds=product.seconds, reused=product.reused,
         )  # fmt: skip
-        state.workshop.console.print(
+        say(
             f"  {counted(counts['kept'], 'row')} made of {len(data.train):,}; dropped: {counts['duplicates']:,} "
             f"duplicates, {counts['measured']:,} equal to a validation or test row; "
-            + ("taken from the cache" if product.reused else f"{product.seconds:.0f} s"),
-            style="dim", highlight=False,
-        )  # fmt: skip
+            + ("taken from the cache" if product.reused else f"{product.seconds:.0f} s")
+        )
         added = read(product.folder / ROWS, data.pairs)
         unlabelled = added if data.unlabelled is None else data.unlabelled.followed_by(added)
         return replace(

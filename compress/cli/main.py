@@ -13,12 +13,14 @@ from importlib import import_module
 from compress import __version__
 from compress.cli.commands import NAMES
 from compress.cli.output import refused
+from compress.cli.parser import way_of
 from compress.cli.running import DRY
 from compress.errors import CompressError
 from compress.files import storage_error
 from compress.interruption import Terminated, terminable
 from compress.processes import Launched, SeveralProcessesError, is_first, launched, refuse_several
 from compress.starting import STOPPED, stopping_at_once
+from compress.telling import Crashed, Interrupted, say, tell
 
 OVERVIEW = """\
 usage: compress COMMAND …
@@ -63,6 +65,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {name: partial(_command, n
 """The commands by name; each is a module of `compress.cli.commands`."""
 
 DIVIDED = ("run",)  # commands that several processes carry out together
+TELLING = ("run", "plan", "search", "export", "answer", "compare", "bench")
+"""Commands that work for long, and tell what they do as `way_of` finds."""
+
 LIGHT = ("recipes", "completion")  # commands that any number of processes may run at once
 
 
@@ -74,6 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] and words[0] in TELLING and not {"-h", "--help"} & set(words):
+        with way_of(words):
+            return _guarded(words)
+    return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
+    """Run a command line; tell what ends it early."""
     try:
         with terminable():
             return _main(words)
@@ -83,17 +96,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         time.sleep(1)  # a launcher ends all its processes when one has ended; the first has to say why
         return 2
     except CompressError as error:
-        return refused(str(error))
+        return refused(error)
     except KeyboardInterrupt as stop:
-        print("\n" if sys.stderr.isatty() else "", _stopped(words, stop), sep="", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+        code = 143 if isinstance(stop, Terminated) else 130
+        tell(Interrupted(message=_stopped(words, stop), code=code))
+        return code
     except BrokenPipeError:  # as in `compress recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, ValueError, RuntimeError) as error:
         if (failure := storage_error(error)) is None:
+            _tell_crash(error)
             raise
         return refused(str(failure))
+    except Exception as error:
+        _tell_crash(error)
+        raise
+
+
+def _tell_crash(error: Exception) -> None:
+    tell(Crashed(message=f"{type(error).__name__}: {error}", code=1))
 
 
 def _stopped(words: Sequence[str], stop: KeyboardInterrupt) -> str:
@@ -127,7 +149,6 @@ def _main(argv: list[str]) -> int:
 def _together(mine: Launched, work: Callable[[], int]) -> int:
     """Do the work in the first of several processes while the others help; return the exit code of this one."""
     with stopping_at_once():
-        from compress.progress import say
         from compress.team import join
         from compress.train.helpers import serve
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from compress.errors import CompressError, RecipeError
+from compress.telling import Failed, Result, tell
+
 LEAST, GAP = 24, 2  # characters of a table's first column, where it is longer, and between columns
 
 
-def refused(message: str) -> int:
-    """Print what the user can fix, and return the exit code of that."""
-    print(visible(message), file=sys.stderr)
+def refused(error: str | CompressError) -> int:
+    """Tell what the user can fix, and return the exit code of that."""
+    faults = error.faults if isinstance(error, RecipeError) else ()
+    parts = [{name: str(part) for name, part in vars(fault).items() if part not in (None, "")} for fault in faults]
+    tell(Failed(message=str(error), code=2, faults=parts))
     return 2
 
 
-def note(text: str) -> None:
-    """Print a remark to the standard error."""
-    print(visible(text), file=sys.stderr)
-
-
-def visible(text: str) -> str:
-    """Return ``text`` with control characters written out, which a terminal would obey."""
-    return re.sub("[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda letter: f"\\x{ord(letter[0]):02x}", text)
+def shown(print_it: Callable[[], None], **values: Any) -> None:
+    """Tell the result of a command: its ``values``, JSON-ready, which ``print_it`` prints for a person."""
+    tell(Result(values=values, show=print_it))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:

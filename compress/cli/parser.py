@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from compress.cli.output import refused
+from compress.telling import Level, Terminal, lines, telling
 
 FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 WORDS = {"bash": "_compress_words", "zsh": "_compress_words"}
@@ -35,6 +38,16 @@ class Parser(argparse.ArgumentParser):
         argument: Any = self.add_argument(name, **options)
         argument.complete = how  # read by shtab
 
+    def add_telling(self) -> None:
+        """Add what all commands that work for long have in common: how much they tell, and in which form.
+
+        `way_of` reads these options, before any other.
+        """
+        level = self.add_mutually_exclusive_group()
+        level.add_argument("-q", "--quiet", action="store_true", help="print only warnings, errors and the result")
+        level.add_argument("-v", "--verbose", action="store_true", help="print what each step did as well")
+        self.add_argument("--json", action="store_true", help="print a line of JSON for every event, and nothing else")
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with code 2."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
@@ -42,6 +55,17 @@ class Parser(argparse.ArgumentParser):
             close = get_close_matches(unknown, self._option_string_actions, n=1)
             message = f"unknown option {unknown}. " + (f"Did you mean {close[0]}?" if close else "See --help.")
         sys.exit(refused(f"{self.prog}: {message}"))
+
+
+def way_of(words: Sequence[str]) -> AbstractContextManager[None]:
+    """Return the context in which a command with these words tells things as its `Parser.add_telling` options say."""
+    letters = {letter for word in words if re.fullmatch("-[a-z]+", word) for letter in word}
+    level = Level.usual
+    if "--quiet" in words or "q" in letters:
+        level = Level.quiet
+    elif "--verbose" in words or "v" in letters:
+        level = Level.detailed
+    return lines(level) if "--json" in words else telling(Terminal(level))
 
 
 def numbers(text: str) -> list[int]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 from compress.errors import DamagedError
 from compress.files import hash_json, locked, settle, storage_faults
 from compress.machine import versions
 from compress.pipeline.cache import LOCKS, PARTIAL, PRODUCT, Cache
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
+from compress.telling import detail, say, warn
+from compress.usage import Usage, metered, together
 
 MATTERS = ("compress", "torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 SCRATCH = "scratch"  # below a folder in the making: what resumption needs and the finished folder does not
-SPENT = "seconds.json"  # in a folder in the making: the seconds of earlier, interrupted attempts
+SPENT = "seconds.json"  # in a folder in the making: what earlier, interrupted attempts took
+
+_noted: list[list[Product]] = []  # what collects products now; the last one does
 
 _intact: dict[Path, tuple[Any, ...]] = {}  # products whose files this process has checked: how the files stood then
 
@@ -50,9 +49,14 @@ class Product:
 
     folder: Path
     key: str
-    seconds: float
+    usage: Usage  # what it took, all attempts together
     reused: bool  # it was there before this run asked for it
     record: Mapping[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that it took."""
+        return self.usage.seconds
 
 
 Work = Callable[[Path], Mapping[str, Any] | None]
@@ -70,12 +74,8 @@ class Workshop:
     """
 
     cache: Path
-    console: Console = field(default_factory=Console, compare=False)
+    _: KW_ONLY
     run: Path | None = None  # the folder of the run that all this is for, where there is one
-
-    def __reduce__(self) -> Any:
-        """Another process that is handed this has a console of its own."""
-        return partial(Workshop, self.cache, run=self.run), ()
 
     def make(self, kind: Kind, made_with: Any, work: Work, *, again: bool = False) -> Product:
         """Return the product of ``work(folder)``, done now or found finished; ``again``: done now, in its place.
@@ -90,18 +90,26 @@ class Workshop:
         with storage_faults(self.cache):
             try:
                 if final.exists() and not again:
-                    return _read(final, key, reused=True)
+                    return self._found(_read(final, key, reused=True))
             except DamagedError:
                 pass  # reported below, by the process that makes it again
             with self._alone(kind, final):
                 try:
                     if final.exists() and not again:  # another process has made it meanwhile
-                        return _read(final, key, reused=True)
+                        return self._found(_read(final, key, reused=True))
                 except DamagedError as damage:
-                    self._say(f"{kind.name}: {damage.path} in the cache {damage.how}; it is made again")
+                    warn(f"{kind.name}: {damage.path} in the cache {damage.how}; it is made again")
                     shutil.rmtree(final)
                 self._work(kind, final, key, work)
-                return _read(final, key, reused=False)
+                return self._found(_read(final, key, reused=False))
+
+    def _found(self, product: Product) -> Product:
+        """Note and tell that a product was asked for."""
+        if _noted:
+            _noted[-1].append(product)
+        how = "found" if product.reused else "made"
+        detail(f"  {how} in the cache: {product.folder.name}, {product.usage.seconds:.1f} s")
+        return product
 
     @contextmanager
     def collecting(self, kind: Kind, made_with: Any) -> Iterator[Path]:
@@ -124,7 +132,7 @@ class Workshop:
         """Hold the lock of a folder."""
 
         def say_waiting() -> None:
-            self._say(f"{kind.name}: another run is making this now; waiting for it")
+            say(f"{kind.name}: another run is making this now; waiting for it")
 
         with locked(self.cache / LOCKS / folder.name, say_waiting):
             yield
@@ -141,7 +149,7 @@ class Workshop:
         except DamagedError as damage:
             if not resumes or not damage.path.is_relative_to(partial):
                 raise
-            self._say(f"{kind.name}: {damage.path} of the interrupted work {damage.how}; starting again")
+            warn(f"{kind.name}: {damage.path} of the interrupted work {damage.how}; starting again")
             shutil.rmtree(partial)
             self._attempt(partial, final, key, work)
 
@@ -152,34 +160,43 @@ class Workshop:
             _read(partial, key, reused=False)
             settle(partial, final)
             return
-        before = float((read_sealed(partial / SPENT) or {"seconds": 0.0})["seconds"])
-        start = time.perf_counter()
+        before = read_sealed(partial / SPENT)
+        earlier = [] if before is None else [Usage.read(before)]
         try:
-            record = work(partial)
+            with metered() as meter, noted():  # what it is made of is part of it
+                record = work(partial)
         except BaseException:
             if any(partial.iterdir()):
-                write_sealed(partial / SPENT, {"seconds": before + time.perf_counter() - start})
+                write_sealed(partial / SPENT, together([*earlier, meter.usage]).report())
             else:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-        seconds = before + time.perf_counter() - start
+        usage = together([*earlier, meter.usage])
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         (partial / SPENT).unlink(missing_ok=True)
         files = contents_of(partial)
-        product = {"key": key, "seconds": seconds, "record": dict(record or {}), "files": files}
+        product = {"key": key, "record": dict(record or {}), "files": files, **usage.report()}
         write_sealed(partial / PRODUCT, product)
         _intact[final.absolute()] = _stands(partial, files)
         if final.exists():  # it was made again
             shutil.rmtree(final)
         settle(partial, final)
 
-    def _say(self, text: str) -> None:
-        self.console.print(Text(text, style="dim"), soft_wrap=True)
-
     @property
     def version(self) -> str:
         """The versions that a result may depend on."""
         return " ".join(f"{name} {version}" for name, version in versions().items() if name in MATTERS)
+
+
+@contextmanager
+def noted() -> Iterator[list[Product]]:
+    """Collect the products that are asked for meanwhile, but not those that go into the making of others."""
+    products: list[Product] = []
+    _noted.append(products)
+    try:
+        yield products
+    finally:
+        _noted.pop()
 
 
 def _read(folder: Path, key: str, *, reused: bool) -> Product:
@@ -196,7 +213,7 @@ def _read(folder: Path, key: str, *, reused: bool) -> Product:
     if not stands or _intact.get(folder.absolute()) != stands:
         check_contents(folder, product["files"])
         _intact[folder.absolute()] = stands
-    return Product(folder, key, product["seconds"], reused, product["record"])
+    return Product(folder, key, Usage.read(product), reused, product["record"])
 
 
 def _stands(folder: Path, names: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from compress.prune.costs import Table, amount
 from compress.prune.gradual import Gradual
 from compress.prune.speeds import side_by_side
 from compress.settings import at_least, between, positive
+from compress.telling import say
 
 GOALS = ("speedup", "latency_ms", "size_mib", "parameters")
 PARAMETER_MIB = 4 / MIB  # in fp32
@@ -171,7 +172,7 @@ class WithinBudget(Gradual):
         goal = whole / self.wanted if self.goal == "speedup" else self.wanted
         self._refuse(costs, goal, whole)
         notes = [f"{condition}: {amount(whole, costs.unit)} before", self.told(costs, student)]
-        _say(state, notes)
+        _say(notes)
         now, curves = whole, list[Any]()
         for turn in range(1, self.rounds + 1):
             if now <= goal:
@@ -181,7 +182,7 @@ class WithinBudget(Gradual):
             chosen = f"round {turn} of {self.rounds}, {self.drawn(cut.record, student)}"
             student, now = Model.of(cut), cut.record["predicted"]
             notes.append(f"{chosen}; predicted {amount(now, costs.unit)}")
-            _say(state, notes[-1:])
+            _say(notes[-1:])
             if turn == self.rounds:
                 notes += self.checked(state, before, student, products)
             if (recovered := self.recovered(state, student)) is not None:
@@ -239,7 +240,7 @@ def size_aside(student: Model) -> float:
     return size_mib(student.folder, WEIGHTS) - PARAMETER_MIB * parameters(load_model(student.folder))
 
 
-def _say(state: State, lines: list[str]) -> None:
+def _say(lines: list[str]) -> None:
     """Say before the work what it is."""
     for line in lines:
-        state.workshop.console.print(f"[dim]  {line}[/dim]", highlight=False)
+        say(f"  {line}")

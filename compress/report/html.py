@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import comparisons, devices, formats, gates, sensitivity, words
+from compress.report import comparisons, costs, devices, formats, gates, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -59,6 +59,10 @@ def to_html(report: Report) -> str:
         device_title=devices.TITLE,
         device_said=devices.in_words(report),
         device_headings=devices.headings(report),
+        cost_rows=costs.rows(report),
+        cost_title=costs.TITLE,
+        cost_said=costs.in_words(report),
+        usage_headings=costs.headings(report),
         depths=both(depths, report),
         depths_title=words.depths_title(report),
         depths_said=words.depths(report),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import comparisons, devices, formats, gates, sensitivity, words
+from compress.report import comparisons, costs, devices, formats, gates, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -29,6 +29,7 @@ def to_markdown(report: Report) -> str:
         _sensitivity(report),
         _data(report),
         _augmentation(report),
+        _costs(report),
         ["## Machine", table(["", ""], words.facts(report), left=2)],
         ["## Again", fenced(report.command) if report.command else "The command was not recorded.", _times(report)],
         ["## Settings", table(["setting", "value"], words.flat(report.settings), left=2)],
@@ -180,6 +181,13 @@ def _sensitivity(report: Report) -> Iterator[str]:
             yield f"## What int8 costs in each part: {text(entry.name)}"
             yield text(sensitivity.in_words(entry.sensitivity))
             yield table(sensitivity.HEADINGS, sensitivity.rows(entry.sensitivity))
+
+
+def _costs(report: Report) -> Iterator[str]:
+    if lines := costs.rows(report):
+        yield f"## {costs.TITLE}"
+        yield text(costs.in_words(report))
+        yield table(costs.headings(report), lines)
 
 
 def _timing(cell: Cell | None) -> str:

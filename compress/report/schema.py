@@ -20,6 +20,7 @@ from compress.benchmark.figures import (
     StageEntry,
 )
 from compress.data.summary import Summary
+from compress.usage import Usage
 
 SCHEMA: Literal[2] = 2
 Decision = Literal["ship", "ship with care", "do not ship"]
@@ -44,6 +45,15 @@ class AugmentationEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     examples: list[Example] = []
     seconds: float | None = None
     reused: bool = False
+
+
+class StageCost(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What it took to make what a stage needs."""
+
+    stage: str
+    products: Annotated[int, Meta(description="folders in the cache that it asked for, and no stage before it")] = 0
+    reused: Annotated[int, Meta(description="those of them that were there: their costs are of the earlier time")] = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,6 +106,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int | None = None
     started: Annotated[str, Meta(description="ISO 8601, with the offset")] = ""
     seconds: float | None = None
+    usage: Annotated[Usage | None, Meta(description="what this run itself took, without what was in the cache")] = None
+    costs: Annotated[list[StageCost], Meta(description="what it took to make everything, part by part")] = []
     timed_again: Annotated[str, Meta(description="when its timings were measured again, ISO 8601")] = ""
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}

@@ -86,7 +86,7 @@ def _of_distillation(report: Report) -> Iterator[str]:
         f"({report.test_rows or 0:,} rows, one seed)."
     )
     before = report.stages[1 : report.stages.index(distilled)]
-    if prepared := [stage.name for stage in before if stage.role != STUDENT]:
+    if prepared := [stage.name for stage in before if stage.role not in (STUDENT, PRUNING)]:
         without = ", ".join(prepared)
         yield f"The student trained on {alone} alone went without {without}, and so was trained for fewer steps."
 

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from compress.benchmark.scores import ScoredRows
 from compress.data.dataset import Split
 from compress.data.source import SPLITS
@@ -20,12 +17,13 @@ from compress.pipeline.workshop import Workshop
 from compress.run.check import check, told
 from compress.run.handed_over import settled
 from compress.run.recipe import Recipe
+from compress.telling import say
 from compress.wording import counted
 
 SUFFIXES = (".jsonl", ".parquet")
 
 
-def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
+def write_answers(recipe: Recipe, path: Path) -> int:
     """Write what the recipe's teacher answers to every row of its data, and return how many rows that are.
 
     The teacher is fine-tuned where it must be; what is finished is kept in the cache. A row has the id that it has in
@@ -35,7 +33,7 @@ def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
     if faults := list(_path_faults(path)):
         raise RecipeError(faults)
     recipe = settled(recipe)
-    checked = check(recipe, say=lambda text: console.print(Text(text, style="dim")))
+    checked = check(recipe, say)
     task = checked.data.task
     if task.by_token or task.apart or checked.data.train.grouped:
         raise ModelError(
@@ -43,11 +41,11 @@ def write_answers(recipe: Recipe, path: Path, console: Console) -> int:
             "none of these. Name the teacher itself where it teaches."
         )
     for line in (*told(checked.data), *map(str, checked.models)):
-        console.print(Text(line, style="dim"), soft_wrap=True)
-    workshop = Workshop(recipe.cache_folder, console)
+        say(line)
+    workshop = Workshop(recipe.cache_folder)
     state = recipe.teacher(State.begin(data=checked.data, workshop=workshop, seed=recipe.seed))
     for note in state.records[-1].notes:
-        console.print(Text(f"  {note}", style="dim"), soft_wrap=True)
+        say(f"  {note}")
     given = recipe.teacher.fields(state)
     rows = [row for part in SPLITS for row in _answered(state, getattr(state.data, part), part, given)]
     with storage_faults(path.parent):

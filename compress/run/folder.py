@@ -26,11 +26,12 @@ from compress.report import report_texts
 from compress.report.card import to_model_card, to_rejection
 from compress.report.document import parse
 from compress.report.document import plain as plain_report
-from compress.report.schema import SCHEMA, AugmentationEntry, DataFacts, Report, TaskFacts
+from compress.report.schema import SCHEMA, AugmentationEntry, DataFacts, Report, StageCost, TaskFacts
 from compress.report.verdict import conclude
 from compress.run.marker import Source, write_files
 from compress.run.recipe_yaml import to_yaml
 from compress.settings import plain
+from compress.usage import Usage
 
 LEFT = (PRODUCT, PROJECTIONS)  # files of the cache that only the cache needs
 
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 
 
 def report_of(
-    recipe: Recipe, state: State, measured: Measurements, started: datetime, seconds: float, command: str
-) -> Report:
+    recipe: Recipe, state: State, measured: Measurements, costs: list[StageCost], started: datetime, usage: Usage,
+    command: str,
+) -> Report:  # fmt: skip
     """Return the report of a run from what was measured."""
     data = replace(state.data, unlabelled=state.context.data.unlabelled)  # without what augmentations added
     rows = {
@@ -52,7 +54,8 @@ def report_of(
     summary = data.summary or Summary()
     report = Report(
         schema=SCHEMA, recipe=recipe.recipe, name=recipe.name or "", command=command, settings=plain(recipe),
-        seed=recipe.seed, started=started.isoformat(timespec="seconds"), seconds=seconds,
+        seed=recipe.seed, started=started.isoformat(timespec="seconds"), seconds=usage.seconds,
+        usage=usage, costs=costs,
         machine=describe(recipe.benchmark.threads), versions=versions(),
         task=TaskFacts(
             kind=data.task.name, labels=list(data.task.label_names), main_metric=data.task.main_metric,

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
-
 from compress.benchmark.gate import gate
 from compress.export.onnx import Onnx
 from compress.known import Known
@@ -20,6 +17,7 @@ from compress.quantize.mixed import MixedSearch
 from compress.report import gates
 from compress.settings import all_faults
 from compress.tasks.gate import POINT
+from compress.telling import say, warn
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
@@ -33,7 +31,6 @@ class FailClosed:
     """Judges what the exports and quantizations of a recipe make."""
 
     recipe: Recipe
-    console: Console
 
     def after(self, before: State, made: State, stage: Stage, do: Do) -> State:
         """Return the state after a stage without the artifacts that lose too much, and with what took their places."""
@@ -53,9 +50,7 @@ class FailClosed:
         benchmark = self.recipe.benchmark
         found = gate(artifact, state, benchmark.chosen_devices(), benchmark.threads, self.recipe.max_drop)
         if found is not None:
-            self.console.print(
-                Text(f"  {gates.in_words(artifact.name, found)}", style="dim" if found.passed else "yellow")
-            )
+            (say if found.passed else warn)(f"  {gates.in_words(artifact.name, found)}")
         return replace(artifact, gate=found)
 
     def _instead(self, state: State, artifact: Artifact, stage: Stage, do: Do) -> State:
@@ -67,7 +62,7 @@ class FailClosed:
             made = self._judged(tried.artifacts[-1], state)
             costs = costs or _costs(made)
             if _all_in_floats(made):
-                self.console.print(Text(f"  {name}: nothing would be left in int8", style="dim"))
+                say(f"  {name}: nothing would be left in int8")
                 continue
             assert made.gate is not None
             if made.gate.passed:

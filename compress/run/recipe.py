@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from compress.augment.base import Augmentation
 from compress.benchmark.depths import Depths
 from compress.benchmark.stage import Benchmark
@@ -100,7 +98,7 @@ class Recipe(Settings):
         """Where finished work is kept."""
         return Path(self.cache).expanduser()
 
-    def run(self, console: Console | None = None, command: str | None = None, label: str = "") -> Run:
+    def run(self, command: str | None = None, label: str = "") -> Run:
         """Do everything that is not done yet, write the run's folder and return the run.
 
         ``data`` may also be a path, a table or a list of rows, and ``teacher`` a loaded model with its tokenizer; see
@@ -111,7 +109,7 @@ class Recipe(Settings):
         ``command`` is what the report names as the way to repeat the run; ``label`` follows the number of a run
         without a name.
         """
-        return carry_out(self, console, command, label)
+        return carry_out(self, command, label)
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
         """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.

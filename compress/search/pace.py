@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+
+import numpy as np
 
 from compress.benchmark.latency import CALLS
 from compress.benchmark.stage import Benchmark
@@ -28,7 +29,7 @@ class Cycle:
 
 @dataclass
 class CycleTimes:
-    """What cycles take: as long as the same one took last, else as others did for as much work.
+    """What cycles take: as long as the same one took last, else some time that all take, and more for more work.
 
     Work is compared by the candidates' latencies in fp32 (``ms``, by name), passes over the rows, and the number of
     rows; ``copied`` are the training rows among ``every``, of which perturbed copies are made.
@@ -53,10 +54,18 @@ class CycleTimes:
         return self.of(trial, range(1, cycles + 1))
 
     def _one(self, cycle: Cycle) -> float:
-        if cycle in self.seconds:
-            return self.seconds[cycle]
-        known = [spent / self._work(other) for other, spent in self.seconds.items()]
-        return median(known) * self._work(cycle) if known else 0.0
+        if cycle in self.seconds or not self.seconds:
+            return self.seconds.get(cycle, 0.0)
+        from scipy.optimize import nnls
+
+        work = np.array([self._work(other) for other in self.seconds])
+        spent, wanted = np.array([*self.seconds.values()]), self._work(cycle)
+        if len(set(work)) == 1:
+            return float(np.median(spent) * max(1.0, wanted / work[0]))
+        # each cycle takes some time whatever its work is; relative errors count
+        lines = np.stack([np.ones_like(work), work / work.max()], axis=1) / spent[:, None]
+        (fixed, growing), _ = nnls(lines, np.ones_like(work))
+        return float(fixed + growing * wanted / work.max())
 
     def _work(self, cycle: Cycle) -> float:
         passes = 2 if cycle.way == "layers_first" and cycle.first else 1

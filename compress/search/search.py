@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from compress.benchmark.scores import CannotRunError, ScoredRows
 from compress.benchmark.way import Way
 from compress.errors import Fault, ModelError, RecipeError
@@ -50,6 +47,7 @@ from compress.search.verdict import unreachable, verdict
 from compress.search.workers import Job, training, trying
 from compress.settings import all_faults, plain
 from compress.teachers.standing_in import with_answers_as_labels
+from compress.telling import Remark, StageBegan, say, tell, warn
 
 SHAPING = 0.15  # most of the minutes that shapes may take
 NEARLY = 1.3  # times the latency that is asked for within which a shape is sought again, a little smaller
@@ -64,30 +62,27 @@ class Searched:
     run: Run | None
 
 
-def search(
-    base: Recipe, target: SearchTarget, settings: Search, command: str, console: Console | None = None
-) -> Searched:
+def search(base: Recipe, target: SearchTarget, settings: Search, command: str) -> Searched:
     """Find the student that reaches the target, or comes nearest, and run its recipe; interrupted, it resumes.
 
     One that is finished in the folder that is named is returned as it is. Raises RecipeError, before any training, for
     settings that cannot be used and a speed that no candidate has, and MissingPackageError, before any work, where
     Optuna is not installed.
     """
-    console = console or Console(stderr=True)
     refuse_faults(base, target, settings)
     optuna_module()
-    base, checked = settled(base, settings, say=lambda text: _say(console, text))
+    base, checked = settled(base, settings, say)
     if checked.weights is None:
         raise RecipeError([Fault("teacher", None, "only answers, and a search measures speeds against its weights")])
     for line in (*told(checked.data), *map(str, checked.models)):
-        _say(console, line)
+        say(line)
     tried = {name: value for name, value in plain(settings).items() if name != "workers"}
     which = hash_json([identity(replace(base, name=None), checked.data.fingerprint), plain(target), tried])
     with held(base, which, command, target) as (folder, report):
         if report.finished:
-            _say(console, f"{folder} holds this search, finished")
+            say(f"{folder} holds this search, finished")
             return Searched(folder, report, None if report.winner is None else load(folder / RUN))
-        work = _Work(base, target, settings, checked, console, folder, report)
+        work = _Work(base, target, settings, checked, folder, report)
         return work.carry_out()
 
 
@@ -122,14 +117,14 @@ class _Work:
     """One search at work; what is found out goes into ``report``, which is written after every step."""
 
     def __init__(
-        self, base: Recipe, target: SearchTarget, settings: Search, checked: Checked, console: Console, folder: Path,
+        self, base: Recipe, target: SearchTarget, settings: Search, checked: Checked, folder: Path,
         report: SearchReport,
     ) -> None:  # fmt: skip
         self.base, self.target, self.settings = base, target, settings
-        self.console, self.folder, self.report = console, folder, report
+        self.folder, self.report = folder, report
         self.data = checked.data
         self.started, self.before = time.monotonic(), report.seconds
-        self.workshop = Workshop(base.cache_folder, console, folder)
+        self.workshop = Workshop(base.cache_folder, run=folder)
         self.known = of_teacher(
             base.teacher.inspect(checked.data), Known(reading=True, data=checked.data, task=checked.data.task)
         )
@@ -185,7 +180,7 @@ class _Work:
             speeds = Speeds(tuple(Speed(f.name, f.form, f.ms, f.mib, f.noise) for f in self.report.forms))
         else:
             started = time.monotonic()
-            _say(self.console, f"timing {len(fitting)} candidates with untrained weights, and the teacher", bold=True)
+            tell(StageBegan(stage=f"timing {len(fitting)} candidates with untrained weights, and the teacher"))
             made = exported({candidate.name: candidate.untrained(state) for candidate in fitting})
             left_out |= made.failures
             speeds = measured(state, made.forms, own, self.base)
@@ -195,7 +190,7 @@ class _Work:
             self.report.timing_seconds = time.monotonic() - started
         self.report.left_out = left_out
         for name, why in left_out.items():
-            _say(self.console, f"{name} is left out: {why}")
+            say(f"{name} is left out: {why}")
         return [candidate for candidate in fitting if candidate.name not in left_out], speeds
 
     def _shaped(
@@ -209,13 +204,15 @@ class _Work:
         if reason := shapes.misfit(replace(self.known, student=self.known.teacher)):
             return [], speeds, {"shaped": reason}
         if self.settings.minutes is not None:
-            wanted = shape_seconds(shape_of(self.known.teacher), max(speeds.by_form(TEACHER).values()))
+            forms = speeds.by_form(TEACHER)
+            ms = (forms["eager"] + forms.get("onnx", forms["eager"])) / 2  # some of it is PyTorch's, some of it is not
+            wanted = shape_seconds(shape_of(self.known.teacher), ms)
             if wanted > SHAPING * 60 * self.settings.minutes:
                 why = f"finding shapes takes about {wanted / 60:.1f} of the {self.settings.minutes:g} search.minutes."
                 return [], speeds, {"shaped": why}
         limit, fastest = self.target.most_ms(speeds.teacher_ms), speeds.fastest(TEACHER).ms
         shares = wanted_shares(limit, fastest)
-        _say(self.console, "finding shapes for the speed: heads and units by layer", bold=True)
+        tell(StageBegan(stage="finding shapes for the speed: heads and units by layer"))
         found: dict[str, Candidate] = {}
         failures: dict[str, str] = {}
         for _ in range(2):
@@ -279,7 +276,7 @@ class _Work:
             try:
                 metric = scores.metric(scores.of_way(way, CPU, self.base.benchmark.threads))
             except CannotRunError as failure:
-                _say(self.console, f"the teacher as {form} does not run: {failure}")
+                warn(f"the teacher as {form} does not run: {failure}")
                 continue
             keeps = metric / teacher if teacher > 0 else 0.0
             fits = speed.ms <= limit and (self.target.keep is None or keeps >= self.target.keep)
@@ -337,7 +334,7 @@ class _Work:
         return best
 
     def _say(self, text: str) -> None:
-        _say(self.console, text, bold=not text.startswith(" "))
+        tell(Remark(message=text) if text.startswith(" ") else StageBegan(stage=text))
 
     def _nothing(self, study: Study, ending: Ending) -> str:
         """Return why no trial can be chosen."""
@@ -352,7 +349,7 @@ class _Work:
     def _compare(self, study: Study, trainings: Trainings, own: Sequence[Artifact], speeds: Speeds) -> None:
         """Time what was trained of each candidate, and set it beside what was foretold."""
         best = {tried.trial.candidate.name: tried for tried in reversed(ranked(study.tried(), trainings.goal))}
-        _say(self.console, f"timing {len(best)} trained candidates", bold=True)
+        tell(StageBegan(stage=f"timing {len(best)} trained candidates"))
         made: Exported = exported(
             {name: trainings.trained(t.trial, len(t.metrics), self.base.seed) for name, t in best.items()}
         )
@@ -372,7 +369,7 @@ class _Work:
     def _finish(self, best: EndedTrial, speeds: Speeds) -> Searched:
         """Run the recipe of the best trial from start to end, and say what it came to on test rows."""
         recipe = best.trial.recipe(self.base, len(best.metrics), self.base.seed)
-        run = replace(recipe, name=None, output=str(self.folder / RUN)).run(self.console)
+        run = replace(recipe, name=None, output=str(self.folder / RUN)).run()
         entry = run.report.best or run.report.student
         assert entry is not None
         difference = entry.differences.get(run.report.stages[0].name)
@@ -416,7 +413,3 @@ def _entry(tried: EndedTrial) -> TrialEntry:
         learning_rate=tried.trial.learning_rate, metrics=tried.metrics, ms=tried.ms, seconds=tried.seconds,
         ended=tried.ended, failure=tried.failure,
     )  # fmt: skip
-
-
-def _say(console: Console, text: str, *, bold: bool = False) -> None:
-    console.print(Text(text, style="bold" if bold else "dim"), soft_wrap=True)

@@ -59,7 +59,7 @@ class Shapes:
 
 
 def seconds(shape: Shape, ms: float) -> float:
-    """Return what finding shapes of a teacher takes, which is in this shape and takes so long in fp32."""
+    """Return what finding shapes of a teacher takes, which is in this shape and takes ``ms`` in fp32."""
     sizes = max(heads for heads, _ in shape) + WIDTHS
     table = 2 * CALLS * (sizes + 2) * ms / 1000
     sensitivity = ROWS * sizes * len(shape) / 2 * ms / 1000

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from compress.errors import ModelError, in_one_line
-from compress.progress import say
+from compress.telling import warn
 from compress.wording import counted, shortened
 
 LONGEST_BODY = 2**24  # bytes of an answer that are read
@@ -155,7 +155,7 @@ class Client:
                     ) from None
                 seconds = pause(attempt, trouble.after)
                 if seconds >= WORTH_SAYING:
-                    say(f"{self.service.address}: {trouble.reason}; trying again in {seconds:.0f} s")
+                    warn(f"{self.service.address}: {trouble.reason}; trying again in {seconds:.0f} s")
                 stop.wait(seconds)
             else:
                 return reply

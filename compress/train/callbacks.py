@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from compress.errors import CompressError
 from compress.interruption import Interruption
 from compress.progress import progress
+from compress.telling import detail
 from compress.train.checkpoints import CHECKPOINTS, Best, seal
 from compress.train.order import Order
 from compress.train.randomness import same_randomness
@@ -82,6 +83,8 @@ class Keeper(TrainerCallback):
                     f"Training diverged: after step {state.global_step} validation gives {dict(metrics)}. "
                     "Lower the stage's learning_rate, or its gradient_clip."
                 )
+            found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            detail(f"  after step {state.global_step}: validation {found}")
             state.log_history.append(
                 {"step": state.global_step, "epoch": state.epoch or 0.0}
                 | {f"validation_{name}": value for name, value in metrics.items()}
@@ -136,6 +139,8 @@ class ProgressBar(TrainerCallback):
         """Show the loss."""
         if self.bar is not None and logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+            found = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name != "epoch")
+            detail(f"  {self.title}: step {state.global_step} of {state.max_steps}: {found}")
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from compress.errors import DamagedError
-from compress.progress import say
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
+from compress.telling import warn
 
 SEAL = "whole"  # the file that marks a checkpoint as complete
 CHECKPOINTS = "checkpoints"  # the folder that holds all of them
@@ -85,7 +85,7 @@ def resumable(folder: Path) -> Path | None:
                     best.forget()  # from an epoch after the checkpoint, which will be repeated
                 return path
         except DamagedError as damage:
-            say(f"training: {damage.path} {damage.how}; it resumes from an earlier checkpoint, or starts again")
+            warn(f"training: {damage.path} {damage.how}; it resumes from an earlier checkpoint, or starts again")
         shutil.rmtree(path)
     best.forget()
     return None

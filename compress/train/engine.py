@@ -23,7 +23,7 @@ from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
 from compress.models.tokens import Tokens
-from compress.progress import say
+from compress.telling import warn
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.helpers import helped
@@ -95,7 +95,7 @@ def fit(
         )
     arguments._n_gpu = min(1, arguments.n_gpu)  # of several GPUs, each is for a process of its own
     if settings.micro_batch is not None and (reason := objective.indivisible):
-        say(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
+        warn(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = resumable(folder)
     with (

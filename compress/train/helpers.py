@@ -24,8 +24,8 @@ from torch import Tensor
 from compress.errors import CompressError
 from compress.models.device import device
 from compress.models.sending import receive, send
-from compress.progress import say
 from compress.team import LostError, Team, team
+from compress.telling import warn
 from compress.train.objective import Objective, TrainingRows, Whole
 
 SENT = "for-helpers"  # the folder in which a training is given to other processes
@@ -187,7 +187,7 @@ def helped(
             reason = f"it cannot be handed to another process ({error})"
     if reason:
         shutil.rmtree(place, ignore_errors=True)
-        say(f"{title}: trained by one of {mine.size} processes: {reason}")
+        warn(f"{title}: trained by one of {mine.size} processes: {reason}")
         yield None
         return
     try:

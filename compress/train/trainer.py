@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from compress.errors import CompressError, DivergedError
-from compress.progress import say
+from compress.telling import warn
 from compress.train.helpers import Helpers, SharedStep, add_gradients, batches_of, sizes_of
 from compress.train.objective import Objective, TrainingRows, Whole
 from compress.train.order import Order
@@ -126,7 +126,7 @@ class ObjectiveTrainer(Trainer):
             )
         if tried == 1:
             raise CompressError(f"{self.title}: out of memory with a single row. Lower teacher.max_tokens.")
-        say(f"{self.title}: out of memory with {tried} rows at a time; training continues with {tried // 2}")
+        warn(f"{self.title}: out of memory with {tried} rows at a time; training continues with {tried // 2}")
         return tried // 2
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from compress.benchmark import untrained as module
 from compress.benchmark.figures import TEACHER_INT8
@@ -27,7 +26,7 @@ def state(teacher: Path | None, cache: Path) -> Any:
     cache.mkdir(exist_ok=True)
     return SimpleNamespace(
         teacher=None if teacher is None else Model(teacher, str(teacher)),
-        workshop=Workshop(cache, Console(quiet=True)),
+        workshop=Workshop(cache),
         data=SimpleNamespace(pairs=False),
     )
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from compress.cli.main import main
 from compress.pipeline.cache import MARKER, PRODUCT, Cache, open_cache
@@ -25,7 +24,7 @@ def product(cache: Path, kind: str, *, size: int = 100_000, days: float = 0, run
     def work(folder: Path) -> None:
         (folder / "weights").write_bytes(os.urandom(size))
 
-    made = Workshop(cache, Console(quiet=True), run).make(Kind(kind, revision=1), [size, days], work)
+    made = Workshop(cache, run=run).make(Kind(kind, revision=1), [size, days], work)
     os.utime(cache / "uses" / made.folder.name, (NOW - days * DAY,) * 2)
     return made
 

@@ -268,3 +268,27 @@ def test_timings_are_not_measured_again_where_they_would_not_belong_to_the_repor
     elsewhere_measured["machine"]["cpu"] = "Another"
     (run / "report.json").write_text(json.dumps(elsewhere_measured))
     refused(["--again", str(run)], "was measured on another machine (Another)")
+
+
+def test_a_run_is_told_as_lines_of_json_from_its_first_stage_to_its_report(
+    world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = world / "run"
+    words = ["run", f"recipe={run / 'recipe.yaml'}", f"output={run}"]
+    assert main([*words, "--json", "-v"]) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    report = json.loads((run / "report.json").read_text())
+    began = [event["stage"] for event in events if event["event"] == "stage_began"]
+    ended = {event["stage"]: event for event in events if event["event"] == "stage_ended"}
+    assert [name for name in began if name in {stage["name"] for stage in report["stages"]}] == [
+        stage["name"] for stage in report["stages"]
+    ]
+    assert set(began) == set(ended)
+    assert ended["distill"]["reused"]
+    assert any(event["event"] == "detail" for event in events)
+    assert events[-1]["event"] == "result"
+    assert json.loads(Path(events[-1]["report"]).read_text()) == report
+    assert main([*words, "--quiet"]) == 0
+    out, error = capfd.readouterr()
+    assert f"report: {run / 'report.html'}" in out
+    assert error == ""

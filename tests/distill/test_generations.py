@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from compress.distill.losses import HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.source import Keep
@@ -69,7 +68,7 @@ def test_a_generation_is_taught_by_the_one_before_from_the_same_start_with_the_n
 ) -> None:
     folder, state = finished
     first, second = (record.model for record in state.records[1:3])
-    shop = Workshop(folder / "cache", Console(quiet=True))
+    shop = Workshop(folder / "cache")
     state = replace(state, context=replace(state.context, workshop=shop))
     start = Bert(layers=2)(state).given_student
     by_hand = replace(state, teacher=first).with_seed(state.seed + 1)
@@ -81,7 +80,7 @@ def test_a_generation_is_taught_by_the_one_before_from_the_same_start_with_the_n
 
 def test_recovery_after_pruning_is_taught_by_the_original_teacher(finished: tuple[Path, State]) -> None:
     folder, state = finished
-    context = replace(state.context, workshop=Workshop(folder / "cache", Console(quiet=True)))
+    context = replace(state.context, workshop=Workshop(folder / "cache"))
     given = replace(state, context=context, student=state.records[2].model)
     pruned = PruneHeads(ratio=0.4, rows=40)(given)
     assert pruned.records[-1].reused
@@ -132,7 +131,7 @@ def test_the_largest_seed_has_a_next_one(finished: tuple[Path, State], tmp_path:
     _, state = finished
     distill = Distill(losses={"soft": SoftTargets()}, epochs=0.1, learning_rate=1e-3, generations=2)
     (tmp_path / "cache").mkdir()
-    shop = Workshop(tmp_path / "cache", Console(quiet=True))
+    shop = Workshop(tmp_path / "cache")
     last = replace(state, context=replace(state.context, seed=2**32 - 1, workshop=shop))
     made_here = distill(last)
     again = replace(last, teacher=made_here.records[-2].model).with_seed(0)

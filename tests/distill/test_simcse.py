@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from compress.data.dataset import Dataset, Split
 from compress.distill.simcse import Contrast, SimCse, contrastive_loss
@@ -53,7 +52,7 @@ def test_texts_are_told_apart_afterwards(tmp_path: Path) -> None:
     texts = [text for _, text in reviews(120, 1)]
     labels = TASK.parted(np.linspace(0, 5, 60), np.arange(60.0), np.arange(120.0).reshape(60, 2))
     split = Split(texts, labels=labels, grouped=True)
-    workshop = Workshop(tmp_path / "cache", Console(quiet=True))
+    workshop = Workshop(tmp_path / "cache")
     data = Dataset("pairs", TASK, split, split.take(np.arange(20)), split)
     state = State.begin(data, workshop, 0, student=Model(tmp_path / "student", "s"))
     after = SimCse(epochs=4, batch_size=16, learning_rate=1e-3)(state)

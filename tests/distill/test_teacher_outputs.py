@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from compress.distill import teacher_outputs
 from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.models.quantities import HIDDEN, RELATIONS, SCORES
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
+from compress.telling import Terminal, telling
 from tests.conftest import tiny_model
 from tests.test_train import tokens
 
@@ -89,7 +89,7 @@ def test_an_interrupted_pass_whose_files_are_damaged_starts_anew(
 
     monkeypatch.setattr(teacher_outputs, "observe", interrupted)
     out = StringIO()
-    workshop = Workshop(tmp_path, Console(file=out, width=1000))
+    workshop = Workshop(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         on_disk(workshop, TEACHER, teacher, rows, WANTED)
     (path,) = tmp_path.glob(f"*.partial/{name}")
@@ -98,7 +98,8 @@ def test_an_interrupted_pass_whose_files_are_damaged_starts_anew(
     path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
     if damage == "delete":
         path.unlink()
-    disk = on_disk(workshop, TEACHER, teacher, rows, WANTED)
+    with telling(Terminal(file=out)):
+        disk = on_disk(workshop, TEACHER, teacher, rows, WANTED)
     assert calls == 7 + 1 + 7  # all batches again
     assert ("starting again" in out.getvalue()) is (damage != "delete" or name != "progress.json")
     batch = rows.batch(list(range(200)))

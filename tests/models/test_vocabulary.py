@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from tokenizers.pre_tokenizers import Metaspace, Whitespace
@@ -212,9 +211,7 @@ def test_positions_stay_where_they_are_counted_from_the_padding(tmp_path: Path) 
     save_model(model, tokenizer, tmp_path / "student")
     data = Files(**{name: str(path) for name, path in files.items()}).load("auto", seed=0)
     (tmp_path / "cache").mkdir()
-    state = State.begin(
-        data, Workshop(tmp_path / "cache", Console(quiet=True)), 0, student=Model(tmp_path / "student", "s")
-    )
+    state = State.begin(data, Workshop(tmp_path / "cache"), 0, student=Model(tmp_path / "student", "s"))
     after = PruneVocabulary()(state)
     values = []
     for folder in (tmp_path / "student", after.given_student.folder):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from compress.errors import DamagedError
 from compress.files import hash_file
@@ -22,6 +21,7 @@ from compress.pipeline.workshop import SPENT, Kind, Workshop
 from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8
 from compress.sealed import read_sealed, write_sealed
+from compress.telling import Terminal, telling
 from tests.conftest import reviews, save_tiny, write_tsv
 from tests.run.test_recipe import recipe
 
@@ -82,14 +82,15 @@ def test_every_damage_to_every_file_of_a_product_is_told_in_one_line_and_made_go
         return {"accuracy": 0.75, "by": [1, 2.5, None]}
 
     out = StringIO()
-    workshop = Workshop(tmp_path, Console(file=out, width=80))
+    workshop = Workshop(tmp_path)
     first = workshop.make(KIND, [1], work)
     whole = contents(first.folder)
     for name in ("config.json", "deep/logits.npy", PRODUCT):
         for damage in DAMAGES:
             damage(first.folder / name)
             calls.clear(), out.truncate(0), out.seek(0)
-            again = workshop.make(KIND, [1], work)
+            with telling(Terminal(file=out)):
+                again = workshop.make(KIND, [1], work)
             assert len(calls) == 1, (name, damage)
             assert not again.reused
             assert out.getvalue().count("\n") == 1
@@ -101,14 +102,14 @@ def test_every_damage_to_every_file_of_a_product_is_told_in_one_line_and_made_go
 
 
 def test_a_product_of_other_work_under_the_name_is_not_taken(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path, Console(quiet=True))
+    workshop = Workshop(tmp_path)
     single, two = (workshop.make(KIND, [n], lambda folder, n=n: {"n": n}) for n in (1, 2))  # type: ignore[misc]
     shutil.copy(two.folder / PRODUCT, single.folder / PRODUCT)
     assert workshop.make(KIND, [1], lambda folder: {"n": 1}).record == {"n": 1}
 
 
 def test_another_revision_makes_anew(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path, Console(quiet=True))
+    workshop = Workshop(tmp_path)
     made = [workshop.make(Kind("thing", revision=n), [1], lambda folder: {}) for n in (1, 2, 1)]
     assert [product.reused for product in made] == [False, False, True]
     assert made[0].key != made[1].key
@@ -126,14 +127,14 @@ def test_interrupted_work_whose_files_are_damaged_starts_anew_and_says_so(tmp_pa
             raise KeyboardInterrupt
         (folder / "result").write_text("whole")
 
-    workshop = Workshop(tmp_path, Console(file=out, width=80))
+    workshop = Workshop(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         workshop.make(KIND, [1], work)
     (partial,) = tmp_path.glob(f"*{PARTIAL}")
     for name in ("progress.json", SPENT):
         flip(partial / name)
         resumed.clear(), out.truncate(0), out.seek(0)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), telling(Terminal(file=out)):
             workshop.make(KIND, [1], work)
         assert resumed[-1] == 0
         assert out.getvalue().count("\n") == 1
@@ -144,7 +145,7 @@ def test_interrupted_work_whose_files_are_damaged_starts_anew_and_says_so(tmp_pa
 
 
 def test_work_that_was_stopped_before_its_last_step_is_checked_too(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path, Console(quiet=True))
+    workshop = Workshop(tmp_path)
 
     def work(folder: Path) -> None:
         (folder / "result").write_text("whole")
@@ -197,7 +198,8 @@ def run(folder: Path) -> str:
         quantize={"dynamic": DynamicInt8()},
     )
     out = StringIO()
-    tiny.run(Console(file=out, width=1000))
+    with telling(Terminal(file=out)):
+        tiny.run()
     return out.getvalue()
 
 

@@ -14,6 +14,7 @@ from compress.pipeline.state import State
 from compress.pipeline.workshop import Product, Workshop
 from compress.prune.heads import PruneHeads
 from compress.tasks.classification import Classification
+from compress.usage import Usage
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def state(tmp_path: Path) -> State:
 
 
 def product(name: str, seconds: float, *, reused: bool) -> Product:
-    return Product(Path(name), f"key of {name}", seconds, reused, {})
+    return Product(Path(name), f"key of {name}", Usage(seconds=seconds), reused, {})
 
 
 def test_a_record_sums_what_a_stage_took_and_is_reused_only_where_all_of_it_was() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from compress.prune.vocabulary import PruneVocabulary
 from compress.prune.width import PruneWidth
 from compress.student.bert import Bert
 from tests.conftest import taught_state, tiny_model
+from tests.run.test_recipe import QUICK, recipe
 
 
 def cut(heads: list[int], units: list[int], **settings: float) -> PruneToShape:
@@ -60,19 +62,26 @@ def test_what_is_cut_before_the_distillation_does_not_recover(tmp_path: Path) ->
     assert not list(early.faults(Known(stages={"prune.shape": early})))
 
 
-def test_a_student_that_was_cut_in_every_way_learns_from_layers_and_logits(tmp_path: Path) -> None:
-    state = Bert(layers="all")(taught_state(tmp_path, rows=20))
-    shape = shape_of(load_config(state.given_student.folder))
-    heads, units = [1 for _ in shape], [width // 2 for _, width in shape]
+def test_a_student_that_was_cut_in_every_way_learns_and_so_does_its_twin_on_labels(
+    files: dict[str, Path], teacher_folder: Path, tmp_path: Path
+) -> None:
     settings = {"epochs": 1, "batch_size": 16}
-    for stage in (
-        cut(heads, units),
-        PruneWidth(ratio=0.5, rows=24, recovery_epochs=0, multiple_of=2),
-        PruneVocabulary(),
-        Layers(losses=["hidden"], **settings),
-        Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()}, **settings),
-    ):
-        state = stage(state)
-    teacher, student = (load_config(model.folder) for model in (state.given_teacher, state.given_student))
-    assert student.hidden_size < teacher.hidden_size
-    assert shape_of(student) == tuple(zip(heads, units, strict=True))
+    chain = recipe(
+        files, teacher_folder, tmp_path, student=Bert(layers=3),
+        prepare={
+            "shape": cut([2, 0, 1], [16, 0, 3]),
+            "width": PruneWidth(ratio=0.5, rows=24, recovery_epochs=0, multiple_of=2),
+            "vocabulary": PruneVocabulary(),
+            "layers": Layers(losses=["hidden"], **settings),
+        },
+        distill=Distill(losses={"soft": SoftTargets(), "hidden": HiddenStates()}, **settings),
+        prune={}, quantize={}, export={}, benchmark=replace(QUICK, labels_only=True),
+    )  # fmt: skip
+    run = chain.run()
+    student = load_config(run.folder / "student")
+    assert student.hidden_size < load_config(teacher_folder).hidden_size
+    assert shape_of(student) == ((2, 16), (1, 3))
+    stages = {stage.name: stage.parameters for stage in run.report.stages}
+    twin = next(entry for entry in run.report.baselines if entry.name == "labels_only")
+    assert stages["shape"] > stages["width"] >= stages["distill"] == twin.parameters
+    assert "went without layers, and so" in (run.folder / "report.md").read_text()

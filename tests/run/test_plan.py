@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from compress.augment.perturb import Perturb
 from compress.cli.commands import plan as command
@@ -30,6 +29,7 @@ from compress.prune.weights import PruneWeights
 from compress.quantize.qat import QuantizationAware
 from compress.run import work
 from compress.run.check import check
+from compress.run.ledger import Ledger
 from compress.run.plan import plan_of
 from compress.run.recipe import Recipe
 from compress.run.rehearsal import costs
@@ -61,11 +61,11 @@ def trained(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Trai
     assert not recipe.cache_folder.exists()
     assert not Path(str(recipe.output)).exists()
     monkeypatch.setattr(ObjectiveTrainer, "train", noted)
-    state = State.begin(checked.data, Workshop(recipe.cache_folder, Console(quiet=True)), recipe.seed)
+    state = State.begin(checked.data, Workshop(recipe.cache_folder), recipe.seed)
     for _, stage in recipe.stages():
         state = stage(state)
     if recipe.benchmark.labels_only:
-        work._label_student(recipe, state, Console(quiet=True))
+        work._label_student(recipe, state, Ledger())
     return plan, found
 
 

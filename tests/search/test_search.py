@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from compress.cli.search import searching
 from compress.distill.stage import Distill
@@ -47,7 +46,7 @@ def base(folder: Path, **changes: Any) -> Recipe:
 
 
 def searched(folder: Path, target: SearchTarget, settings: Search = SHORT, **changes: Any) -> Searched:
-    return search(base(folder, **changes), target, settings, "compress search …", Console(quiet=True))
+    return search(base(folder, **changes), target, settings, "compress search …")
 
 
 def written(folder: Path) -> dict[str, Any]:

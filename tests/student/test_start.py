@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
@@ -43,7 +42,7 @@ def a_state(folder: Path, family: str = "bert", pretrained: str | None = None) -
     split = Split(tuple(text for _, text in rows), None, np.zeros(8, dtype=np.int64))
     data = Dataset("made up", Classification(("bad", "good")), split, split, split)
     (folder / "cache").mkdir(exist_ok=True)
-    shop = Workshop(folder / "cache", Console(quiet=True))
+    shop = Workshop(folder / "cache")
     return State.begin(data, shop, 3, teacher=Model(folder / "teacher", "teacher"), pretrained=pretrained)
 
 

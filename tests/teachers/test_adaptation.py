@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -124,7 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(world: Path, cache: Path, *, unlabelled: bool = True) -> State:
     paths = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
     data = Files(**paths, unlabelled=str(world / "texts.txt") if unlabelled else None).load("auto", seed=1)
-    return State.begin(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
+    return State.begin(data=data, workshop=Workshop(cache), seed=1)
 
 
 def teacher(world: Path, model: str = "pretrained") -> Teacher:

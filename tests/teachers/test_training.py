@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from compress.data import Files
 from compress.models.evaluate import main_metric, metric_and_loss, predict_rows
@@ -32,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(world: Path, cache: Path) -> State:
     paths = {name: str(world / f"{name}.tsv") for name in ("train", "validation", "test")}
     data = Files(**paths).load("auto", seed=1)
-    return State.begin(data=data, workshop=Workshop(cache, Console(quiet=True)), seed=1)
+    return State.begin(data=data, workshop=Workshop(cache), seed=1)
 
 
 def teacher(world: Path) -> Teacher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.cli.output import shown
 from compress.cli.parser import WORDS, Parser
 from compress.starting import stopping_at_once
 
@@ -27,6 +28,7 @@ def parser() -> Parser:
     options.add_completed(
         WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE, as for compress run"
     )
+    options.add_telling()
     return options
 
 
@@ -35,13 +37,11 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_intermixed_args(argv)
 
     with stopping_at_once():
-        from rich.console import Console
-
         from compress.cli import compose
         from compress.run.answer import write_answers
         from compress.wording import counted
 
     path = Path(options.file).expanduser()
-    rows = write_answers(compose.compose(options.words), path, Console(stderr=True))
-    print(f"{path}: answers to {counted(rows, 'row')}")
+    rows = write_answers(compose.compose(options.words), path)
+    shown(lambda: print(f"{path}: answers to {counted(rows, 'row')}"), file=str(path), rows=rows)
     return 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.cli.output import note, table
+from compress.cli.output import shown, table
 from compress.cli.parser import FOLDERS, Parser, number, numbers
 from compress.errors import CompressError
 from compress.run.names import as_lasting, distinct, given_path
 from compress.starting import stopping_at_once
+from compress.telling import warn
 
 
 def parser() -> Parser:
@@ -33,10 +33,10 @@ def parser() -> Parser:
     options.add_argument(
         "--device", default="", metavar="cpu,cuda", help="where to run, by default on all that the machine has"
     )
-    options.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options.add_argument(
         "--again", action="store_true", help="time a run's models as the run did, and write that into its report"
     )
+    options.add_telling()
     return options
 
 
@@ -69,25 +69,20 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _again(options: Namespace) -> int:
     with stopping_at_once():
-        from rich.console import Console
-
         from compress.cli import compose
+        from compress.cli.running import shown_report
         from compress.cli.words import quoted
-        from compress.report.table import print_report
         from compress.run.again import measure_again
 
     usual = parser().parse_args(["RUN"])
-    changed = [
-        f"--{name}" for name in ("batch", "tokens", "threads", "device", "json") if _differs(name, usual, options)
-    ]
+    changed = [f"--{name}" for name in ("batch", "tokens", "threads", "device") if _differs(name, usual, options)]
     if len(options.paths) != 1 or changed:
         raise CompressError("--again takes one run and no other options: it measures as the run did.")
     folder = as_lasting(given_path(options.paths[0]))
     if not (folder / "recipe.yaml").is_file():
         raise CompressError(f"{folder}: is not a finished run: recipe.yaml is missing. Name the folder of a run.")
     recipe = compose.compose([f"recipe={quoted(str(folder / 'recipe.yaml'))}"], trusted=False)
-    print_report(measure_again(folder, recipe), Console())
-    print(f"report: {folder / 'report.html'}")
+    shown_report(measure_again(folder, recipe), folder)
     return 0
 
 
@@ -104,13 +99,10 @@ def main(argv: Sequence[str]) -> int:
     with stopping_at_once():
         from compress.run.bench import bench_paths
 
-    paths = [Path(path).expanduser() for path in distinct(options.paths, note)]
+    paths = [Path(path).expanduser() for path in distinct(options.paths, warn)]
     devices = [name for name in options.device.split(",") if name]
     rows = bench_paths(paths, options.batch, options.tokens, options.threads, devices)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:  # a line for each batch size and length
-        for reason in failures(rows):
-            note(reason)
-        table(list(timings(rows)))
+    for reason in failures(rows):
+        warn(reason)
+    shown(lambda: table(list(timings(rows))), timings=rows)  # a line for each batch size and length
     return 0

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from compress.cli.output import note, table
+from compress.cli.output import table
 from compress.cli.parser import FOLDERS, Parser
 from compress.files import MIB
 from compress.pipeline.cache import Cache, CacheEntry, age, open_cache
 from compress.run.names import given_path
+from compress.telling import say, warn
 
 DEFAULT = "runs/.cache"  # that of recipes
 SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -137,12 +138,12 @@ def _remove(
         _list([entry for entry in planned if not entry.in_use], each=True)
         for entry in planned:
             if entry.in_use:
-                note(f"{entry.folder.name} would stay: a running process uses it")
+                say(f"{entry.folder.name} would stay: a running process uses it")
         print("Nothing was removed. Give the same command with --yes to remove these.")
         return 0
     removed, kept = cache.remove(chosen)
     for line in kept:
-        note(f"{line}; it stays")
+        warn(f"{line}; it stays")
     print(f"Removed {_folders(removed)}, {_shown_size(sum(entry.size for entry in removed))}.")
     return 0
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.cli.output import note
+from compress.cli.output import shown
 from compress.cli.parser import FOLDERS, Parser
 from compress.run.names import distinct, given_path
+from compress.telling import warn
 
 
 def parser() -> Parser:
@@ -17,6 +18,7 @@ def parser() -> Parser:
         FOLDERS, "runs", nargs="+", metavar="RUN", help="folder of a finished run, or its report.json"
     )
     options.add_argument("--output", metavar="FILE", help="write a page with plots too, as comparison.html")
+    options.add_telling()
     return options
 
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         from compress.report.compare import writable_page
 
         output = writable_page(given_path(options.output, "--output"))
-    compare_runs(distinct(options.runs, note), output)
+    compare_runs(distinct(options.runs, warn), output)
     return 0
 
 
@@ -38,13 +40,21 @@ def compare_runs(runs: Sequence[str], output: Path | None) -> None:
 
     from compress.files import write_text
     from compress.report import load_report
+    from compress.report.differences import differences, labelled, side_by_side
     from compress.report.table import print_comparison
 
     reports = [(run.rstrip("/").removesuffix("/report.json"), load_report(Path(run).expanduser())) for run in runs]
-    if len(reports) > 1:
-        print_comparison(reports, Console())
     if output:
         from compress.report.compare import comparison_html
 
         write_text(output, comparison_html(reports))
-        print(f"comparison: {output}")
+    headings, lines = side_by_side(labelled(reports))
+
+    def print_it() -> None:
+        if len(reports) > 1:
+            print_comparison(reports, Console())
+        if output:
+            print(f"comparison: {output}")
+
+    compared = [dict(zip(headings, line, strict=True)) for line in lines]
+    shown(print_it, runs=compared, warnings=differences(labelled(reports)), page=str(output) if output else None)

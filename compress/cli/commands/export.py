@@ -36,6 +36,7 @@ def parser() -> Parser:
         WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE, as for compress run"
     )
     options.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
+    options.add_telling()
     return options
 
 

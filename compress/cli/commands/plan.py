@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compress.cli.output import shown, table
 from compress.cli.parser import WORDS, Parser
 from compress.starting import stopping_at_once
+from compress.telling import say
 
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
@@ -26,6 +28,7 @@ def parser() -> Parser:
     """Return the options."""
     options = Parser("plan", "[WORD …]", "Say what a run would do: rows, steps, minutes, disk.", PLAN)
     options.add_completed(WORDS, "words", nargs="*", metavar="WORD", help="choice=NAME or setting=VALUE")
+    options.add_telling()
     return options
 
 
@@ -41,11 +44,9 @@ def main(argv: Sequence[str]) -> int:
 
 def show_plan(recipe: Recipe) -> int:
     """Check a recipe and print what it would do."""
-    import sys
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from compress.cli.output import note, table
     from compress.run.check import check, told
     from compress.run.plan import plan_of
     from compress.run.plan_words import rows_of, shapes_of, totals_of
@@ -54,13 +55,18 @@ def show_plan(recipe: Recipe) -> int:
     with TemporaryDirectory() as aside:
         checked = check(recipe, cache=Path(aside))
     for line in (*told(checked.data), *map(str, checked.models)):
-        print(line, file=sys.stderr)
+        say(line)
     plan = plan_of(recipe, checked)
-    note("trying each training on a few batches")
-    spent = costs(plan)
-    for line in shapes_of(plan):
-        print(line)
-    table(rows_of(recipe, plan, spent))
-    for line in totals_of(recipe, plan, spent):
-        print(line)
+    say("trying each training on a few batches")
+    known = recipe, plan, costs(plan)
+    shapes, rows, totals = list(shapes_of(plan)), rows_of(*known), list(totals_of(*known))
+
+    def print_it() -> None:
+        for line in shapes:
+            print(line)
+        table(rows)
+        for line in totals:
+            print(line)
+
+    shown(print_it, shapes=shapes, trainings=rows, totals=totals)
     return 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compress.cli.commands.compare import compare_runs
 from compress.cli.commands.plan import show_plan
-from compress.cli.output import refused
+from compress.cli.output import refused, shown
 from compress.cli.parser import WORDS, Parser
 from compress.cli.running import DRY, carry_out, show
 from compress.starting import stopping_at_once
+from compress.telling import Failed, tell
 
 if TYPE_CHECKING:
     from compress.cli.sweep import Outcome
@@ -50,6 +51,7 @@ def parser() -> Parser:
     options.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
     options.add_argument(*DRY, action="store_true", help="check, print the whole recipe, run nothing")
     options.add_argument("--plan", action="store_true", help="say what would be done, as `compress plan`; run nothing")
+    options.add_telling()
     return options
 
 
@@ -87,7 +89,8 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
     if dry:
         jobs = sweeps.combinations(words)
         check_all(jobs)
-        print("\n".join(shlex.join(["compress", "run", *job]) for job in jobs))
+        commands = [shlex.join(["compress", "run", *job]) for job in jobs]
+        shown(lambda: print("\n".join(commands)), commands=commands)
         return 0
     ended: list[Outcome] = []
     try:
@@ -99,9 +102,13 @@ def _sweep(words: Sequence[str], *, dry: bool) -> int:
 
 
 def _tell(outcomes: Sequence[Outcome]) -> int:
-    """Print what became of the jobs of a sweep; return how many are finished."""
+    """Tell what became of the jobs of a sweep; return how many are finished."""
     finished = [outcome for outcome in outcomes if not outcome.error]
     compare_runs([str(outcome.folder) for outcome in finished], None)
     for outcome in outcomes:
-        print(f"{outcome.label}: {outcome.error or outcome.folder}", file=sys.stderr if outcome.error else sys.stdout)
+        line = f"{outcome.label}: {outcome.error or outcome.folder}"
+        if outcome.error:
+            tell(Failed(message=line, code=2))
+        else:
+            shown(partial(print, line), label=outcome.label, folder=str(outcome.folder))
     return len(finished)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from compress.cli.output import shown
 from compress.cli.parser import WORDS, Parser
-from compress.cli.running import DRY, show
+from compress.cli.running import DRY, show, shown_report
 from compress.starting import stopping_at_once
 
 SEARCH = """\
@@ -49,6 +50,7 @@ def parser() -> Parser:
         WORDS, "words", nargs="*", metavar="WORD", help="target.NAME=VALUE, search.NAME=VALUE, or as for compress run"
     )
     options.add_argument(*DRY, action="store_true", help="check, print what all trials share, run nothing")
+    options.add_telling()
     return options
 
 
@@ -57,10 +59,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_intermixed_args(argv)
 
     with stopping_at_once():
-        from rich.console import Console
-
         from compress.cli.search import searching
-        from compress.report.table import print_report
         from compress.search.search import refuse_faults, search, settled
 
     recipe, target, settings = searching(options.words)
@@ -69,7 +68,14 @@ def main(argv: Sequence[str]) -> int:
         return show(settled(recipe, settings)[0])
     found = search(recipe, target, settings, shlex.join(["compress", "search", *options.words]))
     if found.run is not None:
-        print_report(found.run.report, Console())
-    print(found.report.verdict)
-    print(f"search: {found.folder / 'search.html'}")
+        shown_report(found.run.report, found.run.folder)
+
+    def print_it() -> None:
+        print(found.report.verdict)
+        print(f"search: {found.folder / 'search.html'}")
+
+    shown(
+        print_it, folder=str(found.folder), search=str(found.folder / "search.json"), verdict=found.report.verdict,
+        met=found.report.met,
+    )  # fmt: skip
     return 0 if found.report.met else MISSED
