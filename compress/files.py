@@ -11,11 +11,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError, StorageError
+from compress.leases import Lease, leased
 
 TEMPORARY = (".probe-", ".new-")  # how the names of short-lived files begin
 FICLONE = 0x40049409  # Linux: make a file a clone of another
@@ -212,21 +213,16 @@ def hash_json(value: Any) -> str:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; call ``waiting`` once if another process has it.
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+    """Hold an exclusive lock on ``path``, also against other machines; call ``waiting`` once if another process has it.
 
-    The lock ends with the process, even when that is killed.
+    The lock ends with the process, even when that is killed: at once for this machine, for others as the lease expires.
     """
-    with storage_faults(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with ExitStack() as held_lease:
+        with storage_faults(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lease = held_lease.enter_context(leased(path, waiting))
+        yield lease
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """A cache folder: what is in it, who uses it, and how parts of it are removed.
 
 Beside the finished folders and those in the making there are ``locks/`` and ``uses/``, which names, for each of them,
-the runs that took it; that file's time is the last use. A process names what it works with in ``locks/in-use/`` and
-holds a lock on that file for as long as it lives, so that nothing is removed that it may still read. Only folders that
-`Workshop` made are ever removed: they have a lock of their name.
+the runs that took it; that file's time is the last use. A process names what it works with in ``locks/in-use/``, and
+locks and renews that file for as long as it lives, so that nothing is removed that it may still read. Only folders that
+`Workshop` made are ever removed: they have a lock of their name. Machines may share a cache (`compress.leases`).
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,13 +17,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from compress.errors import DamagedError, StorageError
-from compress.files import no_folder, storage_faults, write_json
+from compress.files import locked, no_folder, storage_faults, write_json
+from compress.leases import SUFFIX, flocked, is_fresh, keep_fresh, machine
 from compress.sealed import read_sealed
 
 MARKER = ".compress-cache.json"  # says that a folder is a cache of this program
@@ -64,23 +65,24 @@ class Cache:
                 write_json(self.folder / MARKER, {"schema": 1, "written_by": "compress"})
             own = self.folder.resolve(), os.getpid()
             if own not in _own or not os.fstat(_own[own].fileno()).st_nlink:  # a cache that was deleted by hand
-                with self._gate(fcntl.LOCK_EX):
+                with self._gate():
                     self._forget_ended()
                     _own[own] = self._new_list()
-            with self._gate(fcntl.LOCK_SH):
+            with self._gate():
                 _own[own].write(name + "\n")
                 _own[own].flush()
-            uses = self.folder / USES / name
-            uses.parent.mkdir(exist_ok=True)
-            known = uses.read_text().splitlines() if uses.exists() else []
-            with uses.open("a") as file:
-                if run and run not in known:
-                    file.write(run + "\n")
-            os.utime(uses)
+                os.fsync(_own[own].fileno())  # so that other machines see it
+                uses = self.folder / USES / name
+                uses.parent.mkdir(exist_ok=True)
+                known = uses.read_text().splitlines() if uses.exists() else []
+                with uses.open("a") as file:
+                    if run and run not in known:
+                        file.write(run + "\n")
+                os.utime(uses)
 
     def entries(self) -> list[CacheEntry]:
         """Return what is in the cache, least recently used first. Raises StorageError."""
-        with storage_faults(self.folder), self._gate(fcntl.LOCK_SH):
+        with storage_faults(self.folder), self._gate():
             return self._entries()
 
     def remove(self, chosen: Callable[[list[CacheEntry]], list[CacheEntry]]) -> tuple[list[CacheEntry], list[str]]:
@@ -90,7 +92,7 @@ class Cache:
         """
         removed: list[CacheEntry] = []
         kept: list[str] = []
-        with storage_faults(self.folder), self._gate(fcntl.LOCK_EX):
+        with storage_faults(self.folder), self._gate():
             for entry in chosen(self._entries()):
                 if entry.in_use:
                     kept.append(f"{entry.folder.name} is in use by a running process")
@@ -105,6 +107,7 @@ class Cache:
                 if name not in left:
                     (self.folder / USES / name).unlink(missing_ok=True)
                     (self.folder / LOCKS / name).unlink(missing_ok=True)
+                    (self.folder / LOCKS / (name + SUFFIX)).unlink(missing_ok=True)
         return removed, kept
 
     def _entries(self) -> list[CacheEntry]:
@@ -131,33 +134,28 @@ class Cache:
             )
         return sorted(entries, key=lambda entry: (entry.used, entry.folder.name))
 
-    @contextmanager
-    def _gate(self, kind: int) -> Iterator[None]:
-        path = self.folder / LOCKS / "gate"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a") as file:
-            fcntl.flock(file, kind)
-            yield
+    def _gate(self) -> AbstractContextManager[object]:
+        """Hold the lock under which folders begin to be used, and are removed."""
+        return locked(self.folder / LOCKS / "gate")
 
     def _new_list(self) -> IO[str]:
         folder = self.folder / LOCKS / IN_USE
         folder.mkdir(exist_ok=True)
-        descriptor, _ = tempfile.mkstemp(dir=folder, prefix=f"{os.getpid()}-")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{_here()}{os.getpid()}-")
         file = os.fdopen(descriptor, "w")
+        flocked(file, wait=True)  # goes with the process
+        keep_fresh(Path(name))
         atexit.register(file.close)
         return file
 
     def _lists(self) -> Iterator[tuple[Path, bool]]:
         """Yield the lists of what processes use, and whether each one's process is still running."""
         for path in (self.folder / LOCKS / IN_USE).glob("*"):
-            with path.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    yield path, True
-                else:
-                    yield path, False
+            free = None
+            if path.name.startswith(_here()):
+                with path.open("a") as file:
+                    free = flocked(file, wait=False)
+            yield path, is_fresh(path) if free is None else not free
 
     def _forget_ended(self) -> None:
         for path, running in self._lists():
@@ -188,6 +186,11 @@ def open_cache(folder: Path) -> Cache:
 def age(entry: CacheEntry) -> float:
     """Return the seconds since an entry was last used."""
     return max(0.0, time.time() - entry.used)
+
+
+def _here() -> str:
+    """Return how the names of lists of this machine's processes begin."""
+    return f"{hashlib.sha256(machine().encode()).hexdigest()[:12]}-"
 
 
 def _stray(entry: CacheEntry) -> str | None:

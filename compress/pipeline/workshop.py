@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.errors import DamagedError
 from compress.files import hash_json, locked, settle, storage_faults
+from compress.leases import Lease
 from compress.machine import versions
 from compress.pipeline.cache import LOCKS, PARTIAL, PRODUCT, Cache
 from compress.sealed import check_contents, contents_of, read_sealed, write_sealed
@@ -93,14 +94,14 @@ class Workshop:
                     return self._found(_read(final, key, reused=True))
             except DamagedError:
                 pass  # reported below, by the process that makes it again
-            with self._alone(kind, final):
+            with self._alone(kind, final) as lease:
                 try:
                     if final.exists() and not again:  # another process has made it meanwhile
                         return self._found(_read(final, key, reused=True))
                 except DamagedError as damage:
                     warn(f"{kind.name}: {damage.path} in the cache {damage.how}; it is made again")
                     shutil.rmtree(final)
-                self._work(kind, final, key, work)
+                self._work(kind, final, key, work, lease)
                 return self._found(_read(final, key, reused=False))
 
     def _found(self, product: Product) -> Product:
@@ -128,32 +129,32 @@ class Workshop:
         Cache(self.cache).use(folder.name, str(self.run.absolute()) if self.run else None)
 
     @contextmanager
-    def _alone(self, kind: Kind, folder: Path) -> Iterator[None]:
+    def _alone(self, kind: Kind, folder: Path) -> Iterator[Lease]:
         """Hold the lock of a folder."""
 
         def say_waiting() -> None:
             say(f"{kind.name}: another run is making this now; waiting for it")
 
-        with locked(self.cache / LOCKS / folder.name, say_waiting):
-            yield
+        with locked(self.cache / LOCKS / folder.name, say_waiting) as lease:
+            yield lease
 
     def _place(self, kind: Kind, made_with: Any) -> tuple[str, Path]:
         key = hash_json([kind.name, kind.revision, made_with, self.version])
         return key, self.cache / f"{kind.name}-{key[:24]}"
 
-    def _work(self, kind: Kind, final: Path, key: str, work: Work) -> None:
+    def _work(self, kind: Kind, final: Path, key: str, work: Work, lease: Lease) -> None:
         partial = final.with_name(final.name + PARTIAL)
         resumes = partial.exists()
         try:
-            self._attempt(partial, final, key, work)
+            self._attempt(partial, final, key, work, lease)
         except DamagedError as damage:
             if not resumes or not damage.path.is_relative_to(partial):
                 raise
             warn(f"{kind.name}: {damage.path} of the interrupted work {damage.how}; starting again")
             shutil.rmtree(partial)
-            self._attempt(partial, final, key, work)
+            self._attempt(partial, final, key, work, lease)
 
-    def _attempt(self, partial: Path, final: Path, key: str, work: Work) -> None:
+    def _attempt(self, partial: Path, final: Path, key: str, work: Work, lease: Lease) -> None:
         """Do the work, or the rest of it, and make the folder final."""
         partial.mkdir(exist_ok=True)
         if (partial / PRODUCT).exists():  # whole, except for the last step
@@ -165,12 +166,17 @@ class Workshop:
         try:
             with metered() as meter, noted():  # what it is made of is part of it
                 record = work(partial)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                lease.check()  # another process may have taken over the folder
+            if not lease.is_ours():
+                raise
             if any(partial.iterdir()):
                 write_sealed(partial / SPENT, together([*earlier, meter.usage]).report())
             else:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
+        lease.check()
         usage = together([*earlier, meter.usage])
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         (partial / SPENT).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from compress.settings import Settings, plain
 if TYPE_CHECKING:
     from compress.run.recipe import Recipe
 
-NO_RESULT = ("recipe", "name", "output", "cache")
+NO_RESULT = ("recipe", "name", "output", "cache", "report_to")
 """Settings that change where a run writes, and nothing in what it writes."""
 
 _WORDS = frozenset(

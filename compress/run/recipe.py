@@ -28,6 +28,7 @@ from compress.tasks.choice import TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.base import BaseTeacher
 from compress.teachers.model import Teacher
+from compress.train.trackers import tracker_faults
 
 
 @dataclass(kw_only=True)
@@ -49,6 +50,7 @@ class Recipe(Settings):
     export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
     max_drop: float | None = 1.0  # points of the main metric that an artifact may lose; null: any number
     benchmark: Benchmark = field(default_factory=Benchmark)
+    report_to: list[str] = field(default_factory=list)  # trackers of curves and figures: tensorboard, mlflow
     seed: int = 13  # seed of every random choice
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
     cache: str = "runs/.cache"  # finished work, shared by runs
@@ -62,6 +64,7 @@ class Recipe(Settings):
                 "max_drop", self.max_drop, "must lie in [0, 100]: points of the main metric", "For example 1.0."
             )
         yield from name_faults(self)
+        yield from tracker_faults(self.report_to)
         yield from task_faults("task", self.task.kind)
         labelled = any(loss.needs_teacher for loss in self.distill.losses.values())
         if self.augment and not labelled and not any(stage.reads_unlabelled for stage in self.prepare.values()):

@@ -29,9 +29,11 @@ from compress.run.ledger import Ledger
 from compress.run.names import point_to_latest
 from compress.run.place import claimed, identity, lasting
 from compress.run.result import Run
+from compress.run.sent import send
 from compress.teachers.base import BaseTeacher
 from compress.teachers.standing_in import with_answers_as_labels
 from compress.telling import say, warn
+from compress.train.trackers import tracked
 from compress.usage import Meter, metered
 
 if TYPE_CHECKING:
@@ -57,8 +59,11 @@ def _carried_out(given: Recipe, command: str | None, label: str, whole: Meter) -
     with claimed(recipe, run, label) as folder:
         recipe = replace(recipe, name=given.name or folder.resolve().name)
         ledger = Ledger()
-        state, measured = _work(recipe, checked, ledger)
-        report = report_of(recipe, state, measured, ledger.costs, started, whole.read(), command or repeat(folder))
+        with tracked(recipe.report_to, recipe.recipe, recipe.name or "") as trackers:
+            state, measured = _work(recipe, checked, ledger)
+            report = report_of(recipe, state, measured, ledger.costs, started, whole.read(), command or repeat(folder))
+            for tracker in trackers:
+                send(report, tracker)
         write_run(folder, run, recipe, state, report, measured.answers)
     if not recipe.output and (note := point_to_latest(folder)):
         warn(note)

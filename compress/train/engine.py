@@ -31,6 +31,7 @@ from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
 from compress.train.settings import Decay, Precision, Training
+from compress.train.trackers import trackers
 from compress.train.trainer import ObjectiveTrainer
 
 MIXED = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
@@ -122,6 +123,7 @@ def fit(
             least_steps=least_steps, validate_every=validate_every,
         )  # fmt: skip
         trainer.callback_handler.callbacks = [*_stock_callbacks(trainer), keeper, ProgressBar(title)]
+        trainer.callback_handler.callbacks += [tracker.callback(title) for tracker in trackers()]
         if checkpoint and finished(checkpoint):
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
