@@ -25,7 +25,7 @@ def shape_of(config: Any) -> Shape:
 
 
 @dataclass(frozen=True)
-class Table(ABC):
+class CostTable(ABC):
     """What models of other sizes cost."""
 
     unit: str  # "ms", "parameters" or "MiB"
@@ -36,7 +36,7 @@ class Table(ABC):
 
 
 @dataclass(frozen=True)
-class Costs(Table):
+class Costs(CostTable):
     """The cost of a shape is ``rest``, and for each layer ``layer`` and what its heads and its units add."""
 
     rest: float  # embeddings, pooler, classifier

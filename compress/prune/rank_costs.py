@@ -14,7 +14,7 @@ from compress.families.registry import family_of
 from compress.models.loading import without_values
 from compress.models.outputs import parameters
 from compress.onnx.sizes import factored
-from compress.prune.costs import Table, amount
+from compress.prune.costs import CostTable, amount
 from compress.prune.latency_table import timed
 
 WHOLE = 0
@@ -54,7 +54,7 @@ def matrices_of(config: Any) -> list[Matrix]:
 
 
 @dataclass(frozen=True)
-class RankCosts(Table):
+class RankCosts(CostTable):
     """The cost of a model is ``whole`` less what each matrix saves at its rank."""
 
     whole: float

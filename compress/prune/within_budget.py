@@ -22,7 +22,7 @@ from compress.pipeline.plan import Plan
 from compress.pipeline.record import Details
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Product
-from compress.prune.costs import Table, amount
+from compress.prune.costs import CostTable, amount
 from compress.prune.gradual import Gradual
 from compress.prune.speeds import side_by_side
 from compress.settings import at_least, between, positive
@@ -40,7 +40,7 @@ class Spent(Details):
     budget: Mapping[str, float]  # its one entry: speedup, latency_ms, size_mib or parameters
     predicted: Mapping[str, float]  # by the same names
     measured: Mapping[str, float]  # by the same names, and latency_ms_before
-    costs: Table
+    costs: CostTable
     condition: str  # under which the costs were measured
 
     def report(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class WithinBudget(Gradual):
         return super().plan(plan).bounded(plan)
 
     @abstractmethod
-    def table(self, state: State, student: Model) -> tuple[Table, float, str, list[Product]]:
+    def table(self, state: State, student: Model) -> tuple[CostTable, float, str, list[Product]]:
         """Return the table, what the student costs by it, what it was measured on, and the products that it took."""
 
     @abstractmethod
@@ -205,7 +205,7 @@ class WithinBudget(Gradual):
         """Return under which conditions times are measured."""
         return f"ONNX Runtime fp32, {self.threads} thread{'s' * (self.threads > 1)}, batch 1, {tokens} tokens"
 
-    def _refuse(self, costs: Table, goal: float, whole: float) -> None:
+    def _refuse(self, costs: CostTable, goal: float, whole: float) -> None:
         """Raise RecipeError where even the smallest costs more than ``goal``."""
         least = costs.least()
         if least <= goal:
