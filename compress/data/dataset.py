@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Split:
                 digest.update(text.encode() + b"\x00")
             digest.update(b"\x01")
         if self.labels is not None:
-            digest.update(self.labels.tobytes())
+            digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
     def all_texts(self) -> Iterator[str]:
@@ -56,15 +57,9 @@ class Split:
         """Return the rows at these positions, in this order; a row brings those with it that belong together."""
         if self.groups is not None:
             rows = completed(rows, self.groups)
-        return Split(
-            StoredTexts(self.texts[i] for i in rows),
-            None if self.pairs is None else StoredTexts(self.pairs[i] for i in rows),
-            None if self.labels is None else self.labels[rows],
-            self.by_token,
-            self.grouped,
-            self.overlap,
-            None if self.ids is None else StoredTexts(self.ids[i] for i in rows),
-        )
+        stored = {name: getattr(self, name) for name in ("texts", "pairs", "ids")}
+        taken: dict[str, Any] = {name: None if texts is None else texts.take(rows) for name, texts in stored.items()}
+        return replace(self, **taken, labels=None if self.labels is None else self.labels[rows])
 
     def followed_by(self, more: Split, missing: float = np.nan) -> Split:
         """Return these rows, then unlabelled ones: ``missing`` where these rows have labels, and ``more`` no groups."""

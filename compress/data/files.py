@@ -18,7 +18,8 @@ from compress.data.layout import Before, Layout, check_fields, refuse_empty_colu
 from compress.data.paths import files_of, names_fault
 from compress.data.related import RECORD, related
 from compress.data.rows import Rows, folded
-from compress.data.source import SPLITS, Data, Splits
+from compress.data.source import Data
+from compress.data.splits import SPLITS, Splits
 from compress.data.tagged import FORM
 from compress.data.unpacking import suffix_of
 from compress.errors import DataError, Fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from compress.data.columns import LABELS, PAIRS, TAGS, TEXTS
 from compress.data.rows import Rows, folded
@@ -44,7 +45,8 @@ def refuse_unknown_header(train: Rows, others: Sequence[Rows | None]) -> None:
     labels = train.words
     label, texts = labels[0], [train.texts[0], *(train.pairs[:1] if train.pairs is not None else ())]
     counts = Counter(labels)
-    others_known = any(label in rows.words[1:] for rows in others if rows is not None and rows.labels is not None)
+    labelled = [rows.words for rows in others if rows is not None and rows.labels is not None]
+    others_known = any(label in islice(words, 1, None) for words in labelled)
     if counts.pop(label) > 1 or others_known or is_number(label) or not counts:
         return
     named = all(words_in(field) <= LONGEST_NAME and not re.search(r"[.!?。！？]$", field) for field in (label, *texts))

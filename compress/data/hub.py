@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from compress.data.ignored import LOOKED_AT, Unused, ask_about_second_text
 from compress.data.layout import Layout, refuse_empty_columns
 from compress.data.names import no_data_set
 from compress.data.rows import Columns, Rows
-from compress.data.source import Data, Splits
+from compress.data.source import Data
+from compress.data.splits import Splits
 from compress.data.tagged import FORM, TaggedRow, is_tagged, tagged_row, without_spans
 from compress.errors import DataError, Fault
 from compress.hub_access import offline, unreachable
 from compress.known import NOTHING, Known
+from compress.mapped import NumberColumn, TextColumn
 from compress.settings import nearest
 from compress.tasks.label_lists import listed, of_marks
 from compress.wording import counted
@@ -108,7 +111,7 @@ class Hub(Data):
             for row in table.select(range(min(LOOKED_AT, len(table)))):
                 unused.see(row)
             ask_about_second_text(unused, columns[0], where)
-        texts, pairs, labels = (None if column is None else list(table[column]) for column in columns)
+        texts, pairs, labels = (None if column is None else table[column] for column in columns)
         assert texts is not None  # choose always returns a column of texts
         if pairs is not None and labels is not None and (columns[2] == ANSWERS or any(map(is_asked, labels))):
             return _asked(
@@ -116,41 +119,53 @@ class Hub(Data):
             )
         if not marked and columns[1] is None and any(map(is_tagged, texts, labels or [None] * len(texts))):
             names = None if columns[2] is None else class_names(table.features[columns[2]])
-            return _tagged(where, texts, labels, names, Columns("columns by name", *columns, (), tuple(unused.names)))
+            return _tagged(
+                where,
+                list(texts),
+                labels and list(labels),
+                names,
+                Columns("columns by name", *columns, (), tuple(unused.names)),
+            )
         for column, values in zip(columns[:2], (texts, pairs), strict=True):
             odd = next((value for value in values or () if value is not None and not isinstance(value, str)), None)
             if odd is not None:
                 raise DataError(f"{where}: the column {column!r} holds {kind_of(odd)}, not texts. Set data.text.")
         kind = None if columns[2] is None else table.features[columns[2]]
         names = getattr(getattr(kind, "feature", kind), "names", None)
-        words = None if labels is None else [_word(label, names) for label in labels]
-        if marked:
-            words = [_marks({name: table[name][row] for name in marked}, where, row) for row in range(len(texts))]
         if labels is not None and all(label is None or label == -1 for label in labels):
             if name != "train":
                 notes.append(f"The labels of split {split} are not public; it counts as missing.")
             return None
-        named = None if group is None else [str(value).strip() for value in table[group]]
-        kept = [
-            index
-            for index in range(len(texts))
-            if (texts[index] or "").strip()
-            and (pairs is None or (pairs[index] or "").strip())
-            and (words is None or words[index] is not None)
-        ]
+        words: Iterable[str | None] = repeat("")
+        if marked:
+            marks = enumerate(zip(*(table[column] for column in marked), strict=True))
+            words = (_marks(dict(zip(marked, row, strict=True)), where, number) for number, row in marks)
+        elif labels is not None:
+            words = (_word(label, names) for label in labels)
+        found = {role: TextColumn() for role in ("texts", "pairs", "labels", "groups")}
+        numbers, records = NumberColumn(), NumberColumn()
+        seconds, named = repeat("") if pairs is None else pairs, repeat("") if group is None else table[group]
+        for record, (first, second, word, own) in enumerate(zip(texts, seconds, words, named, strict=False)):
+            text, pair = (first or "").strip(), (second or "").strip()
+            if text and (pairs is None or pair) and word is not None:
+                numbers.append(record + 1)
+                records.append(record)
+                for stored, value in zip(found.values(), (text, pair, word, str(own).strip()), strict=True):
+                    stored.append(value)
+        kept = len(found["texts"])
         if not kept:
             raise DataError(f"{where}: has no rows with a text. Name another split: data.{name}=SPLIT.")
-        if left_out := len(texts) - len(kept):
+        if left_out := len(table) - kept:
             notes.append(f"{counted(left_out, 'row')} of split {split} without a text or a label are left out.")
         return Rows(
             where,
-            [texts[index].strip() for index in kept],
-            None if pairs is None else [pairs[index].strip() for index in kept],
-            None if words is None else [word for index in kept if (word := words[index]) is not None],
-            [index + 1 for index in kept],
+            found["texts"].stored(),
+            None if pairs is None else found["pairs"].stored(),
+            None if labels is None and not marked else found["labels"].stored(),
+            numbers.stored(),
             columns=Columns("columns by name", *columns, marked, tuple(unused.names), group=group),
-            groups=None if named is None else [named[index] for index in kept],
-            records=kept,
+            groups=None if group is None else found["groups"].stored(),
+            records=records.stored(),
         )
 
 

@@ -8,53 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from compress.data.apart import row_numbers, text_numbers, texts_apart, without_repeats
 from compress.data.cutting import cut, sample
-from compress.data.dataset import Dataset, Split
-from compress.data.equal_rows import Repeats, among, numbers_of
-from compress.data.grouping import numbered, ungrouped
+from compress.data.dataset import Dataset
+from compress.data.encoding import encoded, without_labels
+from compress.data.equal_rows import numbers_of
+from compress.data.labels import (
+    Broken,
+    judged,
+    kind_of_rows,
+    pooled,
+    repaired,
+    spelled_for,
+    task_of,
+    weighted,
+    with_unseen,
+)
 from compress.data.leftovers import with_leftovers
+from compress.data.repetitions import refuse_repeated_ids, repetitions
 from compress.data.rows import Rows
+from compress.data.splits import SPLITS, Splits
 from compress.data.summary import summarize
 from compress.errors import DataError, Fault, RecipeError
 from compress.known import NOTHING, Known
-from compress.mapped import StoredTexts
-from compress.settings import Settings, at_least, between, nearest, spelled
+from compress.settings import Settings, at_least, between, spelled
 from compress.tasks.base import Array, Task
 from compress.tasks.choice import AUTO, TaskChoice
-from compress.tasks.label_lists import separated
-from compress.tasks.registry import task_class
-from compress.wording import counted, shortened
-
-DIFFERENT = 10_000  # labels whose code is remembered
-SPLITS = ("train", "validation", "test", "unlabelled")
-
-
-class Broken(Enum):
-    """report: they are used as they are, and noted; repair: they are put right; refuse: the first one is an error."""
-
-    report = "report"
-    repair = "repair"
-    refuse = "refuse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """Rows by split; None for a split that the source does not have."""
-
-    name: str
-    train: Rows
-    validation: Rows | None = None
-    test: Rows | None = None
-    unlabelled: Rows | None = None
-    notes: tuple[str, ...] = ()
+from compress.wording import counted
 
 
 @dataclass(kw_only=True)
@@ -117,16 +100,16 @@ def assemble(
     """Make a `Dataset` from raw rows: find the task, cut, sample, encode, count repeats, add leftover rows."""
     notes = list(parts.notes)
     parts, records = _named(parts)
-    kind = _kind(parts, choice.kind)
-    parts = _spelled(parts, kind, settings.separator)
-    if labelled := list(_labelled(parts).values()):
+    kind = kind_of_rows(parts, choice.kind)
+    parts = spelled_for(parts, kind, settings.separator)
+    if labelled := list(parts.labelled().values()):
         kind.check(labelled, asked=choice.kind != AUTO or bool(parts.train.form) or parts.train.labels is None)
-    parts = _repaired(parts, kind, settings.broken_labels, notes)
+    parts = repaired(parts, kind, settings.broken_labels, notes)
     given = parts.train
-    task, unseen = _with_unseen(
-        _task(parts, kind, lambda: [settings.labels.get(name, name) for name in names()]), parts
+    task, unseen = with_unseen(
+        task_of(parts, kind, lambda: [settings.labels.get(name, name) for name in names()]), parts
     )
-    task = _judged(_pooled(task, choice), choice)
+    task = judged(pooled(task, choice), choice)
     parts = _completed(parts, settings, task, seed, notes)
     wanted = (
         ("training", parts.train, settings.train_rows),
@@ -142,22 +125,22 @@ def assemble(
             chosen[name] = _sampled(rows, name, number, task, seed, notes)
         elif number is not None and number > len(rows):
             notes.append(f"{number:,} {name} rows were asked for; there are {len(rows):,}, and all are used.")
-    splits = {name: _encoded(rows, task) for name, rows in chosen.items()}
+    splits = {name: encoded(rows, task) for name, rows in chosen.items()}
     answered = tuple(name for name, rows in chosen.items() if rows.labels is None)
     if "training" not in answered:
-        task = _weighted(task, choice, splits["training"])
+        task = weighted(task, choice, splits["training"])
         notes += task.doubts(splits["training"].known_labels)
     elif choice.class_weights is not None:
         rule = "has no effect: no training row has a label by which classes are counted"
         raise RecipeError([Fault("task.class_weights", None, rule, "Leave it out.")])
-    notes += [*_without_labels(answered), *_repetitions(chosen, parts.unlabelled)]
+    notes += [*_without_labels(answered), *repetitions(chosen, parts.unlabelled)]
     data = Dataset(
         parts.name,
         task,
         splits["training"],
         splits["validation"],
         splits["test"],
-        None if parts.unlabelled is None else _read(parts.unlabelled, task),
+        None if parts.unlabelled is None else without_labels(parts.unlabelled, task),
         tuple(notes),
         {spelled(name): label for name, label in settings.labels.items()},
         unseen,
@@ -190,61 +173,6 @@ def _sampled(rows: Rows, name: str, number: int, task: Task, seed: int, notes: l
     return taken
 
 
-def _with_unseen(task: Task, parts: Splits) -> tuple[Task, dict[str, tuple[str, int]]]:
-    """Return the task with the labels of all splits, and where those without a training row were read."""
-    unseen: dict[str, tuple[str, int]] = {}
-    for name, rows in _labelled(parts).items():
-        if name != "train":
-            for index, word in enumerate(rows.words):
-                for label in filter(task.unknown, task.names(word)):
-                    place, count = unseen.get(label, (rows.place(index), 0))
-                    unseen[label] = place, count + 1
-    return (task.extended(unseen) if unseen else task), unseen
-
-
-def refuse_unseen(data: Dataset) -> None:
-    """Raise DataError if a class occurs only in rows that are not trained on."""
-    known = [name for name in data.task.output_names if name not in data.unseen]
-    for label, (place, count) in data.unseen.items():
-        if data.task.can_do_without(label, known):
-            continue
-        more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
-        others = f" {counted(count - 1, 'more row')} like it." if count > 1 else ""
-        raise DataError(
-            f"{place}: the label {shortened(label)!r} does not occur in the training rows. "
-            f"Known: {', '.join(map(shortened, known[:10]))}{more}. Correct it, or add training rows that have it."
-            f"{others}"
-        )
-
-
-def _labelled(parts: Splits) -> dict[str, Rows]:
-    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    return {name: rows for name, rows in named.items() if rows is not None and rows.labels is not None}
-
-
-def _spelled(parts: Splits, kind: type[Task], separator: str | None) -> Splits:
-    """Return the parts with labels as the task takes them: lists where a row may have several, else a word in each."""
-    parts = _grouped(parts) if kind.grouped else parts if kind.apart else _ungrouped(parts)
-    labelled = _labelled(parts)
-    if kind.several:
-        lists = separated(list(labelled.values()), separator)
-        own = zip(labelled.items(), lists, strict=True)
-        changed: dict[str, Any] = {name: replace(rows, labels=labels) for (name, rows), labels in own}
-        return replace(parts, **changed)
-    if separator is not None:
-        raise DataError(
-            f"data.separator = {separator!r} is for several labels in one field, and the labels are {kind.predicts}. "
-            "Leave it out, or set task=multi_label."
-        )
-    for rows in labelled.values():
-        empty = [index for index, word in enumerate(rows.words) if not word or word.startswith(" ")]
-        if empty:
-            column = f" ({rows.columns.label!r})" if rows.columns else ""
-            more = f" {counted(len(empty) - 1, 'more row')} like it." if len(empty) > 1 else ""
-            raise DataError(f"{rows.place(empty[0])}: the label{column} is empty. Fill it, or remove the row.{more}")
-    return parts
-
-
 def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
     """Return the parts with an id for every row, and how many records each part without ids of its own has.
 
@@ -252,151 +180,9 @@ def _named(parts: Splits) -> tuple[Splits, dict[str, int]]:
     """
     given: dict[str, Rows] = {name: rows for name in SPLITS if (rows := getattr(parts, name)) is not None}
     named: dict[str, Any] = {name: rows.named(name) for name, rows in given.items()}
-    _refuse_repeated_ids([rows for rows in given.values() if rows.ids])
+    refuse_repeated_ids([rows for rows in given.values() if rows.ids])
     records = {name: int(rows.records[-1]) + 1 if len(rows.records) else len(rows) for name, rows in given.items()}
     return replace(parts, **named), {name: count for name, count in records.items() if not given[name].ids}
-
-
-def _refuse_repeated_ids(splits: Sequence[Rows]) -> None:
-    """Raise DataError for an id of two records; rows that were made of the same record share its id."""
-    ends = np.cumsum([len(rows) for rows in splits])
-
-    def found(place: int) -> tuple[Rows, int]:
-        split = int(np.searchsorted(ends, place, side="right"))
-        return splits[split], place - int(ends[split]) + len(splits[split])
-
-    for followers, first in Repeats.of(numbers_of(chain.from_iterable(rows.ids for rows in splits))).followers():
-        for pair in zip(followers.tolist(), first.tolist(), strict=True):
-            (rows, index), (others, other) = map(found, pair)
-            if (place := rows.place(index)) != (before := others.place(other)):
-                raise DataError(
-                    f"{place}: the id {shortened(rows.ids[index])!r} is that of {before} too. Give each row an id of "
-                    "its own, or leave out data.id."
-                )
-
-
-def _grouped(parts: Splits) -> Splits:
-    """Return the parts with the number of each row's group in its label; no two splits share a number."""
-    first = 0
-    for name in SPLITS:
-        rows = getattr(parts, name)
-        if rows is not None:
-            own, first = numbered(rows, first)
-            changed: dict[str, Any] = {name: own}
-            parts = replace(parts, **changed)
-    return parts
-
-
-def _ungrouped(parts: Splits) -> Splits:
-    rows_of: dict[str, Rows | None] = {name: getattr(parts, name) for name in SPLITS}
-    changed: dict[str, Any] = {name: ungrouped(rows) for name, rows in rows_of.items() if rows is not None}
-    return replace(parts, **changed)
-
-
-def _kind(parts: Splits, name: str) -> type[Task]:
-    """Return the task that the recipe names, or that the rows or their labels look like."""
-    train, form = parts.train, parts.train.form
-    if form and name not in (AUTO, form):
-        raise DataError(
-            f"{train.source}: its rows are written for task={form}, and the recipe has task={name}. "
-            f"Set task={form}, or give rows with one label each."
-        )
-    for rows in (parts.validation, parts.test):
-        if rows is not None and rows.form and not form and name in (AUTO, rows.form):
-            name = rows.form  # the training rows may be written otherwise
-    return task_class(form or name, train.labels)
-
-
-def _repaired(parts: Splits, kind: type[Task], broken: Broken, notes: list[str]) -> Splits:
-    """Return the parts with labels that keep to the task's rule, or note how many do not, as ``broken`` says."""
-    if not kind.rule:
-        return parts
-    names, splits = list(_labelled(parts)), list(_labelled(parts).values())
-    right = iter(kind.repaired([label for rows in splits for label in rows.words]))
-    for name, rows in zip(names, splits, strict=True):
-        labels = [next(right) for _ in rows.words]
-        bad = [index for index, (label, word) in enumerate(zip(labels, rows.words, strict=True)) if label != word]
-        if not bad:
-            continue
-        first = bad[0]
-        what = f"{rows.place(first)}: {kind.rule}; got {shortened(rows.words[first], 100)!r}"
-        count = f"{counted(len(bad), 'row')} of {len(rows):,} in {rows.source}"
-        if broken is Broken.refuse:
-            more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
-            raise DataError(f"{what}. Correct it, or let it be written right: data.broken_labels=repair.{more}")
-        if broken is Broken.repair:
-            notes.append(f"{count} had broken labels, which are repaired; the first: {what}.")
-            repaired: Any = {name: replace(rows, labels=labels)}
-            parts = replace(parts, **repaired)
-        else:
-            notes.append(
-                f"{count} have broken labels, which are kept; the first: {what}. To write them right or to stop at "
-                "them: data.broken_labels=repair or refuse."
-            )
-    return parts
-
-
-def _task(parts: Splits, kind: type[Task], names: Callable[[], Sequence[str]]) -> Task:
-    """Return the task of the training labels, or of the ``names`` of classes where there are none, or say why not."""
-    train = parts.train
-    if train.labels is None:
-        try:
-            return kind.of_names(names())
-        except ValueError as error:
-            raise DataError(
-                f"{train.source}: no row has a label, and {error}. Name a teacher that is a finished classifier, or "
-                "the classes of one that only answers: teacher.classes=[…], or the words for them: teacher.words={…}."
-            ) from None
-    labels = train.words
-    built_alike = kind.by_token or kind.apart or kind.grouped
-    if len(set(labels)) == 1 and not built_alike:
-        raise DataError(
-            f"{train.source}: every row has the label {shortened(labels[0])!r}; there is nothing to learn. "
-            "Give rows of at least two classes, or set data.label to the right column."
-        )
-    try:
-        return kind.of_labels(labels)
-    except ValueError:
-        _refuse_labels(train, kind)
-        raise
-
-
-def _judged(task: Task, choice: TaskChoice) -> Task:
-    """Return the task with the metric that is to decide and the windows that are asked for.
-
-    Raises RecipeError where it has no such metric, or no windows.
-    """
-    if choice.stride is not None:
-        try:
-            task = task.overlapping(choice.stride)
-        except ValueError as error:
-            raise RecipeError([Fault("task.stride", choice.stride, str(error), "Leave it out.")]) from error
-    if choice.metric is None:
-        return task
-    if choice.metric not in task.metric_names:
-        rule = f"is not a metric of the task {task.name}"
-        raise RecipeError([Fault("task.metric", choice.metric, rule, nearest(choice.metric, task.metric_names))])
-    return task.judged_by(choice.metric)
-
-
-def _pooled(task: Task, choice: TaskChoice) -> Task:
-    """Return the task with the pooling of its vectors. Raises RecipeError where it has none, or not that one."""
-    if choice.pooling is None:
-        return task
-    try:
-        return task.pooled_by(choice.pooling)
-    except ValueError as error:
-        raise RecipeError([Fault("task.pooling", choice.pooling, str(error))]) from error
-
-
-def _weighted(task: Task, choice: TaskChoice, train: Split) -> Task:
-    """Return the task with weights of classes. Raises RecipeError where it has no use for them, or not such a class."""
-    if choice.class_weights is None:
-        return task
-    try:
-        return task.weighted(choice.weight_of or None, train.known_labels)
-    except ValueError as error:
-        raise RecipeError([Fault("task.class_weights", None, str(error), "Leave it out, or correct it.")]) from error
 
 
 def _completed(parts: Splits, settings: Data, task: Task, seed: int, notes: list[str]) -> Splits:
@@ -458,82 +244,3 @@ def _without_labels(answered: Sequence[str]) -> Iterator[str]:
         )
     elif "validation" in answered:
         yield "No validation row has a label: what is kept and recommended is what agrees with the teacher."
-
-
-def _encoded(rows: Rows, task: Task) -> Split:
-    """Encode the labels; a label that the task cannot read is refused with its place."""
-    if rows.labels is None:
-        known = task.encoded([task.encode(task.output_names[0])])
-        return replace(_split(rows), labels=np.full((len(rows), *known.shape[1:]), task.missing, known.dtype))
-    _refuse_labels(rows, type(task))
-    labels = _codes(rows, task)
-    if task.apart:
-        parted = task.parted(labels, row_numbers(rows), text_numbers(rows))
-        split = replace(texts_apart(rows), labels=parted, grouped=True)
-        return split if rows.groups is None else without_repeats(split)
-    by_token = type(task) if task.by_token else None
-    return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap, grouped=task.grouped)
-
-
-def _codes(rows: Rows, task: Task) -> Array:
-    encode = lru_cache(DIFFERENT)(task.encode)
-    return task.encoded([encode(label) for label in rows.words])
-
-
-def _refuse_labels(rows: Rows, task: type[Task]) -> None:
-    """Raise DataError if the task cannot read a label, with the first such row and their number."""
-    reason_of = lru_cache(DIFFERENT)(task.refusal)
-    bad = [index for index, label in enumerate(rows.words) if reason_of(label) is not None]
-    if bad and (reason := reason_of(rows.words[bad[0]])) is not None:
-        what, remedy = reason
-        more = f" {counted(len(bad) - 1, 'more row')} like it." if len(bad) > 1 else ""
-        raise DataError(f"{rows.place(bad[0])}: {what} {remedy}{more}")
-
-
-def _read(rows: Rows, task: Task) -> Split:
-    """Return rows without labels, as people wrote them unless they are written for the task."""
-    if task.apart:
-        return texts_apart(rows)
-    texts = rows.texts if rows.form else StoredTexts(map(task.read, rows.texts))
-    if not task.grouped:
-        return replace(_split(rows), texts=texts)
-    return replace(_split(rows), texts=texts, labels=_codes(rows, task), grouped=True)
-
-
-def _split(rows: Rows) -> Split:
-    return Split(rows.texts, rows.pairs, ids=rows.ids or None)
-
-
-def _repetitions(chosen: dict[str, Rows], unlabelled: Rows | None) -> list[str]:
-    """Return notes on texts that occur more than once in the used rows."""
-    train, notes = chosen["training"], []
-    repeats = Repeats.of(train.keys)
-    if repeated := len(train) - int(np.count_nonzero(repeats.count)):
-        torn = _torn(train, repeats)
-        contradiction = f"; {counted(torn, 'text')} with more than one label" if torn else ""
-        notes.append(
-            f"Repeated texts: {counted(repeated, 'training row')} after the first (case and white space folded)"
-            f"{contradiction}. A repeated row weighs more; remove it from the file if that is not meant."
-        )
-    for name in ("validation", "test"):
-        if leaked := int(among(chosen[name].keys, train.keys).sum()):
-            total = len(chosen[name])
-            notes.append(
-                f"{leaked:,} of {total:,} {name} rows ({leaked / total:.1%}) have a text that is also in training, "
-                "which flatters the figures. Remove them from one of the two, or quote both figures."
-            )
-    if unlabelled is not None and (leaked := int(among(unlabelled.keys, chosen["test"].keys).sum())):
-        notes.append(
-            f"Unlabelled rows that are test rows too: {leaked:,}; the student trains on what is measured. "
-            "Remove them from the unlabelled rows."
-        )
-    return notes
-
-
-def _torn(rows: Rows, repeats: Repeats) -> int:
-    """Return how many texts that are repeated have more than one label."""
-    torn = np.zeros(len(rows), dtype=np.bool_)
-    for followers, first in repeats.followers() if rows.labels is not None else ():
-        for row, leader in zip(followers.tolist(), first.tolist(), strict=True):
-            torn[leader] |= rows.words[row] != rows.words[leader]
-    return int(torn.sum())

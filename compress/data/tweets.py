@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.rows import Rows, folded
-from compress.data.source import Data, Splits
+from compress.data.source import Data
+from compress.data.splits import Splits
 from compress.errors import DataError, MissingPackageError
 from compress.wording import counted
 

@@ -20,7 +20,7 @@ from compress.report.schema import Report
 
 _MARKERS = {"teacher": "D", "stage": "o", "artifact": "o", "baseline": "^"}
 _SERIES_MARKERS = "osD^vP"
-LEAST = 0.02  # least height of the picture: two points of a share, else two percent of the metric
+LEAST_POINTS, LEAST_SHARE = 0.02, 0.05  # least height of the picture: of shares, and as a share of other metrics
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ def _limits(panel: Axes, points: list[Point], share: bool) -> None:
     panel.set_xscale("log")
     room = max(math.log10(max(xs) / min(xs)), 0.3) * 0.14
     panel.set_xlim(min(xs) * 10**-room, max(xs) * 10**room)
-    least = LEAST if share else LEAST * (max(map(abs, ys)) or 1)  # fewer digits could not tell the ticks apart
+    # in less height, figures of three digits could not tell the ticks apart
+    least = LEAST_POINTS if share else LEAST_SHARE * (max(map(abs, ys)) or 1)
     room = max((max(ys) - min(ys)) * 0.08, (least - (max(ys) - min(ys))) / 2)
     panel.set_ylim(min(ys) - room, max(ys) + room)
 

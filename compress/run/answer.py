@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.benchmark.scores import ScoredRows
 from compress.data.dataset import Split
-from compress.data.source import SPLITS
+from compress.data.splits import SPLITS
 from compress.errors import Fault, ModelError, RecipeError
 from compress.files import storage_faults, write_text
 from compress.pipeline.state import State

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from compress.data import Data, Files, Hub
 from compress.data.hub import class_names
-from compress.data.source import SPLITS
+from compress.data.splits import SPLITS
 from compress.errors import Fault, RecipeError
 from compress.files import hash_file, hash_folder, storage_faults, write_text
 from compress.models.loading import save_model

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.data.hub import Hub
-from compress.data.source import SPLITS
+from compress.data.splits import SPLITS
 from compress.errors import Fault, StorageError
 from compress.files import hash_json, held, storage_faults, writable
 from compress.run.marker import FOLDERS, Marker, obstacles, read_marker, stop_at

@@ -78,8 +78,8 @@ class Tags(Task):
     @classmethod
     def fits(cls, labels: Sequence[str]) -> bool:
         """Return whether labels are rows of tags that mark spans, most of them of several words."""
-        rows = [label.split() for label in labels]
-        return sum(map(len, rows)) >= 2 * len(rows) and follows_scheme(tag for row in rows for tag in row)
+        words = sum(len(label.split()) for label in labels)
+        return words >= 2 * len(labels) and follows_scheme(tag for label in labels for tag in label.split())
 
     @classmethod
     def check(cls, splits: Sequence[Labelled], *, asked: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from compress.data.dataset import Dataset, Split
-from compress.data.source import SPLITS
+from compress.data.splits import SPLITS
 from compress.data.unpacking import packed_fault, suffix_of
 from compress.errors import Fault, ModelError
 from compress.files import hash_json, no_file

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset
-from compress.data.source import refuse_unseen
+from compress.data.labels import refuse_unseen
 from compress.errors import CompressError, Fault, MissingPackageError, ModelError
 from compress.families.registry import FAMILIES, principal_config
 from compress.hub_access import absent, looks_like_a_path

@@ -38,13 +38,12 @@ def grouped_by_length(lengths: np.ndarray[Any, Any], batch_size: int, generator:
     """Yield all rows once, in the order that `LengthGrouped` describes."""
     order = generator.permutation(len(lengths))
     group = 50 * batch_size
-    batches: list[Any] = []
     for start in range(0, len(order), group):
         part = order[start : start + group]
-        part = part[np.argsort(-lengths[part], kind="stable")]
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    short = [batch for batch in batches if len(batch) < batch_size]  # at most one; it comes last
-    full = [batch for batch in batches if len(batch) == batch_size]
-    generator.shuffle(full)
-    for batch in full + short:
-        yield from (int(row) for row in batch)
+        order[start : start + group] = part[np.argsort(-lengths[part], kind="stable")]
+    full = len(order) // batch_size
+    batches = np.arange(full)
+    generator.shuffle(batches)
+    for batch in batches:
+        yield from order[batch * batch_size : (batch + 1) * batch_size].tolist()
+    yield from order[full * batch_size :].tolist()  # the short one, if any, comes last

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import Files
-from compress.data.source import refuse_unseen
+from compress.data.labels import refuse_unseen
 from compress.errors import DataError
 
 GOOD = "".join(f"neg\tbad {i}\npos\tgood {i}\n" for i in range(20))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.data import Dataset, Files, Hub
-from compress.data.source import refuse_unseen
+from compress.data.labels import refuse_unseen
 from compress.errors import DataError
 from compress.run.handed_over import settled
 from compress.run.recipe import Recipe

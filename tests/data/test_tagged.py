@@ -13,7 +13,7 @@ from compress.data import Files, Hub
 from compress.data.conll import read_conll
 from compress.data.dataset import Dataset
 from compress.data.files import Format
-from compress.data.source import Broken, refuse_unseen
+from compress.data.labels import Broken, refuse_unseen
 from compress.errors import DataError
 from compress.run.handed_over import settled
 from compress.run.recipe import Recipe

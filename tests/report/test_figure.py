@@ -15,7 +15,7 @@ from compress.report.figure import COLOURS
 from compress.report.labels import Box, place_labels, spread
 from compress.report.steps import steps
 from compress.report.timings import grids
-from compress.report.tradeoff import frontier, tradeoff
+from compress.report.tradeoff import Point, frontier, picture, tradeoff
 
 
 def test_the_picture_names_every_model_with_both_figures(report: dict[str, Any]) -> None:
@@ -112,3 +112,13 @@ def test_grids_keep_devices_apart_and_compare_equal_conditions(report: dict[str,
     cells = gpu.rows[1][1]
     assert [cell and cell.speedup for cell in cells] == [2.0]
     assert cpu.columns[0] == ("batch 1", "real lengths")
+
+
+@pytest.mark.parametrize(("metric", "value"), [("accuracy", 0.9), ("spearman", 0.0), ("loss", 12.5)])
+def test_models_that_are_worth_the_same_have_an_axis_of_different_figures(metric: str, value: float) -> None:
+    points = [Point(name, ms, value, None, "#0063b1", "o") for name, ms in (("a", 1.0), ("b", 2.0))]
+    svg = picture("same", points, metric, "cpu", narrow=False)
+    axis = svg[svg.index("matplotlib.axis_2") :]
+    figures = re.findall(r">([−\d.]+)</text>", axis)
+    assert len(figures) > 2
+    assert len(set(figures)) == len(figures)
