@@ -99,8 +99,8 @@ def test_the_graph_of_a_low_rank_model_says_what_it_says(family: str, tmp_path: 
     model, batch = low_rank(tiny_model(family)), tiny_batch(family=family)
     write_onnx(model, input_names(tiny_tokenizer(family)), tmp_path / "model.onnx")
     feed = {name: batch[name].numpy() for name in INPUTS if name in batch}
-    said = inference_session(tmp_path / "model.onnx", 1).run(["logits"], feed)[0]
-    np.testing.assert_allclose(said, observe(model, batch).logits.numpy(), atol=1e-5)
+    answers = inference_session(tmp_path / "model.onnx", 1).run(["logits"], feed)[0]
+    np.testing.assert_allclose(answers, observe(model, batch).logits.numpy(), atol=1e-5)
 
 
 @torch.no_grad()
