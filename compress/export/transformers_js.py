@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenizers import Tokenizer
+
 from compress.errors import Fault, ModelError
+from compress.export.javascript import FILE, row_module
 from compress.export.onnx import Onnx
 from compress.families.registry import FAMILIES, known_family
 from compress.files import size_mib, write_text
 from compress.known import NOTHING, Known
 from compress.markdown import text
+from compress.models.folder import TOKENIZER
+from compress.models.loading import load_tokenizer
 from compress.onnx.folder import MODEL, copy_beside
+from compress.onnx.graph import input_names
 from compress.onnx.needs import IN_FLOATS
 from compress.onnx.storage import SUFFIXES, copy_graph, is_outside
 from compress.pipeline.artifact import Artifact
@@ -66,11 +72,13 @@ class TransformersJs(Stage):
             asked = _asked(chosen)
             copy_beside(chosen[asked].folder, folder, f"onnx/{asked}.onnx")
             task = state.data.task
-            written = _of_vectors(chosen) if task.apart else _readme(chosen, task, pairs=state.data.pairs)
-            write_text(folder / "README.md", written)
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            inputs = input_names(load_tokenizer(folder))
+            write_text(folder / FILE, row_module(tokenizer, inputs, windows=task.windows))
+            write_text(folder / "README.md", _readme(chosen, task, pairs=state.data.pairs))
 
         keys = {name: artifact.key for name, artifact in chosen.items()}
-        product = state.workshop.make(Kind("transformers_js", revision=3), [keys, state.data.pairs], work)
+        product = state.workshop.make(Kind("transformers_js", revision=4), [keys, state.data.pairs], work)
         names = ", ".join(f"onnx/{name}.onnx is {artifact.name}" for name, artifact in chosen.items())
         artifact = Artifact(
             name="transformers_js", runtime="onnxruntime", precision="", folder=product.folder, key=product.key,
@@ -123,49 +131,54 @@ def _files(chosen: Mapping[str, Artifact]) -> str:
     return "\n".join(["| file | artifact | dtype |", "|---|---|---|", *rows])
 
 
-def _of_vectors(chosen: Mapping[str, Artifact]) -> str:
-    """Return what a folder of sentence vectors says: the pooling is in the graph."""
-    return f"""# For transformers.js
+def _readme(chosen: Mapping[str, Artifact], task: Task, *, pairs: bool) -> str:
+    if task.apart:
+        return _in_javascript(chosen, task, "AutoModel", pairs=False)
+    auto = task.auto.__name__
+    return f"{_in_javascript(chosen, task, auto, pairs=pairs)}\n{_in_python(chosen, task, auto, pairs=pairs)}"
+
+
+def _in_javascript(chosen: Mapping[str, Artifact], task: Task, auto: str, *, pairs: bool) -> str:
+    asked = _asked(chosen)
+    outside = ", use_external_data_format: true" if is_outside(chosen[asked].folder / MODEL) else ""
+    words = "'a first text', 'a second text'" if pairs else "'a text'"
+    others = " and Optimum" if not task.apart else ""
+    inside = "\nPooling is inside the graphs: their output is a text's vector.\n" if task.apart else ""
+    cuts = (
+        "cuts the second text of long rows, which `compress predict` reads in windows"
+        if task.windows
+        else "cuts long rows as they were cut when the graphs were measured"
+    )
+    return f"""# For transformers.js{others}
 
 {_files(chosen)}
-
-Pooling is inside the graphs, so the pipeline must not pool again (`pooling: 'none'`, its default).
+{inside}
+`row` in `{FILE}` makes the inputs of a row and {cuts}. transformers.js itself would
+drop the last special token of such a row and, of two texts, most of the second.
 
 ```js
-import {{ env, pipeline }} from '@huggingface/transformers';
+import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
+import {{ row }} from './{FILE}';
 env.localModelPath = '..'; // the folder above this one
-const encode = await pipeline('feature-extraction', 'transformers_js', {{ dtype: '{KINDS[_asked(chosen)]}' }});
-const vectors = await encode(['a text', 'another text']);
+const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
+const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{KINDS[asked]}'{outside} }});
+const {{ {", ".join(task.graph_outputs)} }} = await model(row(tokenizer, {words}));
 ```
 """
 
 
-def _readme(chosen: Mapping[str, Artifact], task: Task, *, pairs: bool) -> str:
-    auto, outputs = task.auto.__name__, task.graph_outputs
-    ort = auto.replace("Auto", "ORT")
-    file = f"{_asked(chosen)}.onnx"
-    outside = ", use_external_data_format: true" if is_outside(chosen[_asked(chosen)].folder / MODEL) else ""
-    asked = "'a first text', { text_pair: 'a second text' }" if pairs else "'a text'"
+def _in_python(chosen: Mapping[str, Artifact], task: Task, auto: str, *, pairs: bool) -> str:
+    ort, outputs = auto.replace("Auto", "ORT"), task.graph_outputs
     words = '"a first text", "a second text"' if pairs else '"a text"'
-    return f"""# For transformers.js and Optimum
-
-{_files(chosen)}
-
-```js
-import {{ {auto}, AutoTokenizer, env }} from '@huggingface/transformers';
-env.localModelPath = '..'; // the folder above this one
-const tokenizer = await AutoTokenizer.from_pretrained('transformers_js');
-const model = await {auto}.from_pretrained('transformers_js', {{ dtype: '{KINDS[_asked(chosen)]}'{outside} }});
-const {{ {", ".join(outputs)} }} = await model(await tokenizer({asked}));
-```
-
+    cut = '"only_second"' if task.windows else "True"
+    return f"""\
 ```python
 from optimum.onnxruntime import {ort}
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{file}")
-outputs = model(**tokenizer({words}, return_tensors="pt"))
+model = {ort}.from_pretrained(".", subfolder="onnx", file_name="{_asked(chosen)}.onnx")
+outputs = model(**tokenizer({words}, truncation={cut}, return_tensors="pt"))
 {", ".join(outputs)} = {", ".join(f"outputs.{name}" for name in outputs)}
 ```
 """

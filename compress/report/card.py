@@ -19,7 +19,7 @@ _LOADING = """import compress  # registers the student's architecture with trans
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {auto}.from_pretrained(folder).eval()
-outputs = model(**tokenizer({texts}, return_tensors="pt"))"""
+outputs = model(**tokenizer({texts}, truncation={cut}, return_tensors="pt"))"""
 _ALONE = """Without `compress` installed, transformers takes the architecture from `{code}` in this folder, if you allow
 it to run that code: `{auto}.from_pretrained(folder, trust_remote_code=True)`, without
 `import compress`. The ONNX files of the same run need neither."""
@@ -34,7 +34,7 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
     parts = [
         _front_matter(report),
         f"# {text(report.title)}",
-        "A classifier, exported unchanged by `compress`."
+        "A model, exported unchanged by `compress`."
         if report.given
         else "A compressed model, distilled from a larger teacher by `compress`.",
         shipped(report),
@@ -57,8 +57,9 @@ def to_model_card(report: Report, own_code: str | None = None) -> str:
 
 
 def _loading(task: type[Task]) -> str:
-    auto, texts = task.auto.__name__, '"a question", "a context"' if task.windows else '["a text"]'
-    loading = _LOADING.format(loading=task.loading.format(auto=auto), auto=auto, texts=texts)
+    auto = task.auto.__name__
+    texts, cut = ('"a question", "a context"', '"only_second"') if task.windows else ('["a text"]', "True")
+    loading = _LOADING.format(loading=task.loading.format(auto=auto), auto=auto, texts=texts, cut=cut)
     return f"## How to load it\n\n```python\n{loading}\n```"
 
 

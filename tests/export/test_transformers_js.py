@@ -14,14 +14,16 @@ from transformers import AutoConfig
 
 from compress.benchmark.stage import Benchmark
 from compress.errors import ModelError, RecipeError
+from compress.export.javascript import row_module
 from compress.export.onnx import Onnx
 from compress.export.transformers_js import TransformersJs
+from compress.onnx.graph import input_names
 from compress.quantize.half import HalfPrecision
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.check import check
 from compress.student.bilstm import BiLstm
-from tests.conftest import reviews, save_tiny, write_tsv
+from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import recipe, report
 
 QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
@@ -52,7 +54,7 @@ def test_files_have_the_names_that_are_looked_for_and_hold_what_the_notes_say(wo
     folder = world / "run" / "artifacts" / "transformers_js"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == {
-        "README.md", "config.json", "tokenizer.json", "tokenizer_config.json",
+        "README.md", "config.json", "row.mjs", "tokenizer.json", "tokenizer_config.json",
         "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_fp16.onnx",
     }  # fmt: skip
     origin = {"model": "onnx", "model_quantized": "static", "model_fp16": "fp16"}
@@ -95,6 +97,38 @@ def test_it_answers_with_onnxruntime_and_tokenizers_alone(world: Path) -> None:
     assert logits["model"].shape == (1, 2)
     np.testing.assert_allclose(logits["model_fp16"], logits["model"], atol=0.02)
     np.testing.assert_allclose(logits["model_quantized"], logits["model"], atol=0.5)
+
+
+def constants(module: str) -> dict[str, Any]:
+    """Return what a module of JavaScript sets at its top, by name."""
+    lines = [line.removeprefix("const ").rstrip(";") for line in module.splitlines() if line.startswith("const ")]
+    return {name: json.loads(value) for name, _, value in (line.partition(" = ") for line in lines)}
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("texts", [("a good film",), ("a good film", "so dull")])
+def test_rows_for_javascript_are_put_together_as_the_tokenizer_does(family: str, texts: tuple[str, ...]) -> None:
+    tokenizer = tiny_tokenizer(family)
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(48, strategy="longest_first", direction="right")
+    known = constants(row_module(backend, input_names(tokenizer), windows=False))
+    pieces = [backend.encode(text, add_special_tokens=False).ids for text in texts]
+    ids, types = [], []
+    for part in known["TWO" if len(texts) > 1 else "ONE"]:
+        numbers = part["ids"] if "ids" in part else pieces[part["text"]]
+        ids += numbers
+        types += [part["type"]] * len(numbers)
+    expected = tokenizer(*texts)
+    assert ids == expected["input_ids"]
+    assert types == expected.get("token_type_ids", types)
+    assert known["INPUTS"] == list(input_names(tokenizer))
+    assert (known["TOKENS"], known["FROM_THE_LEFT"], known["ONLY_THE_SECOND"]) == (48, False, False)
+
+
+def test_the_page_says_how_rows_are_cut(world: Path) -> None:
+    page = (world / "run" / "artifacts" / "transformers_js" / "README.md").read_text()
+    assert "await model(row(tokenizer, 'a text'))" in page
+    assert 'tokenizer("a text", truncation=True, return_tensors="pt")' in page
 
 
 def test_the_int8_graph_can_be_chosen(world: Path) -> None:

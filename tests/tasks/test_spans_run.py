@@ -157,7 +157,7 @@ def test_the_pages_beside_the_models_name_what_they_give(finished: Path) -> None
     run = finished / "run"
     card = (run / "student" / "README.md").read_text()
     assert "pipeline_tag: question-answering" in card
-    assert 'model(**tokenizer("a question", "a context", return_tensors="pt"))' in card
+    assert 'model(**tokenizer("a question", "a context", truncation="only_second", return_tensors="pt"))' in card
     page = (run / "artifacts" / "transformers_js" / "README.md").read_text()
     assert "const { start_logits, end_logits } = await model(" in page
     assert "start_logits, end_logits = outputs.start_logits, outputs.end_logits" in page
