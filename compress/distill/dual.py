@@ -16,7 +16,7 @@ from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import SharedWords, words_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, fills_masks
-from compress.families.registry import family_of, layer_count
+from compress.families.registry import UNEVEN, family_of, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -65,7 +65,7 @@ class Dual(LanguageTraining):
         if self.masked_lm_weight == 0 and self.projected is ProjectedSide.none:
             yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
         student = None if known.only_answers else known.student
-        if student is not None and fills_masks(student) and not getattr(student, "own_tokens", False):
+        if student is not None and fills_masks(student, UNEVEN) and not getattr(student, "own_tokens", False):
             rule = "mixes two vocabularies, and the student has the teacher's"
             yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")
 

@@ -14,7 +14,7 @@ from compress.data.dataset import Split
 from compress.distill.keep_best import head_note
 from compress.errors import CompressError, Fault
 from compress.families.language_head import fills_masks, types_that_fill_masks
-from compress.families.registry import FAMILIES
+from compress.families.registry import UNEVEN
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
@@ -56,7 +56,7 @@ class OnCorpus(Training):
 
     def _unfit(self, student: Any, teacher: str | None, fine_tuned: bool | None) -> Iterator[Fault]:
         """Yield why the student cannot be trained so, the corpus not be read, or the pretrained model not teach it."""
-        if not fills_masks(student):
+        if not fills_masks(student, UNEVEN):
             known = ", ".join(types_that_fill_masks())
             rule = f"trains encoders of type {known}, and the student is of type {student.model_type}"
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
@@ -77,7 +77,7 @@ class OnCorpus(Training):
         source = self.source(teacher)
         try:
             config = load_config(source)
-            if not fills_masks(config) or config.model_type not in FAMILIES:
+            if not fills_masks(config):
                 yield Fault(
                     "teacher",
                     self.teacher,

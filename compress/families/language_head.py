@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from compress.errors import ModelError
 from compress.families.base import LanguageHeadNames
-from compress.families.registry import FAMILIES, UNEVEN, family_behind, family_of
+from compress.families.registry import FAMILIES, family_behind, family_of
 from compress.models.loading import load_any_masked_lm, plain_errors
 
 
@@ -80,9 +80,9 @@ def has_language_head(model: str | Path, config: Any) -> bool:
     return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in classes)
 
 
-def fills_masks(config: Any) -> bool:
-    """Return whether a configuration is of a family with masked language models."""
-    family = family_behind(str(config.model_type), UNEVEN)
+def fills_masks(config: Any, *forms: str) -> bool:
+    """Return whether a configuration, perhaps of one of these forms, is of a family with masked language models."""
+    family = family_behind(str(config.model_type), *forms)
     return family is not None and family.language_head() is not None
 
 
