@@ -124,6 +124,7 @@ GROUPS: Mapping[str, Options] = {
             "whitening": "compress.prune.whitening:Whitening",
             "weights": "compress.prune.weights:PruneWeights",
             "budget": "compress.prune.budget:Budget",
+            "rank": "compress.prune.rank:PruneRank",
             "shape": "compress.prune.shape:PruneToShape",
         },
         several=True,

@@ -42,6 +42,19 @@ def unsegmented_places(text: str) -> Iterator[tuple[int, int]]:
         yield match.start(), end
 
 
+def word_places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each word begins and ends: what stands between white space, and each letter of such scripts."""
+    for chunk in re.finditer(r"\S+", text):
+        start = chunk.start()
+        for begin, end in unsegmented_places(chunk[0]):
+            if start < chunk.start() + begin:
+                yield start, chunk.start() + begin
+            yield chunk.start() + begin, chunk.start() + end
+            start = chunk.start() + end
+        if start < chunk.end():
+            yield start, chunk.end()
+
+
 def unsegmented_share(texts: Iterable[str]) -> float:
     """Return the share of all letters that belong to such scripts; 0.0 where there are no letters."""
     letters = unsegmented = 0

@@ -12,12 +12,11 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.distill.dual_objective import DualObjective
-from compress.distill.language_teacher import LanguageTraining, encoder_of
+from compress.distill.language_teacher import LanguageTraining
 from compress.distill.mixing import SharedWords, words_of
-from compress.distill.on_corpus import predicts_words
 from compress.errors import Fault
-from compress.families.language_head import LanguageHead
-from compress.families.registry import family_of, layer_count
+from compress.families.language_head import LanguageHead, fills_masks
+from compress.families.registry import UNEVEN, family_of, layer_count
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -30,6 +29,7 @@ from compress.settings import at_least, between
 from compress.student.layer_map import layer_map, layer_map_faults
 from compress.tasks.heads import IDLE_HEAD, with_head
 from compress.train import fit, planned, same_randomness
+from compress.train.word_prediction import encoder_of
 
 
 class ProjectedSide(Enum):
@@ -65,7 +65,7 @@ class Dual(LanguageTraining):
         if self.masked_lm_weight == 0 and self.projected is ProjectedSide.none:
             yield Fault("masked_lm_weight", 0, "leaves no loss with a weight above 0", "Set it to 1.")
         student = None if known.only_answers else known.student
-        if student is not None and predicts_words(student) and not getattr(student, "own_tokens", False):
+        if student is not None and fills_masks(student, UNEVEN) and not getattr(student, "own_tokens", False):
             rule = "mixes two vocabularies, and the student has the teacher's"
             yield Fault("student_words", self.student_words, rule, "Set student.vocabulary, for example to 4928.")
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.language_teacher import states_of
-from compress.distill.masking import HIDDEN, generator_of, masked, masking_of
 from compress.distill.mixing import SharedWords
 from compress.families.language_head import LanguageHead, word_embeddings
 from compress.families.registry import family_of
@@ -19,6 +17,8 @@ from compress.models.outputs import INPUTS
 from compress.models.word_pieces import started_pieces
 from compress.tasks.functions import hard_label_loss
 from compress.train import Objective, Whole
+from compress.train.masking import HIDDEN, generator_of, masked, masking_of
+from compress.train.word_prediction import states_of
 
 WORDS, PIECES = 1, 2  # purposes of random numbers: which words are the student's, which pieces are hidden
 

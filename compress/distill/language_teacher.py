@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
-from compress.families.language_head import LanguageHead, has_language_head, load_language_model, word_embeddings
+from compress.families.language_head import LanguageHead, has_language_head, load_language_model
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_tokenizer
-from compress.models.outputs import INPUTS
 from compress.models.tokens import Tokens
 from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import at_least, between
-from compress.tasks.functions import hard_label_loss
-from compress.train import Objective, Whole, fit, planned, same_randomness
+from compress.train import fit, planned, same_randomness
+from compress.train.masking import masking_of
+from compress.train.word_prediction import WordPrediction
 
 HEAD = "head.safetensors"
 
@@ -87,7 +85,9 @@ class LanguageTraining(OnCorpus):
         tokens = texts()
 
         def work(folder: Path) -> dict[str, Any]:
-            objective = HeadTraining(encoder, head, masking_of(tokenizer, self.masked_share, state.seed))
+            objective = WordPrediction(
+                encoder, head, masking_of(tokenizer, self.masked_share, state.seed), head_alone=True
+            )
             settings = replace(self, epochs=self.head_epochs, freeze=[], layer_decay=1.0)
             curves = fit(
                 objective, tokens, settings, seed=state.seed, folder=folder / SCRATCH, title="masked LM head",
@@ -107,54 +107,3 @@ class LanguageTraining(OnCorpus):
             f"frozen, for {self.head_epochs:g} epochs: loss {first:.2f} at first, {last:.2f} at last"
         )
         return encoder, head.eval()
-
-
-class HeadTraining(Objective):
-    """A head learns masked language modelling on a frozen encoder's states."""
-
-    def __init__(self, encoder: PreTrainedModel, head: LanguageHead, masking: Masking) -> None:
-        super().__init__()
-        self.frozen = (encoder,)  # in a tuple: no part of this module, not trained, not saved
-        self.head, self.masking = head, masking
-
-    @property
-    def trained(self) -> PreTrainedModel:
-        """The encoder that the head belongs to."""
-        return self.frozen[0]
-
-    @property
-    def indivisible(self) -> str:
-        """Empty: tokens are predicted one by one."""
-        return ""
-
-    def sizes(self, batch: Mapping[str, Tensor], progress: float) -> Mapping[str, int]:
-        """Return the number of hidden tokens."""
-        return {"masked_lm": int((self.masking(batch, progress)[1] != HIDDEN).sum())}
-
-    def forward(
-        self, batch: Mapping[str, Tensor], progress: float, whole: Whole | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return cross-entropy of the hidden tokens."""
-        (encoder,) = self.frozen
-        ids, labels = self.masking(batch, progress)
-        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
-            states = states_of(encoder, batch, ids)
-        chosen = labels != HIDDEN
-        loss = hard_label_loss(self.head(states[chosen], word_embeddings(encoder).detach()), labels[chosen])
-        if whole is not None:
-            loss = loss * whole.share("masked_lm", int(chosen.sum()))
-        return loss, {"masked_lm": loss}
-
-
-def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a classifier's encoder."""
-    encoder = model.base_model
-    assert isinstance(encoder, PreTrainedModel)
-    return encoder
-
-
-def states_of(encoder: nn.Module, batch: Mapping[str, Tensor], ids: Tensor) -> Tensor:
-    """Return an encoder's last hidden states (batch, tokens, hidden) for a batch with other ``ids``."""
-    inputs = {name: batch[name] for name in INPUTS if name in batch}
-    states: Tensor = encoder(**(inputs | {"input_ids": ids})).last_hidden_state
-    return states

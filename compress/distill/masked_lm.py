@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compress.distill.language_teacher import LanguageTraining, encoder_of, states_of
+from compress.distill.language_teacher import LanguageTraining
 from compress.distill.losses import cosine_loss
-from compress.distill.masking import HIDDEN, Masking, masking_of
 from compress.errors import Fault
 from compress.families.language_head import LanguageHead, word_embeddings
 from compress.known import NOTHING, Known
@@ -29,6 +28,8 @@ from compress.settings import at_least, between, positive
 from compress.tasks.functions import hard_label_loss, soft_target_loss
 from compress.tasks.heads import IDLE_HEAD, with_head
 from compress.train import Objective, Whole, fit, planned, same_randomness
+from compress.train.masking import HIDDEN, Masking, masking_of
+from compress.train.word_prediction import encoder_of, states_of
 
 
 class Positions(Enum):

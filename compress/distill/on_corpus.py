@@ -13,8 +13,8 @@ from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.distill.keep_best import head_note
 from compress.errors import CompressError, Fault
-from compress.families.base import Family
-from compress.families.registry import FAMILIES, UNEVEN, family_behind
+from compress.families.language_head import fills_masks, types_that_fill_masks
+from compress.families.registry import UNEVEN
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
@@ -56,8 +56,9 @@ class OnCorpus(Training):
 
     def _unfit(self, student: Any, teacher: str | None, fine_tuned: bool | None) -> Iterator[Fault]:
         """Yield why the student cannot be trained so, the corpus not be read, or the pretrained model not teach it."""
-        if not predicts_words(student):
-            rule = f"trains encoders of type {', '.join(_known())}, and the student is of type {student.model_type}"
+        if not fills_masks(student, UNEVEN):
+            known = ", ".join(types_that_fill_masks())
+            rule = f"trains encoders of type {known}, and the student is of type {student.model_type}"
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
             return
         yield from parameter_faults(self, student)
@@ -76,9 +77,12 @@ class OnCorpus(Training):
         source = self.source(teacher)
         try:
             config = load_config(source)
-            if not _fills_masks(family_behind(config.model_type)):
+            if not fills_masks(config):
                 yield Fault(
-                    "teacher", self.teacher, f"is of type {config.model_type}", f"Supported: {', '.join(_known())}."
+                    "teacher",
+                    self.teacher,
+                    f"is of type {config.model_type}",
+                    f"Supported: {', '.join(types_that_fill_masks())}.",
                 )
                 return
             same = source == teacher or load_tokenizer(source).get_vocab() == load_tokenizer(teacher).get_vocab()
@@ -132,17 +136,3 @@ class OnCorpus(Training):
         """Of texts and models the content counts, which the stage adds, not where they lie."""
         left_out = ("corpus", "rows", "teacher")
         return {name: value for name, value in super().made_with().items() if name not in left_out}
-
-
-def predicts_words(student: Any) -> bool:
-    """Return whether the student's encoder can be trained with a masked-language-model head."""
-    return _fills_masks(family_behind(student.model_type, UNEVEN))
-
-
-def _fills_masks(family: Family | None) -> bool:
-    """Return whether a family has masked language models."""
-    return family is not None and family.language_head() is not None
-
-
-def _known() -> list[str]:
-    return [name for name, family in FAMILIES.items() if _fills_masks(family)]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.families.layered import Layered
+from compress.families.low_rank import linear_layers
 
 
 @dataclass
@@ -157,8 +158,9 @@ class Family(Layered, ABC):
         return (*reading, self.attention_output_name(), *units, self.feed_forward_output_name())
 
     def matrices(self, layer: nn.Module) -> dict[str, nn.Module]:
-        """Return the modules of `matrix_names` by name."""
-        return {name: layer.get_submodule(name) for name in self.matrix_names()}
+        """Return the modules of `matrix_names` by name; of a low-rank one its two factors."""
+        modules = ((name, layer.get_submodule(name)) for name in self.matrix_names())
+        return {part: module for name, whole in modules for part, module in linear_layers(name, whole).items()}
 
     def outputs(self, inner: int, units: int) -> dict[str, int]:
         """Return how many outputs the projections have, for heads that are ``inner`` wide together."""

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from compress.errors import ModelError
 from compress.families.base import LanguageHeadNames
-from compress.families.registry import family_of
+from compress.families.registry import FAMILIES, family_behind, family_of
 from compress.models.loading import load_any_masked_lm, plain_errors
 
 
@@ -80,6 +80,17 @@ def has_language_head(model: str | Path, config: Any) -> bool:
     return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in classes)
 
 
+def fills_masks(config: Any, *forms: str) -> bool:
+    """Return whether a configuration, perhaps of one of these forms, is of a family with masked language models."""
+    family = family_behind(str(config.model_type), *forms)
+    return family is not None and family.language_head() is not None
+
+
+def types_that_fill_masks() -> list[str]:
+    """Return the families with masked language models."""
+    return [name for name, family in FAMILIES.items() if family.language_head() is not None]
+
+
 def _names(config: Any) -> LanguageHeadNames:
     names = family_of(config).language_head()
     if names is None:
@@ -90,22 +101,45 @@ def _names(config: Any) -> LanguageHeadNames:
 def load_language_model(model: str | Path, on: torch.device | None = None) -> tuple[PreTrainedModel, LanguageHead]:
     """Return the encoder and the head of a folder or hub id, in evaluation mode; a head that it lacks is random."""
     loaded, _ = load_any_masked_lm(model)
-    config = loaded.config
-    names = _names(config)
-    head = LanguageHead(config)
+    head = head_of_model(loaded)
     encoder = loaded.base_model
     assert isinstance(encoder, PreTrainedModel)
-    parts: tuple[tuple[nn.Module, str], ...] = ((head.dense, names.dense), (head.norm, names.norm))
-    for own, name in parts:
-        no_bias = {"bias": torch.zeros_like(own.get_parameter("bias"))}  # where the model has none
-        own.load_state_dict(no_bias | loaded.get_submodule(name).state_dict())
-    decoder = loaded.get_output_embeddings()
-    assert isinstance(decoder, nn.Linear)
-    with torch.no_grad():
-        head.bias.copy_(decoder.bias)
-    if decoder.weight is not word_embeddings(encoder):
-        head.decoder = nn.Parameter(decoder.weight.detach().clone())
     for part in (encoder, head):
         nn.Module.to(part, on)
         part.eval()
     return encoder, head
+
+
+def head_of_model(model: PreTrainedModel) -> LanguageHead:
+    """Return a copy of the head of a masked language model of transformers'."""
+    names = _names(model.config)
+    head = LanguageHead(model.config)
+    for own, name in ((head.dense, names.dense), (head.norm, names.norm)):
+        no_bias = {"bias": torch.zeros_like(own.get_parameter("bias"))}  # where the model has none
+        own.load_state_dict(no_bias | model.get_submodule(name).state_dict())
+    decoder = _decoder(model)
+    with torch.no_grad():
+        head.bias.copy_(decoder.bias)
+    if decoder.weight is not word_embeddings(model):
+        head.decoder = nn.Parameter(decoder.weight.detach().clone())
+    return head
+
+
+@torch.no_grad()
+def put_head(head: LanguageHead, model: PreTrainedModel) -> None:
+    """Write a head, but biases for which there is no place, into a masked language model of transformers'."""
+    names = _names(model.config)
+    for own, name in ((head.dense, names.dense), (head.norm, names.norm)):
+        part = model.get_submodule(name)
+        known = own.state_dict()
+        part.load_state_dict({entry: known[entry] for entry in part.state_dict()})
+    decoder = _decoder(model)
+    decoder.bias.copy_(head.bias)
+    if head.decoder is not None:
+        decoder.weight.copy_(head.decoder)
+
+
+def _decoder(model: PreTrainedModel) -> nn.Linear:
+    decoder = model.get_output_embeddings()
+    assert isinstance(decoder, nn.Linear)
+    return decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.data.dataset import Split
+from compress.data.scripts import word_places
 from compress.mapped import MappedColumn
 from compress.models.windows import trimmed
 from compress.tasks.base import Array
@@ -80,6 +82,45 @@ def shared_words(rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
                 offsets[side].append([ends[side]])
     student, teacher = (WordNumbers(*(part.mapped() for part in own)) for own in zip(flat, offsets, strict=True))
     return AlignedWords(student, teacher)
+
+
+def first_tokens(rows: Split, tokenizer: Any, most: int) -> WordNumbers:
+    """Return, for each token of rows cut at ``most``, the place in the row of the first token of its word.
+
+    Words are those of `compress.data.scripts.word_places`: between white space, and letters of scripts without any.
+    A token in several words, as of a piece with two letters, joins them. Special tokens are their own.
+    """
+    flat, offsets, end = MappedColumn(np.int32), MappedColumn(np.int64), 0
+    offsets.append([0])
+    for start in range(0, len(rows), CHUNK):
+        texts = list(rows.texts[start : start + CHUNK])
+        pairs = None if rows.pairs is None else list(rows.pairs[start : start + CHUNK])
+        encodings = tokenizer(texts, pairs, truncation=True, max_length=most).encodings
+        seconds: Sequence[str] = [""] * len(texts) if pairs is None else pairs
+        for both, encoding in zip(zip(texts, seconds, strict=True), encodings, strict=True):
+            flat.append(_first(both, encoding))
+            end += len(encoding)
+            offsets.append([end])
+    return WordNumbers(flat.mapped(), offsets.mapped())
+
+
+def _first(texts: Sequence[str], encoding: Any) -> Array:
+    """Return the place of the first token of each token's word in a row."""
+    found = np.arange(len(encoding), dtype=np.int32)
+    for number, text in enumerate(texts):
+        ends = [end for _, end in word_places(text)]
+        before: tuple[int, int] | None = None  # the word that the last piece ended in, and its first token
+        for place, (side, (start, stop)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
+            if side != number:
+                continue
+            begin, behind = trimmed(text, start, stop)
+            if begin >= behind:
+                continue
+            word, last = bisect_right(ends, begin), bisect_right(ends, behind - 1)
+            if before is not None and before[0] == word:
+                found[place] = before[1]
+            before = last, int(found[place])
+    return found
 
 
 def _numbered(texts: Sequence[str], encodings: Sequence[Any]) -> list[Array]:

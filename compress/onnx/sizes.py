@@ -1,7 +1,8 @@
-"""An exported classifier with other numbers of heads, units and layers, for timing: the same graph, other weights."""
+"""An exported classifier with other numbers of heads, units and layers, or other ranks, for timing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,31 @@ def resized(graph: Any, config: Any, *, heads: int, units: int, layers: int) -> 
         for place, name in enumerate(node.input):
             if name == start:
                 node.input[place] = first
+    _drop_unread(made.graph)
+    return made
+
+
+def factored(graph: Any, config: Any, ranks: Mapping[tuple[int, str], int]) -> Any:
+    """Return a graph in which these matrices are products of two, by layer, counted from 0, and name in the layer.
+
+    Graphs are as in `resized`. The factors are random: how long they take means something, what is said does not.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    made = onnx.ModelProto()
+    made.CopyFrom(graph)
+    family, parts, generator = family_of(config), _Parts(made), np.random.default_rng(0)
+    for (layer, name), rank in ranks.items():
+        product = parts.product(family.named(layer, name))
+        weight = product.input[1]
+        inputs, outputs = parts.weights[weight].dims
+        for factor, shape in (("down", (inputs, rank)), ("up", (rank, outputs))):
+            values = generator.normal(0, 0.02, shape).astype(np.float32)
+            made.graph.initializer.append(numpy_helper.from_array(values, f"{weight}.{factor}"))
+        thin = onnx.helper.make_node("MatMul", [product.input[0], f"{weight}.down"], [f"{weight}.thin"])
+        product.input[0], product.input[1] = f"{weight}.thin", f"{weight}.up"
+        made.graph.node.insert(list(made.graph.node).index(product), thin)
     _drop_unread(made.graph)
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,10 +25,20 @@ def shape_of(config: Any) -> Shape:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """The cost of a shape is ``rest``, and for each layer ``layer`` and what its heads and its units add."""
+class CostTable(ABC):
+    """What models of other sizes cost."""
 
     unit: str  # "ms", "parameters" or "MiB"
+
+    @abstractmethod
+    def least(self) -> float:
+        """Return the cost of the smallest."""
+
+
+@dataclass(frozen=True)
+class Costs(CostTable):
+    """The cost of a shape is ``rest``, and for each layer ``layer`` and what its heads and its units add."""
+
     rest: float  # embeddings, pooler, classifier
     layer: float  # of a layer with one head and the least width
     heads: tuple[float, ...]  # added by 1, 2, … heads; the first is 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from compress.runtimes.onnxruntime import graph_session
 from compress.runtimes.timing import Call, time_in_turns
 from compress.tasks.base import Array
 from compress.train import same_randomness
+
+Measured = TypeVar("Measured", bound=Hashable)
 
 CALLS = 80  # of each size, alternating with the others of its group and with the whole model
 SECONDS = 3.0  # busy time after which a slow size needs no more calls
@@ -54,7 +56,12 @@ def measured_costs(config: Any, names: list[str], tokens: int, threads: int, cou
     heads = [replace(middle, heads=number) for number in range(1, most + 1)]
     units = [replace(middle, units=width) for width in known]
     smallest, single = Size(1, known[0], layers), Size(1, known[0], 1)
-    times, whole = _times(config, names, tokens, threads, list(dict.fromkeys([*heads, *units, smallest, single])))
+
+    def graph_of(graph: Any, size: Size) -> Any:
+        return resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
+
+    sizes = list(dict.fromkeys([*heads, *units, smallest, single]))
+    times, whole = timed(config, names, tokens, threads, sizes, graph_of)
     # a model of one layer has no shorter one beside it: all its time is the layer's, which is never left out
     layer = (times[smallest] - times[single]) / (layers - 1) if layers > 1 else times[smallest]
     layer = min(max(layer, LEAST * whole / layers), times[smallest] / layers)
@@ -70,17 +77,23 @@ def measured_costs(config: Any, names: list[str], tokens: int, threads: int, cou
     return found.with_sizes_scaled(max(whole - times[smallest], LEAST * whole) / added) if added > 0 else found
 
 
-def _times(
-    config: Any, names: list[str], tokens: int, threads: int, sizes: list[Size]
-) -> tuple[dict[Size, float], float]:
-    """Return the milliseconds of each size and of the whole model.
+def timed(
+    config: Any,
+    names: list[str],
+    tokens: int,
+    threads: int,
+    sizes: list[Measured],
+    graph_of: Callable[[Any, Measured], Any],
+) -> tuple[dict[Measured, float], float]:
+    """Return the milliseconds of each size and of the whole model, of a row of ``tokens`` tokens, batch 1.
 
-    A size's is its ratio to the whole model, called in the same turns, times what the whole model takes.
+    ``graph_of(graph, size)`` is the whole model's graph in a size. A size's time is its ratio to the whole model,
+    called in the same turns, times what the whole model takes.
     """
     import onnx
 
     feed = row_of(names, tokens, int(config.vocab_size))
-    ratios: dict[Size, float] = {}
+    ratios: dict[Measured, float] = {}
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "model.onnx"
         write_onnx(_any_weights(config), names, path)
@@ -89,8 +102,7 @@ def _times(
         with progress(total=len(sizes), title="latency table", unit="size") as bar:
             for group in _groups(sizes):
                 for size in group:
-                    other = resized(graph, config, heads=size.heads, units=size.units, layers=size.layers)
-                    runners[size] = graph_session(other, threads)
+                    runners[size] = graph_session(graph_of(graph, size), threads)
                 spent = time_in_turns(runners, {name: [feed] for name in runners}, CALLS, SECONDS, None)
                 for size in group:
                     ratios[size] = float(np.median(np.divide(spent[size], spent["whole"])))
@@ -101,7 +113,7 @@ def _times(
     return {size: ratio * milliseconds for size, ratio in ratios.items()}, milliseconds
 
 
-def _groups(sizes: list[Size]) -> Iterator[list[Size]]:
+def _groups(sizes: list[Measured]) -> Iterator[list[Measured]]:
     for start in range(0, len(sizes), GROUP):
         yield sizes[start : start + GROUP]
 

@@ -38,6 +38,7 @@ class PruneLayers(InRounds):
 
     kind: ClassVar[Kind] = Kind("layers", revision=1)
     parts: ClassVar[Parts] = LAYERS
+    cuts_matrices: ClassVar[bool] = False
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Every other layer is one cut, whatever the loss says."""

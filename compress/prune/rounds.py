@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from compress.distill.keep_best import fallen
 from compress.distill.stage import planned_recovery
 from compress.errors import Fault
+from compress.families.forms.uneven import is_low_rank
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -47,6 +48,8 @@ class InRounds(Gradual):
 
     kind: ClassVar[Kind]  # of what this makes; its name says what is removed, in the plural: "heads"
     parts: ClassVar[Parts]  # what is removed
+    cuts_matrices: ClassVar[bool] = True
+    """Whether matrices lose rows and columns, which low-rank ones cannot."""
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
         """Check ranges, that the criterion is defined for the parts, and that the student's parts are known."""
@@ -58,6 +61,9 @@ class InRounds(Gradual):
             yield Fault(
                 "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
             )
+        elif known.student is not None and self.cuts_matrices and is_low_rank(known.student):
+            rule = f"cannot remove {self.kind.name} from a student with low-rank matrices"
+            yield Fault("ratio", self.ratio, rule, f"Leave {self.kind.name} out of prune.")
 
     def without(self, model: PreTrainedModel, keep: list[list[int]]) -> PreTrainedModel:
         """Return the smaller model."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from compress.prune.costs import GONE, Costs, Shape
 from compress.prune.sensitivity import Lost
 from compress.prune.solver import solve
 from compress.tasks.base import Array
+
+Choice = TypeVar("Choice", bound=Hashable)
 
 SPREAD = 0.5  # of the logarithm of a changed weight
 SHARE = 0.25  # of the weights that are changed in a try
@@ -40,22 +43,38 @@ def best_shape(
         chosen = solve(prices, errors, budget - costs.rest)
         return None if chosen is None else tuple(sizes[i] for sizes, i in zip(options, chosen, strict=True))
 
-    weights = np.ones((len(whole), 2))
-    shape = solved(weights)
-    if shape is None:
+    return best_choice(solved, (len(whole), 2), distance, tries, seed, unit="shape")
+
+
+def best_choice(
+    solved: Callable[[Array], Choice | None],
+    parts: tuple[int, ...],
+    distance: Callable[[Choice], float],
+    tries: int,
+    seed: int,
+    *,
+    unit: str,
+) -> tuple[Choice, float] | None:
+    """Return the choice of least distance, and its distance, among those that ``solved`` makes of different weights.
+
+    ``solved`` weights the losses of ``parts``; ``unit`` is what a choice is called on the screen.
+    """
+    weights = np.ones(parts)
+    best = solved(weights)
+    if best is None:
         return None
-    known = {shape: distance(shape)}
+    known = {best: distance(best)}
     generator = np.random.default_rng(seed)
-    for _ in progress(range(tries), title="search", unit="shape"):
+    for _ in progress(range(tries), title="search", unit=unit):
         changed = generator.random(weights.shape) < SHARE
         other = weights * np.exp(generator.normal(0, SPREAD, weights.shape) * changed)
         found = solved(other)
         if found is None or found in known:
             continue
         known[found] = distance(found)
-        if known[found] < known[shape]:
-            shape, weights = found, other
-    return shape, known[shape]
+        if known[found] < known[best]:
+            best, weights = found, other
+    return best, known[best]
 
 
 def _errors(sizes: Sequence[tuple[int, int]], lost: Lost, heads: float, units: float) -> list[float]:

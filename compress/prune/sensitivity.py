@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -61,65 +61,22 @@ class Lost:
         return Lost(dict(record["heads"]), dict(record["units"]), inf if record["gone"] is None else record["gone"])
 
 
-class Sensitivity:
+class Distances:
     """How far a smaller model's answers lie from those of the model as it is, on some rows.
 
     The distance is the task's, for classes KL(model || smaller) in nats, mean over rows: unlike the loss on labels it
     is never negative, and least where nothing is cut.
     """
 
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: PartOrder) -> None:
-        self.model, self.order = model, order
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch]) -> None:
+        self.model = model
         self.device = next(model.parameters()).device
         self.batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]
-        self.answers = list(self._answers(model))
+        self.answers = list(self.answered(model))
         self.task = task_of_config(model.config)
 
-    @torch.no_grad()
-    def distance(self, shape: Shape) -> float:
-        """Return the distance of the model in a shape."""
-        return self._distance(self._answers(self.order.cut(self.model, shape)))
-
-    @torch.no_grad()
-    def by_layer(self, options: Sequence[Sequence[tuple[int, int]]]) -> list[Lost]:
-        """Return, for each layer and the sizes that it can have, the distance when that layer alone is so small.
-
-        Fewer heads and fewer units are measured apart; what a layer loses by both is taken to be their sum.
-        """
-        model, family = self.model, family_of(self.model.config)
-        layers, whole = list(family.layers(model)), shape_of(self.model.config)
-        size = head_size(model.config)
-        found = []
-        for index, layer in progress(list(enumerate(layers)), title="sensitivity", unit="layer"):
-            heads, width = whole[index]
-            entered = [self._entering(batch, layer) for batch in self.batches]
-            with family.running(model, layers[index:]):  # the work of those before need not be done again
-                columns = [[head * size + i for i in range(size)] for head in self.order.heads[index]]
-                numbers = sorted({count for count, _ in options[index]} - {0, heads})
-                by_heads = self._cut(family.attention_output(layer), columns, numbers, layer, entered)
-                columns = [[unit] for unit in self.order.units[index]]
-                numbers = sorted({units for _, units in options[index]} - {0, width})
-                by_units = self._cut(family.feed_forward_output(layer), columns, numbers, layer, entered)
-            gone = tuple(GONE if place == index else size for place, size in enumerate(whole))
-            without = self.distance(gone) if len(whole) > 1 else inf
-            found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
-        return found
-
-    def _cut(
-        self, module: nn.Linear, columns: list[list[int]], numbers: list[int], layer: nn.Module, entered: list[Tensor]
-    ) -> dict[int, float]:
-        """Return the distance for each number of kept parts; ``columns`` are those of each part, in their order.
-
-        What a part adds is gone when its columns of the output matrix are zero.
-        """
-        weight, found = module.weight.clone(), {}
-        for number in reversed(numbers):
-            module.weight[:, [column for part in columns[number:] for column in part]] = 0
-            found[number] = self._distance(self._answers(self.model, layer, entered))
-        module.weight.copy_(weight)
-        return found
-
-    def _distance(self, answers: Iterator[Tensor]) -> float:
+    def between(self, answers: Iterator[Tensor]) -> float:
+        """Return the distance of these answers, batch by batch."""
         total, rows = 0.0, 0
         for ours, theirs, batch in zip(answers, self.answers, self.batches, strict=True):
             distance = self.task.distance(ours, theirs, batch.get("answering", batch["attention_mask"]), 1.0)
@@ -127,7 +84,7 @@ class Sensitivity:
         return total / max(rows, 1)
 
     @torch.no_grad()
-    def _answers(
+    def answered(
         self, model: PreTrainedModel, layer: nn.Module | None = None, entered: Sequence[Tensor] = ()
     ) -> Iterator[Tensor]:
         """Yield the logits of each batch; where ``layer`` is the first left, it is given the states ``entered``."""
@@ -138,6 +95,20 @@ class Sensitivity:
             with _given(layer, entered[place]):
                 yield observe(model, batch).logits
 
+    @contextmanager
+    def from_layer(self, index: int) -> Iterator[Callable[[], float]]:
+        """Let the model run from a layer on, since the work of those before need not be done again.
+
+        Gives a function that returns the distance of the model as it then is.
+        """
+        family = family_of(self.model.config)
+        layers = list(family.layers(self.model))
+        layer = layers[index]
+        entered = [self._entering(batch, layer) for batch in self.batches]
+        with family.running(self.model, layers[index:]):
+            yield lambda: self.between(self.answered(self.model, layer, entered))
+
+    @torch.no_grad()
     def _entering(self, batch: Batch, layer: nn.Module) -> Tensor:
         """Return the states that enter a layer."""
         states: list[Tensor] = []
@@ -151,6 +122,57 @@ class Sensitivity:
         finally:
             handle.remove()
         return states[0]
+
+
+class Sensitivity(Distances):
+    """The distances of models without some heads, units and layers."""
+
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], order: PartOrder) -> None:
+        super().__init__(model, batches)
+        self.order = order
+
+    @torch.no_grad()
+    def distance(self, shape: Shape) -> float:
+        """Return the distance of the model in a shape."""
+        return self.between(self.answered(self.order.cut(self.model, shape)))
+
+    @torch.no_grad()
+    def by_layer(self, options: Sequence[Sequence[tuple[int, int]]]) -> list[Lost]:
+        """Return, for each layer and the sizes that it can have, the distance when that layer alone is so small.
+
+        Fewer heads and fewer units are measured apart; what a layer loses by both is taken to be their sum.
+        """
+        model, family = self.model, family_of(self.model.config)
+        layers, whole = list(family.layers(model)), shape_of(self.model.config)
+        size = head_size(model.config)
+        found = []
+        for index, layer in progress(list(enumerate(layers)), title="sensitivity", unit="layer"):
+            heads, width = whole[index]
+            with self.from_layer(index) as distance:
+                columns = [[head * size + i for i in range(size)] for head in self.order.heads[index]]
+                numbers = sorted({count for count, _ in options[index]} - {0, heads})
+                by_heads = self._cut(family.attention_output(layer), columns, numbers, distance)
+                columns = [[unit] for unit in self.order.units[index]]
+                numbers = sorted({units for _, units in options[index]} - {0, width})
+                by_units = self._cut(family.feed_forward_output(layer), columns, numbers, distance)
+            gone = tuple(GONE if place == index else size for place, size in enumerate(whole))
+            without = self.distance(gone) if len(whole) > 1 else inf
+            found.append(Lost({heads: 0.0} | by_heads, {width: 0.0} | by_units, without))
+        return found
+
+    def _cut(
+        self, module: nn.Linear, columns: list[list[int]], numbers: list[int], distance: Callable[[], float]
+    ) -> dict[int, float]:
+        """Return the distance for each number of kept parts; ``columns`` are those of each part, in their order.
+
+        What a part adds is gone when its columns of the output matrix are zero.
+        """
+        weight, found = module.weight.clone(), {}
+        for number in reversed(numbers):
+            module.weight[:, [column for part in columns[number:] for column in part]] = 0
+            found[number] = distance()
+        module.weight.copy_(weight)
+        return found
 
 
 @contextmanager

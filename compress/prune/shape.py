@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from compress.distill.keep_best import fallen
 from compress.errors import Fault, ModelError
+from compress.families.forms.uneven import is_low_rank
 from compress.families.registry import FAMILIES, can_be_taken_apart
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -49,6 +50,8 @@ class PruneToShape(Gradual):
         if not can_be_taken_apart(student):
             rule = f"cannot be given to a student of type {student.model_type}"
             yield Fault("heads", self.heads, rule, f"Supported: {', '.join(FAMILIES)}. Leave shape out.")
+        elif is_low_rank(student):
+            yield Fault("heads", self.heads, "cannot be given to a student with low-rank matrices", "Leave shape out.")
         elif not _cut_elsewhere(self, known) and (reason := too_large(self.shape, shape_of(student))):
             yield Fault("heads", self.heads, reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,23 +30,38 @@ PASSES = 5  # over them
 def latency_costs(
     state: State, student: Model, threads: int, count: int, length: int | None
 ) -> tuple[Costs, int, Product]:
-    """Return the table of `measured_costs`, and the tokens of its row: ``length``, or the training rows' median.
+    """Return the table of `measured_costs`, and the tokens of its row: ``length``, or the training rows' median."""
 
-    It is measured once for a machine, its threads, the versions of the runtime, the shape and the length.
-    """
-    config, tokenizer = load_config(student.folder), load_tokenizer(student.folder)
-    tokens, names = length or int(np.median(_tokens(state, tokenizer).lengths)), input_names(tokenizer)
-
-    def work(folder: Path) -> dict[str, Any]:
+    def measure(config: Any, names: list[str], tokens: int) -> dict[str, Any]:
         costs = measured_costs(config, names, tokens, threads, count)
         return {"rest": costs.rest, "layer": costs.layer, "heads": costs.heads, "neurons": costs.neurons}
 
-    shapes = {name: list(shape) for name, shape in parameter_shapes(config).items()}
-    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS]
-    product = state.workshop.make(Kind("latency_table", revision=1), [describe(threads), about], work)
+    tokens, product = latency_table(state, student, Kind("latency_table", revision=1), threads, count, length, measure)
     record = product.record
     neurons = tuple((int(width), float(cost)) for width, cost in record["neurons"])
     return Costs("ms", record["rest"], record["layer"], tuple(record["heads"]), neurons), tokens, product
+
+
+def latency_table(
+    state: State,
+    student: Model,
+    kind: Kind,
+    threads: int,
+    count: int,
+    length: int | None,
+    measure: Callable[[Any, list[str], int], dict[str, Any]],
+) -> tuple[int, Product]:
+    """Return the tokens of the row that is timed, ``length`` or the training rows' median, and the table.
+
+    ``measure`` makes it of a configuration, the names of a graph's inputs and the tokens; ``count`` is how many sizes
+    it has. It is measured once for a machine, its threads, the versions of the runtime, the shape and the length.
+    """
+    config, tokenizer = load_config(student.folder), load_tokenizer(student.folder)
+    tokens, names = length or int(np.median(_tokens(state, tokenizer).lengths)), input_names(tokenizer)
+    shapes = {name: list(shape) for name, shape in parameter_shapes(config).items()}
+    about = [config.model_type, config.num_attention_heads, shapes, names, tokens, count, CALLS, SECONDS]
+    product = state.workshop.make(kind, [describe(threads), about], lambda _: measure(config, names, tokens))
+    return tokens, product
 
 
 def side_by_side(

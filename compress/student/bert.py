@@ -142,6 +142,9 @@ class Bert(WithStandIn):
         for shape, asked in (("kept_heads", self.heads), ("neurons", self.intermediate_size)):
             if getattr(teacher, shape, None):  # an uneven teacher's layers keep their sizes, but where one is asked for
                 origin[shape] = None if asked else [getattr(teacher, shape)[layer - 1] for layer in layers]
+        if getattr(teacher, "ranks", None):  # factors of a teacher's matrices are kept where all sizes are
+            sized = self.hidden_size or self.heads or self.intermediate_size
+            origin["ranks"] = None if sized else [teacher.ranks[layer - 1] for layer in layers]
         if self.hidden_size or self.heads:  # what the teacher's states were before they were narrowed says nothing here
             origin |= {name: None for name in NARROWED if hasattr(teacher, name)}
         if self.vocabulary is not None:

@@ -47,6 +47,7 @@ from compress.tasks.adoption import (
     rows_by_name,
 )
 from compress.tasks.heads import with_head
+from compress.teachers.adaptation import MASKED_LM, WAYS, MaskedWords
 from compress.teachers.base import BaseTeacher, Inspection, Weights
 from compress.teachers.examination import Subject
 from compress.teachers.members import Combine, Ensemble, Member, check_together, member_faults, orders, together
@@ -82,6 +83,8 @@ class Teacher(BaseTeacher, Training):
     max_unknown: float = 0.1  # largest share of tokens that its tokenizer may not know, in rows that are looked at
     family: str | None = None  # what the folder holds, where its own files do not say it or are wrong: bert
     trust_remote_code: bool = False  # run code that the model's folder ships
+    adapt: list[str] = field(default_factory=list)  # before fine-tuning: [masked_lm] reads the domain's texts
+    masked_lm: MaskedWords = field(default_factory=MaskedWords)  # how, with adapt=[masked_lm]
     members: list[str] = field(default_factory=list)  # more models with the same labels, one teacher with `model`
     copies: int = 1  # how many times to fine-tune `model`, with seeds one apart, as one teacher
     combine: Combine = Combine.probabilities  # mean of the members' probabilities, logits, or by confidence
@@ -105,6 +108,19 @@ class Teacher(BaseTeacher, Training):
             elif reason := absent(model, PACKAGED):
                 yield Fault(name, model, *reason)
         yield from member_faults(self.ensemble)
+        yield from self._adapt_faults(known)
+
+    def _adapt_faults(self, known: Known) -> Iterator[Fault]:
+        for way in self.adapt:
+            if way not in WAYS:
+                yield Fault("adapt", way, "is not a way to adapt a teacher", nearest(way, WAYS))
+        if len(set(self.adapt)) < len(self.adapt):
+            yield Fault("adapt", list(self.adapt), "names a way twice")
+        if MASKED_LM in self.adapt and known.data is not None:
+            yield from self.masked_lm.without_texts(known.data)
+            if known.data.task.any_encoder:
+                rule = f"is for teachers that get a head of their own, and the labels are {known.data.task.predicts}"
+                yield Fault("adapt", list(self.adapt), rule, "Leave it out.")
 
     @property
     def ensemble(self) -> Ensemble:
@@ -119,7 +135,8 @@ class Teacher(BaseTeacher, Training):
     def made_with(self) -> Any:
         """Return the settings with the learning rate that is meant, without what decides only if it may be used."""
         settings: dict[str, Any] = super().made_with() | {"learning_rate": self.rate}
-        settings.pop("max_unknown")
+        for name in ("max_unknown", "adapt", "masked_lm"):  # an adapted model is another, with its own content
+            settings.pop(name)
         return settings
 
     def each(self) -> list[Teacher]:
@@ -226,9 +243,16 @@ class Teacher(BaseTeacher, Training):
         adoption, why = self._adoption(config, data)
         for fault in parameter_faults(self, with_head(config, data.task.head_config())):
             raise ModelError(str(fault.under("teacher")))
+        if adoption is not None and self.adapt and not data.task.any_encoder:
+            raise ModelError(
+                f"teacher.adapt = {self.adapt}: {self.model} is used as it is, a finished {data.task.head}, and is "
+                "not trained. Name the model that it was fine-tuned from, or leave it out."
+            )
         if adoption is not None and not data.task.any_encoder:
             check_trained(self.source(), config, trust_remote_code=self.trust_remote_code)
         else:
+            if self.adapt:
+                self.masked_lm.check(self.model, self.source(), config, tokenizer)
             if data.answered and not data.task.any_encoder:
                 raise ModelError(
                     f"{self.model}: must be fine-tuned ({why}), and no row has a label. Give labelled rows."
@@ -304,6 +328,8 @@ class Teacher(BaseTeacher, Training):
         task = plan.data.task
         for settings, member in zip(self.each(), self.looked_at(plan.data), strict=True):
             if member.must_train:
+                if self.adapt:
+                    plan = self.masked_lm.planned(plan, settings.source())
                 plan = planned(
                     plan, "teacher", plan.data.train, settings, learner=with_head(member.config, task.head_config()),
                     rehearsal=Rehearsal(objective=lambda model, *_: Supervised(model, task.mean_loss)),
@@ -332,6 +358,8 @@ class Teacher(BaseTeacher, Training):
 
     def _alone(self, state: State) -> State:
         member = self._inspect(state.data)
+        if self.adapt:
+            return self._adapted(state, member)
         must_train, data = member.must_train, _numbered(member, state.data)
         made_with = [
             content_of(self.source(), member.config),
@@ -359,6 +387,19 @@ class Teacher(BaseTeacher, Training):
         record = self.record("teacher", [product], notes=notes, curves=curves)
         pretrained = self.source() if must_train else None
         return replace(state, data=data, pretrained=pretrained).with_teacher(record)
+
+    def _adapted(self, state: State, member: Member) -> State:
+        """Return the state with a teacher that was adapted to the texts before it was fine-tuned."""
+        product = self.masked_lm.adapted(state, self.source(), self.max_tokens)
+        start = replace(self, model=str(product.folder), learning_rate=self.rate, family=None, adapt=[])
+        after = start._alone(state)
+        told = after.records[-1]
+        first = len(state.notes)  # that waited for a record
+        notes = (*state.notes, member.line, self.masked_lm.note(state, product), *told.notes[first + 1 :])
+        record = replace(
+            told, notes=notes, seconds=told.seconds + product.seconds, reused=told.reused and product.reused
+        )
+        return replace(after, records=(*after.records[:-1], record))
 
     def _train(self, model: PreTrainedModel, tokenizer: Any, state: State, folder: Path) -> list[dict[str, float]]:
         tokens = tokenize(state.data.train, tokenizer, self.max_tokens)

@@ -15,7 +15,6 @@ from compress.data.dataset import Split
 from compress.distill.dual import Dual, ProjectedSide
 from compress.distill.dual_objective import DualObjective, Projections
 from compress.distill.losses import HardLabels, SoftTargets
-from compress.distill.masking import HIDDEN
 from compress.distill.mixing import SharedWords, words_of
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
@@ -26,6 +25,7 @@ from compress.models.word_pieces import trained_pieces
 from compress.run.check import check
 from compress.student.base import Material
 from compress.student.bert import Bert
+from compress.train.masking import HIDDEN
 from tests.conftest import LIKE_BERT, VOCABULARY, reviews, tiny_tokenizer
 from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe

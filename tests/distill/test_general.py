@@ -17,7 +17,6 @@ from compress.distill.general import General
 from compress.distill.layers import Layers, layer_losses
 from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.masked_lm import MaskedDistillation, MaskedLM, Positions
-from compress.distill.masking import HIDDEN, masking_of
 from compress.distill.on_corpus import OnCorpus
 from compress.distill.source import Keep
 from compress.distill.stage import Distill
@@ -33,6 +32,7 @@ from compress.run.recipe import Recipe
 from compress.student.bert import Bert
 from compress.student.cnn import Cnn
 from compress.tasks.classification import Classification
+from compress.train.masking import HIDDEN, masking_of
 from tests.conftest import EVERY_FAMILY, reviews, save_tiny, tiny_batch, tiny_model, tiny_tokenizer
 from tests.families.test_language_head import save_language_model
 from tests.run.test_recipe import made, recipe

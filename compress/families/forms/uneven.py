@@ -1,4 +1,4 @@
-"""Encoders whose layers differ in heads and feed-forward width, or whose states are narrower than their heads together.
+"""Encoders whose layers differ in heads, feed-forward width or rank, or whose states are narrower than their heads.
 
 transformers 5 removed head pruning (`prune_heads`, `config.pruned_heads`). Here the shape of every layer is
 part of the configuration, so `save_pretrained` and the `Auto*` classes work: a model type ``compress_bert``
@@ -7,15 +7,16 @@ is registered for each family when `compress` is imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from compress.families.base import Family
+from compress.families.base import Family, linear
 from compress.families.forms.form import Form, stock_of
+from compress.families.low_rank import LowRankLinear
 from compress.families.registry import UNEVEN, family_of
 from compress.models.quiet import quiet
 
@@ -40,7 +41,7 @@ class UnevenForm(Form):
             ``kept_channels``: numbers of the hidden channels in the unpruned model, which had ``unpruned_size`` of
             them; heads, and the hidden layer of the classifier's head, keep the width that they had there. None: all.
             ``embeddings_projected``: embeddings reach the states through a projection (ELECTRA); None: where widths
-            differ.
+            differ. ``ranks``: of each layer's low-rank matrices, by their names in the layer; None: all are whole.
             """
 
             model_type = cls.prefix + family.model_type
@@ -49,6 +50,7 @@ class UnevenForm(Form):
             kept_channels: list[int] | None = None
             unpruned_size: int | None = None
             embeddings_projected: bool | None = None
+            ranks: list[dict[str, int]] | None = None
 
         return Config
 
@@ -61,6 +63,9 @@ class UnevenForm(Form):
         for layer, heads, units in zip(self.family.layers(self), kept_heads(config), neurons(config), strict=True):
             self.family.resize(layer, len(heads) * size, units)
             self.family.set_heads(layer, heads, size)
+        for layer, factors in zip(self.family.layers(self), ranks(config), strict=True):
+            for name, rank in factors.items():
+                layer.set_submodule(name, LowRankLinear(linear(layer, name), rank))
 
 
 @contextmanager
@@ -102,6 +107,16 @@ def neurons(config: Any) -> list[int]:
     return kept or [family_of(config).unit_count(config)] * int(config.num_hidden_layers)
 
 
+def ranks(config: Any) -> list[dict[str, int]]:
+    """Return the ranks of each layer's low-rank matrices, by their names in the layer."""
+    return getattr(config, "ranks", None) or [{} for _ in range(int(config.num_hidden_layers))]
+
+
+def is_low_rank(config: Any) -> bool:
+    """Return whether a model, of any type, has low-rank matrices in its layers."""
+    return any(getattr(config, "ranks", None) or ())
+
+
 def shrink(
     model: PreTrainedModel,
     *,
@@ -114,7 +129,7 @@ def shrink(
     All are positions in ``model`` as it is now: ``layers`` of all layers; ``heads`` and feed-forward ``units``
     by layer, of all its layers. None keeps all. What is kept computes exactly what it did; with nothing
     removed the model is the same. Raises ValueError where a layer would be left without heads or units, or the
-    model without layers.
+    model without layers, and RuntimeError for heads or units that are in low-rank matrices.
     """
     config, family = model.config, family_of(model.config)
     before = kept_heads(config), neurons(config)
@@ -129,6 +144,8 @@ def shrink(
         **family.sizes(layers=len(layers)),
         **family.left_layers(config, layers),
     }
+    if any(ranks(config)):
+        shape["ranks"] = [ranks(config)[i] for i in layers]
     if getattr(config, "teacher_layers", None):
         shape["teacher_layers"] = [config.teacher_layers[i] for i in layers]
     return reshaped(model, shape, _kept_weights(model, heads, units, layers))
@@ -149,6 +166,35 @@ def reshaped(model: PreTrainedModel, shape: dict[str, Any], weights: dict[str, T
     nn.Module.to(smaller, model.device)
     smaller.train(model.training)
     return smaller
+
+
+Factors = Mapping[tuple[int, str], tuple[Tensor, Tensor]]
+"""Factors up (outputs, rank) and down (rank, inputs) by a layer, counted from 0, and the name of a matrix there."""
+
+
+def factored(model: PreTrainedModel, factors: Factors) -> PreTrainedModel:
+    """Return a model in which these whole matrices are products of two; ``model`` is left as it was."""
+    family, now, weights = family_of(model.config), [dict(layer) for layer in ranks(model.config)], model.state_dict()
+    for (layer, name), (up, down) in factors.items():
+        now[layer][name] = len(down)
+        module = family.named(layer, name)
+        del weights[f"{module}.weight"]
+        weights |= {f"{module}.up.weight": up, f"{module}.down.weight": down}
+        if f"{module}.bias" in weights:
+            weights[f"{module}.up.bias"] = weights.pop(f"{module}.bias")
+    return reshaped(model, {"ranks": now}, weights)
+
+
+def multiplied(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model whose low-rank matrices are whole again, the products of their factors."""
+    family, weights = family_of(model.config), model.state_dict()
+    for layer, factors in enumerate(ranks(model.config)):
+        for module in (family.named(layer, name) for name in factors):
+            up, down = weights.pop(f"{module}.up.weight"), weights.pop(f"{module}.down.weight")
+            weights[f"{module}.weight"] = (up.double() @ down.double()).to(up.dtype)
+            if f"{module}.up.bias" in weights:
+                weights[f"{module}.bias"] = weights.pop(f"{module}.up.bias")
+    return reshaped(model, {"ranks": None}, weights)
 
 
 def _kept_weights(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.distill.masking import HIDDEN, Masking, masking_of
+from compress.train.masking import HIDDEN, Masking, masking_of
 from tests.conftest import VOCABULARY, tiny_tokenizer
 from tests.test_train import tokens
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress.models.shared_words import WordNumbers
 from compress.tasks.base import Array
 
 HIDDEN = -100  # the label of a token that is not to be predicted
@@ -22,14 +23,23 @@ def generator_of(seed: int, row: int, progress: float, purpose: int = 0) -> np.r
 
 
 def masked(
-    ids: Array, low: Array, high: Array, mask: int, chances: Array, generator: np.random.Generator
+    ids: Array,
+    low: Array,
+    high: Array,
+    mask: int,
+    chances: Array,
+    generator: np.random.Generator,
+    first: Array | None = None,
 ) -> tuple[Array, Array]:
     """Return a row's tokens with some hidden, and its labels: what was hidden, `HIDDEN` elsewhere; all (tokens,).
 
     Each token is chosen with its own probability in ``chances``; of those chosen 80 % become ``mask``, 10 % a
-    random piece from ``low`` to below ``high``, 10 % stay (Devlin et al., arXiv:1810.04805).
+    random piece from ``low`` to below ``high``, 10 % stay (Devlin et al., arXiv:1810.04805). With ``first`` (tokens,),
+    the place of the first token of each one's word, a word's tokens are chosen together, by one draw.
     """
     chance, fate = generator.random((2, len(ids)))
+    if first is not None:
+        chance = chance[first]
     other = generator.integers(low, high)
     chosen = chance < chances
     seen = np.where(chosen & (fate < MASKED), mask, ids)
@@ -44,17 +54,19 @@ class Masking:
     mask: int  # number of the mask token
     chances: Array  # (pieces,), the probability that a token of a piece is chosen; a random piece is one of them
     seed: int
+    words: WordNumbers | None = None  # the place of the first token of each token's word; None: each by itself
 
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> tuple[Tensor, Tensor]:
         """Return input_ids and labels (batch, tokens); padding stays what it is."""
         ids = batch["input_ids"].cpu().numpy().copy()
         lengths, rows = batch["attention_mask"].sum(1).tolist(), batch["rows"].tolist()
         labels = np.full_like(ids, HIDDEN)
+        words = None if self.words is None else self.words.batch(batch["rows"].cpu().numpy()).numpy()
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             own = ids[place, :length]
             ids[place, :length], labels[place, :length] = masked(
                 own, np.zeros_like(own), np.full_like(own, len(self.chances)), self.mask, self.chances[own],
-                generator_of(self.seed, row, progress),
+                generator_of(self.seed, row, progress), None if words is None else words[place, :length],
             )  # fmt: skip
         device = batch["input_ids"].device
         return torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device)
