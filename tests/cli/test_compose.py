@@ -81,10 +81,14 @@ def test_every_option_can_be_chosen(group, option, quick_check, elsewhere):
         "hub": ["data.path=owner/name"],
         "substitute": ["augment.substitute.synonyms=x.tsv"],
         "budget": ["prune.budget.speedup=2"],
+        "rank": ["prune.rank.speedup=2"],
+        "shape": [f"{group}.shape.heads=[1]", f"{group}.shape.units=[8]"],
         "saved": ["student.model=x", "distill.epochs=0"],
         "answers": ["recipe=soft_targets", "teacher.file=x.tsv"],
         "endpoint": ["recipe=soft_targets", "teacher.url=http://localhost:8000/v1", "teacher.model=x"],
     }.get(option, [])
+    before = {"shape", "width"} & {option} if group == "prepare" else ()
+    needed += [f"prepare.{name}.recovery_epochs=0" for name in before]
     beside = {"transformers_js": "onnx,"}.get(option, "")  # which it gathers
     chosen = f"[{beside}{option}]" if group in SEVERAL else option
     recipe = compose.compose([f"{group}={chosen}", *needed])
