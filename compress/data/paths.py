@@ -31,7 +31,7 @@ def names_fault(name: str, unlabelled: bool, *, any_suffix: bool) -> tuple[str, 
     """Return (rule, remedy) if a path or a pattern names no readable files; ``any_suffix``: their format is given."""
     files = files_of(name)
     if not files:
-        return "is the name of no file", "* stands for any letters of a name, ** for folders. Correct it."
+        return "matches no file", "* stands for any part of a name, ** for folders. Correct it."
     for path in files:
         if fault := _fault(path, unlabelled, any_suffix):
             rule, remedy = fault

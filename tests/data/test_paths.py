@@ -68,7 +68,7 @@ def test_patterns_that_name_no_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.tsv").touch()
     packed(tmp_path / "table.parquet.gz", b"PAR1")
     cases = {
-        "none-*.tsv": "is the name of no file",
+        "none-*.tsv": "matches no file",
         "rows-*": r"names files with \.jsonl and \.tsv",
         "*.tsv": r"names .*empty\.tsv, which has no rows",
         "table.parquet.gz": r"is an archive of a \.parquet file.*Unpack it",
