@@ -39,6 +39,9 @@ cannot be followed, as a clause."""
 WIDTHS = (256, 128, 64)
 """Numbers of dimensions that wider vectors are cut to, and measured with."""
 
+ROUNDED = 0.01
+"""How far from 1 rounding may bring the length of vectors in a file."""
+
 NEAREST = 3
 """How many of the other texts an answer names."""
 
@@ -174,6 +177,14 @@ class SentenceVectors(Scored):
         assert isinstance(adoption, VectorAdoption)
         own = {"width": len(adoption.names), "pooling": adoption.pooling, "normalized": adoption.normalized}
         return replace(self, **own), list(labels)  # type: ignore[arg-type]
+
+    def answered_by(self, vectors: Array) -> Self:
+        """Return the task with vectors of that width, whose length is 1 if that of all these is."""
+        lengths = np.linalg.norm(vectors, axis=1)
+        if (lengths == 0).any():
+            raise ValueError("holds a vector of zeros, which has no direction")
+        normalized = bool((np.abs(lengths - 1) <= ROUNDED).all())
+        return replace(self, width=vectors.shape[1], pooling=self.pooling or POOLINGS[0], normalized=normalized)
 
     def pooled_by(self, pooling: str) -> Self:
         """Return the task with vectors that are pooled so; raises ValueError for an unknown pooling."""
