@@ -169,3 +169,23 @@ def test_an_array_has_no_texts(vectors: tuple[Recipe, Path, Rows], tmp_path: Pat
     np.save(tmp_path / "answers.npy", [row["vector"] for row in rows])
     with pytest.raises(RecipeError, match="has no texts, by which vectors are found"):
         check(from_file(recipe, tmp_path / "answers.npy"))
+
+
+def test_texts_alone_suffice_and_scores_are_the_teachers_cosines(
+    vectors: tuple[Recipe, Path, Rows], tmp_path: Path
+) -> None:
+    recipe, folder, rows = vectors
+    (tmp_path / "texts.txt").write_text("".join(row["text"] + "\n" for row in rows[:101]))
+    recipe = replace(
+        from_file(recipe, folder / "answers.jsonl"), output=str(tmp_path / "out"), cache=str(tmp_path / "cache"),
+        data=Files(unlabelled=str(tmp_path / "texts.txt"), test=str(folder / "test.tsv")),
+    )  # fmt: skip
+    run = recipe.run()
+    vector_of = {row["text"]: np.array(row["vector"]) for row in rows}
+    for split in (run.state.data.train, run.state.data.validation):
+        pairs = list(zip(split.texts[::2], split.texts[1::2], strict=True))
+        by_hand = [a @ b / np.sqrt(a @ a * (b @ b)) for a, b in ((vector_of[x], vector_of[y]) for x, y in pairs)]
+        np.testing.assert_allclose(split.known_labels[::2, 2], by_hand, atol=1e-6)
+        np.testing.assert_array_equal(split.known_labels[::2, 2], split.known_labels[1::2, 2])
+    assert len(run.report.dataset.answered) == 2
+    assert len(run.state.data.test) == 60
