@@ -159,5 +159,5 @@ class Student(Stage):
 
         if self.reads_texts:
             made_with += [state.data.train.fingerprint, *state.data.words.key]
-        product = state.workshop.make(Kind("student", revision=2), made_with, work)
+        product = state.workshop.make(Kind("student", revision=3), made_with, work)
         return replace(state, student=Model.of(product), notes=self.notes())
