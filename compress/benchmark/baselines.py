@@ -35,7 +35,7 @@ class NGrams(NamedTuple):
 
     @property
     def how(self) -> dict[str, Any]:
-        """What the vectorizer is told of how to cut texts."""
+        """What the vectorizer takes to cut texts."""
         if self.words is None:
             return {"analyzer": self.analyzer}
         return {"analyzer": self.analyzer, "tokenizer": partial(_cut, words=self.words), "token_pattern": None}

@@ -1,4 +1,4 @@
-"""What a tracker is told of a run."""
+"""What all trackers have in common."""
 
 from __future__ import annotations
 
