@@ -215,7 +215,7 @@ def finished(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in {"movement", "lottery"} else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+    [name if name == "lottery" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
 )
 def test_every_method_leaves_as_many_zeros_as_asked_in_a_student_that_loads_anywhere(
     name: str, finished: Finished
@@ -296,7 +296,8 @@ def test_a_lottery_ticket_begins_with_the_weights_from_before_distillation(finis
         assert bool(kept[own_weight(matrices(second)[name]) != 0].all())  # what left does not come back
 
 
-@pytest.mark.parametrize("name", [pytest.param("magnitude", marks=pytest.mark.slow), "movement"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["magnitude", "movement"])
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, world: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
