@@ -144,7 +144,7 @@ class MaskedWords(Training):
             max_tokens,
             state.seed,
         ]
-        return state.workshop.make(Kind("adapted_teacher", revision=1), made_with, work)
+        return state.workshop.make(Kind("adapted_teacher", revision=2), made_with, work)
 
     def _head(
         self, model: Any, head: LanguageHead, masking: Masking, tokens: Tokens, folder: Path
