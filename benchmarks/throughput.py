@@ -183,10 +183,18 @@ def against(variant: Variant) -> str:
     return "textbrewer, soft only" if variant.soft_only else "textbrewer"
 
 
-def summary(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def chosen(names: list[str] | None) -> list[Variant]:
+    """Return the variants with these names, and those that they are compared with; all where none is named."""
+    wanted = {
+        name for variant in VARIANTS for name in (variant.name, against(variant)) if variant.name in (names or ())
+    }
+    return [variant for variant in VARIANTS if not names or variant.name in wanted]
+
+
+def summary(variants: list[Variant], rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return one row a variant: medians over rounds, and the ratios of each round."""
     rows = []
-    for variant in VARIANTS:
+    for variant in variants:
         mine = [turn[variant.name] for turn in rounds]
         base = [turn[against(variant)] for turn in rounds]
         row: dict[str, Any] = {"name": variant.name, "against": against(variant)}
@@ -234,6 +242,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1000, help="rows drawn from --train (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over them (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant (default %(default)s)")
+    parser.add_argument(
+        "--variant", action="append", choices=[variant.name for variant in VARIANTS], metavar="NAME",
+        help="only these, and what they are compared with (may be repeated; default all)",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=32, help="rows per step (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=128, help="longest row (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides (default %(default)s)")
@@ -280,27 +292,27 @@ def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
     load = [os.getloadavg()[0]]
-    rounds: list[dict[str, dict[str, Any]]] = []
+    variants, rounds = chosen(given.variant), list[dict[str, dict[str, Any]]]()
     with job_of(given) as job:
         warm_up = replace(job, texts=job.texts[: 2 * job.batch_size], epochs=1)
-        for variant in VARIANTS:
+        for variant in variants:
             if variant.ours:
                 ours(warm_up, variant)
         for number in range(given.rounds):
             found = {}
-            for variant in VARIANTS:
+            for variant in variants:
                 print(f"round {number + 1} of {given.rounds}: {variant.name}", file=sys.stderr)
                 found[variant.name] = measure(job, variant)
             rounds.append(found)
             load.append(os.getloadavg()[0])
-    rows = summary(rounds)
+    rows = summary(variants, rounds)
     show(rows, given.epochs)
     settings = {name: value for name, value in vars(given).items() if isinstance(value, int)}
     print(
         json.dumps({
             "benchmark": "throughput", **settings, "results": rows, "load_average": [round(value, 2) for value in load],
             "machine": describe(given.threads), "versions": versions(),
-            "textbrewer_versions": rounds[0]["textbrewer"]["versions"],
+            "textbrewer_versions": rounds[0][against(variants[0])]["versions"],
         })
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ class WordsInUse:
     """A table of embeddings whose parameter has only the rows ``used``, in ascending order, until `restore`."""
 
     def __init__(self, table: nn.Embedding, used: Array) -> None:
+        assert isinstance(table.weight, nn.Parameter)
         self.table, self.whole, self.padding = table, table.weight, table.padding_idx
         self.used = torch.from_numpy(used).to(self.whole.device)
         self.own = nn.Parameter(self.whole.detach()[self.used])
