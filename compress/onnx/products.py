@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from compress.families.registry import place_of
+from compress.families.registry import in_embeddings, place_of
 
 INT8_LSTM = "DynamicQuantizeLSTM"
 IN_INT8 = frozenset({
@@ -66,7 +66,7 @@ def part_of(path: str) -> str:
         return f"layer {layer + 1} {'attention' if family.in_attention(inner) else 'ffn'}"
     found = _LAYER.search(path)
     if found is None:
-        return EMBEDDINGS if "embeddings" in path else HEAD
+        return EMBEDDINGS if "embeddings" in path or in_embeddings(path) else HEAD
     return f"layer {int(found.group(1)) + 1} {'attention' if 'attention' in path else 'ffn'}"
 
 
