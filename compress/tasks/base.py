@@ -208,6 +208,10 @@ class Task(ABC):
         """Return the class of each row, by which splits are stratified; None where there are none."""
         return None
 
+    def classes_of(self, labels: Array) -> Array | None:
+        """Return the class of each row as a number (rows,), from its encoded label; None where rows have none."""
+        return None
+
     @classmethod
     def cut_by(cls, rows: Labelled) -> Sequence[str] | None:
         """Return a text for each row: rows with the same stay together where a split is cut; None: equal texts do."""
@@ -257,6 +261,17 @@ class Task(ABC):
     def overlapping(self, tokens: int) -> Self:
         """Return the task whose windows share that many tokens; raises ValueError where it reads rows whole."""
         raise ValueError(f"is for long texts that are read in windows, which the task {self.name} does not do")
+
+    def answered_by(self, vectors: Array) -> Self:
+        """Return the task as a teacher that is a file answers it, (rows, outputs): of another width, where any will do.
+
+        Raises ValueError, as a clause, where the answers are not of this task.
+        """
+        return self
+
+    def labels_from(self, logits: Array, labels: Array) -> Array:
+        """Return a teacher's answers as the labels of rows without; ``labels`` take their place until then."""
+        return self.predictions(logits)
 
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
