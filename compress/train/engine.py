@@ -26,6 +26,7 @@ from compress.models.tokens import Tokens
 from compress.telling import warn
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
+from compress.train.compiling import compiled
 from compress.train.helpers import helped
 from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
@@ -111,6 +112,7 @@ def fit(
         warnings.catch_warnings(),
         _frozen(objective.trained, settings.freeze),
         recomputing(objective.trained) if recomputed else nullcontext(),
+        compiled(objective.trained) if settings.compile else nullcontext(),
         helped(objective, tokens, folder, title, seed, MIXED.get(settings.precision)) as helpers,
     ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
