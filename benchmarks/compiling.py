@@ -88,7 +88,7 @@ def main() -> None:
             with recomputing(model) if name == "again" else nullcontext():
                 found[name].append(epoch(model, tokens, optimizer))
             print(f"epoch {number + 1}, {name}: {sum(found[name][-1]):.1f} s", flush=True)
-    later = {name: statistics.median(s for one in epochs[1:] for s in one) for name, epochs in found.items()}
+    later = {name: statistics.median(step for steps in epochs[1:] for step in steps) for name, epochs in found.items()}
     first = {name: sum(epochs[0]) for name, epochs in found.items()}
     kept = {again: kept_mib(ways["eager"][0], tokens, again=again) for again in (False, True)}
     print(f"a later step: {', '.join(f'{name} {1000 * seconds:.0f} ms' for name, seconds in later.items())}")

@@ -141,6 +141,6 @@ def test_a_student_of_such_words_is_used_without_jieba(tmp_path: Path) -> None:
     teacher = replace(given.teacher, max_unknown=1.0)
     run = replace(given, teacher=teacher, data=replace(given.data, words=JIEBA)).run()
     folders = [run.folder / "student", run.folder / "artifacts" / "onnx", run.folder / "artifacts" / "dynamic"]
-    said = run_fresh(WITHOUT_JIEBA, *folders).splitlines()
-    assert [line for line in said if line.startswith("['")] == ["['[CLS]', '房间', '很', '好', '[SEP]']"] * 3
-    assert sum('"good"' in line for line in said) >= 3
+    printed = run_fresh(WITHOUT_JIEBA, *folders).splitlines()
+    assert [line for line in printed if line.startswith("['")] == ["['[CLS]', '房间', '很', '好', '[SEP]']"] * 3
+    assert sum('"good"' in line for line in printed) >= 3
