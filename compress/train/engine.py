@@ -27,6 +27,7 @@ from compress.tasks.registry import task_of_config
 from compress.telling import warn
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
+from compress.train.compiling import compiled
 from compress.train.helpers import helped
 from compress.train.objective import Objective, TrainingRows
 from compress.train.order import Order, order_of
@@ -116,6 +117,7 @@ def fit(
         _frozen(objective.trained, settings.freeze),
         words_in_use(objective, tokens) as words,
         recomputing(objective.trained) if recomputed else nullcontext(),
+        compiled(objective.trained) if settings.compile else nullcontext(),
         helped(objective, tokens, folder, title, seed, MIXED.get(settings.precision)) as helpers,
     ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")

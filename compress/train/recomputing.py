@@ -30,8 +30,7 @@ def kept_because(model: nn.Module) -> str:
 def recomputing(model: PreTrainedModel) -> Iterator[None]:
     """Keep only the input of each layer for the backward pass, within the block (Chen et al., arXiv:1604.06174).
 
-    Gradients stay the same, dropout included, and so does what losses see of the attention. A step takes about a
-    third longer.
+    Gradients stay the same, dropout included, and so does what losses see of the attention.
     """
     layers = [module for module in model.modules() if hasattr(module, FLAG)]
     for layer in layers:

@@ -17,6 +17,7 @@ from compress.known import NOTHING, Known
 from compress.models.loading import parameter_shapes, without_values
 from compress.pipeline.stage import Stage
 from compress.settings import at_least, between, positive
+from compress.train.compiling import cannot_compile
 from compress.train.recomputing import kept_because
 
 
@@ -46,6 +47,7 @@ class Training(Stage):
     group_by_length: bool = True  # rows of similar length in a batch, to save padding; false: rows in random order
     micro_batch: int | None = None  # rows at a time; default: all of a step, and half as many when memory runs out
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time
+    compile: bool = False  # torch.compile the model; on a CPU only trainings of many thousand steps gain
     learning_rate: float = 5e-5  # AdamW's peak learning rate
     decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
     warmup: float = 0.1  # share of steps with a rising learning rate
@@ -71,6 +73,10 @@ class Training(Stage):
         yield from between(self, "layer_decay", 0, 1, open_low=True)
         yield from at_least(self, "early_stopping", 0)
         yield from positive(self, "checkpoint_seconds")
+        if self.compile and (reason := cannot_compile()):
+            yield Fault("compile", True, reason, "Install g++, or leave it out.")
+        if self.compile and self.gradient_checkpointing:
+            yield Fault("compile", True, "cannot be combined with gradient_checkpointing", "Leave one of them out.")
         if self.precision is Precision.fp16 and not torch.cuda.is_available():
             yield Fault("precision", "fp16", "needs a GPU", "Use fp32, or bf16 if the processor supports it.")
 
@@ -80,7 +86,7 @@ class Training(Stage):
 
     def made_with(self) -> Any:
         """Leave out what does not change the result, or only the order of sums and what dropout draws."""
-        left_out = ("checkpoint_seconds", "micro_batch", "gradient_checkpointing")
+        left_out = ("checkpoint_seconds", "micro_batch", "gradient_checkpointing", "compile")
         return {name: value for name, value in super().made_with().items() if name not in left_out}
 
 

@@ -18,9 +18,18 @@ from compress.cli.main import main
 from compress.data import Split, jieba_words, source
 from compress.data.files import Files
 from compress.data.scripts import Segmentation, word_places
+from compress.distill.losses import HardLabels
+from compress.distill.stage import Distill
+from compress.export.onnx import Onnx
 from compress.known import Known
 from compress.models.shared_words import first_tokens
+from compress.quantize.int8 import DynamicInt8
+from compress.student.bilstm import BiLstm
+from compress.student.words import Pieces, WordStart
+from tests.conftest import save_tiny, write_tsv
 from tests.data.test_scripts import chinese
+from tests.fresh import run_fresh
+from tests.run.test_recipe import recipe
 from tests.teachers.test_adaptation import cutting
 
 JIEBA = Segmentation.jieba
@@ -102,3 +111,36 @@ def test_tfidf_counts_the_words_beside_the_characters() -> None:
     assert found.figures.metrics["accuracy"] == 1.0
     counted = TfIdf(["我们喜欢BERT，", "我们"], 1, JIEBA).vectorizers[0].get_feature_names_out()
     assert set(counted) == {"我们", "喜欢", "bert", "我们 喜欢", "喜欢 bert"}
+
+
+WITHOUT_JIEBA = """
+import sys
+sys.modules["jieba"] = None
+from compress.cli.main import main
+from compress.models.loading import load_tokenizer
+for folder in sys.argv[1:]:
+    print(load_tokenizer(folder).convert_ids_to_tokens(load_tokenizer(folder)("房间很好").input_ids), flush=True)
+    assert main(["predict", folder, "房间很好，服务热情。", "--json"]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_a_student_of_such_words_is_used_without_jieba(tmp_path: Path) -> None:
+    rows = chinese(120)
+    labels = [rows.task.output_names[int(label)] for label in rows.train.known_labels]
+    texts = [f"{text}{number}" for number, text in enumerate(rows.train.texts)]
+    written = list(zip(labels, texts, strict=True))
+    parts = {"train": written[:80], "validation": written[80:100], "test": written[100:]}
+    files = {name: write_tsv(tmp_path / f"{name}.tsv", part) for name, part in parts.items()}
+    given = recipe(
+        files, save_tiny(tmp_path / "teacher"), tmp_path,
+        student=BiLstm(tokens=Pieces.words, start=WordStart.random, hidden_size=8, fully_connected_size=8),
+        distill=Distill(losses={"hard": HardLabels()}, epochs=8, learning_rate=1e-2, batch_size=16),
+        prune={}, quantize={"dynamic": DynamicInt8()}, export={"onnx": Onnx()},
+    )  # fmt: skip
+    teacher = replace(given.teacher, max_unknown=1.0)
+    run = replace(given, teacher=teacher, data=replace(given.data, words=JIEBA)).run()
+    folders = [run.folder / "student", run.folder / "artifacts" / "onnx", run.folder / "artifacts" / "dynamic"]
+    printed = run_fresh(WITHOUT_JIEBA, *folders).splitlines()
+    assert [line for line in printed if line.startswith("['")] == ["['[CLS]', '房间', '很', '好', '[SEP]']"] * 3
+    assert sum('"good"' in line for line in printed) >= 3
