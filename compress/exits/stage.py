@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.data.dataset import Split
+from compress.data.dataset import Dataset, Split
 from compress.distill.losses import HardLabels, Loss, SoftTargets
 from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
@@ -47,7 +47,6 @@ from compress.tasks.base import Array, Task
 from compress.train import Training, fit, planned, same_randomness
 
 TITLE = "exit heads"
-AGREEMENT = 0.99  # share of test rows on which the fp32 graph must answer as PyTorch does
 BATCHES = (8, 32)  # for which it is said how many layers a batch takes
 
 
@@ -82,6 +81,7 @@ class Exit(Training):
     labels: float = 1.0  # weight of the loss on labels, beside that on the teacher's answers
     max_drop: float = 0.5  # points of the main metric that leaving early may cost on validation rows
     int8: bool = True  # also write the graph with exits in dynamic int8
+    agreement: float = 0.99  # share of test rows on which the fp32 graph must agree with PyTorch; less is an error
 
     rule: ClassVar[str]
 
@@ -92,6 +92,7 @@ class Exit(Training):
         yield from positive(self, "temperature")
         yield from at_least(self, "labels", 0)
         yield from between(self, "max_drop", 0, 100)
+        yield from between(self, "agreement", 0, 1)
         for name, none in (("freeze", []), ("layer_decay", 1.0)):
             if getattr(self, name) != none:
                 rule = "has no effect: beneath the heads all learns at student_rate"
@@ -105,8 +106,8 @@ class Exit(Training):
         if known.task is not None and not one_answer(known.task):
             rule = f"needs one class or score per row, and the labels are {known.task.predicts}"
             yield Fault("", None, rule, "Leave it out.")
-        if known.data is not None and self.given is None and known.data.validation.labels is None:
-            rule = "is chosen on validation rows, which have no labels"
+        if known.data is not None and self.given is None and not _has_labels(known.data):
+            rule = "is chosen on validation rows, and these have no labels"
             yield Fault(self.rule, None, rule, "Set it, or give validation rows with labels.")
 
     @property
@@ -130,7 +131,7 @@ class Exit(Training):
 
     def training_with(self) -> dict[str, Any]:
         """Return the settings that the heads depend on, JSON-ready."""
-        left_out = ("max_drop", "int8", "checkpoint_seconds", "micro_batch")
+        left_out = ("max_drop", "int8", "agreement", "checkpoint_seconds", "micro_batch")
         names = [field.name for field in fields(Exit) if field.name not in left_out]
         return {name: plain(getattr(self, name)) for name in names}
 
@@ -167,7 +168,7 @@ class Exit(Training):
         floats = graph(Kind("exits_onnx", revision=1), lambda model: model)
         artifacts = [
             artifact("pytorch", product, runtime="pytorch"),
-            artifact("onnx", floats, trained=Trained(saved, AGREEMENT)),
+            artifact("onnx", floats, trained=Trained(saved, self.agreement)),
         ]
         if self.int8:
             integers = graph(Kind("exits_int8", revision=1), quantizer.quantized, *quantizer.quantized_with())
@@ -354,6 +355,11 @@ class EntropyExit(Exit):
 def one_answer(task: Task) -> bool:
     """Return whether rows of a task have one class or score each, which stands alone."""
     return not (task.by_token or task.apart or task.grouped or task.several)
+
+
+def _has_labels(data: Dataset) -> bool:
+    """Return whether validation rows have labels, or the teacher's answers in their place."""
+    return data.validation.labels is not None or "validation" in data.answered
 
 
 def _point(tried: Sequence[ExitRule], worths: Mapping[str, Sequence[Worth]], place: int) -> dict[str, Any]:
