@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from transformers import AutoModel, BertConfig, DebertaV2Config, ModernBertConfig
+from transformers import AlbertConfig, AutoModel, BertConfig, DebertaV2Config, ModernBertConfig
 
 from compress.data import Files
 from compress.data.dataset import Dataset
@@ -47,6 +47,7 @@ CONFIGS: dict[str, Any] = {
         **SIZES, intermediate_size=512, relative_attention=True, position_buckets=32, norm_rel_ebd="layer_norm",
         share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False, type_vocab_size=0,
     ),
+    "albert": lambda: AlbertConfig(**SIZES, intermediate_size=512, embedding_size=64),  # all layers share weights
 }  # fmt: skip
 FORMS = {
     "dynamic": DynamicInt8(),

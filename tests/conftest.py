@@ -16,6 +16,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
@@ -99,8 +100,13 @@ CONFIGS |= {
         **k,
     ),
     "mpnet": lambda **k: MPNetConfig(**_SIZES, max_position_embeddings=66, **k),
+    "albert": lambda **k: AlbertConfig(  # whose head drops even where its layers do not
+        **_SIZES
+        | {"num_hidden_groups": 4, "embedding_size": 8, "max_position_embeddings": 64, "classifier_dropout_prob": 0.0}
+        | k
+    ),
 }
-WITH_TYPES = ("bert", "electra", "ernie")
+WITH_TYPES = ("bert", "electra", "ernie", "albert")
 """Families whose models tell a second text from the first by token types."""
 LATER_FAMILIES = tuple(name for name in CONFIGS if name not in FAMILY_NAMES)
 EVERY_FAMILY = [*FAMILY_NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER_FAMILIES)]

@@ -41,6 +41,10 @@ DEPTHS = {
         "deberta.embeddings.": 5, "deberta.encoder.rel_embeddings.": 5, "deberta.encoder.LayerNorm.": 5,
         "deberta.encoder.layer.": None, "pooler.": 0, "classifier.": 0
     },
+    "albert": {
+        "albert.embeddings.": 5, "albert.encoder.embedding_hidden_mapping_in.": 5,
+        "albert.encoder.albert_layer_groups.": None, "albert.pooler.": 0, "classifier.": 0
+    },
     "ernie": {"ernie.embeddings.": 5, "ernie.encoder.layer.": None, "ernie.pooler.": 0, "classifier.": 0},
     "modernbert": {
         "model.embeddings.": 5, "model.layers.": None, "model.final_norm.": 0, "head.": 0, "classifier.": 0
@@ -84,7 +88,7 @@ def test_models_without_known_layers_have_no_rates_by_layer() -> None:
         model_type, num_hidden_layers = "mamba", 2
 
     (fault,) = parameter_faults(Training(layer_decay=0.9), Other())
-    assert "needs known layers, which mamba does not have" in str(fault)
+    assert "needs known layers with weights of their own, which mamba does not have" in str(fault)
     assert not list(parameter_faults(Training(), Other()))
 
 

@@ -35,7 +35,7 @@ from compress.data.dataset import Dataset
 from compress.distill.stage import Distill
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import kept_heads, neurons
-from compress.families.registry import can_be_taken_apart
+from compress.families.registry import can_be_taken_apart, known_family, type_in_words
 from compress.files import size_mib
 from compress.known import NOTHING, Known
 from compress.models.loading import load_model
@@ -102,7 +102,7 @@ class Benchmark(Settings):
         if longest is not None and max(self.tokens, default=0) > longest:
             yield Fault("tokens", list(self.tokens), f"must not exceed the {longest} tokens that the {model} takes")
         if cut and known.student is not None and not can_be_taken_apart(known.student):
-            rule = f"cannot remove layers from a student of type {known.student.model_type}"
+            rule = f"cannot remove layers from a student of type {type_in_words(known.student)}"
             yield Fault("depths", self.depths.value, rule, "Set it to none.")
 
     def measure(self, state: State, label_student: Record | None, depths: list[DepthCurve]) -> Measurements:
@@ -356,7 +356,7 @@ def _shape(saved: Model | None) -> dict[str, Any]:
         return {}
     model = load_model(saved.folder)
     layers = []
-    if can_be_taken_apart(model.config):
+    if known_family(model.config) is not None:
         shapes = zip(kept_heads(model.config), neurons(model.config), strict=True)
         layers = [LayerShape(heads=len(heads), neurons=width) for heads, width in shapes]
     return {"parameters": parameters(model), "size_mib": size_mib(saved.folder, WEIGHTS), "layers": layers}

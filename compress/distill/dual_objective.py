@@ -149,7 +149,8 @@ class DualObjective(Objective):
         The pooler and what has a column for each head are left out.
         """
         family = family_of(self.student.config)
-        known = dict(self.teacher.encoder.named_parameters())
+        encoder = self.teacher.encoder
+        known = family.by_layer(encoder.config, dict(encoder.named_parameters()))
         found: list[tuple[Tensor, Tensor]] = []
         for name, own in self.student.base_model.named_parameters():
             place = family.place(name)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, layer_count
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, layer_count, type_in_words
 
 
 def draw(layers: int, rate: float) -> frozenset[int]:
@@ -48,7 +48,7 @@ def unskippable(rate: float, student: Any) -> Iterator[Fault]:
     if rate == 0:
         return
     if not can_be_taken_apart(student):
-        rule = f"cannot skip layers of a student of type {student.model_type}"
+        rule = f"cannot skip layers of a student of type {type_in_words(student)}"
         yield Fault("layer_drop", rate, rule, f"Supported: {', '.join(FAMILIES)}. Set it to 0.")
     elif layer_count(student) < 2:
         yield Fault("layer_drop", rate, "needs a student of at least two layers", "Set student.layers, or set it to 0.")

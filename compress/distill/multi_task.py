@@ -21,7 +21,7 @@ from compress.distill.schedules import Schedule
 from compress.distill.task_batches import ByTask, TaskRows, shares
 from compress.distill.teacher_outputs import FromModel, on_disk
 from compress.errors import CompressError, Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, known_family
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.auto import knows
 from compress.models.device import device
@@ -134,7 +134,7 @@ class MultiTask(Training):
 
     def _unfit(self, student: Any) -> Iterator[Fault]:
         """The student has an encoder that heads can share, and parameters that can be frozen as is said."""
-        if not can_be_taken_apart(student):
+        if known_family(student) is None:
             rule = f"needs an encoder that heads can share, and the student is of type {student.model_type}"
             yield Fault("main", self.main, rule, f"Supported: {', '.join(FAMILIES)}.")
         elif self.freeze:

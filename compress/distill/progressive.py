@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from compress.distill.source import Keep, Taught, decided, source_of
 from compress.distill.teacher_outputs import FromModel
 from compress.errors import Fault
 from compress.families.forms.uneven import kept_heads
-from compress.families.registry import known_layers, layer_count
+from compress.families.registry import known_layers, layer_count, layers_share_weights, type_in_words
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model, load_tokenizer, parameter_shapes, save_model
@@ -80,8 +79,8 @@ class Progressive(Training):
 
     def _unfit(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """Yield what keeps the student's layers from being trained one by one against the teacher's."""
-        if getattr(student, "share", None):
-            rule = "cannot train one layer after the other where layers share weights"
+        if layers_share_weights(student):
+            rule = f"cannot train one layer after the other of a student of type {type_in_words(student)}"
             yield Fault("epochs", self.epochs, rule, "Leave progressive out of prepare, or choose another student.")
             return
         if getattr(student, "own_tokens", False):
@@ -112,9 +111,10 @@ class Progressive(Training):
 
     def _frozen_layers(self, student: Any) -> Iterator[Fault]:
         """Yield patterns that leave nothing to train of a layer when it is its turn."""
-        names = list(parameter_shapes(student)) if self.freeze else []
-        for layer in range(layer_count(student) if self.freeze else 0):
-            own = [name for name in names if re.search(rf"\.layers?\.{layer}\.", name)]
+        known = known_layers(student)
+        names = list(parameter_shapes(student)) if self.freeze and known is not None else []
+        for layer in range(layer_count(student)):
+            own = [name for name in names if known is not None and (known.place(name) or (None,))[0] == layer]
             if own and all(any(fnmatchcase(name, pattern) for pattern in self.freeze) for name in own):
                 yield Fault("freeze", list(self.freeze), f"leaves nothing to train of layer {layer + 1}")
                 return

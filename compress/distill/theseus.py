@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.errors import Fault
-from compress.families.registry import can_be_taken_apart, family_of, layer_count
+from compress.families.registry import family_of, known_family, layer_count, layers_share_weights, type_in_words
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.device import device
 from compress.models.ensemble import principal
@@ -53,8 +53,10 @@ class Theseus(Training):
 
     def _unfit(self, student: Any, teacher: Any) -> Iterator[Fault]:
         """The student's layers must fit into the teacher, as many teacher layers for each."""
-        if not all(map(can_be_taken_apart, (student, teacher))) or family_of(student) != family_of(teacher):
-            yield Fault("rate", self.rate, f"cannot put layers of a {student.model_type} into a {teacher.model_type}")
+        families = known_family(student), known_family(teacher)
+        if layers_share_weights(student) or None in families or families[0] != families[1]:
+            rule = f"cannot put layers of a {type_in_words(student)} into a {teacher.model_type}"
+            yield Fault("rate", self.rate, rule, "Leave theseus out of prepare.")
             return
         if getattr(student, "own_tokens", False):
             rule = "shares the teacher's embeddings, and the student has a tokenizer of its own"

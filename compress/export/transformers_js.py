@@ -16,6 +16,7 @@ from compress.families.registry import FAMILIES, known_family
 from compress.files import size_mib, write_text
 from compress.known import NOTHING, Known
 from compress.markdown import text
+from compress.models.auto import purpose
 from compress.models.folder import TOKENIZER
 from compress.models.loading import load_tokenizer
 from compress.onnx.folder import MODEL, copy_beside
@@ -56,9 +57,12 @@ class TransformersJs(Stage):
                 yield Fault("", None, rule, "Choose export=[onnx,transformers_js].")
         if known.student is not None:
             family = known_family(known.student)
-            if family is None or not family.known_to_transformers_js:
-                served = [name for name, other in FAMILIES.items() if other.known_to_transformers_js]
-                rule = f"transformers.js does not know students of type {known.student.model_type}"
+            use = None if known.task is None else purpose(known.task.auto)
+            if family is None or not family.served_by_transformers_js(use):
+                served = [name for name, other in FAMILIES.items() if other.served_by_transformers_js(use)]
+                rule = f"transformers.js does not know students of type {known.student.model_type}" + (
+                    f" for {use}" if use else ""
+                )
                 yield Fault("int8", self.int8, rule, f"Leave it out of export. It knows {', '.join(served)}.")
 
     def __call__(self, state: State) -> State:

@@ -3,6 +3,7 @@
 Each file registers its family; a family of another package does so in the same way.
 """
 
+from compress.families import albert as albert
 from compress.families import bert as bert
 from compress.families import camembert as camembert
 from compress.families import deberta_v2 as deberta_v2

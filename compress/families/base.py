@@ -7,11 +7,11 @@ linear layers; a family that is built otherwise overrides the methods that diffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Attention:
 
 
 Listener = Callable[[Attention], None]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Family(Layered, ABC):
     norm_eps_entry: ClassVar[str] = "layer_norm_eps"
     """The configuration's entry for what normalisations add to the variance."""
     known_to_transformers_js: ClassVar[bool] = False
+    lacking_in_transformers_js: ClassVar[tuple[str, ...]] = ()
+    """What transformers.js has no class for, of a family that it knows: "token classification"."""
     loses_channels: ClassVar[bool] = False
     """Whether hidden channels can be removed: `set_heads` says how wide heads are."""
     reads_first_token_with_tanh: ClassVar[bool] = False
@@ -116,6 +119,18 @@ class Family(Layered, ABC):
         """Return the feature of a configuration for which its models cannot be taken apart; "" where they can."""
         return ""
 
+    def shares_weights(self, config: Any) -> bool:
+        """Return whether layers of a configuration share weights, so that none can be changed alone."""
+        return False
+
+    def sharing(self, layers: int) -> dict[str, Any] | None:
+        """Return the entries of the family's configuration for layers that share all weights; None: there are none."""
+        return None
+
+    def by_layer(self, config: Any, named: Mapping[str, Value]) -> dict[str, Value]:
+        """Return what is named like a configuration's parameters, with what layers share under the name of each."""
+        return dict(named)
+
     def sizes(
         self,
         *,
@@ -141,6 +156,10 @@ class Family(Layered, ABC):
     def left_layers(self, config: Any, layers: Sequence[int]) -> dict[str, Any]:
         """Return the entries of the uneven form that say what is left of a configuration's layers, counted from 0."""
         return self.of_layers(config, layers)
+
+    def served_by_transformers_js(self, purpose: str | None) -> bool:
+        """Return whether transformers.js has a class of the family for a purpose, such as "token classification"."""
+        return self.known_to_transformers_js and purpose not in self.lacking_in_transformers_js
 
     # one layer
 

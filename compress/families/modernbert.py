@@ -22,6 +22,7 @@ class ModernBertFamily(Family):
     stack = "layers"
     loses_channels = True
     known_to_transformers_js = True
+    lacking_in_transformers_js = ("question answering",)
     sums_embeddings = False
     shares_layers = False
     norm_eps_entry = "norm_eps"

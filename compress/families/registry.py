@@ -82,18 +82,33 @@ def family_behind(model_type: str, *forms: str) -> Family | None:
 
 
 def known_family(config: Any) -> Family | None:
-    """Return the family of a transformers configuration; None for one that cannot be taken apart."""
+    """Return the family of a transformers configuration; None for one whose layers are not known."""
     family = family_behind(str(config.model_type), UNEVEN, FAKE_QUANTIZED)
     return None if family is None or family.unsupported(config) else family
 
 
 def can_be_taken_apart(config: Any) -> bool:
-    """Return whether a configuration is of a known family."""
-    return known_family(config) is not None
+    """Return whether a configuration is of a known family, and its layers can be changed one by one."""
+    return known_family(config) is not None and not layers_share_weights(config)
+
+
+def layers_share_weights(config: Any) -> bool:
+    """Return whether layers of a configuration share weights, so that none can be changed alone."""
+    family = known_family(config)
+    return str(config.model_type).startswith(SHARED) or (family is not None and family.shares_weights(config))
+
+
+def type_in_words(config: Any) -> str:
+    """Return the type of a configuration, with what keeps one of a known family from being taken apart."""
+    name = str(config.model_type)
+    family = family_behind(name, UNEVEN, FAKE_QUANTIZED)
+    if layers_share_weights(config):
+        return f"{name} (its layers share weights; student=bert gives each its own)"
+    return f"{name} {family.unsupported(config)}".rstrip() if family is not None else name
 
 
 def family_of(config: Any) -> Family:
-    """Return the family of a transformers configuration; raises ModelError for an unsupported one.
+    """Return the family of a transformers configuration, whose layers may share weights; raises ModelError for others.
 
     Of a composite model it is that of its principal.
     """
@@ -125,6 +140,11 @@ def place_of(name: str) -> tuple[Family, int, str] | None:
 def known_layers(config: Any) -> Layered | None:
     """Return what is known of a configuration's layers, also of a type that cannot be taken apart; None for others."""
     return known_family(config) or LAYERED.get(str(config.model_type))
+
+
+def in_embeddings(name: str) -> bool:
+    """Return whether a parameter of a model of a known family comes before the layers, by its name in a whole model."""
+    return any(family.in_encoder(name) and family.in_embeddings(name) for family in FAMILIES.values())
 
 
 def layer_count(config: Any) -> int:

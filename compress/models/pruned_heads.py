@@ -22,11 +22,12 @@ def with_pruned_heads(model: str | Path, config: Any) -> Any:
     if not isinstance(pruned, dict):
         raise ModelError(f"{model}: pruned_heads in config.json must say heads by layer. Correct config.json.")
     family = family_behind(config.model_type)
-    if family is None:
+    if family is None or family.shares_weights(config):
         where = ", ".join(f"layer {layer}: heads {_listed(heads)}" for layer, heads in pruned.items())
         raise ModelError(
             f"{model}: pruned_heads in config.json ({where}): transformers 5 cannot build a model of type "
-            f"{config.model_type} without them, and here only {', '.join(FAMILIES)} can. "
+            f"{config.model_type} without them, and here only {', '.join(FAMILIES)} can, where layers share no "
+            "weights. "
             "Name the model before pruning."
         )
     kept = [list(range(config.num_attention_heads)) for _ in range(config.num_hidden_layers)]

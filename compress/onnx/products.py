@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from compress.families.registry import place_of
+from compress.families.registry import in_embeddings, place_of
 from compress.onnx.storage import subgraphs
 
 INT8_LSTM = "DynamicQuantizeLSTM"
@@ -67,7 +67,7 @@ def part_of(path: str) -> str:
         return f"layer {layer + 1} {'attention' if family.in_attention(inner) else 'ffn'}"
     found = _LAYER.search(path)
     if found is None:
-        return EMBEDDINGS if "embeddings" in path else HEAD
+        return EMBEDDINGS if "embeddings" in path or in_embeddings(path) else HEAD
     return f"layer {int(found.group(1)) + 1} {'attention' if 'attention' in path else 'ffn'}"
 
 

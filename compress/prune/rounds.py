@@ -15,7 +15,7 @@ from compress.distill.keep_best import fallen
 from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.forms.uneven import is_low_rank
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_model
@@ -57,7 +57,7 @@ class InRounds(Gradual):
         yield from super().faults(known)
         yield from criterion_faults("importance", self.importance, self.parts)
         if known.student is not None and not can_be_taken_apart(known.student):
-            rule = f"cannot remove {self.kind.name} from a student of type {known.student.model_type}"
+            rule = f"cannot remove {self.kind.name} from a student of type {type_in_words(known.student)}"
             yield Fault(
                 "ratio", self.ratio, rule, f"Supported: {', '.join(FAMILIES)}. Leave {self.kind.name} out of prune."
             )

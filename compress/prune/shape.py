@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from compress.distill.keep_best import fallen
 from compress.errors import Fault, ModelError
 from compress.families.forms.uneven import is_low_rank
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config
@@ -48,7 +48,7 @@ class PruneToShape(Gradual):
         if student is None or faults:
             return
         if not can_be_taken_apart(student):
-            rule = f"cannot be given to a student of type {student.model_type}"
+            rule = f"cannot be given to a student of type {type_in_words(student)}"
             yield Fault("heads", self.heads, rule, f"Supported: {', '.join(FAMILIES)}. Leave shape out.")
         elif is_low_rank(student):
             yield Fault("heads", self.heads, "cannot be given to a student with low-rank matrices", "Leave shape out.")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compress.distill.stage import planned_recovery
 from compress.errors import Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
 from compress.files import MIB
 from compress.known import NOTHING, Known
 from compress.models.loading import load_model, without_values
@@ -101,7 +101,7 @@ class PruneWeights(MovementSettings, LotterySettings):
     def _unfit(self, student: Any) -> Iterator[Fault]:
         """Only families that are known have matrices that are known; the pattern must divide them."""
         if not can_be_taken_apart(student):
-            rule = f"cannot prune weights of a student of type {student.model_type}"
+            rule = f"cannot prune weights of a student of type {type_in_words(student)}"
             yield Fault("sparsity", self.sparsity, rule, f"Supported: {', '.join(FAMILIES)}.")
             return
         if any(self.pattern_faults()):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from compress.distill.keep_best import fallen
 from compress.errors import Fault, RecipeError
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, type_in_words
 from compress.files import MIB, size_mib
 from compress.known import NOTHING, Known
 from compress.models.loading import load_model
@@ -105,7 +105,7 @@ class WithinBudget(Gradual):
     def unfit(self, student: Any) -> Iterator[Fault]:
         """Yield what a student cannot be pruned for."""
         if not can_be_taken_apart(student):
-            rule = f"cannot choose {self.chooses} of a student of type {student.model_type}"
+            rule = f"cannot choose {self.chooses} of a student of type {type_in_words(student)}"
             remedy = f"Supported: {', '.join(FAMILIES)}. Leave {self.name} out of prune."
             yield Fault(self.goal, self.wanted, rule, remedy)
         elif self.timed and not family_of(student).graph_can_be_resized:

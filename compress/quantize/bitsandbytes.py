@@ -14,7 +14,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from compress.errors import Fault, MissingPackageError, ModelError
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, family_of, known_family
 from compress.files import MIB
 from compress.known import NOTHING, Known
 from compress.machine import versions
@@ -73,7 +73,7 @@ class BitsAndBytes(Stage):
         if find_spec("bitsandbytes") is None:
             remedy = "Install it: pip install 'compress-encoders[bitsandbytes]'."
             yield Fault("bits", self.bits.value, "needs the package bitsandbytes", remedy)
-        if not can_be_taken_apart(student):
+        if known_family(student) is None:
             rule = f"cannot quantize a student of type {student.model_type}"
             yield Fault("bits", self.bits.value, rule, f"Supported: {', '.join(FAMILIES)}. Use dynamic instead.")
         elif self.bits is Bits.nf4:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from compress.errors import Fault
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, known_family
 from compress.known import NOTHING, Known
 from compress.models.loading import load_model
 from compress.models.tokens import Tokens
@@ -163,7 +163,7 @@ class Mixed(Settings):
         yield from at_least(self, "probes", 1)
         if self.max_drop is None and self != Mixed():
             yield Fault("max_drop", None, "must be given, or the other settings have no effect", "For example 0.005.")
-        if self.max_drop is not None and known.student is not None and not can_be_taken_apart(known.student):
+        if self.max_drop is not None and known.student is not None and known_family(known.student) is None:
             rule = f"cannot find the layers of a student of type {known.student.model_type}"
             yield Fault("max_drop", self.max_drop, rule, f"Leave it out. Supported: {', '.join(FAMILIES)}.")
 

@@ -14,7 +14,7 @@ from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.forms.fake_quantization import FAKE, FakeQuantization, only, ranges
 from compress.families.forms.quantization_aware import fake_quantized
-from compress.families.registry import FAMILIES, can_be_taken_apart
+from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
 from compress.known import NOTHING, Known
 from compress.machine import int8_dot_product
 from compress.models.device import device
@@ -73,7 +73,7 @@ class QuantizationAware(Stage):
         yield from between(self, "decay", 0, 1, open_high=True)
         yield from between(self, "agreement", 0, 1)
         if known.student is not None and not can_be_taken_apart(known.student):
-            rule = f"cannot train a student of type {known.student.model_type} with fake quantization"
+            rule = f"cannot train a student of type {type_in_words(known.student)} with fake quantization"
             remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
             yield Fault("epochs", self.epochs, rule, remedy)
 

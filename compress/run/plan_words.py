@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.families.forms.uneven import kept_heads, neurons
-from compress.families.registry import can_be_taken_apart
+from compress.families.registry import known_family
 from compress.pipeline.plan import Plan, PlannedWork, lengths
 from compress.pipeline.record import Role
 from compress.pipeline.stage import Stage
@@ -35,7 +35,7 @@ def shapes_of(plan: Plan) -> Iterator[str]:
     for name, config in (("teacher", plan.teacher), ("student", plan.student)):
         if config is not None:
             yield f"{name}: {_shape(config)}, {parameter_mib(config):,.0f} MiB in fp32"
-    if plan.teacher is not None and can_be_taken_apart(plan.student) and can_be_taken_apart(plan.teacher):
+    if plan.teacher is not None and known_family(plan.student) and known_family(plan.teacher):
         pairs = layer_pairs(None, plan.student, plan.teacher)
         yield "layers, student from teacher: " + ", ".join(f"{ours} from {theirs}" for ours, theirs in pairs)
 
@@ -103,7 +103,7 @@ def _mib(step: PlannedWork, cost: TrainingCost | None) -> float | None:
 
 def _shape(config: Any) -> str:
     """Return the layers of a model, one by one where they differ; of one without layers its type."""
-    if not can_be_taken_apart(config):
+    if known_family(config) is None:
         return str(config.model_type)
     each = [
         f"{len(heads)} heads × {units:,} units"

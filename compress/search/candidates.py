@@ -12,7 +12,7 @@ from compress.distill.losses import HardLabels, LogitsMSE, SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import CompressError
 from compress.export.onnx import Onnx
-from compress.families.registry import can_be_taken_apart, layer_count
+from compress.families.registry import known_family, layer_count
 from compress.known import Known
 from compress.pipeline.stage import Stage
 from compress.pipeline.state import State
@@ -125,7 +125,7 @@ def rows(recipe: Recipe, known: Known) -> list[str]:
 
 
 def _all(students: Sequence[str], known: Known) -> Iterator[Candidate]:
-    whole = layer_count(known.teacher) if can_be_taken_apart(known.teacher) else 0
+    whole = layer_count(known.teacher) if known_family(known.teacher) else 0
     if "bert" in students:
         yield from (of_depth(layers) for layers in range(whole, 0, -1))
     if "narrow" in students and whole:

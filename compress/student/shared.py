@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compress.errors import Fault
 from compress.families.forms.shared import FactorisedEmbedding, SharedForm, shared_parts
 from compress.families.language_head import embedding_width, word_embeddings
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, family_of, known_family
 from compress.known import NOTHING, Known
 from compress.models.auto import from_config
 from compress.models.loading import quiet
@@ -78,17 +78,17 @@ class Shared(BuiltFromModel):
         )
 
     def config(self, teacher: Any) -> Any:
-        """Return the student's configuration; ``teacher`` is left as it was."""
-        family = family_of(teacher)
+        """Return the student's configuration, of the family's own type where that has such layers."""
+        family, rank = family_of(teacher), self._rank(teacher)
         count = self.layers or teacher.num_hidden_layers
-        settings = teacher.to_dict() | {
-            **family.sizes(layers=count),
-            "teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers)),
-            "share": self.share.value,
-            "word_embedding_size": self._rank(teacher),
-        }
+        layers = {"teacher_layers": list(layer_map(self.layer_map, count, teacher.num_hidden_layers))}
+        settings = teacher.to_dict() | layers
         settings.pop("model_type")
-        return SharedForm.config_of(family)(**settings)
+        own = family.sharing(count) if self.share is Share.all and not rank else None
+        if own is not None:
+            return family.config_class(**settings | own)
+        form = {"share": self.share.value, "word_embedding_size": rank}
+        return SharedForm.config_of(family)(**settings | family.sizes(layers=count) | form)
 
     def build(self, teacher: PreTrainedModel, material: Material | None = None) -> PreTrainedModel:
         """Return a new student; what its layers share starts as ``start`` says, all else from the teacher's twin.
@@ -98,9 +98,9 @@ class Shared(BuiltFromModel):
         config, family = self.config(teacher.config), family_of(teacher.config)
         with quiet():
             student = from_config(config)
-        shared = shared_parts(family, config.share)
+        shared = shared_parts(family, self.share.value)
         mapped = [layer - 1 for layer in config.teacher_layers]
-        weights, own = teacher.state_dict(), student.state_dict()
+        weights, own = family.by_layer(teacher.config, teacher.state_dict()), student.state_dict()
         for name in own:
             place = family.place(name)
             if place is not None and place[1].partition(".")[0] in shared:
@@ -109,7 +109,7 @@ class Shared(BuiltFromModel):
                 own[name] = weights[family.moved(name, mapped[place[0]])].clone()
             elif name in weights:
                 own[name] = weights[name].clone()
-        if config.word_embedding_size:
+        if getattr(config, "word_embedding_size", 0):
             left, right = low_rank(word_embeddings(teacher).detach(), config.word_embedding_size)
             words = next(name for name, part in student.named_modules() if isinstance(part, FactorisedEmbedding))
             own[f"{words}.table.weight"], own[f"{words}.project.weight"] = left, right.T.contiguous()
@@ -129,7 +129,8 @@ class Shared(BuiltFromModel):
 
 
 def _shares(teacher: Any) -> bool:
-    return can_be_taken_apart(teacher) and family_of(teacher).shares_layers
+    family = known_family(teacher)
+    return family is not None and family.shares_layers
 
 
 def _sharing() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.errors import Fault, ModelError
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, family_of, known_family
 from compress.hub_access import absent
 from compress.models.folder import VOCABULARIES
 from compress.models.loading import load_config, load_tokenizer, parameter_shapes
@@ -62,7 +62,7 @@ def copy_weights(
     Without ``head``, only the encoder's tensors, including embeddings and pooler.
     """
     family = family_of(student.config)
-    weights, own = source.state_dict(), student.state_dict()
+    weights, own = family.by_layer(source.config, source.state_dict()), student.state_dict()
     for name in own:
         twin = twin_of(name, student.config, layers)
         if (head or family.in_encoder(name)) and twin in weights and weights[twin].shape == own[name].shape:
@@ -82,7 +82,7 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
         remedy = f"Or use one of {', '.join(NAMED)}."
         yield Fault("start", start, str(error).removeprefix(f"{place}: ").rstrip("."), remedy)
         return
-    if not can_be_taken_apart(source) or family_of(source) != family_of(student):
+    if known_family(source) is None or family_of(source) != family_of(student):
         rule = f"is of type {source.model_type}, where the teacher is of type {teacher.model_type}"
         yield Fault("start", start, rule, f"It must be one family of {', '.join(FAMILIES)}.")
         return
@@ -97,7 +97,8 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
     except ValueError as error:
         yield Fault("layer_map", choice, f"{error}, the layers of start = {start}")
         return
-    family, ours, theirs = family_of(student), parameter_shapes(student), parameter_shapes(source)
+    family, ours = family_of(student), parameter_shapes(student)
+    theirs = family.by_layer(source, parameter_shapes(source))
     for name, shape in ours.items():
         found = theirs.get(twin_of(name, student, layers))
         if family.in_encoder(name) and found != shape:
@@ -115,7 +116,8 @@ def reads_alike(start: str, teacher: Any) -> bool:
     Vocabularies that are not known count as the same.
     """
     source, tokens = load_config(start), _tokens(start)
-    if can_be_taken_apart(source) and can_be_taken_apart(teacher) and family_of(source) != family_of(teacher):
+    families = known_family(source), known_family(teacher)
+    if None not in families and families[0] != families[1]:
         return False
     return not tokens or _tokens_of(teacher) in ({}, tokens)
 

@@ -123,9 +123,6 @@ class MaskedWords(Training):
                 model, _ = load_any_masked_lm(source)
                 head = head_of_model(model)
                 whole = load_model(source, head=IDLE_HEAD)
-            family = family_of(model.config)
-            if has_submodule(whole, f"{family.encoder}.{family.pooler}"):  # which masked language models leave out
-                setattr(model.base_model, family.pooler, whole.base_model.get_submodule(family.pooler))
             for part in (model, head):
                 nn.Module.to(part, device())
             before = [] if has_language_head(source, model.config) else self._head(model, head, masking, tokens, folder)
@@ -134,6 +131,9 @@ class MaskedWords(Training):
                 folder=folder / SCRATCH, title="teacher, masked LM", validate=dict,
             )  # fmt: skip
             put_head(head, model)
+            family = family_of(model.config)
+            if has_submodule(whole, f"{family.encoder}.{family.pooler}"):  # which masked language models leave out
+                setattr(model.base_model, family.pooler, whole.base_model.get_submodule(family.pooler))
             save_model(model.cpu(), tokenizer, folder)
             return {"head_curves": before, "curves": curves, "truncated": tokens.truncated}
 

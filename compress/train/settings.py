@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from compress.errors import Fault
-from compress.families.registry import can_be_taken_apart, family_of
+from compress.families.registry import can_be_taken_apart, family_of, type_in_words
 from compress.known import NOTHING, Known
 from compress.models.loading import parameter_shapes
 from compress.pipeline.stage import Stage
@@ -91,7 +91,7 @@ def whole_batch(training: Training, reason: str) -> Iterator[Fault]:
 def parameter_faults(training: Training, config: Any) -> Iterator[Fault]:
     """Yield settings that do not fit the parameters of a classifier with this configuration."""
     if training.layer_decay != 1 and not can_be_taken_apart(config):
-        rule = f"needs known layers, which {config.model_type} does not have"
+        rule = f"needs known layers with weights of their own, which {type_in_words(config)} does not have"
         yield Fault("layer_decay", training.layer_decay, rule, "Leave it at 1.")
     if training.freeze:
         yield from freeze_faults(training, list(parameter_shapes(config)))

@@ -25,12 +25,11 @@ def pruned_by_transformers_4(folder: Path, family: str, pruned: dict[str, list[i
     weights = load_file(path)
     for layer, heads in pruned.items():
         kept = torch.tensor([head * 4 + i for head in range(4) if head not in heads for i in range(4)])
-        start = f"{names.encoder}.{names.stack}.{layer}."
         for part in names.projections():
             for kind in ("weight", "bias"):
-                name = f"{start}{part.name}.{kind}"
+                name = names.named(int(layer), f"{part.name}.{kind}")
                 weights[name] = weights[name][kept].contiguous()
-        output = f"{start}{names.attention_output_name()}.weight"
+        output = names.named(int(layer), f"{names.attention_output_name()}.weight")
         weights[output] = weights[output][:, kept].contiguous()
     save_file(weights, path, metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())

@@ -31,7 +31,7 @@ def test_a_resized_graph_says_what_the_pruned_model_says(family: str, graphs: Gr
         )
         np.testing.assert_allclose(found, observe(smaller, batch).logits.numpy(), atol=1e-5)
         products = [node for node in data.graph.node if node.op_type == "MatMul"]
-        embedded = family == "electra"  # a projection of the embeddings
+        embedded = family in ("electra", "albert")  # a projection of the embeddings
         each = len(family_of(model.config).matrix_names()) + 2  # of a layer: those with weights, and attention's own
         assert len(products) == each * layers + embedded  # the other layers are gone, not idle
     larger = inference_session(resized(graph, model.config, heads=6, units=50, layers=4), 1).run(["logits"], feed)[0]

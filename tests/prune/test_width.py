@@ -216,12 +216,17 @@ def norms(model: PreTrainedModel) -> list[nn.LayerNorm]:
     return [part for layer in layers for part in layer.modules() if isinstance(part, nn.LayerNorm)]
 
 
+def entering(model: PreTrainedModel) -> nn.Module:
+    """Return what gives the states that enter the first layer: a projection, or the embeddings' normalisation."""
+    last = family_of(model.config).embedders(model)[-1]
+    return last if isinstance(last, nn.Linear) else last.get_submodule("LayerNorm")
+
+
 def scaled(model: PreTrainedModel, channel: int, factor: float) -> PreTrainedModel:
     """Return a copy in which the channel is ``factor`` times as large wherever something is written to the states."""
     copied = copy.deepcopy(model)
-    first = getattr(copied.base_model, "embeddings_project", None) or copied.base_model.embeddings.LayerNorm
     with torch.no_grad():
-        for part in [first, *norms(copied)]:
+        for part in [entering(copied), *norms(copied)]:
             part.weight[channel] *= factor
             part.bias[channel] *= factor
     return copied
@@ -283,9 +288,8 @@ def test_magnitude_is_the_mean_squared_weight_of_a_channel_over_all_that_reads_o
         outputs = names.attention_output(layer), names.feed_forward_output(layer)
         modules += [(part, "out" if part in outputs else "in") for part in names.matrices(layer).values()]
         modules += [(part, "norm") for part in layer.modules() if isinstance(part, nn.LayerNorm)]
-    embeddings = model.base_model
-    first = getattr(embeddings, "embeddings_project", None)
-    modules.append((first, "out") if first is not None else (embeddings.embeddings.LayerNorm, "norm"))
+    first = entering(model)
+    modules.append((first, "out" if isinstance(first, nn.Linear) else "norm"))
     for module, side in modules:
         weight = module.weight
         for channel in range(16):

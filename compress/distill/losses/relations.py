@@ -15,7 +15,7 @@ from compress.distill.losses.mean_over import MeanOver
 from compress.distill.losses.tensors import divergence, total
 from compress.errors import Fault
 from compress.families.forms.uneven import head_size, kept_heads
-from compress.families.registry import can_be_taken_apart, layer_count
+from compress.families.registry import known_family, layer_count
 from compress.known import NOTHING, Known
 from compress.models.quantities import RELATIONS
 from compress.settings import at_least
@@ -91,7 +91,7 @@ class Relations(Loss):
         if theirs > layer_count(teacher):
             yield Fault("teacher_layer", theirs, f"must be at most the teacher's {layer_count(teacher)} layers")
             return
-        if self.relation_heads is None or not can_be_taken_apart(student):
+        if self.relation_heads is None or known_family(student) is None:
             return
         widths = [_width(student, ours), _width(teacher, theirs)]
         if any(width % self.relation_heads for width in widths):
@@ -100,7 +100,7 @@ class Relations(Loss):
 
     def notes(self, student: Any, teacher: Any, pairs: Pairs) -> Iterator[str]:
         """Say how many relation heads there are."""
-        if can_be_taken_apart(student) and can_be_taken_apart(teacher):
+        if known_family(student) and known_family(teacher):
             ((ours, theirs),) = pairs
             widths = _width(student, ours), _width(teacher, theirs)
             heads, wanted = relation_heads(*widths, self.relation_heads)
