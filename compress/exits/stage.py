@@ -23,7 +23,7 @@ from compress.errors import Fault, ModelError
 from compress.exits.choosing import Worth, at, chosen, in_batches, leaving, thresholds, worth
 from compress.exits.heads import ExitHeads, answers_of_heads
 from compress.families.forms.exiting import ENTROPY, PATIENCE, ExitingForm, ExitRule, exiting, set_rule
-from compress.families.registry import FAMILIES, can_be_taken_apart, layer_count
+from compress.families.registry import FAMILIES, can_be_taken_apart, layer_count, type_in_words
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_model, load_tokenizer, save_model
@@ -99,7 +99,7 @@ class Exit(Training):
                 yield Fault(name, getattr(self, name), rule, "Leave it out.")
         if known.student is not None:
             if not can_be_taken_apart(known.student):
-                rule = f"cannot give exits to a student of type {known.student.model_type}, whose layers are not known"
+                rule = f"cannot give exits to a student of type {type_in_words(known.student)}"
                 yield Fault("", None, rule, f"Supported: {', '.join(FAMILIES)}.")
             elif layer_count(known.student) < 2:
                 yield Fault("", None, "needs a student of at least two layers", "Set student.layers, or leave it out.")
