@@ -90,7 +90,7 @@ class Augmentation(Stage):
         data = state.data
         splits = (data.train, data.validation, data.test, data.unlabelled)
         made_with = [
-            self.made_with(), self.sources(state), [s and s.fingerprint for s in splits], state.seed,
+            self.made_with(), self.sources(state), [s and s.fingerprint for s in splits], state.seed, *data.words.key,
         ]  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:

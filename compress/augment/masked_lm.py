@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.augment.words import Words, cut, is_word
+from compress.data.scripts import Segmentation
 from compress.errors import ModelError
 from compress.models.device import device
 from compress.models.loading import load_masked_lm, load_tokenizer
@@ -23,7 +24,7 @@ INSIDE = "##"  # how WordPiece marks a continuation
 class MaskedLm:
     """A model with a masked-language-model head, and which of its pieces are words."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, words: Segmentation = Segmentation.letters) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.longest = min(tokenizer.model_max_length, longest_row(model.config))
         self.words: list[str] = []  # by piece; "" for a piece that is not a whole word
@@ -31,7 +32,7 @@ class MaskedLm:
         special = set(tokenizer.all_special_ids)
         for number, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
             word = "" if number in special else tokenizer.convert_tokens_to_string([piece]).strip()
-            whole = not piece.startswith(INSIDE) and is_word(word) and cut(word).words == [word]
+            whole = not piece.startswith(INSIDE) and is_word(word) and cut(word, words).words == [word]
             self.words.append(word if whole else "")
             self.marks.append(mark(piece))
         outputs = int(model.config.vocab_size)
@@ -84,12 +85,15 @@ def source(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def load(name: str) -> MaskedLm:
-    """Return the masked language model of a folder or hub id; raises ModelError if it cannot fill masks."""
+def load(name: str, words: Segmentation = Segmentation.letters) -> MaskedLm:
+    """Return the masked language model of a folder or hub id; raises ModelError if it cannot fill masks.
+
+    ``words`` says what its words are where no space divides them.
+    """
     tokenizer = load_tokenizer(source(name))
     if tokenizer.mask_token_id is None:
         raise ModelError(f"{name}: its tokenizer has no mask token, so it cannot fill masks.")
-    return MaskedLm(load_masked_lm(source(name), on=device()), tokenizer)
+    return MaskedLm(load_masked_lm(source(name), on=device()), tokenizer, words)
 
 
 def mark(piece: str) -> str:

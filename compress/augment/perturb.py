@@ -11,8 +11,9 @@ import numpy as np
 
 from compress.augment import tagger
 from compress.augment.base import Augmentation, Texts, texts_of
-from compress.augment.words import Words, are_letters, cut, joined
+from compress.augment.words import Words, cut, joined, lack_spaces
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import Fault, ModelError
 from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
@@ -52,11 +53,17 @@ class Perturb(Augmentation):
             yield Fault(
                 "mask_rate", 0, "must be above 0, or another rate", "Without any change, copies equal their originals."
             )
-        if known.data is not None and self.replace_rate and are_letters(known.data):
-            rule = (
-                "draws words of the same part of speech, and letters of scripts without spaces between words have none"
-            )
-            yield Fault("replace_rate", self.replace_rate, rule, "Set it to 0.")
+        if known.data is not None and self.replace_rate and lack_spaces(known.data):
+            if known.data.words is Segmentation.letters:
+                rule = (
+                    "draws words of the same part of speech, and letters of scripts without spaces between words have "
+                    "none"
+                )
+                yield Fault("replace_rate", self.replace_rate, rule, "Set it to 0.")
+            elif self.tagger in tagger.PACKAGED:
+                rule = "knows no parts of speech of a script without spaces between words"
+                remedy = "Name a spaCy pipeline for the texts' language, or set replace_rate to 0."
+                yield Fault("tagger", self.tagger, rule, remedy)
         if known.only_answers and self.mask_rate:
             rule = "needs the mask token of the teacher's tokenizer, and the teacher only answers"
             yield Fault("mask_rate", self.mask_rate, rule, "Set it to 0.")
@@ -76,11 +83,11 @@ class Perturb(Augmentation):
 
     def maker(self, state: State) -> Perturber:
         """Tag the training texts and return the object that produces the copies."""
-        rows = state.data.train
+        rows, words = state.data.train, state.data.words
         lexicon = None
         if self.replace_rate:
-            lexicon = Unigrams(rows, *tagger.tags_of(state.workshop, self.tagger, rows))
-        return Perturber(self, rows, self._mask(state), lexicon)
+            lexicon = Unigrams(rows, *tagger.tags_of(state.workshop, self.tagger, rows, words), words)
+        return Perturber(self, rows, self._mask(state), lexicon, words)
 
     def _mask(self, state: State) -> str:
         """Return the teacher's mask token, or its token for unknown words if it has none."""
@@ -96,14 +103,16 @@ class Perturb(Augmentation):
 class Unigrams:
     """How often each word of a corpus has each tag, and the tag of each word in each text."""
 
-    def __init__(self, rows: Split, names: list[str], numbers: Array) -> None:
+    def __init__(
+        self, rows: Split, names: list[str], numbers: Array, words: Segmentation = Segmentation.letters
+    ) -> None:
         texts = [*rows.texts, *(rows.pairs or ())]
         self.names, self.numbers = names, numbers
-        self.ends = np.cumsum([len(cut(text).words) for text in texts])
+        self.ends = np.cumsum([len(cut(text, words).words) for text in texts])
         counts: list[Counter[str]] = [Counter() for _ in names]
         place = iter(numbers)
         for text in texts:
-            for word in cut(text).words:
+            for word in cut(text, words).words:
                 counts[next(place)][word] += 1
         self.words = [list(counter) for counter in counts]
         self.sums = [np.cumsum(list(counter.values())) for counter in counts]
@@ -126,11 +135,12 @@ class Perturber:
     rows: Split
     mask: str
     lexicon: Unigrams | None
+    words: Segmentation = Segmentation.letters
 
     def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
         """Yield copies of a row; count words seen, masked and replaced, and n-grams."""
         originals = texts_of(self.rows, row)
-        sides = [cut(text) for text in originals]
+        sides = [cut(text, self.words) for text in originals]
         tags = [self.lexicon.tags(row + side * len(self.rows)) if self.lexicon else None for side in range(len(sides))]
 
         def changed(side: int) -> str:

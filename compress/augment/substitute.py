@@ -17,6 +17,7 @@ from compress.augment.lexicon import read_synonyms
 from compress.augment.vectors import Vectors, read_vectors
 from compress.augment.words import cut, is_letters, joined, written_as
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import Fault
 from compress.files import hash_file
 from compress.known import NOTHING, Known
@@ -89,9 +90,10 @@ class Substitute(Augmentation):
         return Substituter(
             self,
             state.data.train,
-            masked_lm.load(self.mlm) if self.mlm else None,
+            masked_lm.load(self.mlm, state.data.words) if self.mlm else None,
             read_vectors(Path(self.vectors).expanduser()) if self.vectors else None,
             read_synonyms(Path(self.synonyms).expanduser()) if self.synonyms else {},
+            state.data.words,
         )
 
 
@@ -104,11 +106,12 @@ class Substituter:
     mlm: masked_lm.MaskedLm | None
     vectors: Vectors | None
     synonyms: dict[str, list[str]]
+    words: Segmentation = Segmentation.letters
 
     def copies(self, row: int, number: int, generator: np.random.Generator, counts: Counter[str]) -> Iterator[Texts]:
         """Yield copies of a row; count words seen, words without candidates, and replacements by source."""
         originals = texts_of(self.rows, row)
-        sides = [cut(text) for text in originals]
+        sides = [cut(text, self.words) for text in originals]
         expected = self.mlm.candidates(originals, sides, self.settings.candidates) if self.mlm else {}
         known: dict[tuple[int, int], tuple[str, list[str]]] = {}
         words = 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from compress.augment.words import Words, cut, kind
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import MissingPackageError, ModelError
 from compress.files import hash_file, hash_json, write_json
 from compress.pipeline.workshop import Kind, Workshop
@@ -63,34 +64,36 @@ def fingerprint(name: str) -> str:
     return hash_json([metadata.version("spacy"), contents])
 
 
-def tags_of(workshop: Workshop, name: str, rows: Split) -> tuple[list[str], Array]:
+def tags_of(
+    workshop: Workshop, name: str, rows: Split, words: Segmentation = Segmentation.letters
+) -> tuple[list[str], Array]:
     """Return the names of all tags, and the number of each word's tag: texts in order, then second texts.
 
-    The cache keeps them by the rows and the pipeline's content.
+    The cache keeps them by the rows, what their words are, and the pipeline's content.
     """
     texts = [*rows.texts, *(rows.pairs or ())]
 
     def work(folder: Path) -> dict[str, int]:
         numbers: dict[str, int] = {}
-        bar = progress(tags(name, texts), title="parts of speech", unit="text", total=len(texts))
+        bar = progress(tags(name, texts, words), title="parts of speech", unit="text", total=len(texts))
         flat = [numbers.setdefault(tag, len(numbers)) for tag in chain.from_iterable(bar)]
         np.save(folder / "tags.npy", np.asarray(flat, dtype=np.int32))
         write_json(folder / "names.json", list(numbers))
         return {"words": len(flat), "tags": len(numbers)}
 
-    product = workshop.make(Kind("tags", revision=1), [fingerprint(name), rows.fingerprint], work)
+    product = workshop.make(Kind("tags", revision=1), [fingerprint(name), rows.fingerprint, *words.key], work)
     names: list[str] = json.loads((product.folder / "names.json").read_text())
     return names, np.load(product.folder / "tags.npy")
 
 
-def tags(name: str, texts: Sequence[str]) -> Iterator[list[str]]:
+def tags(name: str, texts: Sequence[str], words: Segmentation = Segmentation.letters) -> Iterator[list[str]]:
     """Yield, for each text, the tag of each of its words."""
     with same_randomness():
         pipeline = _load(find(name))
     pipeline.max_length = max(pipeline.max_length, 1 + max(map(len, texts), default=0))
     for text, document in zip(texts, pipeline.pipe(texts, batch_size=256), strict=True):
         tokens = [(token.idx, token.idx + len(token), token.tag_ or token.pos_) for token in document]
-        yield aligned(cut(text), tokens)
+        yield aligned(cut(text, words), tokens)
 
 
 def aligned(words: Words, tokens: Sequence[tuple[int, int, str]]) -> list[str]:

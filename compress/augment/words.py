@@ -3,7 +3,7 @@
 White space separates words; punctuation at either end is a word of its own, so that
 "great!" is two words and "doesn't" one. Texts that are tokenised already ("does n't") stay the same.
 Handles, hashtags and links are kept whole. Of scripts without spaces between words, as Chinese, Japanese
-and Thai, each letter is a word, with the vowel signs and accents that belong to it.
+and Thai, each letter is a word, with the vowel signs and accents that belong to it; Chinese can be cut by jieba.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from compress.data.dataset import Dataset
-from compress.data.scripts import is_unsegmented, unsegmented_places
+from compress.data.scripts import Segmentation, is_unsegmented, unsegmented_places
 
 CLITICS = frozenset({"s", "m", "d", "t", "re", "ve", "ll"})  # of 's, 'm, … as words of their own
 KINDS = {"@": "handle", "#": "hashtag"}
@@ -29,13 +29,13 @@ class Words(NamedTuple):
     starts: list[int]
 
 
-def cut(text: str) -> Words:
-    """Return the words of a text."""
+def cut(text: str, words: Segmentation = Segmentation.letters) -> Words:
+    """Return the words of a text; ``words`` says what they are where no space divides them."""
     result = Words([], [], [])
     end = 0
     for chunk in re.finditer(r"\S+", text):
         start = chunk.start()
-        for piece in _pieces(chunk[0]):
+        for piece in _pieces(chunk[0], words):
             result.words.append(piece)
             result.gaps.append(text[end:start])
             result.starts.append(start)
@@ -72,15 +72,15 @@ def written_as(word: str, like: str) -> str:
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
 
 
-def are_letters(data: Dataset) -> bool:
-    """Return whether the words of most training texts are letters, of scripts without spaces between words."""
+def lack_spaces(data: Dataset) -> bool:
+    """Return whether most training texts are of scripts without spaces between words."""
     return is_unsegmented(data.train.texts) or (data.train.pairs is not None and is_unsegmented(data.train.pairs))
 
 
-def _pieces(chunk: str) -> Iterator[str]:
+def _pieces(chunk: str, words: Segmentation) -> Iterator[str]:
     """Yield the words of a piece between white space."""
     start = 0
-    for begin, end in unsegmented_places(chunk):
+    for begin, end in unsegmented_places(chunk, words):
         yield from _spaced(chunk[start:begin])
         yield chunk[begin:end]
         start = end
@@ -88,7 +88,7 @@ def _pieces(chunk: str) -> Iterator[str]:
 
 
 def _spaced(chunk: str) -> Iterator[str]:
-    """Yield the parts of what has no letters of such scripts: punctuation, the word, punctuation."""
+    """Yield the parts of what has no words of such scripts: punctuation, the word, punctuation."""
     if not chunk:
         return
     letters = [place for place, character in enumerate(chunk) if character.isalnum()]

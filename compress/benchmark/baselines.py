@@ -6,15 +6,17 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from compress.benchmark.figures import BaselineEntry
 from compress.benchmark.latency import Texts
 from compress.data.dataset import Dataset, Split
-from compress.data.scripts import is_unsegmented
+from compress.data.scripts import Segmentation, is_unsegmented, unsegmented_places
 from compress.tasks import base
 from compress.tasks.base import Array
 
+_SPACED = re.compile(r"\w+")  # a word beside such of scripts without spaces
 _WORD = re.compile(r"\b\w\w+\b")  # what scikit-learn takes for a word
 TFIDF = "tfidf"
 MOST_CHARACTERS = 5_000_000  # of the training texts, up to which n-grams of characters fit into time and memory
@@ -29,28 +31,52 @@ class NGrams(NamedTuple):
     analyzer: str
     longest: int
     shortest: int = 1
+    words: Segmentation | None = None  # where no space divides them; None: scikit-learn's
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What the vectorizer takes to cut texts."""
+        if self.words is None:
+            return {"analyzer": self.analyzer}
+        return {"analyzer": self.analyzer, "tokenizer": partial(_cut, words=self.words), "token_pattern": None}
 
 
-def n_grams(texts: list[str]) -> list[NGrams]:
-    """Return what suits the texts: words and characters within words, or characters where no space divides words."""
+def n_grams(texts: list[str], words: Segmentation) -> list[NGrams]:
+    """Return what suits the texts: words and characters within words, or characters where no space divides words.
+
+    There ``words`` are counted too, unless they are letters.
+    """
     few = sum(map(len, texts)) <= MOST_CHARACTERS
-    if is_unsegmented(texts) or not any(map(_WORD.search, texts)):
-        return [NGrams("characters", "char", 3 if few else 2)]
-    words = NGrams("words", "word", 2)
-    return [words, NGrams("characters within words", "char_wb", 5, 2)] if few else [words]
+    unsegmented = is_unsegmented(texts)
+    if unsegmented or not any(map(_WORD.search, texts)):
+        found = unsegmented and words is not Segmentation.letters
+        kinds = [NGrams(f"words of {words.value}", "word", 2, words=words)] if found else []
+        return [*kinds, NGrams("characters", "char", 3 if few else 2)]
+    spaced = NGrams("words", "word", 2)
+    return [spaced, NGrams("characters within words", "char_wb", 5, 2)] if few else [spaced]
+
+
+def _cut(text: str, words: Segmentation) -> list[str]:
+    """Return the words of a text without its punctuation."""
+    found, end = [], 0
+    for begin, behind in unsegmented_places(text, words):
+        found += _SPACED.findall(text[end:begin])
+        found.append(text[begin:behind])
+        end = behind
+    return [*found, *_SPACED.findall(text[end:])]
 
 
 class TfIdf:
     """TF-IDF of the n-grams that suit some texts; how many are counted depends on the outputs of what they are for."""
 
-    def __init__(self, texts: list[str], outputs: int) -> None:
+    def __init__(self, texts: list[str], outputs: int, words: Segmentation = Segmentation.letters) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        kinds = n_grams(texts)
+        kinds = n_grams(texts, words)
         self.kind = f"TF-IDF of {' and '.join(f'{kind.name} ({kind.shortest}–{kind.longest})' for kind in kinds)}"
         self.vectorizers = [
             TfidfVectorizer(
-                analyzer=kind.analyzer,
+                **kind.how,
                 ngram_range=(kind.shortest, kind.longest),
                 sublinear_tf=True,
                 max_features=max(1, min(MOST_FEATURES * 2 // len(kinds), MOST_WEIGHTS // outputs)),
@@ -89,7 +115,7 @@ def tfidf(data: Dataset) -> Cheap:
     """
     start = time.perf_counter()
     training = _joined(data.task, data.train)
-    model = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs))
+    model = data.task.baseline(training, data.train.known_labels, TfIdf(training, data.task.outputs, data.words))
     return _cheap(TFIDF, "scikit-learn", model, data, time.perf_counter() - start)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.scripts import Segmentation
 from compress.data.summary import Summary
 from compress.mapped import StoredTexts
 from compress.tasks.base import Array, Task
@@ -154,6 +155,7 @@ class Dataset:
     summary: Summary | None = None  # how the rows were read, if a source read them
     records: Mapping[str, int] = field(default_factory=dict)  # read from each source without ids, by its part
     answered: tuple[str, ...] = ()  # splits whose rows have no label, in whose place the teacher's answers are put
+    words: Segmentation = Segmentation.letters  # what counts as a word where no space divides them
 
     @property
     def transfer(self) -> Split:

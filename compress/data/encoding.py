@@ -20,6 +20,8 @@ DIFFERENT = 10_000  # labels whose code is remembered
 
 def encoded(rows: Rows, task: Task) -> Split:
     """Encode the labels; a label that the task cannot read is refused with its place."""
+    if rows.labels is None and task.apart:
+        return _without_scores(rows, task)
     if rows.labels is None:
         known = task.encoded([task.encode(task.output_names[0])])
         return replace(_split(rows), labels=np.full((len(rows), *known.shape[1:]), task.missing, known.dtype))
@@ -31,6 +33,14 @@ def encoded(rows: Rows, task: Task) -> Split:
         return split if rows.groups is None else without_repeats(split)
     by_token = type(task) if task.by_token else None
     return replace(_split(rows), labels=labels, by_token=by_token, overlap=task.overlap, grouped=task.grouped)
+
+
+def _without_scores(rows: Rows, task: Task) -> Split:
+    """Return texts whose rows have no score yet; of single texts, two that follow each other are a row."""
+    split, numbers = texts_apart(rows), text_numbers(rows)
+    two = numbers.ravel()[: len(split) // 2 * 2].reshape(-1, 2)
+    labels = task.parted(np.full(len(two), task.missing), np.arange(len(two), dtype=np.float64), two)
+    return replace(split.take(np.arange(two.size)), labels=labels, grouped=True)
 
 
 def _codes(rows: Rows, task: Task) -> Array:

@@ -146,8 +146,10 @@ class Files(Data):
         if train is None:
             raise DataError(f"{name}: no row has a label. Choose another file: data.train=PATH.")
 
+        like = None if alone and train.labels is None else train  # texts of their own, and pairs that measure them
+
         def read(path: str | None, labelled: bool = True) -> Rows | None:
-            return None if path is None else self._rows(path, notes, labelled, train, alone=alone and not labelled)
+            return None if path is None else self._rows(path, notes, labelled, like, alone=alone and not labelled)
 
         if self.label_columns and train.form == FORM:
             raise DataError(f"{name}: has words and their tags, no 0/1 columns. Leave out data.label_columns.")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 
 import numpy as np
+
+from compress.data.jieba_words import jieba_words, version
 
 MOSTLY = 0.5  # share of such letters from which texts count as unsegmented
 LOOKED_AT = 2000  # texts that are inspected
@@ -21,8 +24,20 @@ UNSEGMENTED = (
     "\u2e80-\u2fdf\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f"  # Han, Bopomofo
     "\U00020000-\U0003fffd]"
 )
-"""A regular expression for a letter of such scripts, each of which counts as a word where words are needed."""
+"""A regular expression for a letter of such scripts."""
 _UNSEGMENTED = re.compile(UNSEGMENTED)
+
+
+class Segmentation(Enum):
+    """What counts as a word where no space divides them. letters: each letter; jieba: the Chinese words jieba finds."""
+
+    letters = "letters"
+    jieba = "jieba"
+
+    @property
+    def key(self) -> list[str]:
+        """What work that reads words depends on besides the rows; nothing where letters are words."""
+        return [] if self is Segmentation.letters else [f"{self.value} {version()}"]
 
 
 def unsegmented_letters(text: str) -> int:
@@ -30,23 +45,27 @@ def unsegmented_letters(text: str) -> int:
     return len(_UNSEGMENTED.findall(text))
 
 
-def unsegmented_places(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each letter of such scripts begins and ends, with the vowel signs and accents that follow it."""
+def unsegmented_places(text: str, words: Segmentation = Segmentation.letters) -> Iterator[tuple[int, int]]:
+    """Yield where each word of such scripts begins and ends, with the vowel signs and accents that follow it."""
+    places: Iterable[tuple[int, int]] = (match.span() for match in _UNSEGMENTED.finditer(text))
+    if words is Segmentation.jieba:
+        ends = dict(jieba_words(text))
+        places = ((begin, ends.get(begin, end)) for begin, end in places)
     end = 0
-    for match in _UNSEGMENTED.finditer(text):
-        if match.start() < end:
+    for begin, behind in places:
+        if begin < end:
             continue
-        end = match.end()
+        end = behind
         while end < len(text) and unicodedata.category(text[end]).startswith("M"):
             end += 1
-        yield match.start(), end
+        yield begin, end
 
 
-def word_places(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each word begins and ends: what stands between white space, and each letter of such scripts."""
+def word_places(text: str, words: Segmentation = Segmentation.letters) -> Iterator[tuple[int, int]]:
+    """Yield where each word begins and ends: what stands between white space, and each word of such scripts."""
     for chunk in re.finditer(r"\S+", text):
         start = chunk.start()
-        for begin, end in unsegmented_places(chunk[0]):
+        for begin, end in unsegmented_places(chunk[0], words):
             if start < chunk.start() + begin:
                 yield start, chunk.start() + begin
             yield chunk.start() + begin, chunk.start() + end

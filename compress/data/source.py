@@ -16,6 +16,7 @@ from compress.data.cutting import cut, sample
 from compress.data.dataset import Dataset
 from compress.data.encoding import encoded, without_labels
 from compress.data.equal_rows import numbers_of
+from compress.data.jieba_words import is_installed
 from compress.data.labels import (
     Broken,
     judged,
@@ -30,9 +31,10 @@ from compress.data.labels import (
 from compress.data.leftovers import with_leftovers
 from compress.data.repetitions import refuse_repeated_ids, repetitions
 from compress.data.rows import Rows
+from compress.data.scripts import Segmentation
 from compress.data.splits import SPLITS, Splits
 from compress.data.summary import summarize
-from compress.errors import DataError, Fault, RecipeError
+from compress.errors import DISTRIBUTION, DataError, Fault, RecipeError
 from compress.known import NOTHING, Known
 from compress.settings import Settings, at_least, between, spelled
 from compress.tasks.base import Array, Task
@@ -56,6 +58,7 @@ class Data(Settings):
     separator: str | None = (
         None  # several labels in one field: the sign between them; default: recognised; "": a field holds one
     )
+    words: Segmentation = Segmentation.letters  # where no space divides words: letters, or jieba (Chinese)
     unlabelled_rows: int = (
         0  # training rows that `train_rows` leaves over, used without labels: the teacher labels them
     )
@@ -73,6 +76,9 @@ class Data(Settings):
             yield from between(self, name, 0, 1, open_low=True, open_high=True)
         if self.separator is not None and (sign := self.separator) and (sign.isalnum() or '"' in sign):
             yield Fault("separator", sign, "must be a sign between names, as | or ;")
+        if self.words is Segmentation.jieba and not is_installed():
+            remedy = f"Install it: pip install '{DISTRIBUTION}[chinese]'. Or leave it at letters."
+            yield Fault("words", self.words.value, "needs the package jieba", remedy)
         if self.validation_share + self.test_share >= 1:
             yield Fault("validation_share", self.validation_share, "leaves no training rows beside data.test_share")
 
@@ -147,6 +153,7 @@ def assemble(
         summarize(chosen, parts.unlabelled, task),
         records,
         answered,
+        settings.words,
     )
     return (
         with_leftovers(data, given, list(chosen.values()), settings.unlabelled_rows, seed)

@@ -206,7 +206,7 @@ class Exit(Training):
             objective = ExitHeads(model, losses, source, data.task, student_learns=self.student_rate > 0)
 
             def validate() -> dict[str, float]:
-                if not len(validation) or validation.labels is None:
+                if not self.early_stopping or not len(validation) or validation.labels is None:
                     return {}
                 found = answers_of_heads(model, validation)
                 metric = data.task.main_metric

@@ -63,6 +63,11 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
+def is_watched() -> bool:
+    """Return whether somebody listens to the attention of the model that runs."""
+    return bool(_listeners.get())
+
+
 @contextmanager
 def _observed(model: PreTrainedModel) -> Iterator[None]:
     """Let a model ask transformers for `_observed_attention`, for a time."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.data.dataset import Split
-from compress.data.scripts import word_places
+from compress.data.scripts import Segmentation, word_places
 from compress.mapped import MappedColumn
 from compress.models.windows import trimmed
 from compress.tasks.base import Array
@@ -84,11 +84,11 @@ def shared_words(rows: Split, tokenizers: tuple[Any, Any], most: tuple[int, int]
     return AlignedWords(student, teacher)
 
 
-def first_tokens(rows: Split, tokenizer: Any, most: int) -> WordNumbers:
+def first_tokens(rows: Split, tokenizer: Any, most: int, words: Segmentation = Segmentation.letters) -> WordNumbers:
     """Return, for each token of rows cut at ``most``, the place in the row of the first token of its word.
 
-    Words are those of `compress.data.scripts.word_places`: between white space, and letters of scripts without any.
-    A token in several words, as of a piece with two letters, joins them. Special tokens are their own.
+    Words are those of `compress.data.scripts.word_places`: between white space, and of scripts without any what
+    ``words`` says. A token in several words, as of a piece with two letters, joins them. Special tokens are their own.
     """
     flat, offsets, end = MappedColumn(np.int32), MappedColumn(np.int64), 0
     offsets.append([0])
@@ -98,17 +98,17 @@ def first_tokens(rows: Split, tokenizer: Any, most: int) -> WordNumbers:
         encodings = tokenizer(texts, pairs, truncation=True, max_length=most).encodings
         seconds: Sequence[str] = [""] * len(texts) if pairs is None else pairs
         for both, encoding in zip(zip(texts, seconds, strict=True), encodings, strict=True):
-            flat.append(_first(both, encoding))
+            flat.append(_first(both, encoding, words))
             end += len(encoding)
             offsets.append([end])
     return WordNumbers(flat.mapped(), offsets.mapped())
 
 
-def _first(texts: Sequence[str], encoding: Any) -> Array:
+def _first(texts: Sequence[str], encoding: Any, words: Segmentation) -> Array:
     """Return the place of the first token of each token's word in a row."""
     found = np.arange(len(encoding), dtype=np.int32)
     for number, text in enumerate(texts):
-        ends = [end for _, end in word_places(text)]
+        ends = [end for _, end in word_places(text, words)]
         before: tuple[int, int] | None = None  # the word that the last piece ended in, and its first token
         for place, (side, (start, stop)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
             if side != number:

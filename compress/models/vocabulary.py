@@ -15,17 +15,20 @@ import torch
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, Sequence, Split
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Split
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compress.data.scripts import UNSEGMENTED
+from compress.data.jieba_words import HAN, jieba_words
+from compress.data.scripts import UNSEGMENTED, Segmentation
 from compress.errors import ModelError
 from compress.models.loading import load_tokenizer, quiet
+from compress.models.segmenter import segmenting
 from compress.models.segments import OfEmbeddings
 
 TOKENIZER = "tokenizer.json"
+BYTES = "ByteLevel"  # the pre-tokenizer that writes a text's bytes as letters
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")  # tokenizers that can lose pieces
 
@@ -108,32 +111,61 @@ def with_pieces(tokenizer: Any, keep: list[int]) -> Any:
         return load_tokenizer(folder)
 
 
-def of_words(tokenizer: Any, texts: Iterable[str], most: int, at_least: int) -> Any:
+def of_words(
+    tokenizer: Any, texts: Iterable[str], most: int, at_least: int, segmentation: Segmentation = Segmentation.letters
+) -> Any:
     """Return a tokenizer of whole words, cut and cleaned as ``tokenizer`` does before it looks for pieces.
 
-    Of scripts without spaces between words, each letter is a word. Its vocabulary is the special tokens and the
-    ``most`` most frequent words that occur ``at_least`` so often.
+    Of scripts without spaces between words, ``segmentation`` says what is a word. Its vocabulary is the special tokens
+    and the ``most`` most frequent words that occur ``at_least`` so often. Words that jieba found are found again by
+    themselves, see `compress.models.segmenter`; a word that is not known is then cut into known ones where it can be.
     """
-    tokenizer = _dividing(tokenizer)
-    counts = Counter(_words(tokenizer, texts))
+    tokenizer = _dividing(tokenizer, segmentation)
+    counts = Counter(_segments(tokenizer, texts, segmentation))
     special = [tokenizer.convert_ids_to_tokens(number) for number in sorted(set(tokenizer.all_special_ids))]
     words = sorted(
         (word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word)
     )
-    words = special + [word for word in words[:most] if word not in special]
-    vocabulary = {word: number for number, word in enumerate(words)}
+    words = [word for word in words[:most] if word not in special]
+    if segmentation is Segmentation.jieba:
+        known = {word: counts[word] for word in words}
+        return with_model(tokenizer, segmenting(known, special, tokenizer.unk_token), special)
+    vocabulary = {word: number for number, word in enumerate(special + words)}
     return with_model(tokenizer, {"type": "WordLevel", "vocab": vocabulary, "unk_token": tokenizer.unk_token}, special)
 
 
-def _dividing(tokenizer: Any) -> Any:
-    """Return the tokenizer, which divides scripts without spaces between words into letters, with their marks."""
-    letters = Split(Regex(UNSEGMENTED + r"\p{M}*"), "isolated")
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.pre_tokenizer = letters if backend.pre_tokenizer is None else Sequence([backend.pre_tokenizer, letters])
+def _dividing(tokenizer: Any, segmentation: Segmentation) -> Any:
+    """Return the tokenizer, which divides scripts without spaces between words into letters, with their marks.
+
+    Where jieba finds words, Chinese characters stay together up to the next other one.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    expression = UNSEGMENTED + r"\p{M}*"
+    if segmentation is Segmentation.jieba:
+        expression = rf"{HAN}+\p{{M}}*|{expression}"
+        for step in _steps(rules["normalizer"], "normalizers"):
+            if "handle_chinese_chars" in step:
+                step["handle_chinese_chars"] = False
+    letters = Tokenizer(WordLevel({}, unk_token=""))
+    letters.pre_tokenizer = Split(Regex(expression), "isolated")
+    steps = _steps(rules["pre_tokenizer"], "pretokenizers")
+    for step in steps:
+        if segmentation is Segmentation.jieba and step["type"] == BYTES:
+            step["add_prefix_space"] = False
+    place = next((number for number, step in enumerate(steps) if step["type"] == BYTES), len(steps))
+    steps.insert(place, json.loads(letters.to_str())["pre_tokenizer"])
+    rules["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=tokenizer.model_max_length,
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)), model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names, **tokenizer.special_tokens_map,
     )  # fmt: skip
+
+
+def _steps(rule: Any, parts: str) -> list[Any]:
+    """Return the steps of a normalizer or a pre-tokenizer, which stand under ``parts`` where there are several."""
+    if rule is None:
+        return []
+    return [step for part in rule[parts] for step in _steps(part, parts)] if parts in rule else [rule]
 
 
 def wordless(longest: int) -> Any:
@@ -196,6 +228,25 @@ def _words(tokenizer: Any, texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         clean = backend.normalizer.normalize_str(text) if backend.normalizer else text
         yield from (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(clean))
+
+
+def _segments(tokenizer: Any, texts: Iterable[str], segmentation: Segmentation) -> Iterator[str]:
+    """Yield the words of texts as `_words` does, those between which there is no space too."""
+    if segmentation is Segmentation.letters:
+        yield from _words(tokenizer, texts)
+        return
+    backend, spelt = tokenizer.backend_tokenizer, ByteLevel(add_prefix_space=False, use_regex=False)
+    for text in texts:
+        clean = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        for word, (start, end) in backend.pre_tokenizer.pre_tokenize_str(clean):
+            written = clean[start:end]
+            found = [written[begin:behind] for begin, behind in jieba_words(written)]
+            if not found:
+                yield word
+            elif word == written:
+                yield from found
+            else:  # its bytes
+                yield from (spelt.pre_tokenize_str(part)[0][0] for part in found)
 
 
 def _failing(word: str, numbers: Mapping[str, int], prefix: str) -> list[str]:

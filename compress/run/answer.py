@@ -27,18 +27,19 @@ def write_answers(recipe: Recipe, path: Path) -> int:
     """Write what the recipe's teacher answers to every row of its data, and return how many rows that are.
 
     The teacher is fine-tuned where it must be; what is finished is kept in the cache. A row has the id that it has in
-    the data, or its place there, as "train 0", its one or two texts, and a logit for each output by its name, or what
-    the teacher has in place of logits. Raises RecipeError before any work where the recipe or the path cannot be used.
+    the data, or its place there, as "train 0", its one or two texts, and a logit for each output by its name, its
+    vector, or what the teacher has in place of logits. Texts with vectors are written once. Raises RecipeError before
+    any work where the recipe or the path cannot be used.
     """
     if faults := list(_path_faults(path)):
         raise RecipeError(faults)
     recipe = settled(recipe)
     checked = check(recipe, say)
     task = checked.data.task
-    if task.by_token or task.apart or checked.data.train.grouped:
+    if task.by_token:
         raise ModelError(
-            f"A file of answers has classes, sets of labels or scores, one for each row, and the task {task.name} has "
-            "none of these. Name the teacher itself where it teaches."
+            f"A file of answers has classes, sets of labels, scores or vectors, one for each row, and the task "
+            f"{task.name} has none of these. Name the teacher itself where it teaches."
         )
     for line in (*told(checked.data), *map(str, checked.models)):
         say(line)
@@ -48,6 +49,8 @@ def write_answers(recipe: Recipe, path: Path) -> int:
         say(f"  {note}")
     given = recipe.teacher.fields(state)
     rows = [row for part in SPLITS for row in _answered(state, getattr(state.data, part), part, given)]
+    if task.apart:
+        rows = list({row["text"]: row for row in rows}.values())
     with storage_faults(path.parent):
         _write(path, rows)
     return len(rows)
@@ -70,6 +73,8 @@ def _logits(state: State, rows: Split, part: str) -> list[Mapping[str, Any]]:
     logits = ScoredRows(state, rows).answers()
     if logits is None:
         raise ModelError(f"The teacher has no answer to some of {counted(len(rows), f'{part} row')}. Name another one.")
+    if state.data.task.apart:
+        return [{"vector": vector} for vector in logits.tolist()]
     names = state.data.task.output_names
     return [{"logits": dict(zip(names, answer, strict=True))} for answer in logits.tolist()]
 

@@ -51,7 +51,9 @@ class Recipe(Settings):
     exit: dict[str, Stage] = field(default_factory=dict)  # the student with early exits, side by side
     max_drop: float | None = 1.0  # points of the main metric that an artifact may lose; null: any number
     benchmark: Benchmark = field(default_factory=Benchmark)
-    report_to: list[str] = field(default_factory=list)  # trackers of curves and figures: tensorboard, mlflow
+    report_to: list[str] = field(
+        default_factory=list
+    )  # where curves and figures go: tensorboard, mlflow, trackio, wandb
     seed: int = 13  # seed of every random choice
     output: str | None = None  # the run's folder; default: runs/<recipe>/<name>
     cache: str = "runs/.cache"  # finished work, shared by runs

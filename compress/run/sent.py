@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.report.markdown import figures_table
 from compress.report.schema import Report
-from compress.train.trackers import Tracker
+from compress.train.tracking.base import Tracker
 
 
 def send(report: Report, tracker: Tracker) -> None:

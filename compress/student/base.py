@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import Fault
 from compress.known import NOTHING, Known
 from compress.models.auto import knows
@@ -113,8 +114,11 @@ class Student(Stage):
         """Return the student's configuration; ``teacher``, a configuration, is not changed."""
         raise NotImplementedError
 
-    def tokenizer(self, teacher: Any, texts: Split) -> Any:
-        """Return the student's tokenizer: the teacher's, or one made from training texts."""
+    def tokenizer(self, teacher: Any, texts: Split, words: Segmentation = Segmentation.letters) -> Any:
+        """Return the student's tokenizer: the teacher's, or one made from training texts.
+
+        ``words`` says what is a word of them where no space divides words.
+        """
         return teacher
 
     def started_from(self, pretrained: str | None) -> str | None:
@@ -128,7 +132,7 @@ class Student(Stage):
     def plan(self, plan: Plan) -> Plan:
         """From here on the student's tokens count, and what is trained is the student."""
         stem = self.stem(plan.data.task) if plan.teacher is None else plan.teacher
-        tokenizer = self.tokenizer(plan.teacher_tokenizer, plan.data.train)
+        tokenizer = self.tokenizer(plan.teacher_tokenizer, plan.data.train, plan.data.words)
         config = self.config(stem)
         if self.own_tokens and not self.trained:  # a small corpus may not have as many pieces as are asked for
             config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
@@ -148,12 +152,12 @@ class Student(Stage):
             theirs = origin.tokenizer()
             with same_randomness():
                 torch.manual_seed(state.seed)
-                ours = self.tokenizer(theirs, state.data.train)
+                ours = self.tokenizer(theirs, state.data.train, state.data.words)
                 material = Material(theirs, ours, state.data.pairs, state.pretrained, state.data.train)
                 student = origin.build(material)
             save_model(student, ours, folder)
 
         if self.reads_texts:
-            made_with.append(state.data.train.fingerprint)
-        product = state.workshop.make(Kind("student", revision=2), made_with, work)
+            made_with += [state.data.train.fingerprint, *state.data.words.key]
+        product = state.workshop.make(Kind("student", revision=3), made_with, work)
         return replace(state, student=Model.of(product), notes=self.notes())

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import DataError, Fault
 from compress.families.forms.uneven import NARROWED
 from compress.families.language_head import word_embeddings
@@ -102,7 +103,7 @@ class Bert(WithStandIn):
         """Whether the student cuts texts otherwise than the teacher does."""
         return self.vocabulary is not None
 
-    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+    def tokenizer(self, teacher: Any, texts: Split, words: Segmentation = Segmentation.letters) -> Any:
         """Return the teacher's tokenizer, or one of word pieces of ``texts`` or of the corpus."""
         if self.vocabulary is None:
             return teacher

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
+from compress.data.scripts import Segmentation
 from compress.errors import Fault, ModelError
 from compress.hub_access import absent
 from compress.known import NOTHING, Known
@@ -124,7 +125,7 @@ class Saved(Student):
         model = load_model(self.source, trust_remote_code=self.trust_remote_code)
         return with_outputs(model, head, rows, zero=True)
 
-    def tokenizer(self, teacher: Any, texts: Split) -> Any:
+    def tokenizer(self, teacher: Any, texts: Split, words: Segmentation = Segmentation.letters) -> Any:
         """Return the model's own."""
         return load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
 

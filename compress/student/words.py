@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from compress.data.dataset import Split
+from compress.data.scripts import Segmentation
 from compress.errors import Fault, ModelError
 from compress.known import NOTHING, Known
 from compress.models.device import device
@@ -111,11 +112,11 @@ class EmbeddingStudent(Student):
             yield Fault("max_tokens", self.max_tokens, "is the teacher's, which has a model", "Set teacher.max_tokens.")
         yield from super().faults(known)
 
-    def tokenizer(self, teacher: Any, texts: Split) -> Any:
-        """Return the teacher's tokenizer, or one for the words of ``texts``."""
+    def tokenizer(self, teacher: Any, texts: Split, words: Segmentation = Segmentation.letters) -> Any:
+        """Return the teacher's tokenizer, or one for the words of ``texts``, which needs no segmenter itself."""
         if self.tokens is Pieces.sub_words:
             return teacher
-        return of_words(teacher, texts.all_texts(), self.vocabulary, self.min_count)
+        return of_words(teacher, texts.all_texts(), self.vocabulary, self.min_count, words)
 
     def sizes(self, teacher: Any, material: Material | None) -> dict[str, Any]:
         """Return the configuration values that all such students share."""

@@ -258,6 +258,17 @@ class Task(ABC):
         """Return the task whose windows share that many tokens; raises ValueError where it reads rows whole."""
         raise ValueError(f"is for long texts that are read in windows, which the task {self.name} does not do")
 
+    def answered_by(self, vectors: Array) -> Self:
+        """Return the task as a teacher that is a file answers it, (rows, outputs): of another width, where any will do.
+
+        Raises ValueError, as a clause, where the answers are not of this task.
+        """
+        return self
+
+    def labels_from(self, logits: Array, labels: Array) -> Array:
+        """Return a teacher's answers as the labels of rows without; ``labels`` are what takes their place until then."""
+        return self.predictions(logits)
+
     def too_few(self, labels: Array) -> str:
         """Return why nothing can be learned from encoded labels, as a clause; empty where something can."""
         return ""

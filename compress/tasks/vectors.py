@@ -39,6 +39,9 @@ cannot be followed, as a clause."""
 WIDTHS = (256, 128, 64)
 """Numbers of dimensions that wider vectors are cut to, and measured with."""
 
+ROUNDED = 0.01
+"""How far from 1 rounding may bring the length of vectors in a file."""
+
 NEAREST = 3
 """How many of the other texts an answer names."""
 
@@ -116,6 +119,21 @@ class SentenceVectors(Scored):
         places = np.tile(np.arange(count, dtype=np.float64), rows)
         return np.stack([np.repeat(groups, count), places, np.repeat(labels, count), texts.ravel()], axis=1)
 
+    @classmethod
+    def of_names(cls, names: Sequence[str]) -> Self:
+        """Return the task of texts alone, whose scores are a teacher's cosines."""
+        return cls(0.0, 1.0)
+
+    def labels_from(self, logits: Array, labels: Array) -> Array:
+        """Return the labels with the cosine of a row's two texts as its score."""
+        found = labels.copy()
+        found[:, 2] = 0  # so that each row is a pair
+        pairs = pairs_of(found)
+        found[:, 2] = np.nan
+        for places in (pairs.first, pairs.second):
+            found[places, 2] = cosines(logits, pairs)
+        return found
+
     # models
 
     @classmethod
@@ -174,6 +192,14 @@ class SentenceVectors(Scored):
         assert isinstance(adoption, VectorAdoption)
         own = {"width": len(adoption.names), "pooling": adoption.pooling, "normalized": adoption.normalized}
         return replace(self, **own), list(labels)  # type: ignore[arg-type]
+
+    def answered_by(self, vectors: Array) -> Self:
+        """Return the task with vectors of that width, whose length is 1 if that of all these is."""
+        lengths = np.linalg.norm(vectors, axis=1)
+        if (lengths == 0).any():
+            raise ValueError("holds a vector of zeros, which has no direction")
+        normalized = bool((np.abs(lengths - 1) <= ROUNDED).all())
+        return replace(self, width=vectors.shape[1], pooling=self.pooling or POOLINGS[0], normalized=normalized)
 
     def pooled_by(self, pooling: str) -> Self:
         """Return the task with vectors that are pooled so; raises ValueError for an unknown pooling."""

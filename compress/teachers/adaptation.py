@@ -51,7 +51,7 @@ class MaskedWords(Training):
     corpus: str | None = None  # a text file, one row per line; default: the run's training and unlabelled rows
     rows: int | None = None  # a seeded sample of the texts; default: all
     masked_share: float = 0.15  # share of words that are hidden and predicted
-    whole_words: bool = True  # hide all pieces of a word together; without spaces between words, each letter is one
+    whole_words: bool = True  # hide all pieces of a word together; without spaces, data.words says what a word is
     head_epochs: float = 0.0  # epochs to train a head for a model without one; 0: such a model is refused
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -116,7 +116,7 @@ class MaskedWords(Training):
         def work(folder: Path) -> dict[str, Any]:
             tokenizer = load_tokenizer(source)
             tokens = tokenize(rows, tokenizer, max_tokens)
-            words = first_tokens(rows, tokenizer, max_tokens) if self.whole_words else None
+            words = first_tokens(rows, tokenizer, max_tokens, state.data.words) if self.whole_words else None
             masking = replace(masking_of(tokenizer, self.masked_share, state.seed), words=words)
             with same_randomness():
                 torch.manual_seed(state.seed)  # a missing head and a missing pooler start from it
@@ -143,6 +143,7 @@ class MaskedWords(Training):
             rows.fingerprint,
             max_tokens,
             state.seed,
+            *(state.data.words.key if self.whole_words else []),
         ]
         return state.workshop.make(Kind("adapted_teacher", revision=1), made_with, work)
 

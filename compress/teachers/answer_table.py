@@ -31,6 +31,8 @@ FORMS = {
     "answer": AnswerForm.words,
 }  # fmt: skip
 """The columns that are recognised by name, and what they hold."""
+VECTORS = dict.fromkeys(("vector", "vectors", "embedding", "embeddings"), AnswerForm.logits)
+"""Those of a task whose answers are vectors."""
 ID = "id"
 
 
@@ -137,9 +139,10 @@ class _Collected:
     def __init__(self, reading: Reading, task: Task, records: dict[str, int]) -> None:
         self.reading, self.task, self.records = reading, task, records
         self.match, self.form, self.named = reading.match, reading.form, bool(reading.classes)
+        self.known_forms = VECTORS if task.apart else FORMS
         self.rows: dict[bytes, int] = {}
         self.places: list[str] = []
-        self.values: list[list[float]] = []  # the answers, one after the other
+        self.values: list[Array] = []  # the answers, fp64, one after the other
         self.owners: list[int] = []  # the row of each
         self.without = self.bad = 0
         self.first_bad = self.first = ""
@@ -148,6 +151,11 @@ class _Collected:
 
     def array(self, part: str, name: str) -> None:
         """Take the rows of an array (rows, outputs) or (rows, answers, outputs)."""
+        if self.task.apart:
+            raise ModelError(
+                f"{name}: has no texts, by which vectors are found. Write Parquet or JSONL with a text and its vector "
+                "in each row."
+            )
         try:
             values = np.load(name, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -243,6 +251,13 @@ class _Collected:
     def _keys(self, name: str, columns: list[str]) -> list[str]:
         """Return the columns by which rows are matched; settles how."""
         keys, match = list(self.reading.keys), self.reading.match
+        if self.task.apart:
+            if match not in (Match.auto, Match.text):
+                raise ModelError(
+                    f"{name}: teacher.match={match.value} finds no text: each text has a vector, which its own words "
+                    "find. Leave it out."
+                )
+            match = Match.text
         for key in keys:
             if key not in columns:
                 raise ModelError(
@@ -262,9 +277,13 @@ class _Collected:
         try:
             text, pair = (*keys, None, None)[:2]
             text, pair, _ = choose(columns, text, pair, None, where=name, labelled=False)
+            pair = None if self.task.apart else pair
         except DataError:
             if match is Match.text:
-                raise
+                raise ModelError(
+                    f"{name}: cannot tell which column holds the texts: {listed(columns)}. Name it: "
+                    "teacher.keys=[COLUMN]."
+                ) from None
             self._matched(Match.number, name)
             return []
         self._matched(Match.text, name)
@@ -299,8 +318,13 @@ class _Collected:
                     f"{name}: has no column {column!r} (teacher.column); its columns are {listed(columns)}. "
                     f"{nearest(column, columns)}"
                 )
-        elif column is None and not set(self.meaning.classes) <= set(columns):
-            found = [known for known in FORMS if known in columns]
+        elif column is None and (self.task.apart or not set(self.meaning.classes) <= set(columns)):
+            found = [known for known in self.known_forms if known in columns]
+            if not found and self.task.apart:
+                raise ModelError(
+                    f"{name}: cannot tell which column holds the vectors: {listed(columns)}. Name it: "
+                    "teacher.column=COLUMN, or, with a column for each number, as teacher.column=v_*."
+                )
             if not found:
                 lacking = next(label for label in self.meaning.classes if label not in columns)
                 raise ModelError(
@@ -312,7 +336,7 @@ class _Collected:
         if column is None or "*" in column:
             return self._by_class(name, columns, column or "*")
         form = self.reading.form
-        self.form = FORMS.get(column, AnswerForm.auto) if form is AnswerForm.auto else form
+        self.form = self.known_forms.get(column, AnswerForm.auto) if form is AnswerForm.auto else form
         return lambda fields: self._of_column(fields.get(column))
 
     def _of_column(self, field: object) -> Vectors:
@@ -322,6 +346,13 @@ class _Collected:
 
     def _by_class(self, name: str, columns: list[str], pattern: str) -> Callable[[dict[str, object]], Vectors]:
         before, _, after = pattern.partition("*")
+        known = [c for c in columns if c.startswith(before) and c.endswith(after) and len(c) > len(before + after)]
+        if self.task.apart:
+            if not known:
+                raise ModelError(
+                    f"{name}: has no column {pattern!r} (teacher.column); its columns are {listed(columns)}."
+                )
+            return lambda fields: self.meaning.of_columns([fields.get(column) for column in known])
         wanted = [f"{before}{label}{after}" for label in self.meaning.classes]
         for label, column in zip(self.meaning.classes, wanted, strict=True):
             if column not in columns:
@@ -330,7 +361,6 @@ class _Collected:
                     f"{listed(columns)}. {nearest(column, columns)}"
                 )
         if before or after:
-            known = [c for c in columns if c.startswith(before) and c.endswith(after) and len(c) > len(before + after)]
             extra = [column for column in known if column not in wanted]
             if extra:
                 raise ModelError(
@@ -342,6 +372,14 @@ class _Collected:
 
     def _add(self, key: bytes, shown: str, place: str, vectors: Vectors) -> None:
         self.first = self.first or shown
+        first = self.values[0] if self.values else next(iter(vectors), ())
+        if unequal := next((len(vector) for vector in vectors if len(vector) != len(first)), 0):
+            other = self.places[self.owners[0]] if self.owners else "its first answer"
+            self._refuse(
+                place,
+                f"has a vector of {unequal:,} numbers, and {other} one of {len(first):,}. Give vectors of one width.",
+            )
+            return
         row = self.rows.get(key)
         if row is None:
             row = self.rows[key] = len(self.rows)
@@ -357,14 +395,15 @@ class _Collected:
             return
         elif not self.reading.several:
             return
-        self.values += vectors
+        self.values += [np.array(vector, np.float64) for vector in vectors]
         self.owners += [row] * len(vectors)
 
     def _same(self, row: int, vectors: Vectors) -> bool:
         """Return whether a text that stands twice has the same answer; the same id twice is an error anyway."""
         if self.match is not Match.text:
             return False
-        return self.values[slice(*self.spans[row])] == vectors
+        kept = self.values[slice(*self.spans[row])]
+        return len(kept) == len(vectors) and all(map(np.array_equal, kept, vectors))
 
     def _refuse(self, place: str, reason: str) -> None:
         self.bad += 1
@@ -372,8 +411,10 @@ class _Collected:
 
     def finished(self, content: str) -> Table:
         """Return the answers; raises ModelError for bad ones."""
-        task, outputs, rows = self.task, len(self.meaning.classes), len(self.rows)
-        values = np.array(self.values, np.float64).reshape(-1, outputs)[:, self.order]
+        task, rows = self.task, len(self.rows)
+        outputs = len(self.values[0]) if self.values else len(self.meaning.classes)
+        values = np.array(self.values, np.float64).reshape(len(self.values), outputs)
+        values = values if task.apart else values[:, self.order]
         owners = np.array(self.owners, np.int64)
         self._decide(values)
         if self.form is not AnswerForm.logits and task.distributes:
@@ -435,6 +476,11 @@ def meaning_of(reading: Reading, task: Task) -> tuple[Meaning, list[int]]:
 
     Raises ModelError where the classes that the settings name are not the data's.
     """
+    if task.apart:
+        for setting, given in (("classes", reading.classes), ("words", reading.words)):
+            if given:
+                raise ModelError(f"teacher.{setting} has no effect: vectors have no classes. Leave it out.")
+        return Meaning(classes=(), words=(), shown=(), rest=reading.rest), []
     outputs, label_of = task.output_names, dict(reading.names)
     own = {label: name for name, label in label_of.items()}
     names = reading.classes or tuple(own.get(label, label) for label in outputs)

@@ -42,7 +42,7 @@ class Unreadable(Exception):
 class Meaning:
     """How fields are read."""
 
-    classes: tuple[str, ...]  # the file's names of the outputs, in their order
+    classes: tuple[str, ...]  # the file's names of the outputs, in their order; none where any number of them will do
     words: tuple[tuple[str, int], ...]  # words, folded, and the output that each stands for
     shown: tuple[str, ...]  # the first word of each output, as the settings write it
     rest: Rest
@@ -67,12 +67,16 @@ class Meaning:
         if all(empty):
             return []
         if any(empty):
-            raise Unreadable(
-                f"has no number for the class {self.classes[empty.index(True)]!r}. Fill it, or empty the others too."
+            place = empty.index(True)
+            lacks = (
+                f"for the class {self.classes[place]!r}" if self.classes else f"in the field {place + 1} of its vector"
             )
+            raise Unreadable(f"has no number {lacks}. Fill it, or empty the others too.")
         return [[number(field) for field in fields]]
 
     def _numbers(self, answer: object) -> list[float]:
+        if not self.classes:
+            return vector(answer)
         if isinstance(answer, Mapping):
             for name in answer:
                 if str(name) not in self.classes:
@@ -147,6 +151,13 @@ def number(value: object) -> float:
         if found is not None:
             raise Unreadable(f"holds {found}, which is not a finite number. Ask that row again, or empty its fields.")
     raise Unreadable(f"holds {shortened(str(value))!r} where a number is expected. Correct it.")
+
+
+def vector(values: object) -> list[float]:
+    """Return a list of finite numbers, of any length but 0; raises `Unreadable`."""
+    if not isinstance(values, list) or not values:
+        raise Unreadable(f"holds {shortened(str(values))!r} where a list of numbers is expected. Correct it.")
+    return [number(value) for value in values]
 
 
 def _parsed(field: object) -> object:

@@ -214,10 +214,10 @@ class AnswerFile(Answering):
         )  # fmt: skip
 
     def _table(self, data: Dataset) -> Table:
-        if data.task.by_token or data.task.apart or data.train.grouped:
+        if data.task.by_token:
             raise ModelError(
-                f"{self.file}: answers in a file are classes, sets of labels or scores, one for each row, and those of "
-                f"the task {data.task.name} are not. Name a teacher that is a model."
+                f"{self.file}: answers in a file are classes, sets of labels, scores or vectors, one for each row, and "
+                f"those of the task {data.task.name} are not. Name a teacher that is a model."
             )
         files = {"train" if name == "file" else name: path for name, path in self._files()}
         return read_table(files, self.reading(data), data.task, dict(data.records))
@@ -233,12 +233,15 @@ class AnswerFile(Answering):
                 f"its first is {shortened(table.first)!r}, the data's {shortened(first)!r}. Check teacher.match and "
                 "teacher.keys; ids of the data are named by data.id."
             )
-        if self.missing is Missing.refuse and (places < 0).any():
+        compared = data.train.grouped or data.task.apart
+        if (places < 0).any() and (self.missing is Missing.refuse or (compared and self.missing is Missing.labels)):
             row = int(np.flatnonzero(places < 0)[0])
             name = data.transfer.ids[row] if data.transfer.ids else str(row)
+            why = "Rows that are compared with each other all need one: have" if compared else "Have"
             raise ModelError(
                 f"{self.file}: has no answer to {int((places < 0).sum()):,} of {len(places):,} rows; the first is "
-                f"{name!r}: {shortened(data.transfer.texts[row])!r}. Have them answered, or set teacher.missing."
+                f"{name!r}: {shortened(data.transfer.texts[row])!r}. {why} them answered, or set "
+                f"teacher.missing{'=leave_out' if compared else ''}."
             )
         calibration = self._calibration(KeptAnswers(table, ""), data)
         temperature = calibration.temperature if calibration and self.calibrate else 1.0
@@ -250,6 +253,10 @@ class AnswerFile(Answering):
     def _learned(self, kept: KeptAnswers, data: Dataset) -> Dataset:
         """Return the data without rows that have no answer, where they cannot be learned or are not to be."""
         splits, unlabelled = _splits(data), data.unlabelled
+        try:
+            task = data.task.answered_by(kept.table.logits)
+        except ValueError as error:
+            raise ModelError(f"{self.file}: {error}. Have that row answered again, or leave it out.") from None
         learned = [*data.answered, *(["training"] if self.missing is Missing.leave_out else [])]
         for name in learned:
             splits[name] = _answered(kept, splits[name])
@@ -259,10 +266,8 @@ class AnswerFile(Answering):
                 )
         if unlabelled is not None:
             unlabelled = _answered(kept, unlabelled)
-        if unlabelled is data.unlabelled and not learned:
-            return data
         return replace(
-            data, train=splits["training"], validation=splits["validation"], test=splits["test"],
+            data, task=task, train=splits["training"], validation=splits["validation"], test=splits["test"],
             unlabelled=unlabelled if unlabelled is None or len(unlabelled) else None,
         )  # fmt: skip
 
@@ -364,9 +369,11 @@ def _splits(data: Dataset) -> dict[str, Split]:
 
 
 def _answered(kept: KeptAnswers, rows: Split) -> Split:
-    """Return the rows that have an answer: the same split where all have one."""
-    there = np.flatnonzero(kept.table.find(rows) >= 0)
-    return rows if len(there) == len(rows) else rows.take(there)
+    """Return the rows that have an answer, of groups those with answers to all: the same split where all have one."""
+    there = kept.table.find(rows) >= 0
+    if rows.groups is not None:
+        there = np.bincount(rows.groups, ~there)[rows.groups] == 0
+    return rows if there.all() else rows.take(np.flatnonzero(there))
 
 
 def _labelled(kept: KeptAnswers, data: Dataset, names: tuple[str, ...]) -> tuple[Array, Array]:

@@ -17,5 +17,5 @@ def with_answers_as_labels(state: State) -> State:
     for name in data.answered:
         rows = getattr(data, FIELDS[name])
         logits = state.given_answers.logits(rows, state.workshop)
-        answered[FIELDS[name]] = replace(rows, labels=data.task.predictions(logits))
+        answered[FIELDS[name]] = replace(rows, labels=data.task.labels_from(logits, rows.known_labels))
     return replace(state, data=replace(data, **answered)) if answered else state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from compress.train.helpers import helped
 from compress.train.objective import Objective, TrainingRows
 from compress.train.order import LengthGrouped, Order
 from compress.train.randomness import same_randomness
+from compress.train.recomputing import kept_because, recomputing
 from compress.train.settings import Decay, Precision, Training
 from compress.train.trackers import trackers
 from compress.train.trainer import ObjectiveTrainer
@@ -97,6 +98,10 @@ def fit(
     arguments._n_gpu = min(1, arguments.n_gpu)  # of several GPUs, each is for a process of its own
     if settings.micro_batch is not None and (reason := objective.indivisible):
         warn(f"{title}: batches stay whole, although micro_batch = {settings.micro_batch}: {reason}")
+    recomputed = settings.gradient_checkpointing
+    if recomputed and (reason := kept_because(objective.trained)):
+        warn(f"{title}: activations are kept, although gradient_checkpointing = true: {reason}")
+        recomputed = False
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = resumable(folder)
     with (
@@ -105,6 +110,7 @@ def fit(
         quiet(),
         warnings.catch_warnings(),
         _frozen(objective.trained, settings.freeze),
+        recomputing(objective.trained) if recomputed else nullcontext(),
         helped(objective, tokens, folder, title, seed, MIXED.get(settings.precision)) as helpers,
     ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -14,9 +14,10 @@ import torch
 from compress.errors import Fault
 from compress.families.registry import can_be_taken_apart, family_of, type_in_words
 from compress.known import NOTHING, Known
-from compress.models.loading import parameter_shapes
+from compress.models.loading import parameter_shapes, without_values
 from compress.pipeline.stage import Stage
 from compress.settings import at_least, between, positive
+from compress.train.recomputing import kept_because
 
 
 class Decay(Enum):
@@ -43,6 +44,7 @@ class Training(Stage):
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows per step, over all processes
     micro_batch: int | None = None  # rows at a time; default: all of a step, and half as many when memory runs out
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time
     learning_rate: float = 5e-5  # AdamW's peak learning rate
     decay: Decay = Decay.linear  # linear, quadratic, cosine or constant, after the warm-up
     warmup: float = 0.1  # share of steps with a rising learning rate
@@ -77,7 +79,7 @@ class Training(Stage):
 
     def made_with(self) -> Any:
         """Leave out what does not change the result, or only the order of sums and what dropout draws."""
-        left_out = ("checkpoint_seconds", "micro_batch")
+        left_out = ("checkpoint_seconds", "micro_batch", "gradient_checkpointing")
         return {name: value for name, value in super().made_with().items() if name not in left_out}
 
 
@@ -89,7 +91,9 @@ def whole_batch(training: Training, reason: str) -> Iterator[Fault]:
 
 
 def parameter_faults(training: Training, config: Any) -> Iterator[Fault]:
-    """Yield settings that do not fit the parameters of a classifier with this configuration."""
+    """Yield settings that do not fit a classifier with this configuration."""
+    if training.gradient_checkpointing and (reason := kept_because(without_values(config))):
+        yield Fault("gradient_checkpointing", True, f"cannot be had here: {reason}", "Leave it out; set micro_batch.")
     if training.layer_decay != 1 and not can_be_taken_apart(config):
         rule = f"needs known layers with weights of their own, which {type_in_words(config)} does not have"
         yield Fault("layer_decay", training.layer_decay, rule, "Leave it at 1.")

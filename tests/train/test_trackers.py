@@ -1,10 +1,18 @@
-"""Curves, figures and the table of models in TensorBoard and MLflow; what is refused before any work.
+"""Curves, figures and the table of models in each tracker; what is refused before any work.
 
-The two packages are not part of the development environment: tests that write to them run where they are installed.
+Their packages are not part of the development environment: tests that write to them run where they are installed.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +29,14 @@ from compress.train.trackers import tracked
 from tests.conftest import reviews, save_tiny, write_tsv
 from tests.run.test_recipe import recipe
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("TENSORBOARD_LOGGING_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+    names = ("TENSORBOARD_LOGGING_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+    for name in (*names, "WANDB_PROJECT", "WANDB_MODE", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -44,7 +55,7 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_refused_with_the_comman
 ) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     (unknown, missing) = all_faults(Recipe(report_to=["tensorbord", "mlflow"]))
-    assert str(unknown) == "report_to = 'tensorbord': is not a tracker. Known: tensorboard, mlflow."
+    assert str(unknown) == "report_to = 'tensorbord': is not a tracker. Known: tensorboard, mlflow, trackio, wandb."
     assert str(missing) == (
         "report_to = 'mlflow': needs the package mlflow. Install it: pip install 'compress-encoders[mlflow]'."
     )
@@ -136,3 +147,106 @@ def test_mlflow_has_a_run_with_a_run_for_each_training(elsewhere: Path, monkeypa
     table = Path(client.download_artifacts(whole.info.run_id, "models.md", str(elsewhere))).read_text()
     assert "distill" in table
     assert "| --- |" in table
+
+
+TRACKIO = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.train.test_trackers import tiny
+
+if __name__ == "__main__":
+    given = tiny(Path(sys.argv[1]), report_to=["trackio"], recipe="tried")
+    distill = [replace(given, name=name).run().report.stages[-1] for name in ("first", "second")][-1]
+    print(json.dumps([distill.curves, distill.metrics["accuracy"]]))
+"""
+
+
+@pytest.mark.slow
+def test_trackio_has_a_run_for_each_training_and_says_nothing(elsewhere: Path) -> None:
+    pytest.importorskip("trackio")
+    store = elsewhere / "trackio"
+    done = subprocess.run(  # where it writes is decided when it is imported
+        [sys.executable, "-c", TRACKIO, str(elsewhere)],
+        env=os.environ | {"TRACKIO_DIR": str(store), "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Trackio" not in done.stdout
+    curves, accuracy = json.loads(done.stdout.splitlines()[-1])
+    with closing(sqlite3.connect(store / "tried.db")) as database:
+        rows = database.execute("SELECT run_name, metrics FROM metrics ORDER BY rowid").fetchall()
+    logged: dict[str, list[dict[str, Any]]] = {}
+    for run, metrics in rows:
+        logged.setdefault(run, []).append(json.loads(metrics))
+    expected = [(point["step"], pytest.approx(point["loss"])) for point in curves if "loss" in point]
+    for name in ("first", "second"):  # while it was trained, and from the cache
+        found = logged[f"{name}, distill"]
+        assert [
+            (point["train/global_step"], point["train/loss"]) for point in found if "train/loss" in point
+        ] == expected
+        (whole,) = logged[name]
+        assert whole["stage/distill/accuracy"] == pytest.approx(accuracy)
+        assert "| --- |" in json.dumps(whole["models"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_wandb_has_a_run_for_each_training_in_the_runs_group(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    given = tiny(elsewhere, report_to=["wandb"], name="first", recipe="tried")
+    distill = given.run().report.stages[-1]
+    assert wandb.run is None
+    replace(given, name="second").run()  # everything is in the cache
+    expected = [(point["step"], pytest.approx(point["loss"])) for point in distill.curves if "loss" in point]
+    logged = {}
+    for path in (elsewhere / "wandb").glob("offline-run-*/*.wandb"):
+        run, history, summary = offline(path)
+        assert run.project == "tried"
+        logged[run.run_group, run.display_name] = history, summary
+    assert {name for _, name in logged} == {"teacher", "distill", "first", "second"}
+    for name in ("first", "second"):
+        history, _ = logged[name, "distill"]
+        found = [(point["train/global_step"], point["train/loss"]) for point in history if "train/loss" in point]
+        assert found == expected
+        _, summary = logged[name, name]
+        assert summary["stage/distill/accuracy"] == pytest.approx(distill.metrics["accuracy"])
+
+
+def offline(path: Path) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    """Return the run, the history and the summary of a file that Weights & Biases wrote offline."""
+    from wandb.proto import wandb_internal_pb2
+
+    run: Any = None
+    history, summary = [], {}
+    for data in records(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run = record.run
+        elif kind == "history":
+            history.append({_key(item): json.loads(item.value_json) for item in record.history.item})
+        elif kind == "summary":
+            summary |= {_key(item): json.loads(item.value_json) for item in record.summary.update}
+    return run, history, summary
+
+
+def records(log: bytes) -> Iterator[bytes]:
+    """Yield what a log in LevelDB's format holds, behind a header of seven bytes."""
+    place, whole = 7, b""
+    while place + 7 <= len(log):
+        if (left := 32768 - place % 32768) < 7:  # the rest of a block has no room for a record
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", log[place : place + 7])
+        whole += log[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield whole
+            whole = b""
+
+
+def _key(item: Any) -> str:
+    return item.key or "/".join(item.nested_key)

@@ -1,0 +1,1 @@
+"""Trackers, one package each."""
