@@ -266,7 +266,7 @@ class Task(ABC):
         return self
 
     def labels_from(self, logits: Array, labels: Array) -> Array:
-        """Return a teacher's answers as the labels of rows without; ``labels`` are what takes their place until then."""
+        """Return a teacher's answers as the labels of rows without; ``labels`` take their place until then."""
         return self.predictions(logits)
 
     def too_few(self, labels: Array) -> str:
