@@ -17,8 +17,8 @@ ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worth:
-    """What rows that leave by a rule are answered."""
+class ExitWorth:
+    """What it is worth to let rows leave by a rule."""
 
     metric: float  # the main one
     layers: float  # that a row takes on average, by itself
@@ -34,10 +34,10 @@ def leaving(rule: ExitRule, logits: Array) -> tuple[Array, Array]:
     return len(logits) - left.sum(0), stands[-1].answer.numpy()
 
 
-def worth(rule: ExitRule, logits: Array, task: Task, labels: Array) -> Worth:
+def worth(rule: ExitRule, logits: Array, task: Task, labels: Array) -> ExitWorth:
     """Return what rows with these labels are answered, by the logits of every head (heads, rows, outputs)."""
     layers, answers = leaving(rule, logits)
-    return Worth(metric=task.metrics(answers, labels)[task.main_metric], layers=float(layers.mean()))
+    return ExitWorth(metric=task.metrics(answers, labels)[task.main_metric], layers=float(layers.mean()))
 
 
 def thresholds(rule: ExitRule, logits: Array) -> list[float]:
@@ -50,7 +50,7 @@ def thresholds(rule: ExitRule, logits: Array) -> list[float]:
     return sorted({float(value) for value in np.quantile(entropies, np.linspace(0, 1, SPOTS + 1))} | {0.0})[::-1]
 
 
-def chosen(tried: Sequence[ExitRule], values: Sequence[Worth], alone: float, max_drop: float) -> ExitRule:
+def chosen(tried: Sequence[ExitRule], values: Sequence[ExitWorth], alone: float, max_drop: float) -> ExitRule:
     """Return the rule with which rows take the fewest layers, of those that lose at most ``max_drop`` points.
 
     ``alone`` is the main metric of the last head. Between equals the one that loses less is taken.

@@ -20,7 +20,7 @@ from compress.data.dataset import Dataset, Split
 from compress.distill.losses import HardLabels, Loss, SoftTargets
 from compress.distill.teacher_outputs import FromLogits
 from compress.errors import Fault, ModelError
-from compress.exits.choosing import Worth, at, chosen, in_batches, leaving, thresholds, worth
+from compress.exits.choosing import ExitWorth, at, chosen, in_batches, leaving, thresholds, worth
 from compress.exits.heads import ExitHeads, answers_of_heads
 from compress.families.forms.exiting import ENTROPY, PATIENCE, ExitingForm, ExitRule, exiting, set_rule
 from compress.families.registry import FAMILIES, can_be_taken_apart, layer_count, type_in_words
@@ -362,6 +362,6 @@ def _has_labels(data: Dataset) -> bool:
     return data.validation.labels is not None or "validation" in data.answered
 
 
-def _point(tried: Sequence[ExitRule], worths: Mapping[str, Sequence[Worth]], place: int) -> dict[str, Any]:
+def _point(tried: Sequence[ExitRule], worths: Mapping[str, Sequence[ExitWorth]], place: int) -> dict[str, Any]:
     """Return one threshold, with the metric and the layers of each split."""
     return {"threshold": tried[place].threshold} | {name: asdict(values[place]) for name, values in worths.items()}

@@ -12,7 +12,7 @@ import torch
 from compress.benchmark.scores import ScoredRows
 from compress.distill.losses import HardLabels, SoftTargets
 from compress.distill.teacher_outputs import FromLogits
-from compress.exits.choosing import Worth, chosen, in_batches, leaving, thresholds, worth
+from compress.exits.choosing import ExitWorth, chosen, in_batches, leaving, thresholds, worth
 from compress.exits.heads import ExitHeads, answers_of_heads
 from compress.exits.stage import EarlyExits, EntropyExit, Exit, PatienceExit
 from compress.families.forms.exiting import ENTROPY, PATIENCE, ExitingForm, ExitRule, set_rule
@@ -114,10 +114,14 @@ def test_the_gradient_is_the_papers_sum_and_nothing_else_learns() -> None:
 
 
 def test_the_fastest_threshold_within_the_drop_is_taken() -> None:
-    values = [Worth(metric=0.80, layers=2.0), Worth(metric=0.895, layers=3.0), Worth(metric=0.90, layers=4.0)]
+    values = [
+        ExitWorth(metric=0.80, layers=2.0),
+        ExitWorth(metric=0.895, layers=3.0),
+        ExitWorth(metric=0.90, layers=4.0),
+    ]
     rules = [ExitRule(rule=PATIENCE, threshold=patience) for patience in (1.0, 2.0, 3.0)]
     assert [chosen(rules, values, 0.9, drop).threshold for drop in (10, 0.5, 0.4)] == [1, 2, 3]
-    even = [Worth(metric=0.90, layers=3.0), Worth(metric=0.91, layers=3.0)]
+    even = [ExitWorth(metric=0.90, layers=3.0), ExitWorth(metric=0.91, layers=3.0)]
     assert chosen(rules[:2], even, 0.9, 1.0).threshold == 2
 
 
