@@ -50,7 +50,7 @@ from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.workshop import Workshop
 from compress.student.bert import Bert
-from compress.train import LengthGrouped, Training, fit
+from compress.train import Precision, Training, fit
 
 WORKER = Path(__file__).with_name("throughput_textbrewer.py")
 LAYER_LOSSES = ("hidden", "attention")
@@ -67,12 +67,14 @@ class Variant:
     soft_only: bool = False
     forward: bool = False  # ours: the teacher runs on every batch
     shuffled: bool = False  # ours: batches are not grouped by length
+    bf16: bool = False  # ours: the student is trained in bf16; its teacher answers in fp32 all the same
     padded: bool = False  # TextBrewer: rows are padded to the limit
 
 
 VARIANTS = (
     Variant("ours", ours=True),
     Variant("textbrewer", ours=False),
+    Variant("ours, student in bf16", ours=True, bf16=True),
     Variant("ours, teacher on every batch", ours=True, forward=True),
     Variant("ours, batches not grouped by length", ours=True, shuffled=True),
     Variant("ours, neither", ours=True, forward=True, shuffled=True),
@@ -90,6 +92,7 @@ class Job:
     student: Path
     layers: tuple[tuple[int, int], ...]
     texts: list[str]
+    labels: list[int]  # no loss reads them; they say which classes batches mix
     epochs: int
     batch_size: int
     max_tokens: int
@@ -97,24 +100,17 @@ class Job:
     python: Path  # of TextBrewer's environment
 
 
-class Shuffled(LengthGrouped):
-    """All rows once an epoch in random order, as a DataLoader shuffles them."""
-
-    def __iter__(self) -> Iterator[int]:
-        yield from np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths)).tolist()
-
-
 def ours(job: Job, variant: Variant) -> dict[str, float]:
     """Distil once from fresh models with the project's own parts; return its times."""
     teacher, student, tokenizer = load_model(job.teacher), load_model(job.student), load_tokenizer(job.teacher)
-    tokens = tokenize(Split(tuple(job.texts)), tokenizer, job.max_tokens)
+    split = Split(tuple(job.texts), None, np.array(job.labels[: len(job.texts)]))
+    tokens = tokenize(split, tokenizer, job.max_tokens)
     losses: dict[str, Loss] = {"soft": SoftTargets(temperature=TEMPERATURE)}
     wanted = {}
     if not variant.soft_only:
         losses |= {"embeddings": Embeddings(), "hidden": HiddenStates(), "attention": AttentionProbabilities()}
         mapped = tuple(layer for _, layer in job.layers)
         wanted = {HIDDEN: (0, *mapped), SCORES: mapped}
-    order = Shuffled(tokens.lengths, job.batch_size, SEED) if variant.shuffled else None
     ends: list[float] = []
 
     def epoch_ended() -> dict[str, float]:
@@ -131,10 +127,14 @@ def ours(job: Job, variant: Variant) -> dict[str, float]:
         fit(
             Distillation(student, losses, source, teacher.config, job.layers),
             tokens,
-            Training(epochs=job.epochs, batch_size=job.batch_size),
+            Training(
+                epochs=job.epochs,
+                batch_size=job.batch_size,
+                group_by_length=not variant.shuffled,
+                precision=Precision.bf16 if variant.bf16 else Precision.fp32,
+            ),
             seed=SEED,
             folder=folder / "training",
-            order=order,
             title=variant.name,
             validate=epoch_ended,
         )
@@ -183,10 +183,18 @@ def against(variant: Variant) -> str:
     return "textbrewer, soft only" if variant.soft_only else "textbrewer"
 
 
-def summary(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def chosen(names: list[str] | None) -> list[Variant]:
+    """Return the variants with these names, and those that they are compared with; all where none is named."""
+    wanted = {
+        name for variant in VARIANTS for name in (variant.name, against(variant)) if variant.name in (names or ())
+    }
+    return [variant for variant in VARIANTS if not names or variant.name in wanted]
+
+
+def summary(variants: list[Variant], rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return one row a variant: medians over rounds, and the ratios of each round."""
     rows = []
-    for variant in VARIANTS:
+    for variant in variants:
         mine = [turn[variant.name] for turn in rounds]
         base = [turn[against(variant)] for turn in rounds]
         row: dict[str, Any] = {"name": variant.name, "against": against(variant)}
@@ -234,6 +242,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1000, help="rows drawn from --train (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over them (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant (default %(default)s)")
+    parser.add_argument(
+        "--variant", action="append", choices=[variant.name for variant in VARIANTS], metavar="NAME",
+        help="only these, and what they are compared with (may be repeated; default all)",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=32, help="rows per step (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=128, help="longest row (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides (default %(default)s)")
@@ -248,18 +260,19 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def read(path: Path, rows: int) -> list[str]:
-    """Return ``rows`` texts drawn at random from a ``label<TAB>text`` file with a header."""
+def read(path: Path, rows: int) -> tuple[list[str], list[int]]:
+    """Return ``rows`` texts at random from a ``label<TAB>text`` file with a header, and their labels as numbers."""
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
     if any(len(line) != 2 for line in lines) or len(lines) < rows:
         refuse(f"--train {path} must hold at least {rows} rows of label<TAB>text below a header")
-    return [lines[row][1] for row in np.random.default_rng(SEED).choice(len(lines), rows, replace=False)]
+    chosen = [lines[row] for row in np.random.default_rng(SEED).choice(len(lines), rows, replace=False)]
+    return [text for _, text in chosen], np.unique([label for label, _ in chosen], return_inverse=True)[1].tolist()
 
 
 @contextmanager
 def job_of(given: argparse.Namespace) -> Iterator[Job]:
     """Make the student's folder and yield the job."""
-    texts = read(given.train, given.rows)
+    texts, labels = read(given.train, given.rows)
     try:
         teacher, tokenizer = load_model(given.teacher), load_tokenizer(given.teacher)
     except ModelError as error:
@@ -269,7 +282,7 @@ def job_of(given: argparse.Namespace) -> Iterator[Job]:
     with tempfile.TemporaryDirectory() as folder:
         save_model(student, tokenizer, Path(folder))
         yield Job(
-            given.teacher, Path(folder), layers, texts, given.epochs, given.batch_size, given.max_tokens,
+            given.teacher, Path(folder), layers, texts, labels, given.epochs, given.batch_size, given.max_tokens,
             given.threads, given.textbrewer_python,
         )  # fmt: skip
 
@@ -279,27 +292,27 @@ def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
     load = [os.getloadavg()[0]]
-    rounds: list[dict[str, dict[str, Any]]] = []
+    variants, rounds = chosen(given.variant), list[dict[str, dict[str, Any]]]()
     with job_of(given) as job:
         warm_up = replace(job, texts=job.texts[: 2 * job.batch_size], epochs=1)
-        for variant in VARIANTS:
+        for variant in variants:
             if variant.ours:
                 ours(warm_up, variant)
         for number in range(given.rounds):
             found = {}
-            for variant in VARIANTS:
+            for variant in variants:
                 print(f"round {number + 1} of {given.rounds}: {variant.name}", file=sys.stderr)
                 found[variant.name] = measure(job, variant)
             rounds.append(found)
             load.append(os.getloadavg()[0])
-    rows = summary(rounds)
+    rows = summary(variants, rounds)
     show(rows, given.epochs)
     settings = {name: value for name, value in vars(given).items() if isinstance(value, int)}
     print(
         json.dumps({
             "benchmark": "throughput", **settings, "results": rows, "load_average": [round(value, 2) for value in load],
             "machine": describe(given.threads), "versions": versions(),
-            "textbrewer_versions": rounds[0]["textbrewer"]["versions"],
+            "textbrewer_versions": rounds[0][against(variants[0])]["versions"],
         })
     )  # fmt: skip
 

@@ -77,5 +77,5 @@ class General(OnCorpus, LayerTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, origin.key, rows.fingerprint, state.seed]
-        product = state.workshop.make(Kind("general", revision=2), made_with, work)
+        product = state.workshop.make(Kind("general", revision=3), made_with, work)
         return self.handed_on(state, product, rows)

@@ -99,7 +99,7 @@ class LanguageTraining(OnCorpus):
         own = {setting.name for setting in fields(LanguageTraining)}
         trained_with = {name: value for name, value in self.made_with().items() if name in own - {"epochs"}}
         made_with = [trained_with, self.source_key(source), tokens.fingerprint, state.seed]
-        product = state.workshop.make(Kind("language_head", revision=2), made_with, work)
+        product = state.workshop.make(Kind("language_head", revision=3), made_with, work)
         head.load_state_dict(load_file(product.folder / HEAD, device=str(device())))
         first, last = product.record["losses"][0], product.record["losses"][-1]
         notes.append(

@@ -111,7 +111,7 @@ class MaskedLM(LanguageTraining):
             return {"curves": curves, "notes": notes}
 
         made_with = [self.made_with(), start.key, self.source_key(source), rows.fingerprint, state.seed]
-        product = state.workshop.make(Kind("masked_lm", revision=2), made_with, work)
+        product = state.workshop.make(Kind("masked_lm", revision=3), made_with, work)
         return self.handed_on(state, product, rows)
 
 

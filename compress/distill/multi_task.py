@@ -40,7 +40,7 @@ from compress.pipeline.record import NONE
 from compress.pipeline.state import State
 from compress.pipeline.workshop import SCRATCH, Kind
 from compress.settings import Settings, all_faults, at_least
-from compress.tasks.base import Task
+from compress.tasks.base import Array, Task
 from compress.tasks.choice import AUTO, TaskChoice
 from compress.tasks.registry import task_faults
 from compress.teachers.members import reading
@@ -203,7 +203,7 @@ class MultiTask(Training):
         def work(folder: Path) -> dict[str, Any]:
             return self._work(state, student, learnt, folder)
 
-        product = state.workshop.make(Kind("multi_task", revision=3), made_with, work)
+        product = state.workshop.make(Kind("multi_task", revision=4), made_with, work)
         written = [written_head(task, product, state.workshop, state.seed) for task in learnt if self.write_heads]
         record = self.record(
             "multi_task", [product], notes=[*product.record["notes"], *(head.note for head in written)],
@@ -223,6 +223,7 @@ class MultiTask(Training):
         nn.Module.to(model, device())
         parts: dict[str, Distillation] = {}
         rows: list[Tokens | Groups] = []
+        classes: list[Array | None] = []
         validation: dict[str, Tokens] = {}
         notes: list[str] = []
         teachers: dict[str, float] = {}
@@ -237,6 +238,7 @@ class MultiTask(Training):
             source = on_disk(state.workshop, task.teacher, teacher, own, read)
             parts[task.name] = Distillation(model.head(task.name), losses, source, task=task.data.task)
             tokens = tokenize(task.data.transfer, tokenizer, longest)
+            classes.append(tokens.classes(task.data.task))
             rows.append(tokens if tokens.groups is None else tokens.whole)
             validation[task.name] = tokenize(task.data.validation, tokenizer, tokenizer.model_max_length)
             held = tokenize(task.data.validation, theirs, theirs.model_max_length)
@@ -259,7 +261,10 @@ class MultiTask(Training):
         curves = fit(
             MultiTaskDistillation(model, parts), TaskRows(rows), self, seed=state.seed, folder=folder / SCRATCH,
             title="multi_task", validate=validate,
-            order=ByTask([tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed),
+            order=ByTask(
+                [tokens.lengths for tokens in rows], self.batch_size, self.exponent, state.seed,
+                classes=classes, grouped=self.group_by_length,
+            ),
         )  # fmt: skip
         found = measured()
         for task in learnt:
@@ -296,6 +301,8 @@ class MultiTaskDistillation(Objective):
     Call: (batch, progress) -> (loss, {task and loss: unweighted loss}). ``parts`` distil into the heads of
     ``model``, which alone holds weights.
     """
+
+    reads_rows_alone = True
 
     def __init__(self, model: MultiTaskForSequenceClassification, parts: Mapping[str, Distillation]) -> None:
         super().__init__()

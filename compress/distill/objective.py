@@ -53,6 +53,8 @@ class Distillation(Objective):
     ``words`` are those of the rows where the two tokenizers differ: what is by token is then compared by word.
     """
 
+    reads_rows_alone = True
+
     def __init__(
         self,
         student: PreTrainedModel,

@@ -147,7 +147,7 @@ class Progressive(Training):
         """Return the state with a student whose layers have learned in turn; its head has not."""
         start, teacher, rows = state.given_student, state.given_teacher, state.data.transfer
         product = state.workshop.make(
-            Kind("progressive", revision=2),
+            Kind("progressive", revision=3),
             [self.made_with(), start.key, teacher.key, rows.fingerprint, state.seed],
             lambda folder: self._work(state, start, folder),
         )

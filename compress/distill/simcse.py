@@ -86,12 +86,14 @@ class SimCse(Training):
         made_with = [
             self.made_with(), start.key, texts.fingerprint, validation.fingerprint, state.data.task.decides, state.seed
         ]  # fmt: skip
-        product = state.workshop.make(Kind("simcse", revision=1), made_with, work)
+        product = state.workshop.make(Kind("simcse", revision=2), made_with, work)
         return state.with_student(self.record("simcse", [product], curves=product.record["curves"]))
 
 
 class Contrast(Objective):
     """A model that reads each batch twice."""
+
+    reads_rows_alone = True
 
     def __init__(self, model: PreTrainedModel, temperature: float) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ from compress.train import (
 )
 
 CYCLE = 10_007  # between the seeds of two cycles: more than there are generations
-TRAINED = Kind("distill", revision=2)
+TRAINED = Kind("distill", revision=3)
 GOES_ON = "states are projected to the teacher's width with the projection that the stage before learned"
 
 

@@ -32,6 +32,11 @@ class TaskRows:
         """Tokens per row, special ones included."""
         return np.concatenate([tokens.lengths for tokens in self.tasks])
 
+    @property
+    def words(self) -> Array:
+        """The pieces of the vocabulary that any row has."""
+        return np.unique(np.concatenate([tokens.words for tokens in self.tasks]))
+
     def batch(self, rows: list[int]) -> dict[str, Tensor]:
         """Return the batch of `Tokens` of the rows' task, with its own row numbers, and the task's number in ``task``.
 
@@ -55,13 +60,23 @@ def shares(rows: Sequence[int], exponent: float) -> Array:
 class ByTask(Order):
     """Batches of one task each; the task of each is drawn with the probability that `shares` gives.
 
-    An epoch has as many batches as all rows make. A task's rows come in an order of their own, shuffled and
-    grouped by length as `LengthGrouped` does it, and again when they are used up; so every batch is full, and
+    An epoch has as many batches as all rows make. A task's rows come in an order of their own, shuffled and, where
+    ``grouped``, by length as `LengthGrouped` has it, and again when they are used up; so every batch is full, and
     one task may be seen more often in an epoch than another. All depends on the seed and the epoch alone.
     """
 
-    def __init__(self, lengths: Sequence[Array], batch_size: int, exponent: float, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    def __init__(
+        self,
+        lengths: Sequence[Array],
+        batch_size: int,
+        exponent: float,
+        seed: int,
+        *,
+        classes: Sequence[Array | None] = (),
+        grouped: bool = True,
+    ) -> None:
+        self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
+        self.classes = classes or [None] * len(lengths)
         self.sizes = [len(own) for own in lengths]
         self.shares = shares(self.sizes, exponent)
 
@@ -84,4 +99,7 @@ class ByTask(Order):
     def _rows(self, task: int) -> Iterator[Any]:
         generator = np.random.default_rng([self.seed, self.epoch, task])
         while True:
-            yield from grouped_by_length(self.lengths[task], self.batch_size, generator)
+            if self.grouped:
+                yield from grouped_by_length(self.lengths[task], self.batch_size, generator, self.classes[task])
+            else:
+                yield from generator.permutation(self.sizes[task]).tolist()

@@ -114,7 +114,7 @@ class Theseus(Training):
             self.made_with(), start.key, teacher.key, rows.fingerprint, state.data.validation.fingerprint,
             state.data.task.decides, state.seed,
         ]  # fmt: skip
-        product = state.workshop.make(Kind("theseus", revision=1), made_with, work)
+        product = state.workshop.make(Kind("theseus", revision=2), made_with, work)
         notes = (f"replaced with probability {self.rate:g}, rising to {self.rate_end:g}; only layers were trained",)
         record = self.record("theseus", [product], notes=notes, curves=product.record["curves"])
         return state.with_student(record)

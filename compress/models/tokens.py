@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset import Split
-from compress.mapped import MappedColumn, mapped
+from compress.mapped import PART, MappedColumn, mapped
 from compress.models.quiet import quiet
 from compress.models.windows import Windows, stored, windows_of
 from compress.tasks.base import Array, Task
@@ -52,6 +52,13 @@ class Tokens:
         """Number of rows of the split."""
         return len(self) if self.windows is None else self.windows.rows
 
+    def classes(self, task: Task) -> Array | None:
+        """Return the class of each row as a number (rows,); None where rows have no class of their own."""
+        parted = (self.answering, self.windows, self.groups)
+        if self.labels is None or any(part is not None for part in parted):
+            return None
+        return task.classes_of(self.labels)
+
     def of_row(self, row: int) -> list[int]:
         """Return what is read of a row of the split: its windows, or itself."""
         return [row] if self.windows is None else self.windows.of_row(row)
@@ -60,6 +67,16 @@ class Tokens:
     def lengths(self) -> Array:
         """Tokens per row, special ones included."""
         return mapped(np.diff(self.offsets))
+
+    @cached_property
+    def words(self) -> Array:
+        """The pieces of the vocabulary that any row has, and that of padding; ascending, each once."""
+        ids = self.columns["input_ids"]
+        present = np.zeros(int(max(ids.max(initial=0), self.pad["input_ids"])) + 1, dtype=bool)
+        present[self.pad["input_ids"]] = True
+        for start in range(0, len(ids), PART):
+            present[ids[start : start + PART]] = True
+        return np.flatnonzero(present)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -193,6 +210,11 @@ class Groups:
         """Tokens of the longest row of each group."""
         longest: Array = np.maximum.reduceat(self.tokens.lengths[self.members], self.starts[:-1])
         return longest
+
+    @property
+    def words(self) -> Array:
+        """The pieces of the vocabulary that any row has."""
+        return self.tokens.words
 
     def rows(self, groups: list[int] | Array) -> Array:
         """Return the numbers of all rows of these groups."""

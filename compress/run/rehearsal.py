@@ -23,7 +23,7 @@ from compress.models.outputs import observe
 from compress.models.quiet import quiet
 from compress.pipeline.plan import Plan, PlannedTraining, Rehearsal, lengths
 from compress.tasks.base import Array
-from compress.train import LengthGrouped, Precision, same_randomness
+from compress.train import Precision, order_of, same_randomness, words_in_use
 
 Batch = Mapping[str, Tensor]
 
@@ -83,23 +83,24 @@ def _cost(training: PlannedTraining, rehearsal: Rehearsal, plan: Plan) -> Traini
     theirs = training.teacher_tokens or tokens
     objective = rehearsal.objective(learner, teacher, theirs).train()
     rows: Any = tokens if tokens.groups is None else tokens.whole
-    order = list(LengthGrouped(lengths(tokens), settings.batch_size, plan.seed))
+    order = list(order_of(settings, lengths(tokens), plan.seed, tokens.classes(plan.data.task)))
     epoch = [order[start : start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
     sizes = [_padded(lengths(tokens), batch) for batch in epoch]
     chosen = _spread(sizes)
     batches = [_placed(rows.batch(epoch[place])) for place in chosen]
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-9)
-
-    def step(batch: Batch) -> None:
-        with torch.autocast(device().type, torch.bfloat16, enabled=settings.precision is Precision.bf16):
-            loss, _ = objective(batch, 0.5)
-        loss.backward()
-        nn.utils.clip_grad_norm_(objective.parameters(), settings.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-
     tried = sum(sizes[place] for place in chosen)
-    each = _seconds(step, batches) / tried  # seconds per token, padding included
+    with words_in_use(objective, rows):
+        optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-9)
+
+        def step(batch: Batch) -> None:
+            with torch.autocast(device().type, torch.bfloat16, enabled=settings.precision is Precision.bf16):
+                loss, _ = objective(batch, 0.5)
+            loss.backward()
+            nn.utils.clip_grad_norm_(objective.parameters(), settings.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        each = _seconds(step, batches) / tried  # seconds per token, padding included
     outputs_seconds, outputs_mib, outputs = 0.0, 0.0, None
     share = training.count / max(1, len(order))  # with the rows that are not there yet
     if teacher is not None and rehearsal.wanted is not None:

@@ -208,6 +208,10 @@ class Task(ABC):
         """Return the class of each row, by which splits are stratified; None where there are none."""
         return None
 
+    def classes_of(self, labels: Array) -> Array | None:
+        """Return the class of each row as a number (rows,), from its encoded label; None where rows have none."""
+        return None
+
     @classmethod
     def cut_by(cls, rows: Labelled) -> Sequence[str] | None:
         """Return a text for each row: rows with the same stay together where a split is cut; None: equal texts do."""

@@ -124,6 +124,14 @@ class MultiLabel(Task):
         counts = Counter(name for names in rows for name in names)
         return [min(names, key=lambda name: (counts[name], name), default=None) for names in rows]
 
+    def classes_of(self, labels: Array) -> Array:
+        """Return the rarest label of each row; the number of labels for a row without any."""
+        rarest = np.argsort((labels == 1).sum(0), kind="stable")
+        found = np.full(len(labels), labels.shape[1])
+        for label in rarest[::-1]:
+            found[labels[:, label] == 1] = label
+        return found
+
     @property
     def output_names(self) -> tuple[str, ...]:
         """The labels."""

@@ -145,7 +145,7 @@ class MaskedWords(Training):
             state.seed,
             *(state.data.words.key if self.whole_words else []),
         ]
-        return state.workshop.make(Kind("adapted_teacher", revision=1), made_with, work)
+        return state.workshop.make(Kind("adapted_teacher", revision=2), made_with, work)
 
     def _head(
         self, model: Any, head: LanguageHead, masking: Masking, tokens: Tokens, folder: Path

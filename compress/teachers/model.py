@@ -381,7 +381,7 @@ class Teacher(BaseTeacher, Training):
             save_model(model, tokenizer, folder)
             return {"curves": curves}
 
-        product = state.workshop.make(Kind("teacher", revision=1), made_with, work)
+        product = state.workshop.make(Kind("teacher", revision=2), made_with, work)
         curves = product.record["curves"]
         notes = (*member.notes, *([self._trained(curves, state)] if must_train else ()))
         record = self.record("teacher", [product], notes=notes, curves=curves)

@@ -2,7 +2,7 @@
 
 from compress.train.engine import fit
 from compress.train.objective import Objective, Supervised, TrainingRows, Whole
-from compress.train.order import LengthGrouped, Order, grouped_by_length
+from compress.train.order import LengthGrouped, Order, Shuffled, grouped_by_length, order_of
 from compress.train.planned import planned
 from compress.train.randomness import same_randomness
 from compress.train.settings import (
@@ -15,6 +15,7 @@ from compress.train.settings import (
     whole_batch,
 )
 from compress.train.summary import summary
+from compress.train.words import words_in_use
 
 __all__ = [
     "Decay",
@@ -22,6 +23,7 @@ __all__ = [
     "Objective",
     "Order",
     "Precision",
+    "Shuffled",
     "Supervised",
     "Training",
     "TrainingRows",
@@ -30,9 +32,11 @@ __all__ = [
     "fit",
     "freeze_faults",
     "grouped_by_length",
+    "order_of",
     "parameter_faults",
     "planned",
     "same_randomness",
     "summary",
     "whole_batch",
+    "words_in_use",
 ]  # fmt: skip

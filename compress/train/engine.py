@@ -23,17 +23,19 @@ from compress.interruption import held_back
 from compress.models.loading import quiet
 from compress.models.masking import unmasked_name
 from compress.models.tokens import Tokens
+from compress.tasks.registry import task_of_config
 from compress.telling import warn
 from compress.train.callbacks import Keeper, ProgressBar
 from compress.train.checkpoints import CHECKPOINTS, finished, resumable
 from compress.train.helpers import helped
 from compress.train.objective import Objective, TrainingRows
-from compress.train.order import LengthGrouped, Order
+from compress.train.order import Order, order_of
 from compress.train.randomness import same_randomness
 from compress.train.recomputing import kept_because, recomputing
 from compress.train.settings import Decay, Precision, Training
 from compress.train.trackers import trackers
 from compress.train.trainer import ObjectiveTrainer
+from compress.train.words import words_in_use
 
 MIXED = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 CURVE_POINTS = 40  # points of a training curve
@@ -56,8 +58,8 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train ``objective`` in place on all rows of ``tokens``; return the training curve.
 
-    ``order`` replaces `LengthGrouped`; its length is that of an epoch. Where rows belong together, a step has a batch
-    of groups.
+    ``order`` replaces that of the settings; its length is that of an epoch. Where rows belong together, a step has a
+    batch of groups.
 
     Checkpoints go to ``folder``; training resumes from the newest intact one there, with the same result
     as an uninterrupted run (one process, CPU). Ctrl-C and SIGTERM take effect after the current step: a checkpoint
@@ -70,7 +72,9 @@ def fit(
     """
     if isinstance(tokens, Tokens) and tokens.groups is not None:
         tokens = tokens.whole
-    order = order or LengthGrouped(tokens.lengths, settings.batch_size, seed)
+    if order is None:
+        classes = tokens.classes(task_of_config(objective.trained.config)) if isinstance(tokens, Tokens) else None
+        order = order_of(settings, tokens.lengths, seed, classes)
     steps = settings.steps(len(order), least_steps)
     with quiet():
         arguments = TrainingArguments(
@@ -110,6 +114,7 @@ def fit(
         quiet(),
         warnings.catch_warnings(),
         _frozen(objective.trained, settings.freeze),
+        words_in_use(objective, tokens) as words,
         recomputing(objective.trained) if recomputed else nullcontext(),
         helped(objective, tokens, folder, title, seed, MIXED.get(settings.precision)) as helpers,
     ):
@@ -121,7 +126,10 @@ def fit(
             model=objective,
             args=arguments,
         )
-        trainer.order, trainer.helpers = order, helpers
+        trainer.order, trainer.helpers, trainer.words = order, helpers, words
+        if words is not None:
+            shares = {words.trained(parameter): share for parameter, share in (shares or {}).items()}
+            undecayed, validate = [words.trained(parameter) for parameter in undecayed], words.completely(validate)
         trainer.shares = _shares(objective.trained, settings.layer_decay, shares or {})
         trainer.undecayed = frozenset(map(id, undecayed))
         keeper = Keeper(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ class TrainingRows(Protocol):
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
         """Tokens per row."""
+        ...
+
+    @property
+    def words(self) -> np.ndarray[Any, Any] | None:
+        """The numbers in the vocabulary that any batch may have, ascending; None where that is not known."""
         ...
 
     def __len__(self) -> int: ...
@@ -52,6 +57,9 @@ class Objective(nn.Module, ABC):
     its parts are then what this part contributes: over all parts they add up to those of the whole batch.
     """
 
+    reads_rows_alone: ClassVar[bool] = False
+    """Whether it reads the word embeddings of its rows' own pieces and no others, as an output layer does."""
+
     @property
     @abstractmethod
     def trained(self) -> PreTrainedModel:
@@ -73,6 +81,8 @@ class Objective(nn.Module, ABC):
 
 class Supervised(Objective):
     """Fine-tuning: the loss that the model's own head defines for labels, or another of logits and labels."""
+
+    reads_rows_alone = True
 
     def __init__(self, model: PreTrainedModel, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         super().__init__()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from compress.tasks.base import Array
+from compress.train.settings import Training
 
 
 class Order(Sampler[int]):
@@ -18,32 +20,71 @@ class Order(Sampler[int]):
         raise NotImplementedError(type(self).__name__)
 
 
+class Shuffled(Order):
+    """All rows once per epoch, in random order."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        yield from np.random.default_rng([self.seed, self.epoch]).permutation(self.rows).tolist()
+
+
 class LengthGrouped(Order):
     """All rows once per epoch: shuffled, then sorted by length within groups of 50 batches, batches shuffled.
+
+    Where ``classes`` (rows,) are given, a row's place in its group is half way between its place by length among all
+    of them and that among its class: lengths differ by class, and a batch of one length would be of few classes.
 
     The order depends on the seed and the epoch alone, so a resumed run sees the same batches.
     """
 
-    def __init__(self, lengths: np.ndarray[Any, Any], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    def __init__(self, lengths: Array, batch_size: int, seed: int, classes: Array | None = None) -> None:
+        self.lengths, self.batch_size, self.seed, self.classes = lengths, batch_size, seed, classes
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        return grouped_by_length(self.lengths, self.batch_size, np.random.default_rng([self.seed, self.epoch]))
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return grouped_by_length(self.lengths, self.batch_size, generator, self.classes)
 
 
-def grouped_by_length(lengths: np.ndarray[Any, Any], batch_size: int, generator: np.random.Generator) -> Iterator[int]:
+def order_of(settings: Training, lengths: Array, seed: int, classes: Array | None = None) -> Order:
+    """Return the order that the settings ask for, of rows with these lengths and classes."""
+    if settings.group_by_length:
+        return LengthGrouped(lengths, settings.batch_size, seed, classes)
+    return Shuffled(len(lengths), seed)
+
+
+def grouped_by_length(
+    lengths: Array, batch_size: int, generator: np.random.Generator, classes: Array | None = None
+) -> Iterator[int]:
     """Yield all rows once, in the order that `LengthGrouped` describes."""
     order = generator.permutation(len(lengths))
     group = 50 * batch_size
     for start in range(0, len(order), group):
         part = order[start : start + group]
-        order[start : start + group] = part[np.argsort(-lengths[part], kind="stable")]
+        places = _places(lengths[part])
+        if classes is not None:
+            of_class = classes[part]
+            for number in np.unique(of_class):
+                own = of_class == number
+                places[own] += _places(lengths[part[own]])
+        order[start : start + group] = part[np.argsort(places, kind="stable")]
     full = len(order) // batch_size
     batches = np.arange(full)
     generator.shuffle(batches)
     for batch in batches:
         yield from order[batch * batch_size : (batch + 1) * batch_size].tolist()
     yield from order[full * batch_size :].tolist()  # the short one, if any, comes last
+
+
+def _places(lengths: Array) -> Array:
+    """Return the place of each row by its length, the longest first, as a share of all from 0 to 1."""
+    places = np.empty(len(lengths))
+    places[np.argsort(-lengths, kind="stable")] = (np.arange(len(lengths)) + 0.5) / max(len(lengths), 1)
+    return places

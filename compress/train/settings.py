@@ -43,6 +43,7 @@ class Training(Stage):
 
     epochs: float = 3.0  # passes over the rows
     batch_size: int = 32  # rows per step, over all processes
+    group_by_length: bool = True  # rows of similar length in a batch, to save padding; false: rows in random order
     micro_batch: int | None = None  # rows at a time; default: all of a step, and half as many when memory runs out
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time
     learning_rate: float = 5e-5  # AdamW's peak learning rate

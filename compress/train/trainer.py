@@ -17,6 +17,7 @@ from compress.telling import warn
 from compress.train.helpers import Helpers, SharedStep, add_gradients, batches_of, sizes_of
 from compress.train.objective import Objective, TrainingRows, Whole
 from compress.train.order import Order
+from compress.train.words import WordsInUse
 
 
 class ObjectiveTrainer(Trainer):
@@ -26,6 +27,7 @@ class ObjectiveTrainer(Trainer):
     shares: Mapping[Tensor, float]
     undecayed: frozenset[int]
     helpers: Helpers | None = None
+    words: WordsInUse | None = None
 
     def __init__(self, rows: TrainingRows, title: str, micro_batch: int | None, **arguments: Any) -> None:
         super().__init__(train_dataset=rows, data_collator=_as_they_are, **arguments)
@@ -44,6 +46,8 @@ class ObjectiveTrainer(Trainer):
     def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
         """Make the Trainer's own optimizer; groups are split where parameters have a share of the rate."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **settings)
+        if self.words is not None:
+            self.words.follow(optimizer)
         if not self.shares:
             return optimizer
         groups = []
