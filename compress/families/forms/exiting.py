@@ -22,7 +22,7 @@ from compress.families.forms.form import stock_of
 from compress.families.forms.uneven import UnevenForm, kept_heads, neurons
 from compress.families.registry import EXITING, family_of
 from compress.models.quiet import quiet
-from compress.tasks.heads import logits_of
+from compress.tasks.heads import logits_of, output_count
 
 PATIENCE, ENTROPY = "patience", "entropy"
 
@@ -116,7 +116,7 @@ class ExitingForm(UnevenForm):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         layers = len(self.family.layers(self))
-        self.exits = nn.ModuleList(ExitHead(config.hidden_size, config.num_labels) for _ in range(layers - 1))
+        self.exits = nn.ModuleList(ExitHead(config.hidden_size, output_count(config)) for _ in range(layers - 1))
 
     @property
     def rule(self) -> ExitRule | None:
