@@ -150,6 +150,10 @@ GROUPS: Mapping[str, Options] = {
         },
         several=True,
     ),
+    "exit": Options(
+        {"patience": "compress.exits.stage:PatienceExit", "entropy": "compress.exits.stage:EntropyExit"},
+        several=True,
+    ),
 }
 """Group to options: ``student=bert``, ``prune=[heads]``."""
 

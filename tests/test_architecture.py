@@ -18,6 +18,7 @@ ROOMS = (
     "prune",
     "quantize",
     "export",
+    "exits",
     "benchmark",
     "report",
 )

@@ -275,7 +275,7 @@ def test_choices_named_in_a_page_exist(page: Path) -> None:
 @pytest.mark.parametrize(
     ("heading", "group"),
     [("Losses", "distill/losses"), ("Students", "student"), ("Preparations", "prepare"), ("Pruning", "prune"),
-     ("Quantization", "quantize")],
+     ("Quantization", "quantize"), ("Early exit", "exit")],
 )  # fmt: skip
 def test_the_methods_page_describes_every_choice(heading: str, group: str) -> None:
     section = (ROOT / "docs" / "methods.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -97,7 +97,7 @@ class ScoredRows:
         if agreement < least:
             raise ModelError(
                 f"{artifact.name}: agrees with the trained model on {agreement:.2%} of the test rows, below "
-                f"quantize.{artifact.name}.agreement = {least:g}. Train it longer, lower that, or leave it out; "
+                f"its setting agreement = {least:g}. Train it longer, lower that, or leave it out; "
                 "finished work is kept, so the next run resumes from there."
             )
         difference = float(np.abs(logits - expected).max())

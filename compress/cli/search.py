@@ -19,7 +19,7 @@ from compress.settings import Settings, nearest
 _KINDS: dict[Any, str] = {list[str]: "a list, as [bert,cnn]", bool: "true or false", int: "a whole number"}
 PARTS: dict[str, type[Settings]] = {"target": SearchTarget, "search": Search}
 BASE = "search"  # the recipe that is meant where none is named: all rows, no unlabelled ones
-DECIDED = ("student", "prepare", "prune", "quantize", "export")
+DECIDED = ("student", "prepare", "prune", "quantize", "export", "exit")
 """What a search chooses itself."""
 
 

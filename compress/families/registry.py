@@ -12,6 +12,7 @@ from compress.families.layered import Layered
 UNEVEN = "compress_"  # prefix of the model type of a model whose layers differ in shape
 SHARED = UNEVEN + "shared_"  # of one whose layers share weights
 FAKE_QUANTIZED = UNEVEN + "qat_"  # of one with fake quantization
+EXITING = UNEVEN + "exits_"  # of one with a head after every layer
 
 FAMILIES: dict[str, Family] = {}
 """The families whose models can be taken apart, by transformers' model type."""

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 from compress.families.base import Attention, Listener
-from compress.families.registry import FAKE_QUANTIZED, SHARED, UNEVEN, family_behind
+from compress.families.registry import EXITING, FAKE_QUANTIZED, SHARED, UNEVEN, family_behind
 
 OBSERVED = "compress_observed"
 
@@ -55,7 +55,7 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
     Attention then runs in plain matrix products.
     """
     token = _listeners.set((*_listeners.get(), listener))
-    family = family_behind(str(model.config.model_type), SHARED, UNEVEN, FAKE_QUANTIZED)
+    family = family_behind(str(model.config.model_type), SHARED, UNEVEN, FAKE_QUANTIZED, EXITING)
     try:
         with (None if family is None else family.listening(model, _tell)) or _observed(model):
             yield

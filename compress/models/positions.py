@@ -18,7 +18,15 @@ from transformers import AutoModel
 from transformers.initialization import no_init_weights
 
 from compress.errors import ModelError
-from compress.families.registry import FAKE_QUANTIZED, SHARED, UNEVEN, Principal, family_behind, principal_config
+from compress.families.registry import (
+    EXITING,
+    FAKE_QUANTIZED,
+    SHARED,
+    UNEVEN,
+    Principal,
+    family_behind,
+    principal_config,
+)
 from compress.models.architecture import ships_code
 from compress.models.ensemble import EnsembleConfig
 from compress.models.quiet import quiet
@@ -84,7 +92,7 @@ def _of_own_type(config: Any) -> Any | None:
     mapping: Any = AutoModel._model_mapping
     if not name.startswith(UNEVEN):  # no type of ours
         return None if ships_code(config) or type(config) not in mapping else copy.deepcopy(config)
-    family = family_behind(name, UNEVEN, SHARED, FAKE_QUANTIZED)
+    family = family_behind(name, UNEVEN, SHARED, FAKE_QUANTIZED, EXITING)
     if family is None or family.config_class not in mapping:
         return None
     known = family.config_class().to_dict()

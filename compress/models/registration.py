@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from compress.families.base import Family
+from compress.families.forms.exiting import ExitingForm
 from compress.families.forms.form import Form
 from compress.families.forms.quantization_aware import FakeQuantizedForm
 from compress.families.forms.shared import SharedForm
@@ -34,7 +35,7 @@ from compress.tasks.registry import on_register as on_task
 from compress.tasks.tags import Tags
 from compress.tasks.vectors import SentenceVectors
 
-FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm)
+FORMS: tuple[type[Form], ...] = (UnevenForm, SharedForm, FakeQuantizedForm, ExitingForm)
 CLASSIFIERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (BiLstmConfig, BiLstmForSequenceClassification),
     (CnnConfig, CnnForSequenceClassification),

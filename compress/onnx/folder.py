@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from compress.families.registry import UNEVEN, family_behind
+from compress.families.registry import EXITING, UNEVEN, family_behind
 from compress.files import copy_file, write_text
 from compress.models.facts import GraphFacts, described, facts_of, read_facts
 from compress.models.folder import CONFIG, FACTS, TOKENIZER, TOKENIZER_CONFIG, read_object
@@ -51,13 +51,13 @@ def write_folder(graph: Any, source: Path, folder: Path, *, pairs: bool) -> None
 def with_tokenizer(source: Path, folder: Path, *, pairs: bool, graph: GraphFacts | None = None) -> None:
     """Copy the tokenizer and the configuration (labels) from ``source``; the model's code is for PyTorch and stays.
 
-    Both are said in words that others know, too, as Optimum with transformers 4: a model whose layers differ in shape
-    is of its family's type (the shapes are in the graph). ``config.json`` says how the artifact is used (`Facts`), and
-    ``tokenizer.json`` alone cuts rows where it says.
+    Both are said in words that others know, too, as Optimum with transformers 4: a model whose layers differ in shape,
+    or that has early exits, is of its family's type (both are in the graph). ``config.json`` says how the artifact is
+    used (`Facts`), and ``tokenizer.json`` alone cuts rows where it says.
     """
     facts = facts_of(source, pairs=pairs, graph=graph)
     config = json.loads(described(source, facts))
-    family = family_behind(config["model_type"], UNEVEN)
+    family = family_behind(config["model_type"], UNEVEN, EXITING)
     config["model_type"] = config["model_type"] if family is None else family.model_type
     config.pop("auto_map", None)
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

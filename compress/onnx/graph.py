@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 
 import compress.models.lstm  # noqa: F401  # defines the operator that is translated below
 from compress.errors import MissingPackageError
+from compress.families.forms.exiting import ExitingForm, standings
 from compress.models.outputs import INPUTS
+from compress.onnx.exits import branched, outputs_with_exits
 from compress.onnx.storage import save_graph
 from compress.tasks.heads import logits_of
 from compress.tasks.registry import kind_of_config
@@ -38,6 +40,20 @@ class _Logits(nn.Module):
         return (logits,) if self.outputs == 1 else logits.unbind(-1)
 
 
+class _EveryExit(nn.Module):
+    """A model with early exits, all layers of which run: the outputs of `compress.onnx.exits.outputs_with_exits`."""
+
+    def __init__(self, model: ExitingForm, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        assert self.model.rule is not None
+        logits = self.model.of_every_head(**dict(zip(self.names, inputs, strict=True)))
+        *early, last = standings(self.model.rule, logits)
+        return (*(part for standing in early for part in (standing.left.all(), standing.answer)), last.answer)
+
+
 def input_names(tokenizer: Any) -> list[str]:
     """Return the inputs that a tokenizer makes for its model, in Hugging Face's names and usual order."""
     return [name for name in INPUTS if name in tokenizer.model_input_names]
@@ -56,14 +72,28 @@ def exported(model: PreTrainedModel, names: list[str]) -> Any:
     """Return ``model`` as a graph (``onnx.ModelProto``) of inputs ``names``, with shapes wherever they are known.
 
     Attention is written as plain matrix products ("eager"), the form that ONNX Runtime's and TensorRT's
-    own fusions know. The model's settings are left as they were. Raises MissingPackageError.
+    own fusions know. A model with early exits has branches. The model's settings are left as they were. Raises
+    MissingPackageError.
     """
+    graph = unbranched(model, names)
+    return branched(graph) if isinstance(model, ExitingForm) and model.rule is not None else graph
+
+
+def unbranched(model: PreTrainedModel, names: list[str]) -> Any:
+    """Return `exported` without branches: of a model with early exits all of it, for `compress.onnx.exits.branched`."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(error.name or "onnx", "onnx", "Writing ONNX") from error
-    before, outputs = model.config._attn_implementation, kind_of_config(model.config).graph_outputs
+    before = model.config._attn_implementation
+    function: nn.Module
+    if isinstance(model, ExitingForm) and model.rule is not None:
+        outputs = outputs_with_exits(len(model.exits))
+        function = _EveryExit(model, names)
+    else:
+        outputs = list(kind_of_config(model.config).graph_outputs)
+        function = _Logits(model, names, len(outputs))
     example = tuple(torch.ones(2, 7, dtype=torch.long) for _ in names)
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=2)
     model.eval()
@@ -71,12 +101,12 @@ def exported(model: PreTrainedModel, names: list[str]) -> Any:
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
-                _Logits(model, names, len(outputs)),
+                function,
                 example,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=list(outputs),
+                output_names=outputs,
                 dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
                 custom_translation_table={torch.ops.compress.lstm.default: _lstm_node},
                 optimize=False,

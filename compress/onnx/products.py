@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.families.registry import in_embeddings, place_of
+from compress.onnx.storage import subgraphs
 
 INT8_LSTM = "DynamicQuantizeLSTM"
 IN_INT8 = frozenset({
@@ -81,15 +82,22 @@ def whole_part(part: str) -> str:
 
 
 def matrix_products(graph: Any) -> list[MatrixProduct]:
-    """Return the matrix products of an ``onnx.GraphProto`` in its order; LSTM directions and convolutions count too."""
+    """Return the matrix products of an ``onnx.GraphProto`` in its order, those of branches too.
+
+    LSTM directions and convolutions count as products.
+    """
     return list(_Reader(graph).products())
 
 
 class _Reader:
-    def __init__(self, graph: Any) -> None:
+    """Reads a graph; of one that is a branch of another, ``outer`` reads that."""
+
+    def __init__(self, graph: Any, outer: _Reader | None = None) -> None:
         self.nodes = graph.node
-        self.stored = {weight.name for weight in graph.initializer}
-        self.makers = {name: node for node in graph.node for name in node.output}
+        self.stored: set[str] = {weight.name for weight in graph.initializer}
+        self.makers: dict[str, Any] = {name: node for node in graph.node for name in node.output}
+        if outer is not None:
+            self.stored, self.makers = outer.stored | self.stored, outer.makers | self.makers
         self.users: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
@@ -97,6 +105,8 @@ class _Reader:
 
     def products(self) -> Iterator[MatrixProduct]:
         for node in self.nodes:
+            for branch in subgraphs(node):
+                yield from _Reader(branch, self).products()
             if node.op_type not in _ALL:
                 continue
             path, weighted = self._path(node), self._weighted(node)

@@ -54,7 +54,7 @@ def copy_graph(source: Path, target: Path) -> None:
         return
     onnx = import_onnx("Copying ONNX")
     model = onnx.load(source, load_external_data=False)
-    for tensor in model.graph.initializer:
+    for tensor in all_weights(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = f"{target.name}{BESIDE}"
@@ -69,7 +69,7 @@ def is_outside(path: Path) -> bool:
 
 def is_large(model: Any) -> bool:
     """Return whether a graph (``onnx.ModelProto``) is too large for one protobuf message."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MOST_INLINE
+    return sum(len(tensor.raw_data) for tensor in all_weights(model)) > MOST_INLINE
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def inferred(model: Any, *, strict: bool = False) -> Any:
     light = type(model)()
     light.CopyFrom(model)
     if is_large(model):
-        for tensor in light.graph.initializer:
+        for tensor in all_weights(light):
             if len(tensor.raw_data) >= _LEAST_OUTSIDE:
                 tensor.ClearField("raw_data")
                 tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -118,7 +118,7 @@ def lowest_ir(model: Any) -> int:
 
 def _types(model: Any) -> Iterator[int]:
     """Yield the types that a graph names."""
-    yield from (tensor.data_type for tensor in model.graph.initializer)
+    yield from (tensor.data_type for tensor in all_weights(model))
     yield from (value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output))
     for node in all_nodes(model):
         for attribute in node.attribute:
@@ -142,6 +142,20 @@ def all_nodes(model: Any) -> Iterator[Any]:
     while waiting:
         node = waiting.pop()
         yield node
-        for attribute in node.attribute:
-            waiting += attribute.g.node
-            waiting += [inner for graph in attribute.graphs for inner in graph.node]
+        waiting += [inner for graph in subgraphs(node) for inner in graph.node]
+
+
+def all_weights(model: Any) -> Iterator[Any]:
+    """Yield the weights (``onnx.TensorProto``) of a graph, those of its subgraphs too."""
+    yield from model.graph.initializer
+    for node in all_nodes(model):
+        for graph in subgraphs(node):
+            yield from graph.initializer
+
+
+def subgraphs(node: Any) -> Iterator[Any]:
+    """Yield the graphs (``onnx.GraphProto``) within a node, such as the branches of an ``If``."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs

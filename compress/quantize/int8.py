@@ -104,32 +104,39 @@ class DynamicInt8(Stage):
 
     def artifact(self, name: str, graph: Product, state: State) -> Artifact:
         """Return the artifact that a folder with an fp32 graph becomes, all of it in int8."""
-        bits = self._bits
-        kinds = [*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())]
 
         def work(folder: Path) -> None:
-            import_onnxruntime("Quantization")
-            import onnx
-            from onnxruntime.quantization import QuantType, quantize_dynamic
+            model = import_onnx("Quantization").load(graph.folder / MODEL)
+            write_folder(self.quantized(model), graph.folder, folder, pairs=state.data.pairs)
 
-            model = onnx.load(graph.folder / MODEL)
-            with _quiet(), tempfile.TemporaryDirectory() as aside:
-                quantize_dynamic(
-                    model,
-                    Path(aside) / MODEL,
-                    op_types_to_quantize=kinds,
-                    per_channel=self.per_channel,
-                    reduce_range=bits == 7,
-                    weight_type=QuantType.QInt8,
-                    use_external_data_format=is_large(model),
-                )
-                quantized = onnx.load(Path(aside) / MODEL)
-            write_folder(quantized, graph.folder, folder, pairs=state.data.pairs)
+        product = state.workshop.make(Kind("dynamic", revision=2), [graph.key, *self.quantized_with()], work)
+        return _artifact(name, product, self._bits)
 
-        product = state.workshop.make(
-            Kind("dynamic", revision=2), [graph.key, bits, self.per_channel, self.embeddings], work
-        )
-        return _artifact(name, product, bits)
+    def quantized(self, model: Any) -> Any:
+        """Return a graph (``onnx.ModelProto``) without branches, all of it in int8."""
+        onnx = import_onnx("Quantization")
+        import_onnxruntime("Quantization")
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with _quiet(), tempfile.TemporaryDirectory() as aside:
+            quantize_dynamic(
+                model,
+                Path(aside) / MODEL,
+                op_types_to_quantize=[*MATRIX_PRODUCTS, *RECURRENT, *(TABLES if self.embeddings else ())],
+                per_channel=self.per_channel,
+                reduce_range=self._bits == 7,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=is_large(model),
+            )
+            return onnx.load(Path(aside) / MODEL)
+
+    def quantized_with(self) -> list[Any]:
+        """Return all that `quantized` depends on beside the graph, on this processor, JSON-ready."""
+        return [self._bits, self.per_channel, self.embeddings]
+
+    def told(self) -> str:
+        """Return in words how many bits weights have, and what this processor makes of them."""
+        return _bits_told(self._bits)
 
     @property
     def _bits(self) -> int:
@@ -216,8 +223,11 @@ class StaticInt8(Calibrated):
 
 
 def _artifact(name: str, product: Product, bits: int, *more: str, details: Details = NONE) -> Artifact:
-    sums = "sums int8 products in 32 bits" if int8_dot_product() else "sums int8 products in 16 bits"
     return Artifact(
         name=name, runtime="onnxruntime", precision="int8", folder=product.folder, key=product.key,
-        seconds=product.seconds, notes=(f"weights in {bits} bits; this processor {sums}", *more), details=details,
+        seconds=product.seconds, notes=(_bits_told(bits), *more), details=details,
     )  # fmt: skip
+
+
+def _bits_told(bits: int) -> str:
+    return f"weights in {bits} bits; this processor sums int8 products in {32 if int8_dot_product() else 16} bits"

@@ -32,7 +32,7 @@ _WORDS = frozenset(
 )  # fmt: skip
 """Settings that hold names of columns, labels, parameters and the like, never of files."""
 
-GROUPS = ("augment", "prepare", "prune", "quantize", "export")
+GROUPS = ("augment", "prepare", "prune", "quantize", "export", "exit")
 ELSEWHERE = "Name another output=, or move away what is there."
 
 

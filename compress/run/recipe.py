@@ -48,6 +48,7 @@ class Recipe(Settings):
     prune: dict[str, Stage] = field(default_factory=dict)  # in the order of their names here
     quantize: dict[str, Stage] = field(default_factory=dict)  # side by side
     export: dict[str, Stage] = field(default_factory=lambda: {"onnx": Onnx()})
+    exit: dict[str, Stage] = field(default_factory=dict)  # the student with early exits, side by side
     max_drop: float | None = 1.0  # points of the main metric that an artifact may lose; null: any number
     benchmark: Benchmark = field(default_factory=Benchmark)
     report_to: list[str] = field(
@@ -76,7 +77,7 @@ class Recipe(Settings):
     def known_to_parts(self, known: Known) -> Known:
         """All stages know each other, the seed, and whether there is a teacher at all."""
         own: dict[str, Stage] = {"teacher": self.teacher, "student": self.student, "distill": self.distill}
-        for group in ("augment", "prepare", "prune", "export", "quantize"):
+        for group in ("augment", "prepare", "prune", "export", "quantize", "exit"):
             own |= {f"{group}.{name}": stage for name, stage in getattr(self, group).items()}
         return replace(known, stages=own, seed=self.seed, alone=self.alone)
 
@@ -117,7 +118,7 @@ class Recipe(Settings):
         return carry_out(self, command, label)
 
     def stages(self) -> Iterator[tuple[str, Callable[[State], State]]]:
-        """Yield the stages: teacher, augmentation, student, preparations, distill, prunings, exports, quantizations.
+        """Yield the stages: teacher, augmentation, student, preparations, distill, then `after_distillation`.
 
         A saved student that is its own teacher stands alone.
         """
@@ -130,11 +131,12 @@ class Recipe(Settings):
         yield from ((name, stage) for _, name, stage in self.after_distillation())
 
     def after_distillation(self) -> list[tuple[str, str, Stage]]:
-        """Return (group, name, stage) of prunings, exports and quantizations; what gathers artifacts is last.
+        """Return (group, name, stage) of prunings, exports, quantizations and exits; what gathers artifacts is last.
 
         Exports are in the order of their names: in which order they are chosen changes nothing.
         """
         parts = {"prune": self.prune, "export": dict(sorted(self.export.items())), "quantize": self.quantize}
+        parts |= {"exit": self.exit}
         found = [(group, name, stage) for group, stages in parts.items() for name, stage in stages.items()]
         return sorted(found, key=lambda step: step[2].gathers)
 

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from compress.distill.heads import with_auto
+from compress.families.forms.exiting import ENTROPY, ExitRule, exiting, set_rule
 from compress.families.forms.fake_quantization import FakeQuantization
 from compress.families.forms.quantization_aware import fake_quantized
 from compress.families.forms.uneven import shrink
@@ -51,6 +52,8 @@ def models() -> dict[str, tuple[PreTrainedModel, str]]:
         made[f"qat-{family}"] = trained_ranges(
             fake_quantized(shrink(tiny_model(family), heads=HEADS), FakeQuantization()), family
         )
+        made[f"exits-{family}"] = exiting(shrink(tiny_model(family), heads=HEADS)), family
+        set_rule(made[f"exits-{family}"][0], ExitRule(rule=ENTROPY, threshold=0.67))
         made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
     made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
