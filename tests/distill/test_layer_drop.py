@@ -272,6 +272,8 @@ def test_nothing_is_skipped_outside_training_and_never_in_the_teacher(drawn: Cal
 class Plain(Objective):
     """Soft targets, hidden states and labels as if nobody had ever thought of skipping a layer."""
 
+    reads_rows_alone = True
+
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         super().__init__()
         self.student, self.teacher = student, FromModel(teacher, WANTED)
