@@ -67,7 +67,7 @@ def rows(report: Report) -> list[list[str]]:
         [
             rejected.name,
             _number(rejected.gate.drop),
-            _number(rejected.gate.bound),
+            _beside_allowed(rejected.gate),
             _number(rejected.gate.max_drop),
             formats.count(rejected.gate.rows),
             ", ".join(cost.part for cost in rejected.costs[:NAMED]) or formats.MISSING,
@@ -108,7 +108,13 @@ def _fall(gate: Gate) -> str:
 
 
 def _bound(gate: Gate) -> str:
-    return f" (95 % bound of the drop: {_number(gate.bound)})"
+    return f" (95 % bound of the drop: {_beside_allowed(gate)})"
+
+
+def _beside_allowed(gate: Gate) -> str:
+    """Return the bound with as many decimals as tell it from what is allowed."""
+    decimals = next((n for n in (1, 2) if round(gate.bound, n) != round(gate.max_drop, n)), 3)
+    return _number(gate.bound, decimals)
 
 
 def _allowed(gate: Gate) -> str:
@@ -119,8 +125,8 @@ def _points(value: float) -> str:
     return f"{_number(value)} point{'s' * (_number(value) != '1')}"
 
 
-def _number(value: float) -> str:
-    return f"{round(value, 1) + 0.0:g}".replace("-", "−")
+def _number(value: float, decimals: int = 1) -> str:
+    return f"{round(value, decimals) + 0.0:g}".replace("-", "−")
 
 
 def _cost(drop: float | None, loss: float) -> str:

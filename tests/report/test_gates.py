@@ -80,7 +80,7 @@ def test_an_export_of_which_nothing_is_left_says_so(rejecting: dict[str, Any]) -
 
 
 def test_rows_that_are_too_few_to_tell_are_named_with_how_many_it_takes(report: dict[str, Any]) -> None:
-    few = gate("too few rows", drop=0.0, bound=1.5, needed=2300)
+    few = gate("too few rows", drop=0.0, bound=1.0236, needed=2300)
     report["artifacts"][2]["gate"] = few
     report["artifacts"][3]["gate"] = few | {"bound": 2.04, "needed": 4100}
     report["artifacts"][1]["gate"] = gate("holds", drop=0.0, bound=0.0)
@@ -89,7 +89,10 @@ def test_rows_that_are_too_few_to_tell_are_named_with_how_many_it_takes(report: 
     assert found.recommended == "dynamic"
     assert found.shipping is not None
     (unproven,) = [reason for reason in found.shipping.reasons if reason.rule == "unproven"]
-    assert unproven.detail.startswith("600 validation rows are too few to show that dynamic loses at most 1 point")
+    assert unproven.detail.startswith(
+        "600 validation rows are too few to show that dynamic loses at most 1 point of accuracy (95 % bound of the "
+        "drop: 1.02): about 2,300 could."
+    )
     assert found.verdicts[-1] == (
         "600 validation rows are too few to show that static loses at most 1 point of accuracy (95 % "
         "bound of the drop: 2): about 4,100 could. Give more (data.validation, data.validation_share), or look at the "
