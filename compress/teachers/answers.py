@@ -174,6 +174,8 @@ class AnswerFile(Answering):
         distill = known.stages.get("distill")
         if self.missing is not Missing.labels or distill is None or "training" in data.answered:
             return
+        if _compared(data):  # each of them needs an answer, whatever the losses are
+            return
         losses = getattr(distill, "losses", {}).values()
         rows = int((self._table(data).find(data.train) < 0).sum())
         if rows and not any(loss.weight > 0 and not loss.needs_teacher for loss in losses):
@@ -233,7 +235,7 @@ class AnswerFile(Answering):
                 f"its first is {shortened(table.first)!r}, the data's {shortened(first)!r}. Check teacher.match and "
                 "teacher.keys; ids of the data are named by data.id."
             )
-        compared = data.train.grouped or data.task.apart
+        compared = _compared(data)
         if (places < 0).any() and (self.missing is Missing.refuse or (compared and self.missing is Missing.labels)):
             row = int(np.flatnonzero(places < 0)[0])
             name = data.transfer.ids[row] if data.transfer.ids else str(row)
@@ -360,6 +362,11 @@ def _path_fault(name: str) -> tuple[str, str] | None:
     if suffix_of(path) not in SUFFIXES:
         return f"has the unknown suffix {suffix_of(path)!r}", f"Known: {', '.join(SUFFIXES)}. Convert or rename it."
     return packed_fault(path) or (("is empty", "Write it again.") if path.stat().st_size == 0 else None)
+
+
+def _compared(data: Dataset) -> bool:
+    """Return whether rows are compared with each other: candidates of a query, or two texts."""
+    return data.train.grouped or data.task.apart
 
 
 def _splits(data: Dataset) -> dict[str, Split]:
