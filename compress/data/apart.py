@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
@@ -39,17 +40,23 @@ def row_numbers(rows: Rows) -> Array:
     It depends on the texts alone, and on how often they came before: splits can be joined and cut, and files renamed.
     Rows of a group with the same first text have the number of the first of them.
     """
-    seen: Counter[bytes] = Counter()
-    numbers = np.empty(len(rows), dtype=np.float64)
-    for index, key in enumerate(zip(rows.texts, rows.pairs or [""] * len(rows), strict=True)):
-        content = "\x00".join(key).encode()
-        numbers[index] = _number(content + b"\x00%d" % seen[content])
-        seen[content] += 1
+    numbers = pair_numbers(zip(rows.texts, rows.pairs or [""] * len(rows), strict=True))
     if rows.groups is not None:
         first: dict[tuple[str, str], float] = {}
         for index, key in enumerate(zip(rows.groups, rows.texts, strict=True)):
             numbers[index] = first.setdefault(key, numbers[index])
     return numbers
+
+
+def pair_numbers(keys: Iterable[tuple[str, str]]) -> Array:
+    """Return the numbers of `row_numbers` for pairs of texts (rows,), as if none had a group."""
+    seen: Counter[bytes] = Counter()
+    numbers = []
+    for key in keys:
+        content = "\x00".join(key).encode()
+        numbers.append(_number(content + b"\x00%d" % seen[content]))
+        seen[content] += 1
+    return np.array(numbers, dtype=np.float64)
 
 
 def text_numbers(rows: Rows) -> Array:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from compress.data.apart import row_numbers, text_numbers, texts_apart, without_repeats
+from compress.data.apart import pair_numbers, row_numbers, text_numbers, texts_apart, without_repeats
 from compress.data.dataset import Split
 from compress.data.rows import Rows
 from compress.errors import DataError
@@ -39,7 +39,8 @@ def _without_scores(rows: Rows, task: Task) -> Split:
     """Return texts whose rows have no score yet; of single texts, two that follow each other are a row."""
     split, numbers = texts_apart(rows), text_numbers(rows)
     two = numbers.ravel()[: len(split) // 2 * 2].reshape(-1, 2)
-    labels = task.parted(np.full(len(two), task.missing), np.arange(len(two), dtype=np.float64), two)
+    own = pair_numbers(zip(split.texts[::2], split.texts[1::2], strict=False))
+    labels = task.parted(np.full(len(two), task.missing), own, two)
     return replace(split.take(np.arange(two.size)), labels=labels, grouped=True)
 
 

@@ -188,5 +188,6 @@ def test_texts_alone_suffice_and_scores_are_the_teachers_cosines(
         by_hand = [a @ b / np.sqrt(a @ a * (b @ b)) for a, b in ((vector_of[x], vector_of[y]) for x, y in pairs)]
         np.testing.assert_allclose(split.known_labels[::2, 2], by_hand, atol=1e-6)
         np.testing.assert_array_equal(split.known_labels[::2, 2], split.known_labels[1::2, 2])
+    assert not set(run.state.data.train.known_labels[:, 0]) & set(run.state.data.validation.known_labels[:, 0])
     assert len(run.report.dataset.answered) == 2
     assert len(run.state.data.test) == 60
