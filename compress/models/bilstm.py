@@ -1,4 +1,4 @@
-"""A BiLSTM classifier and tagger as transformers models that save and reload (Tang et al., arXiv:1903.12136)."""
+"""A BiLSTM classifier, tagger and reader of spans that transformers saves and loads (Tang et al., arXiv:1903.12136)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from compress.models.lstm import Lstm
-from compress.models.segments import OfEmbeddings, ReaderForVectors, ReaderOfTexts, ReaderOfTokens, taken
+from compress.models.segments import (
+    OfEmbeddings,
+    ReaderForVectors,
+    ReaderOfSpans,
+    ReaderOfTexts,
+    ReaderOfTokens,
+    taken,
+)
 
 
 class BiLstmConfig(PretrainedConfig):
@@ -39,11 +46,11 @@ class BiLstmModel(OfEmbeddings):
     def __init__(self, config: BiLstmConfig) -> None:
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        sizes = [config.embedding_size, *[2 * config.hidden_size] * (config.lstm_layers - 1)]
+        sizes = [self.side_by_side * config.embedding_size, *[2 * config.hidden_size] * (config.lstm_layers - 1)]
         self.forwards, self.backwards = (
             nn.ModuleList(Lstm(size, config.hidden_size) for size in sizes) for _ in range(2)
         )
-        width = 2 * config.hidden_size * (4 if config.pairs else 1)
+        width = 2 * config.hidden_size * (4 if config.pairs or self.compares else 1)
         self.fully_connected = nn.Linear(width, config.fully_connected_size)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.fully_connected_size, int(config.num_labels or 1))
@@ -80,15 +87,25 @@ class BiLstmForSequenceClassification(BiLstmModel, ReaderOfTexts):
         return torch.cat([side[rows, length - 1] for side in self.walked(states, length)], dim=-1)
 
 
-class BiLstmForTokenClassification(BiLstmModel, ReaderOfTokens):
-    """Answers for each token from the states of both directions there."""
-
+class _OfBothSides(BiLstmModel):
     def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the states of both directions (batch, tokens, 2 * hidden) at each token."""
         onward, back = self.walked(states, length)
         there = taken(back, torch.zeros_like(length), length, backwards=True)
         features: Tensor = self.dropout(torch.cat([onward, there], dim=-1))
         return features
+
+
+class BiLstmForTokenClassification(_OfBothSides, ReaderOfTokens):
+    """Answers for each token from the states of both directions there."""
+
+
+class BiLstmForQuestionAnswering(_OfBothSides, ReaderOfSpans):
+    """Answers for each token from the states of both directions there, compared with those of the question."""
+
+    def __init__(self, config: BiLstmConfig) -> None:
+        super().__init__(config)
+        self.weighing(2 * config.hidden_size)
 
 
 class BiLstmForSentenceVectors(ReaderForVectors, BiLstmForSequenceClassification):

@@ -1,4 +1,4 @@
-"""A convolutional classifier and tagger as transformers models that save and reload (Kim 2014, arXiv:1408.5882)."""
+"""A convolutional classifier, tagger and reader of spans that transformers saves and loads (Kim, arXiv:1408.5882)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from compress.models.segments import OfEmbeddings, ReaderForVectors, ReaderOfTexts, ReaderOfTokens
+from compress.models.segments import OfEmbeddings, ReaderForVectors, ReaderOfSpans, ReaderOfTexts, ReaderOfTokens
 
 
 class CnnConfig(PretrainedConfig):
@@ -40,10 +40,10 @@ class CnnModel(OfEmbeddings):
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         # a convolution as a product of each window with the filters: the form that int8 runtimes are fast in
         self.filters = nn.ModuleList(
-            nn.Linear(width * config.embedding_size, config.filters) for width in config.widths
+            nn.Linear(width * self.side_by_side * config.embedding_size, config.filters) for width in config.widths
         )
         self.dropout = nn.Dropout(config.dropout)
-        width = config.filters * len(config.widths) * (4 if config.pairs else 1)
+        width = config.filters * len(config.widths) * (4 if config.pairs or self.compares else 1)
         self.classifier = nn.Linear(width, int(config.num_labels or 1))
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -78,12 +78,22 @@ class CnnForSequenceClassification(CnnModel, ReaderOfTexts):
         return torch.cat([answer.sum(1) / length[:, None] if mean else answer.amax(1) for answer in answers], dim=-1)
 
 
-class CnnForTokenClassification(CnnModel, ReaderOfTokens):
-    """Answers for each token from the windows around it; nothing is pooled."""
-
+class _OfWindows(CnnModel):
     def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
         """Return the filters' answers (batch, tokens, filters * widths) to the windows around each token."""
         return torch.cat(self.filtered(states, length, centred=True), dim=-1)
+
+
+class CnnForTokenClassification(_OfWindows, ReaderOfTokens):
+    """Answers for each token from the windows around it; nothing is pooled."""
+
+
+class CnnForQuestionAnswering(_OfWindows, ReaderOfSpans):
+    """Answers for each token from the windows around it, compared with those of the question."""
+
+    def __init__(self, config: CnnConfig) -> None:
+        super().__init__(config)
+        self.weighing(config.filters * len(config.widths))
 
 
 class CnnForSentenceVectors(ReaderForVectors, CnnForSequenceClassification):

@@ -16,12 +16,14 @@ from compress.families.registry import FAMILIES
 from compress.families.registry import on_register as on_family
 from compress.models.bilstm import (
     BiLstmConfig,
+    BiLstmForQuestionAnswering,
     BiLstmForSentenceVectors,
     BiLstmForSequenceClassification,
     BiLstmForTokenClassification,
 )
 from compress.models.cnn import (
     CnnConfig,
+    CnnForQuestionAnswering,
     CnnForSentenceVectors,
     CnnForSequenceClassification,
     CnnForTokenClassification,
@@ -32,6 +34,7 @@ from compress.models.static import StaticConfig, StaticForSentenceVectors, Stati
 from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.registry import on_register as on_task
+from compress.tasks.spans import AnswerSpans
 from compress.tasks.tags import Tags
 from compress.tasks.vectors import SentenceVectors
 
@@ -55,12 +58,18 @@ EMBEDDERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
     (StaticConfig, StaticForSentenceVectors),
 )
 """The same for models that answer with a vector."""
+READERS: tuple[tuple[type[PretrainedConfig], type[PreTrainedModel]], ...] = (
+    (BiLstmConfig, BiLstmForQuestionAnswering),
+    (CnnConfig, CnnForQuestionAnswering),
+)
+"""The same for models that answer with a span."""
 _autos: list[Any] = []
 
 
 def register() -> None:
     """Make transformers know every type of ours: the lists above, and for every task all forms of families."""
-    for task, models in ((Classification, CLASSIFIERS), (Tags, TAGGERS), (SentenceVectors, EMBEDDERS)):
+    of_tasks = ((Classification, CLASSIFIERS), (Tags, TAGGERS), (SentenceVectors, EMBEDDERS), (AnswerSpans, READERS))
+    for task, models in of_tasks:
         for config_class, model_class in models:
             AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
             task.auto.register(config_class, model_class, exist_ok=True)

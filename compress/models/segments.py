@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from transformers.modeling_outputs import (
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 
 
 class OfEmbeddings(PreTrainedModel):
     """A small network over word embeddings."""
 
     embeddings: nn.Embedding
+    side_by_side: ClassVar[int] = 1  # vectors of an embedding's width that are read of each token
+    compares: ClassVar[bool] = False  # whether answers are read from two representations even without pairs
 
     def answer(self, features: Tensor) -> Tensor:
         """Features (…, features) of a text, of two compared, or of a token, to logits (…, outputs)."""
@@ -83,6 +89,61 @@ class ReaderOfTokens(OfEmbeddings):
         logits = self.answer(self.read_tokens(self.states(input_ids), mask.sum(1).clamp(min=1)))
         loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return TokenClassifierOutput(loss=loss, logits=logits)
+
+
+class ReaderOfSpans(OfEmbeddings):
+    """A reader of a question and a context, as DrQA's document reader (Chen et al., arXiv:1704.00051).
+
+    Beside its embedding each token has the question's, aligned with it: their mean, weighted by the softmax of scaled
+    dot products. What is read of a token is compared with the question's own: the mean over its tokens with learned
+    weights. Padding is never read.
+    """
+
+    side_by_side = 2
+    compares = True
+
+    def read_tokens(self, states: Tensor, length: Tensor) -> Tensor:
+        """Vectors (batch, tokens, 2 * width) of rows that lie at the front, and their lengths, to features by token."""
+        raise NotImplementedError
+
+    def weighing(self, features: int) -> None:
+        """Make what weighs a question's tokens by their features."""
+        self.weight_in_question = nn.Linear(features, 1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **_: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Token numbers (batch, tokens) to logits of starts and of ends (batch, tokens)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        separator = -1 if self.config.sep_token_id is None else self.config.sep_token_id
+        asked = segments(input_ids, mask, token_type_ids, separator, pairs=True)[0][1]
+        of_question = torch.arange(input_ids.shape[1], device=input_ids.device)[None] < asked[:, None]
+        states = self.states(input_ids)
+        features = self.read_tokens(torch.cat([states, aligned(states, of_question)], dim=-1), mask.sum(1).clamp(min=1))
+        weights = self.weight_in_question(features)[..., 0].masked_fill(~of_question, -torch.inf).softmax(-1)
+        question = weights[:, None] @ features
+        start, end = self.answer(compared([features, question.expand_as(features)])).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            sides = ((start, start_positions), (end, end_positions))
+            loss = torch.stack([nn.functional.cross_entropy(*side) for side in sides]).mean()
+        return QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end)
+
+
+def aligned(states: Tensor, of_question: Tensor) -> Tensor:
+    """Return the question's embeddings aligned with each token (batch, tokens, width).
+
+    ``states`` are embeddings (batch, tokens, width); ``of_question`` (batch, tokens) says which are the question's.
+    """
+    scores = states @ states.transpose(1, 2) * states.shape[-1] ** -0.5
+    shares: Tensor = scores.masked_fill(~of_question[:, None], -torch.inf).softmax(-1)
+    return shares @ states
 
 
 def segments(

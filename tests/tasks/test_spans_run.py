@@ -24,7 +24,10 @@ from compress.prune.heads import PruneHeads
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.run.predict import predict
 from compress.run.recipe import Recipe
+from compress.student.base import Student
 from compress.student.bert import Bert
+from compress.student.bilstm import BiLstm
+from compress.student.cnn import Cnn
 from compress.teachers.model import Teacher
 from tests.conftest import GOOD, OTHER, save_tiny
 from tests.export.triton_server import load
@@ -99,6 +102,22 @@ def test_a_run_distils_prunes_quantizes_and_reports_spans(finished: Path) -> Non
     assert baselines["constant"]["metrics"]["exact"] == pytest.approx(0.2)
     assert baselines["tfidf"]["kind"].startswith("logistic regression on each word")
     assert report["dataset"]["rows"]["test"] == 50  # questions, not windows
+
+
+@pytest.mark.parametrize("student", [BiLstm(hidden_size=16), Cnn(widths=[1, 3], filters=20)], ids=["bilstm", "cnn"])
+def test_students_without_attention_learn_spans_and_are_exported(finished: Path, student: Student) -> None:
+    name = type(student).__name__
+    losses = {"soft": SoftTargets(), "hard": HardLabels()}
+    distill = Distill(losses=losses, epochs=6, learning_rate=1e-2, batch_size=16)
+    made = recipe(
+        finished, name=name, output=str(finished / name), student=student, prune={}, export={"onnx": Onnx()},
+        quantize={"dynamic": DynamicInt8()}, distill=distill,
+    )  # fmt: skip
+    report = made.run().report
+    assert report.stages[-1].metrics["f1"] > 0.8
+    artifacts = {artifact.name: artifact for artifact in report.artifacts}
+    assert artifacts["onnx"].agreement == 1
+    assert artifacts["dynamic"].metrics["f1"] > 0.8
 
 
 def test_the_student_and_its_graph_are_read_by_transformers_and_onnx_runtime_under_the_usual_names(
