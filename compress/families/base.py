@@ -82,6 +82,8 @@ class Family(Layered, ABC):
     """What transformers.js has no class for, of a family that it knows: "token classification"."""
     loses_channels: ClassVar[bool] = False
     """Whether hidden channels can be removed: `set_heads` says how wide heads are."""
+    projects_tokens_alone: ClassVar[bool] = True
+    """Whether the linear layers of attention read tokens and nothing else, so that one range of values suits each."""
     reads_first_token_with_tanh: ClassVar[bool] = False
     """Whether a classifier's head is: first token, dense, tanh, dense."""
 

@@ -32,6 +32,7 @@ class DebertaV2Family(BertFamily):
     config_class = DebertaV2Config
     encoder = "deberta"
     layers_return_tuples = True
+    projects_tokens_alone = False  # relative positions too
     loses_channels = False  # relative positions, a table beside the layers, are as wide as the states
     sums_embeddings = False  # padding is zeroed
     reads_first_token_with_tanh = False

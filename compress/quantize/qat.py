@@ -14,7 +14,7 @@ from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.forms.fake_quantization import FAKE, FakeQuantization, only, ranges
 from compress.families.forms.quantization_aware import fake_quantized
-from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, type_in_words
 from compress.known import NOTHING, Known
 from compress.machine import int8_dot_product
 from compress.models.device import device
@@ -72,9 +72,11 @@ class QuantizationAware(Stage):
         yield from positive(self, "learning_rate")
         yield from between(self, "decay", 0, 1, open_high=True)
         yield from between(self, "agreement", 0, 1)
-        if known.student is not None and not can_be_taken_apart(known.student):
-            rule = f"cannot train a student of type {type_in_words(known.student)} with fake quantization"
-            remedy = f"Supported: {', '.join(FAMILIES)}. Use dynamic or static instead."
+        student = known.student
+        if student is not None and not (can_be_taken_apart(student) and family_of(student).projects_tokens_alone):
+            rule = f"cannot train a student of type {type_in_words(student)} with fake quantization"
+            supported = [name for name, family in FAMILIES.items() if family.projects_tokens_alone]
+            remedy = f"Supported: {', '.join(supported)}. Use dynamic or static instead."
             yield Fault("epochs", self.epochs, rule, remedy)
 
     def plan(self, plan: Plan) -> Plan:

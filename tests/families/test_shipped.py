@@ -36,25 +36,34 @@ from compress.tasks.base import Task
 from compress.tasks.classification import Classification
 from compress.tasks.tags import Tags
 from compress.tasks.vectors import SentenceVectors
-from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, tiny_batch, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, FAMILY_NAMES, LATER_FAMILIES, tiny_batch, tiny_model, tiny_tokenizer
 from tests.models.test_ensemble import joined as ensemble_of_three
+from tests.student.test_readers import SMALL as SMALL_READERS
+from tests.student.test_readers import built as reader
 from tests.student.test_words import PAIRS, TEXTS, built
 
 HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
 
 
-def models() -> dict[str, tuple[PreTrainedModel, str]]:
-    """Return a model of every type of ours, and the family whose tokenizer it has."""
+def forms(family: str) -> dict[str, tuple[PreTrainedModel, str]]:
+    """Return a model of every form of a family, and its name."""
     made: dict[str, tuple[PreTrainedModel, str]] = {}
-    for family in FAMILY_NAMES:
-        made[f"uneven-{family}"] = shrink(tiny_model(family), heads=HEADS), family
+    made[f"uneven-{family}"] = shrink(tiny_model(family), heads=HEADS), family
+    if FAMILIES[family].loses_channels:
         made[f"narrow-{family}"] = narrow(tiny_model(family), [0, 1, 2, 5, 7, 11, 15]), family
+    if FAMILIES[family].projects_tokens_alone:
         made[f"qat-{family}"] = trained_ranges(
             fake_quantized(shrink(tiny_model(family), heads=HEADS), FakeQuantization()), family
         )
-        made[f"exits-{family}"] = exiting(shrink(tiny_model(family), heads=HEADS)), family
-        set_rule(made[f"exits-{family}"][0], ExitRule(rule=ENTROPY, threshold=0.67))
-        made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
+    made[f"exits-{family}"] = exiting(shrink(tiny_model(family), heads=HEADS)), family
+    set_rule(made[f"exits-{family}"][0], ExitRule(rule=ENTROPY, threshold=0.67))
+    made[f"shared-{family}"] = Shared(embedding_size=5).build(tiny_model(family)), family
+    return made
+
+
+def models() -> dict[str, tuple[PreTrainedModel, str]]:
+    """Return a model of every type of ours with a head for texts, and the family whose tokenizer it has."""
+    made = {name: model for family in FAMILY_NAMES for name, model in forms(family).items()}
     made["bilstm"] = built(BiLstm(hidden_size=6, fully_connected_size=10, layers=2), TEXTS)[0], "bert"
     made["bilstm-pairs"] = built(BiLstm(hidden_size=6, fully_connected_size=10), PAIRS)[0], "bert"
     made["cnn"] = built(Cnn(filters=5), TEXTS)[0], "bert"
@@ -79,7 +88,7 @@ def trained_ranges(model: PreTrainedModel, family: str) -> tuple[PreTrainedModel
 
 
 ALONE = f"""
-import importlib.abc, shutil, sys, torch
+import importlib.abc, json, shutil, sys, torch
 from pathlib import Path
 
 class Blocked(importlib.abc.MetaPathFinder):
@@ -95,17 +104,22 @@ except ModuleNotFoundError:
 else:
     raise SystemExit("compress is not blocked")
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import transformers
+from transformers import AutoTokenizer
 
 def load(folder, **settings):
-    return AutoModelForSequenceClassification.from_pretrained(folder, **settings).eval()
+    mapped = json.loads((folder / "config.json").read_text())["auto_map"]
+    names = sorted(mapped.keys() - {{"AutoConfig"}}, key="AutoModelForSequenceClassification".__ne__)
+    auto = names[0]  # of several heads, that of a text
+    return getattr(transformers, auto).from_pretrained(folder, **settings).eval()
 
 @torch.no_grad()
 def check(folder):
     said = torch.load(folder / "said.pt")
     model = load(folder, trust_remote_code=True)
     assert type(model).__module__.startswith("transformers_modules."), type(model)
-    assert torch.equal(model(**said["inputs"]).logits, said["logits"]), folder
+    found = model(**said["inputs"])
+    assert torch.equal(found.logits if "logits" in found else found.start_logits, said["logits"]), folder
     assert AutoTokenizer.from_pretrained(folder, trust_remote_code=True).is_fast
     return model
 
@@ -158,16 +172,30 @@ def test_models_of_all_our_types_are_tried() -> None:
 
 
 @torch.no_grad()
-def test_without_the_package_a_folder_says_the_same_to_the_bit_by_its_own_code(tmp_path: Path) -> None:
+def say_the_same_alone(made: dict[str, tuple[PreTrainedModel, str]], folder: Path) -> None:
+    """Save the models, and let a process without the package load them by their own code."""
     places = []
-    for name, (model, family) in models().items():
-        place = tmp_path / name
+    for name, (model, family) in made.items():
+        place = folder / name
         save_model(model, tiny_tokenizer(family), place)
         inputs = {key: value for key, value in tiny_batch(family=family).items() if key != "labels"}
-        torch.save({"inputs": inputs, "logits": model(**inputs).logits}, place / "said.pt")
+        found = model(**inputs)
+        logits = found.logits if "logits" in found else found.start_logits
+        torch.save({"inputs": inputs, "logits": logits}, place / "said.pt")
         places.append(str(place))
-    done = alone(tmp_path, *places)
+    done = alone(folder, *places)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_the_package_a_folder_says_the_same_to_the_bit_by_its_own_code(tmp_path: Path) -> None:
+    readers = {name: (reader(SMALL_READERS[name]), "bert") for name in SMALL_READERS}
+    say_the_same_alone(models() | {f"spans-{name}": made for name, made in readers.items()}, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", LATER_FAMILIES)
+def test_forms_of_later_families_say_the_same_by_their_own_code(family: str, tmp_path: Path) -> None:
+    say_the_same_alone(forms(family), tmp_path)
 
 
 @torch.no_grad()

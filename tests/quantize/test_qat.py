@@ -18,6 +18,7 @@ from compress.distill.source import Keep
 from compress.distill.stage import Distill
 from compress.errors import ModelError, RecipeError
 from compress.families.forms.fake_quantization import ranges
+from compress.known import Known
 from compress.pipeline.artifact import Trained
 from compress.pipeline.model import Model
 from compress.quantize.int8 import WeightBits
@@ -26,7 +27,7 @@ from compress.run.recipe import Recipe
 from compress.settings import all_faults
 from compress.student.bert import Bert
 from compress.student.bilstm import BiLstm
-from tests.conftest import reviews, save_tiny, write_tsv
+from tests.conftest import reviews, save_tiny, tiny_model, write_tsv
 from tests.run.test_recipe import made, recipe, report
 
 QAT = QuantizationAware(epochs=2, learning_rate=2e-3, weight_bits=WeightBits.eight)
@@ -139,3 +140,11 @@ def test_what_cannot_be_is_refused_before_any_work(finished: Path) -> None:
         other.run()
     wrong = QuantizationAware(epochs=0, learning_rate=-1, decay=1, agreement=1.2)
     assert {fault.setting for fault in all_faults(wrong)} == {"epochs", "learning_rate", "decay", "agreement"}
+
+
+def test_a_student_whose_projections_read_positions_too_is_refused_before_work() -> None:
+    (fault,) = QuantizationAware().faults(Known(student=tiny_model("deberta-v2").config))
+    assert "cannot train a student of type deberta-v2 with fake quantization" in str(fault)
+    assert "modernbert" in str(fault)
+    assert str(fault).count("deberta-v2") == 1
+    assert not list(QuantizationAware().faults(Known(student=tiny_model("modernbert").config)))
