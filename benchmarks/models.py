@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--clean", type=Path, metavar="FILE", help="TSV of the test rows that are not training rows")
     parser.add_argument("--rows", type=int, required=True, help="training rows; the same for all seeds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--ways", nargs="+", help="only these, by their names; default: all of the comparison")
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="more words of `compress run`")
     parser.add_argument("--results", type=Path, default=Path("runs/models.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("runs/.cache"))
@@ -68,7 +69,11 @@ def main() -> None:
     if given.start is None and given.comparison != "chinese":
         parser.error(f"{given.comparison} needs --start: the encoder that is taught")
 
-    works = {way: work_of(given, way, words) for way, words in COMPARISONS[given.comparison].items()}
+    ways = COMPARISONS[given.comparison]
+    if unknown := [way for way in given.ways or () if way not in ways]:
+        parser.error(f"{given.comparison} has no way {unknown[0]!r}; it has: {', '.join(ways)}")
+
+    works = {way: work_of(given, way, ways[way]) for way in given.ways or ways}
     for way, work in works.items():
         work.carry_out()
         print(f"\n{way}\n{work.table()}", flush=True)
