@@ -102,6 +102,32 @@ class SensitivityEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: Annotated[list[SensitivityStep], Meta(description="the last is the one that was taken")] = []
 
 
+class ExitWorthEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What rows are worth that leave by a rule: the main metric, and the layers that a row takes on average."""
+
+    metric: float | None = None
+    layers: float | None = None
+
+
+class TriedExit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A threshold, and what it is worth."""
+
+    threshold: float
+    validation: ExitWorthEntry = ExitWorthEntry()
+    test: ExitWorthEntry = ExitWorthEntry()
+
+
+class ExitEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When rows leave a model with early exits."""
+
+    rule: str = ""
+    threshold: float | None = None
+    layers: int = 0
+    average_layers: float | None = None
+    rows_by_layer: list[int] = []
+    tried: list[TriedExit] = []
+
+
 class LayerShape(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one layer of a model has left."""
 
@@ -207,6 +233,12 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """How the parts that stay in fp32 were found; None where that was not asked for."""
         record = self.details.get("sensitivity")
         return None if record is None else convert(record, SensitivityEntry)
+
+    @property
+    def exits(self) -> ExitEntry | None:
+        """When rows leave early; None where none can."""
+        record = self.details.get("exits")
+        return None if record is None else convert(record, ExitEntry)
 
     @property
     def stated_ms(self) -> float | None:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.benchmark.figures import Entry
-from compress.report import comparisons, costs, devices, formats, gates, sensitivity, words
+from compress.report import comparisons, costs, devices, exits, formats, gates, sensitivity, words
 from compress.report.columns import GROUPS, columns, detail
 from compress.report.contributions import contributions
 from compress.report.curves import curves
@@ -67,6 +67,9 @@ def to_html(report: Report) -> str:
         depths_title=words.depths_title(report),
         depths_said=words.depths(report),
         depth_table=words.depth_table(report),
+        exits_title=exits.TITLE,
+        exits_said=exits.in_words(report),
+        exit_table=exits.table(report),
         curves=[(entry, picture) for entry, picture in pictures if picture],
         grids=grids(report),
         noise=words.noise(report),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from compress.markdown import code, text
-from compress.report import comparisons, costs, devices, formats, gates, sensitivity, words
+from compress.report import comparisons, costs, devices, exits, formats, gates, sensitivity, words
 from compress.report.columns import columns, detail
 from compress.report.schema import Report
 from compress.report.steps import steps
@@ -24,6 +24,7 @@ def to_markdown(report: Report) -> str:
         _comparisons(report),
         _steps(report),
         _depths(report),
+        _exits(report),
         _devices(report),
         _latency(report),
         _sensitivity(report),
@@ -147,6 +148,13 @@ def _depths(report: Report) -> Iterator[str]:
         yield f"## {text(words.depths_title(report))}"
         yield text(words.depths(report))
         yield table(*words.depth_table(report))
+
+
+def _exits(report: Report) -> Iterator[str]:
+    if told := exits.in_words(report):
+        yield f"## {exits.TITLE}"
+        yield text(told)
+        yield table(*exits.table(report))
 
 
 def _devices(report: Report) -> Iterator[str]:
