@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--clean", type=Path, metavar="FILE", help="TSV of the test rows that are not training rows")
     parser.add_argument("--rows", type=int, required=True, help="training rows; the same for all seeds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ways", nargs="+", help="only these, by their names; default: all of the comparison")
+    parser.add_argument("--ways", nargs="+", help="only these, by their names; default: all")
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="more words of `compress run`")
     parser.add_argument("--results", type=Path, default=Path("runs/models.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("runs/.cache"))
