@@ -87,7 +87,10 @@ class Work:
         for seed in self.seeds:
             start = self.recipe.student(self.taught.with_seed(seed))
             if not {(DISTILLED, seed), (INT8, seed)} <= done:
-                state = trained = self.recipe.distill(start)
+                state = start
+                for prepare in self.recipe.prepare.values():
+                    state = prepare(state)
+                state = trained = self.recipe.distill(state)
                 for prune in self.recipe.prune.values():
                     state = prune(state)
                 seconds = trained.records[-1].seconds

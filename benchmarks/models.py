@@ -6,10 +6,13 @@
         --train sst2/train.tsv --test sst2/dev.tsv --rows 4000
     python benchmarks/models.py answers --teacher minilm-sst2 --start all-MiniLM-L6-v2 \
         --train sst2/train.tsv --test sst2/dev.tsv --rows 4000 --words teacher.fine_tune=never
+    python benchmarks/models.py stream --teacher minilm-sst2 --train sst2/train.tsv --test sst2/dev.tsv --rows 2000 \
+        --words teacher.fine_tune=never
 
 ``chinese`` distils six and three layers of the teacher. ``tokenizers`` teaches the encoder of ``--start``, whose
 vocabulary is another, by logits alone and with losses by words. ``answers`` writes what the teacher answers to a file,
-and teaches the same student from the file and from the teacher. Every way is run with every seed, beside labels alone
+and teaches the same student from the file and from the teacher. ``stream`` teaches a BiLSTM with more and more made rows
+before it learns from the others. Every way is run with every seed, beside labels alone
 and the teacher. ``--clean`` names the test rows whose texts are not among the training rows; they are looked at once
 more by themselves. Finished work is kept: run the same command after an interruption, and it resumes. Prints a Markdown
 table for each way, one that compares the ways, and, last, one line of JSON.
@@ -32,6 +35,7 @@ from compress.run.answer import write_answers
 
 FILE = "{answers}"  # stands for the file of answers
 SMALL = ["recipe=soft_targets", "student.layers=all"]
+STREAM = ["recipe=bilstm", "prepare=[stream]"]
 COMPARISONS: dict[str, dict[str, list[str]]] = {
     "chinese": {
         "six layers": ["recipe=chinese", "student.layers=6"],
@@ -45,6 +49,12 @@ COMPARISONS: dict[str, dict[str, list[str]]] = {
     "answers": {
         "the teacher itself": SMALL,
         "its answers in a file": [*SMALL, "teacher=answers", f"teacher.file={FILE}"],
+    },
+    "stream": {
+        "no made rows": ["recipe=bilstm"],
+        "10,000 made rows": [*STREAM, "prepare.stream.rows=10000"],
+        "40,000 made rows": [*STREAM, "prepare.stream.rows=40000"],
+        "160,000 made rows": [*STREAM, "prepare.stream.rows=160000"],
     },
 }
 
@@ -66,7 +76,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("runs/models.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("runs/.cache"))
     given = parser.parse_args()
-    if given.start is None and given.comparison != "chinese":
+    if given.start is None and given.comparison in ("tokenizers", "answers"):
         parser.error(f"{given.comparison} needs --start: the encoder that is taught")
 
     ways = COMPARISONS[given.comparison]

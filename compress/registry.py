@@ -107,6 +107,7 @@ GROUPS: Mapping[str, Options] = {
             "theseus": "compress.distill.theseus:Theseus",
             "multi_task": "compress.distill.multi_task:MultiTask",
             "simcse": "compress.distill.simcse:SimCse",
+            "stream": "compress.distill.stream:Stream",
             "shape": "compress.prune.shape:PruneToShape",
             "width": "compress.prune.width:PruneWidth",
             "vocabulary": "compress.prune.vocabulary:PruneVocabulary",

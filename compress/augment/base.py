@@ -117,8 +117,8 @@ class Augmentation(Stage):
 def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: int, folder: Path) -> dict[str, Any]:
     """Write the copies of all training rows, or as many as ``most``, to ``folder``; return counts and examples."""
     order = np.random.default_rng(seed).permutation(len(data.train))
-    measured = {_digest(texts) for split in (data.validation, data.test) for texts in _rows(split)}
-    known = {_digest(texts) for split in (data.train, data.unlabelled) if split for texts in _rows(split)}
+    measured = {digest_of(texts) for split in (data.validation, data.test) for texts in _rows(split)}
+    known = {digest_of(texts) for split in (data.train, data.unlabelled) if split for texts in _rows(split)}
     noted = folder / NOTED
     resumed = read_sealed(noted)
     note: dict[str, Any] = {"done": 0, "size": 0, "counts": {}, "examples": []} | (resumed or {})
@@ -133,7 +133,7 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
         if resumed and written.hexdigest() != resumed["rows"]:
             raise DamagedError(folder / ROWS, "has changed since it was written")
         file.seek(0)
-        known |= {_digest(tuple(json.loads(line))) for line in file}
+        known |= {digest_of(tuple(json.loads(line))) for line in file}
         left = range(note["done"], len(order))
         for place in progress(left, title="augmentation", unit="row", initial=note["done"], total=len(order)):
             if most is not None and counts["kept"] >= most:
@@ -143,7 +143,7 @@ def produce(maker: Maker, data: Dataset, copies: int, most: int | None, seed: in
             kept: list[Texts] = []
             for texts in maker.copies(row, copies, np.random.default_rng([seed, row]), counts):
                 counts["copies"] += 1
-                digest = _digest(texts)
+                digest = digest_of(texts)
                 if digest in measured:
                     counts["measured"] += 1
                 elif digest in known:
@@ -183,6 +183,6 @@ def _rows(split: Split) -> Iterator[Texts]:
     return (texts_of(split, row) for row in range(len(split)))
 
 
-def _digest(texts: Texts) -> bytes:
+def digest_of(texts: Texts) -> bytes:
     """Return a short key that equal rows share; millions of them fit into memory."""
     return hashlib.blake2b(key_of(*texts).encode(), digest_size=16).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -157,8 +157,32 @@ class Perturber:
             yield tuple(changed(side) if side in chosen else text for side, text in enumerate(originals))
 
 
+class Rates(Protocol):
+    """What of a text changes, as settings of `Perturb` say."""
+
+    @property
+    def mask_rate(self) -> float:
+        """Probability that a word is masked."""
+        ...
+
+    @property
+    def replace_rate(self) -> float:
+        """Probability that a word becomes another one."""
+        ...
+
+    @property
+    def ngram_rate(self) -> float:
+        """Probability that a text becomes one of its n-grams."""
+        ...
+
+    @property
+    def longest_ngram(self) -> int:
+        """Words in the longest n-gram."""
+        ...
+
+
 def perturbed(
-    text: Words, settings: Perturb, mask: str, draw: Callable[[int], str], generator: np.random.Generator,
+    text: Words, settings: Rates, mask: str, draw: Callable[[int], str], generator: np.random.Generator,
     counts: Counter[str],
 ) -> str:  # fmt: skip
     """Return one changed copy of a text; ``draw(place)`` returns a replacement for the word at a place."""

@@ -28,6 +28,7 @@ from compress.pipeline.workshop import Kind, Workshop
 from compress.progress import progress
 from compress.sealed import read_sealed, write_sealed
 from compress.tasks.base import Array
+from compress.train.objective import TrainingRows
 
 Wanted = Mapping[Quantity, tuple[int, ...]]
 """Which layers of which quantities are needed of the teacher, beside its logits."""
@@ -123,7 +124,7 @@ class FromModel:
     stored, also while the student is trained in mixed precision: what it answers is the same as from disk.
     """
 
-    def __init__(self, teacher: PreTrainedModel, wanted: Wanted, tokens: Tokens | None = None) -> None:
+    def __init__(self, teacher: PreTrainedModel, wanted: Wanted, tokens: TrainingRows | None = None) -> None:
         self.teacher, self.wanted, self.tokens = teacher, wanted, tokens
 
     @torch.no_grad()
@@ -131,7 +132,7 @@ class FromModel:
         """Return the teacher's outputs for the rows of a batch."""
         if self.tokens is not None:
             device = batch["attention_mask"].device
-            own = self.tokens.batch(batch["rows"].cpu().numpy())
+            own = self.tokens.batch(batch["rows"].tolist())
             batch = {name: value.to(device) for name, value in own.items()}
         with torch.autocast(batch["attention_mask"].device.type, enabled=False):
             return observe(self.teacher, batch, *self.wanted)

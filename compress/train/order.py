@@ -33,6 +33,19 @@ class Shuffled(Order):
         yield from np.random.default_rng([self.seed, self.epoch]).permutation(self.rows).tolist()
 
 
+class InOrder(Order):
+    """All rows by their numbers, for rows that are random already."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rows))
+
+
 class LengthGrouped(Order):
     """All rows once per epoch: shuffled, then sorted by length within groups of 50 batches, batches shuffled.
 

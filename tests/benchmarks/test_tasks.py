@@ -28,6 +28,12 @@ def script() -> Iterator[ModuleType]:
         yield module
 
 
+@pytest.fixture(scope="module")
+def distilled(script: ModuleType) -> ModuleType:
+    """What it shares with others."""
+    return sys.modules["distilled"]
+
+
 def test_the_sentence_that_holds_an_answer_is_relevant_and_questions_without_a_choice_are_left_out(
     script: ModuleType,
 ) -> None:
@@ -47,14 +53,14 @@ def test_the_sentence_that_holds_an_answer_is_relevant_and_questions_without_a_c
      (-0.9, -0.7, -0.6, "missed")],
 )  # fmt: skip
 def test_an_aim_is_reached_only_where_its_interval_shows_it(
-    script: ModuleType, low: float, value: float, high: float, outcome: str
+    distilled: ModuleType, low: float, value: float, high: float, outcome: str
 ) -> None:
-    assert script._outcome(Difference(metric="f1", value=value, low=low, high=high, p=1.0), 0.5) == outcome
+    assert distilled.outcome(Difference(metric="f1", value=value, low=low, high=high, p=1.0), 0.5) == outcome
 
 
-def test_a_model_without_seeds_stands_beside_every_seed_of_another(script: ModuleType) -> None:
-    assert script._by_seed([{"seed": None, "model": "teacher"}], [1, 2])[2] == {"seed": 2, "model": "teacher"}
-    assert list(script._by_seed([{"seed": 1}, {"seed": 3}], [1, 2, 3])) == [1, 3]
+def test_a_model_without_seeds_stands_beside_every_seed_of_another(distilled: ModuleType) -> None:
+    assert distilled.by_seed([{"seed": None, "model": "teacher"}], [1, 2])[2] == {"seed": 2, "model": "teacher"}
+    assert list(distilled.by_seed([{"seed": 1}, {"seed": 3}], [1, 2, 3])) == [1, 3]
 
 
 def test_every_set_is_of_a_task_with_a_recipe_of_its_name(script: ModuleType) -> None:
