@@ -11,11 +11,11 @@
 
 ``chinese`` distils six and three layers of the teacher. ``tokenizers`` teaches the encoder of ``--start``, whose
 vocabulary is another, by logits alone and with losses by words. ``answers`` writes what the teacher answers to a file,
-and teaches the same student from the file and from the teacher. ``stream`` teaches a BiLSTM with more and more made rows
-before it learns from the others. Every way is run with every seed, beside labels alone
-and the teacher. ``--clean`` names the test rows whose texts are not among the training rows; they are looked at once
-more by themselves. Finished work is kept: run the same command after an interruption, and it resumes. Prints a Markdown
-table for each way, one that compares the ways, and, last, one line of JSON.
+and teaches the same student from the file and from the teacher. ``stream`` teaches a BiLSTM with more and more made
+rows before it learns from the others. Every way is run with every seed, beside labels alone and the teacher.
+``--clean`` names the test rows whose texts are not among the training rows; they are looked at once more by themselves.
+Finished work is kept: run the same command after an interruption, and it resumes. Prints a Markdown table for each way,
+one that compares the ways, and, last, one line of JSON.
 """
 
 from __future__ import annotations
