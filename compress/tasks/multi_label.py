@@ -127,7 +127,7 @@ class MultiLabel(Task):
     def classes_of(self, labels: Array) -> Array:
         """Return the rarest label of each row; the number of labels for a row without any."""
         rarest = np.argsort((labels == 1).sum(0), kind="stable")
-        found = np.full(len(labels), labels.shape[1])
+        found = np.full(len(labels), labels.shape[1], dtype=np.min_scalar_type(labels.shape[1]))
         for label in rarest[::-1]:
             found[labels[:, label] == 1] = label
         return found

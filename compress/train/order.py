@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from compress.mapped import PART
 from compress.tasks.base import Array
 from compress.train.settings import Training
 
@@ -30,7 +31,9 @@ class Shuffled(Order):
         return self.rows
 
     def __iter__(self) -> Iterator[int]:
-        yield from np.random.default_rng([self.seed, self.epoch]).permutation(self.rows).tolist()
+        order = permutation(self.rows, np.random.default_rng([self.seed, self.epoch]))
+        for start in range(0, self.rows, PART):
+            yield from order[start : start + PART].tolist()
 
 
 class InOrder(Order):
@@ -77,7 +80,7 @@ def grouped_by_length(
     lengths: Array, batch_size: int, generator: np.random.Generator, classes: Array | None = None
 ) -> Iterator[int]:
     """Yield all rows once, in the order that `LengthGrouped` describes."""
-    order = generator.permutation(len(lengths))
+    order = permutation(len(lengths), generator)
     group = 50 * batch_size
     for start in range(0, len(order), group):
         part = order[start : start + group]
@@ -94,6 +97,13 @@ def grouped_by_length(
     for batch in batches:
         yield from order[batch * batch_size : (batch + 1) * batch_size].tolist()
     yield from order[full * batch_size :].tolist()  # the short one, if any, comes last
+
+
+def permutation(rows: int, generator: np.random.Generator) -> Array:
+    """Return the numbers of all rows in random order, 4 bytes each where they are not too many for that."""
+    order = np.arange(rows, dtype=np.uint32 if rows < 2**32 else np.int64)
+    generator.shuffle(order)
+    return order
 
 
 def _places(lengths: Array) -> Array:

@@ -14,6 +14,7 @@ from compress.tasks.classification import Classification
 from compress.tasks.multi_label import MultiLabel
 from compress.tasks.regression import Regression
 from compress.train import LengthGrouped, Shuffled, Training, order_of
+from compress.train.order import InOrder, permutation
 from tests.conftest import tiny_tokenizer
 
 BATCH = 32
@@ -77,3 +78,16 @@ def test_rows_have_the_classes_that_their_task_says() -> None:
     assert rows.classes(Classification(("a", "b"))).tolist() == [1, 0, 0]
     assert rows.classes(Regression(0.0, 5.0)) is None
     assert tokenize(Split(texts, None, None), tiny_tokenizer(), 8).classes(Classification(("a", "b"))) is None
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_an_order_takes_four_bytes_a_row_and_is_that_of_numpy(rows: int) -> None:
+    found = permutation(rows, np.random.default_rng(3))
+    assert found.nbytes == 4 * rows
+    np.testing.assert_array_equal(found, np.random.default_rng(3).permutation(rows))
+    assert list(Shuffled(rows, 3)) == np.random.default_rng([3, 0]).permutation(rows).tolist()
+
+
+def test_rows_that_are_random_already_come_by_their_numbers() -> None:
+    assert list(InOrder(4)) == [0, 1, 2, 3]
+    assert len(InOrder(4)) == 4
