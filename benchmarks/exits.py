@@ -83,7 +83,8 @@ def run(given: argparse.Namespace, words: list[str], seed: int) -> dict[str, Any
     state, rule = made.state, rule_of(words)
     artifacts = [part for part in state.artifacts if part.name in (*ALL, f"{rule}-onnx", f"{rule}-int8")]
     correct, means = answered(state, artifacts)
-    exits = next(part.details.report()["exits"] for part in artifacts if part.details is not None)
+    told = [part.details.report() for part in artifacts if part.details is not None]
+    exits = next(details["exits"] for details in told if "exits" in details)
     return {
         "seed": seed, "threshold": exits["threshold"], "layers": exits["layers"],
         "average_layers": exits["average_layers"], "batches": exits["batches"], "ms": means, "correct": correct,

@@ -19,7 +19,7 @@ from compress.models.tokens import tokenize
 from compress.tasks.base import Array
 
 COUNTED = 100_000  # texts that word frequencies are taken from, evenly spread
-TRIES = 20  # rows that are made in the place of one that is empty, or equal to a row that is measured
+TRIES = 20  # most attempts at a row that has words and is not one of those measured
 
 
 class Making(Rates, Protocol):
@@ -36,7 +36,8 @@ class MadeRows:
 
     With probability ``halves_rate`` the second half of a text, by words, is another text's; of pairs the second text is
     another row's. Then words are masked and replaced, and texts cut to n-grams, as `compress.augment.perturb` says,
-    though by words of any part of speech. No row is equal to one of ``measured``, letters' case and white space aside.
+    though by words of any part of speech. What has no words, or equals a row of ``measured``, letters' case and white
+    space aside, is made again; after `TRIES` such rows in succession, a row is taken unchanged.
     """
 
     def __init__(

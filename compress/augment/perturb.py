@@ -93,11 +93,15 @@ class Perturb(Augmentation):
         """Return the teacher's mask token, or its token for unknown words if it has none."""
         if not self.mask_rate:
             return ""
-        tokenizer = load_tokenizer(state.given_teacher.folder)
-        token = tokenizer.mask_token or tokenizer.unk_token
-        if token is None:
-            raise ModelError("the teacher's tokenizer has no mask token. Set mask_rate of this augmentation to 0.")
-        return str(token)
+        return mask_token(load_tokenizer(state.given_teacher.folder))
+
+
+def mask_token(tokenizer: Any) -> str:
+    """Return a tokenizer's mask token, or its token for unknown words; raises ModelError where it has neither."""
+    token = tokenizer.mask_token or tokenizer.unk_token
+    if token is None:
+        raise ModelError("the teacher's tokenizer has no mask token. Set mask_rate to 0.")
+    return str(token)
 
 
 class Unigrams:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from compress.augment.made_rows import MadeRows, MadeTokens
+from compress.augment.perturb import mask_token
 from compress.data.dataset import Dataset
 from compress.distill.losses import LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
@@ -127,6 +128,6 @@ class Stream(Training):
         return state.with_student(self.record("stream", [product], notes=(note,), curves=product.record["curves"]))
 
     def made(self, data: Dataset, tokenizer: Any, seed: int) -> MadeRows:
-        """Return the rows that are made, none of which is a validation or test row."""
-        mask = str(tokenizer.mask_token or tokenizer.unk_token or "") if self.mask_rate else ""
+        """Return the rows that are made, as far as possible none of the validation or test rows."""
+        mask = mask_token(tokenizer) if self.mask_rate else ""
         return MadeRows(data.transfer, (data.validation, data.test), self, mask, seed, data.words)

@@ -92,11 +92,12 @@ class ReaderOfTokens(OfEmbeddings):
 
 
 class ReaderOfSpans(OfEmbeddings):
-    """A reader of a question and a context, as DrQA's document reader (Chen et al., arXiv:1704.00051).
+    """A reader of a question and a context, after DrQA's document reader (Chen et al., arXiv:1704.00051).
 
     Beside its embedding each token has the question's, aligned with it: their mean, weighted by the softmax of scaled
     dot products. What is read of a token is compared with the question's own: the mean over its tokens with learned
-    weights. Padding is never read.
+    weights. Padding is never read. The paper projects embeddings before it aligns them, reads the question by itself,
+    and has a bilinear form in place of the comparison.
     """
 
     side_by_side = 2

@@ -29,14 +29,14 @@ def in_words(report: Report) -> str:
     if not taken:
         return ""
     return (
-        "A row leaves behind the first layer at which the rule lets it. Layers that a test row takes on average: "
+        "A row leaves after the first layer at which the rule allows it. Layers that a test row takes on average: "
         f"{taken}. {CHOSEN} is the threshold that was chosen on validation rows; figures are PyTorch's in fp32. "
         "Single rows gain; a batch goes on until its last row leaves."
     )
 
 
 def _places(exits: ExitEntry) -> str:
-    counts = [f"{count:,} behind layer {layer}" for layer, count in enumerate(exits.rows_by_layer, 1) if count]
+    counts = [f"{count:,} after layer {layer}" for layer, count in enumerate(exits.rows_by_layer, 1) if count]
     return ", ".join(counts) or formats.MISSING
 
 

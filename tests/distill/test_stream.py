@@ -14,6 +14,7 @@ from compress.augment.made_rows import MadeRows, MadeTokens
 from compress.data.dataset import Dataset, Split
 from compress.distill.losses import LogitsMSE, SoftTargets
 from compress.distill.stream import Stream
+from compress.errors import ModelError
 from compress.known import Known
 from compress.models.evaluate import predict_rows
 from compress.models.loading import load_model, load_tokenizer, save_model
@@ -130,3 +131,11 @@ def test_the_mask_is_the_teachers() -> None:
     assert set(rows[0][0].split()) == {"[MASK]"}
     numbers = MadeTokens(rows, 3, tiny_tokenizer(), 32).batch([0])["input_ids"]
     assert tiny_tokenizer().mask_token_id in numbers
+
+
+def test_a_teacher_without_a_mask_is_told_what_to_set() -> None:
+    texts = Split(("a film",))
+    tokenizer = tiny_tokenizer()
+    tokenizer.mask_token = tokenizer.unk_token = None
+    with pytest.raises(ModelError, match=r"has no mask token\. Set mask_rate to 0"):
+        Stream().made(Dataset("reviews", TASK, texts, texts, texts), tokenizer, 0)

@@ -42,7 +42,7 @@ def test_each_rule_is_there_once_with_some_thresholds_and_the_chosen_one(with_ex
     assert rows[1][1:] == ["0.05", "5.75", "89.0", "5.75", "89.0"]
     assert [row[1] for row in rows[-3:]] == ["1", "2", "3"]
     words = exits.in_words(parse(with_exits))
-    assert "by entropy, 4.25 of 6 (30 behind layer 2, 1,200 behind layer 4); by patience, 4.25 of 6" in words
+    assert "by entropy, 4.25 of 6 (30 after layer 2, 1,200 after layer 4); by patience, 4.25 of 6" in words
 
 
 def test_page_and_markdown_show_every_figure(with_exits: dict[str, Any]) -> None:
