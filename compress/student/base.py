@@ -48,6 +48,10 @@ class Origin:
     build: Callable[[Material], PreTrainedModel]
 
 
+APART = {"own_tokens": True, "own_basis": True}
+"""Noted in the configuration of a student whose weights are of another pretraining, with another tokenizer."""
+
+
 @dataclass(kw_only=True)
 class Student(Stage):
     """Create a smaller, untrained model."""

@@ -25,7 +25,7 @@ from compress.models.tokenizer import same_tokens
 from compress.pipeline.plan import Plan
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Kind
-from compress.student.base import Student
+from compress.student.base import APART, Student
 from compress.student.start import where
 from compress.tasks.adoption import Refusal, adopt, adopted, is_trained
 from compress.tasks.base import Task
@@ -91,7 +91,8 @@ class Saved(Student):
             raise ModelError(f"{self.model}: is an ensemble, but a student is a single model. Name one of its members.")
         note_modules(config, self.source)
         if teacher is not None and (config.vocab_size != teacher.vocab_size or not self._reads_tokens_of(teacher)):
-            config.own_tokens = True
+            made_here = getattr(config, "own_tokens", False)  # pieces of its own, on the layers of its teacher
+            config.update({"own_tokens": True} if made_here else APART)
         return config
 
     def subject(self, data: Dataset, max_tokens: int | None, max_unknown: float) -> Subject:
@@ -156,7 +157,8 @@ class Saved(Student):
 
         Without a teacher it is its own teacher: later training learns from its present state.
         """
-        config = self.config(None)
+        config = self.config(load_config(state.teacher.folder) if state.teacher else None)
+        marks = {name: True for name in APART if getattr(config, name, False)}
         alone = state.teacher is None and state.answers is None
         if alone:
             data, adoption = adopted(config, state.data)
@@ -170,9 +172,11 @@ class Saved(Student):
         def work(folder: Path) -> None:
             tokenizer = load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest_row(config), most)
-            save_model(self.classifier(task, rows), tokenizer, folder)
+            model = self.classifier(task, rows)
+            model.config.update(marks)
+            save_model(model, tokenizer, folder)
 
-        made_with = [content_of(self.source, config), most, task.head_config(), rows]
+        made_with = [content_of(self.source, config), most, task.head_config(), rows, marks]
         product = state.workshop.make(Kind("saved", revision=1), made_with, work)
         record = self.record("student", [product], notes=[f"loaded as it is: {self.model}"])
         return replace(state, teacher=record.model if alone else state.teacher).with_student(record)

@@ -13,7 +13,7 @@ from compress.known import NOTHING, Known
 from compress.models.loading import content_of, load_config, load_model, load_tokenizer
 from compress.models.positions import longest_row
 from compress.pipeline.state import State
-from compress.student.base import Origin, Student
+from compress.student.base import APART, Origin, Student
 from compress.student.start import where
 from compress.tasks.base import Task
 from compress.tasks.heads import with_head
@@ -40,7 +40,7 @@ class WithStandIn(Student):
     def built_from(self, known: Known) -> Any:
         """Return the teacher's configuration; where it has none, or the named model stands apart, that one's."""
         if known.task is not None and known.teacher is not None and self.stands_apart(known.teacher):
-            return self.stem(known.task, own_tokens=True)
+            return self.stem(known.task, apart=True)
         return super().built_from(known)
 
     def lender(self, setting: str, known: Known) -> tuple[Any, list[Fault]]:
@@ -52,18 +52,18 @@ class WithStandIn(Student):
         except ModelError as error:
             return None, [Fault(setting, None, str(error).rstrip("."))]
 
-    def stem(self, task: Task, *, own_tokens: bool = False) -> Any:
+    def stem(self, task: Task, *, apart: bool = False) -> Any:
         """Return the configuration of the model that is named, with the task's head; None where none is.
 
-        ``own_tokens`` notes in it that there is a teacher with other tokens.
+        ``apart`` notes in it that there is a teacher, whose tokens and whose pretraining are others.
         """
         if self.stands_in is None:
             return None
         config = load_config(self.stands_in)
         family_of(config)
         config = with_head(config, task.head_config())
-        if own_tokens:
-            config.own_tokens = True
+        if apart:
+            config.update(APART)
         return config
 
     def origin(self, state: State) -> Origin:
@@ -75,7 +75,7 @@ class WithStandIn(Student):
         config = load_config(source)
         most = longest_row(config)
         if state.teacher is not None:
-            head = head | {"own_tokens": True}
+            head = head | APART
             most = min(most, load_tokenizer(state.teacher.folder).model_max_length)
 
         def tokenizer() -> Any:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from compress.distill.losses import AttentionScores
-from compress.distill.stage import Distill
+from compress.distill.losses import AttentionScores, HiddenStates
+from compress.distill.stage import GOES_ON, Distill
 from compress.known import Known
 from compress.models.loading import load_config
+from compress.pipeline.model import Model
 from compress.student.saved import Saved
 from compress.tasks.tags import Tags
 from tests.conftest import save_tiny
+from tests.student.test_start import HEAD, a_state
 
 
 def swap(folder: Path, first: str, second: str) -> Path:
@@ -68,3 +70,18 @@ def test_a_saved_tagger_with_the_teachers_tokens_is_used_and_one_with_others_ref
     assert rules() == []
     swap(student, "good", "film")
     assert len(rules()) == 1
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["the teacher's pieces", "other pieces"])
+def test_states_of_a_model_with_other_pieces_are_compared_by_words_through_a_projection(
+    tmp_path: Path, other: bool
+) -> None:
+    state, student = a_state(tmp_path), save_tiny(tmp_path / "student", seed=9, **HEAD)
+    if other:
+        swap(student, "good", "film")
+    made = Saved(model=str(student))(state).given_student
+    losses = Distill(losses={"hidden": HiddenStates()}, epochs=1, batch_size=4)
+    trained = losses.train(state, made)
+    assert any("layers are compared by words" in note for note in trained.record["notes"]) == other
+    again = losses.train(state, Model.of(trained))
+    assert (GOES_ON in again.record["notes"]) == other  # of one width, and of two bases

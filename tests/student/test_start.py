@@ -20,6 +20,7 @@ from compress.families.registry import FAMILIES
 from compress.known import Known
 from compress.models.loading import load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
+from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
 from compress.pipeline.workshop import Workshop
 from compress.run.check import check
@@ -221,6 +222,7 @@ def test_a_folder_with_other_tokens_gives_its_own_shapes_tokenizer_and_layers(ma
     trained = Distill(losses=losses, epochs=1, batch_size=4).train(state, made)
     by_words = any("layers are compared by words" in note for note in trained.record["notes"])
     assert by_words == (make is other_vocabulary)  # the other one cuts texts as the teacher does
+    assert (trained.folder / PROJECTIONS).is_file()  # of one width, but nothing says that their channels agree
     assert not same(load_model(trained.folder), model)
 
 

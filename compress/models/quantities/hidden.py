@@ -19,7 +19,9 @@ class Hidden(Quantity):
 
     A student narrower than its teacher is compared through two learned matrices, W_h for the states of all layers
     and W_e for the embeddings (TinyBERT, arXiv:1909.10351, eq. 8 and 9). They start at random; where the student
-    had the teacher's width before channels were removed, they start by putting each channel where it was.
+    had the teacher's width before channels were removed, they start by putting each channel where it was. A student
+    whose weights are of another pretraining (``own_basis`` in its configuration) has both at any width: nothing says
+    that its channels mean what the teacher's do.
     """
 
     name: ClassVar[str] = "hidden"
@@ -41,12 +43,12 @@ class Hidden(Quantity):
         return (0,)
 
     def projections(self, student: Any, teacher: Any) -> dict[str, nn.Linear]:
-        """Return W_h and W_e where widths differ."""
-        widths = int(student.hidden_size), int(teacher.hidden_size)
-        if widths[0] == widths[1]:
+        """Return W_h and W_e where widths or bases differ."""
+        widths, apart = (int(student.hidden_size), int(teacher.hidden_size)), getattr(student, "own_basis", False)
+        if widths[0] == widths[1] and not apart:
             return {}
         made = {name: nn.Linear(*widths, bias=False) for name in ("states", "embeddings")}
-        places = _places(student, teacher)
+        places = None if apart else _places(student, teacher)
         if places is not None:
             with torch.no_grad():
                 for projection in made.values():
