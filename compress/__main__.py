@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from compress.starting import stopping_at_once
+from compress.starting import importing
 
 
 def main() -> int:
     """Run the words that the program was started with and return its exit code."""
-    with stopping_at_once():
+    with importing():
         from compress.cli.main import main as run
     return run()
 

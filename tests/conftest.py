@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,13 @@ torch.set_num_threads(1)  # tiny models are faster so, and tests can run side by
 GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "dull")
 OTHER = ("film", "plot", "actor", "scene", "the", "a", "was", "is", "very", "so", "and", "music")
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *OTHER)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of later searches for garbage what is imported: every training searches, a third of a second each."""
+    gc.collect()
+    gc.freeze()
+
 
 CONFIGS: dict[str, Callable[..., Any]] = {
     "bert": lambda **k: BertConfig(

@@ -19,7 +19,7 @@ from compress.errors import CompressError
 from compress.files import storage_error
 from compress.interruption import Terminated, terminable
 from compress.processes import Launched, SeveralProcessesError, is_first, launched, refuse_several
-from compress.starting import STOPPED, stopping_at_once
+from compress.starting import STOPPED, importing
 from compress.telling import Crashed, Interrupted, say, tell
 
 OVERVIEW = """\
@@ -55,7 +55,7 @@ examples:
 
 def _command(name: str, argv: Sequence[str]) -> int:
     """Run a command; its module is imported now, so that the others cost nothing."""
-    with stopping_at_once():
+    with importing():
         command = import_module(f"compress.cli.commands.{name}")
     code: int = command.main(argv)
     return code
@@ -148,7 +148,7 @@ def _main(argv: list[str]) -> int:
 
 def _together(mine: Launched, work: Callable[[], int]) -> int:
     """Do the work in the first of several processes while the others help; return the exit code of this one."""
-    with stopping_at_once():
+    with importing():
         from compress.team import join
         from compress.train.helpers import serve
 

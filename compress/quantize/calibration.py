@@ -41,6 +41,9 @@ class RangeRule:
     percentile: float = 99.99  # share of values inside, in %
     decay: float = 0.9  # share of a moving range that a batch leaves as it was
     symmetric: bool = False
+    infinite: bool = (
+        False  # an infinite value is the end of a range; otherwise none may be, as a diverged model has them
+    )
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,19 @@ class MeasuredRanges:
 class Extremes:
     """The smallest and largest value so far, or moving averages of each batch's."""
 
-    def __init__(self, decay: float | None = None) -> None:
-        self.decay = decay
+    def __init__(self, decay: float | None = None, *, infinite: bool = False) -> None:
+        self.decay, self.infinite = decay, infinite
         self.range: Range | None = None
 
     def add(self, values: Array) -> None:
-        """Take a batch's values (any shape) into account. Raises ValueError where one is not finite."""
+        """Take a batch's values (any shape) into account.
+
+        Raises ValueError where one is not a number, or where one is infinite and none may be.
+        """
         if not values.size:
             return
         low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if math.isnan(low) or not (self.infinite or (math.isfinite(low) and math.isfinite(high))):
             raise ValueError("a value is not finite")
         if self.range is None:
             self.range = low, high
@@ -80,7 +86,9 @@ class Collector:
     def __init__(self, rule: RangeRule) -> None:
         self.rule = rule
         simple = {Calibration.minmax: None, Calibration.moving_average: rule.decay}
-        self.seen: Extremes | Histogram = Extremes(simple[rule.how]) if rule.how in simple else Histogram()
+        self.seen: Extremes | Histogram = (
+            Extremes(simple[rule.how], infinite=rule.infinite) if rule.how in simple else Histogram()
+        )
 
     def add(self, values: Array) -> None:
         """Take a batch's values (any shape) into account."""

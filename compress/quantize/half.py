@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.dataset import Split
-from compress.errors import Fault
+from compress.errors import Fault, ModelError
 from compress.known import NOTHING, Known
 from compress.models.loading import load_tokenizer
 from compress.models.tokens import Tokens, tokenize
@@ -99,8 +100,15 @@ def half_student(state: State, rows: int) -> Product:
 
 
 def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:
-    """Return the tensors of an fp32 graph (``onnx.ModelProto``) that on rows come near to what fp16 cannot hold."""
-    ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(), seed).ranges
+    """Return the tensors of an fp32 graph (``onnx.ModelProto``) that on rows come near to what fp16 cannot hold.
+
+    Infinite ones are among them: a graph may compute the logarithm of a distance of 0 and not read it. Raises
+    ModelError where the graph's own outputs are not finite, or a value is not a number.
+    """
+    ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(infinite=True), seed).ranges
+    for output in model.graph.output:
+        if not all(map(math.isfinite, ranges.get(output.name, ()))):
+            raise ModelError(f"the student's {output.name} are infinite on training rows: its training diverged.")
     return [name for name, (low, high) in ranges.items() if max(-low, high) > LARGEST / ROOM]
 
 

@@ -11,10 +11,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from compress.data.dataset import Split
+from compress.errors import ModelError
+from compress.models.tokens import tokenize
+from compress.onnx.half import in_half
 from compress.quantize.groups import GroupWise
-from compress.quantize.half import HalfPrecision
+from compress.quantize.half import HalfPrecision, too_wide
 from compress.settings import all_faults
-from tests.conftest import Graphs, reviews, save_tiny, write_tsv
+from tests.conftest import Graphs, reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 from tests.run.test_recipe import made, report
 
@@ -91,3 +95,21 @@ def test_half_precision_says_what_stays_in_fp32(folder: Path) -> None:
 
 def test_a_group_that_the_runtime_does_not_have_is_refused() -> None:
     assert [fault.setting for fault in all_faults(GroupWise(group=48, bits=5))] == ["bits", "group"]
+
+
+def test_a_logarithm_of_nothing_that_is_never_read_stays_in_fp32_and_infinite_answers_are_refused(
+    graphs: Graphs,
+) -> None:
+    """MPNet computes the logarithm of the distance of each position to every other, and so to itself."""
+    model = onnx.load(graphs("mpnet"))
+    texts = [text for _, text in reviews(8, 0)]
+    tokens = tokenize(Split(tuple(texts)), tiny_tokenizer("mpnet"), 32)
+    wide = too_wide(model, tokens, seed=0)
+    (logarithm,) = (node for node in model.graph.node if node.op_type == "Log")
+    assert logarithm.output[0] in wide
+    assert model.graph.output[0].name not in wide
+    in_half(model, wide)
+    bias = next(part for part in model.graph.initializer if part.name.endswith("classifier.out_proj.bias"))
+    bias.CopyFrom(numpy_helper.from_array(np.full(2, np.inf, np.float32), bias.name))
+    with pytest.raises(ModelError, match="infinite on training rows: its training diverged"):
+        too_wide(model, tokens, seed=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.cli.output import shown
 from compress.cli.parser import WORDS, Parser
-from compress.starting import stopping_at_once
+from compress.starting import importing
 
 ANSWER = """\
 WORDs choose the data and the teacher, as for `compress run`; the student is not made. Each row of FILE has an id, its
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """``compress answer``: write what a teacher answers to every row of the data."""
     options = parser().parse_intermixed_args(argv)
 
-    with stopping_at_once():
+    with importing():
         from compress.cli import compose
         from compress.run.answer import write_answers
         from compress.wording import counted

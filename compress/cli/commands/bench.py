@@ -11,7 +11,7 @@ from compress.cli.output import shown, table
 from compress.cli.parser import FOLDERS, Parser, number, numbers
 from compress.errors import CompressError
 from compress.run.names import as_lasting, distinct, given_path
-from compress.starting import stopping_at_once
+from compress.starting import importing
 from compress.telling import warn
 
 
@@ -68,7 +68,7 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _again(options: Namespace) -> int:
-    with stopping_at_once():
+    with importing():
         from compress.cli import compose
         from compress.cli.running import shown_report
         from compress.cli.words import quoted
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
 
     if options.again:
         return _again(options)
-    with stopping_at_once():
+    with importing():
         from compress.run.bench import bench_paths
 
     paths = [Path(path).expanduser() for path in distinct(options.paths, warn)]

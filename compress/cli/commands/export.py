@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compress.cli.parser import FOLDERS, WORDS, Parser
 from compress.cli.running import DRY, carry_out, show
-from compress.starting import stopping_at_once
+from compress.starting import importing
 
 EXPORT = """\
 RUN is the folder of a finished run: its data and settings are used again, and its student is not trained further.
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """``compress export``: quantize and export a saved student."""
     options = parser().parse_intermixed_args(argv)
 
-    with stopping_at_once():
+    with importing():
         from compress.cli.export import recipe_for
 
     recipe = recipe_for(options.model, options.words)

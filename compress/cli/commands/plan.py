@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.cli.output import shown, table
 from compress.cli.parser import WORDS, Parser
-from compress.starting import stopping_at_once
+from compress.starting import importing
 from compress.telling import say
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """``compress plan``: check a recipe and print what it would do."""
     options = parser().parse_intermixed_args(argv)
 
-    with stopping_at_once():
+    with importing():
         from compress.cli import compose
 
     return show_plan(compose.compose(options.words))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from compress.cli.output import table
 from compress.cli.parser import FOLDERS, Parser
 from compress.run.names import given_path
-from compress.starting import stopping_at_once
+from compress.starting import importing
 
 
 def parser() -> Parser:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if options.pair is not None and len(options.pair) != len(texts) != 1:
         parser().error(f"--pair is given {len(options.pair)} times for {len(texts)} texts")
 
-    with stopping_at_once():
+    with importing():
         from compress.run.predict import predict as answers
 
     rows = answers(given_path(options.path), texts, options.pair, options.device, options.decoding)

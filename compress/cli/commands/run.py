@@ -12,7 +12,7 @@ from compress.cli.commands.plan import show_plan
 from compress.cli.output import refused, shown
 from compress.cli.parser import WORDS, Parser
 from compress.cli.running import DRY, carry_out, show
-from compress.starting import stopping_at_once
+from compress.starting import importing
 from compress.telling import Failed, tell
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """``compress run``: compose a recipe from words and run it."""
     if set(argv) & {"-h", "--help"}:
-        with stopping_at_once():
+        with importing():
             from compress.cli.help import choices_and_settings
 
         parser().print_help()
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     if options.multirun:
         return _sweep(options.words, dry=options.cfg)
 
-    with stopping_at_once():
+    with importing():
         from compress.cli import compose
 
     recipe = compose.compose(options.words)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _sweep(words: Sequence[str], *, dry: bool) -> int:
-    with stopping_at_once():
+    with importing():
         from compress.cli.composing import sweeps
         from compress.cli.sweep import check_all, sweep
 

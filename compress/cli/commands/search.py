@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from compress.cli.output import shown
 from compress.cli.parser import WORDS, Parser
 from compress.cli.running import DRY, show, shown_report
-from compress.starting import stopping_at_once
+from compress.starting import importing
 
 SEARCH = """\
 Words are those of `compress run`, which say what is common to all trials (data, teacher, benchmark, …; without recipe=,
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     """``compress search``: find the student that reaches a target."""
     options = parser().parse_intermixed_args(argv)
 
-    with stopping_at_once():
+    with importing():
         from compress.cli.search import searching
         from compress.search.search import refuse_faults, search, settled
 
