@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from compress.augment.base import Texts, digest_of, texts_of
+from compress.augment.masked_lm import MaskedLm, Place
 from compress.augment.perturb import SIDES, Rates, perturbed
-from compress.augment.words import Words, cut, joined
+from compress.augment.words import Words, cut, joined, written_as
 from compress.data.dataset import Split
 from compress.data.scripts import Segmentation
 from compress.models.tokens import tokenize
@@ -36,15 +37,18 @@ class MadeRows:
 
     With probability ``halves_rate`` the second half of a text, by words, is another text's; of pairs the second text is
     another row's. Then words are masked and replaced, and texts cut to n-grams, as `compress.augment.perturb` says,
-    though by words of any part of speech. What has no words, or equals a row of ``measured``, letters' case and white
-    space aside, is made again; after `TRIES` such rows in succession, a row is taken unchanged.
+    though by words of any part of speech; ``mlm``, where it has any, replaces a word by one of the ``candidates`` that
+    are most probable there in the recombined row, before anything of it is masked. What has no words, or equals a row
+    of ``measured``, letters' case and white space aside, is made again; after `TRIES` such rows in succession, a row is
+    taken unchanged.
     """
 
     def __init__(
         self, rows: Split, measured: Iterable[Split], making: Making, mask: str, seed: int,
-        words: Segmentation = Segmentation.letters,
+        words: Segmentation = Segmentation.letters, mlm: MaskedLm | None = None, candidates: int = 15,
     ) -> None:  # fmt: skip
         self.rows, self.making, self.mask, self.seed, self.words = rows, making, mask, seed, words
+        self.mlm, self.candidates = mlm, candidates
         self.measured = {digest_of(texts_of(split, row)) for split in measured for row in range(len(split))}
         places = np.linspace(0, len(rows) - 1, min(len(rows), COUNTED)).round().astype(int)
         counts = Counter(
@@ -70,11 +74,25 @@ class MadeRows:
         else:
             own, other = cut(texts[0], self.words), cut(others[0], self.words)
             sides, changed = [halves(own, other) if recombined else own], (0,)
-        return tuple(
-            perturbed(words, self.making, self.mask, lambda _: self._drawn(generator), generator, Counter())
-            if side in changed else joined(words.words, words.gaps)
-            for side, words in enumerate(sides)
-        )  # fmt: skip
+        texts = tuple(joined(words.words, words.gaps) for words in sides)
+        if self.mlm is not None:
+            sides = [cut(text, self.words) for text in texts]
+
+        def perturb(side: int) -> str:
+            def draw(place: int) -> str:
+                return self._replacement(texts, sides, (side, place), generator)
+
+            return perturbed(sides[side], self.making, self.mask, draw, generator, Counter())
+
+        return tuple(perturb(side) if side in changed else text for side, text in enumerate(texts))
+
+    def _replacement(self, texts: Texts, sides: list[Words], place: Place, generator: np.random.Generator) -> str:
+        """Return a word in the place of one: of the language model's candidates, or any of the texts."""
+        found = [] if self.mlm is None else self.mlm.candidates(texts, sides, self.candidates, place).get(place, [])
+        if not found:
+            return self._drawn(generator)
+        side, number = place
+        return written_as(found[int(generator.integers(len(found)))], like=sides[side].words[number])
 
     def _drawn(self, generator: np.random.Generator) -> str:
         """Return a word, in proportion to its frequency."""

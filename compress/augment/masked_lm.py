@@ -13,12 +13,14 @@ from compress.augment.words import Words, cut, is_word
 from compress.data.scripts import Segmentation
 from compress.errors import ModelError
 from compress.models.device import device
-from compress.models.loading import load_masked_lm, load_tokenizer
+from compress.models.loading import content_of, load_config, load_masked_lm, load_tokenizer
 from compress.models.positions import longest_row
 
 TOKENS = 1024  # tokens of a batch at most: its logits, 30,000 per token, stay near 120 MB
 STARTS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece mark a piece that starts a word after a space
 INSIDE = "##"  # how WordPiece marks a continuation
+Place = tuple[int, int]
+"""Which text of a row, and which of its words."""
 
 
 class MaskedLm:
@@ -45,8 +47,10 @@ class MaskedLm:
         }
 
     @torch.inference_mode()
-    def candidates(self, texts: Sequence[str], sides: Sequence[Words], number: int) -> dict[tuple[int, int], list[str]]:
-        """Return, by (side, place), the ``number`` most probable words at each single-piece word.
+    def candidates(
+        self, texts: Sequence[str], sides: Sequence[Words], number: int, only: Place | None = None
+    ) -> dict[Place, list[str]]:
+        """Return, by (side, place), the ``number`` most probable words at each single-piece word, or at ``only`` one.
 
         The word is masked alone; the model reads the rest of the row, both texts of a pair. Special tokens,
         continuation pieces and punctuation do not count as words. A piece that starts a word after a space
@@ -57,8 +61,9 @@ class MaskedLm:
         pieces = _single_pieces(encoding.encodings[0], sides)
         pieces = {key: at for key, at in pieces.items() if encoding["input_ids"][at] != self.tokenizer.unk_token_id}
         inputs = {name: torch.tensor([encoding[name]]) for name in self.tokenizer.model_input_names}
-        candidates: dict[tuple[int, int], list[str]] = {}
-        keys = [key for key, at in pieces.items() if self._allowed(encoding["input_ids"][at]).any()]
+        candidates: dict[Place, list[str]] = {}
+        asked = pieces if only is None else pieces.keys() & {only}
+        keys = [key for key in asked if self._allowed(encoding["input_ids"][pieces[key]]).any()]
         size = max(1, TOKENS // inputs["input_ids"].shape[1])
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
@@ -85,6 +90,11 @@ def source(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
+def content(name: str | None) -> str | None:
+    """Return what tells the model of a folder or hub id from others; None where none is named."""
+    return None if not name else content_of(source(name), load_config(source(name)))
+
+
 def load(name: str, words: Segmentation = Segmentation.letters) -> MaskedLm:
     """Return the masked language model of a folder or hub id; raises ModelError if it cannot fill masks.
 
@@ -101,7 +111,7 @@ def mark(piece: str) -> str:
     return piece[0] if piece[:1] in STARTS else ""
 
 
-def _single_pieces(encoding: Any, sides: Sequence[Words]) -> dict[tuple[int, int], int]:
+def _single_pieces(encoding: Any, sides: Sequence[Words]) -> dict[Place, int]:
     """Return, by (side, place), the position of each piece that is exactly one word."""
     spans: dict[tuple[int, int], int] = {}
     for position, (side, (_, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):

@@ -21,7 +21,6 @@ from compress.data.scripts import Segmentation
 from compress.errors import Fault
 from compress.files import hash_file
 from compress.known import NOTHING, Known
-from compress.models.loading import content_of, load_config
 from compress.pipeline.state import State
 from compress.settings import at_least, between
 
@@ -78,9 +77,8 @@ class Substitute(Augmentation):
     def sources(self, state: State) -> Any:
         """Return hashes of the sources' contents, by name."""
         hashes: dict[str, str] = {}
-        if self.mlm:
-            source = masked_lm.source(self.mlm)
-            hashes["mlm"] = content_of(source, load_config(source))
+        if content := masked_lm.content(self.mlm):
+            hashes["mlm"] = content
         return hashes | {
             name: hash_file(Path(path).expanduser()) for name in FILES if (path := getattr(self, name)) is not None
         }

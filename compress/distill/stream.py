@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
+from compress.augment import masked_lm
 from compress.augment.made_rows import MadeRows, MadeTokens
 from compress.augment.perturb import mask_token
 from compress.data.dataset import Dataset
 from compress.distill.losses import LogitsMSE, Loss, SoftTargets
 from compress.distill.objective import Distillation
 from compress.distill.teacher_outputs import FromModel
-from compress.errors import Fault
+from compress.errors import CompressError, Fault
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.device import device
 from compress.models.evaluate import main_metric
@@ -38,8 +39,10 @@ class Stream(Training):
     """Learn the teacher's answers to made rows, as Tang et al. do (arXiv:1903.12136), but never the same row twice.
 
     A row is made of training and unlabelled texts when a batch needs it: two texts recombined, words masked and
-    replaced, texts cut to n-grams (section 3.3; words are replaced by words of any part of speech). The teacher runs
-    on every batch; nothing is stored. Answers are compared as soft targets, scores by their squared error.
+    replaced, texts cut to n-grams (section 3.3; words are replaced by words of any part of speech). With ``mlm`` a
+    word is replaced by one of the words that a masked language model expects there, as in TinyBERT's augmentation
+    (arXiv:1909.10351); where the model has none, by one of the texts. The teacher runs on every batch; nothing is
+    stored. Answers are compared as soft targets, scores by their squared error.
     """
 
     reads_unlabelled: ClassVar[bool] = True
@@ -53,6 +56,8 @@ class Stream(Training):
     replace_rate: float = 0.1  # probability that a word becomes another word of the texts
     ngram_rate: float = 0.25  # probability that a text becomes one of its n-grams
     longest_ngram: int = 5  # words in the longest n-gram
+    mlm: str | None = None  # folder or hub id of a masked language model, whose words replace others
+    candidates: int = 15  # K, most probable words, one of which replaces a word
     group_by_length: bool = False
 
     def faults(self, known: Known = NOTHING) -> Iterator[Fault]:
@@ -62,7 +67,15 @@ class Stream(Training):
         yield from positive(self, "temperature")
         for name in ("halves_rate", "mask_rate", "replace_rate", "ngram_rate"):
             yield from between(self, name, 0, 1)
-        yield from at_least(self, "longest_ngram", 1)
+        for name in ("longest_ngram", "candidates"):
+            yield from at_least(self, name, 1)
+        if self.mlm is not None and not self.replace_rate:
+            yield Fault("mlm", self.mlm, "replaces words, and replace_rate is 0", "Leave it out, or set the rate.")
+        elif self.mlm is not None and known.reading:
+            try:
+                masked_lm.load(self.mlm)
+            except CompressError as error:
+                yield Fault("mlm", None, str(error).rstrip("."))
         if self.mask_rate + self.replace_rate > 1:
             yield Fault("replace_rate", self.replace_rate, f"leaves no room beside mask_rate = {self.mask_rate}")
         if self.epochs != 1:
@@ -80,6 +93,10 @@ class Stream(Training):
         if task is not None and (task.by_token or task.grouped or task.apart):
             rule = f"needs one answer per row, and the labels are {task.predicts}"
             yield Fault("rows", self.rows, rule, "Leave stream out of prepare.")
+
+    def made_with(self) -> Any:
+        """Leave out the language model's path; its content counts."""
+        return {name: value for name, value in super().made_with().items() if name != "mlm"}
 
     def losses(self, task: Task) -> dict[str, Loss]:
         """Return what answers are compared by."""
@@ -120,8 +137,8 @@ class Stream(Training):
             return {"curves": curves}
 
         made_with = [
-            self.made_with(), start.key, teacher.key, data.transfer.fingerprint, data.validation.fingerprint,
-            data.test.fingerprint, data.task.decides, state.seed, *data.words.key,
+            self.made_with(), masked_lm.content(self.mlm), start.key, teacher.key, data.transfer.fingerprint,
+            data.validation.fingerprint, data.test.fingerprint, data.task.decides, state.seed, *data.words.key,
         ]  # fmt: skip
         product = state.workshop.make(Kind("stream", revision=1), made_with, work)
         note = f"{self.rows:,} rows made of {len(data.transfer):,}, labelled by the teacher batch by batch, not stored"
@@ -130,4 +147,6 @@ class Stream(Training):
     def made(self, data: Dataset, tokenizer: Any, seed: int) -> MadeRows:
         """Return the rows that are made, as far as possible none of the validation or test rows."""
         mask = mask_token(tokenizer) if self.mask_rate else ""
-        return MadeRows(data.transfer, (data.validation, data.test), self, mask, seed, data.words)
+        mlm = None if self.mlm is None else masked_lm.load(self.mlm, data.words)
+        measured = (data.validation, data.test)
+        return MadeRows(data.transfer, measured, self, mask, seed, data.words, mlm, self.candidates)

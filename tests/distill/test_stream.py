@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertForMaskedLM
 
 from compress.augment.made_rows import MadeRows, MadeTokens
+from compress.augment.masked_lm import load
+from compress.augment.words import cut
 from compress.data.dataset import Dataset, Split
 from compress.distill.losses import LogitsMSE, SoftTargets
 from compress.distill.stream import Stream
 from compress.errors import ModelError
 from compress.known import Known
 from compress.models.evaluate import predict_rows
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.models.tokens import tokenize
 from compress.pipeline.model import Model
 from compress.pipeline.state import State
@@ -139,3 +143,47 @@ def test_a_teacher_without_a_mask_is_told_what_to_set() -> None:
     tokenizer.mask_token = tokenizer.unk_token = None
     with pytest.raises(ModelError, match=r"has no mask token\. Set mask_rate to 0"):
         Stream().made(Dataset("reviews", TASK, texts, texts, texts), tokenizer, 0)
+
+
+@pytest.fixture
+def mlm(tmp_path: Path) -> str:
+    """A masked language model in a folder, and its path."""
+    with quiet():
+        model = BertForMaskedLM(tiny_model().config)
+    save_model(model, tiny_tokenizer(), tmp_path / "mlm")
+    return str(tmp_path / "mlm")
+
+
+def test_a_language_model_replaces_words_by_those_that_it_expects_there(mlm: str) -> None:
+    texts = Split(("the film was good and the plot is dull", "A music actor"))
+    data = Dataset("reviews", TASK, texts, texts.take(np.arange(0)), texts.take(np.arange(0)))
+    settings = Stream(halves_rate=0, replace_rate=1, ngram_rate=0, mask_rate=0, mlm=mlm, candidates=2)
+    rows, model = settings.made(data, tiny_tokenizer(), 0), load(mlm)
+    expected = {text: model.candidates([text], [cut(text)], 2) for text in texts.texts}
+    made = [rows[number][0].split() for number in range(30)]
+    assert made == [settings.made(data, tiny_tokenizer(), 0)[number][0].split() for number in range(30)]
+    (first,) = {text for text in texts.texts if len(text.split()) == 9}
+    for words, text in ((words, text) for words in made for text in texts.texts if len(text.split()) == len(words)):
+        for place, word in enumerate(words):
+            assert word.lower() in [candidate.lower() for candidate in expected[text][0, place]]
+    assert {words[0] for words in made if len(words) == 3} <= {
+        word.capitalize() for word in expected["A music actor"][0, 0]
+    }
+    assert len({tuple(words) for words in made if len(words) == len(first.split())}) > 3  # drawn, not the likeliest
+
+
+def test_a_language_model_that_cannot_be_used_is_refused_before_work(mlm: str, tmp_path: Path) -> None:
+    (fault,) = Stream(mlm=str(tmp_path / "none")).faults(Known(reading=True))
+    assert fault.setting == "mlm"
+    (fault,) = Stream(mlm=mlm, replace_rate=0).faults()
+    assert "replace_rate is 0" in str(fault)
+    assert not list(Stream(mlm=mlm).faults(Known(reading=True)))
+
+
+def test_what_is_made_depends_on_the_language_model_and_not_on_where_it_lies(mlm: str, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(mlm, moved)
+    before = state(tmp_path, own_tokens=False)
+    first, again = (replace(QUICK, rows=20, mlm=folder)(before).given_student.key for folder in (mlm, str(moved)))
+    assert first == again
+    assert replace(QUICK, rows=20)(before).given_student.key != first
