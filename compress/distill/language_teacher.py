@@ -13,7 +13,13 @@ from transformers import PreTrainedModel
 
 from compress.distill.on_corpus import OnCorpus
 from compress.errors import CompressError, Fault, ModelError
-from compress.families.language_head import LanguageHead, has_language_head, load_language_model
+from compress.families.language_head import (
+    LanguageHead,
+    fills_masks,
+    has_language_head,
+    load_language_model,
+    types_that_fill_masks,
+)
 from compress.known import NOTHING, Known
 from compress.models.device import device
 from compress.models.loading import load_config, load_tokenizer
@@ -41,6 +47,14 @@ class LanguageTraining(OnCorpus):
         yield from super().faults(known)
         yield from between(self, "masked_share", 0, 1, open_low=True, open_high=True)
         yield from at_least(self, "head_epochs", 0)
+
+    def trains(self, config: Any, *forms: str) -> bool:
+        """Return whether the family has masked language models."""
+        return fills_masks(config, *forms)
+
+    def types(self) -> list[str]:
+        """Return the families with masked language models."""
+        return types_that_fill_masks()
 
     def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield a pretrained model without a masked-language-model head, where none is to be trained."""

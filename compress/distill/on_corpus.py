@@ -13,8 +13,7 @@ from compress.data.corpus import corpus_faults, read_corpus
 from compress.data.dataset import Split
 from compress.distill.keep_best import head_note
 from compress.errors import CompressError, Fault
-from compress.families.language_head import fills_masks, types_that_fill_masks
-from compress.families.registry import UNEVEN
+from compress.families.registry import FAMILIES, UNEVEN, family_behind
 from compress.known import NEEDS_WEIGHTS, NOTHING, Known
 from compress.models.loading import content_of, load_config, load_tokenizer
 from compress.models.positions import longest_row
@@ -56,8 +55,8 @@ class OnCorpus(Training):
 
     def _unfit(self, student: Any, teacher: str | None, fine_tuned: bool | None) -> Iterator[Fault]:
         """Yield why the student cannot be trained so, the corpus not be read, or the pretrained model not teach it."""
-        if not fills_masks(student, UNEVEN):
-            known = ", ".join(types_that_fill_masks())
+        if not self.trains(student, UNEVEN):
+            known = ", ".join(self.types())
             rule = f"trains encoders of type {known}, and the student is of type {student.model_type}"
             yield Fault("teacher", self.teacher, rule, "Use student=bert, or leave this preparation out.")
             return
@@ -77,13 +76,9 @@ class OnCorpus(Training):
         source = self.source(teacher)
         try:
             config = load_config(source)
-            if not fills_masks(config):
-                yield Fault(
-                    "teacher",
-                    self.teacher,
-                    f"is of type {config.model_type}",
-                    f"Supported: {', '.join(types_that_fill_masks())}.",
-                )
+            if not self.trains(config):
+                rule = f"is of type {config.model_type}"
+                yield Fault("teacher", self.teacher, rule, f"Supported: {', '.join(self.types())}.")
                 return
             same = source == teacher or load_tokenizer(source).get_vocab() == load_tokenizer(teacher).get_vocab()
         except CompressError as error:
@@ -96,6 +91,14 @@ class OnCorpus(Training):
         if self.max_tokens is not None and self.max_tokens > longest:
             yield Fault("max_tokens", self.max_tokens, f"must be at most {longest}, the most that the models take")
         yield from self._cannot_teach(source, config, student)
+
+    def trains(self, config: Any, *forms: str) -> bool:
+        """Return whether it works for encoders of this configuration, perhaps of one of these forms."""
+        return family_behind(str(config.model_type), *forms) is not None
+
+    def types(self) -> list[str]:
+        """Return the families that it works for."""
+        return list(FAMILIES)
 
     def _cannot_teach(self, source: str, config: Any, student: Any) -> Iterator[Fault]:
         """Yield why this pretrained model, of a known family and the student's vocabulary, cannot teach."""

@@ -119,8 +119,9 @@ def family_of(config: Any) -> Family:
         feature = "" if named is None else f" {named.unsupported(config)}"
         raise ModelError(
             f"{config.model_type} models{feature} cannot be taken apart here. Supported: {', '.join(FAMILIES)}. "
-            "Name a teacher of one of these families, or choose a student that learns from answers "
-            "alone (student=bilstm, cnn or saved); compress export takes any classifier as it is."
+            "Name a teacher of one of these families, or choose a student that learns from answers alone "
+            "(student=bilstm, cnn, static or saved, or student.start=FOLDER); compress export takes any classifier "
+            "as it is."
         )
     return family
 

@@ -113,11 +113,11 @@ def model_faults(start: str, choice: Any, teacher: Any, student: Any) -> Iterato
 def reads_alike(start: str, teacher: Any) -> bool:
     """Return whether a model is of the family of a teacher's configuration and has its vocabulary; raises ModelError.
 
-    Vocabularies that are not known count as the same.
+    Vocabularies that are not known count as the same; a teacher whose layers are not known has nothing in common.
     """
     source, tokens = load_config(start), _tokens(start)
-    families = known_family(source), known_family(teacher)
-    if None not in families and families[0] != families[1]:
+    own, taught_by = known_family(source), known_family(teacher)
+    if taught_by is None or (own is not None and own != taught_by):
         return False
     return not tokens or _tokens_of(teacher) in ({}, tokens)
 

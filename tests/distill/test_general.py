@@ -184,7 +184,11 @@ def test_the_encoder_learns_and_the_classifier_is_handed_on_untouched(
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 @pytest.mark.parametrize("kind", STAGES)
 def test_every_family_can_be_prepared(kind: type[OnCorpus], family: str, corpus: str, tmp_path: Path) -> None:
-    source = save_language_model(tmp_path / "pretrained", family)
+    if family == "deberta-v2" and kind is not General:
+        pytest.skip("its head for masked words is not known")
+    source = save_tiny(tmp_path / "pretrained", family)
+    if kind is not General:
+        source = save_language_model(tmp_path / "pretrained", family)
     teacher = load_model(source, head={"num_labels": 2})
     save_model(Bert(layers=2).build(teacher), tiny_tokenizer(family), tmp_path / family)
     state = replace(state_of(tmp_path, Bert(layers=2), source), student=Model(tmp_path / family, family))
@@ -362,3 +366,13 @@ def test_a_run_with_a_teacher_without_a_head_starts_nothing(files: dict[str, Pat
     with pytest.raises(RecipeError, match=r"prepare\.masked_lm\.teacher.*no masked-language-model head"):
         check(wrong)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_family_without_a_known_head_for_masked_words_has_a_general_stage_all_the_same(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "pretrained", "deberta-v2")
+    config = load_config(source)
+    known = Known(student=Bert(layers=2).config(config), teacher=config, source=str(source), fine_tuned=True)
+    assert not list(General().faults(known))
+    (fault,) = MaskedLM().faults(known)
+    assert "the student is of type deberta-v2" in str(fault)
+    assert "deberta-v2" not in str(fault).partition(", and the student")[0]

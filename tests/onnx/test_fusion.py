@@ -19,7 +19,7 @@ from compress.prune.width import narrow
 from compress.quantize.groups import GroupWise
 from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.runtimes.onnxruntime import inference_session
-from tests.conftest import BERT_NOW, Graphs, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
+from tests.conftest import CUT_EVERYWHERE_NOW, Graphs, reviews, save_tiny, tiny_model, tiny_tokenizer, write_tsv
 from tests.quantize.test_static import tiny
 
 HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
@@ -38,7 +38,7 @@ def nodes_run(graph: Any, optimized: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("narrowed", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("family", BERT_NOW)
+@pytest.mark.parametrize("family", CUT_EVERYWHERE_NOW)
 def test_a_pruned_student_is_fused_as_an_unpruned_one(
     family: str, narrowed: bool, tmp_path: Path, graphs: Graphs
 ) -> None:

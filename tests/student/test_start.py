@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import ConvBertConfig, ConvBertForSequenceClassification, PreTrainedModel
 
 from compress.data.dataset import Dataset, Split
-from compress.distill.losses import AttentionScores, HiddenStates, Relations, SoftTargets
+from compress.distill.losses import AttentionScores, HardLabels, HiddenStates, Relations, SoftTargets
 from compress.distill.stage import Distill
 from compress.errors import RecipeError
-from compress.families.registry import FAMILIES
+from compress.families.registry import FAMILIES, family_of
 from compress.known import Known
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_model, load_tokenizer, quiet, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.rewrite import PROJECTIONS
 from compress.pipeline.state import State
@@ -29,7 +29,7 @@ from compress.student.layer_map import layer_pairs
 from compress.student.start import name_faults
 from compress.tasks.classification import Classification
 from compress.teachers.model import FineTune
-from tests.conftest import EVERY_FAMILY, reviews, save_tiny, tiny_model, tiny_tokenizer
+from tests.conftest import EVERY_FAMILY, VOCABULARY, reviews, save_tiny, tiny_model, tiny_tokenizer
 from tests.run.test_recipe import recipe
 
 HEAD = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
@@ -224,6 +224,22 @@ def test_a_folder_with_other_tokens_gives_its_own_shapes_tokenizer_and_layers(ma
     assert by_words == (make is other_vocabulary)  # the other one cuts texts as the teacher does
     assert (trained.folder / PROJECTIONS).is_file()  # of one width, but nothing says that their channels agree
     assert not same(load_model(trained.folder), model)
+
+
+def test_an_encoder_learns_the_answers_of_a_teacher_whose_layers_are_not_known_and_whose_tokens_it_reads(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    with quiet():
+        config = ConvBertConfig(
+            **sizes, vocab_size=len(VOCABULARY), embedding_size=16, max_position_embeddings=64, **HEAD
+        )
+        teacher = ConvBertForSequenceClassification(config)
+    save_model(teacher, tiny_tokenizer(), tmp_path / "teacher")
+    student = Bert(layers=2, start=str(save_tiny(tmp_path / "start")))
+    answers = Distill(losses={"soft": SoftTargets(), "hard": HardLabels()}, epochs=1, batch_size=16)
+    state = recipe(files, tmp_path / "teacher", tmp_path, student=student, distill=answers).run().state
+    assert family_of(load_model(state.given_student.folder).config) is FAMILIES["bert"]
 
 
 def test_pretrained_needs_a_teacher_that_is_trained_here(files: dict[str, Path], tmp_path: Path) -> None:
