@@ -159,6 +159,10 @@ class Family(Layered, ABC):
         """Return the entries of the uneven form that say what is left of a configuration's layers, counted from 0."""
         return self.of_layers(config, layers)
 
+    def remarks(self, config: Any) -> tuple[str, ...]:
+        """Return what a report should say of a configuration's layers."""
+        return ()
+
     def served_by_transformers_js(self, purpose: str | None) -> bool:
         """Return whether transformers.js has a class of the family for a purpose, such as "token classification"."""
         return self.known_to_transformers_js and purpose not in self.lacking_in_transformers_js

@@ -60,6 +60,13 @@ class ModernBertFamily(Family):
         normed = layers[0] > 0 or getattr(config, "first_layer_normed", False)
         return self.of_layers(config, layers) | {"first_layer_normed": normed}
 
+    def remarks(self, config: Any) -> tuple[str, ...]:
+        """Say where the last layer that reads whole rows is gone."""
+        if "full_attention" in config.layer_types:
+            return ()
+        reach = config.local_attention // 2
+        return (f"no global layer is left: none attends to more than {reach} tokens on either side of a token",)
+
     def resize(self, layer: nn.Module, inner: int, units: int) -> None:
         """Give the first layer the normalisation that it has, too, where it was another layer of the whole model."""
         super().resize(layer, inner, units)

@@ -87,6 +87,12 @@ def known_family(config: Any) -> Family | None:
     return None if family is None or family.unsupported(config) else family
 
 
+def remarks(config: Any) -> tuple[str, ...]:
+    """Return what a report should say of a configuration's layers; nothing where they are not known."""
+    family = known_family(config)
+    return () if family is None else family.remarks(config)
+
+
 def can_be_taken_apart(config: Any) -> bool:
     """Return whether a configuration is of a known family, and its layers can be changed one by one."""
     return known_family(config) is not None and not layers_share_weights(config)

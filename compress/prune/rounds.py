@@ -15,10 +15,10 @@ from compress.distill.keep_best import fallen
 from compress.distill.stage import planned_recovery
 from compress.errors import Fault
 from compress.families.forms.uneven import is_low_rank
-from compress.families.registry import FAMILIES, can_be_taken_apart, type_in_words
+from compress.families.registry import FAMILIES, can_be_taken_apart, remarks, type_in_words
 from compress.known import NOTHING, Known
 from compress.models.device import device
-from compress.models.loading import load_model
+from compress.models.loading import load_config, load_model
 from compress.pipeline.model import Model
 from compress.pipeline.plan import Plan
 from compress.pipeline.rewrite import Rewritten, rewrite
@@ -114,10 +114,9 @@ class InRounds(Gradual):
                 products.append(recovered)
                 student = Model.of(recovered)
                 curves += recovered.record["curves"]
-        left = self.parts.sizes(load_model(student.folder).config)
-        record = self.record(
-            self.kind.name, products, notes=[*self.notes(before, left), *fallen(products)], curves=curves
-        )
+        config = load_config(student.folder)
+        notes = [*self.notes(before, self.parts.sizes(config)), *remarks(config), *fallen(products)]
+        record = self.record(self.kind.name, products, notes=notes, curves=curves)
         return state.with_student(record, student)
 
     def _remove(self, state: State, remaining: int, model: PreTrainedModel, tokenizer: Any) -> Rewritten:

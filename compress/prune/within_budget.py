@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from compress.distill.keep_best import fallen
 from compress.errors import Fault, RecipeError
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, type_in_words
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, remarks, type_in_words
 from compress.files import MIB, size_mib
 from compress.known import NOTHING, Known
-from compress.models.loading import load_model
+from compress.models.loading import load_config, load_model
 from compress.models.outputs import parameters
 from compress.models.positions import longest_row
 from compress.pipeline.model import Model
@@ -197,7 +197,7 @@ class WithinBudget(Gradual):
             costs=costs,
             condition=condition,
         )
-        notes += [str(spent), *fallen(products)]
+        notes += [str(spent), *remarks(load_config(student.folder)), *fallen(products)]
         record = self.record(self.name, products, model=student, notes=notes, curves=curves, details=spent)
         return state.with_student(record, student)
 

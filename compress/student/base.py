@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from compress.data.dataset import Split
 from compress.data.scripts import Segmentation
 from compress.errors import Fault
+from compress.families.registry import remarks
 from compress.known import NOTHING, Known
 from compress.models.auto import knows
 from compress.models.ensemble import principal
-from compress.models.loading import load_model, load_tokenizer, save_model
+from compress.models.loading import load_config, load_model, load_tokenizer, save_model
 from compress.pipeline.model import Model
 from compress.pipeline.plan import Plan
 from compress.pipeline.record import Role
@@ -164,4 +165,5 @@ class Student(Stage):
         if self.reads_texts:
             made_with += [state.data.train.fingerprint, *state.data.words.key]
         product = state.workshop.make(Kind("student", revision=3), made_with, work)
-        return replace(state, student=Model.of(product), notes=self.notes())
+        student = Model.of(product)
+        return replace(state, student=student, notes=(*self.notes(), *remarks(load_config(student.folder))))

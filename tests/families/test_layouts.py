@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,14 +12,16 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from compress.distill.losses.base import LOSSES
+from compress.distill.stage import Distill
 from compress.errors import ModelError
 from compress.families.forms.uneven import shrink
-from compress.families.registry import FAMILIES, can_be_taken_apart, family_of
+from compress.families.registry import FAMILIES, can_be_taken_apart, family_of, remarks
 from compress.known import Known
 from compress.models.loading import load_config, load_model, load_tokenizer, quiet, save_model
 from compress.models.outputs import INPUTS, observe
 from compress.models.positions import longest_row
-from compress.models.quantities import HIDDEN, KEYS, QUERIES, SCORES, VALUES
+from compress.models.quantities import HIDDEN, KEYS, QUERIES, RELATIONS, SCORES, VALUES
 from compress.models.stated import state_family
 from compress.onnx.graph import write_onnx
 from compress.prune.budget import Budget
@@ -29,12 +31,14 @@ from compress.student.bert import Bert
 from compress.teachers.model import Teacher
 from tests.conftest import (
     LATER_FAMILIES,
+    UNLIKE_BERT,
     VOCABULARY,
     save_tiny,
     tiny_batch,
     tiny_model,
     tiny_tokenizer,
 )
+from tests.student.test_start import a_state
 
 HEADS = [[0, 2], [1], [0, 1, 2, 3], [3]]
 LIKE_OTHERS = ("xlm-roberta", "camembert", "ernie")  # RoBERTa's layout and BERT's
@@ -69,6 +73,50 @@ def test_what_is_observed_is_what_transformers_computes(family: str) -> None:
         for layer, states in enumerate(plain.hidden_states):
             torch.testing.assert_close(seen[HIDDEN][layer][real], states[real], rtol=0, atol=1e-5)
         assert sorted(seen[SCORES]) == sorted(seen[QUERIES]) == sorted(seen[VALUES]) == [1, 2, 3, 4]
+        for layer, weights in enumerate(plain.attentions, start=1):
+            ours = seen[SCORES][layer].masked_fill(weights == 0, -torch.inf).softmax(-1)  # nothing far away, no padding
+            torch.testing.assert_close(*(part.transpose(1, 2)[real] for part in (ours, weights)), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_queries_keys_and_values_of_deberta_are_those_of_content() -> None:
+    model, batch = tiny_model("deberta-v2"), tiny_batch(family="deberta-v2")
+    seen = observe(model, batch, HIDDEN, *RELATIONS)
+    for index, layer in enumerate(FAMILIES["deberta-v2"].layers(model), start=1):
+        attention = cast("Any", layer).attention.self
+        for quantity, name in zip(RELATIONS, ("query", "key", "value"), strict=True):
+            torch.testing.assert_close(
+                seen[quantity][index], getattr(attention, f"{name}_proj")(seen[HIDDEN][index - 1])
+            )
+
+
+@torch.no_grad()
+def test_queries_and_keys_of_modernbert_are_turned_by_their_positions_and_give_the_scores() -> None:
+    model, batch = tiny_model("modernbert"), tiny_batch(family="modernbert")
+    seen = observe(model, batch, HIDDEN, SCORES, *RELATIONS)
+    for index, layer in enumerate(FAMILIES["modernbert"].layers(model), start=1):
+        part = cast("Any", layer)
+        query, key, value = part.attn.Wqkv(part.attn_norm(seen[HIDDEN][index - 1])).chunk(3, dim=-1)
+        torch.testing.assert_close(seen[VALUES][index], value)
+        for quantity, plain in ((QUERIES, query), (KEYS, key)):
+            torch.testing.assert_close(seen[quantity][index][:, 0], plain[:, 0])  # the first position turns nothing
+            torch.testing.assert_close(seen[quantity][index].norm(dim=-1), plain.norm(dim=-1))
+        heads = [seen[quantity][index].unflatten(2, (4, 4)).transpose(1, 2) for quantity in (QUERIES, KEYS)]
+        torch.testing.assert_close(seen[SCORES][index], heads[0] @ heads[1].transpose(2, 3) / 2)
+
+
+@pytest.mark.parametrize("family", UNLIKE_BERT)
+def test_every_loss_on_layers_teaches_it(family: str, tmp_path: Path) -> None:
+    state = a_state(tmp_path, family)
+    student = Bert(layers=2, start="random")(state).given_student
+    losses = {name: LOSSES[name]() for name in ("patient", "cosine", "relations", "minilm", "hidden", "embeddings")}
+    losses |= {name: LOSSES[name]() for name in ("attention", "attention_probabilities", "attention_transfer")}
+    trained = Distill(losses=losses, epochs=30, batch_size=8, learning_rate=3e-3).train(state, student)
+    points = [point for point in trained.record["curves"] if "loss" in point]
+    for name in losses:
+        course = [point[name] for point in points]
+        assert np.isfinite(course).all()
+        assert np.mean(course[-5:]) < np.mean(course[:5]), (name, course)
 
 
 @pytest.mark.parametrize("family", OTHERS_LATER)
@@ -143,6 +191,15 @@ def test_layers_of_modernbert_keep_their_reach_and_the_first_its_normalisation()
     changed = (states[0] != states[1]).any(-1).nonzero().flatten().tolist()
     assert changed == list(range(17, 24))  # three tokens on either side see it
     assert observe(smaller, batch).logits.shape == (3, 2)
+
+
+def test_a_modernbert_without_a_global_layer_is_told() -> None:
+    config = tiny_model("modernbert").config
+    assert remarks(config) == ()
+    (note,) = remarks(shrink(tiny_model("modernbert"), layers=[1, 2]).config)
+    assert note == "no global layer is left: none attends to more than 3 tokens on either side of a token"
+    assert remarks(Bert(layers=2, layer_map=[2, 3]).config(config)) == (note,)
+    assert remarks(Bert(layers=2, layer_map=[1, 2]).config(config)) == ()
 
 
 def test_what_disentangled_attention_cannot_do_is_refused_before_work() -> None:
