@@ -23,7 +23,7 @@ from compress.quantize.int8 import DynamicInt8, StaticInt8
 from compress.quantize.symmetric import SymmetricInt8
 from compress.run.check import check
 from compress.student.bilstm import BiLstm
-from tests.conftest import FAMILY_NAMES, reviews, save_tiny, tiny_tokenizer, write_tsv
+from tests.conftest import CONFIGS, reviews, save_tiny, tiny_tokenizer, write_tsv
 from tests.run.test_recipe import recipe, report
 
 QUICK = Benchmark(rows=3, batches=[1], tokens=[8], seconds=0.02, tfidf=False, labels_only=False, teacher_int8=False)
@@ -105,7 +105,7 @@ def constants(module: str) -> dict[str, Any]:
     return {name: json.loads(value) for name, _, value in (line.partition(" = ") for line in lines)}
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("texts", [("a good film",), ("a good film", "so dull")])
 def test_rows_for_javascript_are_put_together_as_the_tokenizer_does(family: str, texts: tuple[str, ...]) -> None:
     tokenizer = tiny_tokenizer(family)
