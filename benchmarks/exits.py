@@ -123,16 +123,19 @@ def table(runs: list[dict[str, Any]]) -> str:
         "| model | accuracy by seed | less than all layers | layers of a row | mean ms of a row |",
         "|---|---|---|---|---|",
     ]
-    for name in runs[0]["accuracy"]:
+    for name in dict.fromkeys(name for part in runs for name in part["accuracy"]):
         whole = {"onnx": "onnx", "int8": "dynamic"}.get(name.rpartition("-")[2]) if name not in ALL else None
-        values = [part["accuracy"][name] for part in runs]
+        having = [part for part in runs if name in part["accuracy"]]  # a run rejects what loses more than max_drop
+        values = [part["accuracy"][name] for part in having]
         apart, layers = "", f"{runs[0]['layers']}"
         if whole is not None:
-            layers = f"{np.mean([part['average_layers'] for part in runs]):.2f}"
-            if len(runs) > 1:
-                apart = seeds.shown(seeds.of_figures(values, [part["accuracy"][whole] for part in runs]))
-        by_seed = ", ".join(f"{100 * value:.2f}" for value in values)
-        milliseconds = np.mean([part["ms"][name] for part in runs])
+            layers = f"{np.mean([part['average_layers'] for part in having]):.2f}"
+            if len(having) > 1:
+                apart = seeds.shown(seeds.of_figures(values, [part["accuracy"][whole] for part in having]))
+        by_seed = ", ".join(
+            f"{100 * part['accuracy'][name]:.2f}" if name in part["accuracy"] else "rejected" for part in runs
+        )
+        milliseconds = np.mean([part["ms"][name] for part in having])
         lines.append(f"| {name} | {by_seed} | {apart} | {layers} | {milliseconds:.2f} |")
     batches = {size: np.mean([part["batches"][size] for part in runs]) for size in runs[0]["batches"]}
     told = ", ".join(f"{value:.2f} in batches of {size}" for size, value in batches.items())
