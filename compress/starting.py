@@ -52,14 +52,15 @@ def importing() -> Iterator[None]:
     """Import modules: a signal ends the process at once, and nothing looks for garbage, of which imports leave little.
 
     Searching the many objects of PyTorch and transformers again and again takes a fifth of their import, and later a
-    third of a second before every training. What exists at the end is left out of later searches.
+    third of a second before every training. Where modules were imported, later searches leave out all that there is.
     """
-    searched = gc.isenabled()
+    searched, known = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         with stopping_at_once():
             yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > known:  # otherwise it may be garbage of earlier work, which nothing would ever free
+            gc.freeze()
         if searched:
             gc.enable()

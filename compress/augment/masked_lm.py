@@ -50,7 +50,7 @@ class MaskedLm:
     def candidates(
         self, texts: Sequence[str], sides: Sequence[Words], number: int, only: Place | None = None
     ) -> dict[Place, list[str]]:
-        """Return, by (side, place), the ``number`` most probable words at each single-piece word, or at ``only`` one.
+        """Return, by (side, place), the ``number`` most probable words at each single-piece word, or ``only`` at one.
 
         The word is masked alone; the model reads the rest of the row, both texts of a pair. Special tokens,
         continuation pieces and punctuation do not count as words. A piece that starts a word after a space

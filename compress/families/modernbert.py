@@ -61,7 +61,7 @@ class ModernBertFamily(Family):
         return self.of_layers(config, layers) | {"first_layer_normed": normed}
 
     def remarks(self, config: Any) -> tuple[str, ...]:
-        """Say where the last layer that reads whole rows is gone."""
+        """Say so where no layer attends to whole rows any more."""
         if "full_attention" in config.layer_types:
             return ()
         reach = config.local_attention // 2

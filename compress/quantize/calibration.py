@@ -41,9 +41,7 @@ class RangeRule:
     percentile: float = 99.99  # share of values inside, in %
     decay: float = 0.9  # share of a moving range that a batch leaves as it was
     symmetric: bool = False
-    infinite: bool = (
-        False  # an infinite value is the end of a range; otherwise none may be, as a diverged model has them
-    )
+    infinite: bool = False  # whether an infinite value may end a range, or is refused
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def too_wide(model: Any, tokens: Tokens, seed: int) -> list[str]:
     ranges = measure_ranges(model, float_tensors(model), tokens, RangeRule(infinite=True), seed).ranges
     for output in model.graph.output:
         if not all(map(math.isfinite, ranges.get(output.name, ()))):
-            raise ModelError(f"the student's {output.name} are infinite on training rows: its training diverged.")
+            told = f"the student's {output.name} are infinite on training rows: its training diverged"
+            raise ModelError(f"{told}. Lower distill.learning_rate.")
     return [name for name, (low, high) in ranges.items() if max(-low, high) > LARGEST / ROOM]
 
 
